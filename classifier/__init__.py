@@ -1,0 +1,51 @@
+"""Image classifiers: data, augmentation, models, training, evaluation. Names load when they are first used."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Public name -> where it lives. Importing torch takes two seconds, so nothing is imported before it is asked for.
+_HOMES = {
+    "Bundle": "classifier.bundle",
+    "ClassifierError": "classifier.errors",
+    "Dataset": "classifier.data.dataset",
+    "Epoch": "classifier.fit",
+    "Experiment": "classifier.config",
+    "Predictor": "classifier.predict",
+    "fit": "classifier.fit",
+    "load_data": "classifier.data",
+    "recipe": "classifier.recipes",
+    "resolve": "classifier.resolve",
+}
+
+if TYPE_CHECKING:
+    from classifier.bundle import Bundle
+    from classifier.config import Experiment
+    from classifier.data import load as load_data
+    from classifier.data.dataset import Dataset
+    from classifier.errors import ClassifierError
+    from classifier.fit import Epoch, fit
+    from classifier.predict import Predictor
+    from classifier.recipes import recipe
+    from classifier.resolve import resolve
+
+__all__ = [
+    "Bundle",
+    "ClassifierError",
+    "Dataset",
+    "Epoch",
+    "Experiment",
+    "Predictor",
+    "fit",
+    "load_data",
+    "recipe",
+    "resolve",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'classifier' has no attribute {name!r}")
+    module = importlib.import_module(_HOMES[name])
+    return getattr(module, "load" if name == "load_data" else name)

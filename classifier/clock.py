@@ -1,0 +1,75 @@
+"""Time what is claimed: images a second of training steps alone, and what is due every so many minutes."""
+
+import math
+import time
+
+import torch
+
+# The first steps are slower (caches, memory pools, compilation) and are left out of images a second.
+WARMUP_STEPS = 10
+TELL_SECONDS = 0.25
+
+
+class Timer:
+    """Calling it answers true once every `minutes`, and never where minutes is None."""
+
+    def __init__(self, minutes: float | None) -> None:
+        self.seconds = math.inf if minutes is None else 60 * minutes
+        self.last = time.monotonic()
+
+    def __call__(self) -> bool:
+        if time.monotonic() - self.last < self.seconds:
+            return False
+        self.last = time.monotonic()
+        return True
+
+
+class Speed:
+    """Counts images between `resume` and `pause`: no validation, no checkpoints, no warm-up."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.steps, self.images, self.seconds = 0, 0, 0.0
+        self.since: float | None = None
+        self.told = 0.0
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def resume(self) -> None:
+        if self.steps >= WARMUP_STEPS:
+            self.since = self._now()
+
+    def pause(self) -> None:
+        if self.since is not None:
+            self.seconds += self._now() - self.since
+        self.since = None
+
+    def count(self, images: int) -> None:
+        """One step is done."""
+        self.steps += 1
+        if self.steps == WARMUP_STEPS:
+            self.since = self._now()
+        elif self.steps > WARMUP_STEPS:
+            self.images += images
+
+    def _measured(self) -> float:
+        return self.seconds + (0.0 if self.since is None else time.perf_counter() - self.since)
+
+    def images_per_second(self) -> float | None:
+        """None until there is a step to measure."""
+        return round(self.images / self._measured(), 1) if self.images else None
+
+    def step_seconds(self) -> float | None:
+        """Mean seconds a step; None until there is one to measure."""
+        return self._measured() / (self.steps - WARMUP_STEPS) if self.images else None
+
+    def time_to_tell(self) -> bool:
+        """About four times a second: a progress line needs no more, and on a GPU each telling waits for the device."""
+        now = time.perf_counter()
+        if now - self.told < TELL_SECONDS:
+            return False
+        self.told = now
+        return True

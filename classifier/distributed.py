@@ -1,0 +1,118 @@
+"""The processes that train together: rank, device, gradients and sums, on torch.distributed alone.
+
+The loop asks a Group and never knows who launched it: a plain process is a group of one.
+"""
+
+import contextlib
+import datetime
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from classifier.errors import ConfigError
+
+# A collective that waits longer than this has lost a member; without a limit it would wait for ever.
+COLLECTIVE_LIMIT = datetime.timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Group:
+    """This process among `world` ones; everything is a no-op in a group of one."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @classmethod
+    def joined(cls, device: torch.device) -> "Group":
+        """The group that torch.distributed is in already, or a group of one."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return cls(device=device)
+        return cls(rank=dist.get_rank(), world=dist.get_world_size(), device=device)
+
+    @classmethod
+    def single(cls, device: str) -> "Group":
+        """A group of one on the device that `train.device` names."""
+        return cls(device=pick_device(device))
+
+    @property
+    def is_first(self) -> bool:
+        """Rank 0 writes the files."""
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all ranks, on every rank; the tensor itself in a group of one."""
+        if self.world > 1:
+            tensor = tensor.to(self.device)
+            dist.all_reduce(tensor, dist.ReduceOp.SUM)
+        return tensor
+
+    def max(self, value: int) -> int:
+        """The largest value of all ranks, on every rank."""
+        if self.world == 1:
+            return value
+        tensor = torch.tensor(value, device=self.device)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return int(tensor)
+
+    def share(self, value: Any) -> Any:
+        """Rank 0's value, on every rank."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model whose backward pass averages gradients over the ranks.
+
+        Buffers (batch norm's running statistics) stay each rank's own while training; see `average_buffers`.
+        """
+        if self.world == 1:
+            return model
+        ids = [self.device.index or 0] if self.device.type == "cuda" else None
+        # A frozen or unused head must not hang the others: parameters without a gradient are looked for.
+        unused = any(not p.requires_grad for p in model.parameters())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return nn.parallel.DistributedDataParallel(
+                model,
+                device_ids=ids,
+                broadcast_buffers=False,
+                find_unused_parameters=unused,
+                gradient_as_bucket_view=True,
+            )
+
+    def alone(self, network: nn.Module) -> contextlib.AbstractContextManager[None]:
+        """While it lasts, backward passes add to the gradients of this rank and exchange none."""
+        return network.no_sync() if self.world > 1 else contextlib.nullcontext()  # pyright: ignore
+
+    def average_buffers(self, model: nn.Module) -> None:
+        """Give every rank the mean of all ranks' floating buffers, so that they validate and save one model."""
+        if self.world > 1:
+            for buffer in model.buffers():
+                if buffer.is_floating_point():
+                    dist.all_reduce(buffer, dist.ReduceOp.SUM)
+                    buffer /= self.world
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that `train.device` names; auto takes a GPU where there is one. ConfigError if it is not there."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"train.device is {name!r}: it must be auto, cpu, cuda, cuda:N or mps") from None
+    count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if device.type not in count or (device.index or 0) >= count[device.type]:
+        raise ConfigError(
+            f"train.device is {name!r}: this machine has {count.get(device.type, 0)} such devices; use auto"
+        )
+    return device

@@ -1,0 +1,36 @@
+"""What can go wrong, as one small tree.
+
+ClassifierError          the base: its text is one sentence that names the culprit and the mend
+├── ConfigError          a setting, recipe or experiment file
+├── DataError            images, labels or splits
+├── ModelError           a model's name, shape or weights
+├── RunError             a run folder, checkpoint or bundle
+└── DivergedError        the loss became NaN or infinite: no input error, but the run cannot go on
+
+All but the last are the user's to mend; a verb answers them with exit code 2.
+Each takes its message alone, so that it crosses process boundaries whole.
+"""
+
+
+class ClassifierError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ConfigError(ClassifierError):
+    """A setting that is unknown, of the wrong type or out of range."""
+
+
+class DataError(ClassifierError):
+    """Images, labels or splits that cannot be trained or tested on."""
+
+
+class ModelError(ClassifierError):
+    """A model that is unknown, cannot take these images, or does not match its weights."""
+
+
+class RunError(ClassifierError):
+    """A run folder, checkpoint or bundle that is missing, taken, damaged or of an unknown format."""
+
+
+class DivergedError(ClassifierError):
+    """The loss became NaN or infinite."""

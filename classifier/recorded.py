@@ -1,0 +1,90 @@
+"""A training whose run folder is kept up to date as it happens: the best bundle, the journal, TensorBoard's events."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from classifier import bundle, models
+from classifier.checkpoint import Store
+from classifier.config import Experiment
+from classifier.data.dataset import Dataset
+from classifier.distributed import Group
+from classifier.errors import RunError
+from classifier.fit import Epoch, Step, fit
+from classifier.run import Run
+
+
+def recorded(
+    run: Run,
+    experiment: Experiment,
+    dataset: Dataset,
+    *,
+    group: Group | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    on_step: Callable[[Step], None] | None = None,
+) -> Iterator[Epoch]:
+    """`fit` in a run folder, from its newest checkpoint on. Rank 0 writes; the others only train.
+
+    The bundle and the journal's line are on disk before the checkpoint that counts them in: after a death in between,
+    the epoch is trained and written again, with the same result. RunError if the data are not those it began with.
+    """
+    group = group or Group()
+    store = Store(run.checkpoints)
+    if group.is_first:
+        _rewind(run, store, dataset)
+    events = None
+    for epoch in fit(experiment, dataset, group=group, store=store, should_stop=should_stop, on_step=on_step):
+        if group.is_first:
+            if epoch.is_best:
+                pack(run, experiment, dataset, epoch)
+            run.append(epoch.row())
+            events = events or _events(run)
+            for name, value in epoch.row().items():
+                if isinstance(value, float):
+                    events.add_scalar(name.replace("_", "/", 1), value, epoch.step)
+            events.flush()
+        yield epoch
+    if events is not None:
+        events.close()
+
+
+def pack(run: Run, experiment: Experiment, dataset: Dataset, epoch: Epoch) -> None:
+    """Make the epoch's model the run's bundle."""
+    scores = {"validation": epoch.validation, "test": None}
+    bundle.save(bundle.Bundle.of(experiment, dataset, scores=scores, epoch=epoch.number), epoch.model, run.bundle)
+
+
+def outcome(run: Run) -> dict[str, Any]:
+    """What result.json says of a training: read from the bundle and the journal, never from memory.
+
+    RunError if the run has no bundle yet.
+    """
+    made, model = bundle.load(run.folder)
+    history = run.history()
+    speeds = [row["images_per_second"] for row in history if row["images_per_second"] is not None]
+    brief = ("accuracy", "macro_f1", "loss", "count")
+    scores = {split: {name: full[name] for name in brief} if full else None for split, full in made.scores.items()}
+    return {
+        "config": made.experiment,
+        "dataset": made.dataset,
+        **scores,
+        "images_per_second": speeds[-1] if speeds else None,
+        "epochs": history[-1]["epoch"],
+        "parameters": models.parameter_count(model),
+        "device": made.experiment["train"]["device"],
+    }
+
+
+def _rewind(run: Run, store: Store, dataset: Dataset) -> None:
+    manifest = store.latest_manifest()
+    run.rewind(manifest["step"] if manifest else 0)
+    if manifest and manifest["about"]["dataset"] != dataset.fingerprint:
+        raise RunError(
+            f"{run.folder} was trained on other images or labels than {dataset.name} holds now: "
+            "bring the data back as they were, or begin a new run"
+        )
+
+
+def _events(run: Run) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(run.folder / "tensorboard")

@@ -1,0 +1,56 @@
+"""Decide what an experiment left open, once, from facts of the data and the machine and never from timing.
+
+The resolved experiment is what is saved and resumed, so that two runs of it agree.
+"""
+
+import torch
+
+from classifier.augment import policy
+from classifier.config import Experiment
+from classifier.data.dataset import Dataset
+from classifier.distributed import pick_device
+from classifier.errors import ConfigError, DataError
+
+
+def resolve(experiment: Experiment, dataset: Dataset) -> Experiment:
+    """Every setting that decides the result gets its value: sizes, augmentation, device, precision, threads.
+
+    Idempotent. ConfigError or DataError if the experiment cannot be run on these images or this machine.
+    """
+    count, batch = len(dataset.train), experiment.data.batch * experiment.optimizer.accumulate
+    if batch > count:
+        largest = 2 ** max(0, count.bit_length() - 1)
+        product = (
+            f" x optimizer.accumulate {experiment.optimizer.accumulate}" if experiment.optimizer.accumulate > 1 else ""
+        )
+        raise ConfigError(
+            f"data.batch {experiment.data.batch}{product} is more than the {count} training images of {dataset.name}: "
+            f"use --data.batch {largest} or less"
+        )
+    if len(dataset.validation) == 0:
+        raise DataError(f"{dataset.name} has no validation images: set --data.validation above 0")
+    device = pick_device(experiment.train.device)
+    augment = policy.resolve(experiment.augment, kind=dataset.kind, channels=dataset.channels, size=dataset.size)
+    resolved = {
+        "data.size": dataset.size,
+        "data.channels": dataset.channels,
+        "train.device": str(device) if experiment.train.device != "auto" else device.type,
+        "train.precision": _precision(experiment.train.precision, device),
+        "train.threads": experiment.train.threads or torch.get_num_threads(),
+    }
+    changes = {f"augment.{name}": value for name, value in augment.__dict__.items()}
+    return experiment.override_all(changes | resolved)
+
+
+def _precision(wanted: str, device: torch.device) -> str:
+    """bf16 needs arithmetic units for it: emulated, it is slower than fp32 and no more exact."""
+    if wanted != "auto":
+        if wanted == "fp16" and device.type == "cpu":
+            raise ConfigError("train.precision fp16 is for GPUs: use bf16 or fp32 on a CPU")
+        return wanted
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device.type == "cpu":
+        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return "bf16" if any(getattr(torch.cpu, probe, bool)() for probe in probes) else "fp32"
+    return "fp32"

@@ -1,0 +1,195 @@
+"""The folder of one run: its owner, its journal, its result.
+
+OUT/NAME/ holds experiment.yaml, history.jsonl (a line an epoch), run.log, checkpoints/, bundle/ and, once the run
+ended, result.json. One process owns it at a time; the lock dies with its owner.
+"""
+
+import fcntl
+import json
+import os
+import platform
+import re
+import shutil
+import time
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from classifier.config import Experiment
+from classifier.errors import ConfigError, RunError
+from classifier.files import refuse_unknown_format, write_atomically
+
+FORMAT_VERSION = 1
+
+
+@dataclass
+class Run:
+    """A run folder that this process owns. Make one with `create` or `resume`, and `close` it."""
+
+    folder: Path
+    started: float = field(default_factory=time.monotonic)
+    _lock: IO[str] | None = None
+
+    @classmethod
+    def create(cls, out: str | Path, name: str) -> "Run":
+        """A new, empty run folder. RunError if it is there already or cannot be written."""
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise RunError(f"--name {name!r}: a run's name is letters, digits, '.', '_' and '-', and no other signs")
+        folder = Path(out) / name
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+        except OSError as error:
+            if folder.is_dir():
+                mend = f"choose another --name, or go on with it by --resume {folder}"
+                raise RunError(f"{folder} is there already: {mend}") from None
+            raise RunError(f"{folder} cannot be made ({error.strerror}): choose another --out") from None
+        return cls(folder)._own()
+
+    @classmethod
+    def resume(cls, folder: str | Path) -> "Run":
+        """An earlier run, to go on with. RunError if it is none, or if another process owns it."""
+        folder = Path(folder)
+        if not (folder / "experiment.yaml").is_file():
+            raise RunError(f"{folder} is no run folder (it has no experiment.yaml): give OUT/NAME of an earlier run")
+        return cls(folder)._own()
+
+    def _own(self) -> "Run":
+        self._lock = (self.folder / ".lock").open("a+")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.seek(0)
+            owner = self._lock.read().strip() or "another process"
+            raise RunError(f"{self.folder} is in use by process {owner}: wait for it or stop it first") from None
+        self._lock.truncate(0)
+        self._lock.write(str(os.getpid()))
+        self._lock.flush()
+        return self
+
+    def close(self) -> None:
+        """Give the folder up."""
+        if self._lock is not None:
+            self._lock.close()
+
+    def discard(self) -> None:
+        """Remove a run that never began, so that a user's mistake leaves nothing half-written."""
+        self.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def bundle(self) -> Path:
+        return self.folder / "bundle"
+
+    @property
+    def seconds(self) -> float:
+        """Since this process took the run."""
+        return time.monotonic() - self.started
+
+    def write_experiment(self, experiment: Experiment) -> None:
+        write_atomically(self.folder / "experiment.yaml", dump_experiment(experiment))
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add a line to history.jsonl."""
+        with (self.folder / "history.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, allow_nan=False) + "\n")
+
+    def history(self) -> list[dict[str, Any]]:
+        """The lines of history.jsonl; one that a crash cut short is left out."""
+        path = self.folder / "history.jsonl"
+        rows = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                continue
+        return rows
+
+    def rewind(self, step: int) -> None:
+        """Forget the lines after `step`: a resumed run writes them again."""
+        rows = [row for row in self.history() if row["step"] <= step]
+        write_atomically(self.folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+    def write_result(self, kind: str, status: str, **parts: Any) -> dict[str, Any]:
+        """Write result.json, the contract for scripts, and give it back. README.md lists its keys."""
+        result = {"format_version": FORMAT_VERSION, "kind": kind, "status": status, "seconds": round(self.seconds, 3)}
+        result |= parts | {"versions": versions()}
+        write_atomically(self.folder / "result.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
+        return result
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """result.json of a run folder. RunError if it is missing, damaged or of an unknown format."""
+    path = Path(folder) / "result.json"
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise RunError(
+            f"{folder} has no result.json: the run has not ended; go on with it by --resume {folder}"
+        ) from None
+    except ValueError:
+        raise RunError(f"{path} is damaged: it is not JSON") from None
+    refuse_unknown_format(result, path, FORMAT_VERSION)
+    return result
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-3 as text; people mean a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+
+def read_yaml(path: str | Path) -> Any:
+    """A YAML (or JSON) file as plain data. ConfigError if it cannot be read."""
+    try:
+        return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no YAML or JSON: {' '.join(str(error).split())[:200]}") from None
+
+
+def read_experiment(path: str | Path, base: Experiment | None = None) -> Experiment:
+    """An experiment file (YAML or JSON) over `base`. ConfigError names the file and the setting at fault."""
+    nested = read_yaml(path)
+    if isinstance(nested, dict):
+        version = nested.pop("format_version", FORMAT_VERSION)
+        refuse_unknown_format({"format_version": version}, Path(path), FORMAT_VERSION)
+    try:
+        return Experiment.from_dict(nested if nested is not None else {}, base)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def dump_experiment(experiment: Experiment) -> str:
+    """The whole experiment as YAML that `read_experiment` takes back unchanged."""
+    document = {"format_version": FORMAT_VERSION} | experiment.as_dict()
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+
+def versions() -> dict[str, str]:
+    """What the result was made with: this code, Python, and the packages at its heart."""
+    from classifier import __version__
+
+    packages = {
+        name: metadata.version(name) for name in ("torch", "torchvision", "ray", "numpy", "pillow") if _installed(name)
+    }
+    return {"classifier": __version__, "python": platform.python_version(), **packages}
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

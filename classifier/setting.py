@@ -1,0 +1,118 @@
+"""What a setting is: a field of a frozen dataclass with a type, a range and a sentence of help.
+
+Values are checked when a slice is made. Text (from a command line) is read by the setting's own type.
+"""
+
+import dataclasses
+import difflib
+import functools
+import math
+import types
+import typing
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Union
+
+from classifier.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Range:
+    """The closed interval that a number must lie in; `above` leaves the lower end out."""
+
+    low: float
+    high: float = math.inf
+    above: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return (value > self.low if self.above else value >= self.low) and value <= self.high
+
+    def __str__(self) -> str:
+        low = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
+        return low if math.isinf(self.high) else f"{low} and at most {self.high:g}"
+
+
+Count = Annotated[int, Range(1)]
+Natural = Annotated[int, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+Positive = Annotated[float, Range(0, above=True)]
+NonNegative = Annotated[float, Range(0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """A noun's settings. Values are checked when it is made: type, range, and no NaN."""
+
+    noun: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        for name, hint in hints(type(self)).items():
+            dotted = f"{self.noun}.{name}" if self.noun else name
+            object.__setattr__(self, name, checked(dotted, hint, getattr(self, name)))
+
+
+def closest(word: str, known: typing.Iterable[str]) -> str:
+    """`; did you mean X?` for a word that is nearly a known one, else the empty string."""
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+@functools.cache
+def hints(cls: type) -> dict[str, Any]:
+    """Each field of a dataclass, with its annotated type."""
+    found = typing.get_type_hints(cls, include_extras=True)
+    return {f.name: found[f.name] for f in dataclasses.fields(cls)}
+
+
+def checked(dotted: str, hint: Any, value: Any) -> Any:
+    """The value, as its type wants it (an int becomes a float, a list a tuple), or ConfigError."""
+    origin = typing.get_origin(hint)
+    if origin is Annotated:
+        inner, limit = typing.get_args(hint)
+        value = checked(dotted, inner, value)
+        if value not in limit:
+            raise ConfigError(f"{dotted} is {value}: it must be {limit}")
+        return value
+    if origin in (Union, types.UnionType):
+        if value is None:
+            return None
+        (inner,) = [arg for arg in typing.get_args(hint) if arg is not type(None)]
+        return checked(dotted, inner, value)
+    if origin is Literal:
+        options = typing.get_args(hint)
+        if value not in options or isinstance(value, bool):
+            words = ", ".join(map(str, options))
+            near = closest(value, map(str, options)) if isinstance(value, str) else ""
+            raise ConfigError(f"{dotted} is {value!r}: it must be one of {words}{near}")
+        return value
+    if origin is tuple:
+        if isinstance(value, str) or not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{dotted} is {value!r}: it must be a list of words")
+        return tuple(checked(dotted, str, item) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        kind = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
+        raise ConfigError(f"{dotted} is {value!r}: it must be {kind.get(hint.__name__, hint.__name__)}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{dotted} is {value}: it must be a finite number")
+    return value
+
+
+def from_text(dotted: str, hint: Any, text: str) -> Any:
+    """The value that a word on a command line stands for: 'true', '0.1', 'none'. A wrong word comes back as it is."""
+    origin = typing.get_origin(hint)
+    if origin is Annotated:
+        return from_text(dotted, typing.get_args(hint)[0], text)
+    if origin in (Union, types.UnionType):
+        (inner,) = [arg for arg in typing.get_args(hint) if arg is not type(None)]
+        return None if text.lower() == "none" else from_text(dotted, inner, text)
+    if origin is Literal:
+        return next((option for option in typing.get_args(hint) if str(option) == text), text)
+    if hint is bool:
+        return {"true": True, "false": False}.get(text.lower(), text)
+    if hint in (int, float):
+        try:
+            return hint(text)
+        except ValueError:
+            return text  # `checked` refuses it, in the words that it has for every wrong value
+    return text

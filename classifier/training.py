@@ -1,0 +1,204 @@
+"""What changes while a run trains, and the one function that changes the weights.
+
+What image comes when and how it is augmented is a function of (seed, epoch, place in the epoch), dropout of (seed,
+step, rank): so a checkpoint holds no random state, and a resumed run equals an unbroken one.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from classifier import losses, models, optim, schedule
+from classifier.augment import policy
+from classifier.augment import random as counter
+from classifier.checkpoint import Checkpoint
+from classifier.config import Experiment
+from classifier.data import loader
+from classifier.data.dataset import Dataset
+from classifier.distributed import Group
+from classifier.ema import Average
+from classifier.evaluate import Scorer
+
+
+class Training:
+    """Weights, optimizer and counters of one run on one rank."""
+
+    def __init__(self, experiment: Experiment, dataset: Dataset, group: Group) -> None:
+        self.experiment, self.dataset, self.group = experiment, dataset, group
+        self.device = group.device
+        torch.manual_seed(experiment.seed)
+        self.model = build_model(experiment, dataset).to(self.device)
+        if experiment.train.channels_last:
+            self.model = self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        heads = models.head_names(self.model) if experiment.model.weights else None
+        self.optimizer = optim.build(experiment.optimizer, self.model, head_names=heads)
+        counts_K = torch.bincount(dataset.train.labels_N, minlength=len(dataset.class_names))
+        self.loss = losses.build(experiment.loss, class_counts_K=counts_K.to(self.device))
+        decay = experiment.optimizer.ema
+        self.average = Average(self.model, decay) if decay is not None else None
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=experiment.train.precision == "fp16")
+        self.plateau = schedule.Plateau(experiment.schedule, metric=experiment.train.metric)
+        self.scorer = Scorer.of(experiment, dataset, self.device)
+        self.batch = experiment.data.batch * experiment.optimizer.accumulate
+        self.steps_per_epoch = loader.steps_per_epoch(len(dataset.train), self.batch)
+        self.steps = self.steps_per_epoch * experiment.train.epochs
+        self.step = 0  # updates made
+        self.lr = 0.0
+        self.seconds = 0.0  # spent training, validation left out, earlier processes of the run counted in
+        self.best: tuple[float, float] | None = None
+        self.best_epoch = 0
+        self.network, self.frozen = self.model, None
+        self.forget_sums()
+
+    @property
+    def kept(self) -> nn.Module:
+        """The model to validate and keep: the average, where there is one."""
+        return self.average.model if self.average is not None else self.model
+
+    def forget_sums(self) -> None:
+        """Begin an epoch's account: loss, hits, images; and the first step whose loss was not finite, or -1."""
+        self.sums = torch.tensor([0.0, 0.0, 0.0, -1.0], dtype=torch.float64, device=self.device)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Freeze or thaw the backbone; wrap the model anew when that changes which gradients are exchanged."""
+        config = self.experiment.model
+        until = math.inf if config.freeze_epochs is None else config.freeze_epochs
+        frozen = config.freeze == "backbone" and epoch < until
+        if frozen != self.frozen:
+            if frozen or self.frozen:
+                models.freeze(self.model, frozen)
+            self.frozen = frozen
+            self.network = self.group.wrap(self.model)
+            if self.experiment.train.compile:
+                self.network = torch.compile(self.network)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def update(self, batch: loader.Batch, epoch: int) -> None:
+        """The only function that changes weights: one step on one global batch, of which this rank has its shard."""
+        experiment = self.experiment
+        scale, momentum = schedule.at(
+            experiment.schedule,
+            step=self.step,
+            steps=self.steps,
+            steps_per_epoch=self.steps_per_epoch,
+            falls=self.plateau.falls,
+        )
+        self.lr = experiment.optimizer.lr * scale
+        optim.set_lr(self.optimizer, self.lr, momentum)
+        torch.manual_seed((experiment.seed * 1_000_003 + self.step) * 4099 + self.group.rank)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.network.train()
+        if self.frozen:
+            models.freeze(self.model, True)  # train() has woken the frozen batch norms
+        *others, last = _pieces(batch, experiment.optimizer.accumulate)
+        for piece in others:  # only the last piece's backward pass exchanges gradients between the ranks
+            with self.group.alone(self.network):
+                self._backward(piece, epoch)
+        self._backward(last, epoch)
+        if experiment.optimizer.clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), experiment.optimizer.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.step += 1
+        if self.average is not None:
+            self.average.update(self.model, self.step)
+
+    def _backward(self, batch: loader.Batch, epoch: int) -> None:
+        """Add the batch's gradients, and its figures to the sums."""
+        count = len(batch.labels_N)
+        if count == 0:  # a rank without images still takes part in the exchange of gradients, with weight zero
+            batch = _blank(batch, self.dataset)
+        key, config = counter.key(self.experiment.seed, epoch), self.experiment.augment
+        images_NCHW = batch.images_NCHW.to(self.device, non_blocking=True)
+        labels_N = batch.labels_N.to(self.device, non_blocking=True)
+        positions_N = batch.positions_N.to(self.device, non_blocking=True)
+        images_NCHW = policy.augment(images_NCHW, config, key=key, positions_N=positions_N)
+        images_NCHW, targets = policy.mix(
+            images_NCHW, labels_N, config, classes=len(self.dataset.class_names), key=key, positions_N=positions_N
+        )
+        outputs = self.scorer.forward(self.network, images_NCHW)
+        losses_N = self.loss(outputs, targets)
+        # The ranks' gradients are averaged: so this makes them the sum over all images, divided by their number.
+        weight = self.group.world / batch.global_count if count else 0.0
+        self.scaler.scale(losses_N.sum() * weight).backward()
+        with torch.no_grad():
+            logits_NK = outputs[0] if isinstance(outputs, tuple) else outputs
+            loss = losses_N.sum().double()
+            if count:
+                hits = (logits_NK.argmax(1) == labels_N).sum()
+                self.sums[:3] += torch.stack([loss, hits.double(), torch.full_like(loss, count)])
+            bad = ~torch.isfinite(loss) & (self.sums[3] < 0)
+            self.sums[3] = torch.where(bad, float(self.step + 1), self.sums[3])
+
+    def judge(self, scores: dict[str, Any], number: int) -> bool:
+        """Remember a validated epoch; true if its weights are the ones to keep. Of equal scores the lower loss wins."""
+        metric = self.experiment.train.metric
+        self.plateau.update(scores[metric])
+        rank = (-scores["loss"] if metric == "loss" else scores[metric], -scores["loss"])
+        if self.best is None or rank > self.best:
+            self.best, self.best_epoch = rank, number
+            return True
+        return self.experiment.train.keep == "last"
+
+    @property
+    def is_over(self) -> bool:
+        """All epochs are done, or train.patience is used up."""
+        epoch, patience = self.step // self.steps_per_epoch, self.experiment.train.patience
+        impatient = patience is not None and self.best is not None and epoch - self.best_epoch >= patience
+        return self.step >= self.steps or impatient
+
+    def checkpoint(self) -> Checkpoint:
+        """All that `restore` needs; tensors are shared with the training, so write it before the next update."""
+        state = {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "plateau": self.plateau.state_dict(),
+            "average": self.average.model.state_dict() if self.average is not None else None,
+            "sums": self.sums,
+            "seconds": self.seconds,
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+        }
+        about = {"epoch": self.step // self.steps_per_epoch, "dataset": self.dataset.fingerprint}
+        return Checkpoint(self.step, self.model.state_dict(), state, about)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue where a checkpoint was taken."""
+        state = checkpoint.state
+        self.model.load_state_dict(checkpoint.weights)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.plateau.load_state_dict(state["plateau"])
+        if self.average is not None:
+            self.average.model.load_state_dict(state["average"])
+        if self.group.is_first:  # an unfinished epoch's sums are counted once
+            self.sums = state["sums"].to(self.device)
+        self.seconds, self.best, self.best_epoch = state["seconds"], state["best"], state["best_epoch"]
+        self.step = checkpoint.step
+
+
+def build_model(experiment: Experiment, dataset: Dataset) -> nn.Module:
+    """The experiment's model for this data set, with its starting weights."""
+    return models.build(
+        experiment.model, classes=len(dataset.class_names), channels=dataset.channels, size=dataset.size
+    )
+
+
+def _pieces(batch: loader.Batch, count: int) -> list[loader.Batch]:
+    """Cut a batch for gradient accumulation; the sizes differ by one at most."""
+    columns = [torch.tensor_split(t, count) for t in (batch.images_NCHW, batch.labels_N, batch.positions_N)]
+    return [
+        dataclasses.replace(batch, images_NCHW=images, labels_N=labels, positions_N=positions)
+        for images, labels, positions in zip(*columns, strict=True)
+    ]
+
+
+def _blank(batch: loader.Batch, dataset: Dataset) -> loader.Batch:
+    """One image to compute with, where a shard has none."""
+    part, position = dataset.train, torch.zeros(1, dtype=torch.int64)
+    return dataclasses.replace(
+        batch, images_NCHW=part.images_NCHW[:1], labels_N=part.labels_N[:1], positions_N=position
+    )

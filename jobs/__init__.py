@@ -1,0 +1,1 @@
+"""The verbs: one file each, run as `python jobs/VERB.py`."""

@@ -1,0 +1,103 @@
+"""What a person reads while a verb works: lines on stdout and in run.log, and one live line on a terminal."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from classifier.data.dataset import Dataset
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from classifier.config import Experiment
+from classifier.fit import Step
+
+if TYPE_CHECKING:
+    from jobs._leaderboard import Leaderboard, Row
+
+
+class Journal:
+    """Says each thing twice: to the person at the terminal and to run.log."""
+
+    def __init__(self, log: Path) -> None:
+        self._file = log.open("a", encoding="utf-8")
+        self._screen = Console(highlight=False, soft_wrap=True)
+        self._log = Console(file=self._file, highlight=False, width=120, color_system=None)
+        self._live: Live | None = None
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.quiet()
+        self._file.close()
+
+    def say(self, *things: Any) -> None:
+        """Print text or a table."""
+        self._screen.print(*things)
+        self._log.print(*things)
+        self._file.flush()
+
+    def progress(self, step: Step) -> None:
+        """Redraw the live line; on no terminal, nothing."""
+        self.show(Text(_progress(step)))
+
+    def epoch(self, row: dict[str, Any], epochs: int) -> None:
+        """One line for a finished epoch, from its line in history.jsonl; * marks a new best."""
+        self.quiet()
+        line = f"epoch {row['epoch']:>3}/{epochs}  train {row['train_accuracy']:6.2%} loss {row['train_loss']:.3f}"
+        if row["validation_accuracy"] is not None:
+            line += f"  validation {row['validation_accuracy']:6.2%} loss {row['validation_loss']:.3f}"
+        line += f" {'*' if row['best'] else ' '} {row['seconds']:.1f} s"
+        if row["images_per_second"]:
+            line += f"  {row['images_per_second']:,.0f} images/s"
+        self.say(line)
+
+    def trial(self, board: "Leaderboard", row: "Row") -> None:
+        """The live table of trials; and a line for one that ended."""
+        if row.ended:
+            self.quiet()
+            score = f"validation {row.best['accuracy']:.2%} loss {row.best['loss']:.3f}" if row.best else "no score"
+            sample = "  ".join(f"{n} {v:.3g}" if isinstance(v, float) else f"{n} {v}" for n, v in row.sample.items())
+            self.say(f"trial {row.trial} {board.status(row)} after {row.epochs} epochs: {score}  {sample}")
+        self.show(board.table())
+
+    def show(self, thing: Any) -> None:
+        """Redraw the live place with a table; on no terminal, nothing."""
+        if not self._screen.is_terminal:
+            return
+        if self._live is None:
+            self._live = Live(console=self._screen, transient=True, auto_refresh=False)
+            self._live.start()
+        self._live.update(thing, refresh=True)
+
+    def quiet(self) -> None:
+        """Take the live line away."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+def headline(experiment: Experiment, dataset: Dataset) -> Iterator[str]:
+    """What a run is about to do, and what was noticed of its data."""
+    counts = ", ".join(f"{count:,} {split}" for split, count in dataset.counts.items())
+    shape = f"{dataset.size}x{dataset.size}x{dataset.channels}"
+    yield f"{dataset.name}: {counts} images of {len(dataset.class_names)} classes, {shape}"
+    yield from (f"note: {finding}" for finding in dataset.findings)
+    train, optimizer = experiment.train, experiment.optimizer
+    yield (
+        f"{experiment.model.name}, {train.epochs} epochs of batch {experiment.data.batch}, {optimizer.name} "
+        f"lr {optimizer.lr:g}, augment {experiment.augment.policy}, {train.precision} on {train.device}"
+    )
+
+
+def _progress(step: Step) -> str:
+    done = step.step / step.steps
+    bar = "━" * round(20 * done) + "─" * (20 - round(20 * done))
+    text = f"epoch {step.epoch}/{step.epochs} {bar} step {step.step}/{step.steps}"
+    text += f"  loss {step.loss:.3f}  {step.accuracy:.1%}"
+    if step.images_per_second:
+        text += f"  {step.images_per_second:,.0f} images/s"
+    if step.seconds_left is not None:
+        text += f"  {step.seconds_left // 60:.0f}:{step.seconds_left % 60:02.0f} left"
+    return text

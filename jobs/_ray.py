@@ -1,0 +1,145 @@
+"""Ray's part of a training: connect to a cluster, place workers on it, and run the loop in them."""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from classifier.config import Experiment, WorkersConfig
+from classifier.errors import ClassifierError, ConfigError
+from classifier.run import Run
+
+ROOT = str(Path(__file__).resolve().parent.parent)
+# Ray retries a worker group for ever by default: a group that cannot start or keeps dying is an error, not a wait.
+FAILURES = 3
+# A worker's polite stop: the driver makes this file in the run folder, the loop sees it and commits.
+STOP_FILE = ".stop"
+
+
+def connect(dashboard: bool = True) -> dict[str, float]:
+    """Join the cluster at RAY_ADDRESS, or one on this machine (started if need be); its resources.
+
+    Starting one without the dashboard is quicker; but trials that launch workers of their own need it, since without
+    it the workers of a stopped trial hold their cores for half a minute.
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "60")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    import ray
+
+    if not ray.is_initialized():
+        # Workers find the packages beside this file, installed or not; under `ray job submit --working-dir` Ray
+        # brings them itself.
+        path = os.pathsep.join(p for p in (ROOT, os.environ.get("PYTHONPATH", "")) if p)
+        ray.init(
+            logging_level="warning",
+            log_to_driver=False,
+            include_dashboard=dashboard,
+            runtime_env={"env_vars": {"PYTHONPATH": path}},
+        )
+    return ray.cluster_resources()
+
+
+def needs(workers: WorkersConfig, cluster: dict[str, float]) -> dict[str, float]:
+    """What one worker (or trial) reserves."""
+    gpus = workers.gpus if workers.gpus is not None else float(cluster.get("GPU", 0) >= 1)
+    return {"CPU": workers.cpus} | ({"GPU": gpus} if gpus else {})
+
+
+def refuse_unplaceable(workers: WorkersConfig, cluster: dict[str, float]) -> None:
+    """ConfigError, with the sum that shows why, if the cluster as it is can never hold these workers."""
+    for resource, amount in needs(workers, cluster).items():
+        there = cluster.get(resource, 0.0)
+        if workers.count * amount > there + 1e-9:
+            setting = f"workers.{resource.lower()}s"
+            raise ConfigError(
+                f"workers.count {workers.count} x {setting} {amount:g} = {workers.count * amount:g} {resource}, "
+                f"but the cluster has {there:g}: lower --workers.count or --{setting}"
+            )
+
+
+def train(run: Run, experiment: Experiment, *, should_stop: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+    """Train on Ray workers, in the run folder, which every node must reach; yield the journal's lines as they come.
+
+    Ray's trainer works in a thread of its own, since its signal handlers would abort the workers before they saved.
+    """
+    stop = run.folder / STOP_FILE
+    stop.unlink(missing_ok=True)
+    outcome: dict[str, Any] = {}
+    thread = threading.Thread(target=_launch, args=(run.folder.resolve(), experiment, outcome), daemon=True)
+    thread.start()
+    seen = len(run.history())
+    while thread.is_alive():
+        thread.join(timeout=0.3)
+        if should_stop() and not stop.exists():
+            stop.touch()
+        rows = run.history()
+        seen = min(seen, len(rows))  # a restarted worker rewound the journal
+        yield from rows[seen:]
+        seen = len(rows)
+    stop.unlink(missing_ok=True)
+    if "error" in outcome:
+        raise outcome["error"]
+
+
+def _launch(folder: Path, experiment: Experiment, outcome: dict[str, Any]) -> None:
+    try:
+        outcome["value"] = run_trainer(folder, experiment)
+    except BaseException as error:
+        outcome["error"] = error
+
+
+def run_trainer(folder: Path, experiment: Experiment) -> None:
+    """One Ray Train run to its end. Errors of this package come back as they were raised in the workers."""
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    reserved = needs(experiment.workers, ray.cluster_resources())
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"folder": str(folder), "experiment": experiment.as_dict()},
+        scaling_config=ScalingConfig(
+            num_workers=experiment.workers.count, use_gpu="GPU" in reserved, resources_per_worker=reserved
+        ),
+        run_config=RunConfig(
+            # A new name each time: the loop resumes from the run's own checkpoints, so Ray must not from its own.
+            name=time.strftime("%Y%m%d-%H%M%S"),
+            storage_path=str(folder / "ray"),
+            failure_config=FailureConfig(max_failures=FAILURES, controller_failure_limit=FAILURES),
+        ),
+    )
+    error = trainer.fit().return_value
+    if isinstance(error, ClassifierError):
+        raise error
+
+
+def _worker(config: dict[str, Any]) -> ClassifierError | None:
+    """One worker's whole life. What the user must mend is returned, so that Ray does not try it again."""
+    if sys.path[0].endswith("jobs"):  # Ray copies the driver's script folder; a verb there could shadow a library
+        sys.path.pop(0)
+    import ray.train
+    import ray.train.torch
+
+    from classifier import data
+    from classifier.distributed import Group
+    from classifier.recorded import recorded
+    from classifier.resolve import resolve
+
+    run = Run(Path(config["folder"]))
+    group = Group.joined(ray.train.torch.get_device())
+    try:
+        experiment = Experiment.from_dict(config["experiment"])
+        dataset = data.load(experiment.data)
+        experiment = group.share(resolve(experiment, dataset))
+        if group.is_first:
+            run.write_experiment(experiment)
+        stop = run.folder / STOP_FILE
+        for epoch in recorded(run, experiment, dataset, group=group, should_stop=stop.exists):
+            ray.train.report(epoch.row())
+    except ClassifierError as error:
+        return error
+    return None

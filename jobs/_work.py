@@ -1,0 +1,146 @@
+"""What the verbs that train have in common: begin a run folder, go on with one, and end it with a result."""
+
+import contextlib
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from classifier.data.dataset import Dataset
+
+from classifier import data, plots
+from classifier.config import Experiment
+from classifier.distributed import Group
+from classifier.errors import ClassifierError, ConfigError
+from classifier.recorded import outcome, recorded
+from classifier.resolve import resolve
+from classifier.run import Run, read_experiment
+from jobs._cli import EXIT_DONE, EXIT_INTERRUPTED, Interrupts, Request
+from jobs._console import Journal, headline
+
+RESUMABLE = ("workers.", "train.epochs")
+
+
+@dataclass(frozen=True)
+class Work:
+    """A run that this process works on: the experiment as it was asked for, and as it was resolved."""
+
+    kind: str
+    run: Run
+    journal: Journal
+    interrupts: Interrupts
+    asked: Experiment
+    experiment: Experiment
+    dataset: Dataset
+
+
+@contextlib.contextmanager
+def begun(kind: str, request: Request) -> Iterator[Work]:
+    """A new run, or with --resume an earlier one, with its data loaded and its experiment resolved and saved.
+
+    A mistake that shows before training began leaves no folder behind; a later failure is written into result.json.
+    """
+    options = request.options
+    if options.resume:
+        run, experiment = _taken_up(request)
+    else:
+        experiment = request.experiment()
+        run = Run.create(options.out, options.name or default_name(kind, experiment.data.path, options.out))
+    try:
+        with Interrupts() as interrupts, Journal(run.folder / "run.log") as journal:
+            dataset = data.load(experiment.data)
+            resolved = resolve(experiment, dataset)
+            run.write_experiment(resolved)
+            for line in headline(resolved, dataset):
+                journal.say(line)
+            yield Work(kind, run, journal, interrupts, experiment, resolved, dataset)
+    except BaseException as error:
+        if not (run.folder / "experiment.yaml").exists():
+            run.discard()
+        elif not (run.folder / "result.json").exists():
+            run.write_result(kind, "failed", error=str(error) or type(error).__name__, config=experiment.as_dict())
+        raise
+    finally:
+        run.close()
+
+
+def _taken_up(request: Request) -> tuple[Run, Experiment]:
+    """The run that --resume names, and its experiment with the few changes that a resumed run may have."""
+    options = request.options
+    for given in ("name", "recipe", "experiment"):
+        if getattr(options, given):
+            raise ConfigError(f"--{given} cannot be used with --resume: the run keeps its own")
+    folder = Path(options.resume)
+    run = Run.resume(folder if folder.is_dir() else Path(options.out) / options.resume)
+    try:
+        experiment = read_experiment(run.folder / "experiment.yaml")
+        for name, value in request.changes.items():
+            if not name.startswith(RESUMABLE):
+                raise ConfigError(f"--{name} cannot be changed on --resume: only --workers.* and --train.epochs can")
+            if name == "train.epochs" and value < experiment.train.epochs:
+                raise ConfigError(
+                    f"--train.epochs {value} is fewer than the run's {experiment.train.epochs}: it can grow only"
+                )
+        changed = experiment.override_all(request.changes)
+        if changed.workers.count != experiment.workers.count:
+            changed = changed.override("train.threads", None)  # each worker's share of the cores is another
+        (run.folder / "result.json").unlink(missing_ok=True)
+        return run, changed
+    except ClassifierError:
+        run.close()
+        raise
+
+
+def default_name(kind: str, path: str, out: str) -> str:
+    """Verb, data set and time; a number too, where two runs begin in one second."""
+    subject = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(path).stem).strip("-") or "data"
+    name = f"{kind}-{subject}-{time.strftime('%Y%m%d-%H%M%S')}"
+    taken = [n for n in range(1, 100) if not (Path(out) / (name if n == 1 else f"{name}-{n}")).exists()]
+    return name if taken[0] == 1 else f"{name}-{taken[0]}"
+
+
+def train_here(work: Work) -> str | None:
+    """Train in this process; why it stopped early, or None."""
+    stopped = None
+    group = Group.single(work.experiment.train.device)
+    for epoch in recorded(
+        work.run,
+        work.experiment,
+        work.dataset,
+        group=group,
+        should_stop=lambda: work.interrupts.asked,
+        on_step=work.journal.progress,
+    ):
+        work.journal.epoch(epoch.row(), work.experiment.train.epochs)
+        stopped = epoch.stopped
+    return stopped
+
+
+def train_on_ray(work: Work) -> str | None:
+    """Train on Ray workers; why it stopped early, or None."""
+    from jobs import _ray
+
+    _ray.refuse_unplaceable(work.experiment.workers, _ray.connect())
+    for row in _ray.train(work.run, work.experiment, should_stop=lambda: work.interrupts.asked):
+        work.journal.epoch(row, work.experiment.train.epochs)
+    return "asked" if work.interrupts.asked else None
+
+
+def finish_training(work: Work, stopped: str | None) -> int:
+    """Write result.json and the curves, say where everything lies, and give the exit code."""
+    interrupted = stopped == "asked"
+    parts = outcome(work.run)
+    work.run.write_result(work.kind, "stopped" if interrupted else "finished", **parts)
+    plots.curves_png(work.run.history(), work.run.folder / "curves.png")
+    validation = parts["validation"]
+    work.journal.say(
+        f"{'stopped' if interrupted else 'finished'} after {work.run.seconds:.0f} s: validation accuracy "
+        f"{validation['accuracy']:.2%} on {validation['count']} images, {parts['parameters']:,} parameters"
+    )
+    if interrupted:
+        work.journal.say(f"go on with it: python jobs/train.py --resume {work.run.folder}")
+    else:
+        work.journal.say(f"test it, once:  python jobs/evaluate.py {work.run.folder}")
+    work.journal.say(str(work.run.folder))
+    return EXIT_INTERRUPTED if interrupted else EXIT_DONE

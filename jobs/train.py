@@ -1,0 +1,41 @@
+"""Train one classifier: python jobs/train.py --data.path photos/
+
+One worker trains in this process. With --workers.count N, N Ray workers train together. Either way the run folder holds
+the best model so far as a bundle, a journal, checkpoints to resume from, and at the end result.json.
+"""
+
+import sys
+from pathlib import Path
+
+# This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from jobs._cli import SLICES, ExperimentOptions, Request, Verb, main  # noqa: E402
+
+VERB = Verb(
+    name="train",
+    summary="Train one image classifier and pack it as a bundle.",
+    examples=(
+        "train.py                                    # the embedded digits, in seconds",
+        "train.py --data.path photos/                # a folder of class folders",
+        "train.py --recipe fashion-quick --data.path /usr/share/datasets/fashion-mnist",
+        "train.py --data.path photos/ --workers.count 2 --train.epochs 30",
+        "train.py --resume runs/NAME",
+    ),
+    options=ExperimentOptions,
+    slices=SLICES,
+)
+
+
+def train(request: Request) -> int:
+    """Load, resolve, train, pack, and say how it went."""
+    from jobs import _work
+
+    with _work.begun(VERB.name, request) as work:
+        several = work.experiment.workers.count > 1
+        stopped = _work.train_on_ray(work) if several else _work.train_here(work)
+        return _work.finish_training(work, stopped)
+
+
+if __name__ == "__main__":
+    main(VERB, train)

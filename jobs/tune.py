@@ -1,0 +1,45 @@
+"""Search settings: python jobs/tune.py --data.path photos/ --search.trials 16 --search.minutes 30
+
+Each trial is a training of its own, stopped early where it falls behind. The search ends with a table, `best.yaml` (the
+winner's whole experiment), `trials.parquet`, and the winner's bundle, tested once on the held-out test split.
+"""
+
+import sys
+from pathlib import Path
+
+# This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from jobs._cli import SLICES, ExperimentOptions, Request, Verb, main  # noqa: E402
+
+VERB = Verb(
+    name="tune",
+    summary="Search learning rate, batch size, architecture or any other setting, and pack the best model.",
+    examples=(
+        "tune.py                                     # the embedded digits, in two minutes",
+        "tune.py --data.path photos/ --search.trials 16 --search.minutes 30",
+        "tune.py --search.vary optimizer.lr=1e-3..1:log model.name=cnn,resnet9_16",
+        "tune.py --search.space space.yaml           # optimizer.lr: {low: 0.001, high: 1, log: true}",
+    ),
+    options=ExperimentOptions,
+    slices=("search", *SLICES),
+)
+
+
+def tune(request: Request) -> int:
+    """Plan, search, choose, test once, and say how it went."""
+    from jobs import _search, _work
+    from jobs._leaderboard import Leaderboard
+
+    with _work.begun(VERB.name, request) as work:
+        plan = _search.plan(work.asked, work.dataset)
+        work.journal.say(str(plan))
+        board = Leaderboard(work.run.folder, plan)
+        for event in _search.run_trials(work, plan):
+            row = board.take(event)
+            work.journal.trial(board, row)
+        return _work.finish_search(work, board)
+
+
+if __name__ == "__main__":
+    main(VERB, tune)
