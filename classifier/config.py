@@ -93,9 +93,9 @@ class AugmentConfig(Slice):
 class ModelConfig(Slice):
     noun: ClassVar[str] = "model"
 
-    name: str = "resnet9_32"
-    """cnn, resnet9_16, resnet9_32, resnet9_64, vit_tiny, any torchvision classifier (resnet18, ...),
-    timm/NAME, or import.path:Class."""
+    name: str = "resnet9_16"
+    """cnn, plain7_32, plain7_40, resnet9_16, resnet9_32, resnet9_64, vit_tiny, any torchvision classifier
+    (resnet18, ...), timm/NAME, or import.path:Class."""
     weights: str | None = None
     """Where to start from: imagenet (downloaded once), or a .safetensors or .pth file. Not set: from scratch."""
     freeze: Literal["none", "backbone"] = "none"
@@ -114,14 +114,15 @@ class ModelConfig(Slice):
 class OptimizerConfig(Slice):
     noun: ClassVar[str] = "optimizer"
 
-    name: Literal["sgd", "adam", "adamw"] = "sgd"
-    """sgd has Nesterov momentum."""
-    lr: Positive = 0.1
+    name: Literal["sgd", "adam", "adamw", "muon"] = "adamw"
+    """sgd has Nesterov momentum. muon makes the most of few epochs, from scratch."""
+    lr: Positive = 3e-3
     """Peak learning rate, for the batch as it is set (nothing scales it)."""
     momentum: Annotated[float, Range(0, 0.999)] = 0.9
-    """SGD's momentum; the first beta of Adam and AdamW."""
-    weight_decay: NonNegative = 5e-4
-    """Decay of the weights, not of biases and norms: coupled in sgd and adam, decoupled in adamw."""
+    """Momentum of sgd and muon; the first beta of adam and adamw."""
+    weight_decay: NonNegative = 0.05
+    """Decay of the weights, not of biases and norms: coupled in sgd and adam (try 5e-4), decoupled
+    in adamw and muon."""
     clip: Positive | None = None
     """Largest norm of the gradient; larger ones are scaled down. Not set: no clipping."""
     accumulate: Count = 1

@@ -22,6 +22,7 @@ class Average:
         decay = min(self.decay, (1 + step) / (10 + step))
         mine, theirs = self.model.state_dict(), model.state_dict()
         floating = [name for name, value in mine.items() if value.is_floating_point()]
-        torch._foreach_lerp_([mine[name] for name in floating], [theirs[name] for name in floating], 1 - decay)
+        weights = [mine[name] for name in floating]
+        torch._foreach_lerp_(weights, [theirs[name] for name in floating], 1 - decay)  # pyright: ignore
         for name in mine.keys() - set(floating):
             mine[name].copy_(theirs[name])

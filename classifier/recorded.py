@@ -1,6 +1,7 @@
 """A training whose run folder is kept up to date as it happens: the best bundle, the journal, TensorBoard's events."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from classifier import bundle, models
@@ -10,7 +11,7 @@ from classifier.data.dataset import Dataset
 from classifier.distributed import Group
 from classifier.errors import RunError
 from classifier.fit import Epoch, Step, fit
-from classifier.run import Run
+from classifier.run import Run, read_history
 
 
 def recorded(
@@ -53,25 +54,28 @@ def pack(run: Run, experiment: Experiment, dataset: Dataset, epoch: Epoch) -> No
     bundle.save(bundle.Bundle.of(experiment, dataset, scores=scores, epoch=epoch.number), epoch.model, run.bundle)
 
 
-def outcome(run: Run) -> dict[str, Any]:
-    """What result.json says of a training: read from the bundle and the journal, never from memory.
+def outcome(folder: Path) -> dict[str, Any]:
+    """What result.json says of the model in a run, search or bundle folder: read from its files, never from memory.
 
-    RunError if the run has no bundle yet.
+    RunError if there is no bundle yet.
     """
-    made, model = bundle.load(run.folder)
-    history = run.history()
+    made, model = bundle.load(folder)
+    history = read_history(folder)
     speeds = [row["images_per_second"] for row in history if row["images_per_second"] is not None]
-    brief = ("accuracy", "macro_f1", "loss", "count")
-    scores = {split: {name: full[name] for name in brief} if full else None for split, full in made.scores.items()}
     return {
         "config": made.experiment,
         "dataset": made.dataset,
-        **scores,
+        **{split: brief(scores) if scores else None for split, scores in made.scores.items()},
         "images_per_second": speeds[-1] if speeds else None,
-        "epochs": history[-1]["epoch"],
+        "epochs": history[-1]["epoch"] if history else made.provenance["epoch"],
         "parameters": models.parameter_count(model),
         "device": made.experiment["train"]["device"],
     }
+
+
+def brief(scores: dict[str, Any]) -> dict[str, Any]:
+    """The scores that result.json holds of a split."""
+    return {name: scores[name] for name in ("accuracy", "macro_f1", "loss", "count")}
 
 
 def _rewind(run: Run, store: Store, dataset: Dataset) -> None:

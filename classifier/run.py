@@ -4,6 +4,7 @@ OUT/NAME/ holds experiment.yaml, history.jsonl (a line an epoch), run.log, check
 ended, result.json. One process owns it at a time; the lock dies with its owner.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -23,6 +24,8 @@ from classifier.errors import ConfigError, RunError
 from classifier.files import refuse_unknown_format, write_atomically
 
 FORMAT_VERSION = 1
+# Keys of every result.json; null where a verb has nothing to say of them.
+RESULT_PARTS = ("config", "dataset", "validation", "test", "images_per_second", "epochs", "parameters", "device")
 
 
 @dataclass
@@ -81,6 +84,11 @@ class Run:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
+    def has_begun(self) -> bool:
+        """Something was trained in it."""
+        return any((self.folder / name).exists() for name in ("history.jsonl", "checkpoints", "trials"))
+
+    @property
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 
@@ -102,15 +110,8 @@ class Run:
             file.write(json.dumps(row, allow_nan=False) + "\n")
 
     def history(self) -> list[dict[str, Any]]:
-        """The lines of history.jsonl; one that a crash cut short is left out."""
-        path = self.folder / "history.jsonl"
-        rows = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                continue
-        return rows
+        """The lines of history.jsonl."""
+        return read_history(self.folder)
 
     def rewind(self, step: int) -> None:
         """Forget the lines after `step`: a resumed run writes them again."""
@@ -119,10 +120,20 @@ class Run:
 
     def write_result(self, kind: str, status: str, **parts: Any) -> dict[str, Any]:
         """Write result.json, the contract for scripts, and give it back. README.md lists its keys."""
-        result = {"format_version": FORMAT_VERSION, "kind": kind, "status": status, "seconds": round(self.seconds, 3)}
-        result |= parts | {"versions": versions()}
+        result: dict[str, Any] = {"format_version": FORMAT_VERSION, "kind": kind, "status": status}
+        result |= {"seconds": round(self.seconds, 3), **dict.fromkeys(RESULT_PARTS), **parts, "versions": versions()}
         write_atomically(self.folder / "result.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
         return result
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run folder's history.jsonl; one that a crash cut short is left out."""
+    path = Path(folder) / "history.jsonl"
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
 
 
 def read_result(folder: Path) -> dict[str, Any]:

@@ -33,8 +33,12 @@ class Training:
         self.model = build_model(experiment, dataset).to(self.device)
         if experiment.train.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        heads = models.head_names(self.model) if experiment.model.weights else None
-        self.optimizer = optim.build(experiment.optimizer, self.model, head_names=heads)
+        self.optimizer = optim.build(
+            experiment.optimizer,
+            self.model,
+            head_names=models.head_names(self.model),
+            is_pretrained=experiment.model.weights is not None,
+        )
         counts_K = torch.bincount(dataset.train.labels_N, minlength=len(dataset.class_names))
         self.loss = losses.build(experiment.loss, class_counts_K=counts_K.to(self.device))
         decay = experiment.optimizer.ema
@@ -50,7 +54,8 @@ class Training:
         self.seconds = 0.0  # spent training, validation left out, earlier processes of the run counted in
         self.best: tuple[float, float] | None = None
         self.best_epoch = 0
-        self.network, self.frozen = self.model, None
+        self.network: nn.Module = self.model
+        self.frozen: bool | None = None
         self.forget_sums()
 
     @property
@@ -73,7 +78,7 @@ class Training:
             self.frozen = frozen
             self.network = self.group.wrap(self.model)
             if self.experiment.train.compile:
-                self.network = torch.compile(self.network)  # pyright: ignore[reportAttributeAccessIssue]
+                self.network.compile()
 
     def update(self, batch: loader.Batch, epoch: int) -> None:
         """The only function that changes weights: one step on one global batch, of which this rank has its shard."""

@@ -39,13 +39,19 @@ class Options(Slice):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExperimentOptions(Options):
-    """What a verb takes that begins an experiment."""
+class BeginningOptions(Options):
+    """What a verb takes that begins with an experiment."""
 
     recipe: str | None = None
     """Named experiment to begin with. Not set: the one that fits the data set."""
     experiment: str | None = None
     """YAML or JSON file of settings (best.yaml, experiment.yaml), over the recipe."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentOptions(BeginningOptions):
+    """What a verb takes that trains."""
+
     resume: str | None = None
     """Go on with this earlier run; takes only --workers.* and a larger --train.epochs."""
     dry_run: bool = False

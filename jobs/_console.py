@@ -1,15 +1,16 @@
 """What a person reads while a verb works: lines on stdout and in run.log, and one live line on a terminal."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classifier.data.dataset import Dataset
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from classifier.config import Experiment
+from classifier.data.dataset import Dataset
 from classifier.fit import Step
 
 if TYPE_CHECKING:
@@ -37,6 +38,12 @@ class Journal:
         self._screen.print(*things)
         self._log.print(*things)
         self._file.flush()
+
+    def complain(self, text: str) -> None:
+        """Say what is wrong but stops nothing: on stderr and in run.log."""
+        self.quiet()
+        print(text, file=sys.stderr)
+        self._log.print(text)
 
     def progress(self, step: Step) -> None:
         """Redraw the live line; on no terminal, nothing."""
@@ -80,15 +87,20 @@ class Journal:
 
 def headline(experiment: Experiment, dataset: Dataset) -> Iterator[str]:
     """What a run is about to do, and what was noticed of its data."""
-    counts = ", ".join(f"{count:,} {split}" for split, count in dataset.counts.items())
-    shape = f"{dataset.size}x{dataset.size}x{dataset.channels}"
-    yield f"{dataset.name}: {counts} images of {len(dataset.class_names)} classes, {shape}"
-    yield from (f"note: {finding}" for finding in dataset.findings)
+    yield from describe_data(dataset)
     train, optimizer = experiment.train, experiment.optimizer
     yield (
         f"{experiment.model.name}, {train.epochs} epochs of batch {experiment.data.batch}, {optimizer.name} "
         f"lr {optimizer.lr:g}, augment {experiment.augment.policy}, {train.precision} on {train.device}"
     )
+
+
+def describe_data(dataset: Dataset) -> Iterator[str]:
+    """What there is to learn from, and what was noticed of it."""
+    counts = ", ".join(f"{count:,} {split}" for split, count in dataset.counts.items())
+    shape = f"{dataset.size}x{dataset.size}x{dataset.channels}"
+    yield f"{dataset.name}: {counts} images of {len(dataset.class_names)} classes, {shape}"
+    yield from (f"note: {finding}" for finding in dataset.findings)
 
 
 def _progress(step: Step) -> str:

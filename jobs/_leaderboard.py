@@ -71,10 +71,10 @@ class Leaderboard:
     def table(self, limit: int = 12) -> Table:
         """The best rows, with what was sampled for them."""
         table = Table(box=None, pad_edge=False)
-        table.add_column("trial")
+        table.add_column("trial", no_wrap=True)
         for name in (*MODES, "epochs", *(name.rpartition(".")[2] for name in self.plan.space)):
-            table.add_column(name.replace("_", " "), justify="right")
-        table.add_column("status")
+            table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
+        table.add_column("status", no_wrap=True)
         for row in self.ranked()[:limit]:
             scores = (
                 [f"{row.best[m]:.2%}" if m != "loss" else f"{row.best[m]:.3f}" for m in MODES] if row.best else [""] * 3

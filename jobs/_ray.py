@@ -1,5 +1,6 @@
 """Ray's part of a training: connect to a cluster, place workers on it, and run the loop in them."""
 
+import logging
 import os
 import sys
 import threading
@@ -28,19 +29,23 @@ def connect(dashboard: bool = True) -> dict[str, float]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "60")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # or Tune prints tables of its own, whatever its verbosity
     import ray
 
+    # Tune looks for files of its loggers, which are off; the cluster's token is told in the README.
+    for name in ("ray.tune", "ray._private.authentication"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     if not ray.is_initialized():
         # Workers find the packages beside this file, installed or not; under `ray job submit --working-dir` Ray
         # brings them itself.
         path = os.pathsep.join(p for p in (ROOT, os.environ.get("PYTHONPATH", "")) if p)
         ray.init(
-            logging_level="warning",
+            logging_level=logging.WARNING,
             log_to_driver=False,
             include_dashboard=dashboard,
             runtime_env={"env_vars": {"PYTHONPATH": path}},
         )
-    return ray.cluster_resources()
+    return {name: float(amount) for name, amount in ray.cluster_resources().items()}
 
 
 def needs(workers: WorkersConfig, cluster: dict[str, float]) -> dict[str, float]:
@@ -94,11 +99,10 @@ def _launch(folder: Path, experiment: Experiment, outcome: dict[str, Any]) -> No
 
 def run_trainer(folder: Path, experiment: Experiment) -> None:
     """One Ray Train run to its end. Errors of this package come back as they were raised in the workers."""
-    import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    reserved = needs(experiment.workers, ray.cluster_resources())
+    reserved = needs(experiment.workers, connect())
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"folder": str(folder), "experiment": experiment.as_dict()},

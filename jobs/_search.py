@@ -5,11 +5,10 @@ import dataclasses
 import math
 import queue
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-from classifier.data.dataset import Dataset
 from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
@@ -19,6 +18,7 @@ from ray.tune.stopper import Stopper
 
 from classifier import data
 from classifier.config import Experiment, flatten
+from classifier.data.dataset import Dataset
 from classifier.distributed import Group
 from classifier.errors import RunError
 from classifier.files import write_atomically
@@ -100,7 +100,7 @@ class TrialActor(tune.Trainable):
         self._rows = self._trained(Run(self.folder / self.trial_id))
         self._last: dict[str, Any] = {}
 
-    def _trained(self, run: Run) -> Iterator[dict[str, Any]]:
+    def _trained(self, run: Run) -> Generator[dict[str, Any], None, None]:
         run.folder.mkdir(parents=True, exist_ok=True)
         try:
             if self.experiment.workers.count > 1:
@@ -241,6 +241,7 @@ def run_trials(work: Work, plan: Plan) -> Iterator[Event]:
             storage_path=str(folder / "ray"),
             stop=Budget(60 * search.minutes if search.minutes else math.inf, lambda: work.interrupts.asked),
             callbacks=[Events(events)],
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the loop keeps its own
             verbose=0,
         ),
     )

@@ -6,19 +6,25 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from classifier.data.dataset import Dataset
-
-from classifier import data, plots
+from classifier import bundle, data, plots
 from classifier.config import Experiment
+from classifier.data.dataset import Dataset
 from classifier.distributed import Group
 from classifier.errors import ClassifierError, ConfigError
-from classifier.recorded import outcome, recorded
+from classifier.files import write_atomically
+from classifier.recorded import brief, outcome, recorded
 from classifier.resolve import resolve
-from classifier.run import Run, read_experiment
+from classifier.run import Run, dump_experiment, read_experiment
+from jobs import _holdout
 from jobs._cli import EXIT_DONE, EXIT_INTERRUPTED, Interrupts, Request
 from jobs._console import Journal, headline
 
+if TYPE_CHECKING:  # ray takes seconds to import, and only a search needs it
+    from jobs._leaderboard import Leaderboard
+
+TRIAL_STATES = ("finished", "stopped", "failed")
 RESUMABLE = ("workers.", "train.epochs")
 
 
@@ -56,10 +62,24 @@ def begun(kind: str, request: Request) -> Iterator[Work]:
                 journal.say(line)
             yield Work(kind, run, journal, interrupts, experiment, resolved, dataset)
     except BaseException as error:
-        if not (run.folder / "experiment.yaml").exists():
+        if isinstance(error, ClassifierError) and not run.has_begun:
             run.discard()
         elif not (run.folder / "result.json").exists():
             run.write_result(kind, "failed", error=str(error) or type(error).__name__, config=experiment.as_dict())
+        raise
+    finally:
+        run.close()
+
+
+@contextlib.contextmanager
+def opened(kind: str, options: Any, subject: str) -> Iterator[tuple[Run, Journal]]:
+    """A run folder for a verb that trains nothing; it is gone again if the verb fails."""
+    run = Run.create(options.out, options.name or default_name(kind, subject, options.out))
+    try:
+        with Journal(run.folder / "run.log") as journal:
+            yield run, journal
+    except BaseException:
+        run.discard()
         raise
     finally:
         run.close()
@@ -129,18 +149,43 @@ def train_on_ray(work: Work) -> str | None:
 
 def finish_training(work: Work, stopped: str | None) -> int:
     """Write result.json and the curves, say where everything lies, and give the exit code."""
-    interrupted = stopped == "asked"
-    parts = outcome(work.run)
-    work.run.write_result(work.kind, "stopped" if interrupted else "finished", **parts)
-    plots.curves_png(work.run.history(), work.run.folder / "curves.png")
+    run, interrupted = work.run, stopped == "asked"
+    parts = outcome(run.folder)
+    run.write_result(work.kind, "stopped" if interrupted else "finished", **parts)
+    plots.curves_png(run.history(), run.folder / "curves.png")
     validation = parts["validation"]
     work.journal.say(
-        f"{'stopped' if interrupted else 'finished'} after {work.run.seconds:.0f} s: validation accuracy "
-        f"{validation['accuracy']:.2%} on {validation['count']} images, {parts['parameters']:,} parameters"
+        f"{'stopped' if interrupted else 'finished'} after {run.seconds:.0f} s: validation accuracy "
+        f"{validation['accuracy']:.2%} on {validation['count']:,} images, {parts['parameters']:,} parameters"
     )
     if interrupted:
-        work.journal.say(f"go on with it: python jobs/train.py --resume {work.run.folder}")
+        work.journal.say(f"go on with it: python jobs/{work.kind}.py --resume {run.folder}")
     else:
-        work.journal.say(f"test it, once:  python jobs/evaluate.py {work.run.folder}")
-    work.journal.say(str(work.run.folder))
+        work.journal.say(f"test it, once: python jobs/evaluate.py {run.folder}")
+    work.journal.say(str(run.folder))
+    return EXIT_INTERRUPTED if interrupted else EXIT_DONE
+
+
+def finish_search(work: Work, board: "Leaderboard") -> int:
+    """Pack the winner, test it once, and write what the search found."""
+    run, journal, interrupted = work.run, work.journal, work.interrupts.asked
+    journal.quiet()
+    board.write()
+    journal.say(board.table())
+    winner, experiment = board.winner()
+    write_atomically(run.folder / "best.yaml", dump_experiment(experiment))
+    bundle.save(*bundle.load(winner.folder), run.bundle)
+    reading = _holdout.taken(run.folder, [run.folder], device=experiment.train.device, dataset=work.dataset)
+    for thing in _holdout.score_tables(reading.scores):
+        journal.say(thing)
+    status = "stopped" if interrupted else "finished"
+    trials = {state: sum(board.status(row) == state for row in board.rows.values()) for state in TRIAL_STATES}
+    parts = outcome(winner.folder) | {"test": brief(reading.scores), "test_reads": 1}
+    run.write_result(work.kind, status, **parts, winner=winner.folder.name, trials=trials)
+    journal.say(
+        f"{status} after {run.seconds:.0f} s: trial {winner.folder.name} won, validation accuracy "
+        f"{parts['validation']['accuracy']:.2%}, test accuracy {parts['test']['accuracy']:.2%}"
+    )
+    journal.say(f"train it again: python jobs/train.py --experiment {run.folder / 'best.yaml'}")
+    journal.say(str(run.folder))
     return EXIT_INTERRUPTED if interrupted else EXIT_DONE

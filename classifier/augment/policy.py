@@ -1,0 +1,208 @@
+"""What is done to training images: the table of policies, and the functions that carry a resolved one out.
+
+Cost for 60,000 grey images of 28 x 28 in batches of 256, one core of an AMD EPYC: flip and shift 0.12 s, with erasing
+0.28 s; the symbols' warp 0.4 s; MixUp or CutMix 0.27 s; TrivialAugment 0.5 s; RandAugment 0.6 s a layer.
+"""
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from classifier.augment import auto, colour, geometry, random
+from classifier.augment import mix as mixing
+from classifier.augment.random import Stream
+from classifier.config import AugmentConfig
+from classifier.errors import ConfigError
+
+_OFF: dict[str, Any] = {
+    "flip": 0.0,
+    "rotate": 0.0,
+    "scale": 0.0,
+    "shear": 0.0,
+    "shift": 0.0,
+    "crop": 1.0,
+    "brightness": 0.0,
+    "contrast": 0.0,
+    "saturation": 0.0,
+    "hue": 0.0,
+    "erase": 0.0,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "randaugment": 0,
+    "magnitude": 9,
+    "trivial": False,
+}
+POLICIES: dict[str, dict[str, Any]] = {
+    "none": _OFF,
+    # Digits and letters: mirrored, many are other symbols or none; so are 6 and 9 when turned far.
+    "symbols": _OFF | {"rotate": 10.0, "scale": 0.1, "shear": 8.0, "shift": 0.08},
+    # Small centred things, and small photographs: whole pixels are copied, as blur would cost their little detail.
+    "objects": _OFF | {"flip": 0.5, "shift": 0.08, "erase": 0.25},
+    # Photographs: what matters has any size and place, and light differs. Hue is left alone, as it often is the answer.
+    "photos": _OFF | {"flip": 0.5, "crop": 0.35, "brightness": 0.2, "contrast": 0.2, "saturation": 0.2},
+}
+# Photographs of at most so many pixels a side are treated as objects: to crop and stretch them would blur them.
+_SMALL = 40
+_COLOUR_ONLY = ("saturation", "hue")
+# Random erasing's and the random-resized crop's shapes, as in their papers and torchvision.
+_ERASE_AREA, _ERASE_ASPECT, _CROP_ASPECT = (0.02, 0.33), (0.3, 3.3), (3 / 4, 4 / 3)
+
+
+def resolve(config: AugmentConfig, *, kind: str, channels: int, size: int) -> AugmentConfig:
+    """The same settings with the policy named and every strength filled in from its row of the table.
+
+    kind: symbols, objects or photos, as the data set says. ConfigError if colours are to change in grey images.
+    """
+    policy = config.policy
+    if policy == "auto":
+        policy = "objects" if kind == "photos" and size <= _SMALL else kind
+    grey = dict.fromkeys(_COLOUR_ONLY, 0.0) if channels == 1 else {}
+    for name in grey:
+        if getattr(config, name):
+            raise ConfigError(
+                f"augment.{name} is {getattr(config, name):g}, but the images are grey: leave it out, or set "
+                "--data.channels 3"
+            )
+    table = POLICIES[policy] | grey
+    missing = {name: value for name, value in table.items() if getattr(config, name) is None}
+    return dataclasses.replace(config, policy=policy, **missing)
+
+
+def augment(images_NCHW: Tensor, config: AugmentConfig, *, key: int, positions_N: Tensor) -> Tensor:
+    """Randomly changed images, float32 in [0, 1], of uint8 ones.
+
+    config: resolved. key: of the seed and epoch (random.key). positions_N: int64 places in the epoch; an image's change
+    depends on the key, its place and itself alone. In the order: moves, operations of random choice, light and colour,
+    erasing.
+    """
+    reflect = config.policy == "photos"
+    images_NCHW = _moved(images_NCHW, config, key, positions_N, reflect)
+    if config.randaugment or config.trivial:
+        images_NCHW = _operated(plain(images_NCHW), config, key, positions_N, reflect)
+    if config.brightness or config.contrast or config.saturation or config.hue:
+        images_NCHW = _lit(plain(images_NCHW), config, key, positions_N)
+    if config.erase:
+        on_N, area_N, aspect_N, x_N, y_N = random.uniforms(key, positions_N, *range(Stream.ERASE, Stream.ERASE_Y + 1))
+        images_NCHW = mixing.erase(
+            images_NCHW,
+            on_N < config.erase,
+            random.between(area_N, *_ERASE_AREA),
+            random.log_between(aspect_N, *_ERASE_ASPECT),
+            x_N,
+            y_N,
+        )
+    return plain(images_NCHW)
+
+
+def mix(
+    images_NCHW: Tensor, labels_N: Tensor, config: AugmentConfig, *, classes: int, key: int, positions_N: Tensor
+) -> tuple[Tensor, Tensor]:
+    """MixUp, CutMix, or with both on either of them for each image by the toss of a coin, within the batch.
+
+    Float images and their targets_NK, float32; where both are off, the images and labels_N as they are.
+    """
+    if not config.mixup and not config.cutmix:
+        return images_NCHW, labels_N
+    kind_N, x_N, y_N = random.uniforms(key, positions_N, Stream.MIX_KIND, Stream.MIX_X, Stream.MIX_Y)
+    paste_N = kind_N < (0.5 if config.mixup and config.cutmix else float(bool(config.cutmix)))
+    share_N = torch.ones_like(x_N)
+    if config.mixup:
+        share_N = random.beta(key, positions_N, Stream.MIX_SHARE, config.mixup)
+    if config.cutmix:
+        share_N = torch.where(paste_N, random.beta(key, positions_N, Stream.MIX_SHARE, config.cutmix), share_N)
+    return mixing.mixed(images_NCHW, mixing.one_hot(labels_N, classes), share_N, paste_N, x_N, y_N)
+
+
+def plain(images_NCHW: Tensor) -> Tensor:
+    """uint8 images as float32 in [0, 1]; float ones as they are."""
+    if images_NCHW.is_floating_point():
+        return images_NCHW
+    return images_NCHW.to(torch.float32).div_(255)
+
+
+def normalise(images_NCHW: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """(images - mean) / std, by channel. A channel that never varies (std 0) is only centred."""
+    safe = [s or 1.0 for s in std]
+    if len(mean) == 1:
+        return (images_NCHW - mean[0]).div_(safe[0])
+    mean_C11, std_C11 = images_NCHW.new_tensor([mean, safe])[:, :, None, None].unbind(0)
+    return (images_NCHW - mean_C11).div_(std_C11)
+
+
+def _moved(images_NCHW: Tensor, config: AugmentConfig, key: int, positions_N: Tensor, reflect: bool) -> Tensor:
+    height, width = images_NCHW.shape[2:]
+    flip, rotate, scale, shear, shift, crop = (
+        value or 0.0 for value in (config.flip, config.rotate, config.scale, config.shear, config.shift, config.crop)
+    )
+    flip_N = random.uniform(key, positions_N, Stream.FLIP) < flip if flip else None
+    if not (rotate or scale or shear or crop < 1):
+        right_N = down_N = None
+        if shift:
+            u_N, v_N = random.uniforms(key, positions_N, Stream.SHIFT_X, Stream.SHIFT_Y)
+            right_N, down_N = _whole(u_N, shift, width), _whole(v_N, shift, height)
+        return geometry.copy_moved(images_NCHW, flip_N, right_N, down_N, reflect=reflect)
+    turn_N, size_N, slant_N, right_N, down_N = random.uniforms(
+        key, positions_N, *range(Stream.ROTATE, Stream.SHIFT_Y + 1)
+    )
+    matrix_N23 = geometry.affine(
+        height,
+        width,
+        degrees_N=random.between(turn_N, -rotate, rotate),
+        scale_N=random.between(size_N, 1 - scale, 1 + scale),
+        shear_x_N=random.between(slant_N, -shear, shear),
+        shear_y_N=torch.zeros_like(slant_N),
+        right_N=random.between(right_N, -shift, shift),
+        down_N=random.between(down_N, -shift, shift),
+    )
+    if crop < 1:
+        area_N, aspect_N, x_N, y_N = random.uniforms(key, positions_N, *range(Stream.CROP_AREA, Stream.CROP_Y + 1))
+        area_N = random.between(area_N, crop, 1)
+        aspect_N = random.log_between(aspect_N, *_CROP_ASPECT)
+        matrix_N23 = geometry.cropped(matrix_N23, area_N, aspect_N, x_N, y_N, square=height / width)
+    if flip_N is not None:
+        matrix_N23 = geometry.mirrored(matrix_N23, flip_N)
+    return geometry.warp(plain(images_NCHW), matrix_N23, reflect=reflect)
+
+
+def _whole(u_N: Tensor, shift: float, side: int) -> Tensor:
+    """Whole pixels, each as likely as the next: at least one either way, so that a small shift is not lost."""
+    most = min(max(1, round(shift * side)), side - 1)
+    return (u_N * (2 * most + 1)).to(torch.int64) - most
+
+
+def _operated(images_NCHW: Tensor, config: AugmentConfig, key: int, positions_N: Tensor, reflect: bool) -> Tensor:
+    upright = config.policy == "symbols"
+    if config.randaugment:
+        images_NCHW = auto.randaugment(
+            images_NCHW,
+            layers=config.randaugment,
+            magnitude=config.magnitude or 0,
+            ranges=auto.UPRIGHT if upright else auto.NARROW,
+            key=key,
+            positions_N=positions_N,
+            reflect=reflect,
+        )
+    if config.trivial:
+        ranges = auto.UPRIGHT if upright else auto.WIDE
+        images_NCHW = auto.trivialaugment(images_NCHW, ranges=ranges, key=key, positions_N=positions_N, reflect=reflect)
+    return images_NCHW
+
+
+def _lit(images_NCHW: Tensor, config: AugmentConfig, key: int, positions_N: Tensor) -> Tensor:
+    strengths = (config.brightness, config.contrast, config.saturation, config.hue)
+    numbers = random.uniforms(key, positions_N, *range(Stream.BRIGHTNESS, Stream.HUE + 1))
+    light, contrast, saturation, turn = (
+        random.between(u_N, -strength, strength) if strength else None
+        for u_N, strength in zip(numbers, strengths, strict=True)
+    )
+    if light is not None:
+        images_NCHW = colour.brightness(images_NCHW, 1 + light)
+    if contrast is not None:
+        images_NCHW = colour.contrast(images_NCHW, 1 + contrast)
+    if saturation is not None:
+        images_NCHW = colour.saturation(images_NCHW, 1 + saturation)
+    if turn is not None:
+        images_NCHW = colour.hue(images_NCHW, turn)
+    return images_NCHW

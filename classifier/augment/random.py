@@ -1,0 +1,115 @@
+"""Random numbers that are looked up, not drawn: a pure function of (key, position, stream).
+
+An image's numbers depend on the seed, the epoch and its place in the epoch, never on the batch it comes in, the device
+or what was drawn before: so a run resumes in the middle of an epoch, and batches can be cut in any way.
+The numbers are those of SplitMix64, which can be entered at any place: G. Steele, D. Lea, C. Flood, "Fast splittable
+pseudorandom number generators", OOPSLA 2014.
+"""
+
+import math
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+_GAMMA, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+_MASK = (1 << 64) - 1
+# Numbers a position: every stream below, with room for RandAugment's layers.
+_STREAMS = 64
+
+
+class Stream(IntEnum):
+    """What a number is for. Each use has its own, so that turning one change off leaves all the others as they were."""
+
+    FLIP = 0
+    ROTATE = 1
+    SCALE = 2
+    SHEAR = 3
+    SHIFT_X = 4
+    SHIFT_Y = 5
+    CROP_AREA = 6
+    CROP_ASPECT = 7
+    CROP_X = 8
+    CROP_Y = 9
+    BRIGHTNESS = 10
+    CONTRAST = 11
+    SATURATION = 12
+    HUE = 13
+    ERASE = 14
+    ERASE_AREA = 15
+    ERASE_ASPECT = 16
+    ERASE_X = 17
+    ERASE_Y = 18
+    MIX_KIND = 19
+    MIX_SHARE = 20  # and 21
+    MIX_X = 22
+    MIX_Y = 23
+    TRIVIAL = 24  # to 26
+    RANDAUGMENT = 32  # to 47: two a layer
+
+
+def key(seed: int, epoch: int) -> int:
+    """The key of an epoch: 64 signed bits, the same for no other seed and epoch (but for chance).
+
+    seed and epoch: whole numbers of any size.
+    """
+    return _signed(_finish(_finish(seed * _GAMMA + 1) + epoch * _GAMMA))
+
+
+def uniforms(key: int, positions_N: Tensor, *streams: int) -> tuple[Tensor, ...]:
+    """Float32 in [0, 1) of each stream, each of shape N. positions_N: int64. The draws of all streams cost as one."""
+    streams_S = torch.tensor(streams, dtype=torch.int64).to(positions_N.device, non_blocking=True)
+    z = (positions_N * _STREAMS + streams_S[:, None]) * _signed(_GAMMA) + key
+    z = (z ^ _shifted(z, 30)) * _signed(_MIX_1)
+    z = (z ^ _shifted(z, 27)) * _signed(_MIX_2)
+    z = z ^ _shifted(z, 31)
+    return (_shifted(z, 40).to(torch.float32) * 2.0**-24).unbind(0)  # float32 holds 24 bits exactly
+
+
+def uniform(key: int, positions_N: Tensor, stream: int) -> Tensor:
+    """Float32 in [0, 1) of one stream, of shape N. positions_N: int64."""
+    return uniforms(key, positions_N, stream)[0]
+
+
+def between(u_N: Tensor, low: float, high: float) -> Tensor:
+    """Numbers of [0, 1) stretched to [low, high)."""
+    return u_N * (high - low) + low
+
+
+def log_between(u_N: Tensor, low: float, high: float) -> Tensor:
+    """Numbers of [0, 1) stretched to [low, high) so that each doubling is as likely as the next."""
+    return torch.exp(u_N * math.log(high / low) + math.log(low))
+
+
+def beta(key: int, positions_N: Tensor, stream: int, alpha: float) -> Tensor:
+    """Float32 in [0, 1] with the distribution Beta(alpha, alpha), alpha > 0. Takes `stream` and the one after it.
+
+    Exact and without rejection, so that each image takes the same count of numbers: Student's t of 2 alpha degrees of
+    freedom from two uniform numbers (R. Bailey, "Polar generation of random variates with the t-distribution",
+    Mathematics of Computation 1994), turned into a symmetric beta (L. Devroye, "Random variate generation in one line
+    of code", 1996).
+    """
+    u_N, v_N = uniforms(key, positions_N, stream, stream + 1)
+    tail_N = u_N ** (1 / alpha)
+    cosine_N = torch.cos(2 * math.pi * v_N)
+    square_N = (1 - tail_N) * cosine_N.square()
+    share_N = (square_N / (tail_N + square_N).clamp_min(1e-30)).sqrt()  # the tail is 0 where it is too small to hold
+    return 0.5 + 0.5 * torch.copysign(share_N, cosine_N)
+
+
+def _finish(z: int) -> int:
+    z &= _MASK
+    z = (z ^ (z >> 30)) * _MIX_1 & _MASK
+    z = (z ^ (z >> 27)) * _MIX_2 & _MASK
+    return z ^ (z >> 31)
+
+
+def _signed(z: int) -> int:
+    """The same 64 bits as torch holds them: it has no multiplication of unsigned numbers."""
+    z &= _MASK
+    return z - (1 << 64) if z >> 63 else z
+
+
+def _shifted(z: Tensor, bits: int) -> Tensor:
+    """Shift to the right without dragging the sign along."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)

@@ -1,0 +1,76 @@
+"""A data set that is ready to train on: decoded pictures in memory, labels, splits, statistics.
+
+Callers use `len`, `images_NCHW` and `labels_N` alone, so that a cache on disk can take the place of memory.
+"""
+# ruff: noqa: N815 - tensor names carry their shape
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+Kind = Literal["symbols", "objects", "photos"]
+"""What augmentation may do: symbols (letters, digits) are never mirrored; objects are small, centred and alike."""
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One split. images_NCHW: uint8; labels_N: int64 in [0, K); ids: N names, unique within the data set."""
+
+    images_NCHW: Tensor
+    labels_N: Tensor
+    ids: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Dataset:
+    """Three splits and what a model must know about them."""
+
+    name: str
+    kind: Kind
+    class_names: tuple[str, ...]
+    train: Part
+    validation: Part
+    test: Part
+    mean: tuple[float, ...]
+    """Of each channel of the training images, in [0, 1]."""
+    std: tuple[float, ...]
+    """Of each channel of the training images, in [0, 1]; never 0."""
+    fit: Literal["crop", "pad", "stretch"]
+    """How pictures became square."""
+    fingerprint: str
+    """16 hex digits over contents, labels, splits, their order, and how pictures were prepared."""
+    findings: tuple[str, ...]
+    """What a person should know of these data, a sentence each."""
+    loans: dict[str, Any]
+    """How the splits were drawn, which images moved for it, and which could not be read: plain data for split.json."""
+
+    @property
+    def size(self) -> int:
+        """Side of the square pictures, in pixels."""
+        return self.train.images_NCHW.shape[-1]
+
+    @property
+    def channels(self) -> int:
+        return self.train.images_NCHW.shape[1]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images a split."""
+        return {split: len(getattr(self, split)) for split in SPLITS}
+
+    def summary(self) -> dict[str, Any]:
+        """The `dataset` part of result.json."""
+        return {
+            "name": self.name,
+            "counts": self.counts,
+            "class_names": list(self.class_names),
+            "fingerprint": self.fingerprint,
+            "size": self.size,
+            "channels": self.channels,
+        }

@@ -1,0 +1,124 @@
+"""What a reader of folders, files or tables found, before anything is decoded or split."""
+# ruff: noqa: N815 - tensor names carry their shape
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from classifier.data.dataset import SPLITS, Kind
+from classifier.errors import DataError
+
+DRAWN = -1
+"""In splits_N: the data set does not say where this image belongs."""
+
+_NUMBER_WORDS = frozenset(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Source:
+    """N pictures with labels. labels_N: int64 in [0, K); splits_N: int8, an index of SPLITS or DRAWN.
+
+    pictures: N paths of image files, or a uint8 array N x C x H x W.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    ids: Sequence[str]
+    labels_N: np.ndarray
+    splits_N: np.ndarray
+    pictures: "list[Path] | np.ndarray"
+    kind: Kind | None = None
+    findings: tuple[str, ...] = ()
+
+
+def from_files(
+    name: str, rows: Iterable[tuple[str, Path, str, int]], *, kind: Kind | None = None, findings: tuple[str, ...] = ()
+) -> Source:
+    """A source of image files, from rows of (id, path, class name, split)."""
+    rows = list(rows)
+    class_names = ordered({row[2] for row in rows})
+    number = {class_name: k for k, class_name in enumerate(class_names)}
+    return Source(
+        name=name,
+        class_names=class_names,
+        ids=[row[0] for row in rows],
+        labels_N=np.array([number[row[2]] for row in rows], np.int64),
+        splits_N=np.array([row[3] for row in rows], np.int8),
+        pictures=[row[1] for row in rows],
+        kind=kind,
+        findings=findings,
+    )
+
+
+def from_arrays(
+    name: str,
+    parts: dict[str, tuple[np.ndarray, np.ndarray]],
+    class_names: tuple[str, ...],
+    *,
+    kind: Kind,
+) -> Source:
+    """A source of pictures in memory: by split, uint8 N x C x H x W and whole numbers, indices of class_names.
+
+    Classes without a picture are left out. DataError if a label names no class.
+    """
+    shapes = {images.shape[1:] for images, _ in parts.values()}
+    if len(shapes) > 1:
+        raise DataError(f"{name} holds splits of different shapes ({sorted(shapes)}): bring them to one")
+    numbers_N = np.concatenate([numbers for _, numbers in parts.values()]).astype(np.int64)
+    present, labels_N = np.unique(numbers_N, return_inverse=True)
+    if len(present) and not 0 <= present[0] <= present[-1] < len(class_names):
+        wrong = present[0] if present[0] < 0 else present[-1]
+        raise DataError(f"{name} holds the label {wrong}, but has {len(class_names)} classes: its labels are damaged")
+    findings = ()
+    if len(present) < len(class_names):
+        findings = (f"{name} holds {len(present)} of its {len(class_names)} classes here.",)
+    return Source(
+        name=name,
+        class_names=tuple(class_names[number] for number in present.tolist()),
+        ids=[f"{split}/{n}" for split, (images, _) in parts.items() for n in range(len(images))],
+        labels_N=labels_N.astype(np.int64),
+        splits_N=np.repeat(
+            np.array([SPLITS.index(split) for split in parts], np.int8), [len(images) for images, _ in parts.values()]
+        ),
+        pictures=np.concatenate([images for images, _ in parts.values()]),
+        kind=kind,
+        findings=findings,
+    )
+
+
+def ordered(class_names: Iterable[str]) -> tuple[str, ...]:
+    """Class names in the order of their numbers, where all are numbers, else of the alphabet."""
+    names = sorted(class_names)
+    if all(name.isascii() and name.isdecimal() for name in names):
+        names.sort(key=int)
+    return tuple(names)
+
+
+def refuse_lookalikes(name: str, labels: Iterable[str], *, what: str = "labels") -> None:
+    """DataError names two labels that differ only by case, blanks or how Unicode spells the same letters."""
+    seen: dict[str, str] = {}
+    for label in sorted(set(labels)):
+        key = "".join(unicodedata.normalize("NFKC", label).casefold().split())
+        if not key:
+            raise DataError(f"{name}: the label {label!r} is blank: give every image the name of its class")
+        if key in seen:
+            raise DataError(
+                f"{name}: the {what} {seen[key]!r} and {label!r} differ only by case or blanks: "
+                "rename one if they are one class, or make the names clearly different"
+            )
+        seen[key] = label
+
+
+def kind_of(class_names: Sequence[str]) -> Kind:
+    """symbols if every class is named by a single sign or a number word, else photos."""
+    named = (len(name) == 1 or name.casefold() in _NUMBER_WORDS for name in class_names)
+    return "symbols" if all(named) else "photos"
+
+
+def few(words: Sequence[str], most: int = 3) -> str:
+    """The first words, and how many more there are."""
+    more = len(words) - most
+    return ", ".join(words[:most]) + (f" and {more:,} more" if more > 0 else "")

@@ -1,0 +1,224 @@
+"""Who trains, who validates, who tests: decided by each picture's content, so that others never move it.
+
+A hash of (seed, content) is a number u in [0, 1). Below `test` it is a test picture, from 1 - `validation` up one for
+validation, in between it trains: shares hold in expectation, copies stay together, and another share for the test
+moves no picture to or from validation. A class that such a draw leaves out of a split borrows the picture whose
+number is nearest to that split; no other picture ever lies elsewhere than its number says.
+"""
+# ruff: noqa: N815 - tensor names carry their shape
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from classifier.data.dataset import SPLITS
+from classifier.data.source import DRAWN, few
+from classifier.errors import DataError
+
+TRAIN, VALIDATION, TEST = range(3)
+
+
+@dataclass(frozen=True)
+class Loan:
+    """A picture that its class needs more in another split than the one its number says."""
+
+    id: str
+    class_name: str
+    home: str
+    split: str
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """splits_N: int8, an index of SPLITS for every picture."""
+
+    splits_N: np.ndarray
+    loans: tuple[Loan, ...]
+    findings: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Labelled:
+    """What a draw must know of N pictures: digests of their contents, and what their source said of them."""
+
+    name: str
+    class_names: Sequence[str]
+    ids: Sequence[str]
+    digests: Sequence[bytes]
+    labels_N: np.ndarray
+    supplied_N: np.ndarray
+    """int8, an index of SPLITS or DRAWN."""
+
+
+def draw(pictures: Labelled, *, validation: float, test: float, seed: int) -> Drawn:
+    """The split of every picture. Supplied ones are honoured; what is missing is drawn from the others and from train.
+
+    DataError if the shares leave nothing to train on, or a class has too few pictures.
+    """
+    name, supplied_N = pictures.name, pictures.supplied_N
+    supplied = {int(split) for split in np.unique(supplied_N)} - {DRAWN}
+    shares = {TEST: test, VALIDATION: validation}
+    missing = [split for split, share in shares.items() if split not in supplied and share > 0]
+    if sum(shares[split] for split in missing) >= 1:
+        raise DataError(
+            f"{name}: data.validation {validation:g} and data.test {test:g} leave no pictures to train on: lower them"
+        )
+    contents = _Contents(pictures, seed)
+    pool_N = np.isin(supplied_N, (DRAWN, TRAIN))
+    _refuse_lonely_classes(pictures, contents, pool_N, bool(missing))
+    u_N = contents.u_U[contents.unit_N]
+    splits_N = np.where(pool_N, TRAIN, supplied_N).astype(np.int8)
+    if TEST in missing:
+        splits_N[pool_N & (u_N < test)] = TEST
+    if VALIDATION in missing:
+        splits_N[pool_N & (u_N >= 1 - validation)] = VALIDATION
+    home_N = splits_N.copy()
+    if missing:
+        _lend(pictures, contents, splits_N, pool_N, missing, shares)
+    for split in (TRAIN, *missing):
+        if not (splits_N == split).any():
+            raise DataError(f"{name} has too few pictures ({len(splits_N)}) to draw its splits: add more")
+    _refuse_untrained_classes(pictures, splits_N)
+    loans = tuple(
+        Loan(pictures.ids[n], pictures.class_names[int(pictures.labels_N[n])], SPLITS[home_N[n]], SPLITS[splits_N[n]])
+        for n in np.flatnonzero(home_N != splits_N).tolist()
+    )
+    findings = [*_drawn_from_train(name, supplied, missing, shares), *_copies_across(pictures, contents, splits_N)]
+    findings += [*_conflicts(pictures, contents), *_absent(pictures, splits_N)]
+    if loans:
+        some = few([f"{loan.id} ({loan.home} to {loan.split})" for loan in loans])
+        findings.append(f"{len(loans)} pictures of small classes moved, so that no split lacks a class: {some}.")
+    return Drawn(splits_N, loans, tuple(findings))
+
+
+class _Contents:
+    """Pictures as units of equal content. unit_N: a picture's unit; u_U: a unit's number in [0, 1)."""
+
+    def __init__(self, pictures: Labelled, seed: int) -> None:
+        units: dict[bytes, int] = {}
+        self.unit_N = np.fromiter((units.setdefault(d, len(units)) for d in pictures.digests), np.int64)
+        key = str(seed).encode()
+        hashes = (hashlib.blake2b(digest, digest_size=8, key=key).digest() for digest in units)
+        # 53 bits: what a float holds exactly, so that u is never rounded up to 1
+        self.u_U = (np.frombuffer(b"".join(hashes), "<u8") >> np.uint64(11)) / 2.0**53
+        pairs = np.unique(np.stack([self.unit_N, pictures.labels_N]), axis=1)
+        self.shared_U = np.bincount(pairs[0], minlength=len(units)) > 1  # one content under several labels
+
+
+def _lend(
+    pictures: Labelled,
+    contents: _Contents,
+    splits_N: np.ndarray,
+    pool_N: np.ndarray,
+    missing: list[int],
+    shares: dict[int, float],
+) -> None:
+    """Fill the holes of small classes, in splits_N. Training comes first, then the test, then validation.
+
+    A unit moves whole. One that lies under two labels stays: it would move a picture of a class that lacks nothing.
+    """
+    classes = len(pictures.class_names)
+    wanted = (TRAIN, *missing)
+    table_KS = np.stack([np.bincount(pictures.labels_N[splits_N == s], minlength=classes) for s in range(3)], axis=1)
+    for k in np.flatnonzero((table_KS[:, wanted] == 0).any(axis=1)):
+        mine_N = np.flatnonzero((pictures.labels_N == k) & pool_N)
+        units, first = np.unique(contents.unit_N[mine_N], return_index=True)
+        place = dict(zip(units.tolist(), splits_N[mine_N[first]].tolist(), strict=True))
+        lent: set[int] = set()
+        for need in wanted:
+            if need in place.values():
+                continue
+            if need != TRAIN and bool((splits_N[pictures.labels_N == k] == need).any()):
+                continue
+            held = list(place.values())
+            free = [unit for unit in place if not contents.shared_U[unit] and unit not in lent]
+            rich = [unit for unit in free if held.count(place[unit]) > 1]
+            if need == TRAIN and not rich:  # two pictures, one that tests and one for validation
+                rich = [unit for unit in free if place[unit] == VALIDATION] or free
+            if not rich:
+                continue
+            unit = min(rich, key=lambda unit: (_distance(float(contents.u_U[unit]), need, shares), unit))
+            place[unit] = need
+            lent.add(unit)
+            splits_N[(contents.unit_N == unit) & pool_N] = need
+
+
+def _distance(u: float, split: int, shares: dict[int, float]) -> float:
+    """From a number to the stretch of a split that it does not lie in."""
+    if split == TEST:
+        return u
+    if split == VALIDATION:
+        return 1 - u
+    return max(shares[TEST] - u, u - (1 - shares[VALIDATION]))
+
+
+def _refuse_lonely_classes(pictures: Labelled, contents: _Contents, pool_N: np.ndarray, is_drawn: bool) -> None:
+    counts_K = np.bincount(pictures.labels_N, minlength=len(pictures.class_names))
+    for k in np.flatnonzero(counts_K < 2).tolist():
+        count = "only one picture" if counts_K[k] else "no picture"
+        raise DataError(f"{pictures.name}: the class {pictures.class_names[k]!r} has {count}: add more, or remove it")
+    if not is_drawn:
+        return
+    pairs = np.unique(np.stack([contents.unit_N[pool_N], pictures.labels_N[pool_N]]), axis=1)
+    distinct_K = np.bincount(pairs[1], minlength=len(pictures.class_names))
+    everywhere = pool_N.all()
+    for k in np.flatnonzero((distinct_K == 1) & everywhere).tolist():
+        raise DataError(
+            f"{pictures.name}: the {counts_K[k]} pictures of class {pictures.class_names[k]!r} are copies of one: "
+            "add others, or remove the class"
+        )
+
+
+def _refuse_untrained_classes(pictures: Labelled, splits_N: np.ndarray) -> None:
+    trained_K = np.bincount(pictures.labels_N[splits_N == TRAIN], minlength=len(pictures.class_names))
+    for k in np.flatnonzero(trained_K == 0).tolist():
+        raise DataError(
+            f"{pictures.name}: the class {pictures.class_names[k]!r} has no training picture: add some, or remove it"
+        )
+
+
+def _drawn_from_train(name: str, supplied: set[int], missing: list[int], shares: dict[int, float]) -> list[str]:
+    if not supplied:
+        return []
+    return [
+        f"{name} brings no {SPLITS[split]} split: {shares[split]:.0%} of its training pictures are kept for it."
+        for split in missing
+    ]
+
+
+def _copies_across(pictures: Labelled, contents: _Contents, splits_N: np.ndarray) -> list[str]:
+    """Copies in two splits make a score look better than it is."""
+    findings = []
+    units_S = [np.unique(contents.unit_N[splits_N == split]) for split in range(3)]
+    for a, b in ((TRAIN, TEST), (TRAIN, VALIDATION), (VALIDATION, TEST)):
+        both = np.intersect1d(units_S[a], units_S[b])
+        copies = np.flatnonzero(np.isin(contents.unit_N, both) & (splits_N == b)).tolist()
+        if len(copies):
+            some = few([pictures.ids[n] for n in copies])
+            findings.append(f"{len(copies)} pictures of {SPLITS[b]} lie in {SPLITS[a]} too, byte for byte: {some}.")
+    return findings
+
+
+def _conflicts(pictures: Labelled, contents: _Contents) -> list[str]:
+    shared = np.flatnonzero(contents.shared_U)
+    if not len(shared):
+        return []
+    example = np.flatnonzero(contents.unit_N == shared[0]).tolist()
+    other = next(n for n in example if pictures.labels_N[n] != pictures.labels_N[example[0]])
+    pair = " and ".join(
+        f"{pictures.ids[n]} ({pictures.class_names[pictures.labels_N[n]]})" for n in (example[0], other)
+    )
+    return [f"{len(shared)} pictures lie under several labels, byte for byte; one pair is {pair}."]
+
+
+def _absent(pictures: Labelled, splits_N: np.ndarray) -> list[str]:
+    findings = []
+    for split in (VALIDATION, TEST):
+        here_N = splits_N == split
+        counts_K = np.bincount(pictures.labels_N[here_N], minlength=len(pictures.class_names))
+        absent = [repr(pictures.class_names[k]) for k in np.flatnonzero(counts_K == 0).tolist()]
+        if absent and here_N.any():
+            findings.append(f"{SPLITS[split]} has no picture of {few(absent)}.")
+    return findings

@@ -1,0 +1,147 @@
+"""A manifest: a CSV or Parquet table with the columns path and label, and split where the splits are decided."""
+
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from classifier.data.source import DRAWN, Source, from_files, refuse_lookalikes
+from classifier.data.split import TEST, TRAIN, VALIDATION
+from classifier.errors import DataError
+
+SPLIT_WORDS = {"train": TRAIN, "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION, "test": TEST}
+_COLUMNS = ("path", "label", "split")
+
+Row = tuple[str, dict[str, Any]]
+"""Where it stands ("line 7"), and its values by column; None where a value is missing."""
+
+
+def read(manifest: Path) -> Source:
+    """The pictures that a manifest lists; their paths are absolute, or relative to its folder.
+
+    An empty split is drawn. DataError names the line of a missing file, an unknown split or a second label.
+    """
+    suffix = manifest.suffix.lower()
+    if suffix in (".csv", ".tsv"):
+        rows = _csv_rows(manifest, "\t" if suffix == ".tsv" else ",")
+    elif suffix in (".parquet", ".pq"):
+        rows = _parquet_rows(manifest)
+    else:
+        raise DataError(
+            f"{manifest} is neither a folder nor a manifest (.csv, .tsv, .parquet): "
+            "unpack an archive first, and give its folder"
+        )
+    seen: dict[str, tuple[str, str, int]] = {}
+    found = []
+    for where, row in rows:
+        path, label, split = _checked(f"{manifest} {where}", manifest.parent, row)
+        id_ = _id(path, manifest.parent)
+        if id_ in seen:
+            first, *same = seen[id_]
+            if same[0] != label:
+                raise DataError(
+                    f"{manifest} {where}: {row['path']} has two labels, {same[0]!r} ({first}) and {label!r}: "
+                    "keep one, an image has one class here"
+                )
+            raise DataError(f"{manifest} {where}: {row['path']} is listed already ({first}): keep one of the two")
+        seen[id_] = (where, label, split)
+        found.append((id_, path, label, split))
+    if not found:
+        raise DataError(f"{manifest} lists no pictures: add a line of path,label for each")
+    refuse_lookalikes(str(manifest), (label for _, _, label, _ in found))
+    return from_files(manifest.stem, found)
+
+
+def _checked(where: str, folder: Path, row: dict[str, Any]) -> tuple[Path, str, int]:
+    """Path, label and split of a row."""
+    if not row["path"]:
+        raise DataError(f"{where} has no path: fill it in, or remove the line")
+    path = folder / str(row["path"])
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise DataError(
+            f"{where}: {row['path']} {what}: correct the path (it is relative to {folder}), or remove the line"
+        )
+    word = row.get("split")
+    word = "" if word is None else str(word)
+    split = SPLIT_WORDS.get(word.lower(), DRAWN)
+    if word and split == DRAWN:
+        raise DataError(f"{where}: unknown split {word!r}: write {', '.join(SPLIT_WORDS)}, or nothing")
+    return path, _label(where, row["label"]), split
+
+
+def _label(where: str, value: Any) -> str:
+    """A single label, as it stands: blanks are part of it."""
+    if value is None or value == "":
+        raise DataError(f"{where} has no label: fill it in, or remove the line")
+    text = str(value)
+    several = isinstance(value, (list, tuple, dict)) or ";" in text or "|" in text
+    if several or (text.startswith("[") and text.endswith("]")):
+        raise DataError(f"{where} has several labels ({text[:60]}): keep one, an image has one class here")
+    return text
+
+
+def _id(path: Path, folder: Path) -> str:
+    """The path relative to the manifest's folder where it lies inside, spelled in one way."""
+    normal = Path(os.path.normpath(path))
+    base = Path(os.path.normpath(folder))
+    return (normal.relative_to(base) if normal.is_relative_to(base) else normal).as_posix()
+
+
+def _csv_rows(manifest: Path, delimiter: str) -> Iterator[Row]:
+    try:
+        with manifest.open(encoding="utf-8-sig", newline="") as file:
+            lines = csv.reader(file, delimiter=delimiter, strict=True)
+            columns = _columns(f"{manifest} line 1", next(lines, []))
+            for values in lines:
+                where = f"line {lines.line_num}"
+                if not values:
+                    continue
+                if len(values) <= max(columns[c] for c in ("path", "label")) or len(values) > columns["*"]:
+                    raise DataError(
+                        f"{manifest} {where} has {len(values)} values, its first line {columns['*']}: "
+                        "give each line as many, and put values that hold the delimiter in quotes"
+                    )
+                yield where, {c: values[n] if n < len(values) else None for c, n in columns.items() if c != "*"}
+    except UnicodeDecodeError:
+        raise DataError(f"{manifest} is not UTF-8 text: save it as UTF-8") from None
+    except csv.Error as error:
+        raise DataError(f"{manifest} is no CSV table ({error}): save it as CSV again") from None
+    except OSError as error:
+        raise DataError(
+            f"{manifest} cannot be read ({error.strerror or error}): give it the right to be read"
+        ) from None
+
+
+def _columns(where: str, names: list[str]) -> dict[str, int]:
+    """Where each column stands; under '*', how many there are."""
+    for column in ("path", "label"):
+        if column not in names:
+            have = ", ".join(names) or "none"
+            raise DataError(f"{where}: there is no column {column} (only {have}): name it so, or add it")
+    for column in _COLUMNS:
+        if names.count(column) > 1:
+            raise DataError(f"{where}: the column {column} stands there twice: keep one")
+    return {column: names.index(column) for column in _COLUMNS if column in names} | {"*": len(names)}
+
+
+def _parquet_rows(manifest: Path) -> Iterator[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(manifest) as file:
+            names = _columns(str(manifest), file.schema_arrow.names)
+            label = file.schema_arrow.field("label").type
+            if pa.types.is_nested(label):
+                raise DataError(f"{manifest}: the column label holds several labels an image ({label}): keep one")
+            columns = [column for column in _COLUMNS if column in names]
+            number = 0
+            for batch in file.iter_batches(columns=columns):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"row {number}", row
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise DataError(f"{manifest} is no Parquet table, or damaged ({reason}): write it again") from None

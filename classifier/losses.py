@@ -1,0 +1,70 @@
+"""Losses an image: cross-entropy and focal loss, with label smoothing, class weights and soft targets."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from classifier.config import LossConfig
+
+# What an auxiliary head's loss counts: as in C. Szegedy et al., "Going deeper with convolutions", 2015.
+AUXILIARY_SHARE = 0.3
+
+
+@dataclass(frozen=True)
+class Loss:
+    """losses_N of a batch. weights_K: float, or None where all images count alike; gamma 0 is cross-entropy.
+
+    Made to be summed over all images of a step and divided by their number. Where images are mixed, the loss is the
+    mixture of what each label alone would cost: both the weights and the smoothing go by label.
+    """
+
+    smoothing: float
+    gamma: float
+    weights_K: Tensor | None
+
+    def __call__(self, outputs: Tensor | tuple[Tensor, ...], targets: Tensor) -> Tensor:
+        """losses_N, float32. outputs: logits_NK, or (logits_NK, auxiliary logits...) of a model with auxiliary heads.
+
+        targets: labels_N, int64 in [0, K), or targets_NK, float, each row with the sum 1.
+        """
+        if isinstance(outputs, tuple):
+            main, *others = (self._one(logits_NK, targets) for logits_NK in outputs)
+            return main + AUXILIARY_SHARE * sum(others, torch.zeros_like(main))
+        return self._one(outputs, targets)
+
+    def _one(self, logits_NK: Tensor, targets: Tensor) -> Tensor:
+        logits_NK = logits_NK.float()
+        if self.gamma == 0 and self.weights_K is None:
+            return F.cross_entropy(logits_NK, targets, reduction="none", label_smoothing=self.smoothing)
+        logs_NK = logits_NK.log_softmax(1)
+        costs_NK = -logs_NK
+        if self.gamma:
+            # T.-Y. Lin et al., "Focal loss for dense object detection", 2017. Not below 1e-7: the slope of a root at 0
+            # is infinite.
+            costs_NK = costs_NK * (-torch.expm1(logs_NK)).clamp_min(1e-7) ** self.gamma
+        if targets.is_floating_point():
+            shares_NK = targets if self.weights_K is None else targets * self.weights_K
+            weight_N, costs_N = shares_NK.sum(1), (shares_NK * costs_NK).sum(1)
+        else:
+            weight_N = torch.ones_like(costs_NK[:, 0]) if self.weights_K is None else self.weights_K[targets]
+            costs_N = weight_N * costs_NK.gather(1, targets[:, None])[:, 0]
+        if not self.smoothing:
+            return costs_N
+        # The image is weighted, not each class's share of the smoothing (as torch does it), by which a rare class with
+        # a large weight would be the best answer to everything.
+        return (1 - self.smoothing) * costs_N + self.smoothing * weight_N * costs_NK.mean(1)
+
+
+def build(config: LossConfig, *, class_counts_K: Tensor) -> Loss:
+    """The loss of these settings. class_counts_K: training images a class, on the device to train on.
+
+    Balanced weights are so large that each class has the same sum, and that the mean over the training images is 1.
+    """
+    weights_K = None
+    if config.class_weights == "balanced":
+        counts_K = class_counts_K.to(torch.float32)
+        present = (counts_K > 0).sum()
+        weights_K = torch.where(counts_K > 0, counts_K.sum() / (present * counts_K.clamp_min(1)), 1.0)
+    return Loss(config.smoothing, config.gamma if config.name == "focal" else 0.0, weights_K)

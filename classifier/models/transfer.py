@@ -1,0 +1,145 @@
+"""Start from trained weights: read them without executing code, fit them to the model, freeze the backbone."""
+
+import logging
+import math
+import pickle
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from classifier.config import ModelConfig
+from classifier.errors import ModelError
+from classifier.models import external, zoo
+from classifier.models.catalogue import ZOO
+from classifier.models.head import head_names
+from classifier.models.rename import renamed
+
+_log = logging.getLogger(__name__)
+
+# Where training programs keep the weights in a checkpoint; the averaged ones are the better.
+_WRAPPERS = ("model_ema", "state_dict_ema", "state_dict", "model_state_dict", "model")
+_POSITIONS = ("encoder.pos_embedding", "pos_embed", "positions")
+
+
+def load(model: nn.Module, config: ModelConfig) -> None:
+    """Fill the model from model.weights: imagenet, or a local .safetensors or .pth file.
+
+    A head of another number of classes stays new. Weights for three channels are summed for one. Positions of a
+    vision transformer are resized. ModelError if the weights are not to be had or under half of the backbone fits.
+    """
+    assert config.weights is not None
+    where = f"model.weights {config.weights}"
+    state = _downloaded(config) if config.weights == "imagenet" else read(config.weights)
+    own = model.state_dict()
+    state = renamed(state, own)
+    fits = {name: _fit(name, old, own[name]) for name, old in state.items() if name in own}
+    fitting = {name: fit for name, fit in fits.items() if fit is not None}
+    heads = head_names(model)
+    backbone = [name for name in own if name not in heads and own[name].is_floating_point()]
+    missing = [name for name in backbone if name not in fitting]
+    unknown = [name for name in state if name not in own]
+    if len(missing) * 2 > len(backbone):
+        differ = next((name for name in missing if name in state), None)
+        example = (
+            f"{differ} is {tuple(state[differ].shape)} there and {tuple(own[differ].shape)} here"
+            if differ
+            else f"it lacks {missing[0]}" + (f" and has {unknown[0]}" if unknown else "")
+        )
+        raise ModelError(
+            f"{where} fits {len(backbone) - len(missing)} of {len(backbone)} tensors of {config.name} (for example, "
+            f"{example}): is it of another model? Set model.name to that"
+        )
+    model.load_state_dict(fitting, strict=False)
+    _log.info("%s: %d of %d tensors of the backbone", where, len(backbone) - len(missing), len(backbone))
+    for said, names in (
+        ("start anew", [*missing, *sorted(heads - fitting.keys())]),
+        ("are not used", unknown),
+    ):
+        if names:
+            _log.info("%s: %s: %s%s", where, said, ", ".join(names[:5]), ", ..." if len(names) > 5 else "")
+
+
+def read(path: str) -> dict[str, Tensor]:
+    """The tensors of a weights file, by name. Never executes code: a pickle may hold tensors and plain data alone.
+
+    ModelError if the file is missing, damaged, or holds anything else.
+    """
+    where, file = f"model.weights {path}", Path(path).expanduser()
+    if not file.is_file():
+        raise ModelError(f"{where}: there is no such file; give imagenet, or a .safetensors or .pth file")
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content = load_file(file)
+        else:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{where} is damaged, or holds more than tensors, which could run code when loaded: save the weights "
+            "alone, with safetensors or torch.save(model.state_dict(), FILE)"
+        ) from error
+    except Exception as error:  # each format has its own errors for a damaged file
+        reason = _line(error)
+        raise ModelError(f"{where} cannot be read ({reason}): is it a whole .safetensors or .pth file?") from error
+    while isinstance(content, dict) and (inner := [k for k in _WRAPPERS if isinstance(content.get(k), dict)]):
+        content = content[inner[0]]
+    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
+    if not tensors:
+        raise ModelError(f"{where} holds no named tensors: save the weights with torch.save(model.state_dict(), FILE)")
+    return tensors
+
+
+def freeze(model: nn.Module, on: bool) -> None:
+    """Keep the backbone as it is (on), or let it learn. Frozen batch norms are in eval mode: call it after train()."""
+    heads = head_names(model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in heads or not on)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.train(model.training and not on)
+
+
+def _downloaded(config: ModelConfig) -> dict[str, Tensor]:
+    if config.name not in ZOO and not config.name.startswith("timm/"):
+        raise ModelError(
+            f"model.weights imagenet: {config.name} has no such weights; choose a torchvision or timm model, or a file"
+        )
+    try:
+        if config.name in ZOO:
+            return zoo.imagenet_weights(config.name)
+        return external.timm_weights(config.name)
+    except Exception as error:  # the network, the disk, or a model that was published without weights
+        raise ModelError(
+            f"model.weights imagenet: those of {config.name} could not be fetched ({_line(error)}): "
+            "set model.weights to a .safetensors or .pth file of them"
+        ) from error
+
+
+def _fit(name: str, old: Tensor, new: Tensor) -> Tensor | None:
+    """A file's tensor in the shape of the model's, or None."""
+    if old.shape == new.shape:
+        return old
+    if old.dim() == new.dim() == 4 and {old.shape[1], new.shape[1]} == {1, 3} and old[:, 0].shape == new[:, 0].shape:
+        # a grey picture is one with three equal channels
+        return old.sum(1, keepdim=True) if new.shape[1] == 1 else old.expand(new.shape) / 3
+    if name in _POSITIONS and old.shape[2] == new.shape[2]:
+        return _resized(old, new.shape[1])
+    return None
+
+
+def _resized(positions_1TD: Tensor, tokens: int) -> Tensor | None:
+    """Position embeddings interpolated to another square grid; tokens before the grid (the class) keep theirs."""
+    old_grid, new_grid = math.isqrt(positions_1TD.shape[1]), math.isqrt(tokens)
+    before = positions_1TD.shape[1] - old_grid**2
+    if before != tokens - new_grid**2:
+        return None
+    grid_1DHW = positions_1TD[:, before:].transpose(1, 2).unflatten(2, (old_grid, old_grid))
+    grid_1DHW = F.interpolate(grid_1DHW, (new_grid, new_grid), mode="bicubic", align_corners=False)
+    return torch.cat([positions_1TD[:, :before], grid_1DHW.flatten(2).transpose(1, 2)], 1)
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".split("\n")[0][:160]

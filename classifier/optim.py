@@ -1,0 +1,79 @@
+"""Optimizers with the right groups: what decays, what does not, and slower learning for a pretrained backbone."""
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from classifier.config import OptimizerConfig
+from classifier.muon import Muon
+
+_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
+# Parameters of several dimensions that are added to the features, as biases are, in transformers.
+_ADDED = ("bias", "pos_embed", "position", "_token")
+
+
+def build(
+    config: OptimizerConfig, model: nn.Module, *, head_names: frozenset[str], is_pretrained: bool = False
+) -> torch.optim.Optimizer:
+    """SGD (Nesterov), Adam, AdamW or Muon over all parameters of the model, frozen ones too, as they may thaw.
+
+    head_names: parameters of the head; if is_pretrained, the others learn config.backbone_scale times as fast.
+    Each group has `scale` and `base_momentum` for set_lr. Decay leaves out biases, norms and other vectors.
+    """
+    plain = _undecayed(model)
+    groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
+    for i, (name, parameter) in enumerate(model.named_parameters()):
+        is_slow = is_pretrained and name not in head_names
+        # Muon is for hidden layers: the first one's inputs are pixels, and the head's outputs are the classes.
+        is_hidden = config.name == "muon" and i > 0 and name not in plain and name not in head_names
+        groups.setdefault((is_slow, name not in plain, is_hidden), []).append(parameter)
+    settings = [
+        {
+            "params": parameters,
+            "weight_decay": config.weight_decay if decays else 0.0,
+            "scale": config.backbone_scale if is_slow else 1.0,
+            "base_momentum": config.momentum,
+        }
+        | ({"orthogonal": is_hidden} if config.name == "muon" else {})
+        for (is_slow, decays, is_hidden), parameters in groups.items()
+    ]
+    # Not fused: torch's fused kernels on a CPU read a gradient or a restored momentum as if it were laid out in memory
+    # as its weight is, and are silently wrong where it is not. Torch's choice is foreach on a GPU, a loop on a CPU.
+    if config.name == "sgd":
+        nesterov = config.momentum > 0
+        optimizer = torch.optim.SGD(settings, lr=config.lr, momentum=config.momentum, nesterov=nesterov)
+    elif config.name == "muon":
+        optimizer = Muon([group | {"momentum": config.momentum} for group in settings], lr=config.lr)
+    else:
+        kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
+        optimizer = kind(settings, lr=config.lr, betas=(config.momentum, 0.999))
+    set_lr(optimizer, config.lr)
+    return optimizer
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float, momentum_shift: float | None = None) -> None:
+    """Set each group's learning rate to lr times its scale; shift its momentum (or first beta) from what was set.
+
+    momentum_shift: as schedule.at gives it. None: the momentum stays. A momentum of 0 stays 0.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["scale"]
+        if momentum_shift is None or group["base_momentum"] == 0:
+            continue
+        momentum = min(max(group["base_momentum"] + momentum_shift, 0.0), 0.999)
+        if "betas" in group:
+            group["betas"] = (momentum, group["betas"][1])
+        else:
+            group["momentum"] = momentum
+
+
+def _undecayed(model: nn.Module) -> set[str]:
+    """Names of what weight decay leaves alone: vectors (also such as hide in a shape C x 1 x 1), norms, added terms."""
+    norms = {id(p) for module in model.modules() if isinstance(module, _NORMS) for p in module.parameters()}
+    return {
+        name
+        for name, parameter in model.named_parameters()
+        if id(parameter) in norms
+        or parameter.numel() == max(parameter.shape, default=1)
+        or any(word in name.rpartition(".")[2] for word in _ADDED)
+    }

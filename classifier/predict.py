@@ -1,0 +1,192 @@
+"""Ask a finished model: load a bundle once, then call it on pictures."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from classifier import bundle
+from classifier.data import decode
+from classifier.distributed import pick_device
+from classifier.errors import DataError, RunError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from PIL.Image import Image
+
+Picture: TypeAlias = "str | Path | bytes | Image | np.ndarray[Any, Any]"
+"""A file, an encoded file's bytes, a Pillow image, or a uint8 array of H x W (grey) or H x W x 3 or 4."""
+
+# Decoding leaves Python's lock alone, so a few threads help; more only wait for the disk.
+DECODERS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a picture was taken for. `top` are the likeliest classes with their probabilities, the best first."""
+
+    path: Path
+    class_name: str
+    probability: float
+    top: tuple[tuple[str, float], ...]
+    probabilities: Tensor
+    """Of all K classes, float32, in the order of the model's class names."""
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A file that could not be read as a picture, and why, in one sentence."""
+
+    path: Path
+    reason: str
+
+
+class Predictor:
+    """A model from a run, search or bundle folder. It prepares pictures and answers as it was measured to.
+
+    RunError or ModelError as bundle.load; ConfigError if there is no such device (auto, cpu, cuda, cuda:N, mps).
+    """
+
+    def __init__(self, path: str | Path, *, device: str = "auto") -> None:
+        self.bundle, self.model = bundle.load(path, pick_device(device))
+        self.scorer = self.bundle.scorer(pick_device(device))
+        self.max_pixels = self.bundle.experiment["data"]["max_pixels"]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.bundle.class_names
+
+    def __call__(self, pictures: Sequence[Picture]) -> Tensor:
+        """probabilities_NK, float32 on the CPU. DataError names the first picture that cannot be read."""
+        parts = [torch.zeros(0, len(self.class_names))]
+        for images in self._prepared(pictures):
+            broken = [image for image in images if isinstance(image, DataError)]
+            if broken:
+                raise broken[0]
+            parts.append(self._answers(images))
+        return torch.cat(parts)
+
+    def files(self, paths: Sequence[str | Path], *, k: int = 5) -> Iterator[Prediction | Unreadable]:
+        """Answer file after file, in order, with the k likeliest classes; a broken file does not stop the others."""
+        done = 0
+        for images in self._prepared(paths):
+            readable = [image for image in images if not isinstance(image, DataError)]
+            rows = iter(self._answers(readable) if readable else ())
+            for image in images:
+                path = Path(paths[done])
+                done += 1
+                if isinstance(image, DataError):
+                    yield Unreadable(path, str(image))
+                else:
+                    probabilities_K = next(rows)
+                    top = self.top(probabilities_K, max(1, k))
+                    yield Prediction(path, *top[0], top[:k], probabilities_K)
+
+    def top(self, probabilities_K: Tensor, k: int = 5) -> tuple[tuple[str, float], ...]:
+        """The k likeliest classes and their probabilities, best first; of equals the lower class comes first."""
+        best = probabilities_K.argsort(descending=True, stable=True)[:k].tolist()
+        return tuple((self.class_names[c], float(probabilities_K[c])) for c in best)
+
+    def _answers(self, images: Sequence[Any]) -> Tensor:
+        return self.scorer.probabilities(self.model, torch.from_numpy(np.stack(images)))
+
+    def _prepared(self, pictures: Sequence[Picture]) -> Iterator[list[Any]]:
+        """Batches of uint8 CHW arrays, with a DataError for what cannot be read; decodes one batch ahead."""
+        batch = self.scorer.batch
+        with ThreadPoolExecutor(DECODERS) as pool:
+            ahead = pool.map(self._prepare, pictures[:batch])
+            for start in range(batch, len(pictures) + batch, batch):
+                ready, ahead = ahead, pool.map(self._prepare, pictures[start : start + batch])
+                yield list(ready)
+
+    def _prepare(self, picture: Picture) -> Any:
+        wanted: Any = {"size": self.bundle.size, "channels": self.bundle.channels, "fit": self.bundle.fit}
+        try:
+            if isinstance(picture, str | Path | bytes):
+                source = picture if isinstance(picture, bytes) else Path(picture)
+                return decode.load(source, max_pixels=self.max_pixels, **wanted)
+            if isinstance(picture, np.ndarray):
+                picture = _from_array(picture)
+            return decode.prepare(picture, **wanted)
+        except DataError as error:
+            return error
+
+
+def _from_array(pixels: np.ndarray[Any, Any]) -> "Image":
+    from PIL import Image
+
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (1,), (3,), (4,)):
+        raise DataError(
+            f"an array of {pixels.dtype} and shape {pixels.shape} is no picture: give uint8, H x W or H x W x 1, 3 or 4"
+        )
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2:] == (1,) else pixels)
+
+
+def pictures(paths: Sequence[str | Path]) -> list[Path]:
+    """The files given, and the image files in the folders given, at any depth and in the order of their names.
+
+    DataError names a path that does not exist, or a folder without pictures.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if decode.is_picture(p))
+            if not inside:
+                raise DataError(f"{path} holds no pictures ({', '.join(sorted(decode.SUFFIXES))}): give another folder")
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            raise DataError(f"{path} does not exist: give picture files or folders of them")
+    return found
+
+
+def predictions_table(
+    ids: Sequence[str], labels: Sequence[int | None] | Tensor, probabilities_NK: Tensor, class_names: Sequence[str]
+) -> "pa.Table":
+    """A row an image: image_id, label, predicted (numbers of classes), label_name, predicted_name, probabilities.
+
+    A label of None is unknown. probabilities is a list of K float32, in the order of class_names.
+    """
+    import pyarrow as pa
+
+    probabilities = np.ascontiguousarray(probabilities_NK.numpy(), dtype=np.float32)
+    count, classes = probabilities.shape
+    names = pa.array(class_names, pa.string())
+    label = pa.array(labels.tolist() if isinstance(labels, Tensor) else labels, pa.int64())
+    predicted = pa.array(probabilities.argmax(1) if count else [], pa.int64())
+    return pa.table(
+        {
+            "image_id": pa.array(ids, pa.string()),
+            "label": label,
+            "predicted": predicted,
+            "label_name": names.take(label),
+            "predicted_name": names.take(predicted),
+            "probabilities": pa.FixedSizeListArray.from_arrays(pa.array(probabilities.ravel()), classes),
+        }
+    )
+
+
+def answered_table(answers: Sequence[Prediction], class_names: Sequence[str]) -> "pa.Table":
+    """predictions_table of what Predictor.files gave: the paths are the ids, and no label is known."""
+    rows = [torch.zeros(0, len(class_names)), *(answer.probabilities[None] for answer in answers)]
+    return predictions_table([str(a.path) for a in answers], [None] * len(answers), torch.cat(rows), class_names)
+
+
+def save_predictions(table: "pa.Table", path: Path) -> None:
+    """Write the table as Parquet, whole or not at all. RunError if it cannot be written."""
+    import pyarrow.parquet as pq
+
+    part = path.with_name(f".{path.name}.part")
+    try:
+        pq.write_table(table, part)
+        part.replace(path)
+    except OSError as error:
+        raise RunError(
+            f"{path} cannot be written ({error.strerror or error}): make room, or choose another --out"
+        ) from None

@@ -1,0 +1,76 @@
+"""A model's test: the scores go into the run that is tested, its predictions and confusion beside them."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from classifier import bundle, plots
+from classifier.data.dataset import Dataset
+from classifier.distributed import pick_device
+from classifier.files import write_atomically
+from classifier.holdout import Reading, read_test
+from classifier.predict import predictions_table, save_predictions
+from classifier.recorded import brief
+from classifier.run import read_result
+
+# More classes than this are told as the worst ones alone.
+TABLE_CLASSES = 20
+
+
+def taken(
+    path: str | Path,
+    into: list[Path],
+    *,
+    device: str,
+    again: bool = False,
+    data_path: str | None = None,
+    dataset: Dataset | None = None,
+) -> Reading:
+    """Read the test split, or remember it; save predictions.parquet and confusion.png in the folders `into`."""
+    reading = read_test(path, device=pick_device(device), again=again, data_path=data_path, dataset=dataset)
+    names = reading.bundle.class_names
+    for folder in into:
+        plots.confusion_png(reading.scores["confusion"], names, folder / "confusion.png")
+        if reading.dataset is not None and reading.probabilities is not None:
+            part = reading.dataset.test
+            table = predictions_table(part.ids, part.labels_N, reading.probabilities, names)
+            save_predictions(table, folder / "predictions.parquet")
+    return reading
+
+
+def owner_of(path: str | Path) -> Path | None:
+    """The run folder that a bundle lies in; None for a bundle that stands alone."""
+    folder = bundle.find(path)
+    return folder.parent if (folder.parent / "result.json").is_file() else None
+
+
+def note_in_result(owner: Path, reading: Reading) -> int:
+    """Write the test scores into the result.json of the run that was tested; how often its test split was read."""
+    result = read_result(owner)
+    result["test"] = brief(reading.scores)
+    result["test_reads"] = result.get("test_reads", 0) + (reading.dataset is not None)
+    write_atomically(owner / "result.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
+    return result["test_reads"]
+
+
+def score_tables(scores: dict[str, Any]) -> Iterator[Any]:
+    """The figures for people: one line for all, one row a class."""
+    yield (
+        f"test accuracy {scores['accuracy']:.2%}, top-5 {scores['top5']:.2%}, macro precision "
+        f"{scores['macro_precision']:.2%}, recall {scores['macro_recall']:.2%}, F1 {scores['macro_f1']:.2%}, "
+        f"loss {scores['loss']:.4f}, {scores['count']:,} images"
+    )
+    rows, title = scores["per_class"], "by class"
+    if len(rows) > TABLE_CLASSES:
+        rows, title = sorted(rows, key=lambda row: row["f1"])[:TABLE_CLASSES], f"the {TABLE_CLASSES} worst classes"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("class")
+    for name in ("precision", "recall", "F1", "images"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        figures = (f"{row[name]:.2%}" for name in ("precision", "recall", "f1"))
+        table.add_row(row["name"], *figures, f"{row['support']:,}")
+    yield table

@@ -1,0 +1,63 @@
+"""Name what is in pictures: python jobs/predict.py runs/NAME picture.jpg folder/
+
+Prints the class, its probability and the five likeliest of each picture, and saves them all in predictions.parquet.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+# This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from classifier.errors import DataError  # noqa: E402
+from jobs._cli import EXIT_DONE, EXIT_MISTAKE, Options, Request, Verb, main, positional  # noqa: E402
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(Options):
+    run: str = positional("Folder of a run, a search or a bundle.")
+    images: tuple[str, ...] = positional("Pictures, and folders of pictures.")
+    top: int = 5
+    """How many of the likeliest classes to show."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+
+
+VERB = Verb(
+    name="predict",
+    summary="Name what is in pictures: class, probability, and the likeliest others.",
+    examples=("predict.py runs/NAME picture.jpg", "predict.py runs/NAME holiday/ garden/*.jpg --top 3"),
+    options=PredictOptions,
+)
+
+
+def predict(request: Request) -> int:
+    """Answer picture by picture; a broken one is told and does not stop the others, but makes the exit code 2."""
+    from classifier.predict import Prediction, Predictor, answered_table, pictures, save_predictions
+    from classifier.recorded import outcome
+    from jobs import _work
+
+    options = request.options
+    files = pictures(options.images)
+    predictor = Predictor(options.run, device=options.device)
+    with _work.opened(VERB.name, options, subject=options.run) as (run, journal):
+        answers = []
+        for answer in predictor.files(files, k=options.top):
+            if isinstance(answer, Prediction):
+                likeliest = "  ".join(f"{name} {probability:.1%}" for name, probability in answer.top)
+                journal.say(f"{answer.path}: {answer.class_name} {answer.probability:.1%}   ({likeliest})")
+                answers.append(answer)
+            else:
+                journal.complain(f"{answer.path}: {answer.reason}")
+        broken = len(files) - len(answers)
+        if not answers:
+            raise DataError(f"none of the {broken} files could be read as a picture")
+        save_predictions(answered_table(answers, predictor.class_names), run.folder / "predictions.parquet")
+        run.write_result(VERB.name, "finished", **outcome(options.run), predicted=len(answers), unreadable=broken)
+        journal.say(str(run.folder))
+    return EXIT_MISTAKE if broken else EXIT_DONE
+
+
+if __name__ == "__main__":
+    main(VERB, predict)

@@ -1,0 +1,112 @@
+"""classifier/augment/auto.py: the 14 operations, their strengths, and their choice."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from classifier.augment import auto, random
+from classifier.augment.auto import NARROW, OPERATIONS, WIDE
+
+COUNT = 4000
+POSITIONS = torch.arange(COUNT)
+KEY = random.key(0, 0)
+BYTES = (F.interpolate(torch.rand(8, 3, 5, 5, generator=torch.Generator().manual_seed(0)), 24) * 255).to(torch.uint8)
+IMAGES = BYTES.float() / 255
+NONE, ALL = torch.zeros(8, dtype=torch.bool), torch.ones(8, dtype=torch.bool)
+# What torchvision calls them, with its strength at the full range.
+THEIRS = {
+    "identity": ("Identity", 0.0),
+    "rotate": ("Rotate", 30.0),
+    "translate_x": ("TranslateX", 150 / 331 * 24),
+    "translate_y": ("TranslateY", 150 / 331 * 24),
+    "brightness": ("Brightness", 0.9),
+    "saturation": ("Color", 0.9),
+    "contrast": ("Contrast", 0.9),
+    "sharpness": ("Sharpness", 0.9),
+    "autocontrast": ("AutoContrast", 0.0),
+    "equalize": ("Equalize", 0.0),
+}
+
+
+def apply(name: str, strength: float, minus_N=NONE, ranges=NARROW) -> torch.Tensor:
+    chosen_N = torch.full((8,), OPERATIONS.index(name))
+    return auto.apply(IMAGES, chosen_N, torch.full((8,), strength), minus_N, ranges, reflect=False)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_strength_zero_changes_nothing(name):
+    if name not in ("autocontrast", "equalize"):  # these have no strength
+        torch.testing.assert_close(apply(name, 0.0), IMAGES, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", [n for n in OPERATIONS if n != "identity"])
+def test_full_strength_changes_much(name):
+    assert (apply(name, 1.0) - IMAGES).abs().mean() > 0.005
+
+
+@pytest.mark.parametrize("name", THEIRS)
+@pytest.mark.parametrize("minus", [False, True])
+def test_operations_are_torchvisions(name, minus):
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.autoaugment import _apply_op
+
+    theirs, full = THEIRS[name]
+    strength = 0.5 if "translate" not in name else 5 * 331 / 150 / 24  # torchvision moves by whole pixels
+    mine = apply(name, strength, ALL if minus else NONE)
+    clockwise = -1 if name == "rotate" else 1  # torchvision rotates the other way here than in its affine
+    magnitude = strength * full * clockwise * (-1 if minus else 1)
+    expected = torch.stack([_apply_op(b, theirs, magnitude, InterpolationMode.BILINEAR, [0.0] * 3) for b in BYTES])
+    inside = torch.ones_like(IMAGES, dtype=torch.bool)
+    if name in auto.MOVES:
+        white = torch.full_like(BYTES, 255)
+        filled = [_apply_op(b, theirs, magnitude, InterpolationMode.BILINEAR, [0.0] * 3) for b in white]
+        inside = torch.stack(filled) == 255
+    # Theirs is cut down to whole bytes, some of it twice.
+    torch.testing.assert_close(mine[inside], expected[inside].float() / 255, atol=2.01 / 255, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["shear_x", "shear_y"])
+def test_shear_is_a_slope_about_the_centre(name):
+    # A line through the centre, across the shear, is tilted by the slope; the centre stays.
+    image = torch.zeros(8, 1, 41, 41)
+    image[..., 19:22] = 1.0
+    image = image if name == "shear_x" else image.transpose(2, 3)
+    chosen_N = torch.full((8,), OPERATIONS.index(name))
+    sheared = auto.apply(image, chosen_N, torch.ones(8), NONE, NARROW, reflect=False)
+    lines = sheared[0, 0] if name == "shear_x" else sheared[0, 0].T
+    centres_H = (lines * torch.arange(41)).sum(1) / lines.sum(1)
+    slopes = centres_H[11:31].diff()
+    assert centres_H[20] == pytest.approx(20, abs=0.05)
+    assert slopes.abs().mean() == pytest.approx(0.3, abs=0.02)
+
+
+def test_images_keep_their_own_operation_in_any_batch():
+    chosen_N = torch.arange(len(OPERATIONS))
+    images = IMAGES[:1].expand(len(OPERATIONS), -1, -1, -1)
+    strength_N, minus_N = torch.linspace(0.2, 1, 14), torch.arange(14) % 2 == 0
+    whole = auto.apply(images, chosen_N, strength_N, minus_N, WIDE, reflect=True)
+    for n in range(14):
+        one = slice(n, n + 1)
+        alone = auto.apply(images[one], chosen_N[one], strength_N[one], minus_N[one], WIDE, reflect=True)
+        assert torch.equal(whole[one], alone)
+
+
+def test_trivialaugment_draws_all_alike():
+    flat = torch.rand(COUNT, 1, 4, 4)
+    changed = auto.trivialaugment(flat, ranges=WIDE, key=KEY, positions_N=POSITIONS, reflect=False)
+    untouched = (changed == flat).all((1, 2, 3)).float().mean()
+    # Identity, and on grey images saturation, leave all alone; of the other 12, strength 0 of 31 does in a few.
+    assert untouched == pytest.approx(2 / 14 + 12 / 14 / 31, abs=0.04)
+
+
+def test_randaugment_layers_add_up():
+    def run(layers: int) -> torch.Tensor:
+        return auto.randaugment(
+            IMAGES, layers=layers, magnitude=9, ranges=NARROW, key=KEY, positions_N=POSITIONS[:8], reflect=True
+        )
+
+    assert torch.equal(run(0), IMAGES)
+    assert not torch.equal(run(1), run(2))
+    assert torch.equal(run(2), run(2))
+    assert run(8).min() >= 0
+    assert run(8).max() <= 1

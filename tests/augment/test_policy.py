@@ -1,0 +1,206 @@
+"""classifier/augment/policy.py: the table, and the laws that hold for every policy and every single change."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from classifier.augment import policy, random
+from classifier.config import AugmentConfig
+from classifier.errors import ConfigError
+
+KEY = random.key(7, 3)
+COLOUR = torch.randint(0, 256, (12, 3, 24, 24), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+GREY = COLOUR[:, :1].contiguous()
+POSITIONS = torch.arange(100, 112)
+ALONE = {
+    "flip": 0.5,
+    "rotate": 30.0,
+    "scale": 0.3,
+    "shear": 20.0,
+    "shift": 0.2,
+    "crop": 0.3,
+    "brightness": 0.5,
+    "contrast": 0.5,
+    "saturation": 0.5,
+    "hue": 0.2,
+    "erase": 0.7,
+    "randaugment": 3,
+    "trivial": True,
+}
+CASES = [{name: value} for name, value in ALONE.items()]
+CASES += [{"policy": name} for name in policy.POLICIES] + [ALONE, {"flip": 0.5, "shift": 0.2, "erase": 0.7}]
+
+
+def resolved(channels: int = 3, **changes) -> AugmentConfig:
+    config = dataclasses.replace(AugmentConfig(policy="none"), **changes)
+    return policy.resolve(config, kind="photos", channels=channels, size=24)
+
+
+def augment(images, config, key=KEY, positions=POSITIONS):
+    return policy.augment(images, config, key=key, positions_N=positions)
+
+
+@pytest.mark.parametrize("changes", CASES, ids=lambda c: "+".join(map(str, c)) if len(c) < 4 else "all")
+def test_an_image_changes_alike_in_every_batch(changes):
+    config = resolved(**changes)
+    before = COLOUR.clone()
+    whole = augment(COLOUR, config)
+    assert whole.dtype == torch.float32
+    assert whole.shape == COLOUR.shape
+    assert whole.min() >= 0
+    assert whole.max() <= 1 + 1e-6
+    assert torch.equal(COLOUR, before)
+    cut = [augment(COLOUR[low:high], config, positions=POSITIONS[low:high]) for low, high in ((0, 1), (1, 7), (7, 12))]
+    torch.testing.assert_close(torch.cat(cut), whole, atol=1e-6, rtol=0)
+    shuffled = torch.randperm(12)
+    torch.testing.assert_close(augment(COLOUR[shuffled], config, positions=POSITIONS[shuffled]), whole[shuffled])
+    channels_last = augment(COLOUR.contiguous(memory_format=torch.channels_last), config)
+    torch.testing.assert_close(channels_last, whole, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("changes", CASES[: len(ALONE)], ids=lambda c: next(iter(c)))
+def test_a_change_changes_and_depends_on_the_key(changes):
+    config = resolved(**changes)
+    assert not torch.equal(augment(COLOUR, config), policy.plain(COLOUR))
+    assert not torch.equal(augment(COLOUR, config), augment(COLOUR, config, key=random.key(7, 4)))
+    assert not torch.equal(augment(COLOUR, config), augment(COLOUR, config, key=random.key(8, 3)))
+    assert torch.equal(augment(COLOUR, config), augment(COLOUR, config))
+
+
+def test_without_changes_images_are_only_scaled():
+    assert torch.equal(augment(COLOUR, resolved()), COLOUR.float() / 255)
+    torch.testing.assert_close(augment(COLOUR, resolved(rotate=1e-4)), COLOUR.float() / 255, atol=1e-3, rtol=0)
+
+
+def test_one_change_leaves_the_numbers_of_the_others():
+    flipped = augment(COLOUR, resolved(flip=0.5))
+    assert 0 < (flipped != policy.plain(COLOUR)).flatten(1).any(1).sum() < 12
+    both = augment(COLOUR, resolved(flip=0.5, brightness=1e-6))
+    torch.testing.assert_close(both, flipped, atol=1e-5, rtol=0)
+
+
+def test_half_of_the_images_are_mirrored_and_shifts_are_fair():
+    count = 6000
+    images = torch.zeros(count, 1, 9, 9, dtype=torch.uint8)
+    images[:, 0, 4, 3] = 255
+    positions = torch.arange(count)
+    flipped = augment(images, resolved(1, flip=0.3), positions=positions)
+    assert flipped[:, 0, 4, 5].mean() == pytest.approx(0.3, abs=0.02)
+    shifted = augment(images, resolved(1, shift=0.23), positions=positions)  # 2 pixels of 9
+    shares = shifted.mean(0)[0, 2:7, 1:6]
+    assert shares.sum() == pytest.approx(1, abs=1e-6)
+    torch.testing.assert_close(shares, torch.full((5, 5), 1 / 25), atol=0.012, rtol=0)
+
+
+def test_small_shifts_move_by_a_pixel():
+    assert not torch.equal(augment(COLOUR, resolved(shift=0.001)), policy.plain(COLOUR))
+
+
+def test_borders_are_never_black():
+    white = torch.full((12, 3, 24, 24), 255, dtype=torch.uint8)
+    changes = {name: ALONE[name] for name in ("flip", "rotate", "scale", "shear", "shift", "crop")}
+    changes |= dict.fromkeys(("brightness", "contrast", "saturation"), 0.0)
+    for name in ("none", "photos"):
+        torch.testing.assert_close(augment(white, resolved(policy=name, **changes)), policy.plain(white))
+
+
+def test_erasing_takes_its_share_of_images():
+    count = 3000
+    images = torch.randint(0, 256, (count, 1, 12, 12), dtype=torch.uint8)
+    erased = augment(images, resolved(1, erase=0.4), positions=torch.arange(count))
+    touched = (erased != policy.plain(images)).flatten(1).any(1).float().mean()
+    assert touched == pytest.approx(0.4, abs=0.03)
+
+
+@pytest.mark.parametrize("kind", ["symbols", "objects", "photos"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_auto_takes_the_kind_and_fills_everything(kind, channels):
+    config = policy.resolve(AugmentConfig(), kind=kind, channels=channels, size=96)
+    assert config.policy == kind
+    assert None not in dataclasses.asdict(config).values()
+    assert policy.resolve(config, kind="symbols", channels=channels, size=8) == config
+    assert (config.flip == 0) == (kind == "symbols")
+    assert (config.saturation or 0) == (0.2 if kind == "photos" and channels == 3 else 0)
+
+
+def test_small_photographs_are_treated_as_objects():
+    assert policy.resolve(AugmentConfig(), kind="photos", channels=3, size=32).policy == "objects"
+    assert policy.resolve(AugmentConfig(policy="photos"), kind="photos", channels=3, size=32).policy == "photos"
+
+
+def test_what_is_set_stays():
+    config = policy.resolve(AugmentConfig(flip=0.1, crop=0.9), kind="photos", channels=3, size=96)
+    assert (config.flip, config.crop, config.brightness) == (0.1, 0.9, 0.2)
+
+
+def test_every_policy_sets_every_strength():
+    names = {f.name for f in dataclasses.fields(AugmentConfig)} - {"policy", "test_flip"}
+    assert all(set(table) == names for table in policy.POLICIES.values())
+
+
+@pytest.mark.parametrize("name", ["saturation", "hue"])
+def test_colours_of_grey_images_cannot_change(name):
+    config = dataclasses.replace(AugmentConfig(), **{name: 0.1})
+    with pytest.raises(ConfigError, match=rf"augment.{name} is 0.1, but the images are grey.*--data.channels 3"):
+        policy.resolve(config, kind="photos", channels=1, size=96)
+
+
+def test_symbols_stay_upright_under_random_operations():
+    # An arrow that points up has its mass above the centre, and keeps it there.
+    arrow = torch.zeros(300, 1, 21, 21, dtype=torch.uint8)
+    arrow[:, :, 3:6, 8:13] = 255
+    changed = augment(arrow, resolved(1, policy="symbols", rotate=0.0, trivial=True), positions=torch.arange(300))
+    deviation = (changed - changed.mean((2, 3), keepdim=True)).abs()
+    assert (deviation[..., :10, :].sum((1, 2, 3)) >= deviation[..., 11:, :].sum((1, 2, 3))).all()
+
+
+LABELS = torch.arange(12) % 4
+
+
+def mix(config, images=COLOUR / 255, labels=LABELS):
+    return policy.mix(images, labels, config, classes=4, key=KEY, positions_N=torch.arange(len(labels)))
+
+
+def test_no_mixing_keeps_labels():
+    images = COLOUR / 255
+    mixed, targets = policy.mix(images, LABELS, resolved(), classes=4, key=KEY, positions_N=POSITIONS)
+    assert mixed is images
+    assert targets is LABELS
+
+
+@pytest.mark.parametrize("changes", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0}])
+def test_mixed_targets_are_shares(changes):
+    labels = torch.arange(4000) % 4
+    images = (labels / 4)[:, None, None, None].expand(-1, 1, 6, 6)
+    mixed, targets = mix(resolved(1, **changes), images, labels)
+    assert targets.dtype == torch.float32
+    torch.testing.assert_close(targets.sum(1), torch.ones(4000))
+    # The mean of an image is the mean of its targets' values: blends and pastes alike.
+    torch.testing.assert_close(mixed.mean((1, 2, 3)), targets @ (torch.arange(4) / 4), atol=1e-5, rtol=0)
+    own_N = targets.gather(1, labels[:, None])[:, 0]
+    pasted = mixed.flatten(1).amax(1) - mixed.flatten(1).amin(1) > 1e-6
+    assert (not pasted.any()) == ("cutmix" not in changes)
+    if "cutmix" not in changes:
+        assert own_N.mean() == pytest.approx(0.5, abs=0.02)
+        assert own_N.var() == pytest.approx(1 / (4 * 1.8), rel=0.06)
+    if len(changes) == 2:
+        assert pasted.float().mean() == pytest.approx(0.5, abs=0.08)
+
+
+def test_normalise():
+    from torchvision.transforms import functional as tv
+
+    images = COLOUR / 255
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.1)
+    torch.testing.assert_close(policy.normalise(images, mean, std), tv.normalize(images, list(mean), list(std)))
+    torch.testing.assert_close(policy.normalise(images[:, :1], (0.4,), (0.2,)), (images[:, :1] - 0.4) / 0.2)
+    assert torch.isfinite(policy.normalise(images, mean, (0.0, 0.0, 0.0))).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_agrees():
+    config = resolved(**ALONE)
+    there = policy.augment(COLOUR.cuda(), config, key=KEY, positions_N=POSITIONS.cuda())
+    close = ((there.cpu() - augment(COLOUR, config)).abs() < 1e-3).float().mean()
+    assert close > 0.98  # a rounding may fall on the other side of a step (posterize, equalize)

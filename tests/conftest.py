@@ -1,0 +1,86 @@
+"""What tests share: small real data sets, and the verbs as a user runs them."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def folder(self) -> Path:
+        """The run folder: the last line on stdout."""
+        return Path(self.out.rstrip().rpartition("\n")[2])
+
+    @property
+    def result(self) -> dict[str, Any]:
+        return json.loads((self.folder / "result.json").read_text())
+
+
+def command(verb: str, *words: object) -> list[str]:
+    """`python jobs/VERB.py WORDS`, with this Python."""
+    return [sys.executable, str(ROOT / "jobs" / f"{verb}.py"), *map(str, words)]
+
+
+def run_verb(verb: str, *words: object, cwd: Path) -> Done:
+    """Run a verb to its end in `cwd`, as a user would; its folder is given back as an absolute path."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        command(verb, *words), cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    lines = done.stdout.rstrip().split("\n")
+    if done.returncode == 0 and lines[-1]:
+        lines[-1] = str(cwd / lines[-1])
+    return Done(done.returncode, "\n".join(lines), done.stderr)
+
+
+@pytest.fixture
+def verb(tmp_path):
+    """run_verb in a folder of the test's own."""
+    return lambda name, *words: run_verb(name, *words, cwd=tmp_path)
+
+
+def draw_photos(root: Path, counts: dict[str, int], *, size: int = 24, seed: int = 0) -> Path:
+    """A folder of class folders with little PNGs; each class has a colour and a stripe of its own, with noise."""
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    for k, (name, count) in enumerate(counts.items()):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            image = rng.integers(0, 90, (size, size, 3))
+            image[:, :, k % 3] += 110
+            place = int(rng.integers(2, size - 4))
+            if k % 2:
+                image[place : place + 2] += 50
+            else:
+                image[:, place : place + 2] += 50
+            Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(root / name / f"{i:03d}.png")
+    return root
+
+
+@pytest.fixture
+def draw():
+    """draw_photos, for tests that lay out folders of their own."""
+    return draw_photos
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """Three classes of 40 pictures of 24 x 24."""
+    return draw_photos(tmp_path / "photos", {"red": 40, "green": 40, "blue": 40})

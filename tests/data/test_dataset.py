@@ -1,0 +1,33 @@
+"""What a data set tells of itself."""
+
+import json
+
+import pytest
+
+from classifier.config import DataConfig
+from classifier.data import load
+from classifier.data.dataset import Dataset
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load(DataConfig())
+
+
+def test_summary_is_plain_data(digits: Dataset) -> None:
+    summary = digits.summary()
+    assert json.loads(json.dumps(summary)) == summary
+    assert summary["name"] == "digits"
+    assert summary["counts"] == {split: len(getattr(digits, split)) for split in ("train", "validation", "test")}
+    assert summary["class_names"] == list("0123456789")
+    assert (summary["size"], summary["channels"]) == (8, 1)
+    assert len(summary["fingerprint"]) == 16
+    assert json.loads(json.dumps(digits.loans)) == digits.loans
+
+
+def test_parts_are_whole(digits: Dataset) -> None:
+    ids = [id_ for split in ("train", "validation", "test") for id_ in getattr(digits, split).ids]
+    assert sorted(ids) == sorted(f"digits/{n}" for n in range(1797))
+    for part in (digits.train, digits.validation, digits.test):
+        assert len(part) == len(part.images_NCHW) == len(part.labels_N) == len(part.ids)
+        assert set(part.labels_N.tolist()) == set(range(10))

@@ -1,0 +1,284 @@
+"""A bundle gives back the very model that was measured, or refuses in one sentence."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from classifier import bundle, models
+from classifier.bundle import Bundle
+from classifier.config import Experiment
+from classifier.data.dataset import Dataset, Part
+from classifier.errors import RunError
+from classifier.evaluate import Scorer
+
+CPU = torch.device("cpu")
+
+
+TIED = '''
+from torch import Tensor, nn
+
+
+class Tied(nn.Module):
+    """Two names for one weight."""
+
+    def __init__(self, *, classes: int, channels: int, size: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(channels * size * size, 16, bias=False)
+        self.again = nn.Linear(channels * size * size, 16, bias=False)
+        self.again.weight = self.first.weight
+        self.head = nn.Linear(16, classes)
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        features = images_NCHW.flatten(1)
+        return self.head(self.first(features).relu() + self.again(features))
+'''
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    """Random grey pictures of ten classes."""
+    generator = torch.Generator().manual_seed(0)
+
+    def part(split: str, count: int) -> Part:
+        images_NCHW = torch.randint(256, (count, 1, 12, 12), generator=generator, dtype=torch.uint8)
+        labels_N = torch.randint(10, (count,), generator=generator)
+        return Part(images_NCHW, labels_N, tuple(f"{split}/{n}" for n in range(count)))
+
+    return Dataset(
+        name="noise",
+        kind="photos",
+        class_names=tuple("abcdefghij"),
+        train=part("train", 100),
+        validation=part("validation", 90),
+        test=part("test", 60),
+        mean=(0.1 + 0.2,),
+        std=(1 / 3,),
+        fit="crop",
+        fingerprint="0123456789abcdef",
+        findings=(),
+        loans={},
+    )
+
+
+def experiment_with(dataset: Dataset, **changes: Any) -> Experiment:
+    """A resolved experiment, as far as a bundle needs it."""
+    resolved = {"data.size": dataset.size, "data.channels": dataset.channels, "train.precision": "fp32"}
+    return Experiment().override_all(resolved | {"model.name": "cnn"} | changes)
+
+
+def made(experiment: Experiment, dataset: Dataset) -> tuple[Bundle, nn.Module]:
+    torch.manual_seed(1)
+    model = models.build(
+        experiment.model, classes=len(dataset.class_names), channels=dataset.channels, size=dataset.size
+    )
+    scorer = Scorer.of(experiment, dataset, CPU)
+    scorer.place(model).train()
+    for _ in range(2):  # so that running statistics differ from a new model's
+        scorer.forward(model, torch.rand(16, dataset.channels, dataset.size, dataset.size))
+    scores = {"validation": scorer.score(model, dataset.validation)}
+    return Bundle.of(experiment, dataset, scores=scores, epoch=3), model
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    return bundle.load(folder)[1].state_dict()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", ["cnn", "resnet9_16"])
+def test_the_way_to_disk_and_back_changes_no_bit(name: str, precision: str, dataset: Dataset, tmp_path: Path) -> None:
+    experiment = experiment_with(dataset, **{"model.name": name, "train.precision": precision})
+    about, model = made(experiment, dataset)
+    bundle.save(about, model, tmp_path / "bundle")
+    again, loaded = bundle.load(tmp_path)
+    assert dataclasses.asdict(again) == json.loads(json.dumps(dataclasses.asdict(about))) | {
+        "class_names": dataset.class_names,
+        "mean": dataset.mean,
+        "std": dataset.std,
+    }
+    assert not loaded.training
+    part = dataset.validation
+    before_NK = Scorer.of(experiment, dataset, CPU).evaluate(model, part)[1]
+    assert torch.equal(again.scorer(CPU).evaluate(loaded, part)[1], before_NK)
+    assert again.scores["validation"] == again.scorer(CPU).score(loaded, part)
+
+
+def test_tied_weights_and_a_users_own_class(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tied_model.py").write_text(TIED)
+    monkeypatch.syspath_prepend(tmp_path)
+    about, model = made(experiment_with(dataset, **{"model.name": "tied_model:Tied"}), dataset)
+    bundle.save(about, model, tmp_path / "bundle")
+    again, loaded = bundle.load(tmp_path / "bundle")
+    assert loaded.get_parameter("first.weight") is loaded.get_parameter("again.weight")
+    images_NCHW = dataset.validation.images_NCHW
+    before_NK = about.scorer(CPU).probabilities(model, images_NCHW)
+    assert torch.equal(again.scorer(CPU).probabilities(loaded, images_NCHW), before_NK)
+
+
+def test_the_document_is_strict_json_that_a_person_can_read(dataset: Dataset, tmp_path: Path) -> None:
+    about, model = made(experiment_with(dataset), dataset)
+    odd = ("[1,\n 2]", "お", *dataset.class_names[2:])
+    bundle.save(dataclasses.replace(about, class_names=odd), model, tmp_path / "bundle")
+    text = (tmp_path / "bundle" / "bundle.json").read_text()
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    document = json.loads(text, parse_constant=refuse)
+    assert document["class_names"] == list(odd)
+    assert document["scores"]["test"] is None
+    assert document["provenance"]["epoch"] == 3
+    assert document["files"]["model.safetensors"]["sha256"]
+    assert len(text.splitlines()) < 400, "a line a row of the confusion matrix"
+
+
+def damaged_weights(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
+def edited(**changes: Any) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        document = json.loads((folder / "bundle.json").read_text())
+        (folder / "bundle.json").write_text(json.dumps(document | changes))
+
+    return edit
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "tampered weights": (damaged_weights, "checksum differs"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "cannot be read"),
+    "newer format": (edited(format_version=99), r"bundle\.json.*99.*reads 1"),
+    "no format": (edited(format_version=None), "format_version is None"),
+    "other model": (edited(model={"name": "resnet9_16"}), "do not fit model.name resnet9_16"),
+    "unknown setting": (edited(model={"name": "cnn", "wings": 2}), "damaged.*wings"),
+    "bad setting": (edited(model={"name": "cnn", "dropout": 7}), "damaged.*dropout"),
+    "half a document": (lambda folder: (folder / "bundle.json").write_text('{"format_version": 1'), "damaged"),
+    "a list": (lambda folder: (folder / "bundle.json").write_text("[]"), "no JSON object"),
+    "keys missing": (lambda folder: (folder / "bundle.json").write_text('{"format_version": 1}'), "damaged"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_bundle_is_refused_in_one_line(damage: str, dataset: Dataset, tmp_path: Path) -> None:
+    bundle.save(*made(experiment_with(dataset), dataset), tmp_path / "bundle")
+    break_it, message = DAMAGES[damage]
+    break_it(tmp_path / "bundle")
+    with pytest.raises(RunError, match=message) as caught:
+        bundle.load(tmp_path / "bundle")
+    assert "\n" not in str(caught.value)
+
+
+def test_find_takes_a_run_a_search_or_a_bundle_folder(dataset: Dataset, tmp_path: Path, monkeypatch: Any) -> None:
+    run = tmp_path / "run"
+    bundle.save(*made(experiment_with(dataset), dataset), run / "bundle")
+    assert bundle.find(run) == bundle.find(str(run / "bundle")) == run / "bundle"
+    monkeypatch.chdir(run)
+    assert bundle.read(".").class_names == dataset.class_names
+    with pytest.raises(RunError, match="no-such does not exist"):
+        bundle.find(tmp_path / "no-such")
+    with pytest.raises(RunError, match="is no run, search or bundle folder"):
+        bundle.find(tmp_path)
+    (tmp_path / "experiment.yaml").touch()
+    with pytest.raises(RunError, match=r"has no model yet.*--resume"):
+        bundle.find(tmp_path)
+
+
+class DeathError(Exception):
+    """The process dies here."""
+
+
+def die(*_: object, **__: object) -> None:
+    raise DeathError
+
+
+def die_renaming(source: Path, target: Path) -> Path:
+    """Die between the two renames: the older bundle has stepped aside, the newer not yet taken its place."""
+    if source.name.endswith(".part") and source.is_dir():
+        raise DeathError
+    shutil.move(source, target)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("target", "death"),
+    [
+        ("safetensors.torch.save_file", die),
+        ("classifier.bundle.write_atomically", die),
+        ("pathlib.Path.rename", die),
+        ("pathlib.Path.rename", die_renaming),
+    ],
+    ids=["before the weights", "before the document", "before the renames", "between the renames"],
+)
+def test_a_save_that_dies_leaves_the_older_bundle_whole(
+    target: str, death: Callable[..., object], dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about, model = made(experiment_with(dataset), dataset)
+    bundle.save(about, model, tmp_path / "bundle")
+    older = weights(tmp_path)
+    newer = {name: value + 1 for name, value in older.items()}
+    model.load_state_dict(newer)
+    with monkeypatch.context() as patch:
+        patch.setattr(target, death)
+        with pytest.raises(DeathError):
+            bundle.save(about, model, tmp_path / "bundle")
+    for place in (tmp_path, tmp_path / "bundle"):
+        torch.testing.assert_close(weights(place), older, rtol=0, atol=0)
+
+    bundle.save(about, model, tmp_path / "bundle")
+    torch.testing.assert_close(weights(tmp_path), newer, rtol=0, atol=0)
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"], "nothing half-written is left"
+    assert sorted(p.name for p in (tmp_path / "bundle").iterdir()) == ["bundle.json", "model.safetensors"]
+
+
+def test_a_bundle_that_is_replaced_while_it_is_read(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about, model = made(experiment_with(dataset), dataset)
+    bundle.save(about, model, tmp_path / "bundle")
+    newer = {name: value + 1 for name, value in weights(tmp_path).items()}
+    model.load_state_dict(newer)
+    read_weights, saved = bundle._weights, []
+
+    def save_first(path: Path, document: dict[str, Any]) -> dict[str, Tensor]:
+        if not saved:
+            saved.append(bundle.save(dataclasses.replace(about, scores={}), model, tmp_path / "bundle"))
+        return read_weights(path, document)
+
+    monkeypatch.setattr(bundle, "_weights", save_first)
+    again, loaded = bundle.load(tmp_path)
+    assert again.scores == {}
+    torch.testing.assert_close(loaded.state_dict(), newer, rtol=0, atol=0)
+
+
+def test_a_folder_that_is_no_bundle_is_never_replaced(dataset: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.png").touch()
+    with pytest.raises(RunError, match="is no bundle"):
+        bundle.save(*made(experiment_with(dataset), dataset), tmp_path / "photos")
+    assert (tmp_path / "photos" / "cat.png").exists()
+
+
+def test_scores_are_written_without_touching_the_weights(dataset: Dataset, tmp_path: Path) -> None:
+    about, model = made(experiment_with(dataset), dataset)
+    bundle.save(about, model, tmp_path / "bundle")
+    scores = about.scorer(CPU).score(model, dataset.test)
+    assert bundle.update_scores(tmp_path, "test", scores).scores["test"] == scores
+    again, _ = bundle.load(tmp_path)
+    assert again.scores == {"validation": about.scores["validation"], "test": scores}
+    with pytest.raises(RunError, match="not of 'tests'"):
+        bundle.update_scores(tmp_path, "tests", scores)
+
+
+def test_half_precision_of_a_gpu_becomes_fp32_on_a_cpu(dataset: Dataset) -> None:
+    about = Bundle.of(experiment_with(dataset, **{"train.precision": "fp16"}), dataset, scores={}, epoch=1)
+    assert about.scorer(CPU).precision == "fp32"
+    assert about.scorer(torch.device("cuda")).precision == "fp16"

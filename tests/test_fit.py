@@ -1,0 +1,199 @@
+"""The loop: the same weights however it was interrupted or shared out, and a clear word when it cannot go on."""
+
+import itertools
+import multiprocessing
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from classifier import data
+from classifier.checkpoint import Store
+from classifier.config import Experiment
+from classifier.data import loader
+from classifier.distributed import Group
+from classifier.errors import ConfigError, DataError, DivergedError
+from classifier.fit import Epoch, fit
+from classifier.resolve import resolve
+
+SMALL = {
+    "model.name": "cnn",
+    "train.epochs": 2,
+    "train.precision": "fp32",
+    "train.threads": 1,
+    "data.batch": 128,
+    "schedule.warmup": 0.5,
+}
+
+
+# Adam divides by gradients that may be near zero, and so makes much of rounding: to compare sums needs plain steps.
+SGD = {"optimizer__name": "sgd", "optimizer__lr": 0.01, "optimizer__weight_decay": 5e-4}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load(Experiment().data)
+
+
+def small(dataset, **changes) -> Experiment:
+    return resolve(Experiment().override_all(SMALL | {k.replace("__", "."): v for k, v in changes.items()}), dataset)
+
+
+def weights_of(epochs) -> dict[str, torch.Tensor]:
+    last = list(epochs)[-1]
+    return {name: value.clone() for name, value in last.model.state_dict().items()}
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def stop_at(step: int):
+    """Asks to stop once that many steps were made."""
+    polls = itertools.count(1)
+    return lambda: next(polls) >= step
+
+
+def test_it_learns(digits):
+    *_, last = fit(small(digits, train__epochs=4), digits)
+    assert isinstance(last, Epoch)
+    assert (last.number, last.stopped) == (4, None)
+    assert last.validation["accuracy"] > 0.85
+    assert last.step == 4 * loader.steps_per_epoch(len(digits.train), 128)
+    assert last.row()["validation_accuracy"] == last.validation["accuracy"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"optimizer__name": "adamw", "optimizer__lr": 1e-3, "optimizer__ema": 0.9, "model__dropout": 0.3},
+        {"schedule__name": "plateau", "augment__mixup": 0.2, "optimizer__accumulate": 2, "data__batch": 64},
+    ],
+    ids=["sgd", "adamw, ema, dropout", "plateau, mixup, accumulate"],
+)
+@pytest.mark.parametrize("step", [3, 15])
+def test_a_run_stopped_anywhere_and_resumed_equals_an_unbroken_one(digits, tmp_path, changes, step):
+    experiment = small(digits, **changes)
+    unbroken = list(fit(experiment, digits))
+    store = Store(tmp_path)
+    *_, partial = fit(experiment, digits, store=store, should_stop=stop_at(step))
+    assert (partial.step, partial.stopped) == (step, "asked")
+    assert store.latest().step == step
+    resumed = list(fit(experiment, digits, store=store))
+    assert_same(weights_of(unbroken), weights_of(resumed))
+    for name in ("train_loss", "train_accuracy", "validation", "lr", "step"):
+        assert getattr(unbroken[-1], name) == getattr(resumed[-1], name), name
+
+
+def test_a_finished_run_has_nothing_left_to_do_until_it_is_lengthened(digits, tmp_path):
+    experiment = small(digits)
+    assert len(list(fit(experiment, digits, store=Store(tmp_path)))) == 2
+    assert list(fit(experiment, digits, store=Store(tmp_path))) == []
+    longer = experiment.override("train.epochs", 3)
+    assert [epoch.number for epoch in fit(longer, digits, store=Store(tmp_path))] == [3]
+
+
+def test_accumulation_equals_the_larger_batch(digits):
+    changes = SGD | {"model__norm": "none", "train__epochs": 1}
+    whole = weights_of(fit(small(digits, **changes), digits))
+    pieces = small(digits, **changes | {"data__batch": 32, "optimizer__accumulate": 4})
+    for name, value in weights_of(fit(pieces, digits)).items():
+        torch.testing.assert_close(value, whole[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_loss_that_is_not_finite_stops_before_a_checkpoint(digits, tmp_path):
+    experiment = small(digits, optimizer__lr=1e18, schedule__warmup=0.0)
+    with pytest.raises(DivergedError, match=r"not finite since step \d+ of \d+.*--optimizer\.lr 1e\+17"):
+        list(fit(experiment, digits, store=Store(tmp_path)))
+    assert Store(tmp_path).latest() is None
+
+
+def test_patience_ends_a_run_that_gets_no_better(digits):
+    experiment = small(digits, train__epochs=50, train__patience=2, optimizer__lr=1e-12)
+    assert len(list(fit(experiment, digits))) == 3
+
+
+def test_minutes_end_a_run_with_a_validated_model(digits):
+    began = time.monotonic()
+    *_, last = fit(small(digits, train__epochs=100_000, train__minutes=0.02), digits)
+    assert last.stopped == "train.minutes"
+    assert time.monotonic() - began < 20
+
+
+def test_the_best_epoch_is_told(digits):
+    epochs = list(fit(small(digits, train__epochs=4), digits))
+    scores = [(e.validation["accuracy"], -e.validation["loss"]) for e in epochs]
+    best = [scores[i] > max(scores[:i], default=(-1.0, 0.0)) for i in range(4)]
+    assert [e.is_best for e in epochs] == best
+    assert all(e.is_best for e in fit(small(digits, train__keep="last"), digits))
+
+
+def test_a_batch_larger_than_the_data_is_refused(digits):
+    with pytest.raises(
+        ConfigError, match=r"data\.batch 100000 is more than the \d+ training images.*--data\.batch 1024"
+    ):
+        small(digits, data__batch=100_000)
+
+
+def test_a_split_without_validation_is_refused():
+    dataset = data.load(Experiment().override("data.validation", 0.0).data)
+    with pytest.raises(DataError, match="validation"):
+        small(dataset)
+
+
+def test_fp16_is_refused_on_a_cpu(digits):
+    with pytest.raises(ConfigError, match="fp16"):
+        small(digits, train__precision="fp16", train__device="cpu")
+
+
+def _rank(rank: int, world: int, folder: str, changes: dict, steps: int) -> None:
+    """One of several processes: trains, and saves the loss of each step and the last weights."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+    dataset = data.load(Experiment().data)
+    experiment = small(dataset, **changes)
+    losses = step_losses(experiment, dataset, Group.joined(torch.device("cpu")), steps)
+    if rank == 0:
+        torch.save(losses, Path(folder) / "losses.pt")
+    torch.distributed.destroy_process_group()
+
+
+def step_losses(experiment: Experiment, dataset, group: Group, steps: int) -> list[float]:
+    """The mean loss of each of the first steps, over all ranks."""
+    from classifier.training import Training
+
+    training = Training(experiment, dataset, group)
+    losses = []
+    while len(losses) < steps:
+        epoch, start = divmod(training.step, training.steps_per_epoch)
+        training.begin_epoch(epoch)
+        for batch in loader.batches(
+            dataset.train, batch=training.batch, seed=0, epoch=epoch, start=start, rank=group.rank, world=group.world
+        ):
+            training.forget_sums()
+            training.update(batch, epoch)
+            loss, _, count, _ = group.sum(training.sums.clone()).tolist()
+            losses.append(loss / count)
+            if len(losses) == steps:
+                break
+    return losses
+
+
+@pytest.mark.parametrize("norm", ["none", "group"])
+@pytest.mark.parametrize(("world", "batch"), [(2, 127), (3, 2)])
+def test_several_workers_make_the_losses_of_one(digits, tmp_path, norm, world, batch):
+    """A shard may be shorter than the others, or (3 workers, 2 images) empty: gradients are weighted by counts."""
+    changes = SGD | {"model__name": "resnet9_16", "model__norm": norm, "data__batch": batch}
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_rank, args=(r, world, str(tmp_path), changes, 20)) for r in range(world)]
+    for worker in workers:
+        worker.start()
+    alone = step_losses(small(digits, **changes), digits, Group(), 20)
+    for worker in workers:
+        worker.join(timeout=120)
+        assert worker.exitcode == 0
+    together = torch.load(tmp_path / "losses.pt")
+    assert together == pytest.approx(alone, rel=1e-4)
+    assert alone[0] != pytest.approx(alone[-1], rel=1e-2)

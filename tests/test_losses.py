@@ -1,0 +1,115 @@
+"""classifier/losses.py against torch's cross-entropy, the focal loss's paper, and laws of the weights."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from classifier import losses
+from classifier.config import LossConfig
+
+GENERATOR = torch.Generator().manual_seed(0)
+LOGITS = torch.randn(40, 5, generator=GENERATOR) * 3
+LABELS = torch.randint(0, 4, (40,), generator=GENERATOR)  # the last class has no image
+SOFT = torch.softmax(torch.randn(40, 5, generator=GENERATOR), 1)
+COUNTS = torch.tensor([100, 10, 40, 50, 0])
+
+
+def build(**changes):
+    return losses.build(LossConfig(**changes), class_counts_K=COUNTS)
+
+
+@pytest.mark.parametrize(("smoothing", "targets"), [*itertools.product([0.0, 0.1, 0.5], [LABELS, SOFT])])
+def test_cross_entropy_is_torchs(smoothing, targets):
+    losses_N = build(smoothing=smoothing)(LOGITS, targets)
+    expected_N = F.cross_entropy(LOGITS, targets, reduction="none", label_smoothing=smoothing)
+    torch.testing.assert_close(losses_N, expected_N)
+    assert losses_N.shape == (40,)
+
+
+@pytest.mark.parametrize("targets", [LABELS, SOFT], ids=["labels", "soft"])
+def test_weighted_cross_entropy_is_torchs(targets):
+    weights_K = torch.tensor([0.5, 5, 1.25, 1, 1])
+    losses_N = build(class_weights="balanced")(LOGITS, targets)
+    torch.testing.assert_close(losses_N, F.cross_entropy(LOGITS, targets, weight=weights_K, reduction="none"))
+
+
+def test_balanced_weights_sum_alike_for_each_class_and_are_one_in_the_mean():
+    weights_K = build(class_weights="balanced").weights_K
+    assert weights_K is not None
+    assert (weights_K * COUNTS)[:4].tolist() == pytest.approx([50.0] * 4)
+    assert (weights_K * COUNTS).sum() / COUNTS.sum() == pytest.approx(1)
+    assert build().weights_K is None
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_focal_loss_is_the_papers(gamma):
+    p_N = LOGITS.softmax(1).gather(1, LABELS[:, None])[:, 0]
+    torch.testing.assert_close(build(name="focal", gamma=gamma)(LOGITS, LABELS), -((1 - p_N) ** gamma) * p_N.log())
+
+
+def test_focal_loss_is_torchvisions_for_two_classes():
+    from torchvision.ops import sigmoid_focal_loss
+
+    labels_N = LABELS % 2
+    margin_N = LOGITS[:, 1] - LOGITS[:, 0]
+    expected_N = sigmoid_focal_loss(margin_N, labels_N.float(), alpha=-1, gamma=2.0)
+    torch.testing.assert_close(build(name="focal", gamma=2.0)(LOGITS[:, :2], labels_N), expected_N)
+
+
+def test_easy_images_count_less():
+    sure, unsure = torch.tensor([[5.0, 0, 0, 0, 0]]), torch.tensor([[0.0, 0, 0, 0, 0]])
+    label = torch.tensor([0])
+    plain, focal = build(), build(name="focal")
+    assert focal(sure, label) / plain(sure, label) < 0.01 < focal(unsure, label) / plain(unsure, label)
+
+
+@pytest.mark.parametrize("changes", [{}, {"name": "focal"}, {"class_weights": "balanced"}, {"smoothing": 0.2}])
+def test_soft_targets_of_one_class_are_labels(changes):
+    changes = {"smoothing": 0.1, "class_weights": "balanced"} | changes
+    loss = build(**changes)
+    torch.testing.assert_close(loss(LOGITS, F.one_hot(LABELS, 5).float()), loss(LOGITS, LABELS))
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "focal"])
+def test_mixed_images_cost_the_mixture(name):
+    loss = build(name=name, smoothing=0.1, class_weights="balanced")
+    one_NK, other_NK = F.one_hot(LABELS, 5).float(), F.one_hot(LABELS.roll(1), 5).float()
+    mixed_N = loss(LOGITS, 0.3 * one_NK + 0.7 * other_NK)
+    torch.testing.assert_close(mixed_N, 0.3 * loss(LOGITS, LABELS) + 0.7 * loss(LOGITS, LABELS.roll(1)))
+
+
+def test_smoothing_does_not_favour_rare_classes():
+    # What logits are best for an image of a frequent class? Its own class, however large a rare class's weight is.
+    loss = losses.build(
+        LossConfig(class_weights="balanced", smoothing=0.1), class_counts_K=torch.tensor([10_000, 10, 10])
+    )
+    logits = torch.zeros(1, 3, requires_grad=True)
+    for _ in range(200):
+        (grad,) = torch.autograd.grad(loss(logits, torch.tensor([0])).sum(), logits)
+        logits = (logits - 2 * grad).detach().requires_grad_()
+    assert logits.argmax() == 0
+
+
+def test_auxiliary_heads_add_their_share():
+    loss = build(smoothing=0.1)
+    first, second = LOGITS.flip(0), LOGITS.flip(1)
+    expected_N = loss(LOGITS, LABELS) + 0.3 * (loss(first, LABELS) + loss(second, LABELS))
+    torch.testing.assert_close(loss((LOGITS, first, second), LABELS), expected_N)
+    torch.testing.assert_close(loss((LOGITS,), LABELS), loss(LOGITS, LABELS))
+
+
+@pytest.mark.parametrize("changes", [{}, {"name": "focal", "gamma": 0.3}, {"name": "focal", "smoothing": 0.1}])
+def test_gradients_stay_finite_where_the_model_is_certain(changes):
+    logits = torch.tensor([[200.0, 0, 0, 0, 0], [0, 200.0, 0, 0, 0]], requires_grad=True)
+    loss = build(**changes)(logits, torch.tensor([0, 0]))
+    loss.sum().backward()
+    assert torch.isfinite(loss).all()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_half_precision_logits_are_summed_in_float32():
+    assert build()(LOGITS.bfloat16(), LABELS).dtype == torch.float32
+    assert build(name="focal")(LOGITS.bfloat16(), SOFT).dtype == torch.float32

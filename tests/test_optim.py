@@ -1,0 +1,147 @@
+"""classifier/optim.py against plain torch optimizers."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from classifier import optim
+from classifier.config import OptimizerConfig
+
+
+class Attending(nn.Module):
+    """Every kind of parameter that a transformer brings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pos_embedding = nn.Parameter(torch.randn(1, 4, 8))
+        self.class_token = nn.Parameter(torch.randn(1, 1, 8))
+        self.layer_scale = nn.Parameter(torch.randn(8, 1, 1))
+        self.relative_position_bias_table = nn.Parameter(torch.randn(9, 2))
+        self.norm = nn.LayerNorm([4, 8])
+        self.attention = nn.MultiheadAttention(8, 2)
+        self.head = nn.Linear(8, 3)
+
+
+def net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 5) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(torch.randn(6, 1, 8, 8, generator=generator)).square().mean().backward()
+        optimizer.step()
+    return [p.detach().clone() for p in model.parameters()]
+
+
+def names_of(model: nn.Module, optimizer: torch.optim.Optimizer, **wanted) -> set[str]:
+    """Parameters in groups that have these values."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    groups = [g for g in optimizer.param_groups if all(g[k] == v for k, v in wanted.items())]
+    return {names[id(p)] for group in groups for p in group["params"]}
+
+
+def reference(name: str, model: nn.Module, momentum: float = 0.9) -> torch.optim.Optimizer:
+    weights = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": weights, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=0.05, momentum=momentum, nesterov=momentum > 0)
+    kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
+    return kind(groups, lr=0.05, betas=(momentum, 0.999))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_updates_are_torchs(name, momentum):
+    mine, theirs = net(), net()
+    config = OptimizerConfig(name=name, lr=0.05, momentum=momentum, weight_decay=0.01)
+    mine_after = train(mine, optim.build(config, mine, head_names=frozenset()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(mine_after, train(theirs, reference(name, theirs, momentum)), strict=True)
+    )
+
+
+def test_what_decays():
+    model = net()
+    optimizer = optim.build(OptimizerConfig(weight_decay=0.01), model, head_names=frozenset())
+    assert names_of(model, optimizer, weight_decay=0.01) == {"0.weight", "5.weight"}
+    assert names_of(model, optimizer, weight_decay=0.0) == {"0.bias", "1.weight", "1.bias", "5.bias"}
+
+
+def test_what_decays_in_a_transformer():
+    model = Attending()
+    optimizer = optim.build(OptimizerConfig(weight_decay=0.01), model, head_names=frozenset())
+    decayed = {"attention.in_proj_weight", "attention.out_proj.weight", "head.weight"}
+    assert names_of(model, optimizer, weight_decay=0.01) == decayed
+    assert names_of(model, optimizer) == {name for name, _ in model.named_parameters()}
+
+
+def test_backbone_learns_slower():
+    model = net()
+    head = frozenset({"5.weight", "5.bias"})
+    optimizer = optim.build(OptimizerConfig(lr=0.5, backbone_scale=0.2), model, head_names=head, is_pretrained=True)
+    assert names_of(model, optimizer, lr=0.5) == head
+    assert names_of(model, optimizer, lr=0.1) == {"0.weight", "0.bias", "1.weight", "1.bias"}
+    assert len(optimizer.param_groups) == 4
+    optim.set_lr(optimizer, 2.0)
+    assert names_of(model, optimizer, lr=2.0) == head
+    assert names_of(model, optimizer, lr=pytest.approx(0.4)) == {"0.weight", "0.bias", "1.weight", "1.bias"}
+
+
+def test_frozen_parameters_are_there_but_stay():
+    model = net()
+    model[0].requires_grad_(False)
+    before = copy.deepcopy(model.state_dict())
+    optimizer = optim.build(OptimizerConfig(), model, head_names=frozenset({"5.weight", "5.bias"}))
+    train(model, optimizer)
+    assert torch.equal(model.state_dict()["0.weight"], before["0.weight"])
+    assert not torch.equal(model.state_dict()["5.weight"], before["5.weight"])
+    model[0].requires_grad_(True)
+    train(model, optimizer)
+    assert not torch.equal(model.state_dict()["0.weight"], before["0.weight"])
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_momentum_is_shifted_from_what_was_set(name):
+    model = net()
+    optimizer = optim.build(OptimizerConfig(name=name, momentum=0.8), model, head_names=frozenset())
+
+    def momenta() -> set[float]:
+        return {round(g["momentum"] if name == "sgd" else g["betas"][0], 6) for g in optimizer.param_groups}
+
+    for shift, expected in ((0.05, 0.85), (0.05, 0.85), (-0.05, 0.75), (None, 0.75), (0.0, 0.8), (0.5, 0.999)):
+        optim.set_lr(optimizer, 0.1, shift)
+        assert momenta() == {expected}
+    if name != "sgd":
+        assert {g["betas"][1] for g in optimizer.param_groups} == {0.999}
+
+
+def test_no_momentum_stays_none():
+    optimizer = optim.build(OptimizerConfig(name="sgd", momentum=0.0), net(), head_names=frozenset())
+    optim.set_lr(optimizer, 0.1, 0.05)
+    assert {g["momentum"] for g in optimizer.param_groups} == {0.0}
+    assert {g["nesterov"] for g in optimizer.param_groups} == {False}
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_state_crosses_a_checkpoint_whatever_its_memory_layout(name):
+    config = OptimizerConfig(name=name, lr=0.05)
+    straight = net().to(memory_format=torch.channels_last)
+    optimizer = optim.build(config, straight, head_names=frozenset())
+    train(straight, optimizer, steps=3)
+    resumed = net().to(memory_format=torch.channels_last)
+    resumed.load_state_dict(straight.state_dict())
+    state = copy.deepcopy(optimizer.state_dict())
+    for values in state["state"].values():
+        for key, value in values.items():
+            values[key] = value.contiguous()  # as safetensors would give it back
+    other = optim.build(config, resumed, head_names=frozenset())
+    other.load_state_dict(state)
+    assert all(torch.equal(a, b) for a, b in zip(train(straight, optimizer), train(resumed, other), strict=True))

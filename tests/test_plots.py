@@ -1,0 +1,105 @@
+"""The pictures are drawn, whole, for all that a run may bring, without a warning and without pyplot."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from classifier import plots
+from classifier.errors import RunError
+
+NAMES = {
+    2: ("cat", "dog"),
+    5: ("$x_1$ and $y", "a very long name that ends in one", "a very long name that ends in two", "お", "line\nbreak"),
+    12: tuple("abcdefghijkl"),
+    100: tuple(f"class {k}" for k in range(100)),
+    300: tuple(f"class {k}" for k in range(300)),
+}
+
+
+def history_row(epoch: int, *, validated: bool = True, best: bool = True) -> dict[str, Any]:
+    score = {"loss": 1 / epoch, "accuracy": 1 - 0.5 / epoch} if validated else {"loss": None, "accuracy": None}
+    return {"epoch": epoch, "train_loss": 0.9 / epoch, "train_accuracy": 1 - 0.4 / epoch, "best": best} | {
+        f"validation_{name}": value for name, value in score.items()
+    }
+
+
+def drawn(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+@pytest.mark.parametrize("classes", NAMES)
+def test_a_confusion_matrix_of_any_size(classes: int, tmp_path: Path) -> None:
+    confusion_KK = 10 * np.eye(classes, dtype=int)
+    confusion_KK[0, 1] = 3
+    plots.confusion_png(confusion_KK, NAMES[classes], tmp_path / "confusion.png")
+    pixels = drawn(tmp_path / "confusion.png")
+    assert 250 < len(pixels) < 2500
+    blue, red = pixels[..., 2] - pixels[..., 0], pixels[..., 0] - pixels[..., 2]
+    assert (blue > 80).sum() >= classes, "the diagonal is blue"
+    assert (red > 40).sum() >= 1, "the mistake is orange"
+    assert [p.name for p in tmp_path.iterdir()] == ["confusion.png"]
+
+
+def test_a_matrix_as_lists_and_one_without_images(tmp_path: Path) -> None:
+    plots.confusion_png([[0, 0], [0, 0]], ["a", "b"], tmp_path / "empty.png")
+    assert drawn(tmp_path / "empty.png").size
+
+
+def test_colour_grows_with_the_share_of_the_row(tmp_path: Path) -> None:
+    rare, often = (np.array([[100 - n, n], [0, 100]]) for n in (1, 40))
+    plots.confusion_png(rare, ["a", "b"], tmp_path / "rare.png")
+    plots.confusion_png(often, ["a", "b"], tmp_path / "often.png")
+    orange = [(drawn(tmp_path / n)[..., 0] - drawn(tmp_path / n)[..., 2]).max() for n in ("rare.png", "often.png")]
+    assert 10 < orange[0] < orange[1]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        [history_row(1)],
+        [history_row(1, validated=False, best=False)],
+        [history_row(e, validated=e % 2 == 0, best=e == 4) for e in range(1, 8)],
+        [history_row(e) for e in range(1, 60)],
+    ],
+    ids=["none", "one", "never-validated", "gaps", "many"],
+)
+def test_curves_of_any_history(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    plots.curves_png(rows, tmp_path / "curves.png")
+    height, width, _ = drawn(tmp_path / "curves.png").shape
+    assert width > 2 * height
+
+
+def test_a_grid_of_pictures_as_they_are_and_as_they_are_seen(tmp_path: Path) -> None:
+    red, grey = np.zeros((3, 8, 8), np.uint8), torch.full((1, 8, 8), 1.5)
+    red[0] = 255
+    plots.grid_png([("$red$", [red, red / 255]), ("grey", [grey])], tmp_path / "grid.png")
+    pixels = drawn(tmp_path / "grid.png")
+    assert (pixels == [255, 0, 0]).all(-1).sum() > 2 * 80 * 80
+    plots.grid_png([], tmp_path / "empty.png")
+    assert drawn(tmp_path / "empty.png").size
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="gone"):
+        plots.curves_png([], tmp_path / "gone" / "curves.png")
+
+
+def test_pyplot_is_never_loaded(tmp_path: Path) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from classifier import plots
+assert "matplotlib" not in sys.modules
+plots.confusion_png([[1, 0], [0, 1]], "ab", Path({str(tmp_path)!r}) / "c.png")
+assert "matplotlib.pyplot" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)

@@ -1,0 +1,189 @@
+"""A Predictor answers for pictures as the model was measured on them, and names those it cannot read."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from classifier import bundle, data, models
+from classifier.config import DataConfig, Experiment
+from classifier.data.dataset import Dataset
+from classifier.errors import DataError, RunError
+from classifier.evaluate import Scorer
+from classifier.predict import (
+    Prediction,
+    Predictor,
+    Unreadable,
+    answered_table,
+    pictures,
+    predictions_table,
+    save_predictions,
+)
+
+CLASSES = ("blue", "green", "red")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """90 noisy pictures in three colours, of mixed sizes and formats."""
+    root, generator = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for k, name in enumerate(CLASSES):
+        (root / name).mkdir()
+        for n in range(30):
+            height, width = generator.integers(20, 60, 2)
+            pixels = generator.integers(0, 120, (height, width, 3))
+            pixels[..., 2 - k] += 100
+            image = Image.fromarray(pixels.astype(np.uint8))
+            image.save(root / name / f"{n:02d}.{('png', 'jpg', 'bmp')[n % 3]}")
+    return root
+
+
+@pytest.fixture(scope="module")
+def dataset(photos: Path) -> Dataset:
+    return data.load(DataConfig(path=str(photos), size=24, fit="pad"))
+
+
+@pytest.fixture(scope="module")
+def run(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with the bundle of an untrained model that mirrors."""
+    folder = tmp_path_factory.mktemp("run")
+    experiment = Experiment().override_all(
+        {"model.name": "cnn", "train.precision": "fp32", "augment.test_flip": True, "data.fit": "pad"}
+    )
+    torch.manual_seed(0)
+    model = models.build(experiment.model, classes=3, channels=dataset.channels, size=dataset.size)
+    about = bundle.Bundle.of(experiment, dataset, scores={}, epoch=1)
+    bundle.save(about, model, folder / "bundle")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predictor(run: Path) -> Predictor:
+    return Predictor(run, device="cpu")
+
+
+def test_predictions_are_what_evaluation_measured(predictor: Predictor, dataset: Dataset, photos: Path) -> None:
+    part = dataset.test
+    assert len(part) > 5
+    _, measured_NK = predictor.scorer.evaluate(predictor.model, part)
+    assert torch.equal(predictor([photos / name for name in part.ids]), measured_NK)
+
+
+def test_an_image_is_the_same_as_a_path_bytes_an_image_or_an_array(predictor: Predictor, photos: Path) -> None:
+    path = photos / "red" / "00.png"
+    with Image.open(path) as image:
+        forms: list[Any] = [path, str(path), path.read_bytes(), image.copy(), np.asarray(image)]
+        alone_NK = torch.cat([predictor([form]) for form in forms])
+    assert all(torch.equal(row_K, alone_NK[0]) for row_K in alone_NK)
+    together_NK = predictor(forms)
+    assert together_NK.dtype == torch.float32
+    torch.testing.assert_close(together_NK, alone_NK)
+    torch.testing.assert_close(together_NK.sum(1), torch.ones(len(forms)))
+    grey = np.zeros((10, 12), np.uint8)
+    assert torch.equal(predictor([grey]), predictor([grey[:, :, None]]))
+
+
+def test_more_pictures_than_a_batch_keep_their_order(
+    predictor: Predictor, dataset: Dataset, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = pictures([photos])
+    whole_NK = predictor(paths)
+    monkeypatch.setattr(Scorer, "batch", 7)
+    torch.testing.assert_close(predictor(paths), whole_NK)
+    assert predictor([]).shape == (0, 3)
+
+
+def test_broken_files_are_named_and_do_not_stop_the_others(
+    predictor: Predictor, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = photos / "red" / "00.png"
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(good.read_bytes()[:200])
+    words = tmp_path / "words.jpg"
+    words.write_text("no picture")
+    with pytest.raises(DataError, match=r"cut\.png"):
+        predictor([good, cut])
+    monkeypatch.setattr(Scorer, "batch", 2)
+    answers = list(predictor.files([cut, good, words, cut, tmp_path / "gone.png", str(good)]))
+    assert [type(a) for a in answers] == [Unreadable, Prediction, Unreadable, Unreadable, Unreadable, Prediction]
+    assert [a.path.name for a in answers] == ["cut.png", "00.png", "words.jpg", "cut.png", "gone.png", "00.png"]
+    for answer in answers:
+        if isinstance(answer, Unreadable):
+            assert answer.path.name in answer.reason
+            assert "\n" not in answer.reason
+        else:
+            assert sorted(name for name, _ in answer.top) == sorted(CLASSES)
+            assert (answer.class_name, answer.probability) == answer.top[0]
+            assert answer.top[0][1] >= answer.top[1][1] >= answer.top[2][1]
+            torch.testing.assert_close(answer.probability, float(predictor([good]).max()))
+
+
+def test_unfit_arrays_are_refused(predictor: Predictor) -> None:
+    for array in (np.zeros((4, 4), np.float32), np.zeros((4, 4, 2), np.uint8), np.zeros((2, 4, 4, 3), np.uint8)):
+        with pytest.raises(DataError, match="is no picture"):
+            predictor([array])
+
+
+def test_top_breaks_ties_towards_the_lower_class(predictor: Predictor) -> None:
+    assert predictor.top(torch.tensor([0.25, 0.5, 0.25]), 2) == (("green", 0.5), ("blue", 0.25))
+
+
+def test_pictures_in_files_and_folders(photos: Path, tmp_path: Path) -> None:
+    found = pictures([photos / "red", photos / "blue" / "02.bmp"])
+    assert len(found) == 31
+    assert found[:2] == [photos / "red" / "00.png", photos / "red" / "01.jpg"]
+    with pytest.raises(DataError, match="nowhere does not exist"):
+        pictures([tmp_path / "nowhere"])
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(DataError, match="holds no pictures"):
+        pictures([tmp_path])
+
+
+def test_the_table_holds_every_answer(tmp_path: Path) -> None:
+    probabilities_NK = torch.tensor([[0.5, 0.25, 0.25], [0.0, 0.0, 1.0]])
+    for labels in (torch.tensor([1, 2]), [1, None]):
+        save_predictions(predictions_table(("a", "b"), labels, probabilities_NK, CLASSES), tmp_path / "p.parquet")
+        table = pq.read_table(tmp_path / "p.parquet")
+        expected = list(labels.tolist() if isinstance(labels, Tensor) else labels)
+        assert table.column("label").to_pylist() == expected
+        assert table.column("label_name").to_pylist() == [None if k is None else CLASSES[k] for k in expected]
+    assert table.column("image_id").to_pylist() == ["a", "b"]
+    assert table.column("predicted").to_pylist() == [0, 2]
+    assert table.column("predicted_name").to_pylist() == ["blue", "red"]
+    assert table.column("probabilities").to_pylist() == probabilities_NK.tolist()
+    assert str(table.schema.field("probabilities").type) == "fixed_size_list<element: float>[3]"
+    assert [p.name for p in tmp_path.iterdir()] == ["p.parquet"]
+    empty = predictions_table((), (), torch.zeros(0, 3), CLASSES)
+    assert (empty.num_rows, empty.schema.names) == (0, table.schema.names)
+    with pytest.raises(RunError, match="cannot be written"):
+        save_predictions(empty, tmp_path / "gone" / "p.parquet")
+
+
+def test_the_table_of_answers_has_every_class_and_no_labels(predictor: Predictor, photos: Path) -> None:
+    paths = pictures([photos / "green"])[:4]
+    answers = [answer for answer in predictor.files(paths, k=1) if isinstance(answer, Prediction)]
+    table = answered_table(answers, predictor.class_names)
+    assert table.column("image_id").to_pylist() == list(map(str, paths))
+    assert table.column("label").null_count == 4
+    assert table.column("predicted_name").to_pylist() == [answer.class_name for answer in answers]
+    assert all(answer.top == ((answer.class_name, answer.probability),) for answer in answers)
+    assert torch.equal(torch.tensor(table.column("probabilities").to_pylist()), predictor(paths))
+    assert answered_table([], predictor.class_names).num_rows == 0
+
+
+def test_missing_models_are_named(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="nothing does not exist"):
+        Predictor(tmp_path / "nothing")
+    with pytest.raises(RunError, match="is no run, search or bundle"):
+        Predictor(tmp_path)
+
+
+def test_encoded_bytes_that_are_no_picture(predictor: Predictor) -> None:
+    with pytest.raises(DataError):
+        predictor([io.BytesIO(b"nothing").getvalue()])
