@@ -124,7 +124,9 @@ def _epochs(
             stopped = _agreed_stop(training, should_stop, began)
             if stopped:
                 break
-            if store is not None and is_time_to_save() and group.is_first:
+            # A checkpoint after the last step would count the epoch as done before it was validated.
+            is_inside = training.step % training.steps_per_epoch != 0
+            if store is not None and is_inside and is_time_to_save() and group.is_first:
                 store.commit(training.checkpoint())
         speed.pause()
         seconds = time.perf_counter() - began

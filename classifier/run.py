@@ -115,8 +115,10 @@ class Run:
 
     def rewind(self, step: int) -> None:
         """Forget the lines after `step`: a resumed run writes them again."""
-        rows = [row for row in self.history() if row["step"] <= step]
-        write_atomically(self.folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        before = self.history()
+        rows = [row for row in before if row["step"] <= step]
+        if len(rows) < len(before):
+            write_atomically(self.folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
     def write_result(self, kind: str, status: str, **parts: Any) -> dict[str, Any]:
         """Write result.json, the contract for scripts, and give it back. README.md lists its keys."""

@@ -25,6 +25,18 @@ from classifier.setting import Slice, closest, from_text, hints
 EXIT_DONE, EXIT_FAILED, EXIT_MISTAKE, EXIT_INTERRUPTED = 0, 1, 2, 130
 # What a newcomer sets first stands first on the page.
 _SEED_HELP = "Seeds the weights, the order of the images, augmentation and dropout."
+COMMON = (
+    "data.path",
+    "recipe",
+    "search.trials",
+    "search.minutes",
+    "train.epochs",
+    "model.name",
+    "data.batch",
+    "optimizer.lr",
+    "workers.count",
+    "dry_run",
+)
 SLICES = ("data", "model", "train", "optimizer", "augment", "schedule", "loss", "checkpoint", "workers")
 
 
@@ -239,11 +251,13 @@ def print_help(verb: Verb) -> None:
         (noun, type(getattr(base, noun)), dataclasses.field(default=getattr(base, noun))) for noun in verb.slices
     ]
     page = dataclasses.make_dataclass("page", fields, kw_only=True)
+    used = [name for name in COMMON if name in verb.flags]
+    common = ["", "Most used: " + "  ".join(f"--{name}" for name in used)] if used else []
     with registry:
         tyro.cli(
             page,
             prog=f"python jobs/{verb.name}.py",
-            description=verb.summary + "\n\n" + "\n".join(f"  python jobs/{example}" for example in verb.examples),
+            description="\n".join([verb.summary, "", *(f"  python jobs/{e}" for e in verb.examples), *common]),
             args=["--help"],
             use_underscores=True,
             config=(tyro.conf.FlagConversionOff,),

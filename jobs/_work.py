@@ -1,6 +1,7 @@
 """What the verbs that train have in common: begin a run folder, go on with one, and end it with a result."""
 
 import contextlib
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from classifier import bundle, data, plots
 from classifier.config import Experiment
 from classifier.data.dataset import Dataset
 from classifier.distributed import Group
-from classifier.errors import ClassifierError, ConfigError
+from classifier.errors import ClassifierError, ConfigError, DivergedError
 from classifier.files import write_atomically
 from classifier.recorded import brief, outcome, recorded
 from classifier.resolve import resolve
@@ -58,11 +59,12 @@ def begun(kind: str, request: Request) -> Iterator[Work]:
             dataset = data.load(experiment.data)
             resolved = resolve(experiment, dataset)
             run.write_experiment(resolved)
+            write_atomically(run.folder / "split.json", json.dumps(dataset.loans, indent=1) + "\n")
             for line in headline(resolved, dataset):
                 journal.say(line)
             yield Work(kind, run, journal, interrupts, experiment, resolved, dataset)
     except BaseException as error:
-        if isinstance(error, ClassifierError) and not run.has_begun:
+        if isinstance(error, ClassifierError) and not isinstance(error, DivergedError) and not run.has_begun:
             run.discard()
         elif not (run.folder / "result.json").exists():
             run.write_result(kind, "failed", error=str(error) or type(error).__name__, config=experiment.as_dict())

@@ -49,7 +49,7 @@ def predict(request: Request) -> int:
                 journal.say(f"{answer.path}: {answer.class_name} {answer.probability:.1%}   ({likeliest})")
                 answers.append(answer)
             else:
-                journal.complain(f"{answer.path}: {answer.reason}")
+                journal.complain(answer.reason)
         broken = len(files) - len(answers)
         if not answers:
             raise DataError(f"none of the {broken} files could be read as a picture")

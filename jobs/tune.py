@@ -10,7 +10,7 @@ from pathlib import Path
 # This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from jobs._cli import SLICES, ExperimentOptions, Request, Verb, main  # noqa: E402
+from jobs._cli import EXIT_DONE, SLICES, ExperimentOptions, Request, Verb, main  # noqa: E402
 
 VERB = Verb(
     name="tune",
@@ -31,6 +31,11 @@ def tune(request: Request) -> int:
     from jobs import _search, _work
     from jobs._leaderboard import Leaderboard
 
+    if request.options.dry_run:
+        from jobs._rehearsal import rehearse
+
+        rehearse(request)
+        return EXIT_DONE
     with _work.begun(VERB.name, request) as work:
         plan = _search.plan(work.asked, work.dataset)
         work.journal.say(str(plan))

@@ -32,7 +32,7 @@ class Done:
         return json.loads((self.folder / "result.json").read_text())
 
 
-def command(verb: str, *words: object) -> list[str]:
+def command_of(verb: str, *words: object) -> list[str]:
     """`python jobs/VERB.py WORDS`, with this Python."""
     return [sys.executable, str(ROOT / "jobs" / f"{verb}.py"), *map(str, words)]
 
@@ -41,7 +41,7 @@ def run_verb(verb: str, *words: object, cwd: Path) -> Done:
     """Run a verb to its end in `cwd`, as a user would; its folder is given back as an absolute path."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(
-        command(verb, *words), cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
+        command_of(verb, *words), cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     lines = done.stdout.rstrip().split("\n")
     if done.returncode == 0 and lines[-1]:
@@ -72,6 +72,12 @@ def draw_photos(root: Path, counts: dict[str, int], *, size: int = 24, seed: int
                 image[:, place : place + 2] += 50
             Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(root / name / f"{i:03d}.png")
     return root
+
+
+@pytest.fixture
+def command():
+    """command_of, for tests that start a verb and do not wait for its end."""
+    return command_of
 
 
 @pytest.fixture

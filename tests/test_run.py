@@ -65,6 +65,8 @@ def test_history_leaves_out_a_line_that_a_crash_cut(run):
         file.write('{"epoch": 4, "st')
     assert [row["step"] for row in run.history()] == [10, 20, 30]
     run.rewind(20)
+    run.append({"epoch": 3, "step": 30})
+    run.rewind(20)
     assert [row["step"] for row in run.history()] == [10, 20]
 
 

@@ -37,7 +37,8 @@ _OFF: dict[str, Any] = {
 POLICIES: dict[str, dict[str, Any]] = {
     "none": _OFF,
     # Digits and letters: mirrored, many are other symbols or none; so are 6 and 9 when turned far.
-    "symbols": _OFF | {"rotate": 10.0, "scale": 0.1, "shear": 8.0, "shift": 0.08},
+    # They come centred, and large shifts cost accuracy (8 x 8 digits, a pixel either way: 98.8 instead of 99.5 %).
+    "symbols": _OFF | {"rotate": 10.0, "scale": 0.1, "shear": 8.0, "shift": 0.04},
     # Small centred things, and small photographs: whole pixels are copied, as blur would cost their little detail.
     "objects": _OFF | {"flip": 0.5, "shift": 0.08, "erase": 0.25},
     # Photographs: what matters has any size and place, and light differs. Hue is left alone, as it often is the answer.

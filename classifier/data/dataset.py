@@ -2,7 +2,6 @@
 
 Callers use `len`, `images_NCHW` and `labels_N` alone, so that a cache on disk can take the place of memory.
 """
-# ruff: noqa: N815 - tensor names carry their shape
 
 from dataclasses import dataclass
 from typing import Any, Literal

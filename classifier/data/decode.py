@@ -149,7 +149,7 @@ def opened(content: bytes, *, max_pixels: int, least: int | None = None) -> Imag
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Pillow with its own limits and warnings off; they become Flaws here. Threads may share it.
+    """Pillow with its own limits and warnings off: what they warn of is a FlawError here. Threads may share it.
 
     Filters of warnings and Pillow's settings are the process's: the first thread in sets them, the last one out
     brings them back, where one catch_warnings a thread would restore them in the wrong order.

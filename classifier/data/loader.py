@@ -4,7 +4,6 @@ An epoch of N images has ceil(N / batch) steps. Step k of S holds places k*N//S 
 that sizes differ by one at most and no last batch is tiny (its gradient, and its batch norm, would be all noise). The
 ranks cut each step in the same way, so the global batches do not depend on their number.
 """
-# ruff: noqa: N815 - tensor names carry their shape
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,5 +1,4 @@
 """All pictures of a source: what size and channels suit them, then all of them decoded, each file read once."""
-# ruff: noqa: N815 - tensor names carry their shape
 
 import contextlib
 import hashlib

@@ -1,5 +1,4 @@
 """What a reader of folders, files or tables found, before anything is decoded or split."""
-# ruff: noqa: N815 - tensor names carry their shape
 
 import unicodedata
 from collections.abc import Iterable, Sequence

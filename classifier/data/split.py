@@ -5,7 +5,6 @@ validation, in between it trains: shares hold in expectation, copies stay togeth
 moves no picture to or from validation. A class that such a draw leaves out of a split borrows the picture whose
 number is nearest to that split; no other picture ever lies elsewhere than its number says.
 """
-# ruff: noqa: N815 - tensor names carry their shape
 
 import hashlib
 from collections.abc import Sequence

@@ -1,9 +1,9 @@
 """The embedded digits are scikit-learn's."""
 
-import importlib.machinery
 import importlib.util
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -20,7 +20,8 @@ def test_they_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None
     np.testing.assert_array_equal(source.labels_N, bunch[1])
     np.testing.assert_array_equal(source.pictures[:, 0].reshape(-1, 64), np.floor(bunch[0] * 255 / 16 + 0.5))
     assert source.kind == "symbols"
-    monkeypatch.setattr(importlib.machinery.ModuleSpec, "submodule_search_locations", ["/nowhere"], raising=False)
+    moved = types.SimpleNamespace(submodule_search_locations=["/nowhere"])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: moved)
     elsewhere = read(DataConfig())  # where the file has moved, scikit-learn itself is asked
     np.testing.assert_array_equal(np.asarray(elsewhere.pictures), source.pictures)
 
@@ -34,6 +35,7 @@ def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_they_come_without_importing_scikit_learn() -> None:
     code = """
 import sys
+import types
 from classifier.config import DataConfig
 from classifier.data import load
 load(DataConfig())

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from classifier.data.dataset import Part
 from classifier.data.loader import Batch, batches, evaluation_batches, order, steps_per_epoch
+
+QUICK = settings(max_examples=60, deadline=None)
 
 
 def part_of(count: int) -> Part:
@@ -23,6 +25,7 @@ def whole(shards: list[Batch]) -> torch.Tensor:
 CASES = st.tuples(st.integers(0, 90), st.integers(1, 40), st.integers(0, 2**63), st.integers(0, 500))
 
 
+@QUICK
 @given(CASES)
 def test_every_image_once_an_epoch_in_steps_of_one_size(case: tuple[int, int, int, int]) -> None:
     count, batch, seed, epoch = case
@@ -44,6 +47,7 @@ def test_every_image_once_an_epoch_in_steps_of_one_size(case: tuple[int, int, in
         assert step.labels_N.dtype == step.positions_N.dtype == torch.int64
 
 
+@QUICK
 @given(CASES, st.integers(1, 5), st.integers(0, 9))
 def test_ranks_share_the_same_global_batches(case: tuple[int, int, int, int], world: int, start: int) -> None:
     count, batch, seed, epoch = case

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from classifier.data.source import DRAWN
 from classifier.data.split import SPLITS, TEST, TRAIN, VALIDATION, Drawn, Labelled, draw
 from classifier.errors import DataError
+
+QUICK = settings(max_examples=60, deadline=None)
 
 Picture = tuple[int, int]
 """Content and label."""
@@ -57,6 +59,7 @@ def collections(draw: st.DrawFn, fewest: int = 3) -> list[Picture]:
 SHARES = st.sampled_from([(0.1, 0.2), (0.2, 0.0), (0.0, 0.3), (0.45, 0.45), (0.02, 0.02)])
 
 
+@QUICK
 @given(collections(), SHARES)
 def test_every_class_is_in_every_split_and_copies_stay_together(
     pictures: list[Picture], shares: tuple[float, float]
@@ -72,6 +75,7 @@ def test_every_class_is_in_every_split_and_copies_stay_together(
         assert place.setdefault(content, split) == split
 
 
+@QUICK
 @given(collections(fewest=6), st.data())
 def test_adding_pictures_moves_no_other_but_loans(pictures: list[Picture], data: st.DataObject) -> None:
     kept = [n for n in range(len(pictures)) if data.draw(st.booleans())]
@@ -88,6 +92,7 @@ def test_adding_pictures_moves_no_other_but_loans(pictures: list[Picture], data:
     assert [homes(after)[n] for n in kept] == homes(before)
 
 
+@QUICK
 @given(collections(), SHARES)
 def test_loans_go_only_where_a_class_has_nothing(pictures: list[Picture], shares: tuple[float, float]) -> None:
     result = drawn(pictures, validation=shares[0], test=shares[1])
@@ -103,6 +108,7 @@ def test_loans_go_only_where_a_class_has_nothing(pictures: list[Picture], shares
     assert all(count <= 1 for count in lent.values())
 
 
+@QUICK
 @given(st.permutations([(n, n % 3) for n in range(60)]))
 def test_the_order_of_pictures_does_not_matter(pictures: list[Picture]) -> None:
     place = dict(zip(pictures, drawn(pictures).splits_N.tolist(), strict=True))
@@ -219,6 +225,7 @@ def test_one_content_under_two_labels_is_reported_and_not_lent() -> None:
     assert result.splits_N[45:50].tolist() == result.splits_N[50:55].tolist()
 
 
+@QUICK
 @given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 3)), min_size=4, max_size=40), SHARES)
 def test_shared_contents_break_nothing(pictures: list[Picture], shares: tuple[float, float]) -> None:
     try:

@@ -1,0 +1,182 @@
+"""`jobs/train.py` as a user runs it: its folder, its resumption, its end by force."""
+
+import json
+import signal
+import subprocess
+import time
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+FAST = ("--model.name", "cnn", "--train.epochs", "2", "--data.batch", "128")
+KEYS = {
+    *("format_version", "kind", "status", "seconds", "config", "dataset", "validation", "test"),
+    *("images_per_second", "epochs", "parameters", "versions", "device"),
+}
+
+
+def weights(folder):
+    return load_file(folder / "bundle" / "model.safetensors")
+
+
+def assert_same_weights(a, b):
+    first, second = weights(a), weights(b)
+    assert first.keys() == second.keys()
+    assert all(first[name].equal(second[name]) for name in first)
+
+
+def test_the_contract_for_scripts(verb, tmp_path):
+    done = verb("train", *FAST, "--name", "mine", "--out", "there")
+    assert done.code == 0, done.err
+    assert done.folder == tmp_path / "there" / "mine"
+    result = done.result
+    assert result.keys() >= KEYS
+    assert (result["kind"], result["status"], result["epochs"], result["test"]) == ("train", "finished", 2, None)
+    assert set(result["validation"]) == {"accuracy", "macro_f1", "loss", "count"}
+    assert result["dataset"]["counts"] == {"train": 1304, "validation": 162, "test": 331}
+    assert result["config"]["model"]["name"] == "cnn"
+    assert result["config"]["train"]["precision"] in ("fp32", "bf16")
+    assert result["images_per_second"] > 0
+    history = [json.loads(line) for line in (done.folder / "history.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in history] == [1, 2]
+    best = max(history, key=lambda row: (row["validation_accuracy"], -row["validation_loss"]))
+    assert result["validation"]["accuracy"] == best["validation_accuracy"]
+    assert yaml.safe_load((done.folder / "experiment.yaml").read_text())["model"]["name"] == "cnn"
+    for name in ("run.log", "split.json", "curves.png", "bundle/bundle.json", "tensorboard", "checkpoints"):
+        assert (done.folder / name).exists(), name
+    assert "epoch   2/2" in (done.folder / "run.log").read_text()
+
+
+def test_default_names_differ(verb):
+    assert verb("train", *FAST, "--train.epochs", "1").folder != verb("train", *FAST, "--train.epochs", "1").folder
+
+
+def test_a_recipe_then_a_file_then_flags(verb, tmp_path):
+    (tmp_path / "e.yaml").write_text("model.name: cnn\ntrain: {epochs: 3}\noptimizer.lr: 1e-3\n")
+    done = verb("train", "--recipe", "digits", "--experiment", "e.yaml", "--train.epochs", "1")
+    config = done.result["config"]
+    assert (config["model"]["name"], config["train"]["epochs"], config["optimizer"]["lr"]) == ("cnn", 1, 1e-3)
+    assert config["loss"]["smoothing"] == 0.1  # the recipe's
+
+
+def test_a_dry_run_leaves_nothing(verb, tmp_path):
+    done = verb("train", "--dry_run")
+    assert done.code == 0
+    assert "one step: loss" in done.out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_of_pictures_is_learnt_tested_and_told_apart(verb, photos, tmp_path):
+    done = verb("train", "--data.path", "photos", "--data.batch", "16", "--train.epochs", "8", "--name", "p")
+    assert done.code == 0, done.err
+    assert done.result["dataset"]["class_names"] == ["blue", "green", "red"]
+    first = verb("evaluate", "runs/p")
+    assert first.code == 0, first.err
+    assert first.result["kind"] == "evaluate"
+    assert first.result["test"]["accuracy"] > 0.9
+    tested = json.loads((tmp_path / "runs" / "p" / "result.json").read_text())
+    assert tested["test"] == first.result["test"]
+    assert tested["test_reads"] == 1
+    assert (tmp_path / "runs" / "p" / "predictions.parquet").exists()
+    again = verb("evaluate", "runs/p")
+    assert again.result["test"] == first.result["test"]
+    assert again.result["test_reads"] == 1
+    assert verb("evaluate", "runs/p/bundle", "--again").result["test_reads"] == 2
+    (photos / "red" / "none.png").write_bytes(b"")
+    asked = verb("predict", "runs/p", "photos/red/000.png", "photos/green", "photos/red/none.png")
+    assert asked.code == 2
+    assert "photos/red/000.png: red" in asked.out
+    assert "none.png" in asked.err
+    lines = [line for line in asked.out.splitlines() if line.startswith("photos/green")]
+    assert sum(": green" in line for line in lines) > 0.8 * len(lines) == 32
+
+
+def test_a_changed_data_set_is_not_tested_on(verb, photos):
+    assert verb("train", "--data.path", "photos", "--data.batch", "16", "--train.epochs", "1", "--name", "p").code == 0
+    (photos / "red" / "000.png").unlink()
+    refused = verb("evaluate", "runs/p")
+    assert refused.code == 2
+    assert "other images" in refused.err
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.01)
+
+
+def test_a_run_that_was_killed_and_resumed_ends_with_the_same_weights(verb, command, tmp_path):
+    settings = (
+        "--model.name",
+        "cnn",
+        "--train.epochs",
+        "30",
+        "--optimizer.ema",
+        "0.9",
+        "--checkpoint.minutes",
+        "0.005",
+    )
+    clean = verb("train", *settings, "--name", "clean")
+    hurt = tmp_path / "runs" / "hurt"
+    process = subprocess.Popen(command("train", *settings, "--name", "hurt"), cwd=tmp_path, stdout=subprocess.DEVNULL)
+    history = hurt / "history.jsonl"
+    wait_for(lambda: history.exists() and history.read_text().count("\n") >= 4)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert 4 <= history.read_text().count("\n") < 30
+    assert not (hurt / "result.json").exists()
+    resumed = verb("train", "--resume", "runs/hurt")
+    assert resumed.code == 0, resumed.err
+    assert_same_weights(clean.folder, hurt)
+    for name in ("validation", "epochs"):
+        assert resumed.result[name] == clean.result[name]
+    rows = [json.loads(line) for line in history.read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == list(range(1, 31))
+
+
+def test_ctrl_c_saves_and_a_second_process_is_refused_meanwhile(verb, command, tmp_path):
+    words = command("train", "--train.epochs", "500", "--name", "long")
+    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    folder = tmp_path / "runs" / "long"
+    wait_for(lambda: (folder / "history.jsonl").exists())
+    second = verb("train", "--resume", "runs/long")
+    assert (second.code, second.out) == (2, "")
+    assert f"in use by process {process.pid}" in second.err
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out.splitlines()[-1] == "runs/long"
+    result = json.loads((folder / "result.json").read_text())
+    assert result["status"] == "stopped"
+    assert result["validation"]["accuracy"] > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--optimizer.lr", "1"), "optimizer.lr cannot be changed"),
+        (("--train.epochs", "1"), "train.epochs 1 is fewer"),
+        (("--name", "b"), "--name cannot be used"),
+    ],
+)
+def test_resume_takes_only_workers_and_longer_epochs(verb, words, says):
+    verb("train", *FAST, "--name", "a")
+    refused = verb("train", "--resume", "runs/a", *words)
+    assert refused.code == 2
+    assert says in refused.err
+
+
+def test_a_finished_run_can_be_lengthened(verb):
+    verb("train", *FAST, "--name", "a")
+    longer = verb("train", "--resume", "runs/a", "--train.epochs", "3")
+    assert longer.code == 0, longer.err
+    assert longer.result["epochs"] == 3
+
+
+def test_a_loss_that_is_not_finite_is_told(verb, tmp_path):
+    done = verb("train", *FAST, "--optimizer.name", "sgd", "--optimizer.lr", "1e18", "--name", "a")
+    assert done.code == 1
+    assert "not finite since step" in done.err
+    assert json.loads((tmp_path / "runs" / "a" / "result.json").read_text())["status"] == "failed"

@@ -1,0 +1,86 @@
+"""The project's own nets: every size, grey and colour, every norm; what their docstrings promise."""
+
+import pytest
+import torch
+from torch import nn
+
+from classifier.config import ModelConfig
+from classifier.models import MODELS, build, head_names, parameter_count
+
+
+def make(name: str, *, classes: int = 10, channels: int = 3, size: int = 32, **settings) -> nn.Module:
+    torch.manual_seed(0)
+    return build(ModelConfig(name=name, **settings), classes=classes, channels=channels, size=size)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [4, 8, 28, 31, 96, 224])
+def test_every_size_gives_logits_and_gradients_everywhere(name, channels, size):
+    model = make(name, classes=5, channels=channels, size=size)
+    nn.init.normal_(model.get_parameter("head.weight"))  # it begins at zero, and would pass no gradient back
+    logits_NK = model(torch.randn(2, channels, size, size))
+    assert logits_NK.shape == (2, 5)
+    logits_NK.square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    assert all(
+        p.grad is not None and p.grad.abs().sum() > 0 for n, p in model.named_parameters() if n.endswith("weight")
+    )
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_one_image_alone_trains_with_batch_norm(name):
+    assert make(name, size=8)(torch.randn(1, 3, 8, 8)).shape == (1, 10)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("norm", ["group", "none"])
+def test_without_batch_norm_each_image_is_on_its_own(name, norm):
+    model = make(name, size=28, norm=norm)
+    nn.init.normal_(model.get_parameter("head.weight"))
+    images_NCHW = torch.randn(3, 3, 28, 28)
+    together_NK = model(images_NCHW)
+    alone_NK = torch.cat([model(image) for image in images_NCHW.split(1)])
+    torch.testing.assert_close(together_NK, alone_NK, rtol=1e-4, atol=1e-4)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_dropout_acts_in_training_alone(name):
+    model = make(name, size=8, dropout=0.5, norm="group")
+    nn.init.normal_(model.get_parameter("head.weight"))
+    images_NCHW = torch.randn(2, 3, 8, 8)
+    assert not torch.equal(model(images_NCHW), model(images_NCHW))
+    model.eval()
+    assert torch.equal(model(images_NCHW), model(images_NCHW))
+    assert model.state_dict().keys() == make(name, size=8, norm="group").state_dict().keys()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_head_is_named_and_begins_undecided(name):
+    model = make(name)
+    assert head_names(model) == {"head.weight", "head.bias"}
+    assert model(torch.randn(2, 3, 32, 32)).abs().max() == 0
+
+
+def test_widths_and_seeds():
+    counts = [parameter_count(make(name)) for name in ("resnet9_16", "resnet9_32", "resnet9_64")]
+    assert counts == sorted(counts)
+    assert counts[2] == sum(p.numel() for p in make("resnet9_64").parameters()) > 6_000_000
+    one, two = (make("cnn").state_dict() for _ in range(2))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_deep_net_without_norm_keeps_its_signal_and_learns():
+    """Residual blocks begin as the identity, and a few steps lower the loss."""
+    model = make("resnet9_16", size=16, norm="none", classes=2)
+    images_NCHW, labels_N = torch.randn(16, 3, 16, 16), torch.arange(16) % 2
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    losses = []
+    for _ in range(30):
+        loss = nn.functional.cross_entropy(model(images_NCHW), labels_N)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    assert losses[-1] < losses[0] / 5

@@ -1,0 +1,145 @@
+"""torchvision's classifiers: all are listed, all adapt. Heavy ones have shapes alone (PyTorch's meta device)."""
+
+import copy
+
+import pytest
+import torch
+
+from classifier.config import ModelConfig
+from classifier.errors import ModelError
+from classifier.models import ZOO, build, factory, head_names, zoo
+
+
+def adapted(name: str, *, size: int, channels: int, classes: int = 7, **settings):
+    """The model and its logits, both without numbers."""
+    config = ModelConfig(name=name, **settings)
+    with torch.device("meta"):
+        model = zoo.build(config, classes=classes, channels=channels, size=size)
+        return model, factory._trial(model, config, channels, size)
+
+
+def real(name: str, *, size: int, channels: int = 3, classes: int = 4, **settings):
+    torch.manual_seed(0)
+    return build(ModelConfig(name=name, **settings), classes=classes, channels=channels, size=size)
+
+
+def test_the_list_is_torchvisions():
+    from torchvision import models
+
+    assert set(ZOO) == set(models.list_models(module=models))
+    assert list(ZOO) == sorted(ZOO, key=ZOO.index)
+    assert len(ZOO) == len(set(ZOO)) == 80
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_every_model_takes_grey_and_colour_small_and_large(name):
+    for size, channels in ((32, 1), (224, 3)):
+        model, logits_NK = adapted(name, size=size, channels=channels)
+        assert logits_NK.shape == (2, 7)
+        heads = head_names(model)
+        assert heads
+        assert all(7 in model.get_parameter(head).shape for head in heads)
+        model.load_state_dict(dict(model.state_dict()), assign=True)  # plain tensors, as from a .safetensors file
+
+
+FAMILIES = """alexnet convnext_tiny densenet121 efficientnet_b0 efficientnet_v2_s googlenet inception_v3 mnasnet0_5
+    mobilenet_v2 mobilenet_v3_small regnet_y_400mf resnet18 shufflenet_v2_x0_5 squeezenet1_1 swin_t swin_v2_t vgg11_bn
+    vit_b_32""".split()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_each_family_takes_28_pixels(name):
+    assert adapted(name, size=28, channels=1)[1].shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("resnet18", 32),
+        ("mobilenet_v3_small", 28),
+        ("shufflenet_v2_x0_5", 32),
+        ("squeezenet1_1", 32),
+        ("mnasnet0_5", 28),
+    ],
+)
+def test_real_images_go_forward_and_back(name, size):
+    model = real(name, size=size, channels=1)
+    model(torch.randn(2, 1, size, size)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    twin = copy.deepcopy(model).eval()
+    assert twin(torch.randn(1, 1, size, size)).shape == (1, 4)
+
+
+def test_auxiliary_heads_speak_in_training_alone():
+    model = real("googlenet", size=32)
+    outputs = model(torch.randn(2, 3, 32, 32))
+    assert isinstance(outputs, tuple)
+    assert [o.shape for o in outputs] == [(2, 4)] * 3
+    assert {"fc.weight", "aux1.fc2.weight", "aux2.fc2.bias"} < head_names(model)
+    assert model.eval()(torch.randn(2, 3, 32, 32)).shape == (2, 4)
+
+
+@pytest.mark.parametrize(("size", "outputs"), [(32, 1), (96, 1), (299, 2)])
+def test_inception_has_its_auxiliary_head_where_it_fits(size, outputs):
+    with torch.device("meta"):
+        model = zoo.build(ModelConfig(name="inception_v3"), classes=4, channels=3, size=size)
+        result = model(torch.empty(2, 3, size, size))
+    assert len(result) == 2 if outputs == 2 else result.shape == (2, 4)
+    assert ("AuxLogits.fc.weight" in head_names(model)) == (outputs == 2)
+
+
+@pytest.mark.parametrize(
+    ("stem", "size", "weights", "is_small"),
+    [
+        ("auto", 64, None, True),
+        ("auto", 65, None, False),
+        ("small", 224, None, True),
+        ("original", 32, None, False),
+        ("auto", 32, "imagenet", False),  # the weights are for the original
+    ],
+)
+def test_which_stem(stem, size, weights, is_small):
+    config = ModelConfig(name="resnet18", stem=stem, weights=weights)
+    with torch.device("meta"):
+        model = zoo.build(config, classes=4, channels=3, size=size)
+    assert zoo.is_small(config, size) is is_small
+    assert model.get_parameter("conv1.weight").shape[-1] == (3 if is_small else 7)
+
+
+def test_the_small_stem_keeps_the_resolution():
+    """A map of at least 2 x 2 is left of 32 pixels, in every family with maps."""
+    for name in ("resnet18", "densenet121", "mobilenet_v2", "efficientnet_b0", "regnet_y_400mf", "shufflenet_v2_x0_5"):
+        model, sides = adapted(name, size=32, channels=3)[0], []
+        for module in model.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                module.register_forward_hook(lambda m, i, o: sides.append(o.shape[-1]))
+        model(torch.empty(2, 3, 32, 32, device="meta"))
+        assert min(side for side in sides if side > 1) == 4, name
+
+
+@pytest.mark.parametrize(("name", "size", "fits"), [("vit_b_16", 100, "96 or 112"), ("maxvit_t", 100, "96 or 128")])
+def test_patches_that_do_not_fill_an_image_are_refused_with_sizes_that_do(name, size, fits):
+    with pytest.raises(ModelError, match=fits):
+        real(name, size=size)
+
+
+@pytest.mark.parametrize(
+    ("name", "place"), [("resnet18", None), ("mobilenet_v2", "classifier.0"), ("vgg11", "classifier.2")]
+)
+def test_dropout_is_exact(name, place):
+    def share(dropout: float) -> float:
+        with torch.device("meta"):
+            model = zoo.build(ModelConfig(name=name, dropout=dropout), classes=4, channels=3, size=32)
+        return model.get_submodule(place).p if place else getattr(model.fc, "share", 0.0)  # pyright: ignore
+
+    assert share(0.0) == 0.0
+    assert share(0.3) == 0.3
+
+
+def test_new_first_layers_keep_the_variance():
+    images_NCHW = torch.randn(64, 3, 16, 16)
+    old = torch.nn.Conv2d(3, 256, 7, padding=3, bias=False)
+    torch.nn.init.kaiming_normal_(old.weight, mode="fan_out")
+    new = zoo._like(old, in_channels=1, kernel_size=(3, 3), padding=(1, 1))
+    ratio = new(images_NCHW[:, :1])[..., 4:-4, 4:-4].std() / old(images_NCHW)[..., 4:-4, 4:-4].std()
+    assert 0.9 < ratio < 1.1
