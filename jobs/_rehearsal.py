@@ -29,7 +29,7 @@ def rehearse(request: Request) -> None:
     batch = next(loader.batches(dataset.train, batch=training.batch, seed=experiment.seed, epoch=0))
     say(f"images {tuple(batch.images_NCHW.shape)} uint8, labels {tuple(batch.labels_N.shape)} int64")
     say(f"{models.parameter_count(training.model):,} parameters; {training.steps_per_epoch} steps an epoch")
-    seconds = []
+    loss, seconds = 0.0, []
     for _ in range(2):  # the first also prepares kernels and memory
         began = time.perf_counter()
         training.update(batch, 0)

@@ -49,6 +49,12 @@ def run_verb(verb: str, *words: object, cwd: Path) -> Done:
     return Done(done.returncode, "\n".join(lines), done.stderr)
 
 
+@pytest.fixture(scope="session")
+def verb_in():
+    """run_verb with the folder first, for fixtures that live longer than a test."""
+    return lambda folder, name, *words: run_verb(name, *words, cwd=folder)
+
+
 @pytest.fixture
 def verb(tmp_path):
     """run_verb in a folder of the test's own."""

@@ -59,6 +59,7 @@ def stop_at(step: int):
 def test_it_learns(digits):
     *_, last = fit(small(digits, train__epochs=4), digits)
     assert isinstance(last, Epoch)
+    assert last.validation is not None
     assert (last.number, last.stopped) == (4, None)
     assert last.validation["accuracy"] > 0.85
     assert last.step == 4 * loader.steps_per_epoch(len(digits.train), 128)
@@ -81,7 +82,9 @@ def test_a_run_stopped_anywhere_and_resumed_equals_an_unbroken_one(digits, tmp_p
     store = Store(tmp_path)
     *_, partial = fit(experiment, digits, store=store, should_stop=stop_at(step))
     assert (partial.step, partial.stopped) == (step, "asked")
-    assert store.latest().step == step
+    latest = store.latest()
+    assert latest is not None
+    assert latest.step == step
     resumed = list(fit(experiment, digits, store=store))
     assert_same(weights_of(unbroken), weights_of(resumed))
     for name in ("train_loss", "train_accuracy", "validation", "lr", "step"):
@@ -125,7 +128,8 @@ def test_minutes_end_a_run_with_a_validated_model(digits):
 
 def test_the_best_epoch_is_told(digits):
     epochs = list(fit(small(digits, train__epochs=4), digits))
-    scores = [(e.validation["accuracy"], -e.validation["loss"]) for e in epochs]
+    rows = [e.row() for e in epochs]
+    scores = [(row["validation_accuracy"], -row["validation_loss"]) for row in rows]
     best = [scores[i] > max(scores[:i], default=(-1.0, 0.0)) for i in range(4)]
     assert [e.is_best for e in epochs] == best
     assert all(e.is_best for e in fit(small(digits, train__keep="last"), digits))

@@ -200,7 +200,10 @@ def _stem(channels: int, width: int, size: int, norm: str) -> tuple[nn.Sequentia
 def _norm(width: int, norm: str) -> list[nn.Module]:
     if norm == "none":
         return []
-    return [nn.BatchNorm2d(width) if norm == "batch" else nn.GroupNorm(max(1, width // 16), width)]
+    if norm == "batch":
+        return [nn.BatchNorm2d(width)]
+    groups = next(count for count in range(max(1, width // 16), 0, -1) if width % count == 0)
+    return [nn.GroupNorm(groups, width)]
 
 
 def _head(width: int, classes: int, dropout: float) -> nn.Linear:

@@ -106,9 +106,10 @@ def _maxvit(name: str, classes: int, size: int, small: bool) -> nn.Module:
     input_size = 2 * size if small else size
     if input_size % 32:
         step = 16 if small else 32
+        fits = sorted({max(step, size // step * step), (size // step + 1) * step})
         raise ModelError(
             f"model.name {name} takes sizes that {step} divides, not {size}: "
-            f"set data.size to {max(step, size // step * step)} or {(size // step + 1) * step}"
+            f"set data.size to {' or '.join(map(str, fits))}"
         )
     side = input_size // 32
     model = MaxVit(

@@ -27,7 +27,7 @@ def test_unknown_names_are_refused_with_the_nearest(name, near):
 
 
 def test_a_size_that_is_too_small_is_refused_with_one_that_does():
-    with pytest.raises(ModelError, match="data.size to (\\d+)") as refusal:
+    with pytest.raises(ModelError, match=r"data\.size to \d+") as refusal:
         build("inception_v3", size=8)
     size = int(str(refusal.value).partition("data.size to ")[2].partition(",")[0])
     build("inception_v3", size=size)

@@ -14,9 +14,10 @@ def make(name: str, *, classes: int = 10, channels: int = 3, size: int = 32, **s
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("size", [4, 8, 28, 31, 96, 224])
-def test_every_size_gives_logits_and_gradients_everywhere(name, channels, size):
+@pytest.mark.parametrize(
+    ("size", "channels"), [(8, 1), (8, 3), (28, 1), (28, 3), (96, 1), (96, 3), (4, 3), (31, 1), (224, 3)]
+)
+def test_every_size_gives_logits_and_gradients_everywhere(name, size, channels):
     model = make(name, classes=5, channels=channels, size=size)
     nn.init.normal_(model.get_parameter("head.weight"))  # it begins at zero, and would pass no gradient back
     logits_NK = model(torch.randn(2, channels, size, size))
@@ -82,5 +83,5 @@ def test_a_deep_net_without_norm_keeps_its_signal_and_learns():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[-1] < losses[0] / 5

@@ -10,6 +10,22 @@ from classifier.errors import ModelError
 from classifier.models import ZOO, build, factory, head_names, zoo
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _regnet_counts_on_the_cpu():
+    """torchvision works out a RegNet's widths with tensors, which must have numbers."""
+    from torchvision.models import regnet
+
+    original = regnet.BlockParams.from_init_params
+
+    def from_init_params(*args, **kwargs):
+        with torch.device("cpu"):
+            return original(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(regnet.BlockParams, "from_init_params", from_init_params)
+        yield
+
+
 def adapted(name: str, *, size: int, channels: int, classes: int = 7, **settings):
     """The model and its logits, both without numbers."""
     config = ModelConfig(name=name, **settings)
@@ -27,29 +43,30 @@ def test_the_list_is_torchvisions():
     from torchvision import models
 
     assert set(ZOO) == set(models.list_models(module=models))
-    assert list(ZOO) == sorted(ZOO, key=ZOO.index)
     assert len(ZOO) == len(set(ZOO)) == 80
 
 
 @pytest.mark.parametrize("name", ZOO)
-def test_every_model_takes_grey_and_colour_small_and_large(name):
-    for size, channels in ((32, 1), (224, 3)):
-        model, logits_NK = adapted(name, size=size, channels=channels)
-        assert logits_NK.shape == (2, 7)
-        heads = head_names(model)
-        assert heads
-        assert all(7 in model.get_parameter(head).shape for head in heads)
-        model.load_state_dict(dict(model.state_dict()), assign=True)  # plain tensors, as from a .safetensors file
+def test_every_model_adapts_to_small_grey_images(name):
+    model, logits_NK = adapted(name, size=32, channels=1)
+    assert logits_NK.shape == (2, 7)
+    heads = head_names(model)
+    assert heads
+    assert all(7 in model.get_parameter(head).shape for head in heads)
+    model.load_state_dict(dict(model.state_dict()), assign=True)  # plain tensors, as from a .safetensors file
 
 
-FAMILIES = """alexnet convnext_tiny densenet121 efficientnet_b0 efficientnet_v2_s googlenet inception_v3 mnasnet0_5
-    mobilenet_v2 mobilenet_v3_small regnet_y_400mf resnet18 shufflenet_v2_x0_5 squeezenet1_1 swin_t swin_v2_t vgg11_bn
-    vit_b_32""".split()
+FAMILIES = [
+    *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet", "inception_v3"),
+    *("mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_y_400mf", "resnet18", "shufflenet_v2_x0_5"),
+    *("squeezenet1_1", "swin_t", "swin_v2_t", "vgg11_bn", "vit_b_32"),
+]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_each_family_takes_28_pixels(name):
-    assert adapted(name, size=28, channels=1)[1].shape == (2, 7)
+@pytest.mark.parametrize(("size", "channels"), [(28, 1), (224, 3)])
+def test_each_family_takes_odd_and_large_images(name, size, channels):
+    assert adapted(name, size=size, channels=channels)[1].shape == (2, 7)
 
 
 @pytest.mark.parametrize(
@@ -106,15 +123,17 @@ def test_which_stem(stem, size, weights, is_small):
     assert model.get_parameter("conv1.weight").shape[-1] == (3 if is_small else 7)
 
 
-def test_the_small_stem_keeps_the_resolution():
-    """A map of at least 2 x 2 is left of 32 pixels, in every family with maps."""
-    for name in ("resnet18", "densenet121", "mobilenet_v2", "efficientnet_b0", "regnet_y_400mf", "shufflenet_v2_x0_5"):
-        model, sides = adapted(name, size=32, channels=3)[0], []
-        for module in model.modules():
-            if isinstance(module, torch.nn.Conv2d):
-                module.register_forward_hook(lambda m, i, o: sides.append(o.shape[-1]))
-        model(torch.empty(2, 3, 32, 32, device="meta"))
-        assert min(side for side in sides if side > 1) == 4, name
+@pytest.mark.parametrize(
+    "name", ["resnet18", "densenet121", "mobilenet_v2", "efficientnet_b0", "regnet_y_400mf", "shufflenet_v2_x0_5"]
+)
+def test_the_small_stem_keeps_the_resolution(name):
+    """Maps of 4 x 4 are left of 32 pixels, where the original leaves one place."""
+    model, sides = adapted(name, size=32, channels=3)[0], set()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda module, inputs, output: sides.add(output.shape[-1]))
+    model(torch.empty(2, 3, 32, 32, device="meta"))
+    assert min(sides - {1}) == 4  # squeeze-and-excitation has maps of 1 x 1
 
 
 @pytest.mark.parametrize(("name", "size", "fits"), [("vit_b_16", 100, "96 or 112"), ("maxvit_t", 100, "96 or 128")])

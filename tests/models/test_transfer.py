@@ -1,0 +1,205 @@
+"""Trained weights: read without executing code, fitted by name and shape; the frozen backbone."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from classifier.config import ModelConfig
+from classifier.errors import ModelError
+from classifier.models import build, freeze, head_names, transfer, zoo
+
+
+def make(name: str = "resnet9_16", *, classes: int = 4, channels: int = 3, size: int = 32, **settings) -> nn.Module:
+    return build(ModelConfig(name=name, **settings), classes=classes, channels=channels, size=size)
+
+
+def trained(name: str = "resnet9_16", **settings) -> dict[str, torch.Tensor]:
+    return {
+        key: torch.randn(t.shape) if t.is_floating_point() else t
+        for key, t in make(name, **settings).state_dict().items()
+    }
+
+
+def same(model: nn.Module, weights: dict[str, torch.Tensor]) -> bool:
+    own = model.state_dict()
+    return own.keys() == weights.keys() and all(torch.equal(own[name], weights[name]) for name in own)
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.pt"])
+def test_a_file_comes_back_whole(tmp_path, name):
+    weights, file = trained(), tmp_path / name
+    save_file(weights, file) if name.endswith("safetensors") else torch.save(weights, file)
+    assert same(make(weights=str(file)), weights)
+    config = ModelConfig(name="resnet9_16", weights=str(tmp_path / "gone.pth"))
+    build(config, classes=4, channels=3, size=32, weights=False)  # a bundle's own weights follow
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda w: {"state_dict": w, "epoch": 3},
+        lambda w: {"model": w, "optimizer": {"state": {}}},
+        lambda w: {"model": {"state_dict": w}},
+        lambda w: {"model_state_dict": w},
+        lambda w: {"model": {"no": torch.zeros(1)}, "model_ema": w},
+        lambda w: {f"module.{name}": tensor for name, tensor in w.items()},
+        lambda w: {f"module._orig_mod.{name}": tensor for name, tensor in w.items()},
+        lambda w: {"state_dict": {f"model.{name}": tensor for name, tensor in w.items()}},
+    ],
+)
+def test_checkpoints_of_many_programs_are_unwrapped(tmp_path, wrap):
+    weights = trained()
+    torch.save(wrap(weights), tmp_path / "w.pth")
+    assert same(make(weights=str(tmp_path / "w.pth")), weights)
+
+
+def test_a_head_of_other_classes_starts_anew_and_the_log_says_so(tmp_path, caplog):
+    weights = trained(classes=10)
+    torch.save(weights, tmp_path / "w.pth")
+    with caplog.at_level("INFO"):
+        model = make(classes=4, weights=str(tmp_path / "w.pth"))
+    own, heads = model.state_dict(), head_names(model)
+    assert own["head.weight"].shape[0] == 4
+    assert all(torch.equal(own[name], weights[name]) for name in own if name not in heads)
+    assert "start anew: head.bias, head.weight" in caplog.text
+
+
+def test_colour_weights_are_summed_for_grey_and_back(tmp_path):
+    """Grey images give a model the features that they give the original as three equal channels."""
+    weights = trained("resnet18", size=96)
+    torch.save(weights, tmp_path / "w.pth")
+    colour, grey = (make("resnet18", size=96, channels=c, weights=str(tmp_path / "w.pth")).eval() for c in (3, 1))
+    images_NCHW = torch.randn(2, 1, 96, 96)
+    maps = (getattr(colour, "conv1")(images_NCHW.expand(-1, 3, -1, -1)), getattr(grey, "conv1")(images_NCHW))
+    torch.testing.assert_close(*maps, rtol=1e-3, atol=1e-4)
+    torch.save(grey.state_dict(), tmp_path / "grey.pth")
+    again = make("resnet18", size=96, weights=str(tmp_path / "grey.pth"))
+    torch.testing.assert_close(
+        getattr(again, "conv1")(images_NCHW.expand(-1, 3, -1, -1)), maps[1], rtol=1e-3, atol=1e-4
+    )
+
+
+def test_positions_are_resized(tmp_path):
+    weights = trained("vit_b_32", size=64)
+    positions_1TD = weights["encoder.pos_embedding"]
+    assert positions_1TD.shape[1] == 1 + 8 * 8  # the small stem's patches
+    resized = transfer._resized(positions_1TD, 1 + 16 * 16)
+    assert resized is not None
+    assert resized.shape == (1, 257, 768)
+    assert torch.equal(resized[:, 0], positions_1TD[:, 0])
+    constant = transfer._resized(torch.ones(1, 49, 8), 64)
+    assert constant is not None
+    torch.testing.assert_close(constant, torch.ones(1, 64, 8))
+    assert transfer._resized(positions_1TD, 64) is None  # no class token there
+
+
+class Evil:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("wrap", [lambda e: e, lambda e: {"state_dict": {"head.weight": e}}])
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_file_that_would_execute_code_is_refused_and_does_not(tmp_path, wrap, is_zip):
+    proof, file = tmp_path / "executed", tmp_path / "evil.pth"
+    torch.save(wrap(Evil(proof)), file, _use_new_zipfile_serialization=is_zip)
+    with pytest.raises(ModelError, match="could run code"):
+        make(weights=str(file))
+    assert not proof.exists()
+    torch.load(file, weights_only=False)
+    assert proof.exists(), "the file was no danger: this test proves nothing"
+
+
+def test_a_bare_pickle_is_refused(tmp_path):
+    proof, file = tmp_path / "executed", tmp_path / "evil.pth"
+    file.write_bytes(pickle.dumps(Evil(proof)))
+    with pytest.raises(ModelError):
+        make(weights=str(file))
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("w.pth", None, "no such file"),
+        ("imagnet", None, "give imagenet, or a"),
+        ("w.pth", b"", "w.pth"),
+        ("w.pth", b"not a file of weights", "w.pth"),
+        ("w.safetensors", b"\x08\0\0\0\0\0\0\0notjson!", "cannot be read"),
+    ],
+)
+def test_files_that_are_missing_or_damaged_are_refused_in_one_line(tmp_path, name, content, says):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ModelError, match=says) as refusal:
+        make(weights=str(tmp_path / name))
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_file_without_names_is_refused(tmp_path):
+    torch.save([torch.zeros(2)], tmp_path / "w.pth")
+    with pytest.raises(ModelError, match="no named tensors"):
+        make(weights=str(tmp_path / "w.pth"))
+
+
+def test_weights_of_another_model_are_refused_with_an_example(tmp_path):
+    torch.save(trained("cnn"), tmp_path / "cnn.pth")
+    with pytest.raises(ModelError, match=r"fits \d+ of \d+ tensors of resnet18 .* it lacks conv1.weight"):
+        make("resnet18", weights=str(tmp_path / "cnn.pth"))
+    torch.save(trained("resnet9_32"), tmp_path / "wide.pth")
+    with pytest.raises(ModelError, match=r"is \(32, 3, 3, 3\) there and \(16, 3, 3, 3\) here"):
+        make("resnet9_16", weights=str(tmp_path / "wide.pth"))
+
+
+def test_imagenet_weights_are_for_models_that_have_them():
+    with pytest.raises(ModelError, match="resnet9_16 has no such weights"):
+        make(weights="imagenet")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "timm/resnet10t"])
+def test_a_failed_download_is_one_sentence_with_the_mend(monkeypatch, name):
+    def fail(*args, **kwargs):
+        raise OSError("<urlopen error no route>")
+
+    monkeypatch.setattr(zoo, "imagenet_weights", fail)
+    monkeypatch.setattr(transfer.external, "timm_weights", fail)
+    with pytest.raises(ModelError, match=r"could not be fetched .*no route.* a \.safetensors or \.pth file"):
+        make(name, weights="imagenet")
+
+
+def test_torchvisions_weights_arrive(monkeypatch):
+    """The default weights of a model, as torchvision's own loader gives them, become the model's."""
+    from torchvision.models import ResNet18_Weights
+
+    weights = trained("resnet18", size=96, classes=1000)
+    monkeypatch.setattr(ResNet18_Weights, "get_state_dict", lambda self, **options: weights)
+    model = make("resnet18", classes=4, size=32, weights="imagenet")
+    assert torch.equal(model.get_parameter("conv1.weight"), weights["conv1.weight"])
+
+
+@pytest.mark.parametrize("name", ["resnet9_16", "mobilenet_v2", "timm/resnet10t"])
+def test_a_frozen_backbone_does_not_change_and_thaws(name):
+    model = make(name, classes=3)
+    freeze(model, True)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    heads = head_names(model)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
+    loss = nn.functional.cross_entropy(model(torch.randn(4, 3, 32, 32)), torch.arange(4) % 3)
+    loss.backward()
+    optimizer.step()
+    changed = {key for key, tensor in model.state_dict().items() if not torch.equal(tensor, before[key])}
+    assert changed == heads
+    model.train()
+    freeze(model, False)
+    assert all(p.requires_grad for p in model.parameters())
+    assert all(m.training for m in model.modules())
+    model.eval()
+    freeze(model, False)
+    assert not any(m.training for m in model.modules())
