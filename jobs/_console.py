@@ -23,6 +23,8 @@ class Journal:
     def __init__(self, log: Path) -> None:
         self._file = log.open("a", encoding="utf-8")
         self._screen = Console(highlight=False, soft_wrap=True)
+        if not self._screen.is_terminal:  # a log has room for a whole table
+            self._screen.width = 120
         self._log = Console(file=self._file, highlight=False, width=120, color_system=None)
         self._live: Live | None = None
 

@@ -76,7 +76,7 @@ def test_a_deep_net_without_norm_keeps_its_signal_and_learns():
     """Residual blocks begin as the identity, and a few steps lower the loss."""
     model = make("resnet9_16", size=16, norm="none", classes=2)
     images_NCHW, labels_N = torch.randn(16, 3, 16, 16), torch.arange(16) % 2
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     losses = []
     for _ in range(30):
         loss = nn.functional.cross_entropy(model(images_NCHW), labels_N)

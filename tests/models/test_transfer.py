@@ -74,12 +74,12 @@ def test_colour_weights_are_summed_for_grey_and_back(tmp_path):
     torch.save(weights, tmp_path / "w.pth")
     colour, grey = (make("resnet18", size=96, channels=c, weights=str(tmp_path / "w.pth")).eval() for c in (3, 1))
     images_NCHW = torch.randn(2, 1, 96, 96)
-    maps = (getattr(colour, "conv1")(images_NCHW.expand(-1, 3, -1, -1)), getattr(grey, "conv1")(images_NCHW))
+    maps = (colour.get_submodule("conv1")(images_NCHW.expand(-1, 3, -1, -1)), grey.get_submodule("conv1")(images_NCHW))
     torch.testing.assert_close(*maps, rtol=1e-3, atol=1e-4)
     torch.save(grey.state_dict(), tmp_path / "grey.pth")
     again = make("resnet18", size=96, weights=str(tmp_path / "grey.pth"))
     torch.testing.assert_close(
-        getattr(again, "conv1")(images_NCHW.expand(-1, 3, -1, -1)), maps[1], rtol=1e-3, atol=1e-4
+        again.get_submodule("conv1")(images_NCHW.expand(-1, 3, -1, -1)), maps[1], rtol=1e-3, atol=1e-4
     )
 
 
