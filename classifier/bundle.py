@@ -60,6 +60,7 @@ class Bundle:
     def of(cls, experiment: Experiment, dataset: Dataset, *, scores: dict[str, Any], epoch: int) -> "Bundle":
         """The bundle of a resolved experiment on its data, after `epoch`."""
         settings = experiment.as_dict()
+        scorer = Scorer.of(experiment, dataset, torch.device("cpu"))
         made = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(
             model=settings["model"],
@@ -67,8 +68,8 @@ class Bundle:
             channels=dataset.channels,
             size=dataset.size,
             fit=dataset.fit,
-            mean=dataset.mean,
-            std=dataset.std,
+            mean=scorer.mean,
+            std=scorer.std,
             test_flip=experiment.augment.test_flip,
             scores={"validation": None, "test": None} | scores,
             experiment=settings,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from classifier import models
 from classifier.augment import policy
 from classifier.config import Experiment
 from classifier.data import loader
@@ -43,11 +44,13 @@ class Scorer:
     @classmethod
     def of(cls, experiment: Experiment, dataset: Dataset, device: torch.device) -> "Scorer":
         """The scorer of a resolved experiment on its data."""
+        pretrained = models.statistics(experiment.model, dataset.channels)
+        mean, std = pretrained or (dataset.mean, dataset.std)
         return cls(
             class_names=dataset.class_names,
             size=dataset.size,
-            mean=dataset.mean,
-            std=dataset.std,
+            mean=mean,
+            std=std,
             device=device,
             precision=experiment.train.precision,
             channels_last=experiment.train.channels_last,

@@ -4,7 +4,9 @@ A recipe is where an experiment begins; a file and flags change it. Figures: tes
 seeds named, on 2 CPU cores (AMD EPYC with AVX512-BF16), by the command `python jobs/train.py --recipe NAME ...`.
 """
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 from classifier.config import Experiment
 from classifier.errors import ConfigError
@@ -50,10 +52,53 @@ def fashion() -> Experiment:
     )
 
 
+def photos() -> Experiment:
+    """Photographs from scratch, a few hundred of them or more."""
+    return Experiment().override_all(
+        {
+            "model.name": "resnet9_16",
+            "data.batch": 32,
+            "train.epochs": 80,
+            "train.keep": "last",
+            "optimizer.ema": 0.98,
+            "augment.crop": 0.6,
+            "loss.smoothing": 0.1,
+        }
+    )
+
+
+def finetune() -> Experiment:
+    """A new head on the frozen features of pretrained weights: the best start for a few hundred photographs.
+
+    Give model.name and model.weights: imagenet for torchvision's or timm's own, or a file.
+    """
+    return Experiment().override_all(
+        {
+            "model.name": "efficientnet_b0",
+            "model.weights": "imagenet",
+            "model.freeze": "backbone",
+            "data.size": 160,
+            "data.batch": 32,
+            "train.epochs": 20,
+            "train.keep": "last",
+            "optimizer.lr": 3e-3,
+            "schedule.name": "cosine",
+            "schedule.warmup": 0.1,
+            "augment.crop": 0.8,
+            "augment.test_flip": True,
+            "augment.brightness": 0.0,
+            "augment.contrast": 0.0,
+            "augment.saturation": 0.0,
+        }
+    )
+
+
 RECIPES: dict[str, Callable[[], Experiment]] = {
     "digits": digits,
     "fashion-quick": fashion_quick,
     "fashion": fashion,
+    "photos": photos,
+    "finetune": finetune,
 }
 
 
@@ -66,5 +111,9 @@ def recipe(name: str) -> Experiment:
 
 
 def recipe_for(path: str) -> str:
-    """The recipe that fits a data set where none was asked for, by its kind alone."""
-    return "digits"
+    """The recipe that a data set gets where none was asked for: by its name, or photos for a folder or manifest."""
+    name = re.sub(r"[^a-z0-9]", "", Path(path).name.lower())
+    if not Path(path).exists() and name == "digits":
+        return "digits"
+    is_small = any(word in name for word in ("mnist", "cifar", "svhn")) or any(Path(path).glob("*idx?-ubyte*"))
+    return "fashion-quick" if is_small else "photos"

@@ -8,11 +8,18 @@ from classifier.models.catalogue import MODELS, ZOO, names
 if TYPE_CHECKING:
     from classifier.models.factory import build, parameter_count
     from classifier.models.head import head_names
+    from classifier.models.expected import statistics
     from classifier.models.transfer import freeze
 
-__all__ = ["MODELS", "ZOO", "build", "freeze", "head_names", "names", "parameter_count"]
+__all__ = ["MODELS", "ZOO", "build", "freeze", "head_names", "names", "parameter_count", "statistics"]
 
-_HOMES = {"build": "factory", "freeze": "transfer", "head_names": "head", "parameter_count": "factory"}
+_HOMES = {
+    "build": "factory",
+    "freeze": "transfer",
+    "head_names": "head",
+    "parameter_count": "factory",
+    "statistics": "expected",
+}
 
 
 def __getattr__(name: str) -> Any:

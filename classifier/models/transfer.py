@@ -52,6 +52,10 @@ def load(model: nn.Module, config: ModelConfig) -> None:
             f"{example}): is it of another model? Set model.name to that"
         )
     model.load_state_dict(fitting, strict=False)
+    for name, parameter in model.named_parameters():
+        # A new head begins by calling all classes alike likely: a random one shouts, and is long in learning not to.
+        if name in heads and name not in fitting:
+            torch.nn.init.zeros_(parameter)
     _log.info("%s: %d of %d tensors of the backbone", where, len(backbone) - len(missing), len(backbone))
     for said, names in (
         ("start anew", [*missing, *sorted(heads - fitting.keys())]),
