@@ -58,10 +58,11 @@ def photos() -> Experiment:
         {
             "model.name": "resnet9_16",
             "data.batch": 32,
-            "train.epochs": 80,
+            "train.epochs": 120,
             "train.keep": "last",
             "optimizer.ema": 0.98,
             "augment.crop": 0.6,
+            "augment.test_flip": True,
             "loss.smoothing": 0.1,
         }
     )
@@ -77,9 +78,9 @@ def finetune() -> Experiment:
             "model.name": "efficientnet_b0",
             "model.weights": "imagenet",
             "model.freeze": "backbone",
-            "data.size": 160,
+            "data.size": 224,
             "data.batch": 32,
-            "train.epochs": 20,
+            "train.epochs": 15,
             "train.keep": "last",
             "optimizer.lr": 3e-3,
             "schedule.name": "cosine",
