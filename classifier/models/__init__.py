@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 from classifier.models.catalogue import MODELS, ZOO, names
 
 if TYPE_CHECKING:
+    from classifier.models.expected import statistics
     from classifier.models.factory import build, parameter_count
     from classifier.models.head import head_names
-    from classifier.models.expected import statistics
     from classifier.models.transfer import freeze
 
 __all__ = ["MODELS", "ZOO", "build", "freeze", "head_names", "names", "parameter_count", "statistics"]
