@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 from classifier.models.catalogue import MODELS, ZOO, names
 
 if TYPE_CHECKING:
-    from classifier.models.expected import statistics
     from classifier.models.factory import build, parameter_count
     from classifier.models.head import head_names
     from classifier.models.transfer import freeze
@@ -18,7 +17,7 @@ _HOMES = {
     "freeze": "transfer",
     "head_names": "head",
     "parameter_count": "factory",
-    "statistics": "expected",
+    "statistics": "transfer",
 }
 
 

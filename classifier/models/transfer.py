@@ -26,7 +26,7 @@ _POSITIONS = ("encoder.pos_embedding", "pos_embed", "positions")
 def load(model: nn.Module, config: ModelConfig) -> None:
     """Fill the model from model.weights: imagenet, or a local .safetensors or .pth file.
 
-    A head of another number of classes stays new. Weights for three channels are summed for one. Positions of a
+    A head of another number of classes begins at zero. Weights for three channels are summed for one. Positions of a
     vision transformer are resized. ModelError if the weights are not to be had or under half of the backbone fits.
     """
     assert config.weights is not None

@@ -10,7 +10,7 @@ from torch import nn
 
 from classifier.config import ModelConfig
 from classifier.errors import ModelError
-from classifier.models import build, freeze, head_names, transfer, zoo
+from classifier.models import build, freeze, head_names, statistics, transfer, zoo
 
 
 def make(name: str = "resnet9_16", *, classes: int = 4, channels: int = 3, size: int = 32, **settings) -> nn.Module:
@@ -203,3 +203,26 @@ def test_a_frozen_backbone_does_not_change_and_thaws(name):
     model.eval()
     freeze(model, False)
     assert not any(m.training for m in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "channels", "means"),
+    [
+        ("resnet18", "imagenet", 3, (0.485, 0.456, 0.406)),
+        ("resnet18", "imagenet", 1, (0.449,)),
+        ("timm/tf_efficientnet_lite0", "w.pth", 3, (0.5, 0.5, 0.5)),
+        ("timm/efficientnet_lite0", "w.pth", 3, (0.485, 0.456, 0.406)),
+        ("resnet18", None, 3, None),
+        ("resnet9_16", "w.pth", 3, None),
+    ],
+)
+def test_published_weights_expect_their_own_statistics(name, weights, channels, means):
+    found = statistics(ModelConfig(name=name, weights=weights), channels)
+    assert found is None if means is None else found is not None and found[0] == pytest.approx(means)
+
+
+def test_a_new_head_begins_at_zero(tmp_path):
+    torch.save(trained("timm/resnet10t", classes=10), tmp_path / "w.pth")
+    model = make("timm/resnet10t", classes=4, weights=str(tmp_path / "w.pth"))
+    assert not model.get_parameter("fc.weight").any()
+    assert not model.get_parameter("fc.bias").any()
