@@ -8,7 +8,7 @@ from classifier.models.catalogue import MODELS, ZOO, names
 if TYPE_CHECKING:
     from classifier.models.factory import build, parameter_count
     from classifier.models.head import head_names
-    from classifier.models.transfer import freeze
+    from classifier.models.transfer import freeze, statistics
 
 __all__ = ["MODELS", "ZOO", "build", "freeze", "head_names", "names", "parameter_count", "statistics"]
 

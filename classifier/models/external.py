@@ -42,6 +42,12 @@ def timm_weights(name: str) -> dict[str, Tensor]:
     return dict(_timm(name).create_model(name.removeprefix("timm/"), pretrained=True).state_dict())
 
 
+def timm_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """(mean, std) a channel that the weights of timm/NAME were trained with, where timm knows them."""
+    known = _timm(name).get_pretrained_cfg(name.removeprefix("timm/"), allow_unregistered=True)
+    return None if known is None else (known.mean, known.std)
+
+
 def from_path(config: ModelConfig, *, classes: int, channels: int, size: int) -> nn.Module:
     """import.path:Class, looked for in the current folder too; it is called with what its signature has a word for.
 
