@@ -132,6 +132,6 @@ def test_the_scorer_of_an_experiment() -> None:
     from typing import Any
 
     experiment = Experiment().override_all({"train.precision": "bf16", "augment.test_flip": True})
-    dataset: Any = SimpleNamespace(class_names=("a", "b"), size=16, mean=(0.5,), std=(0.2,))
+    dataset: Any = SimpleNamespace(class_names=("a", "b"), size=16, channels=1, mean=(0.5,), std=(0.2,))
     scorer = Scorer.of(experiment, dataset, torch.device("cpu"))
     assert (scorer.precision, scorer.test_flip, scorer.channels_last) == ("bf16", True, True)
