@@ -34,11 +34,6 @@ class Group:
             return cls(device=device)
         return cls(rank=dist.get_rank(), world=dist.get_world_size(), device=device)
 
-    @classmethod
-    def single(cls, device: str) -> "Group":
-        """A group of one on the device that `train.device` names."""
-        return cls(device=pick_device(device))
-
     @property
     def is_first(self) -> bool:
         """Rank 0 writes the files."""

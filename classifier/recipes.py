@@ -58,7 +58,7 @@ def photos() -> Experiment:
         {
             "model.name": "resnet9_16",
             "data.batch": 32,
-            "train.epochs": 80,
+            "train.epochs": 160,
             "train.keep": "last",
             "optimizer.ema": 0.98,
             "augment.crop": 0.6,

@@ -65,7 +65,8 @@ class Training:
 
     def forget_sums(self) -> None:
         """Begin an epoch's account: loss, hits, images; and the first step whose loss was not finite, or -1."""
-        self.sums = torch.tensor([0.0, 0.0, 0.0, -1.0], dtype=torch.float64, device=self.device)
+        dtype = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no float64
+        self.sums = torch.tensor([0.0, 0.0, 0.0, -1.0], dtype=dtype, device=self.device)
 
     def begin_epoch(self, epoch: int) -> None:
         """Freeze or thaw the backbone; wrap the model anew when that changes which gradients are exchanged."""
@@ -131,10 +132,10 @@ class Training:
         self.scaler.scale(losses_N.sum() * weight).backward()
         with torch.no_grad():
             logits_NK = outputs[0] if isinstance(outputs, tuple) else outputs
-            loss = losses_N.sum().double()
+            loss = losses_N.sum(dtype=self.sums.dtype)
             if count:
                 hits = (logits_NK.argmax(1) == labels_N).sum()
-                self.sums[:3] += torch.stack([loss, hits.double(), torch.full_like(loss, count)])
+                self.sums[:3] += torch.stack([loss, hits.to(loss.dtype), torch.full_like(loss, count)])
             bad = ~torch.isfinite(loss) & (self.sums[3] < 0)
             self.sums[3] = torch.where(bad, float(self.step + 1), self.sums[3])
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from classifier.config import Experiment, WorkersConfig
+from classifier.distributed import COLLECTIVE_LIMIT, Group
 from classifier.errors import ClassifierError, ConfigError
 from classifier.run import Run
 
@@ -100,11 +101,12 @@ def _launch(folder: Path, experiment: Experiment, outcome: dict[str, Any]) -> No
 def run_trainer(folder: Path, experiment: Experiment) -> None:
     """One Ray Train run to its end. Errors of this package come back as they were raised in the workers."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    from ray.train.torch import TorchConfig, TorchTrainer
 
     reserved = needs(experiment.workers, connect())
     trainer = TorchTrainer(
         _worker,
+        torch_config=TorchConfig(timeout_s=int(COLLECTIVE_LIMIT.total_seconds())),
         train_loop_config={"folder": str(folder), "experiment": experiment.as_dict()},
         scaling_config=ScalingConfig(
             num_workers=experiment.workers.count, use_gpu="GPU" in reserved, resources_per_worker=reserved
@@ -129,21 +131,22 @@ def _worker(config: dict[str, Any]) -> ClassifierError | None:
     import ray.train.torch
 
     from classifier import data
-    from classifier.distributed import Group
     from classifier.recorded import recorded
     from classifier.resolve import resolve
+    from jobs._voice import heard
 
     run = Run(Path(config["folder"]))
     group = Group.joined(ray.train.torch.get_device())
-    try:
-        experiment = Experiment.from_dict(config["experiment"])
-        dataset = data.load(experiment.data)
-        experiment = group.share(resolve(experiment, dataset))
-        if group.is_first:
-            run.write_experiment(experiment)
-        stop = run.folder / STOP_FILE
-        for epoch in recorded(run, experiment, dataset, group=group, should_stop=stop.exists):
-            ray.train.report(epoch.row())
-    except ClassifierError as error:
-        return error
+    with heard(run.folder, f"worker {group.rank}"):
+        try:
+            experiment = Experiment.from_dict(config["experiment"])
+            dataset = data.load(experiment.data)
+            experiment = group.share(resolve(experiment, dataset))
+            if group.is_first:
+                run.write_experiment(experiment)
+            stop = run.folder / STOP_FILE
+            for epoch in recorded(run, experiment, dataset, group=group, should_stop=stop.exists):
+                ray.train.report(epoch.row())
+        except ClassifierError as error:
+            return error
     return None

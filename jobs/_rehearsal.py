@@ -8,7 +8,7 @@ from rich.console import Console
 
 from classifier import data, models
 from classifier.data import loader
-from classifier.distributed import Group
+from classifier.distributed import Group, pick_device
 from classifier.resolve import resolve
 from classifier.training import Training
 from jobs._cli import Request
@@ -23,7 +23,7 @@ def rehearse(request: Request) -> None:
     experiment = resolve(experiment, dataset)
     for line in headline(experiment, dataset):
         say(line)
-    group = Group.single(experiment.train.device)
+    group = Group(device=pick_device(experiment.train.device))
     training = Training(experiment, dataset, group)
     training.begin_epoch(0)
     batch = next(loader.batches(dataset.train, batch=training.batch, seed=experiment.seed, epoch=0))

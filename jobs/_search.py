@@ -19,7 +19,7 @@ from ray.tune.stopper import Stopper
 from classifier import data
 from classifier.config import Experiment, flatten
 from classifier.data.dataset import Dataset
-from classifier.distributed import Group
+from classifier.distributed import Group, pick_device
 from classifier.errors import RunError
 from classifier.files import write_atomically
 from classifier.recorded import recorded
@@ -27,6 +27,7 @@ from classifier.resolve import resolve
 from classifier.run import Run, read_yaml
 from classifier.space import Choice, Interval, Space, space_from
 from jobs import _ray
+from jobs._voice import heard
 from jobs._work import Work
 
 # Tune stops a trial on this name, and draws its rungs on it.
@@ -103,16 +104,17 @@ class TrialActor(tune.Trainable):
     def _trained(self, run: Run) -> Generator[dict[str, Any], None, None]:
         run.folder.mkdir(parents=True, exist_ok=True)
         try:
-            if self.experiment.workers.count > 1:
-                yield from _ray.train(run, self.experiment, should_stop=lambda: False)
-                return
-            dataset = self.dataset
-            if self.experiment.data != dataclasses.replace(self.base.data, batch=self.experiment.data.batch):
-                dataset = data.load(self.experiment.data)
-            resolved = resolve(self.experiment, dataset)
-            run.write_experiment(resolved)
-            group = Group.single(resolved.train.device)
-            yield from (epoch.row() for epoch in recorded(run, resolved, dataset, group=group))
+            with heard(run.folder, f"trial {run.folder.name}"):
+                if self.experiment.workers.count > 1:
+                    yield from _ray.train(run, self.experiment, should_stop=lambda: False)
+                    return
+                dataset = self.dataset
+                if self.experiment.data != dataclasses.replace(self.base.data, batch=self.experiment.data.batch):
+                    dataset = data.load(self.experiment.data)
+                resolved = resolve(self.experiment, dataset)
+                run.write_experiment(resolved)
+                group = Group(device=pick_device(resolved.train.device))
+                yield from (epoch.row() for epoch in recorded(run, resolved, dataset, group=group))
         except Exception as error:
             write_atomically(run.folder / "error.txt", f"{error}\n")
             raise

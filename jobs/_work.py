@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from classifier import bundle, data, plots
 from classifier.config import Experiment
 from classifier.data.dataset import Dataset
-from classifier.distributed import Group
+from classifier.distributed import Group, pick_device
 from classifier.errors import ClassifierError, ConfigError, DivergedError
 from classifier.files import write_atomically
 from classifier.recorded import brief, outcome, recorded
 from classifier.resolve import resolve
 from classifier.run import Run, dump_experiment, read_experiment
-from jobs import _holdout
+from jobs import _holdout, _torchrun
 from jobs._cli import EXIT_DONE, EXIT_INTERRUPTED, Interrupts, Request
 from jobs._console import Journal, headline
 
@@ -67,6 +68,8 @@ def begun(kind: str, request: Request) -> Iterator[Work]:
         if isinstance(error, ClassifierError) and not isinstance(error, DivergedError) and not run.has_begun:
             run.discard()
         elif not (run.folder / "result.json").exists():
+            with (run.folder / "run.log").open("a", encoding="utf-8") as log:
+                log.write(f"{error}\n" if isinstance(error, ClassifierError) else traceback.format_exc())
             run.write_result(kind, "failed", error=str(error) or type(error).__name__, config=experiment.as_dict())
         raise
     finally:
@@ -123,9 +126,15 @@ def default_name(kind: str, path: str, out: str) -> str:
 
 
 def train_here(work: Work) -> str | None:
-    """Train in this process; why it stopped early, or None."""
+    """Train in this process, together with others where torchrun launched them; why it stopped early, or None."""
+    if _torchrun.world() == 1:
+        return _train_in(work, Group.joined(pick_device(work.experiment.train.device)))
+    with _torchrun.joined(work.experiment, work.run.folder) as (group, *_):
+        return _train_in(work, group)
+
+
+def _train_in(work: Work, group: Group) -> str | None:
     stopped = None
-    group = Group.single(work.experiment.train.device)
     for epoch in recorded(
         work.run,
         work.experiment,

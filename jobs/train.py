@@ -1,7 +1,8 @@
 """Train one classifier: python jobs/train.py --data.path photos/
 
-One worker trains in this process. With --workers.count N, N Ray workers train together. Either way the run folder holds
-the best model so far as a bundle, a journal, checkpoints to resume from, and at the end result.json.
+One worker trains in this process. With --workers.count N, N Ray workers train together; under torchrun, the processes
+that it launched. Either way the run folder holds the best model so far as a bundle, a journal, checkpoints to resume
+from, and at the end result.json.
 """
 
 import sys
@@ -29,16 +30,20 @@ VERB = Verb(
 
 def train(request: Request) -> int:
     """Load, resolve, train, pack, and say how it went."""
-    from jobs import _work
+    from jobs import _torchrun, _work
 
     if request.options.dry_run:
         from jobs._rehearsal import rehearse
 
         rehearse(request)
         return EXIT_DONE
+    if _torchrun.world() > 1:
+        request = _torchrun.told(request)
+        if _torchrun.is_follower():
+            return _torchrun.follow()
     with _work.begun(VERB.name, request) as work:
-        several = work.experiment.workers.count > 1
-        stopped = _work.train_on_ray(work) if several else _work.train_here(work)
+        on_ray = work.experiment.workers.count > 1 and _torchrun.world() == 1
+        stopped = _work.train_on_ray(work) if on_ray else _work.train_here(work)
         return _work.finish_training(work, stopped)
 
 

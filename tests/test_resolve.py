@@ -1,0 +1,52 @@
+"""What an experiment leaves open is decided once, from facts, and stays decided."""
+
+import pytest
+import torch
+
+from classifier import data
+from classifier.config import Experiment
+from classifier.errors import ConfigError
+from classifier.resolve import resolve
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load(Experiment().data)
+
+
+def test_every_open_setting_gets_a_value_and_keeps_it(digits):
+    resolved = resolve(Experiment(), digits)
+    assert (resolved.data.size, resolved.data.channels) == (8, 1)
+    assert resolved.augment.policy == "symbols"
+    assert None not in resolved.augment.__dict__.values()
+    assert resolved.train.precision in ("fp32", "bf16")
+    assert resolved.train.threads == torch.get_num_threads()
+    assert resolve(resolved, digits) == resolved
+
+
+def test_what_was_asked_for_is_kept(digits):
+    asked = {"augment.flip": 0.5, "train.threads": 7, "train.precision": "bf16"}
+    resolved = resolve(Experiment().override_all(asked), digits)
+    assert {name: resolved.get(name) for name in asked} == asked
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"),
+    [
+        ({"amx_bf16": True, "avx512_bf16": True, "sse4a": False}, "bf16"),
+        ({"amx_bf16": False, "avx512_bf16": True, "sse4a": True}, "bf16"),
+        ({"amx_bf16": False, "avx512_bf16": True, "sse4a": False}, "fp32"),
+        ({"sse4a": True}, "fp32"),
+        ({}, "fp32"),
+    ],
+    ids=["AMX", "AMD with AVX512-BF16", "Intel without AMX", "older AMD", "unknown"],
+)
+def test_half_precision_only_where_the_processor_gains_by_it(digits, monkeypatch, flags, precision):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags)
+    on_cpu = Experiment().override("train.device", "cpu")
+    assert resolve(on_cpu, digits).train.precision == precision
+
+
+def test_a_device_that_is_not_there_is_refused(digits):
+    with pytest.raises(ConfigError, match=r"train\.device is 'cuda:99'"):
+        resolve(Experiment().override("train.device", "cuda:99"), digits)
