@@ -25,6 +25,8 @@ class DataConfig(Slice):
     (path,label[,split]), or the name of a known data set (digits, cifar10, ...)."""
     batch: Count = 64
     """Images a step, over all workers together (per optimizer update, times optimizer.accumulate)."""
+    batch_auto: bool = False
+    """Find the fastest batch that fits into memory, once, and train with it in place of data.batch."""
     size: Annotated[int, Range(4, 2048)] | None = None
     """Side of the square that the model sees, in pixels. Found from the images when not set."""
     channels: Literal[1, 3] | None = None
@@ -85,6 +87,8 @@ class AugmentConfig(Slice):
     """RandAugment's strength, from 0 to 30."""
     trivial: bool | None = None
     """TrivialAugment: one random operation of random strength an image."""
+    strength: Annotated[float, Range(0, 3)] = 1.0
+    """Multiplies all strengths above from rotate to erase, and magnitude; a way to search them together."""
     test_flip: bool = False
     """Average each prediction with that of the mirrored image; doubles the cost of a prediction."""
 
@@ -205,8 +209,8 @@ class WorkersConfig(Slice):
 
     count: Count = 1
     """Processes that train together. More than 1 run on Ray: RAY_ADDRESS, or a cluster on this machine."""
-    cpus: Positive = 1.0
-    """CPU cores a Ray worker (or a trial) reserves."""
+    cpus: Positive | None = None
+    """CPU cores a Ray worker (or a trial) reserves. Not set: 1; a search with few minutes gives its trials more."""
     gpus: NonNegative | None = None
     """GPUs a Ray worker (or a trial) reserves. Not set: 1 where the cluster has GPUs, else 0."""
 
@@ -218,22 +222,36 @@ class SearchConfig(Slice):
     trials: Count = 8
     """Trainings to try, the recipe itself first."""
     minutes: Positive | None = None
-    """Minutes for the whole search. Not set: until all trials ended."""
+    """Minutes for all of it, the last training and the test included. Not set: until all trials ended."""
     epochs: Count | None = None
     """Epochs a trial. Not set: train.epochs."""
     vary: tuple[str, ...] = ()
     """What to search: NAME=LOW..HIGH, NAME=LOW..HIGH:log or NAME=A,B,C, as in optimizer.lr=1e-3..1:log.
-    Not set (and no search.space): learning rate, batch size and architecture."""
+    Not set (and no search.space): learning rate, batch size, architecture, decay, augmentation, smoothing."""
     space: str | None = None
-    """YAML file of what to search: a list of values, or {low, high, log}, by dotted name."""
-    metric: Literal["accuracy", "macro_f1", "loss"] = "accuracy"
-    """The validation score that is searched for."""
-    algorithm: Literal["tpe", "random"] = "tpe"
-    """tpe: learns from earlier trials (Optuna). random: does not."""
-    scheduler: Literal["asha", "none"] = "asha"
-    """asha stops the weaker trials early."""
-    grace: Count = 3
-    """asha: epochs that every trial may run."""
+    """YAML file of what to search: a list of values, or {low, high, log, when}, by dotted name."""
+    objective: tuple[Literal["accuracy", "macro_f1", "loss", "latency", "size", "epochs"], ...] = ("accuracy",)
+    """What is searched for, with commas between: validation accuracy, macro_f1 or loss; latency (ms an image), size
+    (parameters) or epochs. With several, the best compromises are found, and the first decides among them."""
+    algorithm: Literal["tpe", "gp", "random", "grid"] = "tpe"
+    """tpe and gp learn from earlier trials (Optuna), random does not, grid tries every combination of values."""
+    scheduler: Literal["asha", "hyperband", "median", "pbt", "none"] = "asha"
+    """What ends weak trials early: asha, hyperband (asha with several graces) or median. pbt lets the weak continue
+    from copies of the strong, with changed settings."""
+    grace: Count | None = None
+    """Epochs that every trial may run; pbt: epochs between two changes. Not set: a ninth of the epochs."""
+    start_from: str | None = None
+    """Folder of an earlier search: its best settings are tried first, and what it saw is not forgotten."""
+    portfolio: bool = True
+    """Try settings that were good on other data sets before drawing new ones (where search.vary and search.space
+    are not set), and rank pretrained backbones by search.probe."""
+    probe: tuple[str, ...] = ()
+    """Pretrained backbones, NAME=WEIGHTS, of which the best for these images is chosen in seconds before the search:
+    resnet18=imagenet timm/tf_efficientnet_lite0=w.pth."""
+    final: bool = False
+    """Train the winner once more, on training and validation images together."""
+    keep: Count = 3
+    """Best trials whose model and checkpoints stay on disk."""
 
 
 @dataclass(frozen=True, kw_only=True)

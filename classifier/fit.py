@@ -1,5 +1,6 @@
 """The loop: a generator that trains and yields one Epoch after the other, in a plain process, torchrun or Ray."""
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -38,7 +39,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass over the training images, or the part of it before a stop. `model` is the one to keep, in eval mode."""
+    """One pass over the training images, or the part of it before a stop. `model` is the one to keep, in eval mode.
+
+    `commit` writes the epoch's checkpoint, if one is due; at the latest it is called as the next epoch is asked for.
+    """
 
     number: int
     step: int
@@ -51,6 +55,7 @@ class Epoch:
     is_best: bool
     stopped: str | None
     model: nn.Module
+    commit: Callable[[], None]
 
     def row(self) -> dict[str, Any]:
         """Its line in history.jsonl."""
@@ -80,7 +85,7 @@ def fit(
     """Train a resolved experiment; begin at the store's newest whole checkpoint, if it has one.
 
     should_stop is polled at each step; when it answers true on any rank, all ranks commit a checkpoint and end.
-    An epoch's checkpoint is committed after the caller took the Epoch: keep its model before asking for the next.
+    An epoch's checkpoint is committed after the caller took the Epoch: keep its model before you commit it.
     DivergedError when the loss stops being finite; the last checkpoint is from before that.
     """
     group = group or Group()
@@ -131,12 +136,18 @@ def _epochs(
         speed.pause()
         seconds = time.perf_counter() - began
         training.seconds += seconds
-        yield _closed(training, epoch + 1, seconds, stopped, speed)
-        due = (epoch + 1) % experiment.checkpoint.epochs == 0 or stopped or training.is_over
-        if store is not None and due and group.is_first:
-            store.commit(training.checkpoint())
+        commit = functools.cache(functools.partial(_commit, training, store, epoch + 1, stopped))
+        yield _closed(training, epoch + 1, seconds, stopped, speed, commit)
+        commit()
         if stopped:
             return
+
+
+def _commit(training: Training, store: Store | None, number: int, stopped: str | None) -> None:
+    """Write the checkpoint of an epoch's end, where one is due."""
+    due = number % training.experiment.checkpoint.epochs == 0 or stopped or training.is_over
+    if store is not None and due and training.group.is_first:
+        store.commit(training.checkpoint())
 
 
 def _agreed_stop(training: Training, should_stop: Callable[[], bool], began: float) -> str | None:
@@ -175,7 +186,9 @@ def _told(training: Training, epoch: int, speed: Speed) -> Step:
     )
 
 
-def _closed(training: Training, number: int, seconds: float, stopped: str | None, speed: Speed) -> Epoch:
+def _closed(
+    training: Training, number: int, seconds: float, stopped: str | None, speed: Speed, commit: Callable[[], None]
+) -> Epoch:
     """Validate what the epoch made. A part of an epoch is validated only where there is no better model yet."""
     whole = training.step % training.steps_per_epoch == 0
     training.group.average_buffers(training.kept)
@@ -195,4 +208,5 @@ def _closed(training: Training, number: int, seconds: float, stopped: str | None
         is_best=scores is not None and training.judge(scores, number),
         stopped=stopped,
         model=training.kept,
+        commit=commit,
     )

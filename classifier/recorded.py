@@ -26,7 +26,8 @@ def recorded(
     """`fit` in a run folder, from its newest checkpoint on. Rank 0 writes; the others only train.
 
     The bundle and the journal's line are on disk before the checkpoint that counts them in: after a death in between,
-    the epoch is trained and written again, with the same result. RunError if the data are not those it began with.
+    the epoch is trained and written again, with the same result. All of them are there before the epoch is yielded.
+    RunError if the data are not those it began with.
     """
     group = group or Group()
     store = Store(run.checkpoints)
@@ -43,6 +44,7 @@ def recorded(
                 if isinstance(value, float):
                     events.add_scalar(name.replace("_", "/", 1), value, epoch.step)
             events.flush()
+        epoch.commit()
         yield epoch
     if events is not None:
         events.close()

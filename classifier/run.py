@@ -24,6 +24,7 @@ from classifier.errors import ConfigError, RunError
 from classifier.files import refuse_unknown_format, write_atomically
 
 FORMAT_VERSION = 1
+ASKED = "asked.yaml"
 # Keys of every result.json; null where a verb has nothing to say of them.
 RESULT_PARTS = ("config", "dataset", "validation", "test", "images_per_second", "epochs", "parameters", "device")
 
@@ -103,6 +104,10 @@ class Run:
 
     def write_experiment(self, experiment: Experiment) -> None:
         write_atomically(self.folder / "experiment.yaml", dump_experiment(experiment))
+
+    def write_asked(self, experiment: Experiment) -> None:
+        """Of a search: the experiment that its trials change, before anything was resolved for one of them."""
+        write_atomically(self.folder / ASKED, dump_experiment(experiment))
 
     def append(self, row: dict[str, Any]) -> None:
         """Add a line to history.jsonl."""

@@ -87,7 +87,7 @@ def checked(dotted: str, hint: Any, value: Any) -> Any:
     if origin is tuple:
         if isinstance(value, str) or not isinstance(value, (list, tuple)):
             raise ConfigError(f"{dotted} is {value!r}: it must be a list of words")
-        return tuple(checked(dotted, str, item) for item in value)
+        return tuple(checked(dotted, typing.get_args(hint)[0], item) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
@@ -96,6 +96,12 @@ def checked(dotted: str, hint: Any, value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{dotted} is {value}: it must be a finite number")
     return value
+
+
+def words_of(hint: Any, word: str) -> list[str]:
+    """The items of a tuple setting that one word on a command line stands for: a,b is two where items are options."""
+    is_options = typing.get_origin(typing.get_args(hint)[0]) is Literal
+    return word.split(",") if is_options else [word]
 
 
 def from_text(dotted: str, hint: Any, text: str) -> Any:

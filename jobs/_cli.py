@@ -20,7 +20,7 @@ from classifier.config import Experiment, setting_names
 from classifier.errors import ClassifierError, ConfigError, DivergedError
 from classifier.recipes import recipe, recipe_for
 from classifier.run import read_experiment
-from classifier.setting import Slice, closest, from_text, hints
+from classifier.setting import Slice, closest, from_text, hints, words_of
 
 EXIT_DONE, EXIT_FAILED, EXIT_MISTAKE, EXIT_INTERRUPTED = 0, 1, 2, 130
 # What a newcomer sets first stands first on the page.
@@ -170,7 +170,7 @@ def parse(verb: Verb, argv: Sequence[str]) -> Request:
                 values.append(words.pop(0))
             if not values:
                 raise ConfigError(f"--{name} needs at least one value")
-            target[name] = (*target.get(name, ()), *values)
+            target[name] = (*target.get(name, ()), *(item for value in values for item in words_of(hint, value)))
         else:
             if not equals:
                 if hint is bool and (not words or words[0].lower() not in ("true", "false")):

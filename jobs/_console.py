@@ -68,7 +68,9 @@ class Journal:
             self.quiet()
             score = f"validation {row.best['accuracy']:.2%} loss {row.best['loss']:.3f}" if row.best else "no score"
             sample = "  ".join(f"{n} {v:.3g}" if isinstance(v, float) else f"{n} {v}" for n, v in row.sample.items())
-            self.say(f"trial {row.trial} {board.status(row)} after {row.epochs} epochs: {score}  {sample}")
+            self.say(
+                f"trial {row.trial} {board.status(row)} after {row.epochs} epochs: {score}  {sample or 'the recipe'}"
+            )
         self.show(board.table())
 
     def show(self, thing: Any) -> None:

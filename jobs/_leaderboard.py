@@ -1,5 +1,7 @@
 """The trials of a search, best first: a table for people, `trials.parquet` for programs, and the winner."""
 
+import json
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,8 +10,12 @@ from rich.table import Table
 
 from classifier.config import Experiment
 from classifier.errors import RunError
-from classifier.run import Run, read_experiment
-from jobs._search import EPOCH, MODES, Event, Plan
+from classifier.pareto import fronts, losses
+from classifier.run import Run, read_experiment, read_history
+from jobs._guide import samples_in
+from jobs._plan import Plan
+from jobs._schedulers import EPOCH, SCORES
+from jobs._search import Event
 
 
 @dataclass
@@ -21,6 +27,8 @@ class Row:
     epochs: int = 0
     best: dict[str, Any] = field(default_factory=dict)
     ended: bool = False
+    at: float = 0.0
+    """Seconds since the search began, when its best epoch was reported."""
 
 
 class Leaderboard:
@@ -28,33 +36,40 @@ class Leaderboard:
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         self.folder, self.plan = folder, plan
+        self.experiment = plan.experiment
         self.rows: dict[str, Row] = {}
 
-    def take(self, event: Event) -> Row:
-        """Account for a report; the row that it changed."""
+    def take(self, event: Event, at: float) -> Row:
+        """Account for a report; the row that it changed. Of ended trials the best keep their models, the others not."""
         row = self.rows.setdefault(event.trial, Row(event.trial, event.sample))
-        if event.report.get("ended"):
+        row.sample = event.sample
+        if event.ended:
             row.ended = True
-        else:
+            self._tidy()
+        elif "error" not in event.report:
             row.epochs = event.report[EPOCH]
-            if not row.best or self._score(event.report) > self._score(row.best):
-                row.best = event.report
+            if not row.best or self._key(event.report) < self._key(row.best):
+                row.best, row.at = event.report, at
         return row
 
     def status(self, row: Row) -> str:
         """finished, stopped (early, by the scheduler or the budget), failed or running."""
         if (self.folder / "trials" / row.trial / "error.txt").exists():
             return "failed"
-        if row.epochs >= self.plan.experiment.train.epochs:
+        if row.epochs >= self.experiment.train.epochs:
             return "finished"
         return "stopped" if row.ended else "running"
 
     def ranked(self) -> list[Row]:
-        """Best first; trials without a score last."""
+        """Best first, by the first objective; trials without a score last."""
         scored = [row for row in self.rows.values() if row.best]
-        return sorted(scored, key=lambda row: self._score(row.best), reverse=True) + [
-            row for row in self.rows.values() if not row.best
-        ]
+        return sorted(scored, key=lambda row: self._key(row.best)) + [r for r in self.rows.values() if not r.best]
+
+    def front(self) -> list[Row]:
+        """The trials that no other one beats in all objectives, best first by the first of them."""
+        scored = [row for row in self.ranked() if row.best]
+        ranks = fronts([losses(row.best, self.experiment.search.objective) for row in scored])
+        return [row for row, rank in zip(scored, ranks, strict=True) if rank == 0]
 
     def winner(self) -> tuple[Run, Experiment]:
         """The best trial's run folder and its experiment. RunError if no trial came to a score."""
@@ -68,18 +83,27 @@ class Leaderboard:
         # What a trial had of the machine is not the winner's: it may have all of it.
         return Run(folder), experiment.override("train.threads", None)
 
+    def names(self) -> list[str]:
+        """The settings that differ between trials or were searched, in the order of the space."""
+        changed = [name for row in self.rows.values() for name in row.sample]
+        return list(dict.fromkeys((*self.plan.space, *changed)))
+
+    def value(self, row: Row, name: str) -> Any:
+        """A trial's value of a setting."""
+        return row.sample.get(name, self.experiment.get(name))
+
     def table(self, limit: int = 12) -> Table:
         """The best rows, with what was sampled for them."""
         table = Table(box=None, pad_edge=False)
         table.add_column("trial", no_wrap=True)
-        for name in (*MODES, "epochs", *(name.rpartition(".")[2] for name in self.plan.space)):
+        shown = dict.fromkeys((*SCORES, *(name for name in self.experiment.search.objective if name != "epochs")))
+        names = self.names()
+        for name in (*shown, "epochs", *(name.rpartition(".")[2] for name in names)):
             table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
         table.add_column("status", no_wrap=True)
         for row in self.ranked()[:limit]:
-            scores = (
-                [f"{row.best[m]:.2%}" if m != "loss" else f"{row.best[m]:.3f}" for m in MODES] if row.best else [""] * 3
-            )
-            values = [f"{v:.3g}" if isinstance(v, float) else str(v) for v in (row.sample[n] for n in self.plan.space)]
+            scores = [_score(name, row.best[name]) if name in row.best else "" for name in shown]
+            values = [f"{v:.3g}" if isinstance(v, float) else str(v) for v in (self.value(row, n) for n in names)]
             table.add_row(row.trial, *scores, str(row.epochs), *values, self.status(row))
         return table
 
@@ -88,21 +112,44 @@ class Leaderboard:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        sources = {sample.name: sample.source for sample in samples_in(self.folder / "trials")}
+        front = {row.trial for row in self.front()}
+        names = self.names()
         records = []
         for rank, row in enumerate(self.ranked(), start=1):
             folder = self.folder / "trials" / row.trial
-            error = folder / "error.txt"
-            history = Run(folder).history()
+            error, halved = folder / "error.txt", folder / "halved.json"
             records.append(
                 {"rank": rank, "trial": row.trial, "status": self.status(row), "epochs": row.epochs}
-                | {f"validation_{name}": row.best.get(name) for name in MODES}
-                | {"best_epoch": row.best.get(EPOCH), "seconds": sum(line["seconds"] for line in history)}
+                | {f"validation_{name}": row.best.get(name) for name in SCORES}
+                | {name: row.best.get(name) for name in ("latency", "latency_batch", "size") if name in row.best}
+                | {"best_epoch": row.best.get(EPOCH), "on_front": row.trial in front, "at": row.at}
+                | {"seconds": sum(line["seconds"] for line in read_history(folder))}
+                | {"source": sources.get(row.trial, self.experiment.search.scheduler)}
                 | {"digest": row.best.get("digest"), "error": error.read_text().strip() if error.exists() else None}
-                | row.sample
+                | {"batch_halved": json.loads(halved.read_text())["to"] if halved.exists() else None}
+                | {name: self.value(row, name) for name in names}
             )
         pq.write_table(pa.Table.from_pylist(records), self.folder / "trials.parquet")
 
-    def _score(self, report: dict[str, Any]) -> tuple[float, float]:
-        """Larger is better; of equal scores the lower loss wins."""
-        metric = self.plan.experiment.search.metric
-        return (-report["loss"] if metric == "loss" else report[metric], -report["loss"])
+    def _tidy(self) -> None:
+        """Keep the models and checkpoints of search.keep trials and of the front; the others cannot win any more."""
+        kept = {row.trial for row in self.ranked()[: self.experiment.search.keep]}
+        if len(self.experiment.search.objective) > 1:
+            kept |= {row.trial for row in self.front()}
+        for row in self.rows.values():
+            if row.ended and row.trial not in kept:
+                for name in ("checkpoints", "bundle"):
+                    shutil.rmtree(self.folder / "trials" / row.trial / name, ignore_errors=True)
+
+    def _key(self, scores: dict[str, Any]) -> tuple[float, ...]:
+        """Less is better; of equal scores the lower loss wins."""
+        return (*losses(scores, self.experiment.search.objective[:1]), scores["loss"])
+
+
+def _score(name: str, value: float) -> str:
+    if name == "size":
+        return f"{value:,.0f}"
+    if name in ("accuracy", "macro_f1"):
+        return f"{value:.2%}"
+    return f"{value:.2f}" if name == "latency" else f"{value:.3f}"

@@ -19,6 +19,7 @@ ROOT = str(Path(__file__).resolve().parent.parent)
 FAILURES = 3
 # A worker's polite stop: the driver makes this file in the run folder, the loop sees it and commits.
 STOP_FILE = ".stop"
+CRUMB = 0.01
 
 
 def connect(dashboard: bool = True) -> dict[str, float]:
@@ -52,7 +53,28 @@ def connect(dashboard: bool = True) -> dict[str, float]:
 def needs(workers: WorkersConfig, cluster: dict[str, float]) -> dict[str, float]:
     """What one worker (or trial) reserves."""
     gpus = workers.gpus if workers.gpus is not None else float(cluster.get("GPU", 0) >= 1)
-    return {"CPU": workers.cpus} | ({"GPU": gpus} if gpus else {})
+    return {"CPU": workers.cpus or 1.0} | ({"GPU": gpus} if gpus else {})
+
+
+def at_once(workers: WorkersConfig, cluster: dict[str, float]) -> int:
+    """How many trials can be placed at once."""
+    wanted, count = needs(workers, cluster), workers.count
+    places = min(int(cluster.get(name, 0.0) / (amount * count) + 1e-9) for name, amount in wanted.items())
+    if count > 1:  # one group's place must stay free of the crumbs, or no group could start
+        places = max(1, int((cluster["CPU"] - CRUMB * places) / (wanted["CPU"] * count)))
+    return places
+
+
+def reserved(workers: WorkersConfig, cluster: dict[str, float]) -> dict[str, float]:
+    """What a trial's own process reserves: one of several workers only waits for them, but 0 is refused by Ray."""
+    return needs(workers, cluster) if workers.count == 1 else {"CPU": CRUMB}
+
+
+def largest_node() -> float:
+    """CPU cores of the largest node: no worker can have more."""
+    import ray
+
+    return max(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
 
 
 def refuse_unplaceable(workers: WorkersConfig, cluster: dict[str, float]) -> None:
@@ -78,15 +100,21 @@ def train(run: Run, experiment: Experiment, *, should_stop: Callable[[], bool]) 
     thread = threading.Thread(target=_launch, args=(run.folder.resolve(), experiment, outcome), daemon=True)
     thread.start()
     seen = len(run.history())
-    while thread.is_alive():
-        thread.join(timeout=0.3)
-        if should_stop() and not stop.exists():
+    try:
+        while thread.is_alive():
+            thread.join(timeout=0.3)
+            if should_stop() and not stop.exists():
+                stop.touch()
+            rows = run.history()
+            seen = min(seen, len(rows))  # a restarted worker rewound the journal
+            yield from rows[seen:]
+            seen = len(rows)
+        yield from run.history()[seen:]  # what was written while the caller was busy with the last lines
+    finally:
+        if thread.is_alive():  # the caller wants no more of it
             stop.touch()
-        rows = run.history()
-        seen = min(seen, len(rows))  # a restarted worker rewound the journal
-        yield from rows[seen:]
-        seen = len(rows)
-    stop.unlink(missing_ok=True)
+            thread.join(timeout=60)
+        stop.unlink(missing_ok=True)
     if "error" in outcome:
         raise outcome["error"]
 

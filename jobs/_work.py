@@ -8,26 +8,28 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from classifier import bundle, data, plots
+from classifier import cost, data, plots
 from classifier.config import Experiment
 from classifier.data.dataset import Dataset
 from classifier.distributed import Group, pick_device
 from classifier.errors import ClassifierError, ConfigError, DivergedError
 from classifier.files import write_atomically
-from classifier.recorded import brief, outcome, recorded
+from classifier.recorded import outcome, recorded
 from classifier.resolve import resolve
-from classifier.run import Run, dump_experiment, read_experiment
-from jobs import _holdout, _torchrun
+from classifier.run import ASKED, Run, read_experiment
+from jobs import _torchrun
 from jobs._cli import EXIT_DONE, EXIT_INTERRUPTED, Interrupts, Request
 from jobs._console import Journal, headline
 
-if TYPE_CHECKING:  # ray takes seconds to import, and only a search needs it
-    from jobs._leaderboard import Leaderboard
-
-TRIAL_STATES = ("finished", "stopped", "failed")
-RESUMABLE = ("workers.", "train.epochs")
+# What may change when a run is taken up again.
+RESUMABLE = {
+    "train": ("workers.count", "workers.cpus", "workers.gpus", "train.epochs"),
+    "tune": ("workers.cpus", "workers.gpus", "search.trials", "search.minutes", "search.keep"),
+}
+# The result that a run had before it was taken up again.
+EARLIER = "result.earlier.json"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def begun(kind: str, request: Request) -> Iterator[Work]:
     """
     options = request.options
     if options.resume:
-        run, experiment = _taken_up(request)
+        run, experiment = _taken_up(kind, request)
     else:
         experiment = request.experiment()
         run = Run.create(options.out, options.name or default_name(kind, experiment.data.path, options.out))
@@ -59,7 +61,11 @@ def begun(kind: str, request: Request) -> Iterator[Work]:
         with Interrupts() as interrupts, Journal(run.folder / "run.log") as journal:
             dataset = data.load(experiment.data)
             resolved = resolve(experiment, dataset)
+            if resolved.data.batch_auto:
+                experiment, resolved = _with_best_batch(experiment, resolved, dataset, journal)
             run.write_experiment(resolved)
+            if kind == "tune":
+                run.write_asked(experiment)
             write_atomically(run.folder / "split.json", json.dumps(dataset.loans, indent=1) + "\n")
             for line in headline(resolved, dataset):
                 journal.say(line)
@@ -76,6 +82,18 @@ def begun(kind: str, request: Request) -> Iterator[Work]:
         run.close()
 
 
+def _with_best_batch(
+    experiment: Experiment, resolved: Experiment, dataset: Dataset, journal: Journal
+) -> tuple[Experiment, Experiment]:
+    """data.batch_auto: measured once, and written into the experiment, so that a resumed run has the same."""
+    batch, speeds = cost.best_batch(resolved, dataset)
+    journal.say(f"data.batch {batch} is the fastest that fits:")
+    for size, speed in speeds.items():
+        journal.say(f"  {size:>5} {speed:8,.0f} images/s{' *' if size == batch else ''}")
+    found = {"data.batch": batch, "data.batch_auto": False}
+    return experiment.override_all(found), resolved.override_all(found)
+
+
 @contextlib.contextmanager
 def opened(kind: str, options: Any, subject: str) -> Iterator[tuple[Run, Journal]]:
     """A run folder for a verb that trains nothing; it is gone again if the verb fails."""
@@ -90,7 +108,7 @@ def opened(kind: str, options: Any, subject: str) -> Iterator[tuple[Run, Journal
         run.close()
 
 
-def _taken_up(request: Request) -> tuple[Run, Experiment]:
+def _taken_up(kind: str, request: Request) -> tuple[Run, Experiment]:
     """The run that --resume names, and its experiment with the few changes that a resumed run may have."""
     options = request.options
     for given in ("name", "recipe", "experiment"):
@@ -99,22 +117,32 @@ def _taken_up(request: Request) -> tuple[Run, Experiment]:
     folder = Path(options.resume)
     run = Run.resume(folder if folder.is_dir() else Path(options.out) / options.resume)
     try:
-        experiment = read_experiment(run.folder / "experiment.yaml")
+        if (run.folder / ASKED).exists() != (kind == "tune"):
+            raise ConfigError(
+                f"{run.folder} is {'no' if kind == 'tune' else 'a'} search: jobs/{kind}.py cannot go on with it"
+            )
+        experiment = read_experiment(run.folder / (ASKED if kind == "tune" else "experiment.yaml"))
         for name, value in request.changes.items():
-            if not name.startswith(RESUMABLE):
-                raise ConfigError(f"--{name} cannot be changed on --resume: only --workers.* and --train.epochs can")
-            if name == "train.epochs" and value < experiment.train.epochs:
-                raise ConfigError(
-                    f"--train.epochs {value} is fewer than the run's {experiment.train.epochs}: it can grow only"
-                )
+            if name not in RESUMABLE[kind]:
+                allowed = ", ".join(f"--{name}" for name in RESUMABLE[kind])
+                raise ConfigError(f"--{name} cannot be changed on --resume: only {allowed} can")
+            if name in ("train.epochs", "search.trials") and value < experiment.get(name):
+                raise ConfigError(f"--{name} {value} is fewer than the run's {experiment.get(name)}: it can grow only")
         changed = experiment.override_all(request.changes)
         if changed.workers.count != experiment.workers.count:
             changed = changed.override("train.threads", None)  # each worker's share of the cores is another
-        (run.folder / "result.json").unlink(missing_ok=True)
+        if (run.folder / "result.json").exists():  # while it goes on it has no result
+            (run.folder / "result.json").replace(run.folder / EARLIER)
         return run, changed
     except ClassifierError:
         run.close()
         raise
+
+
+def earlier_reads(folder: Path) -> int:
+    """How often the test split was read before the run was taken up again: it is no longer unseen."""
+    path = folder / EARLIER
+    return json.loads(path.read_text()).get("test_reads", 0) if path.exists() else 0
 
 
 def default_name(kind: str, path: str, out: str) -> str:
@@ -162,7 +190,7 @@ def finish_training(work: Work, stopped: str | None) -> int:
     """Write result.json and the curves, say where everything lies, and give the exit code."""
     run, interrupted = work.run, stopped == "asked"
     parts = outcome(run.folder)
-    run.write_result(work.kind, "stopped" if interrupted else "finished", **parts)
+    run.write_result(work.kind, "stopped" if interrupted else "finished", **parts, test_reads=earlier_reads(run.folder))
     plots.curves_png(run.history(), run.folder / "curves.png")
     validation = parts["validation"]
     work.journal.say(
@@ -174,29 +202,4 @@ def finish_training(work: Work, stopped: str | None) -> int:
     else:
         work.journal.say(f"test it, once: python jobs/evaluate.py {run.folder}")
     work.journal.say(str(run.folder))
-    return EXIT_INTERRUPTED if interrupted else EXIT_DONE
-
-
-def finish_search(work: Work, board: "Leaderboard") -> int:
-    """Pack the winner, test it once, and write what the search found."""
-    run, journal, interrupted = work.run, work.journal, work.interrupts.asked
-    journal.quiet()
-    board.write()
-    journal.say(board.table())
-    winner, experiment = board.winner()
-    write_atomically(run.folder / "best.yaml", dump_experiment(experiment))
-    bundle.save(*bundle.load(winner.folder), run.bundle)
-    reading = _holdout.taken(run.folder, [run.folder], device=experiment.train.device, dataset=work.dataset)
-    for thing in _holdout.score_tables(reading.scores):
-        journal.say(thing)
-    status = "stopped" if interrupted else "finished"
-    trials = {state: sum(board.status(row) == state for row in board.rows.values()) for state in TRIAL_STATES}
-    parts = outcome(winner.folder) | {"test": brief(reading.scores), "test_reads": 1}
-    run.write_result(work.kind, status, **parts, winner=winner.folder.name, trials=trials)
-    journal.say(
-        f"{status} after {run.seconds:.0f} s: trial {winner.folder.name} won, validation accuracy "
-        f"{parts['validation']['accuracy']:.2%}, test accuracy {parts['test']['accuracy']:.2%}"
-    )
-    journal.say(f"train it again: python jobs/train.py --experiment {run.folder / 'best.yaml'}")
-    journal.say(str(run.folder))
     return EXIT_INTERRUPTED if interrupted else EXIT_DONE

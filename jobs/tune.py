@@ -20,6 +20,8 @@ VERB = Verb(
         "tune.py --data.path photos/ --search.trials 16 --search.minutes 30",
         "tune.py --search.vary optimizer.lr=1e-3..1:log model.name=cnn,resnet9_16",
         "tune.py --search.space space.yaml           # optimizer.lr: {low: 0.001, high: 1, log: true}",
+        "tune.py --search.objective accuracy,latency --search.scheduler asha",
+        "tune.py --resume runs/NAME --search.trials 32",
     ),
     options=ExperimentOptions,
     slices=("search", *SLICES),
@@ -28,7 +30,7 @@ VERB = Verb(
 
 def tune(request: Request) -> int:
     """Plan, search, choose, test once, and say how it went."""
-    from jobs import _search, _work
+    from jobs import _finish, _plan, _search, _work
     from jobs._leaderboard import Leaderboard
 
     if request.options.dry_run:
@@ -37,13 +39,17 @@ def tune(request: Request) -> int:
         rehearse(request)
         return EXIT_DONE
     with _work.begun(VERB.name, request) as work:
-        plan = _search.plan(work.asked, work.dataset)
-        work.journal.say(str(plan))
+        plan = _plan.plan(work.asked, work.dataset, resumed=bool(request.options.resume))
+        work.run.write_asked(plan.experiment)
+        past = _plan.past_of(work.run.folder, plan, work.dataset)
+        for line in (*_plan.changed_since(work.run.folder, work.dataset), *plan.lines()):
+            work.journal.say(line)
         board = Leaderboard(work.run.folder, plan)
-        for event in _search.run_trials(work, plan):
-            row = board.take(event)
+        clock = _plan.Clock(work.run.folder)
+        for event in _search.run_trials(work, plan, past, clock):
+            row = board.take(event, clock.seconds())
             work.journal.trial(board, row)
-        return _work.finish_search(work, board)
+        return _finish.finish(work, board)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@ import pytest
 
 from classifier.config import Experiment
 from classifier.errors import ConfigError
-from classifier.space import Choice, Interval, default_space, space_from
+from classifier.space import Choice, Interval, default_space, grid, space_from, trimmed
 
 
 def parse(*words: str, file=None):
@@ -67,3 +67,70 @@ def test_the_default_space_holds_the_recipe_itself():
 def test_the_default_space_has_no_batch_larger_than_the_data():
     batches = default_space(Experiment().override("data.batch", 64), images=100)["data.batch"]
     assert batches == Choice((32, 64, 100))
+
+
+def test_a_file_may_be_written_in_sections_and_by_dotted_name():
+    assert parse(file={"optimizer": {"name": ["sgd", "adamw"]}}) == parse("optimizer.name=sgd,adamw")
+    assert parse(file={"optimizer.name": ["sgd", "adamw"]}) == parse("optimizer.name=sgd,adamw")
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        {"optimizer.lr": {"low": 0.001, "high": 1, "log": True}, "data.batch": {"low": 8, "high": 64}},
+        {"model.dropout": {"low": 0.0, "high": 0.5, "when": {"model.name": ["vit_tiny"]}}},
+        {"model.norm": {"values": ["batch", "group"], "when": {"model.name": "cnn"}}, "loss.name": ["focal"]},
+    ],
+)
+def test_a_space_comes_back_from_what_is_saved_of_it(file):
+    space = parse(file=file)
+    assert parse(file={name: values.plain() for name, values in space.items()}) == space
+
+
+def test_a_setting_without_effect_is_left_out():
+    file = {
+        "model.name": ["cnn", "vit_tiny", "resnet18"],
+        "model.dropout": {"low": 0.0, "high": 0.5, "when": {"model.name": ["vit_tiny"]}},
+        "model.norm": ["batch", "group"],
+        "model.stem": ["small", "original"],
+        "loss.gamma": {"low": 0.5, "high": 3.0},
+    }
+    space, base = parse(file=file), Experiment()
+    sample = {"model.dropout": 0.3, "model.norm": "group", "model.stem": "small", "loss.gamma": 1.0}
+    assert trimmed(sample | {"model.name": "cnn"}, space, base) == {"model.name": "cnn", "model.norm": "group"}
+    assert trimmed(sample | {"model.name": "vit_tiny"}, space, base) == {"model.name": "vit_tiny", "model.dropout": 0.3}
+    assert trimmed(sample | {"model.name": "resnet18"}, space, base) == {
+        "model.name": "resnet18",
+        "model.stem": "small",
+    }
+
+
+def test_a_sample_that_changes_nothing_is_the_recipe():
+    base = Experiment()
+    space = default_space(base, images=1000)
+    assert trimmed({name: base.get(name) for name in space}, space, base) == {}
+
+
+def test_a_grid_is_every_combination():
+    rows = grid(parse("model.name=cnn,resnet9_16", "data.batch=16,32,64"))
+    assert len(rows) == 6
+    assert {"model.name": "cnn", "data.batch": 64} in rows
+    with pytest.raises(ConfigError, match=r"lists of values: optimizer\.lr is a range"):
+        grid(parse("optimizer.lr=0.1..1"))
+
+
+def test_a_condition_on_no_setting_is_refused():
+    with pytest.raises(ConfigError, match=r"model\.nam.*did you mean model\.name"):
+        parse(file={"model.dropout": {"low": 0.0, "high": 0.5, "when": {"model.nam": "cnn"}}})
+
+
+def test_what_cannot_change_while_training_is_refused_by_pbt():
+    experiment = Experiment().override("search.scheduler", "pbt")
+    assert set(default_space(experiment, 1000)) == {
+        "optimizer.lr",
+        "optimizer.weight_decay",
+        "augment.strength",
+        "loss.smoothing",
+    }
+    with pytest.raises(ConfigError, match=r"model\.name cannot be searched by search\.scheduler pbt"):
+        space_from(("model.name=cnn,resnet9_16",), {}, experiment, 1000)

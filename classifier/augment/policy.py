@@ -44,6 +44,10 @@ POLICIES: dict[str, dict[str, Any]] = {
     # Photographs: what matters has any size and place, and light differs. Hue is left alone, as it often is the answer.
     "photos": _OFF | {"flip": 0.5, "crop": 0.35, "brightness": 0.2, "contrast": 0.2, "saturation": 0.2},
 }
+# What augment.strength multiplies, and where it ends. A crop's strength is the share of the area that it may cut away.
+_STRENGTHS = ("rotate", "scale", "shear", "shift", "brightness", "contrast", "saturation", "hue", "erase")
+_LARGEST = dict.fromkeys(_STRENGTHS, 1.0) | {"rotate": 180.0, "scale": 0.9, "shear": 60.0, "shift": 0.5, "hue": 0.5}
+_SMALLEST_CROP = 0.05
 # Photographs of at most so many pixels a side are treated as objects: to crop and stretch them would blur them.
 _SMALL = 40
 _COLOUR_ONLY = ("saturation", "hue")
@@ -68,7 +72,18 @@ def resolve(config: AugmentConfig, *, kind: str, channels: int, size: int) -> Au
             )
     table = POLICIES[policy] | grey
     missing = {name: value for name, value in table.items() if getattr(config, name) is None}
-    return dataclasses.replace(config, policy=policy, **missing)
+    config = dataclasses.replace(config, policy=policy, **missing)
+    return _scaled(config, config.strength) if config.strength != 1 else config
+
+
+def _scaled(config: AugmentConfig, factor: float) -> AugmentConfig:
+    """The strengths themselves, multiplied; each stays in its range."""
+    scaled: dict[str, Any] = {name: getattr(config, name) * factor for name in _STRENGTHS}
+    for name, largest in _LARGEST.items():
+        scaled[name] = min(scaled[name], largest)
+    scaled["magnitude"] = min(round((config.magnitude or 0) * factor), 30)
+    scaled["crop"] = max(1 - (1 - (config.crop or 0.0)) * factor, _SMALLEST_CROP)
+    return dataclasses.replace(config, strength=1.0, **scaled)
 
 
 def augment(images_NCHW: Tensor, config: AugmentConfig, *, key: int, positions_N: Tensor) -> Tensor:

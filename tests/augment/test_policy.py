@@ -135,7 +135,7 @@ def test_what_is_set_stays():
 
 
 def test_every_policy_sets_every_strength():
-    names = {f.name for f in dataclasses.fields(AugmentConfig)} - {"policy", "test_flip"}
+    names = {f.name for f in dataclasses.fields(AugmentConfig)} - {"policy", "test_flip", "strength"}
     assert all(set(table) == names for table in policy.POLICIES.values())
 
 
@@ -204,3 +204,22 @@ def test_a_gpu_agrees():
     there = policy.augment(COLOUR.cuda(), config, key=KEY, positions_N=POSITIONS.cuda())
     close = ((there.cpu() - augment(COLOUR, config)).abs() < 1e-3).float().mean()
     assert close > 0.98  # a rounding may fall on the other side of a step (posterize, equalize)
+
+
+def test_strength_multiplies_every_strength_and_is_used_up():
+    half = resolved(policy="photos", strength=0.5, erase=0.4)
+    assert (half.brightness, half.erase, half.strength) == (0.1, 0.2, 1.0)
+    assert half.crop == pytest.approx(1 - 0.5 * (1 - policy.POLICIES["photos"]["crop"]))
+    assert half.flip == 0.5  # how often is not how strongly
+    assert policy.resolve(half, kind="photos", channels=3, size=24) == half
+
+
+def test_strength_ends_where_the_ranges_end():
+    most = resolved(rotate=100.0, scale=0.8, shear=40.0, shift=0.4, hue=0.3, crop=0.3, magnitude=20, strength=3.0)
+    assert (most.rotate, most.scale, most.shear, most.shift, most.hue) == (180.0, 0.9, 60.0, 0.5, 0.5)
+    assert (most.crop, most.magnitude) == (0.05, 30)
+
+
+def test_no_strength_is_no_change():
+    none = resolved(policy="photos", strength=0.0)
+    assert (none.crop, none.brightness, none.contrast, none.saturation) == (1.0, 0.0, 0.0, 0.0)

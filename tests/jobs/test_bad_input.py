@@ -142,6 +142,12 @@ def test_what_is_no_model_is_refused_by_evaluate_and_predict(verb, tmp_path):
         (["--search.vary", "optimizer.lr=1..0.1"], ["optimizer.lr", "empty"]),
         (["--search.space", "absent.yaml"], [r"absent\.yaml"]),
         (["--workers.count", "1000"], ["1000", "cluster has"]),
+        (["--search.objective", "accuracy,speed"], ["search.objective", "speed", "accuracy, macro_f1"]),
+        (["--search.vary", "model.name=cnn,inception_v3"], ["model.name", "inception_v3", "8 x 8"]),
+        (["--search.algorithm", "grid"], ["grid", "optimizer.lr is a range"]),
+        (["--search.scheduler", "pbt", "--search.trials", "2"], ["pbt", "4 or more"]),
+        (["--search.start_from", "absent"], ["absent", "no finished search"]),
+        (["--resume", "runs/absent"], ["runs/absent"]),
     ],
 )
 def test_a_bad_search(verb, tmp_path, words, says):

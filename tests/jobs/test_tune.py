@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from classifier.config import Experiment
-from classifier.run import read_experiment
+from classifier.run import read_experiment, read_history
 
 FAST = ("--model.name", "cnn", "--data.batch", "128")
 
@@ -38,6 +38,7 @@ def test_a_search_ends_with_a_table_a_winner_and_its_test(search):
     assert result["validation"]["accuracy"] == best["validation_accuracy"]
     assert result["validation"]["loss"] == pytest.approx(best["validation_loss"])
     assert best["trial"] in search.out
+    assert "Score against time" in (search.folder / "search.html").read_text()
     assert {row["status"] for row in trials} <= {"finished", "stopped"}
 
 
@@ -50,8 +51,8 @@ def test_every_trial_trained_what_was_sampled_for_it(search):
 
 def test_the_recipe_is_the_first_trial(search):
     trials = pq.read_table(search.folder / "trials.parquet").to_pylist()
-    own = Experiment().optimizer.lr
-    assert any((row["optimizer.lr"], row["model.name"]) == (own, "cnn") for row in trials)
+    first = next(row for row in trials if row["source"] == "recipe")
+    assert (first["optimizer.lr"], first["model.name"]) == (Experiment().optimizer.lr, "cnn")
 
 
 def test_best_yaml_is_a_whole_experiment(search):
@@ -84,6 +85,106 @@ def test_ctrl_c_ends_a_search_with_the_best_so_far(command, tmp_path):
     assert result["status"] == "stopped"
     assert result["validation"]["count"] == 162
     assert (tmp_path / "runs" / "s" / "bundle" / "bundle.json").exists()
+
+
+def kill_at(process, condition, seconds=120) -> None:
+    """SIGKILL once the condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "the search ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_a_killed_search_goes_on_and_repeats_no_finished_trial(verb, command, tmp_path):
+    words = (*FAST, "--train.epochs", "4", "--search.grace", "2", "--search.trials", "6", "--name", "s")
+    process = subprocess.Popen(command("tune", *words), cwd=tmp_path, stdout=subprocess.DEVNULL)
+    folder = tmp_path / "runs" / "s"
+    kill_at(process, lambda: len(list(folder.glob("trials/*/ended.json"))) >= 2)
+    ended = {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("trials/*/ended.json")}
+    journals = {name: (folder / "trials" / name / "history.jsonl").read_bytes() for name in ended}
+    assert not (folder / "result.json").exists()
+    refused = verb("tune", "--resume", "runs/s", "--optimizer.lr", "1")
+    assert (refused.code, "optimizer.lr cannot be changed" in refused.err) == (2, True)
+    done = verb("tune", "--resume", "runs/s")
+    assert done.code == 0, done.err
+    for name, journal in journals.items():
+        assert (folder / "trials" / name / "history.jsonl").read_bytes() == journal, name
+    trials = pq.read_table(folder / "trials.parquet").to_pylist()
+    assert len(trials) == len(list(folder.glob("trials/*"))) == 6
+    assert {row["trial"] for row in trials} >= set(ended)
+    assert done.result["test_reads"] == 1
+    more = verb("tune", "--resume", "runs/s", "--search.trials", "7")
+    assert more.code == 0, more.err
+    assert sum(more.result["trials"].values()) == 7
+    assert more.result["test_reads"] == 2
+
+
+def test_several_objectives_end_with_a_front(verb):
+    words = (*FAST, "--train.epochs", "3", "--search.trials", "4", "--search.grace", "1", "--search.algorithm", "gp")
+    done = verb(
+        "tune", *words, "--search.objective", "accuracy,latency,size", "--search.vary", "model.name=cnn,resnet9_16"
+    )
+    assert done.code == 0, done.err
+    result = done.result
+    assert result["objective"] == ["accuracy", "latency", "size"]
+    trials = pq.read_table(done.folder / "trials.parquet").to_pylist()
+    assert {row["trial"] for row in trials if row["on_front"]} == set(result["front"])
+    assert len(trials) == 2  # two architectures are all there is
+    assert all(row["latency"] > 0 and row["size"] > 1000 for row in trials)
+    assert "The best compromises" in (done.folder / "search.html").read_text()
+
+
+def test_a_population_trains_on_from_copies_of_its_best(verb, tmp_path):
+    words = (*FAST, "--train.epochs", "6", "--search.trials", "4", "--search.grace", "1", "--search.scheduler", "pbt")
+    done = verb("tune", *words, "--search.vary", "optimizer.lr=1e-6..1e-2:log", "--name", "s")
+    assert done.code == 0, done.err
+    trials = pq.read_table(done.folder / "trials.parquet").to_pylist()
+    assert len(trials) == 4
+    assert all(row["epochs"] == 6 for row in trials)
+    for row in trials:
+        history = read_history(done.folder / "trials" / row["trial"])
+        assert [line["epoch"] for line in history] == [1, 2, 3, 4, 5, 6]
+    # One that began with a hopeless learning rate was given another's weights.
+    assert min(row["validation_accuracy"] for row in trials) > 0.3
+
+
+def test_the_winner_is_trained_once_more_on_all_but_the_test(verb, tmp_path):
+    words = (*FAST, "--train.epochs", "2", "--search.trials", "2", "--search.final", "true", "--search.keep", "1")
+    done = verb("tune", *words, "--name", "s")
+    assert done.code == 0, done.err
+    result = done.result
+    assert result["validation"] is None
+    assert result["selection"]["count"] == 162
+    assert result["test"]["count"] == 331
+    assert len(list(done.folder.glob("trials/*/bundle"))) == 1
+    assert verb("predict", "runs/s", done.folder / "confusion.png").code == 0
+
+
+def test_minutes_are_kept(verb):
+    began = time.monotonic()
+    done = verb("tune", *FAST, "--train.epochs", "100000", "--search.trials", "500", "--search.minutes", "0.4")
+    assert done.code == 0, done.err
+    assert "epochs would take" in done.out
+    assert done.result["seconds"] < 60 * 0.4 + 6
+    assert time.monotonic() - began < 50
+    assert done.result["status"] == "finished"
+
+
+def test_a_search_starts_from_an_earlier_one(search, verb):
+    words = (*FAST, "--train.epochs", "3", "--search.grace", "1", "--search.trials", "2")
+    vary = ("--search.vary", "optimizer.lr=1e-3,1e-2,3e-3", "model.name=cnn,resnet9_16", "optimizer.clip=1,1e30")
+    done = verb("tune", *words, *vary, "--search.start_from", search.folder)
+    assert done.code == 0, done.err
+    trials = pq.read_table(done.folder / "trials.parquet").to_pylist()
+    assert {row["source"] for row in trials} == {"recipe", "start_from"}
+    earlier = pq.read_table(search.folder / "trials.parquet").to_pylist()
+    best = next(row for row in earlier if row["source"] != "recipe")
+    second = next(row for row in trials if row["source"] == "start_from")
+    names = ("optimizer.lr", "model.name", "optimizer.clip")
+    assert [second[name] for name in names] == [best[name] for name in names]
 
 
 def test_two_workers_train_together(verb):

@@ -1,0 +1,95 @@
+"""What an experiment costs here: seconds a training step, milliseconds a prediction, and the batch that suits best."""
+
+import gc
+import statistics
+import time
+
+import torch
+
+from classifier import models
+from classifier.config import Experiment
+from classifier.data import loader
+from classifier.data.dataset import Dataset
+from classifier.distributed import Group, pick_device
+from classifier.evaluate import Scorer
+from classifier.training import Training, build_model
+
+# The first runs also prepare kernels and memory.
+WARM, MEASURED = 2, 5
+# Batches whose speeds differ by less than this are taken as equally fast.
+EQUAL = 0.03
+LARGEST_BATCH = 4096
+
+
+def step_seconds(experiment: Experiment, dataset: Dataset, steps: int = 3) -> float:
+    """Seconds that one update of a resolved experiment takes, the median of a few after a first one."""
+    training = Training(experiment, dataset, Group(device=pick_device(experiment.train.device)))
+    training.begin_epoch(0)
+    batch = next(loader.batches(dataset.train, batch=training.batch, seed=experiment.seed, epoch=0))
+    seconds = []
+    for _ in range(1 + steps):
+        began = time.perf_counter()
+        training.update(batch, 0)
+        training.sums.tolist()  # waits for the device
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[1:])
+
+
+def prediction(experiment: Experiment, dataset: Dataset, batch: int) -> dict[str, float]:
+    """`latency` of one image alone and `latency_batch` of each in a batch, in milliseconds, and `size` in parameters.
+
+    Of a resolved experiment's model, untrained, with all that prediction does to an image; measure with nothing else
+    running. The median of several.
+    """
+    device = pick_device(experiment.train.device)
+    scorer = Scorer.of(experiment, dataset, device)
+    model = scorer.place(build_model(experiment, dataset))
+    images_NCHW = dataset.train.images_NCHW[:batch]
+    return {
+        "latency": 1000 * _seconds(scorer, model, images_NCHW[:1]),
+        "latency_batch": 1000 * _seconds(scorer, model, images_NCHW) / len(images_NCHW),
+        "size": float(models.parameter_count(model)),
+    }
+
+
+def best_batch(experiment: Experiment, dataset: Dataset) -> tuple[int, dict[int, float]]:
+    """The fastest batch that fits into memory, of equally fast ones the largest; and images a second of all tried.
+
+    Doubles from 8 until memory or the training images end, or twice in a row it gets slower by a tenth.
+    """
+    speeds: dict[int, float] = {}
+    batch, slower = 8, 0
+    limit = min(LARGEST_BATCH, len(dataset.train) // experiment.optimizer.accumulate)
+    while batch <= limit and slower < 2:
+        tried = experiment.override("data.batch", batch)
+        try:
+            speeds[batch] = batch * experiment.optimizer.accumulate / step_seconds(tried, dataset)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error) or not speeds:
+                raise
+            gc.collect()
+            torch.cuda.empty_cache()
+            break
+        slower = slower + 1 if speeds[batch] < 0.9 * max(speeds.values()) else 0
+        batch *= 2
+    if not speeds:
+        return experiment.data.batch, {}
+    fastest = max(speeds.values())
+    return max(size for size, speed in speeds.items() if speed >= (1 - EQUAL) * fastest), speeds
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ended; on the CPU that is a RuntimeError of the allocator."""
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or any(
+        words in str(error) for words in ("not enough memory", "out of memory", "can't allocate memory")
+    )
+
+
+def _seconds(scorer: Scorer, model: torch.nn.Module, images_NCHW: torch.Tensor) -> float:
+    seconds = []
+    for _ in range(WARM + MEASURED):
+        began = time.perf_counter()
+        scorer.log_probabilities(model, images_NCHW).tolist()  # waits for the device
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[WARM:])

@@ -1,0 +1,103 @@
+"""The end of a search: the winner packed, trained once more if wished, tested once, and what was learned told."""
+
+import dataclasses
+import shutil
+
+import torch
+
+from classifier import bundle, search_page
+from classifier.config import Experiment
+from classifier.data.dataset import Dataset, Part
+from classifier.distributed import Group, pick_device
+from classifier.files import write_atomically
+from classifier.recorded import brief, outcome, recorded
+from classifier.resolve import resolve
+from classifier.run import Run, dump_experiment
+from jobs import _holdout
+from jobs._cli import EXIT_DONE, EXIT_INTERRUPTED
+from jobs._leaderboard import Leaderboard
+from jobs._learned import importance
+from jobs._work import Work, earlier_reads
+
+TRIAL_STATES = ("finished", "stopped", "failed")
+
+
+def finish(work: Work, board: Leaderboard) -> int:
+    """Pack the winner, test it once, and write what the search found."""
+    run, journal, interrupted = work.run, work.journal, work.interrupts.asked
+    journal.quiet()
+    board.write()
+    journal.say(board.table())
+    winner, experiment = board.winner()
+    write_atomically(run.folder / "best.yaml", dump_experiment(experiment))
+    bundle.save(*bundle.load(winner.folder), run.bundle)
+    parts = outcome(winner.folder)
+    selection = parts["validation"]
+    if experiment.search.final and not interrupted and _final(work, experiment):
+        parts = outcome(run.folder) | {name: parts[name] for name in ("epochs", "images_per_second")}
+    reading = _holdout.taken(run.folder, [run.folder], device=experiment.train.device, dataset=work.dataset)
+    for thing in _holdout.score_tables(reading.scores):
+        journal.say(thing)
+    status = "stopped" if interrupted else "finished"
+    run.write_result(
+        work.kind,
+        status,
+        **parts | {"test": brief(reading.scores), "test_reads": earlier_reads(run.folder) + 1},
+        winner=winner.folder.name,
+        selection=selection,
+        trials={state: sum(board.status(row) == state for row in board.rows.values()) for state in TRIAL_STATES},
+        front=[row.trial for row in board.front()],
+        importance=importance(board),
+        objective=list(experiment.search.objective),
+    )
+    search_page.write(run.folder)
+    journal.say(
+        f"{status} after {run.seconds:.0f} s: trial {winner.folder.name} won, validation accuracy "
+        f"{selection['accuracy']:.2%}, test accuracy {reading.scores['accuracy']:.2%}"
+    )
+    journal.say(f"what it learned: {run.folder / search_page.NAME}")
+    journal.say(f"train it again: python jobs/train.py --experiment {run.folder / 'best.yaml'}")
+    journal.say(str(run.folder))
+    return EXIT_INTERRUPTED if interrupted else EXIT_DONE
+
+
+def _final(work: Work, experiment: Experiment) -> bool:
+    """Train the winner's experiment on training and validation images together; its bundle becomes the search's.
+
+    Its validation scores would be those of images that it has seen: the bundle has none. False if it was stopped.
+    """
+    work.journal.say("the winner is trained once more, on training and validation images together")
+    dataset = merged(work.dataset)
+    experiment = resolve(experiment.override("train.keep", "last").override("train.patience", None), dataset)
+    run = Run(work.run.folder / "final")
+    run.folder.mkdir(exist_ok=True)
+    run.write_experiment(experiment)
+    group, stopped = Group(device=pick_device(experiment.train.device)), None
+    for epoch in recorded(
+        run,
+        experiment,
+        dataset,
+        group=group,
+        should_stop=lambda: work.interrupts.asked,
+        on_step=work.journal.progress,
+    ):
+        work.journal.epoch(epoch.row(), experiment.train.epochs)
+        stopped = epoch.stopped
+    if stopped:
+        return False
+    made, model = bundle.load(run.folder)
+    made = dataclasses.replace(made, scores={"validation": None, "test": None}, dataset=work.dataset.summary())
+    bundle.save(made, model, work.run.bundle)
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
+    return True
+
+
+def merged(dataset: Dataset) -> Dataset:
+    """The data set with its validation images among the training ones, too."""
+    parts = (dataset.train, dataset.validation)
+    train = Part(
+        torch.cat([part.images_NCHW for part in parts]),
+        torch.cat([part.labels_N for part in parts]),
+        tuple(name for part in parts for name in part.ids),
+    )
+    return dataclasses.replace(dataset, train=train)

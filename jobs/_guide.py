@@ -1,0 +1,254 @@
+"""What a search tries next: first what is known to be good, then what Optuna's samplers draw.
+
+Every sample is written into its trial's folder before the trial begins, so a resumed search knows them all.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from ray.tune.search import Searcher
+
+from classifier.config import Experiment
+from classifier.files import write_atomically
+from classifier.pareto import MODES
+from classifier.space import Choice, Interval, Space, grid, trimmed
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+# A sampler that only draws what was tried before has come to the end of a small space.
+PATIENCE = 50
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one trial changes of the search's experiment. `drawn` holds Optuna's own values, where it drew them."""
+
+    changes: dict[str, Any]
+    source: str
+    drawn: dict[str, Any] | None = None
+    number: int = 0
+
+    @property
+    def name(self) -> str:
+        """The trial's folder: equal changes are one trial."""
+        return hashlib.sha256(json.dumps(self.changes, sort_keys=True).encode()).hexdigest()[:8]
+
+    def write(self, trials: Path) -> None:
+        folder = trials / self.name
+        folder.mkdir(parents=True, exist_ok=True)
+        document = {"number": self.number, "source": self.source, "changes": self.changes, "drawn": self.drawn}
+        write_atomically(folder / "sample.json", json.dumps(document, indent=1) + "\n")
+
+
+def samples_in(trials: Path) -> list[Sample]:
+    """The samples of a search's trials, in the order in which they were made."""
+    documents = [json.loads(path.read_text()) for path in trials.glob("*/sample.json")]
+    return sorted((Sample(**document) for document in documents), key=lambda sample: sample.number)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A trial of an earlier search: its settings, and how it did."""
+
+    settings: dict[str, Any]
+    scores: dict[str, float]
+
+
+@dataclass
+class Past:
+    """What a search knows before it begins."""
+
+    first: list[Sample] = field(default_factory=list)
+    seen: list[Seen] = field(default_factory=list)
+    base: dict[str, Any] = field(default_factory=dict)
+    space: Space | None = None
+    """What an earlier process of this search drew around, and from which ranges."""
+
+
+class Guide(Searcher):
+    """Tune asks it for one trial after the other. It lets no more run than `at_once` says is placed at once.
+
+    space_around: the ranges to draw from, given the changes of the best trial so far; asked once, when what is known to
+    be good has been handed out.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        space_around: Callable[[dict[str, Any]], Space],
+        past: Past,
+        *,
+        trials: Path,
+        at_once: Callable[[], int],
+    ) -> None:
+        search = experiment.search
+        super().__init__(metric=search.objective[0], mode=MODES[search.objective[0]])
+        self.experiment, self.space_around, self.trials, self.at_once = experiment, space_around, trials, at_once
+        self.objectives = search.objective
+        self.past, self.queue = past, list(past.first)
+        self.known: dict[str, Sample] = {}
+        self.live: dict[str, Sample] = {}
+        self.best: dict[str, dict[str, float]] = {}  # scores by trial's name
+        self.base: dict[str, Any] = {}
+        self.space: Space = {}
+        self.study: optuna.Study | None = None
+        self.asked: dict[str, optuna.trial.Trial] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The changes of the next trial; None while no more may run; FINISHED where nothing is left to try."""
+        if len(self.live) >= self.at_once():
+            return None
+        sample = self.queue.pop(0) if self.queue else self._drawn(trial_id)
+        if sample is None:
+            return Searcher.FINISHED
+        if sample.name not in self.known:
+            sample = Sample(sample.changes, sample.source, sample.drawn, number=len(self.known))
+            sample.write(self.trials)
+            self.known[sample.name] = sample
+        self.live[trial_id] = sample
+        return dict(sample.changes)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        sample = self.live[trial_id]
+        before, now = self.best.get(sample.name), {name: result[name] for name in MODES if name in result}
+        if before is None or self._value(now) > self._value(before):
+            self.best[sample.name] = now
+        if trial_id in self.asked and len(self.objectives) == 1:
+            self.asked[trial_id].report(now[self.objectives[0]], result["epoch"])
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        sample = self.live.pop(trial_id)
+        scores = self.best.get(sample.name)
+        if self.study is None:
+            return
+        if trial_id in self.asked:
+            trial = self.asked.pop(trial_id)
+            if scores is None:
+                self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            elif result is not None and result["epoch"] < self.experiment.train.epochs and len(self.objectives) == 1:
+                self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            else:
+                self.study.tell(trial, [scores[name] for name in self.objectives])
+        elif scores is not None:
+            self._remember(self.experiment.override_all(sample.changes), scores)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: what was tried and found lies in the trials' folders."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, as `save`."""
+
+    def __reduce__(self) -> Any:  # Tune pickles it with the experiment; a search is resumed from its own folder
+        return (Searcher, ())
+
+    def _value(self, scores: dict[str, float]) -> float:
+        score = scores[self.objectives[0]]
+        return score if MODES[self.objectives[0]] == "max" else -score
+
+    def _drawn(self, trial_id: str) -> Sample | None:
+        """A sample that was not tried yet; None where there seems to be none."""
+        study = self.study or self._begun()
+        if self.experiment.search.algorithm == "grid":
+            return None
+        distributions = {name: distribution(values) for name, values in self.space.items()}
+        for _ in range(PATIENCE):
+            trial = study.ask(distributions)
+            changes = self.base | trial.params
+            sample = Sample(trimmed(changes, self.space, self.experiment), "drawn", drawn=trial.params)
+            if sample.name not in self.known:
+                self.asked[trial_id] = trial
+                return sample
+            scores = self.best.get(sample.name)
+            if scores is None:  # it runs right now
+                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            else:
+                study.tell(trial, [scores[name] for name in self.objectives])
+        return None
+
+    def _begun(self) -> optuna.Study:
+        """Draw around the best trial so far; what ended before counts where it lies in the space."""
+        names = sorted(self.best, key=lambda name: self._value(self.best[name]), reverse=True)
+        self.base, space = self.past.base, self.past.space
+        if space is None:
+            self.base = self.known[names[0]].changes if names else {}
+            space = self.space_around(self.base)
+            document = {"base": self.base, "space": {name: values.plain() for name, values in space.items()}}
+            write_atomically(self.trials.parent / "space.json", json.dumps(document, indent=1) + "\n")
+        self.space = space
+        directions: list[Any] = ["maximize" if MODES[name] == "max" else "minimize" for name in self.objectives]
+        self.study = optuna.create_study(sampler=sampler(self.experiment, len(self.known)), directions=directions)
+        running = {sample.name for sample in self.live.values()}
+        for name in names:
+            if name not in running:
+                self._remember(self.experiment.override_all(self.known[name].changes), self.best[name])
+        for seen in self.past.seen:
+            self._remember(self.experiment.override_all(seen.settings), seen.scores)
+        return self.study
+
+    def _remember(self, experiment: Experiment, scores: dict[str, float]) -> None:
+        """Tell the study of a trial that it did not draw, where all that differs from the base lies in the space."""
+        assert self.study is not None
+        base = self.experiment.override_all(self.base)
+        params = {name: experiment.get(name) for name in self.space}
+        if experiment != base.override_all(params) or not all(params[name] in self.space[name] for name in params):
+            return
+        self.study.add_trial(
+            optuna.trial.create_trial(
+                params=params,
+                distributions={name: distribution(values) for name, values in self.space.items()},
+                values=[scores[name] for name in self.objectives],
+            )
+        )
+
+
+def first_samples(experiment: Experiment, space: Space, portfolio: list[dict[str, Any]]) -> list[Sample]:
+    """The recipe itself; then the portfolio's; with algorithm grid, all combinations of values."""
+    samples = [Sample({}, "recipe"), *(Sample(changes, "portfolio") for changes in portfolio)]
+    if experiment.search.algorithm == "grid":
+        samples += [Sample(trimmed(row, space, experiment), "grid", drawn=row) for row in grid(space)]
+    if experiment.search.scheduler == "pbt":  # its members change what they train with, so that they need it all
+        samples = [Sample({name: experiment.get(name) for name in space}, "recipe")]
+    return unique(samples)
+
+
+def unique(samples: list[Sample]) -> list[Sample]:
+    """The first of each trial, in order."""
+    found: dict[str, Sample] = {}
+    for sample in samples:
+        found.setdefault(sample.name, sample)
+    return list(found.values())
+
+
+def distribution(values: Choice | Interval) -> optuna.distributions.BaseDistribution:
+    """A range of ours as one of Optuna's."""
+    if isinstance(values, Choice):
+        return optuna.distributions.CategoricalDistribution(values.values)
+    if values.whole:
+        return optuna.distributions.IntDistribution(int(values.low), int(values.high), log=values.log)
+    return optuna.distributions.FloatDistribution(values.low, values.high, log=values.log)
+
+
+def sampler(experiment: Experiment, tried: int) -> optuna.samplers.BaseSampler:
+    """The sampler that search.algorithm names, after so many trials.
+
+    TPE: Bergstra et al., 2011; GP: Optuna's Gaussian process with expected improvement.
+    """
+    search = experiment.search
+    # A resumed search must not draw the same again. The models learn from a few random trials first, and a small budget
+    # cannot pay for many.
+    seed, few = experiment.seed + 1009 * tried, min(10, max(2, search.trials // 3))
+    if search.algorithm == "gp":
+        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=few)
+    if search.algorithm == "tpe":
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=few, multivariate=True)
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+def worst(objective: str) -> float:
+    """The score of a trial that failed: no trial that ran is behind it."""
+    return math.inf if MODES[objective] == "min" else 0.0

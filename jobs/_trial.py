@@ -1,0 +1,187 @@
+"""One trial of a search: a run folder under OUT/NAME/trials/, trained by Tune's actor an epoch a step."""
+
+import dataclasses
+import gc
+import json
+import shutil
+import warnings
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ray import tune
+
+from classifier import data
+from classifier.checkpoint import Store
+from classifier.config import Experiment
+from classifier.cost import is_out_of_memory
+from classifier.data.dataset import SPLITS, Dataset
+from classifier.distributed import Group, pick_device
+from classifier.errors import ClassifierError
+from classifier.files import write_atomically
+from classifier.recorded import recorded
+from classifier.resolve import resolve
+from classifier.run import Run
+from jobs import _ray
+from jobs._guide import Sample, worst
+from jobs._schedulers import EPOCH, SCORES
+from jobs._voice import heard
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """A data set as arrays, which Ray keeps once a node and maps into every trial's memory."""
+
+    dataset: Dataset
+    images: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> "Shared":
+        images = {split: getattr(dataset, split).images_NCHW.numpy() for split in SPLITS}
+        bare = {split: dataclasses.replace(getattr(dataset, split), images_NCHW=torch.empty(0)) for split in SPLITS}
+        return cls(dataclasses.replace(dataset, **bare), images)
+
+    def opened(self) -> Dataset:
+        """The data set whose images are the shared memory; they are only read."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            parts = {
+                split: dataclasses.replace(getattr(self.dataset, split), images_NCHW=torch.from_numpy(array))
+                for split, array in self.images.items()
+            }
+        return dataclasses.replace(self.dataset, **parts)
+
+
+class TrialActor(tune.Trainable):
+    """One trial after another in one process: a step of Tune is an epoch of ours.
+
+    What a trial's folder holds already is reported first, without training it again: so a trial that was killed, or a
+    search that is resumed, goes on where it was.
+    """
+
+    def setup(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        config: dict[str, Any],
+        *,
+        experiment: dict[str, Any],
+        shared: Shared,
+        folder: str,
+        costs: dict[str, dict[str, float]],
+    ) -> None:
+        self.base, self.dataset = Experiment.from_dict(experiment), shared.opened()
+        self.trials, self.costs = Path(folder), costs
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._rows.close()
+        self._begin(new_config)
+        return True
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        changes = {name: value for name, value in config.items() if name != "start"}
+        self.experiment = self.base.override_all(changes)
+        self.digest = self.experiment.digest()
+        self.last: dict[str, Any] = {EPOCH: 0}
+        name = Sample(changes, "").name
+        if self.base.search.scheduler == "pbt":  # its settings change, and copies of it go other ways
+            name = self.trial_id
+            earlier = config.get("start")  # the folder of this member before the search was resumed
+            if earlier and (self.trials / earlier).exists() and not (self.trials / name).exists():
+                (self.trials / earlier).rename(self.trials / name)
+        self.run = Run(self.trials / name)
+        self.run.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.run.folder / "changes.json", json.dumps(changes) + "\n")
+        self._rows = self._reported()
+
+    def _reported(self) -> Generator[dict[str, Any], None, None]:
+        """The journal's lines: those that are there, then those of the epochs that are left."""
+        run, rows = self.run, self.run.history()
+        if (run.folder / "ended.json").exists():
+            yield from rows
+            return
+        manifest = Store(run.checkpoints).latest_manifest()
+        rows = [row for row in rows if manifest and row["step"] <= manifest["step"]]
+        # A population is compared at the epochs where it is now.
+        yield from rows[-1:] if self.base.search.scheduler == "pbt" else rows
+        with heard(run.folder, f"trial {run.folder.name}"):
+            try:
+                yield from self._trained(self.experiment)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                batch, accumulate = self.experiment.data.batch, self.experiment.optimizer.accumulate
+                if batch < 2:
+                    raise
+                print(f"out of memory with data.batch {batch}: halved, with optimizer.accumulate {2 * accumulate}")
+            else:
+                return
+            gc.collect()
+            torch.cuda.empty_cache()
+            shutil.rmtree(run.checkpoints, ignore_errors=True)
+            write_atomically(run.folder / "halved.json", json.dumps({"from": batch, "to": batch // 2}) + "\n")
+            halved = {"data.batch": batch // 2, "optimizer.accumulate": 2 * accumulate}
+            yield from self._trained(self.experiment.override_all(halved))
+
+    def _trained(self, experiment: Experiment) -> Generator[dict[str, Any], None, None]:
+        if experiment.workers.count > 1:
+            yield from _ray.train(self.run, experiment, should_stop=lambda: False)
+            return
+        dataset = self.dataset
+        if experiment.data != dataclasses.replace(self.base.data, batch=experiment.data.batch):
+            dataset = data.load(experiment.data)
+        resolved = resolve(experiment, dataset)
+        self.run.write_experiment(resolved)
+        group = Group(device=pick_device(resolved.train.device))
+        yield from (epoch.row() for epoch in recorded(self.run, resolved, dataset, group=group))
+
+    def step(self) -> dict[str, Any]:
+        """One epoch's report. A trial that cannot go on ends with the worst scores and its reason."""
+        costs = self.costs.get(self.experiment.model.name, {})
+        try:
+            row = next(self._rows, None)
+        except Exception as error:
+            if not isinstance(error, ClassifierError | torch.OutOfMemoryError | MemoryError):
+                raise  # Tune tries it again
+            write_atomically(self.run.folder / "error.txt", f"{error}\n")
+            return self._failed(str(error), costs)
+        if row is None and self.last[EPOCH]:  # patience ended it, or it had ended before
+            return self._report(self.last | {"done": True})
+        if row is None:  # it had failed before
+            error = (self.run.folder / "error.txt").read_text().strip()
+            return self._failed(error, costs)
+        scores = {name: row[f"validation_{name}"] for name in SCORES}
+        is_last = row[EPOCH] >= self.experiment.train.epochs
+        return self._report({EPOCH: row[EPOCH], "done": is_last, "seconds": row["seconds"]} | scores | costs)
+
+    def _failed(self, error: str, costs: dict[str, float]) -> dict[str, Any]:
+        scores = {name: worst(name) for name in SCORES}
+        return self._report({EPOCH: self.last[EPOCH], "error": error, "done": True} | scores | costs)
+
+    def _report(self, report: dict[str, Any]) -> dict[str, Any]:
+        """With the proof of what was trained; `epochs` is the objective, `epoch` the time."""
+        self.last = report | {"digest": self.digest, "epochs": report[EPOCH], "folder": self.run.folder.name}
+        return self.last
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """What population-based training copies from one member to another: the newest checkpoint and the bundle."""
+        for folder in (self.run.checkpoints, self.run.bundle):
+            shutil.copytree(folder, Path(checkpoint_dir) / folder.name)
+
+    def load_checkpoint(self, checkpoint_dir: str) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Go on from another member's checkpoint, with this trial's settings."""
+        self._rows.close()
+        for folder in (self.run.checkpoints, self.run.bundle):
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(Path(checkpoint_dir) / folder.name, folder)
+        manifest = Store(self.run.checkpoints).latest_manifest()
+        assert manifest is not None
+        self.run.rewind(manifest["step"])
+        self._rows = self._going_on(manifest["about"]["epoch"])
+
+    def _going_on(self, epoch: int) -> Generator[dict[str, Any], None, None]:
+        yield from (row for row in self._reported() if row[EPOCH] > epoch)
+
+    def cleanup(self) -> None:
+        self._rows.close()

@@ -1,0 +1,262 @@
+"""What a search finds in equal time: python tests/benchmarks/search.py OUT --set PATH MINUTES [--set ...] [--seeds 3]
+
+Four ways to spend the same minutes on the same machine, with the same model code, loop and space of settings:
+  classifier   jobs/tune.py as it comes: the recipe, the portfolio, TPE, ASHA
+  bare         jobs/tune.py without recipe and portfolio
+  ray random   Ray Tune's random search without a scheduler, as its tutorial has it
+  optuna       a script with Optuna's TPE and median pruner, one trial at a time on all cores
+A line a run in OUT/search.jsonl; started again, it goes on where it was. The table has the mean over the seeds, and
+when `classifier` passed the score that `ray random` ended with; OUT/search.png has the curves.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+
+from classifier import data
+from classifier.config import Experiment
+from classifier.data.dataset import Dataset
+from classifier.distributed import pick_device
+from classifier.holdout import read_test
+from classifier.recipes import recipe, recipe_for
+from classifier.recorded import recorded
+from classifier.resolve import resolve
+from classifier.run import Run, dump_experiment, read_experiment, read_result
+from classifier.space import Choice, Space, default_space
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+Curve = list[tuple[float, float]]
+
+
+def neutral(path: str, seed: int) -> Experiment:
+    """The defaults of every setting, with the recipe's data and epochs: what a script would begin with."""
+    known = recipe(recipe_for(path))
+    kept = {name: known.get(name) for name in ("train.epochs", "data.validation", "data.batch")}
+    return Experiment().override_all({"data.path": path, "seed": seed} | kept)
+
+
+def by_tune(out: Path, path: str, minutes: float, seed: int, *, bare: bool) -> tuple[Curve, float]:
+    """jobs/tune.py; the best validation accuracy against seconds, and the test accuracy of its model."""
+    words = ["--data.path", path, "--seed", str(seed), "--search.minutes", str(minutes), "--search.trials", "1000"]
+    if bare:
+        file = out.parent / f"{out.name}.yaml"
+        file.write_text(dump_experiment(neutral(path, seed)))
+        words += ["--experiment", str(file), "--search.portfolio", "false"]
+    command = [sys.executable, str(ROOT / "jobs" / "tune.py"), *words, "--out", str(out.parent), "--name", out.name]
+    began = time.time()
+    with (out.parent / f"{out.name}.log").open("w") as log:
+        subprocess.run(command, stdout=log, stderr=log, check=True)
+    curve = curve_of(list((out / "trials").glob("*/history.jsonl")), began)
+    return curve, read_result(out)["test"]["accuracy"]
+
+
+def by_ray(out: Path, path: str, minutes: float, seed: int) -> tuple[Curve, float]:
+    """Random search: every core runs a trial of its own to its end."""
+    import ray
+    from ray import tune
+
+    began = time.time()
+    base = neutral(path, seed)
+    dataset = data.load(base.data)
+    space = default_space(base, len(dataset.train))
+    domains = {
+        name: tune.choice(list(values.values))
+        if isinstance(values, Choice)
+        else tune.loguniform(values.low, values.high)
+        if values.log
+        else tune.uniform(values.low, values.high)
+        for name, values in space.items()
+    }
+
+    def trial(config: dict) -> None:
+        held = data.load(base.data)
+        for accuracy in trained(base.override_all(config), held, out / tune.get_context().get_trial_id()):
+            tune.report({"accuracy": accuracy})
+
+    path_of_workers = {"env_vars": {"PYTHONPATH": str(ROOT)}}
+    ray.init(include_dashboard=False, log_to_driver=False, runtime_env=path_of_workers)
+    tuner = tune.Tuner(
+        trial,
+        param_space=domains,
+        tune_config=tune.TuneConfig(num_samples=-1, time_budget_s=60 * minutes, metric="accuracy", mode="max"),
+        run_config=tune.RunConfig(storage_path=str(out / "ray"), verbose=0),
+    )
+    tuner.fit()
+    ray.shutdown()
+    return tested(out, began, dataset)
+
+
+def by_optuna(out: Path, path: str, minutes: float, seed: int) -> tuple[Curve, float]:
+    """TPE and the median pruner, one trial after the other."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    began = time.time()
+    base = neutral(path, seed)
+    dataset = data.load(base.data)
+    space = default_space(base, len(dataset.train))
+
+    def objective(trial: optuna.Trial) -> float:
+        best = 0.0
+        scores = trained(base.override_all(suggested(trial, space)), dataset, out / f"{trial.number:03d}")
+        for epoch, accuracy in enumerate(scores):
+            best = max(best, accuracy)
+            trial.report(accuracy, epoch)
+            if trial.should_prune() or time.time() - began > 60 * minutes:
+                raise optuna.TrialPruned
+        return best
+
+    study = optuna.create_study(
+        direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed), pruner=optuna.pruners.MedianPruner()
+    )
+    study.optimize(objective, timeout=60 * minutes)
+    return tested(out, began, dataset)
+
+
+def suggested(trial: Any, space: Space) -> dict:
+    return {
+        name: trial.suggest_categorical(name, list(values.values))
+        if isinstance(values, Choice)
+        else trial.suggest_float(name, values.low, values.high, log=values.log)
+        for name, values in space.items()
+    }
+
+
+def trained(experiment: Experiment, dataset: Dataset, folder: Path):
+    """The validation accuracy of each epoch; the best model stays in the folder, as in every other arm."""
+    folder.mkdir(parents=True, exist_ok=True)
+    experiment = resolve(experiment.override("checkpoint.epochs", 10**6), dataset)
+    run = Run(folder)
+    run.write_experiment(experiment)
+    for epoch in recorded(run, experiment, dataset):
+        assert epoch.validation is not None
+        yield epoch.validation["accuracy"]
+
+
+def curve_of(histories: list[Path], began: float) -> Curve:
+    """Best validation accuracy so far against seconds since `began`, from when each epoch's line was written."""
+    found = []
+    for path in histories:
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        ended = path.stat().st_mtime
+        for row in reversed(rows):  # an epoch ends as the next begins
+            found.append((ended - began, row["validation_accuracy"]))
+            ended -= row["seconds"]
+    best, curve = 0.0, []
+    for at, accuracy in sorted(found):
+        if accuracy > best:
+            best = accuracy
+            curve.append((round(at, 1), accuracy))
+    return curve
+
+
+def tested(out: Path, began: float, dataset: Dataset) -> tuple[Curve, float]:
+    """The curve of an arm's trials, and the test accuracy of the best."""
+    histories = list(out.glob("*/history.jsonl"))
+    curve = curve_of(histories, began)
+
+    def score(path: Path) -> tuple[float, float]:
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        return max((row["validation_accuracy"], -row["validation_loss"]) for row in rows)
+
+    best = max(histories, key=score).parent
+    device = read_experiment(best / "experiment.yaml").train.device
+    return curve, read_test(best, device=pick_device(device), dataset=dataset).scores["accuracy"]
+
+
+ARMS: dict[str, Callable[..., tuple[Curve, float]]] = {
+    "classifier": lambda *words: by_tune(*words, bare=False),
+    "bare": lambda *words: by_tune(*words, bare=True),
+    "ray random": by_ray,
+    "optuna": by_optuna,
+}
+
+
+def table(rows: list[dict]) -> None:
+    """The mean of each arm on each set, and what it took to pass random search."""
+    for one in dict.fromkeys(row["set"] for row in rows):
+        print(f"\n{one}, {rows[0]['minutes']:g} minutes" if len(rows) == 1 else f"\n{one}")
+        print(f"{'':<12} {'validation':>11} {'test':>18} {'seeds':>6}   passes ray random's last score after")
+        for arm in ARMS:
+            mine = [row for row in rows if row["set"] == one and row["arm"] == arm]
+            if not mine:
+                continue
+            validation = statistics.mean(row["curve"][-1][1] for row in mine)
+            tests = [row["test"] for row in mine]
+            spread = statistics.stdev(tests) if len(tests) > 1 else 0.0
+            shares = [share for row in mine if (share := passing(row, rows)) is not None]
+            words = f"{statistics.mean(shares):.0%} of the time" if len(shares) == len(mine) else "not on every seed"
+            print(
+                f"{arm:<12} {validation:>11.2%} {statistics.mean(tests):>9.2%} ± {spread:.2%} {len(mine):>6}   {words}"
+            )
+
+
+def passing(row: dict, rows: list[dict]) -> float | None:
+    """The share of the minutes after which a run was as good as random search of the same seed at its end."""
+    other = [r for r in rows if (r["set"], r["seed"], r["arm"]) == (row["set"], row["seed"], "ray random")]
+    if not other:
+        return None
+    goal = other[0]["curve"][-1][1]
+    return next((at / (60 * row["minutes"]) for at, accuracy in row["curve"] if accuracy >= goal), None)
+
+
+def draw(rows: list[dict], path: Path) -> None:
+    """Validation accuracy against minutes, a panel a set, a line a run."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    sets = list(dict.fromkeys(row["set"] for row in rows))
+    figure, axes = plt.subplots(1, len(sets), figsize=(6 * len(sets), 4), squeeze=False)
+    for axis, one in zip(axes[0], sets, strict=True):
+        for colour, arm in zip(("C0", "C9", "C1", "C2"), ARMS, strict=True):
+            for i, row in enumerate(row for row in rows if (row["set"], row["arm"]) == (one, arm)):
+                xs, ys = [at / 60 for at, _ in row["curve"]], [accuracy for _, accuracy in row["curve"]]
+                axis.step([*xs, row["minutes"]], [*ys, ys[-1]], colour, where="post", label=arm if i == 0 else None)
+        axis.set(title=one, xlabel="minutes", ylabel="best validation accuracy")
+        axis.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("PATH", "MINUTES"), dest="sets")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    words = parser.parse_args()
+    out = words.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    journal = out / "search.jsonl"
+    rows = [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
+    for path, minutes in words.sets:
+        for seed in range(words.seeds):
+            for arm in words.arms:
+                name = Path(path).name
+                if any((r["set"], r["seed"], r["arm"]) == (name, seed, arm) for r in rows):
+                    continue
+                folder = out / f"{name}-{arm.replace(' ', '-')}-{seed}-{time.strftime('%H%M%S')}"
+                curve, test = ARMS[arm](folder, str(Path(path).resolve()), float(minutes), seed)
+                rows.append(
+                    {"set": name, "seed": seed, "arm": arm, "minutes": float(minutes), "test": test, "curve": curve}
+                )
+                with journal.open("a") as file:
+                    file.write(json.dumps(rows[-1]) + "\n")
+                print(f"{name} seed {seed} {arm}: validation {curve[-1][1]:.2%}, test {test:.2%}", flush=True)
+    if rows:
+        table(rows)
+        draw(rows, out / "search.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""search.html: every section from saved results, whole for the smallest search, and free of the network."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from classifier import search_page
+from classifier.charts import Axis, Series, bars, parallel, plot
+
+
+def made(folder: Path, trials: int, *, importance=None, objective=("accuracy",), name="photos") -> str:
+    """The page of a search of so many trials."""
+    rows = []
+    for i in range(trials):
+        trial, accuracy = f"{i:08x}", 0.9 - i / 50
+        home = folder / "trials" / trial
+        home.mkdir(parents=True)
+        lines = [{"epoch": e, "step": e, "seconds": 1.0, "validation_accuracy": accuracy - 0.1 / e} for e in (1, 2, 3)]
+        (home / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        row = {"rank": i + 1, "trial": trial, "status": "finished", "epochs": 3, "best_epoch": 3, "at": 10.0 * (i + 1)}
+        row |= {"validation_accuracy": accuracy, "validation_macro_f1": accuracy, "validation_loss": 1 - accuracy}
+        row |= {
+            "latency": 1.0 + i,
+            "size": 1e5 * (i + 1),
+            "on_front": i == 0,
+            "source": "recipe" if i == 0 else "drawn",
+        }
+        rows.append(row | {"optimizer.lr": 1e-3 * (i + 1), "model.name": "cnn" if i % 2 else "resnet9_16"})
+    pq.write_table(pa.Table.from_pylist(rows), folder / "trials.parquet")
+    scores = {"accuracy": 0.9, "macro_f1": 0.9, "loss": 0.1, "count": 100}
+    dataset = {"name": name, "counts": {"train": 9, "validation": 100, "test": 100}, "class_names": ["a", "b"]}
+    result = {"format_version": 1, "kind": "tune", "status": "finished", "seconds": 90.0, "dataset": dataset}
+    result |= {"test": scores, "selection": scores, "winner": "00000000", "trials": {"finished": trials, "failed": 0}}
+    result |= {
+        "importance": importance or {},
+        "objective": list(objective),
+        "device": "cpu",
+        "versions": {"torch": "2"},
+    }
+    (folder / "result.json").write_text(json.dumps(result | {"config": {"seed": 0}}))
+    return search_page.write(folder).read_text()
+
+
+class Outline(HTMLParser):
+    """Open tags must close in order; headings are collected."""
+
+    VOID = ("meta", "link", "rect", "circle", "polyline", "line")
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.headings: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("h1", "h2"):
+            self.headings.append(data)
+
+
+def test_every_section_is_there(tmp_path):
+    page = made(tmp_path, 8, importance={"optimizer.lr": 0.8, "model.name": 0.2}, objective=("accuracy", "latency"))
+    outline = Outline(page)
+    assert outline.open == []
+    assert outline.headings == [
+        "Search of photos",
+        "Score against time",
+        "The best compromises",
+        "What mattered",
+        "All trials",
+        "Learning curves",
+        "Trials",
+        "Again",
+    ]
+    assert "90.00%" in page
+    assert "00000007" in page
+
+
+@pytest.mark.parametrize("trials", [1, 2])
+def test_the_smallest_search_has_a_page(tmp_path, trials):
+    outline = Outline(made(tmp_path, trials))
+    assert outline.headings == ["Search of photos", "Score against time", "Learning curves", "Trials", "Again"]
+
+
+def test_it_asks_nothing_of_the_network_and_runs_nothing(tmp_path):
+    page = made(tmp_path, 3)
+    assert not re.findall(r"https?:|//[a-z]|<script|@import|url\(", page)
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_a_name_is_text_and_never_markup(tmp_path):
+    page = made(tmp_path, 3, name="<script>alert(1)</script>")
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_points_lie_inside_the_drawing():
+    xs, ys = [0.0, 5.0, 10.0], [0.5, 0.9, 0.7]
+    drawn = plot([Series(xs, ys, "dots")], Axis.over(xs), Axis.over(ys), "d")
+    places = [(float(x), float(y)) for x, y in re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', drawn)]
+    assert len(places) == 3
+    assert all(62 <= x <= 466 and 14 <= y <= 254 for x, y in places)
+    assert places[1][1] < places[2][1] < places[0][1]  # up is more
+
+
+@pytest.mark.parametrize("values", [[1.0], [2.0, 2.0], [0.0], [-1.0, 1.0], [1e-4, 1e4]])
+def test_an_axis_holds_any_values(values):
+    axis = Axis.over(values)
+    assert all(0 <= axis.share(value) <= 1 for value in values)
+    assert 1 <= len(axis.ticks()) <= 7
+
+
+def test_a_logarithmic_axis_gives_each_order_the_same_room():
+    axis = Axis.over([1e-4, 1e-1], log=True)
+    assert [round(axis.share(value), 6) for value in (1e-4, 1e-3, 1e-2, 1e-1)] == [0, 0.333333, 0.666667, 1]
+
+
+def test_bars_and_parallel_axes_are_whole():
+    assert bars({"a": 0.5, "b": 0.0}, "shares").count("<rect") == 2
+    drawn = parallel([("lr", [0.0, 1.0], ("1", "2")), ("model", [1.0, 0.0], ("a", "b"))], "all")
+    assert drawn.count("<polyline") == 2
