@@ -113,7 +113,8 @@ class Request:
             base = recipe(options.recipe) if options.recipe else None
             if options.experiment:
                 base = read_experiment(options.experiment, base)
-            base = base or recipe(recipe_for(path))
+            # Backbones to choose from are pretrained ones.
+            base = base or recipe("finetune" if self.changes.get("search.probe") else recipe_for(path))
         return base.override_all(self.changes)
 
 

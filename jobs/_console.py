@@ -71,7 +71,8 @@ class Journal:
             self.say(
                 f"trial {row.trial} {board.status(row)} after {row.epochs} epochs: {score}  {sample or 'the recipe'}"
             )
-        self.show(board.table())
+        if self._screen.is_terminal:
+            self.show(board.table())
 
     def show(self, thing: Any) -> None:
         """Redraw the live place with a table; on no terminal, nothing."""

@@ -49,6 +49,7 @@ def finish(work: Work, board: Leaderboard) -> int:
         front=[row.trial for row in board.front()],
         importance=importance(board),
         objective=list(experiment.search.objective),
+        search_seconds=board.seconds(),
     )
     search_page.write(run.folder)
     journal.say(

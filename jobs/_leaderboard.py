@@ -38,6 +38,12 @@ class Leaderboard:
         self.folder, self.plan = folder, plan
         self.experiment = plan.experiment
         self.rows: dict[str, Row] = {}
+        self._tidied: set[str] = set()
+        self._reports: list[float] = []
+
+    def seconds(self) -> list[float]:
+        """When the first and the last report came, in seconds since the search began."""
+        return [round(at, 2) for at in (self._reports[:1] + self._reports[-1:])]
 
     def take(self, event: Event, at: float) -> Row:
         """Account for a report; the row that it changed. Of ended trials the best keep their models, the others not."""
@@ -47,6 +53,7 @@ class Leaderboard:
             row.ended = True
             self._tidy()
         elif "error" not in event.report:
+            self._reports.append(at)
             row.epochs = event.report[EPOCH]
             if not row.best or self._key(event.report) < self._key(row.best):
                 row.best, row.at = event.report, at
@@ -138,7 +145,8 @@ class Leaderboard:
         if len(self.experiment.search.objective) > 1:
             kept |= {row.trial for row in self.front()}
         for row in self.rows.values():
-            if row.ended and row.trial not in kept:
+            if row.ended and row.trial not in kept | self._tidied:
+                self._tidied.add(row.trial)
                 for name in ("checkpoints", "bundle"):
                     shutil.rmtree(self.folder / "trials" / row.trial / name, ignore_errors=True)
 

@@ -1,10 +1,7 @@
 """What a search will do, decided and checked before its first trial."""
 
 import dataclasses
-import hashlib
-import json
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +10,13 @@ from typing import Any
 from classifier import cost, models
 from classifier.config import Experiment
 from classifier.data.dataset import Dataset
-from classifier.errors import ClassifierError, ConfigError, RunError
-from classifier.files import write_atomically
+from classifier.errors import ClassifierError, ConfigError
 from classifier.portfolio import portfolio_for
+from classifier.probe import parsed, ranked
 from classifier.resolve import resolve
-from classifier.run import read_result, read_yaml
+from classifier.run import read_yaml
 from classifier.space import Choice, Space, grid, space_from
 from jobs import _ray
-from jobs._guide import Past, Sample, Seen, first_samples, samples_in, unique
 from jobs._schedulers import scheduler
 
 # A trial that would take more than this share of the minutes cannot be told from a bad one in time.
@@ -31,8 +27,6 @@ ROUNDS = 6
 VALIDATING = 1.1
 # Seconds to pack a model and write the results, beside reading the test split.
 PACKING = 3.0
-SAVE_EVERY = 5.0
-BEST_OF_EARLIER = 3
 
 
 @dataclass(frozen=True)
@@ -80,12 +74,15 @@ class Plan:
                 yield f"  {name:<22} {costs['latency']:.2f} ms an image, {costs['size']:,.0f} parameters"
 
 
-def plan(experiment: Experiment, dataset: Dataset, resumed: bool = False) -> Plan:
-    """Check a search before anything starts, and cut its trials to its budget.
+def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool = False) -> Plan:
+    """Check a search before anything starts, choose its backbone, and cut its trials to its budget.
 
-    resumed: the experiment is cut already. ConfigError on a bad space, or trials that the cluster cannot hold.
+    folder: the search's, where features are kept. resumed: all of that was decided before. ConfigError on a bad space,
+    or on trials that the cluster cannot hold.
     """
-    search = experiment.search
+    search, notes = experiment.search, []
+    if search.probe and not resumed:
+        experiment, notes = _with_best_backbone(experiment, dataset, folder / "features")
     file = read_yaml(search.space) if search.space else {}
     space = space_from(search.vary, file, experiment, len(dataset.train))
     is_own = bool(search.vary or search.space)
@@ -95,13 +92,13 @@ def plan(experiment: Experiment, dataset: Dataset, resumed: bool = False) -> Pla
     cluster = _ray.connect(dashboard=experiment.workers.count > 1)
     _ray.refuse_unplaceable(experiment.workers, cluster)
     left_out: dict[str, str] = {}
-    notes: list[str] = []
     step = 0.0
     if search.minutes:
         resolved = resolve(experiment, dataset)
         step = cost.step_seconds(resolved, dataset)
         if not resumed:
-            experiment, notes = _cut(experiment, dataset, step, cluster)
+            experiment, cuts = _cut(experiment, dataset, step, cluster)
+            notes += cuts
         if not is_own and isinstance(names := space.get("model.name"), Choice):
             left_out = _too_slow(resolve(experiment, dataset), dataset, names)
     scheduler(experiment, space)  # refuses what it cannot do
@@ -119,6 +116,20 @@ def plan(experiment: Experiment, dataset: Dataset, resumed: bool = False) -> Pla
         left_out=tuple(left_out),
     )
     return dataclasses.replace(drafted, space=drafted.trimmed(space))
+
+
+def _with_best_backbone(experiment: Experiment, dataset: Dataset, kept: Path) -> tuple[Experiment, list[str]]:
+    """The experiment with the backbone of search.probe that a linear probe ranks first; without portfolio the first."""
+    if not experiment.search.portfolio:
+        name, weights = parsed(experiment.search.probe)[0]
+        return experiment.override_all({"model.name": name, "model.weights": weights}), []
+    probes = ranked(resolve(experiment, dataset), dataset, kept)
+    notes = [
+        f"a linear probe of {one.name} makes {one.accuracy:.2%}, loss {one.loss:.3f}, in {one.seconds:.0f} s"
+        for one in probes
+    ]
+    best = {"model.name": probes[0].name, "model.weights": probes[0].weights}
+    return experiment.override_all(best), [*notes, f"the search goes on with {probes[0].name}"]
 
 
 def _cut(
@@ -194,98 +205,3 @@ def _costs(resolved: Experiment, dataset: Dataset, space: Space) -> dict[str, di
         name: cost.prediction(resolved.override("model.name", name), dataset, resolved.data.batch)
         for name in dict.fromkeys((resolved.model.name, *every))
     }
-
-
-def past_of(folder: Path, plan: Plan, dataset: Dataset) -> Past:
-    """What the search knows already: its own earlier trials, or else what it begins with and was told to start from."""
-    search, trials = plan.experiment.search, folder / "trials"
-    start, seen = _from_earlier(Path(search.start_from), plan, dataset) if search.start_from else ([], [])
-    if search.scheduler == "pbt":
-        journals = sorted(trials.glob("*/history.jsonl"))
-        members = [(path.parent.name, json.loads((path.parent / "changes.json").read_text())) for path in journals]
-        mine = [Sample({"start": name} | changes, "resumed") for name, changes in members]
-    else:
-        mine = samples_in(trials)
-    if not mine:
-        first = first_samples(plan.experiment, plan.space, plan.portfolio)
-        return Past(first=unique([first[0], *start, *first[1:]]), seen=seen)
-    drawn = folder / "space.json"
-    if not drawn.exists():
-        return Past(first=mine, seen=seen)
-    document = json.loads(drawn.read_text())
-    space = space_from((), document["space"], plan.experiment, len(dataset.train))
-    return Past(first=mine, seen=seen, base=document["base"], space=space)
-
-
-def _from_earlier(folder: Path, plan: Plan, dataset: Dataset) -> tuple[list[Sample], list[Seen]]:
-    """The earlier search's best settings as trials, and all its trials as seen, where the images were the same."""
-    import pyarrow.parquet as pq
-
-    if not (folder / "trials.parquet").is_file():
-        raise RunError(f"search.start_from {folder}: this is no finished search (it has no trials.parquet)")
-    rows, earlier, base = pq.read_table(folder / "trials.parquet").to_pylist(), read_result(folder), plan.experiment
-    names = [name for name in rows[0] if "." in name]
-    samples = [
-        Sample({name: row[name] for name in names if row[name] != base.get(name)}, "start_from")
-        for row in rows[:BEST_OF_EARLIER]
-    ]
-    before = earlier["config"]["train"]["epochs"]
-    if earlier["dataset"]["fingerprint"] != dataset.fingerprint or before != base.train.epochs:
-        return samples, []
-    seen = [
-        Seen(
-            {name: row[name] for name in names},
-            {name: row[f"validation_{name}"] for name in base.search.objective if f"validation_{name}" in row},
-        )
-        for row in rows
-        if row["status"] == "finished"
-    ]
-    return samples, [one for one in seen if len(one.scores) == len(base.search.objective)]
-
-
-def changed_since(folder: Path, dataset: Dataset) -> list[str]:
-    """Remember what the search was begun with; on a later call, say what is not so any more.
-
-    RunError if the images, labels or splits changed: the trials could not be compared.
-    """
-    path = folder / "begun_with.json"
-    now = {"code": code_digest(), "dataset": dataset.fingerprint}
-    before = json.loads(path.read_text()) if path.exists() else now
-    if before["dataset"] != now["dataset"]:
-        raise RunError(
-            f"{folder} was begun on other images, labels or splits than {dataset.name} holds now: bring them back as "
-            "they were, or begin a new search"
-        )
-    write_atomically(path, json.dumps(now) + "\n")
-    return ["note: the code has changed since this search began"] if before["code"] != now["code"] else []
-
-
-def code_digest() -> str:
-    """16 hex digits over the source of both packages."""
-    root, digest = Path(__file__).resolve().parent.parent, hashlib.sha256()
-    for path in sorted((*(root / "classifier").rglob("*.py"), *(root / "jobs").rglob("*.py"))):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-class Clock:
-    """Seconds that a search has used for its trials, those of earlier processes counted in."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "spent.json"
-        self.before = json.loads(self.path.read_text())["seconds"] if self.path.exists() else 0.0
-        self.began = self.saved = time.monotonic()
-
-    def seconds(self) -> float:
-        """Until now; kept on disk, every few seconds, for a process that takes over."""
-        now = time.monotonic()
-        spent = self.before + now - self.began
-        if now - self.saved > SAVE_EVERY:
-            self.saved = now
-            write_atomically(self.path, json.dumps({"seconds": round(spent, 1)}) + "\n")
-        return spent
-
-    def left(self, plan: Plan) -> float:
-        """For trials: what is left of the minutes, without what the end will take."""
-        minutes = plan.experiment.search.minutes
-        return math.inf if minutes is None else max(0.0, 60 * minutes - self.seconds() - plan.final_seconds)

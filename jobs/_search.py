@@ -22,7 +22,8 @@ from classifier.files import write_atomically
 from classifier.space import Space, default_space
 from jobs import _ray
 from jobs._guide import Guide, Past, Sample
-from jobs._plan import Clock, Plan
+from jobs._memory import Clock
+from jobs._plan import Plan
 from jobs._schedulers import EPOCH, domain, scheduler
 from jobs._trial import Shared, TrialActor
 from jobs._work import Work

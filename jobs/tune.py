@@ -30,7 +30,7 @@ VERB = Verb(
 
 def tune(request: Request) -> int:
     """Plan, search, choose, test once, and say how it went."""
-    from jobs import _finish, _plan, _search, _work
+    from jobs import _finish, _memory, _plan, _search, _work
     from jobs._leaderboard import Leaderboard
 
     if request.options.dry_run:
@@ -39,13 +39,13 @@ def tune(request: Request) -> int:
         rehearse(request)
         return EXIT_DONE
     with _work.begun(VERB.name, request) as work:
-        plan = _plan.plan(work.asked, work.dataset, resumed=bool(request.options.resume))
+        plan = _plan.plan(work.asked, work.dataset, work.run.folder, resumed=bool(request.options.resume))
         work.run.write_asked(plan.experiment)
-        past = _plan.past_of(work.run.folder, plan, work.dataset)
-        for line in (*_plan.changed_since(work.run.folder, work.dataset), *plan.lines()):
+        past = _memory.past_of(work.run.folder, plan, work.dataset)
+        for line in (*_memory.changed_since(work.run.folder, work.dataset), *plan.lines()):
             work.journal.say(line)
         board = Leaderboard(work.run.folder, plan)
-        clock = _plan.Clock(work.run.folder)
+        clock = _memory.Clock(work.run.folder)
         for event in _search.run_trials(work, plan, past, clock):
             row = board.take(event, clock.seconds())
             work.journal.trial(board, row)

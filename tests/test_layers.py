@@ -29,7 +29,7 @@ LAYERS = [
     ],
     ["resolve", "evaluate", "space"],
     ["training"],
-    ["fit", "cost"],
+    ["fit", "cost", "probe"],
     ["bundle", "plots", "search_page"],
     ["predict", "recorded", "holdout"],
     ["recipes", "portfolio"],

@@ -7,14 +7,15 @@ from classifier.models.catalogue import MODELS, ZOO, names
 
 if TYPE_CHECKING:
     from classifier.models.factory import build, parameter_count
-    from classifier.models.head import head_names
+    from classifier.models.head import head_modules, head_names
     from classifier.models.transfer import freeze, statistics
 
-__all__ = ["MODELS", "ZOO", "build", "freeze", "head_names", "names", "parameter_count", "statistics"]
+__all__ = ["MODELS", "ZOO", "build", "freeze", "head_modules", "head_names", "names", "parameter_count", "statistics"]
 
 _HOMES = {
     "build": "factory",
     "freeze": "transfer",
+    "head_modules": "head",
     "head_names": "head",
     "parameter_count": "factory",
     "statistics": "transfer",

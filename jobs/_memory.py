@@ -1,0 +1,115 @@
+"""What a search knows when it begins or is taken up again, read from its own folder and from an earlier search's."""
+
+import hashlib
+import json
+import math
+import time
+from pathlib import Path
+
+from classifier.data.dataset import Dataset
+from classifier.errors import RunError
+from classifier.files import write_atomically
+from classifier.run import read_result
+from classifier.space import space_from
+from jobs._guide import Past, Sample, Seen, first_samples, samples_in, unique
+from jobs._plan import Plan
+
+# Seconds between two writings of the time spent.
+SAVE_EVERY = 5.0
+# Trials of an earlier search that are tried again, its best.
+BEST_OF_EARLIER = 3
+
+
+def past_of(folder: Path, plan: Plan, dataset: Dataset) -> Past:
+    """What the search knows already: its own earlier trials, or else what it begins with and was told to start from."""
+    search, trials = plan.experiment.search, folder / "trials"
+    start, seen = _from_earlier(Path(search.start_from), plan, dataset) if search.start_from else ([], [])
+    if search.scheduler == "pbt":
+        journals = sorted(trials.glob("*/history.jsonl"))
+        members = [(path.parent.name, json.loads((path.parent / "changes.json").read_text())) for path in journals]
+        mine = [Sample({"start": name} | changes, "resumed") for name, changes in members]
+    else:
+        mine = samples_in(trials)
+    if not mine:
+        first = first_samples(plan.experiment, plan.space, plan.portfolio)
+        return Past(first=unique([first[0], *start, *first[1:]]), seen=seen)
+    drawn = folder / "space.json"
+    if not drawn.exists():
+        return Past(first=mine, seen=seen)
+    document = json.loads(drawn.read_text())
+    space = space_from((), document["space"], plan.experiment, len(dataset.train))
+    return Past(first=mine, seen=seen, base=document["base"], space=space)
+
+
+def _from_earlier(folder: Path, plan: Plan, dataset: Dataset) -> tuple[list[Sample], list[Seen]]:
+    """The earlier search's best settings as trials, and all its trials as seen, where the images were the same."""
+    import pyarrow.parquet as pq
+
+    if not (folder / "trials.parquet").is_file():
+        raise RunError(f"search.start_from {folder}: this is no finished search (it has no trials.parquet)")
+    rows, earlier, base = pq.read_table(folder / "trials.parquet").to_pylist(), read_result(folder), plan.experiment
+    names = [name for name in rows[0] if "." in name]
+    samples = [
+        Sample({name: row[name] for name in names if row[name] != base.get(name)}, "start_from")
+        for row in rows[:BEST_OF_EARLIER]
+    ]
+    before = earlier["config"]["train"]["epochs"]
+    if earlier["dataset"]["fingerprint"] != dataset.fingerprint or before != base.train.epochs:
+        return samples, []
+    seen = [
+        Seen(
+            {name: row[name] for name in names},
+            {name: row[f"validation_{name}"] for name in base.search.objective if f"validation_{name}" in row},
+        )
+        for row in rows
+        if row["status"] == "finished"
+    ]
+    return samples, [one for one in seen if len(one.scores) == len(base.search.objective)]
+
+
+def changed_since(folder: Path, dataset: Dataset) -> list[str]:
+    """Remember what the search was begun with; on a later call, say what is not so any more.
+
+    RunError if the images, labels or splits changed: the trials could not be compared.
+    """
+    path = folder / "begun_with.json"
+    now = {"code": code_digest(), "dataset": dataset.fingerprint}
+    before = json.loads(path.read_text()) if path.exists() else now
+    if before["dataset"] != now["dataset"]:
+        raise RunError(
+            f"{folder} was begun on other images, labels or splits than {dataset.name} holds now: bring them back as "
+            "they were, or begin a new search"
+        )
+    write_atomically(path, json.dumps(now) + "\n")
+    return ["note: the code has changed since this search began"] if before["code"] != now["code"] else []
+
+
+def code_digest() -> str:
+    """16 hex digits over the source of both packages."""
+    root, digest = Path(__file__).resolve().parent.parent, hashlib.sha256()
+    for path in sorted((*(root / "classifier").rglob("*.py"), *(root / "jobs").rglob("*.py"))):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class Clock:
+    """Seconds that a search has used for its trials, those of earlier processes counted in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "spent.json"
+        self.before = json.loads(self.path.read_text())["seconds"] if self.path.exists() else 0.0
+        self.began = self.saved = time.monotonic()
+
+    def seconds(self) -> float:
+        """Until now; kept on disk, every few seconds, for a process that takes over."""
+        now = time.monotonic()
+        spent = self.before + now - self.began
+        if now - self.saved > SAVE_EVERY:
+            self.saved = now
+            write_atomically(self.path, json.dumps({"seconds": round(spent, 1)}) + "\n")
+        return spent
+
+    def left(self, plan: Plan) -> float:
+        """For trials: what is left of the minutes, without what the end will take."""
+        minutes = plan.experiment.search.minutes
+        return math.inf if minutes is None else max(0.0, 60 * minutes - self.seconds() - plan.final_seconds)

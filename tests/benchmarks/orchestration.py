@@ -1,0 +1,147 @@
+"""What a search costs beside its trainings: python tests/benchmarks/orchestration.py [--trials 1000]
+
+First 20 trainings of one epoch, one after the other on all cores: by jobs/tune.py, and by a bare loop around the same
+code. Then many trivial trials, two at once: by jobs/tune.py, and by a bare Tune function around the same code, with the
+memory of the driver. Start-up is told apart: it is paid once.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+
+import numpy as np
+from PIL import Image
+
+from classifier import data
+from classifier.config import Experiment
+from classifier.recorded import recorded
+from classifier.resolve import resolve
+from classifier.run import Run
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LOOP = 20
+
+
+def tune(out: Path, path: str, trials: int, *words: str) -> dict:
+    """A search of so many trials of one epoch; seconds in all and until the first report, and the driver's memory."""
+    argv = [str(ROOT / "jobs" / "tune.py"), "--data.path", path, "--train.epochs", "1", "--search.algorithm", "random"]
+    argv += [
+        "--search.trials",
+        str(trials),
+        "--search.portfolio",
+        "false",
+        "--search.vary",
+        "optimizer.lr=1e-4..1e-2:log",
+    ]
+    argv += ["--out", str(out), "--name", f"tune-{trials}", *words]
+    code = f"""
+import resource, runpy, sys
+sys.argv = {argv!r}
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, last = json.loads((out / f"tune-{trials}" / "result.json").read_text())["search_seconds"]
+    return {"first": first, "last": last, "mib": float(done.stdout.split()[-1])}
+
+
+def loop(out: Path, path: str, trials: int, **changes: object) -> float:
+    """Seconds a training, in one process with all cores."""
+    base = Experiment().override_all({"data.path": path, "train.epochs": 1} | changes)
+    dataset = data.load(base.data)
+    began = 0.0
+    for trial in range(trials + 1):
+        if trial == 1:  # the first is warm-up
+            began = time.perf_counter()
+        experiment = resolve(base.override("optimizer.lr", 10 ** np.random.uniform(-4, -2)), dataset)
+        run = Run(out / f"loop-{trial}")
+        run.folder.mkdir(parents=True)
+        run.write_experiment(experiment)
+        list(recorded(run, experiment, dataset))
+    return (time.perf_counter() - began) / trials
+
+
+def bare_tune(out: Path, path: str, trials: int) -> dict:
+    """A plain Tune function around the same code, in a process of its own."""
+    code = f"""
+import json, resource, sys, time
+from pathlib import Path
+sys.path.insert(0, {str(ROOT)!r})
+import ray
+from ray import tune
+from classifier import data
+from classifier.config import Experiment
+from classifier.recorded import recorded
+from classifier.resolve import resolve
+from classifier.run import Run
+base = Experiment().override_all({{"data.path": {path!r}, "train.epochs": 1, "model.name": "cnn", "data.batch": 16}})
+dataset = data.load(base.data)
+times = []
+def trial(config, dataset=None):
+    experiment = resolve(base.override("optimizer.lr", config["lr"]), dataset)
+    run = Run(Path({str(out)!r}) / tune.get_context().get_trial_id())
+    run.folder.mkdir(parents=True)
+    run.write_experiment(experiment)
+    for epoch in recorded(run, experiment, dataset):
+        tune.report({{"accuracy": epoch.validation["accuracy"]}})
+class Times(tune.Callback):
+    def on_trial_result(self, **_):
+        times.append(time.monotonic())
+ray.init(include_dashboard=False, log_to_driver=False, runtime_env={{"env_vars": {{"PYTHONPATH": {str(ROOT)!r}}}}})
+began = time.monotonic()
+tune.Tuner(tune.with_parameters(trial, dataset=dataset), param_space={{"lr": tune.loguniform(1e-4, 1e-2)}},
+    tune_config=tune.TuneConfig(num_samples={trials}, reuse_actors=True),
+    run_config=tune.RunConfig(storage_path={str(out / "ray")!r}, verbose=0, callbacks=[Times()])).fit()
+print(json.dumps({{"first": times[0] - began, "last": times[-1] - began,
+    "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def trivial(folder: Path) -> str:
+    """Forty pictures of 8 x 8, in two classes."""
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        home = folder / ("dark" if i % 2 else "light")
+        home.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 90, (8, 8), dtype=np.uint8) + 90 * (i % 2 == 0)).convert("L").save(
+            home / f"{i}.png"
+        )
+    return str(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--trials", type=int, default=1000)
+    words = parser.parse_args()
+    with tempfile.TemporaryDirectory() as made:
+        out = Path(made)
+        single = loop(out / "a", "digits", LOOP, **{"model.name": "resnet9_16", "optimizer.ema": 0.98})
+        found = tune(out, "digits", LOOP, "--workers.cpus", "2")
+        each = (found["last"] - found["first"]) / (LOOP - 1)
+        print(f"{LOOP} trainings of one epoch of digits: {single:.2f} s each in a bare loop, {each:.2f} s by tune")
+        print(
+            f"  ratio {each / single:.2f}, {each - single:.2f} s a trial; the first report after {found['first']:.1f} s"
+        )
+        path = trivial(out / "pictures")
+        for trials in (words.trials // 4, words.trials):
+            small = ("--model.name", "cnn", "--data.batch", "16")
+            ours = tune(out, path, trials, *small)
+            theirs = bare_tune(out / f"b{trials}", path, trials)
+            for name, one in (("tune", ours), ("bare Tune", theirs)):
+                print(f"{trials:>5} trivial trials, {name:<9} {one['last']:7.1f} s, {one['mib']:6,.0f} MiB")
+            ratios = (ours[name] / theirs[name] for name in ("last", "mib"))
+            print("      tune / bare Tune: time {:.2f}, memory {:.2f}".format(*ratios))
+
+
+if __name__ == "__main__":
+    main()

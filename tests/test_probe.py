@@ -1,0 +1,67 @@
+"""The probe: good features rank first, and are computed once."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from classifier import data, models, probe
+from classifier.config import Experiment
+from classifier.errors import ConfigError
+from classifier.fit import fit
+from classifier.resolve import resolve
+
+SMALL = {"model.name": "cnn", "data.batch": 128, "train.epochs": 4, "train.precision": "fp32", "train.threads": 1}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load(Experiment().data)
+
+
+@pytest.fixture(scope="module")
+def weights(digits, tmp_path_factory):
+    """Two files of the same net: trained on the digits, and as it was born."""
+    folder = tmp_path_factory.mktemp("weights")
+    experiment = resolve(Experiment().override_all(SMALL), digits)
+    *_, last = fit(experiment, digits)
+    save_file(last.model.state_dict(), folder / "trained.safetensors")
+    torch.manual_seed(1)
+    born = models.build(experiment.model, classes=10, channels=1, size=8)
+    save_file({name: value.contiguous() for name, value in born.state_dict().items()}, folder / "born.safetensors")
+    return folder
+
+
+def test_the_better_backbone_comes_first(digits, weights, tmp_path):
+    words = (f"cnn={weights / 'born.safetensors'}", f"cnn={weights / 'trained.safetensors'}")
+    experiment = resolve(Experiment().override_all(SMALL | {"search.probe": words}), digits)
+    first, second = probe.ranked(experiment, digits, tmp_path)
+    assert first.weights.endswith("trained.safetensors")
+    assert first.accuracy > 0.95
+    assert (first.accuracy, -first.loss) >= (second.accuracy, -second.loss)
+    assert second.accuracy > 0.5  # a linear classifier on random features is no chance, either
+
+
+def test_features_are_computed_once(digits, weights, tmp_path, monkeypatch):
+    word = f"cnn={weights / 'trained.safetensors'}"
+    experiment = resolve(Experiment().override_all(SMALL | {"search.probe": (word,)}), digits)
+    (before,) = probe.ranked(experiment, digits, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+    monkeypatch.setattr(probe, "build_model", None)  # would fail if it were called
+    (after,) = probe.ranked(experiment, digits, tmp_path)
+    assert (after.accuracy, after.loss) == (before.accuracy, before.loss)
+
+
+def test_mirrored_views_do_not_count_twice(digits, weights, tmp_path):
+    word = f"cnn={weights / 'trained.safetensors'}"
+    changes = SMALL | {"search.probe": (word,), "augment.test_flip": True}
+    (flipped,) = probe.ranked(resolve(Experiment().override_all(changes), digits), digits, tmp_path)
+    plain = SMALL | {"search.probe": (word,)}
+    (once,) = probe.ranked(resolve(Experiment().override_all(plain), digits), digits, tmp_path / "other")
+    assert flipped.accuracy == once.accuracy
+    assert flipped.loss == pytest.approx(once.loss)
+
+
+@pytest.mark.parametrize("word", ["resnet18", "=imagenet", "resnet18="])
+def test_a_word_that_is_no_pair_is_refused(word):
+    with pytest.raises(ConfigError, match="NAME=WEIGHTS"):
+        probe.parsed((word,))
