@@ -86,7 +86,7 @@ def _regression(train_NF: Tensor, labels_N: Tensor, classes: int) -> tuple[Tenso
         loss = torch.nn.functional.cross_entropy(train_NF @ weight_KF.T + bias_K, labels_N)
         loss = loss + PENALTY * weight_KF.square().sum()
         loss.backward()
-        return float(loss)
+        return float(loss.detach())
 
     optimizer.step(closure)
     return weight_KF.detach(), bias_K.detach()

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -12,9 +12,6 @@ from rich.text import Text
 from classifier.config import Experiment
 from classifier.data.dataset import Dataset
 from classifier.fit import Step
-
-if TYPE_CHECKING:
-    from jobs._leaderboard import Leaderboard, Row
 
 
 class Journal:
@@ -62,21 +59,14 @@ class Journal:
             line += f"  {row['images_per_second']:,.0f} images/s"
         self.say(line)
 
-    def trial(self, board: "Leaderboard", row: "Row") -> None:
-        """The live table of trials; and a line for one that ended."""
-        if row.ended:
-            self.quiet()
-            score = f"validation {row.best['accuracy']:.2%} loss {row.best['loss']:.3f}" if row.best else "no score"
-            sample = "  ".join(f"{n} {v:.3g}" if isinstance(v, float) else f"{n} {v}" for n, v in row.sample.items())
-            self.say(
-                f"trial {row.trial} {board.status(row)} after {row.epochs} epochs: {score}  {sample or 'the recipe'}"
-            )
-        if self._screen.is_terminal:
-            self.show(board.table())
+    @property
+    def is_live(self) -> bool:
+        """Somebody watches: there is a live place to redraw."""
+        return self._screen.is_terminal
 
     def show(self, thing: Any) -> None:
         """Redraw the live place with a table; on no terminal, nothing."""
-        if not self._screen.is_terminal:
+        if not self.is_live:
             return
         if self._live is None:
             self._live = Live(console=self._screen, transient=True, auto_refresh=False)

@@ -90,6 +90,12 @@ class Leaderboard:
         # What a trial had of the machine is not the winner's: it may have all of it.
         return Run(folder), experiment.override("train.threads", None)
 
+    def line(self, row: Row) -> str:
+        """An ended trial in a line."""
+        score = f"validation {row.best['accuracy']:.2%} loss {row.best['loss']:.3f}" if row.best else "no score"
+        sample = "  ".join(f"{n} {v:.3g}" if isinstance(v, float) else f"{n} {v}" for n, v in row.sample.items())
+        return f"trial {row.trial} {self.status(row)} after {row.epochs} epochs: {score}  {sample or 'the recipe'}"
+
     def names(self) -> list[str]:
         """The settings that differ between trials or were searched, in the order of the space."""
         changed = [name for row in self.rows.values() for name in row.sample]

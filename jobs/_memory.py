@@ -45,8 +45,6 @@ def _from_earlier(folder: Path, plan: Plan, dataset: Dataset) -> tuple[list[Samp
     """The earlier search's best settings as trials, and all its trials as seen, where the images were the same."""
     import pyarrow.parquet as pq
 
-    if not (folder / "trials.parquet").is_file():
-        raise RunError(f"search.start_from {folder}: this is no finished search (it has no trials.parquet)")
     rows, earlier, base = pq.read_table(folder / "trials.parquet").to_pylist(), read_result(folder), plan.experiment
     names = [name for name in rows[0] if "." in name]
     samples = [

@@ -88,6 +88,13 @@ def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool =
     is_own = bool(search.vary or search.space)
     if search.epochs:
         experiment = experiment.override("train.epochs", search.epochs)
+    scheduler(experiment, space)  # refuses what it cannot do
+    if search.algorithm == "grid":
+        grid(space)
+    if search.start_from and not (Path(search.start_from) / "trials.parquet").is_file():
+        raise ConfigError(
+            f"search.start_from {search.start_from}: this is no finished search (it has no trials.parquet)"
+        )
     _refuse_what_models_refuse(experiment, space, dataset)
     cluster = _ray.connect(dashboard=experiment.workers.count > 1)
     _ray.refuse_unplaceable(experiment.workers, cluster)
@@ -101,7 +108,6 @@ def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool =
             notes += cuts
         if not is_own and isinstance(names := space.get("model.name"), Choice):
             left_out = _too_slow(resolve(experiment, dataset), dataset, names)
-    scheduler(experiment, space)  # refuses what it cannot do
     resolved = resolve(experiment, dataset)
     drafted = Plan(
         experiment=experiment,

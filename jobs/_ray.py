@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import sys
 import threading
 import time
@@ -19,7 +20,9 @@ ROOT = str(Path(__file__).resolve().parent.parent)
 FAILURES = 3
 # A worker's polite stop: the driver makes this file in the run folder, the loop sees it and commits.
 STOP_FILE = ".stop"
+# What a process that only waits for others reserves of a core.
 CRUMB = 0.01
+REACH_SECONDS = 5.0
 
 
 def connect(dashboard: bool = True) -> dict[str, float]:
@@ -38,6 +41,7 @@ def connect(dashboard: bool = True) -> dict[str, float]:
     for name in ("ray.tune", "ray._private.authentication"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if not ray.is_initialized():
+        _refuse_unreachable(os.environ.get("RAY_ADDRESS", ""))
         # Workers find the packages beside this file, installed or not; under `ray job submit --working-dir` Ray
         # brings them itself.
         path = os.pathsep.join(p for p in (ROOT, os.environ.get("PYTHONPATH", "")) if p)
@@ -48,6 +52,19 @@ def connect(dashboard: bool = True) -> dict[str, float]:
             runtime_env={"env_vars": {"PYTHONPATH": path}},
         )
     return {name: float(amount) for name, amount in ray.cluster_resources().items()}
+
+
+def _refuse_unreachable(address: str) -> None:
+    """ConfigError if nobody listens at RAY_ADDRESS: Ray would go on knocking for many minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not colon or not port.isdigit():  # none, auto or local: Ray finds it or starts it
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
+    except OSError as error:
+        raise ConfigError(
+            f"RAY_ADDRESS is {address}, where no cluster answers ({error}): start it, or unset it"
+        ) from None
 
 
 def needs(workers: WorkersConfig, cluster: dict[str, float]) -> dict[str, float]:

@@ -48,7 +48,11 @@ def tune(request: Request) -> int:
         clock = _memory.Clock(work.run.folder)
         for event in _search.run_trials(work, plan, past, clock):
             row = board.take(event, clock.seconds())
-            work.journal.trial(board, row)
+            if event.ended:
+                work.journal.quiet()
+                work.journal.say(board.line(row))
+            if work.journal.is_live:
+                work.journal.show(board.table())
         return _finish.finish(work, board)
 
 

@@ -24,10 +24,11 @@ def weights(digits, tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     experiment = resolve(Experiment().override_all(SMALL), digits)
     *_, last = fit(experiment, digits)
-    save_file(last.model.state_dict(), folder / "trained.safetensors")
     torch.manual_seed(1)
     born = models.build(experiment.model, classes=10, channels=1, size=8)
-    save_file({name: value.contiguous() for name, value in born.state_dict().items()}, folder / "born.safetensors")
+    for name, model in (("trained", last.model), ("born", born)):
+        state = {key: value.contiguous() for key, value in model.state_dict().items()}
+        save_file(state, folder / f"{name}.safetensors")
     return folder
 
 

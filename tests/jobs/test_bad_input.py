@@ -152,3 +152,8 @@ def test_what_is_no_model_is_refused_by_evaluate_and_predict(verb, tmp_path):
 )
 def test_a_bad_search(verb, tmp_path, words, says):
     refused(verb("tune", *words), tmp_path, *says)
+
+
+def test_a_cluster_that_does_not_answer(verb, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    refused(verb("train", "--workers.count", "2"), tmp_path, r"RAY_ADDRESS is 127\.0\.0\.1:9", "unset it")

@@ -99,10 +99,10 @@ def kill_at(process, condition, seconds=120) -> None:
 
 
 def test_a_killed_search_goes_on_and_repeats_no_finished_trial(verb, command, tmp_path):
-    words = (*FAST, "--train.epochs", "4", "--search.grace", "2", "--search.trials", "6", "--name", "s")
+    words = (*FAST, "--train.epochs", "3", "--search.grace", "1", "--search.trials", "4", "--name", "s")
     process = subprocess.Popen(command("tune", *words), cwd=tmp_path, stdout=subprocess.DEVNULL)
     folder = tmp_path / "runs" / "s"
-    kill_at(process, lambda: len(list(folder.glob("trials/*/ended.json"))) >= 2)
+    kill_at(process, lambda: len(list(folder.glob("trials/*/ended.json"))) >= 1)
     ended = {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("trials/*/ended.json")}
     journals = {name: (folder / "trials" / name / "history.jsonl").read_bytes() for name in ended}
     assert not (folder / "result.json").exists()
@@ -113,12 +113,12 @@ def test_a_killed_search_goes_on_and_repeats_no_finished_trial(verb, command, tm
     for name, journal in journals.items():
         assert (folder / "trials" / name / "history.jsonl").read_bytes() == journal, name
     trials = pq.read_table(folder / "trials.parquet").to_pylist()
-    assert len(trials) == len(list(folder.glob("trials/*"))) == 6
+    assert len(trials) == len(list(folder.glob("trials/*"))) == 4
     assert {row["trial"] for row in trials} >= set(ended)
     assert done.result["test_reads"] == 1
-    more = verb("tune", "--resume", "runs/s", "--search.trials", "7")
+    more = verb("tune", "--resume", "runs/s", "--search.trials", "5")
     assert more.code == 0, more.err
-    assert sum(more.result["trials"].values()) == 7
+    assert sum(more.result["trials"].values()) == 5
     assert more.result["test_reads"] == 2
 
 
@@ -165,11 +165,11 @@ def test_the_winner_is_trained_once_more_on_all_but_the_test(verb, tmp_path):
 
 def test_minutes_are_kept(verb):
     began = time.monotonic()
-    done = verb("tune", *FAST, "--train.epochs", "100000", "--search.trials", "500", "--search.minutes", "0.4")
+    done = verb("tune", *FAST, "--train.epochs", "100000", "--search.trials", "500", "--search.minutes", "0.25")
     assert done.code == 0, done.err
     assert "epochs would take" in done.out
-    assert done.result["seconds"] < 60 * 0.4 + 6
-    assert time.monotonic() - began < 50
+    assert done.result["seconds"] < 60 * 0.25 + 6
+    assert time.monotonic() - began < 40
     assert done.result["status"] == "finished"
 
 
