@@ -248,6 +248,8 @@ class SearchConfig(Slice):
     probe: tuple[str, ...] = ()
     """Pretrained backbones, NAME=WEIGHTS, of which the best for these images is chosen in seconds before the search:
     resnet18=imagenet timm/tf_efficientnet_lite0=w.pth."""
+    longer: bool = True
+    """With search.minutes that hold four trials or more: train the best settings for more epochs in the second half."""
     final: bool = False
     """Train the winner once more, on training and validation images together."""
     keep: Count = 3

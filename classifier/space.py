@@ -82,17 +82,18 @@ _WHILE_TRAINING = (
     "model.dropout",
 )
 
-# Where a setting has no effect, whatever its value: it is drawn, left out of the experiment, and said.
-_MATTERS: dict[str, Callable[[Experiment], bool]] = {
-    "model.norm": lambda e: e.model.name in MODELS and e.model.name != "vit_tiny",
-    "model.stem": lambda e: e.model.name in ZOO,
-    "model.freeze_epochs": lambda e: e.model.freeze == "backbone",
-    "optimizer.backbone_scale": lambda e: e.model.weights is not None,
-    "loss.gamma": lambda e: e.loss.name == "focal",
-    "augment.magnitude": lambda e: bool(e.augment.randaugment),
-    "schedule.step_epochs": lambda e: e.schedule.name in ("step", "plateau"),
-    "schedule.step_factor": lambda e: e.schedule.name in ("step", "plateau"),
+# Where a setting has an effect at all, in words and as a question: elsewhere it is drawn, left out, and that is said.
+_MATTERS: dict[str, tuple[str, Callable[[Experiment], bool]]] = {
+    "model.norm": ("in the project's own nets", lambda e: e.model.name in MODELS and e.model.name != "vit_tiny"),
+    "model.stem": ("in torchvision's nets", lambda e: e.model.name in ZOO),
+    "model.freeze_epochs": ("where model.freeze is backbone", lambda e: e.model.freeze == "backbone"),
+    "optimizer.backbone_scale": ("with model.weights", lambda e: e.model.weights is not None),
+    "loss.gamma": ("where loss.name is focal", lambda e: e.loss.name == "focal"),
+    "augment.magnitude": ("with augment.randaugment", lambda e: bool(e.augment.randaugment)),
+    "schedule.step_epochs": ("in the schedules step and plateau", lambda e: e.schedule.name in ("step", "plateau")),
+    "schedule.step_factor": ("in the schedules step and plateau", lambda e: e.schedule.name in ("step", "plateau")),
 }
+_ALWAYS: tuple[str, Callable[[Experiment], bool]] = ("always", lambda _: True)
 
 
 def default_space(experiment: Experiment, images: int) -> Space:
@@ -124,7 +125,7 @@ def trimmed(sample: dict[str, Any], space: Space, experiment: Experiment) -> dic
         name: value
         for name, value in sample.items()
         if value != experiment.get(name)
-        and _MATTERS.get(name, _always)(sampled)
+        and _MATTERS.get(name, _ALWAYS)[1](sampled)
         and all(sampled.get(other) in values for other, values in (space[name].when if name in space else ()))
     }
 
@@ -138,8 +139,9 @@ def grid(space: Space) -> list[dict[str, Any]]:
     return [dict(zip(space, row, strict=True)) for row in itertools.product(*columns)]
 
 
-def _always(_: Experiment) -> bool:
-    return True
+def conditions(space: Space) -> list[str]:
+    """A sentence for each searched setting that has an effect in some trials alone."""
+    return [f"{name} matters {_MATTERS[name][0]} and is left out elsewhere" for name in space if name in _MATTERS]
 
 
 def _told(when: "Conditions") -> str:

@@ -65,6 +65,8 @@ class Past:
 
     first: list[Sample] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
+    tried: int = 0
+    """Trials of this search that are not handed out again."""
     base: dict[str, Any] = field(default_factory=dict)
     space: Space | None = None
     """What an earlier process of this search drew around, and from which ranges."""
@@ -107,7 +109,7 @@ class Guide(Searcher):
         if sample is None:
             return Searcher.FINISHED
         if sample.name not in self.known:
-            sample = Sample(sample.changes, sample.source, sample.drawn, number=len(self.known))
+            sample = Sample(sample.changes, sample.source, sample.drawn, number=self.past.tried + len(self.known))
             sample.write(self.trials)
             self.known[sample.name] = sample
         self.live[trial_id] = sample
@@ -116,7 +118,8 @@ class Guide(Searcher):
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         sample = self.live[trial_id]
         before, now = self.best.get(sample.name), {name: result[name] for name in MODES if name in result}
-        if before is None or self._value(now) > self._value(before):
+        keeps_last = self.experiment.train.keep == "last"
+        if keeps_last or before is None or self._value(now) > self._value(before):
             self.best[sample.name] = now
         if trial_id in self.asked and len(self.objectives) == 1:
             self.asked[trial_id].report(now[self.objectives[0]], result["epoch"])

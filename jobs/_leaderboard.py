@@ -1,5 +1,6 @@
 """The trials of a search, best first: a table for people, `trials.parquet` for programs, and the winner."""
 
+import dataclasses
 import json
 import shutil
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ class Row:
     epochs: int = 0
     best: dict[str, Any] = field(default_factory=dict)
     ended: bool = False
+    whole: bool = False
+    """It came to the end of its training, rather than being stopped."""
     at: float = 0.0
     """Seconds since the search began, when its best epoch was reported."""
 
@@ -54,8 +57,10 @@ class Leaderboard:
             self._tidy()
         elif "error" not in event.report:
             self._reports.append(at)
-            row.epochs = event.report[EPOCH]
-            if not row.best or self._key(event.report) < self._key(row.best):
+            row.epochs, row.whole = event.report[EPOCH], event.report["whole"]
+            # Its model is that of the last epoch, or of the best.
+            keeps_last = self.experiment.train.keep == "last"
+            if keeps_last or not row.best or self._key(event.report) < self._key(row.best):
                 row.best, row.at = event.report, at
         return row
 
@@ -63,14 +68,18 @@ class Leaderboard:
         """finished, stopped (early, by the scheduler or the budget), failed or running."""
         if (self.folder / "trials" / row.trial / "error.txt").exists():
             return "failed"
-        if row.epochs >= self.experiment.train.epochs:
+        if row.whole:
             return "finished"
         return "stopped" if row.ended else "running"
 
     def ranked(self) -> list[Row]:
-        """Best first, by the first objective; trials without a score last."""
+        """Best first, by the first objective; trials that were stopped behind those that came to their end.
+
+        The score of a training that was cut off is mostly luck, and with few validation images luck would win.
+        """
         scored = [row for row in self.rows.values() if row.best]
-        return sorted(scored, key=lambda row: self._key(row.best)) + [r for r in self.rows.values() if not r.best]
+        scored.sort(key=lambda row: (not row.whole, self._key(row.best)))
+        return scored + [row for row in self.rows.values() if not row.best]
 
     def front(self) -> list[Row]:
         """The trials that no other one beats in all objectives, best first by the first of them."""
@@ -88,7 +97,8 @@ class Leaderboard:
         folder = self.folder / "trials" / ranked[0].trial
         experiment = read_experiment(folder / "experiment.yaml")
         # What a trial had of the machine is not the winner's: it may have all of it.
-        return Run(folder), experiment.override("train.threads", None)
+        experiment = dataclasses.replace(experiment, search=self.experiment.search)
+        return Run(folder), experiment.override_all({"train.threads": None, "workers.cpus": None})
 
     def line(self, row: Row) -> str:
         """An ended trial in a line."""

@@ -9,15 +9,18 @@ from pathlib import Path
 from classifier.data.dataset import Dataset
 from classifier.errors import RunError
 from classifier.files import write_atomically
-from classifier.run import read_result
+from classifier.run import read_history, read_result
 from classifier.space import space_from
 from jobs._guide import Past, Sample, Seen, first_samples, samples_in, unique
-from jobs._plan import Plan
+from jobs._leaderboard import Leaderboard
+from jobs._plan import VALIDATING, Plan
 
 # Seconds between two writings of the time spent.
 SAVE_EVERY = 5.0
 # Trials of an earlier search that are tried again, its best.
 BEST_OF_EARLIER = 3
+# A longer training must be so many times as long to be worth it; it is planned with some room, and a process's start.
+LONGER, SAFE, ACTOR_SECONDS = 1.5, 0.92, 8.0
 
 
 def past_of(folder: Path, plan: Plan, dataset: Dataset) -> Past:
@@ -107,7 +110,25 @@ class Clock:
             write_atomically(self.path, json.dumps({"seconds": round(spent, 1)}) + "\n")
         return spent
 
-    def left(self, plan: Plan) -> float:
-        """For trials: what is left of the minutes, without what the end will take."""
+    def left(self, plan: Plan, share: float = 1.0) -> float:
+        """For trials: what is left of this share of the minutes, without what the end will take."""
         minutes = plan.experiment.search.minutes
-        return math.inf if minutes is None else max(0.0, 60 * minutes - self.seconds() - plan.final_seconds)
+        if minutes is None:
+            return math.inf
+        return max(0.0, share * (60 * minutes - plan.final_seconds) - self.seconds())
+
+
+def longer(plan: Plan, board: Leaderboard, left: float) -> Past | None:
+    """One more trial: the best settings with as many epochs as the seconds that are left hold. None where few are."""
+    rows = [row for row in board.ranked() if row.whole]
+    if plan.search_share == 1 or not rows or any("train.epochs" in row.sample for row in board.rows.values()):
+        return None
+    best = rows[0]
+    history = read_history(board.folder / "trials" / best.trial)
+    # Validation and checkpoints are in the time between two lines; what ran beside it made it slower, not faster.
+    an_epoch = VALIDATING * sum(line["seconds"] for line in history) / len(history)
+    epochs = int(SAFE * (left - ACTOR_SECONDS) / an_epoch)
+    if epochs < LONGER * plan.experiment.train.epochs:
+        return None
+    sample = Sample(best.sample | {"train.epochs": epochs}, "longer")
+    return Past(first=[sample], tried=len(board.rows))

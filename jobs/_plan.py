@@ -15,7 +15,7 @@ from classifier.portfolio import portfolio_for
 from classifier.probe import parsed, ranked
 from classifier.resolve import resolve
 from classifier.run import read_yaml
-from classifier.space import Choice, Space, grid, space_from
+from classifier.space import Choice, Space, conditions, grid, space_from
 from jobs import _ray
 from jobs._schedulers import scheduler
 
@@ -23,6 +23,8 @@ from jobs._schedulers import scheduler
 SHARE_OF_BUDGET = 0.5
 # So many trials after one another must fit into the minutes before two run at once: each has its answer sooner alone.
 ROUNDS = 6
+# With so many in the minutes, half of them goes to a longer training of the best.
+ROUNDS_FOR_LONGER, HALF = 4, 0.5
 # Validation and checkpoints beside the steps, as a factor.
 VALIDATING = 1.1
 # Seconds to pack a model and write the results, beside reading the test split.
@@ -45,6 +47,8 @@ class Plan:
     portfolio: list[dict[str, Any]]
     costs: dict[str, dict[str, float]]
     final_seconds: float
+    search_share: float = 1.0
+    """Of the minutes, for trials of equal length; what is left is for a longer training of the best."""
     notes: list[str] = field(default_factory=list)
     left_out: tuple[str, ...] = ()
 
@@ -64,6 +68,8 @@ class Plan:
         if search.minutes:
             budget += f", {search.minutes:g} minutes, of which about {self.final_seconds:.0f} s are kept for "
             budget += "the last training and the test" if search.final else "the test"
+        if self.search_share < 1:
+            budget += "; the second half trains the best of them for longer"
         yield f"search {budget}, by {search.algorithm} and {search.scheduler}, for {', '.join(search.objective)}:"
         yield from (f"  {name:<22} {values}" for name, values in self.space.items())
         if self.portfolio:
@@ -99,13 +105,14 @@ def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool =
     cluster = _ray.connect(dashboard=experiment.workers.count > 1)
     _ray.refuse_unplaceable(experiment.workers, cluster)
     left_out: dict[str, str] = {}
-    step = 0.0
+    step, share = 0.0, 1.0
     if search.minutes:
         resolved = resolve(experiment, dataset)
         step = cost.step_seconds(resolved, dataset)
         if not resumed:
             experiment, cuts = _cut(experiment, dataset, step, cluster)
             notes += cuts
+        share = _search_share(resolve(experiment, dataset), dataset, step)
         if not is_own and isinstance(names := space.get("model.name"), Choice):
             left_out = _too_slow(resolve(experiment, dataset), dataset, names)
     resolved = resolve(experiment, dataset)
@@ -118,10 +125,27 @@ def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool =
         portfolio=[] if is_own or not search.portfolio else portfolio_for(experiment, dataset.size),
         costs=_costs(resolved, dataset, space) if {"latency", "size"} & set(search.objective) else {},
         final_seconds=_final_seconds(resolved, dataset, step),
-        notes=[*notes, *(f"{name} is left out: {why}" for name, why in left_out.items())],
+        search_share=share,
+        notes=[*notes, *conditions(space), *(f"{name} is left out: {why}" for name, why in left_out.items())],
         left_out=tuple(left_out),
     )
     return dataclasses.replace(drafted, space=drafted.trimmed(space))
+
+
+def _search_share(resolved: Experiment, dataset: Dataset, step: float) -> float:
+    """Half of the minutes, where they hold several trials and a longer training may follow; else all of them."""
+    search = resolved.search
+    may = (
+        search.longer and search.scheduler != "pbt" and search.algorithm != "grid" and "epochs" not in search.objective
+    )
+    rounds = 60 * (search.minutes or 0.0) / (_alone(resolved, dataset, step))
+    return HALF if may and rounds >= ROUNDS_FOR_LONGER else 1.0
+
+
+def _alone(experiment: Experiment, dataset: Dataset, step: float) -> float:
+    """Seconds that one trial takes with the machine to itself."""
+    steps = -(-len(dataset.train) // (experiment.data.batch * experiment.optimizer.accumulate))
+    return step * steps * experiment.train.epochs * VALIDATING
 
 
 def _with_best_backbone(experiment: Experiment, dataset: Dataset, kept: Path) -> tuple[Experiment, list[str]]:
@@ -143,8 +167,7 @@ def _cut(
 ) -> tuple[Experiment, list[str]]:
     """Fit the trials to the minutes: fewer at once, each with more cores, where few would end; then fewer epochs."""
     seconds, notes = 60 * (experiment.search.minutes or math.inf), []
-    batch = experiment.data.batch * experiment.optimizer.accumulate
-    alone = step * -(-len(dataset.train) // batch) * experiment.train.epochs * VALIDATING
+    alone = _alone(experiment, dataset, step)
     has_gpu = cluster.get("GPU", 0) > 0
     at_once = 1
     if not has_gpu and experiment.workers.count == 1 and experiment.workers.cpus is None:
@@ -181,8 +204,7 @@ def _too_slow(resolved: Experiment, dataset: Dataset, names: Choice) -> dict[str
         if name == resolved.model.name:
             continue
         tried = resolved.override("model.name", name)
-        steps = -(-len(dataset.train) // (tried.data.batch * tried.optimizer.accumulate)) * tried.train.epochs
-        needed = steps * cost.step_seconds(tried, dataset, steps=1) * VALIDATING
+        needed = _alone(tried, dataset, cost.step_seconds(tried, dataset, steps=1))
         if needed > SHARE_OF_BUDGET * seconds:
             found[name] = f"one trial of it would take about {needed / 60:.1f} of the {seconds / 60:g} minutes"
     return found
@@ -211,3 +233,14 @@ def _costs(resolved: Experiment, dataset: Dataset, space: Space) -> dict[str, di
         name: cost.prediction(resolved.override("model.name", name), dataset, resolved.data.batch)
         for name in dict.fromkeys((resolved.model.name, *every))
     }
+
+
+def alone(plan: Plan) -> Plan:
+    """The plan of one last trial, which has the machine to itself and is not stopped early."""
+    cluster = _ray.connect()
+    experiment = plan.experiment.override_all(
+        {"search.scheduler": "none", "search.trials": 1, "search.algorithm": "random"}
+    )
+    return dataclasses.replace(
+        plan, experiment=experiment, at_once=1, reserved=_ray.reserved(experiment.workers, cluster)
+    )

@@ -22,7 +22,6 @@ from classifier.files import write_atomically
 from classifier.space import Space, default_space
 from jobs import _ray
 from jobs._guide import Guide, Past, Sample
-from jobs._memory import Clock
 from jobs._plan import Plan
 from jobs._schedulers import EPOCH, domain, scheduler
 from jobs._trial import Shared, TrialActor
@@ -94,7 +93,10 @@ class Events(tune.Callback):
         if trial.error_file and not (folder / "error.txt").exists():
             last_line = Path(trial.error_file).read_text().strip().rpartition("\n")[2]
             write_atomically(folder / "error.txt", f"{last_line}\n")
-        write_atomically(folder / "ended.json", json.dumps({"epoch": result.get(EPOCH, 0)}) + "\n")
+        write_atomically(
+            folder / "ended.json",
+            json.dumps({"epoch": result.get(EPOCH, 0), "whole": result.get("whole", False)}) + "\n",
+        )
         self.queue.put(Event(name, settings_of(trial), result, ended=True))
 
     def __reduce__(self) -> Any:  # Tune pickles callbacks with the experiment
@@ -119,8 +121,8 @@ class Places:
         return self.count
 
 
-def run_trials(work: Work, plan: Plan, past: Past, clock: Clock) -> Iterator[Event]:
-    """Run the search until the clock says so, or to its end; yield what its trials report, as they report it.
+def run_trials(work: Work, plan: Plan, past: Past, seconds: float) -> Iterator[Event]:
+    """Run the search for so many seconds at most, or to its end; yield what its trials report, as they report it.
 
     RunError if a trial trained another experiment than was sampled for it.
     """
@@ -134,7 +136,7 @@ def run_trials(work: Work, plan: Plan, past: Past, clock: Clock) -> Iterator[Eve
         folder=str(folder / "trials"),
         costs=plan.costs,
     )
-    budget = Budget(clock.left(plan), lambda: work.interrupts.asked)
+    budget = Budget(seconds, lambda: work.interrupts.asked)
     events = Events(folder / "trials", budget)
     param_space, algorithm = _algorithm(work, plan, past)
     tuner = tune.Tuner(

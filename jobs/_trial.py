@@ -147,20 +147,25 @@ class TrialActor(tune.Trainable):
             write_atomically(self.run.folder / "error.txt", f"{error}\n")
             return self._failed(str(error), costs)
         if row is None and self.last[EPOCH]:  # patience ended it, or it had ended before
-            return self._report(self.last | {"done": True})
+            ended = self.run.folder / "ended.json"
+            whole = json.loads(ended.read_text())["whole"] if ended.exists() else True
+            return self._report(self.last | {"done": True, "whole": whole})
         if row is None:  # it had failed before
             error = (self.run.folder / "error.txt").read_text().strip()
             return self._failed(error, costs)
         scores = {name: row[f"validation_{name}"] for name in SCORES}
         is_last = row[EPOCH] >= self.experiment.train.epochs
-        return self._report({EPOCH: row[EPOCH], "done": is_last, "seconds": row["seconds"]} | scores | costs)
+        return self._report({EPOCH: row[EPOCH], "done": is_last, "whole": is_last} | scores | costs)
 
     def _failed(self, error: str, costs: dict[str, float]) -> dict[str, Any]:
         scores = {name: worst(name) for name in SCORES}
-        return self._report({EPOCH: self.last[EPOCH], "error": error, "done": True} | scores | costs)
+        return self._report({EPOCH: self.last[EPOCH], "error": error, "done": True, "whole": False} | scores | costs)
 
     def _report(self, report: dict[str, Any]) -> dict[str, Any]:
-        """With the proof of what was trained; `epochs` is the objective, `epoch` the time."""
+        """With the proof of what was trained; `epochs` is the objective, `epoch` the time.
+
+        `whole`: the training came to its end. Tune says `done` also of trials that it stops.
+        """
         self.last = report | {"digest": self.digest, "epochs": report[EPOCH], "folder": self.run.folder.name}
         return self.last
 

@@ -6,6 +6,15 @@ winner's whole experiment), `trials.parquet`, and the winner's bundle, tested on
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jobs._leaderboard import Leaderboard
+    from jobs._memory import Clock
+    from jobs._search import Event
+    from jobs._work import Work
 
 # This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -46,14 +55,23 @@ def tune(request: Request) -> int:
             work.journal.say(line)
         board = Leaderboard(work.run.folder, plan)
         clock = _memory.Clock(work.run.folder)
-        for event in _search.run_trials(work, plan, past, clock):
-            row = board.take(event, clock.seconds())
-            if event.ended:
-                work.journal.quiet()
-                work.journal.say(board.line(row))
-            if work.journal.is_live:
-                work.journal.show(board.table())
+        watch(work, board, clock, _search.run_trials(work, plan, past, clock.left(plan, plan.search_share)))
+        left = clock.left(plan)
+        if not work.interrupts.asked and (more := _memory.longer(plan, board, left)):
+            work.journal.say(f"now the best settings for {more.first[0].changes['train.epochs']} epochs")
+            watch(work, board, clock, _search.run_trials(work, _plan.alone(plan), more, left))
         return _finish.finish(work, board)
+
+
+def watch(work: "Work", board: "Leaderboard", clock: "Clock", events: "Iterator[Event]") -> None:
+    """Account for what trials report, and show it."""
+    for event in events:
+        row = board.take(event, clock.seconds())
+        if event.ended:
+            work.journal.quiet()
+            work.journal.say(board.line(row))
+        if work.journal.is_live:
+            work.journal.show(board.table())
 
 
 if __name__ == "__main__":

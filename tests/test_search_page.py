@@ -1,7 +1,10 @@
 """search.html: every section from saved results, whole for the smallest search, and free of the network."""
 
+import html
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -131,3 +134,32 @@ def test_bars_and_parallel_axes_are_whole():
     assert bars({"a": 0.5, "b": 0.0}, "shares").count("<rect") == 2
     drawn = parallel([("lr", [0.0, 1.0], ("1", "2")), ("model", [1.0, 0.0], ("a", "b"))], "all")
     assert drawn.count("<polyline") == 2
+
+
+# The page in a frame of a phone's or a desktop's width, since a browser's own window is never as narrow as a phone.
+FRAME = """<!doctype html><body style="margin:0"><iframe style="border:0;width:{width}px;height:3000px" srcdoc="{page}">
+</iframe><script>addEventListener("load", () => {{
+  const inner = document.querySelector("iframe").contentDocument.documentElement
+  const resources = document.querySelector("iframe").contentWindow.performance.getEntriesByType("resource")
+  document.title = JSON.stringify({{scroll: inner.scrollWidth, client: inner.clientWidth, requests: resources.length}})
+}})</script>"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [380, 1200])
+def test_a_browser_shows_it_without_an_error_a_request_or_sideways_scrolling(tmp_path, width):
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    page = made(tmp_path, 30, importance={"optimizer.lr": 0.8, "model.name": 0.2}, objective=("accuracy", "latency"))
+    (tmp_path / "frame.html").write_text(FRAME.format(width=width, page=html.escape(page)))
+    words = ["--headless", "--no-sandbox", "--disable-gpu", f"--window-size={max(width, 800)},3000", "--dump-dom"]
+    words += ["--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}", f"file://{tmp_path / 'frame.html'}"]
+    done = subprocess.run([chromium, *words], capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr
+    title = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert title
+    found = json.loads(html.unescape(title[1]))
+    assert found["client"] == width
+    assert found["scroll"] <= width
+    assert found["requests"] == 0

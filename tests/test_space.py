@@ -2,7 +2,7 @@ import pytest
 
 from classifier.config import Experiment
 from classifier.errors import ConfigError
-from classifier.space import Choice, Interval, default_space, grid, space_from, trimmed
+from classifier.space import Choice, Interval, conditions, default_space, grid, space_from, trimmed
 
 
 def parse(*words: str, file=None):
@@ -103,6 +103,11 @@ def test_a_setting_without_effect_is_left_out():
         "model.name": "resnet18",
         "model.stem": "small",
     }
+
+
+def test_what_matters_in_some_trials_alone_is_said():
+    said = conditions(parse(file={"loss.gamma": {"low": 0.5, "high": 3.0}, "optimizer.lr": [0.1]}))
+    assert said == ["loss.gamma matters where loss.name is focal and is left out elsewhere"]
 
 
 def test_a_sample_that_changes_nothing_is_the_recipe():

@@ -90,3 +90,11 @@ def test_workers_killed_five_times(command, tmp_path):
             time.sleep(2)
     assert process.wait(timeout=240) == 0
     assert_whole(folder, json.loads((folder / "result.json").read_text()))
+
+
+def test_trials_of_several_workers_do_not_wait_for_each_other_for_ever(verb):
+    """Two cores, trials of two workers: one runs after the other, each with a placement of its own."""
+    words = ("--model.name", "cnn", "--data.batch", "128", "--train.epochs", "2", "--search.trials", "3")
+    done = verb("tune", *words, "--workers.count", "2", "--search.scheduler", "none", "--search.portfolio", "false")
+    assert done.code == 0, done.err
+    assert done.result["trials"] == {"finished": 3, "stopped": 0, "failed": 0}

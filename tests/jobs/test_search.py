@@ -1,0 +1,40 @@
+"""How many trials run at once follows the cluster as it is now."""
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from classifier.config import WorkersConfig
+from jobs import _ray, _search
+
+
+@pytest.mark.parametrize(
+    ("workers", "cluster", "count"),
+    [
+        (WorkersConfig(), {"CPU": 8.0}, 8),
+        (WorkersConfig(cpus=2.0), {"CPU": 7.0}, 3),
+        (WorkersConfig(), {"CPU": 16.0, "GPU": 2.0}, 2),
+        (WorkersConfig(gpus=0.25), {"CPU": 16.0, "GPU": 2.0}, 8),
+        (WorkersConfig(gpus=0.0), {"CPU": 4.0, "GPU": 2.0}, 4),
+        (WorkersConfig(count=2), {"CPU": 2.0}, 1),
+        (WorkersConfig(count=2), {"CPU": 8.0}, 3),  # crumbs of the waiting processes leave no room for a fourth group
+    ],
+)
+def test_what_can_be_placed_at_once(workers, cluster, count):
+    assert _ray.at_once(workers, cluster) == count
+
+
+def test_the_count_follows_the_cluster(monkeypatch):
+    cluster = {"CPU": 2.0}
+    monkeypatch.setattr(_ray, "connect", lambda: cluster)
+    plan: Any = SimpleNamespace(experiment=SimpleNamespace(workers=WorkersConfig()), at_once=2)
+    places = _search.Places(plan)
+    cluster["CPU"] = 6.0
+    assert places() == 2  # looked at just now
+    places.looked = time.monotonic() - 60
+    assert places() == 6
+    cluster["CPU"] = 0.0
+    places.looked = time.monotonic() - 60
+    assert places() == 1  # it waits for a node rather than ending
