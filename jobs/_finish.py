@@ -22,10 +22,18 @@ from jobs._work import Work, earlier_reads
 TRIAL_STATES = ("finished", "stopped", "failed")
 
 
-def finish(work: Work, board: Leaderboard) -> int:
-    """Pack the winner, test it once, and write what the search found."""
+def finish(work: Work, board: Leaderboard, seconds: float) -> int:
+    """Pack the winner, test it once, and write what the search found in so many seconds."""
     run, journal, interrupted = work.run, work.journal, work.interrupts.asked
     journal.quiet()
+    board.catch_up(seconds)
+    if interrupted and not board.has_winner:
+        run.write_result(work.kind, "stopped", config=work.experiment.as_dict(), dataset=work.dataset.summary())
+        journal.say(
+            f"stopped before a trial came to the end of an epoch; go on: python jobs/tune.py --resume {run.folder}"
+        )
+        journal.say(str(run.folder))
+        return EXIT_INTERRUPTED
     board.write()
     journal.say(board.table())
     winner, experiment = board.winner()

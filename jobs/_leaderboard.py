@@ -64,6 +64,20 @@ class Leaderboard:
                 row.best, row.at = event.report, at
         return row
 
+    def catch_up(self, at: float) -> None:
+        """Account for epochs that trials wrote down and did not come to report: the search was cut off in between."""
+        for path in sorted((self.folder / "trials").glob("*/changes.json")):
+            trial, changes = path.parent.name, json.loads(path.read_text())
+            reported = self.rows[trial].epochs if trial in self.rows else 0
+            experiment = self.experiment.override_all(changes)
+            for line in read_history(path.parent):
+                if line["epoch"] > reported and line["validation_loss"] is not None:
+                    report = {name: line[f"validation_{name}"] for name in SCORES}
+                    report |= self.plan.costs.get(experiment.model.name, {})
+                    report |= {EPOCH: line["epoch"], "epochs": line["epoch"], "digest": experiment.digest()}
+                    whole = line["epoch"] >= experiment.train.epochs
+                    self.take(Event(trial, changes, report | {"whole": whole}), at)
+
     def status(self, row: Row) -> str:
         """finished, stopped (early, by the scheduler or the budget), failed or running."""
         if (self.folder / "trials" / row.trial / "error.txt").exists():
@@ -86,6 +100,11 @@ class Leaderboard:
         scored = [row for row in self.ranked() if row.best]
         ranks = fronts([losses(row.best, self.experiment.search.objective) for row in scored])
         return [row for row, rank in zip(scored, ranks, strict=True) if rank == 0]
+
+    @property
+    def has_winner(self) -> bool:
+        """A trial came to a score."""
+        return any(row.best for row in self.rows.values())
 
     def winner(self) -> tuple[Run, Experiment]:
         """The best trial's run folder and its experiment. RunError if no trial came to a score."""

@@ -105,24 +105,21 @@ class TrialActor(tune.Trainable):
         rows = [row for row in rows if manifest and row["step"] <= manifest["step"]]
         # A population is compared at the epochs where it is now.
         yield from rows[-1:] if self.base.search.scheduler == "pbt" else rows
-        with heard(run.folder, f"trial {run.folder.name}"):
-            try:
-                yield from self._trained(self.experiment)
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                batch, accumulate = self.experiment.data.batch, self.experiment.optimizer.accumulate
-                if batch < 2:
-                    raise
-                print(f"out of memory with data.batch {batch}: halved, with optimizer.accumulate {2 * accumulate}")
-            else:
-                return
-            gc.collect()
-            torch.cuda.empty_cache()
-            shutil.rmtree(run.checkpoints, ignore_errors=True)
-            write_atomically(run.folder / "halved.json", json.dumps({"from": batch, "to": batch // 2}) + "\n")
-            halved = {"data.batch": batch // 2, "optimizer.accumulate": 2 * accumulate}
-            yield from self._trained(self.experiment.override_all(halved))
+        try:
+            yield from self._trained(self.experiment)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            batch, accumulate = self.experiment.data.batch, self.experiment.optimizer.accumulate
+            if not is_out_of_memory(error) or batch < 2:
+                raise
+            print(f"out of memory with data.batch {batch}: halved, with optimizer.accumulate {2 * accumulate}")
+        else:
+            return
+        gc.collect()
+        torch.cuda.empty_cache()
+        shutil.rmtree(run.checkpoints, ignore_errors=True)
+        write_atomically(run.folder / "halved.json", json.dumps({"from": batch, "to": batch // 2}) + "\n")
+        halved = {"data.batch": batch // 2, "optimizer.accumulate": 2 * accumulate}
+        yield from self._trained(self.experiment.override_all(halved))
 
     def _trained(self, experiment: Experiment) -> Generator[dict[str, Any], None, None]:
         if experiment.workers.count > 1:
@@ -140,7 +137,9 @@ class TrialActor(tune.Trainable):
         """One epoch's report. A trial that cannot go on ends with the worst scores and its reason."""
         costs = self.costs.get(self.experiment.model.name, {})
         try:
-            row = next(self._rows, None)
+            # Only while it trains: between two steps the process is Tune's, and may go over to another trial.
+            with heard(self.run.folder, f"trial {self.run.folder.name}"):
+                row = next(self._rows, None)
         except Exception as error:
             if not isinstance(error, ClassifierError | torch.OutOfMemoryError | MemoryError):
                 raise  # Tune tries it again

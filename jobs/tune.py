@@ -60,7 +60,7 @@ def tune(request: Request) -> int:
         if not work.interrupts.asked and (more := _memory.longer(plan, board, left)):
             work.journal.say(f"now the best settings for {more.first[0].changes['train.epochs']} epochs")
             watch(work, board, clock, _search.run_trials(work, _plan.alone(plan), more, left))
-        return _finish.finish(work, board)
+        return _finish.finish(work, board, clock.seconds())
 
 
 def watch(work: "Work", board: "Leaderboard", clock: "Clock", events: "Iterator[Event]") -> None:

@@ -122,7 +122,10 @@ def test_points_lie_inside_the_drawing():
 def test_an_axis_holds_any_values(values):
     axis = Axis.over(values)
     assert all(0 <= axis.share(value) <= 1 for value in values)
-    assert 1 <= len(axis.ticks()) <= 7
+    ticks = axis.ticks()
+    assert ticks == sorted(set(ticks))
+    assert all(axis.low - 1e-9 <= tick <= axis.high + 1e-9 for tick in ticks)
+    assert len(ticks) in range(1, 8)
 
 
 def test_a_logarithmic_axis_gives_each_order_the_same_room():

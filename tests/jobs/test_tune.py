@@ -75,9 +75,10 @@ def test_ctrl_c_ends_a_search_with_the_best_so_far(command, tmp_path):
     words = command("tune", *FAST, "--train.epochs", "300", "--search.trials", "50", "--name", "s")
     process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("runs/s/trials/*/bundle/bundle.json")):
+    # The moment an epoch is written down, the driver need not have heard of it.
+    while not any(path.read_text().endswith("\n") for path in tmp_path.glob("runs/s/trials/*/history.jsonl")):
         assert time.monotonic() < deadline
-        time.sleep(0.1)
+        time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 130, out
@@ -85,6 +86,20 @@ def test_ctrl_c_ends_a_search_with_the_best_so_far(command, tmp_path):
     assert result["status"] == "stopped"
     assert result["validation"]["count"] == 162
     assert (tmp_path / "runs" / "s" / "bundle" / "bundle.json").exists()
+
+
+def test_ctrl_c_before_the_first_epoch_leaves_a_search_that_can_go_on(command, tmp_path):
+    words = command("tune", *FAST, "--train.epochs", "3", "--search.trials", "1", "--name", "s")
+    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "runs" / "s" / "asked.yaml").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "--resume" in out
+    assert json.loads((tmp_path / "runs" / "s" / "result.json").read_text())["status"] == "stopped"
 
 
 def kill_at(process, condition, seconds=120) -> None:
