@@ -77,7 +77,8 @@ def actors_of(driver: int) -> list[int]:
 
 def test_workers_killed_five_times(command, tmp_path):
     rng, folder = random.Random(1), tmp_path / "runs" / "s"
-    process = subprocess.Popen(command("tune", *WORDS), cwd=tmp_path, stdout=subprocess.DEVNULL)
+    words = command("tune", *WORDS, "--train.epochs", "60")  # long enough to be killed in
+    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL)
     kills, started = 0, time.monotonic()
     while kills < 5:
         assert process.poll() is None, f"the search ended after {kills} kills"
