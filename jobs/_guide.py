@@ -6,6 +6,7 @@ Every sample is written into its trial's folder before the trial begins, so a re
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ from classifier.pareto import MODES
 from classifier.space import Choice, Interval, Space, grid, trimmed
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+# A trial whose process dies is handed out again so often; it goes on from its last checkpoint.
+DEATHS = 5
 # A sampler that only draws what was tried before has come to the end of a small space.
 PATIENCE = 50
 
@@ -92,6 +95,8 @@ class Guide(Searcher):
         super().__init__(metric=search.objective[0], mode=MODES[search.objective[0]])
         self.experiment, self.space_around, self.trials, self.at_once = experiment, space_around, trials, at_once
         self.objectives = search.objective
+        # A grid is its combinations, however many; what was tried is tried.
+        self.total = 0 if search.algorithm == "grid" else search.trials
         self.past, self.queue = past, list(past.first)
         self.known: dict[str, Sample] = {}
         self.live: dict[str, Sample] = {}
@@ -99,15 +104,19 @@ class Guide(Searcher):
         self.base: dict[str, Any] = {}
         self.space: Space = {}
         self.study: optuna.Study | None = None
-        self.asked: dict[str, optuna.trial.Trial] = {}
+        self.asked: dict[str, optuna.trial.Trial] = {}  # what Optuna drew, by the trial's name
+        self.heard: dict[str, int] = {}  # the last epoch that Optuna was told of
+        self.deaths: Counter[str] = Counter()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The changes of the next trial; None while no more may run; FINISHED where nothing is left to try."""
         if len(self.live) >= self.at_once():
             return None
-        sample = self.queue.pop(0) if self.queue else self._drawn(trial_id)
-        if sample is None:
-            return Searcher.FINISHED
+        sample = self.queue.pop(0) if self.queue else None
+        if sample is None and self.past.tried + len(self.known) < self.total:
+            sample = self._drawn()
+        if sample is None:  # one that is running may die, and come back
+            return None if self.live else Searcher.FINISHED
         if sample.name not in self.known:
             sample = Sample(sample.changes, sample.source, sample.drawn, number=self.past.tried + len(self.known))
             sample.write(self.trials)
@@ -116,29 +125,40 @@ class Guide(Searcher):
         return dict(sample.changes)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        sample = self.live[trial_id]
-        before, now = self.best.get(sample.name), {name: result[name] for name in MODES if name in result}
+        name = self.live[trial_id].name
+        before, now = self.best.get(name), {score: result[score] for score in MODES if score in result}
         keeps_last = self.experiment.train.keep == "last"
         if keeps_last or before is None or self._value(now) > self._value(before):
-            self.best[sample.name] = now
-        if trial_id in self.asked and len(self.objectives) == 1:
-            self.asked[trial_id].report(now[self.objectives[0]], result["epoch"])
+            self.best[name] = now
+        if name in self.asked and len(self.objectives) == 1 and result["epoch"] > self.heard.get(name, 0):
+            self.heard[name] = result["epoch"]
+            self.asked[name].report(now[self.objectives[0]], result["epoch"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         sample = self.live.pop(trial_id)
-        scores = self.best.get(sample.name)
+        name = sample.name
+        if error:
+            self.deaths[name] += 1
+            if not self.has_given_up(name):
+                self.queue.insert(0, sample)
+                return
+        scores = self.best.get(name)
         if self.study is None:
             return
-        if trial_id in self.asked:
-            trial = self.asked.pop(trial_id)
+        if name in self.asked:
+            trial = self.asked.pop(name)
             if scores is None:
                 self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            elif result is not None and result["epoch"] < self.experiment.train.epochs and len(self.objectives) == 1:
+            elif len(self.objectives) == 1 and not (result or {}).get("whole", True):
                 self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             else:
-                self.study.tell(trial, [scores[name] for name in self.objectives])
+                self.study.tell(trial, [scores[objective] for objective in self.objectives])
         elif scores is not None:
             self._remember(self.experiment.override_all(sample.changes), scores)
+
+    def has_given_up(self, name: str) -> bool:
+        """The trial died too often to be tried again."""
+        return self.deaths[name] > DEATHS
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: what was tried and found lies in the trials' folders."""
@@ -153,18 +173,16 @@ class Guide(Searcher):
         score = scores[self.objectives[0]]
         return score if MODES[self.objectives[0]] == "max" else -score
 
-    def _drawn(self, trial_id: str) -> Sample | None:
+    def _drawn(self) -> Sample | None:
         """A sample that was not tried yet; None where there seems to be none."""
         study = self.study or self._begun()
-        if self.experiment.search.algorithm == "grid":
-            return None
         distributions = {name: distribution(values) for name, values in self.space.items()}
         for _ in range(PATIENCE):
             trial = study.ask(distributions)
             changes = self.base | trial.params
             sample = Sample(trimmed(changes, self.space, self.experiment), "drawn", drawn=trial.params)
             if sample.name not in self.known:
-                self.asked[trial_id] = trial
+                self.asked[sample.name] = trial
                 return sample
             scores = self.best.get(sample.name)
             if scores is None:  # it runs right now

@@ -21,14 +21,12 @@ from classifier.errors import RunError
 from classifier.files import write_atomically
 from classifier.space import Space, default_space
 from jobs import _ray
-from jobs._guide import Guide, Past, Sample
+from jobs._guide import DEATHS, Guide, Past, Sample
 from jobs._plan import Plan
 from jobs._schedulers import EPOCH, domain, scheduler
 from jobs._trial import Shared, TrialActor
 from jobs._work import Work
 
-# A trial whose process dies is begun again so often, from its last checkpoint.
-DEATHS = 5
 # The cluster may grow or shrink: how often that is looked at, in seconds.
 LOOK_EVERY = 5.0
 
@@ -64,8 +62,10 @@ class Budget(Stopper):
 class Events(tune.Callback):
     """Hands the driver what trials report, through a queue, and marks the folder of each that came to its end."""
 
-    def __init__(self, trials: Path | None = None, budget: Budget | None = None) -> None:
-        self.trials, self.budget = trials, budget
+    def __init__(
+        self, trials: Path | None = None, budget: Budget | None = None, gives_up: Callable[[str], bool] | None = None
+    ) -> None:
+        self.trials, self.budget, self.gives_up = trials, budget, gives_up
         self.queue: queue.Queue[Event] = queue.Queue()
         self.last: dict[str, dict[str, Any]] = {}
 
@@ -79,6 +79,13 @@ class Events(tune.Callback):
         self._ended(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        name = self._name(trial)
+        if self.gives_up is not None and not self.gives_up(name):  # it is handed out again
+            return
+        assert self.trials is not None
+        (self.trials / name).mkdir(parents=True, exist_ok=True)
+        said = Path(trial.error_file).read_text().strip() if trial.error_file else "its process died"
+        write_atomically(self.trials / name / "error.txt", said.rpartition("\n")[2] + "\n")
         self._ended(trial)
 
     def _ended(self, trial: Trial) -> None:
@@ -86,18 +93,13 @@ class Events(tune.Callback):
         assert self.budget is not None
         if self.budget.ended:  # cut off, not ended: a resumed search goes on with it
             return
-        result = self.last.get(trial.trial_id, {})
-        name = result.get("folder") or Sample(settings_of(trial), "").name
-        folder = self.trials / name
-        folder.mkdir(parents=True, exist_ok=True)
-        if trial.error_file and not (folder / "error.txt").exists():
-            last_line = Path(trial.error_file).read_text().strip().rpartition("\n")[2]
-            write_atomically(folder / "error.txt", f"{last_line}\n")
-        write_atomically(
-            folder / "ended.json",
-            json.dumps({"epoch": result.get(EPOCH, 0), "whole": result.get("whole", False)}) + "\n",
-        )
-        self.queue.put(Event(name, settings_of(trial), result, ended=True))
+        result, folder = self.last.get(trial.trial_id, {}), self.trials / self._name(trial)
+        document = {"epoch": result.get(EPOCH, 0), "whole": result.get("whole", False)}
+        write_atomically(folder / "ended.json", json.dumps(document) + "\n")
+        self.queue.put(Event(folder.name, settings_of(trial), result, ended=True))
+
+    def _name(self, trial: Trial) -> str:
+        return self.last.get(trial.trial_id, {}).get("folder") or Sample(settings_of(trial), "").name
 
     def __reduce__(self) -> Any:  # Tune pickles callbacks with the experiment
         return (Events, ())
@@ -137,13 +139,14 @@ def run_trials(work: Work, plan: Plan, past: Past, seconds: float) -> Iterator[E
         costs=plan.costs,
     )
     budget = Budget(seconds, lambda: work.interrupts.asked)
-    events = Events(folder / "trials", budget)
     param_space, algorithm = _algorithm(work, plan, past)
+    is_guided = isinstance(algorithm, Guide)
+    events = Events(folder / "trials", budget, algorithm.has_given_up if is_guided else None)
     tuner = tune.Tuner(
         tune.with_resources(trainable, plan.reserved),
         param_space=param_space,
         tune_config=tune.TuneConfig(
-            num_samples=max(search.trials, len(past.first)) if search.algorithm != "grid" else len(past.first),
+            num_samples=-1 if is_guided else max(search.trials, len(past.first)),  # the Guide knows the end
             search_alg=algorithm,
             scheduler=scheduler(experiment, plan.space),
             reuse_actors=True,
@@ -154,7 +157,8 @@ def run_trials(work: Work, plan: Plan, past: Past, seconds: float) -> Iterator[E
             storage_path=str(folder / "ray"),
             stop=budget,
             callbacks=[events],
-            failure_config=tune.FailureConfig(max_failures=DEATHS),
+            # Tune gives up a trial that dies while its process is made ready: the Guide hands it out again.
+            failure_config=tune.FailureConfig(max_failures=0 if is_guided else DEATHS),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the loop keeps its own
             verbose=0,
         ),

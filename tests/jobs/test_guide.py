@@ -27,6 +27,7 @@ def run(guide: Guide, trial_id: str, accuracy: float, epochs: int = 20) -> dict 
     config = guide.suggest(trial_id)
     if isinstance(config, dict):
         result = {"epoch": epochs, "accuracy": accuracy, "macro_f1": accuracy, "loss": 1 - accuracy}
+        result["whole"] = epochs == 20
         guide.on_trial_result(trial_id, result)
         guide.on_trial_complete(trial_id, result)
     return config
@@ -102,6 +103,32 @@ def test_a_trial_that_was_stopped_early_counts_as_pruned(tmp_path):
     last = tried.study.trials[-1]
     assert last.state == optuna.trial.TrialState.PRUNED
     assert last.intermediate_values == {2: 0.3}
+
+
+def test_a_trial_that_died_comes_back_and_is_given_up_in_the_end(tmp_path):
+    tried = guide(tmp_path, experiment(trials=2), at_once=1)
+    for i in range(6):
+        assert tried.suggest(f"recipe{i}") == {}
+        assert tried.suggest("other") is None
+        tried.on_trial_complete(f"recipe{i}", error=True)
+        assert tried.has_given_up(Sample({}, "").name) == (i == 5)
+    drawn = tried.suggest("drawn")
+    assert isinstance(drawn, dict)
+    assert drawn != {}
+    tried.on_trial_complete("drawn", error=True)
+    again = run(tried, "again", 0.7)
+    assert again == drawn
+    assert tried.study is not None
+    assert [trial.value for trial in tried.study.trials] == [0.7]
+    assert tried.suggest("third") == "FINISHED"
+
+
+def test_the_end_waits_for_what_runs(tmp_path):
+    tried = guide(tmp_path, experiment(trials=1), at_once=4)
+    assert tried.suggest("a") == {}
+    assert tried.suggest("b") is None
+    tried.on_trial_complete("a", {"epoch": 20})
+    assert tried.suggest("b") == "FINISHED"
 
 
 @pytest.mark.parametrize("algorithm", ["tpe", "gp", "random"])

@@ -27,7 +27,7 @@ def actor(digits, tmp_path):
     base = Experiment().override_all(SMALL)
 
     class Local(TrialActor):
-        def setup(self, config):
+        def setup(self, config):  # pyright: ignore[reportIncompatibleMethodOverride]
             folder = str(tmp_path / "trials")
             super().setup(config, experiment=base.as_dict(), shared=Shared.of(digits), folder=folder, costs={})
 
