@@ -20,8 +20,6 @@ ROOT = str(Path(__file__).resolve().parent.parent)
 FAILURES = 3
 # A worker's polite stop: the driver makes this file in the run folder, the loop sees it and commits.
 STOP_FILE = ".stop"
-# What a process that only waits for others reserves of a core.
-CRUMB = 0.01
 REACH_SECONDS = 5.0
 
 
@@ -76,15 +74,15 @@ def needs(workers: WorkersConfig, cluster: dict[str, float]) -> dict[str, float]
 def at_once(workers: WorkersConfig, cluster: dict[str, float]) -> int:
     """How many trials can be placed at once."""
     wanted, count = needs(workers, cluster), workers.count
-    places = min(int(cluster.get(name, 0.0) / (amount * count) + 1e-9) for name, amount in wanted.items())
-    if count > 1:  # one group's place must stay free of the crumbs, or no group could start
-        places = max(1, int((cluster["CPU"] - CRUMB * places) / (wanted["CPU"] * count)))
-    return places
+    return min(int(cluster.get(name, 0.0) / (amount * count) + 1e-9) for name, amount in wanted.items())
 
 
 def reserved(workers: WorkersConfig, cluster: dict[str, float]) -> dict[str, float]:
-    """What a trial's own process reserves: one of several workers only waits for them, but 0 is refused by Ray."""
-    return needs(workers, cluster) if workers.count == 1 else {"CPU": CRUMB}
+    """What a trial's own process reserves. One of several workers only waits for them: it must take no core of theirs.
+
+    Ray refuses a process that reserves nothing; a byte of memory is next to nothing.
+    """
+    return needs(workers, cluster) if workers.count == 1 else {"memory": 1.0}
 
 
 def largest_node() -> float:

@@ -143,7 +143,7 @@ def run_trials(work: Work, plan: Plan, past: Past, seconds: float) -> Iterator[E
     is_guided = isinstance(algorithm, Guide)
     events = Events(folder / "trials", budget, algorithm.has_given_up if is_guided else None)
     tuner = tune.Tuner(
-        tune.with_resources(trainable, plan.reserved),
+        tune.with_resources(trainable, tune.PlacementGroupFactory([plan.reserved])),
         param_space=param_space,
         tune_config=tune.TuneConfig(
             num_samples=-1 if is_guided else max(search.trials, len(past.first)),  # the Guide knows the end

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 TRIALS = 8
 WORDS = ("--model.name", "cnn", "--data.batch", "128", "--train.epochs", "6", "--search.trials", str(TRIALS))
-WORDS += ("--search.scheduler", "none", "--name", "s")
+WORDS += ("--search.scheduler", "none", "--search.vary", "optimizer.lr=1e-4..1e-2:log", "--name", "s")
 
 
 def ended(folder: Path) -> dict[str, bytes]:
@@ -77,7 +77,7 @@ def actors_of(driver: int) -> list[int]:
 
 def test_workers_killed_five_times(command, tmp_path):
     rng, folder = random.Random(1), tmp_path / "runs" / "s"
-    words = command("tune", *WORDS, "--train.epochs", "60")  # long enough to be killed in
+    words = command("tune", *WORDS, "--train.epochs", "300")  # long enough to be killed in
     process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL)
     kills, started = 0, time.monotonic()
     while kills < 5:

@@ -19,7 +19,7 @@ from jobs import _ray, _search
         (WorkersConfig(gpus=0.25), {"CPU": 16.0, "GPU": 2.0}, 8),
         (WorkersConfig(gpus=0.0), {"CPU": 4.0, "GPU": 2.0}, 4),
         (WorkersConfig(count=2), {"CPU": 2.0}, 1),
-        (WorkersConfig(count=2), {"CPU": 8.0}, 3),  # crumbs of the waiting processes leave no room for a fourth group
+        (WorkersConfig(count=2), {"CPU": 8.0}, 4),  # what waits for them takes no core
     ],
 )
 def test_what_can_be_placed_at_once(workers, cluster, count):
