@@ -8,7 +8,7 @@ from html import escape
 
 # Of the drawing, in its own units; a page scales it to its width, and 15 units of text stay readable on a phone.
 WIDTH, HEIGHT = 480, 300
-LEFT, RIGHT, TOP, BOTTOM = 62, 14, 14, 46
+LEFT, RIGHT, TOP, BOTTOM = 62, 14, 34, 46
 COLOURS = 6
 
 STYLE = """
@@ -114,8 +114,8 @@ def parallel(axes: Sequence[tuple[str, Sequence[float], Sequence[str]]], label: 
 
     Rows come best first: the best is drawn last and boldest.
     """
-    height, bottom, top = 340, 92, 40
-    xs = [30 + i * (WIDTH - 60) / max(1, len(axes) - 1) for i in range(len(axes))]
+    height, bottom, top, left, right = 340, 92, 40, 92, 40  # names lean to the left
+    xs = [left + i * (WIDTH - left - right) / max(1, len(axes) - 1) for i in range(len(axes))]
     parts = []
     rows = len(axes[0][1]) if axes else 0
     for row in reversed(range(rows)):
@@ -146,7 +146,7 @@ def _axes(x: Axis, y: Axis) -> str:
         parts.append(f'<text text-anchor="end" x="{LEFT - 6}" y="{place + 5:.1f}">{tick:{y.unit}}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text text-anchor="middle" x="{middle}" y="{HEIGHT - 8}">{escape(x.name)}</text>')
-    parts.append(f'<text class="ink" x="{LEFT + 6}" y="{TOP + 12}">{escape(y.name)}</text>')
+    parts.append(f'<text class="ink" x="0" y="{TOP - 16}">{escape(y.name)}</text>')
     return "".join(parts)
 
 

@@ -1,7 +1,7 @@
-"""Named experiments: each docstring says for what, from where, and what was measured.
+"""Named experiments: each docstring says for what, and what was measured.
 
-A recipe is where an experiment begins; a file and flags change it. Figures: test accuracy, mean ± deviation of the
-seeds named, on 2 CPU cores (AMD EPYC with AVX512-BF16), by the command `python jobs/train.py --recipe NAME ...`.
+A recipe is where an experiment begins; a file and flags change it. Figures: test accuracy, mean ± deviation of three
+seeds, and seconds from start to end of `python jobs/train.py --recipe NAME ...` on 2 CPU cores; LOG.md says which.
 """
 
 import re
@@ -14,7 +14,7 @@ from classifier.setting import closest
 
 
 def digits() -> Experiment:
-    """Small drawn symbols of about 8 to 16 pixels, a few thousand of them."""
+    """Small drawn symbols of about 8 to 16 pixels, a few thousand of them. The digits: 99.5 ± 0.2 % in 9 s."""
     return Experiment().override_all(
         {
             "train.epochs": 20,
@@ -25,7 +25,7 @@ def digits() -> Experiment:
 
 
 def fashion_quick() -> Experiment:
-    """Small images of 28 to 32 pixels, tens of thousands of them, in two minutes on a laptop."""
+    """Small images of 28 to 32 pixels, tens of thousands of them. Fashion-MNIST: 93.2 ± 0.1 % in 101 s."""
     return Experiment().override_all(
         {
             "model.name": "plain7_32",
@@ -46,14 +46,14 @@ def fashion_quick() -> Experiment:
 
 
 def fashion() -> Experiment:
-    """The same images with ten minutes of patience."""
+    """The same images with ten minutes of patience. Fashion-MNIST: 94.5 ± 0.04 %; 580 s (one run)."""
     return fashion_quick().override_all(
         {"model.name": "plain7_40", "train.epochs": 16, "augment.erase": 0.5, "train.keep": "last"}
     )
 
 
 def photos() -> Experiment:
-    """Photographs from scratch, a few hundred of them or more."""
+    """Photographs from scratch, a few hundred of them or more. 193 of 5 classes: 64.5 ± 1.3 %, 92 s."""
     return Experiment().override_all(
         {
             "model.name": "resnet9_16",
@@ -71,7 +71,8 @@ def photos() -> Experiment:
 def finetune() -> Experiment:
     """A new head on the frozen features of pretrained weights: the best start for a few hundred photographs.
 
-    Give model.name and model.weights: imagenet for torchvision's or timm's own, or a file.
+    Give model.name and model.weights: imagenet for torchvision's or timm's own, or a file. EfficientNet-Lite0 on the
+    same 193 photographs: 92.3 ± 1.1 %; 51 s (one run).
     """
     return Experiment().override_all(
         {

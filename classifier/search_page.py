@@ -8,13 +8,13 @@ from typing import Any
 
 from classifier.charts import STYLE, Axis, Series, bars, parallel, plot
 from classifier.files import write_atomically
+from classifier.pareto import MODES
 from classifier.run import read_history, read_result
 
 NAME = "search.html"
 # Rows of the table, curves, and axes that a person can still tell apart.
 TABLE_ROWS, CURVES, AXES = 40, 12, 7
 PER_CENT = ("accuracy", "macro_f1")
-DIRECTIONS = {"accuracy": 1, "macro_f1": 1, "loss": -1, "latency": -1, "size": -1, "epochs": -1}
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -94,8 +94,8 @@ def _against_time(rows: list[dict[str, Any]], objective: str) -> str:
     points = sorted((row["at"], _score(row, objective), row["trial"]) for row in rows)
     best, so_far = [], None
     for _, score, _ in points:
-        better = so_far is None or DIRECTIONS[objective] * (score - so_far) > 0
-        so_far = score if better else so_far
+        pick = max if MODES[objective] == "max" else min
+        so_far = score if so_far is None else pick(score, so_far)
         best.append(so_far)
     xs, ys = [p[0] / 60 for p in points], [p[1] for p in points]
     titles = [f"{name}: {_words(objective, score)}" for _, score, name in points]
@@ -132,17 +132,17 @@ def _columns(
 ) -> list[tuple[str, list[float], tuple[str, ...]]]:
     columns = []
     for name in names:
-        values = [row[name] for row in rows]
+        short, values = name.rpartition(".")[2], [row[name] for row in rows]
         if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
             low, high = min(values), max(values)
             axis = Axis(
                 low, high if high > low else low + 1, log=name == "optimizer.lr" or (low > 0 and high > 30 * low)
             )
-            columns.append((name, [axis.share(value) for value in values], (f"{low:.3g}", f"{high:.3g}")))
+            columns.append((short, [axis.share(value) for value in values], (f"{low:.3g}", f"{high:.3g}")))
         else:
             order = sorted(set(map(str, values)))
             shares = [order.index(str(value)) / max(1, len(order) - 1) for value in values]
-            columns.append((name, shares, (order[0], order[-1])))
+            columns.append((short, shares, (order[0], order[-1])))
     scores = [_score(row, objective) for row in rows]
     axis = Axis(min(scores), max(scores) if max(scores) > min(scores) else min(scores) + 1)
     ends = (_words(objective, min(scores)), _words(objective, max(scores)))

@@ -10,14 +10,14 @@ from classifier.config import Experiment
 from classifier.data.dataset import Dataset, Part
 from classifier.distributed import Group, pick_device
 from classifier.files import write_atomically
-from classifier.recorded import brief, outcome, recorded
+from classifier.recorded import brief, outcome
 from classifier.resolve import resolve
 from classifier.run import Run, dump_experiment
 from jobs import _holdout
 from jobs._cli import EXIT_DONE, EXIT_INTERRUPTED
 from jobs._leaderboard import Leaderboard
 from jobs._learned import importance
-from jobs._work import Work, earlier_reads
+from jobs._work import Work, earlier_reads, train_in
 
 TRIAL_STATES = ("finished", "stopped", "failed")
 
@@ -81,18 +81,8 @@ def _final(work: Work, experiment: Experiment) -> bool:
     run = Run(work.run.folder / "final")
     run.folder.mkdir(exist_ok=True)
     run.write_experiment(experiment)
-    group, stopped = Group(device=pick_device(experiment.train.device)), None
-    for epoch in recorded(
-        run,
-        experiment,
-        dataset,
-        group=group,
-        should_stop=lambda: work.interrupts.asked,
-        on_step=work.journal.progress,
-    ):
-        work.journal.epoch(epoch.row(), experiment.train.epochs)
-        stopped = epoch.stopped
-    if stopped:
+    last = dataclasses.replace(work, run=run, experiment=experiment, dataset=dataset)
+    if train_in(last, Group(device=pick_device(experiment.train.device))):
         return False
     made, model = bundle.load(run.folder)
     made = dataclasses.replace(made, scores={"validation": None, "test": None}, dataset=work.dataset.summary())

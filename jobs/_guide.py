@@ -17,7 +17,7 @@ from ray.tune.search import Searcher
 
 from classifier.config import Experiment
 from classifier.files import write_atomically
-from classifier.pareto import MODES
+from classifier.pareto import MODES, losses
 from classifier.space import Choice, Interval, Space, grid, trimmed
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -126,9 +126,8 @@ class Guide(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         name = self.live[trial_id].name
-        before, now = self.best.get(name), {score: result[score] for score in MODES if score in result}
-        keeps_last = self.experiment.train.keep == "last"
-        if keeps_last or before is None or self._value(now) > self._value(before):
+        now = {score: result[score] for score in MODES if score in result}
+        if takes_over(self.experiment, now, self.best.get(name)):
             self.best[name] = now
         if name in self.asked and len(self.objectives) == 1 and result["epoch"] > self.heard.get(name, 0):
             self.heard[name] = result["epoch"]
@@ -169,10 +168,6 @@ class Guide(Searcher):
     def __reduce__(self) -> Any:  # Tune pickles it with the experiment; a search is resumed from its own folder
         return (Searcher, ())
 
-    def _value(self, scores: dict[str, float]) -> float:
-        score = scores[self.objectives[0]]
-        return score if MODES[self.objectives[0]] == "max" else -score
-
     def _drawn(self) -> Sample | None:
         """A sample that was not tried yet; None where there seems to be none."""
         study = self.study or self._begun()
@@ -193,7 +188,7 @@ class Guide(Searcher):
 
     def _begun(self) -> optuna.Study:
         """Draw around the best trial so far; what ended before counts where it lies in the space."""
-        names = sorted(self.best, key=lambda name: self._value(self.best[name]), reverse=True)
+        names = sorted(self.best, key=lambda name: rank(self.experiment, self.best[name]))
         self.base, space = self.past.base, self.past.space
         if space is None:
             self.base = self.known[names[0]].changes if names else {}
@@ -225,6 +220,16 @@ class Guide(Searcher):
                 values=[scores[name] for name in self.objectives],
             )
         )
+
+
+def rank(experiment: Experiment, scores: dict[str, Any]) -> tuple[float, ...]:
+    """Less is better, by the first objective; of equal scores the lower loss wins."""
+    return (*losses(scores, experiment.search.objective[:1]), scores["loss"])
+
+
+def takes_over(experiment: Experiment, now: dict[str, Any], before: dict[str, Any] | None) -> bool:
+    """Whether a later epoch's model takes the place of the one that the trial kept before."""
+    return not before or experiment.train.keep == "last" or rank(experiment, now) < rank(experiment, before)
 
 
 def first_samples(experiment: Experiment, space: Space, portfolio: list[dict[str, Any]]) -> list[Sample]:

@@ -13,7 +13,7 @@ from classifier.config import Experiment
 from classifier.errors import RunError
 from classifier.pareto import fronts, losses
 from classifier.run import Run, read_experiment, read_history
-from jobs._guide import samples_in
+from jobs._guide import rank, samples_in, takes_over
 from jobs._plan import Plan
 from jobs._schedulers import EPOCH, SCORES
 from jobs._search import Event
@@ -58,9 +58,7 @@ class Leaderboard:
         elif "error" not in event.report:
             self._reports.append(at)
             row.epochs, row.whole = event.report[EPOCH], event.report["whole"]
-            # Its model is that of the last epoch, or of the best.
-            keeps_last = self.experiment.train.keep == "last"
-            if keeps_last or not row.best or self._key(event.report) < self._key(row.best):
+            if takes_over(self.experiment, event.report, row.best):
                 row.best, row.at = event.report, at
         return row
 
@@ -92,7 +90,7 @@ class Leaderboard:
         The score of a training that was cut off is mostly luck, and with few validation images luck would win.
         """
         scored = [row for row in self.rows.values() if row.best]
-        scored.sort(key=lambda row: (not row.whole, self._key(row.best)))
+        scored.sort(key=lambda row: (not row.whole, rank(self.experiment, row.best)))
         return scored + [row for row in self.rows.values() if not row.best]
 
     def front(self) -> list[Row]:
@@ -158,11 +156,11 @@ class Leaderboard:
         front = {row.trial for row in self.front()}
         names = self.names()
         records = []
-        for rank, row in enumerate(self.ranked(), start=1):
+        for place, row in enumerate(self.ranked(), start=1):
             folder = self.folder / "trials" / row.trial
             error, halved = folder / "error.txt", folder / "halved.json"
             records.append(
-                {"rank": rank, "trial": row.trial, "status": self.status(row), "epochs": row.epochs}
+                {"rank": place, "trial": row.trial, "status": self.status(row), "epochs": row.epochs}
                 | {f"validation_{name}": row.best.get(name) for name in SCORES}
                 | {name: row.best.get(name) for name in ("latency", "latency_batch", "size") if name in row.best}
                 | {"best_epoch": row.best.get(EPOCH), "on_front": row.trial in front, "at": row.at}
@@ -184,10 +182,6 @@ class Leaderboard:
                 self._tidied.add(row.trial)
                 for name in ("checkpoints", "bundle"):
                     shutil.rmtree(self.folder / "trials" / row.trial / name, ignore_errors=True)
-
-    def _key(self, scores: dict[str, Any]) -> tuple[float, ...]:
-        """Less is better; of equal scores the lower loss wins."""
-        return (*losses(scores, self.experiment.search.objective[:1]), scores["loss"])
 
 
 def _score(name: str, value: float) -> str:

@@ -14,7 +14,8 @@ FEWEST = 6
 
 
 def importance(board: Leaderboard) -> dict[str, float]:
-    """The share of the score's variance that each searched setting explains, largest first; empty for few trials.
+    """The share of the score's variance that each searched setting explains, largest first; empty for few trials or one
+    setting.
 
     fANOVA (Hutter et al., "An Efficient Approach for Assessing Hyperparameter Importance", 2014) over all trials with a
     score, stopped ones with the score that they had.
@@ -26,7 +27,7 @@ def importance(board: Leaderboard) -> dict[str, float]:
         for name, values in board.plan.space.items()
         if len({board.value(row, name) for row in rows}) > 1 and all(board.value(row, name) in values for row in rows)
     }
-    if len(rows) < FEWEST or not inside:
+    if len(rows) < FEWEST or len(inside) < 2:
         return {}
     study = optuna.create_study(direction="maximize" if MODES[objective] == "max" else "minimize")
     distributions = {name: distribution(values) for name, values in inside.items()}

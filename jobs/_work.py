@@ -156,12 +156,13 @@ def default_name(kind: str, path: str, out: str) -> str:
 def train_here(work: Work) -> str | None:
     """Train in this process, together with others where torchrun launched them; why it stopped early, or None."""
     if _torchrun.world() == 1:
-        return _train_in(work, Group.joined(pick_device(work.experiment.train.device)))
+        return train_in(work, Group.joined(pick_device(work.experiment.train.device)))
     with _torchrun.joined(work.experiment, work.run.folder) as (group, *_):
-        return _train_in(work, group)
+        return train_in(work, group)
 
 
-def _train_in(work: Work, group: Group) -> str | None:
+def train_in(work: Work, group: Group) -> str | None:
+    """Train in this process and tell each epoch; why it stopped early, or None."""
     stopped = None
     for epoch in recorded(
         work.run,

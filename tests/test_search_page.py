@@ -114,7 +114,7 @@ def test_points_lie_inside_the_drawing():
     drawn = plot([Series(xs, ys, "dots")], Axis.over(xs), Axis.over(ys), "d")
     places = [(float(x), float(y)) for x, y in re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', drawn)]
     assert len(places) == 3
-    assert all(62 <= x <= 466 and 14 <= y <= 254 for x, y in places)
+    assert all(62 <= x <= 466 and 34 <= y <= 254 for x, y in places)
     assert places[1][1] < places[2][1] < places[0][1]  # up is more
 
 
@@ -137,6 +137,8 @@ def test_bars_and_parallel_axes_are_whole():
     assert bars({"a": 0.5, "b": 0.0}, "shares").count("<rect") == 2
     drawn = parallel([("lr", [0.0, 1.0], ("1", "2")), ("model", [1.0, 0.0], ("a", "b"))], "all")
     assert drawn.count("<polyline") == 2
+    places = [float(x) for x in re.findall(r'<line class="axis" x1="([\d.]+)"', drawn)]
+    assert all(90 <= x <= 440 for x in places)  # there is room for names and values beside the axes
 
 
 # The page in a frame of a phone's or a desktop's width, since a browser's own window is never as narrow as a phone.
