@@ -1,6 +1,5 @@
 """The loop: a generator that trains and yields one Epoch after the other, in a plain process, torchrun or Ray."""
 
-import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -136,18 +135,29 @@ def _epochs(
         speed.pause()
         seconds = time.perf_counter() - began
         training.seconds += seconds
-        commit = functools.cache(functools.partial(_commit, training, store, epoch + 1, stopped))
+        commit = _Commit(training, store, is_due=(epoch + 1) % experiment.checkpoint.epochs == 0 or bool(stopped))
         yield _closed(training, epoch + 1, seconds, stopped, speed, commit)
         commit()
         if stopped:
             return
 
 
-def _commit(training: Training, store: Store | None, number: int, stopped: str | None) -> None:
-    """Write the checkpoint of an epoch's end, where one is due."""
-    due = number % training.experiment.checkpoint.epochs == 0 or stopped or training.is_over
-    if store is not None and due and training.group.is_first:
-        store.commit(training.checkpoint())
+class _Commit:
+    """Writes an epoch's checkpoint, once, where one is due.
+
+    It lets go of the training then: who keeps an Epoch must not keep the process group's threads alive with it.
+    """
+
+    def __init__(self, training: Training, store: Store | None, *, is_due: bool) -> None:
+        self.training: Training | None = training
+        self.store, self.is_due = store, is_due
+
+    def __call__(self) -> None:
+        training, self.training = self.training, None
+        if training is None or self.store is None or not training.group.is_first:
+            return
+        if self.is_due or training.is_over:  # the validation of this epoch may have used up the patience
+            self.store.commit(training.checkpoint())
 
 
 def _agreed_stop(training: Training, should_stop: Callable[[], bool], began: float) -> str | None:

@@ -1,5 +1,6 @@
 """The loop: the same weights however it was interrupted or shared out, and a clear word when it cannot go on."""
 
+import gc
 import itertools
 import multiprocessing
 import time
@@ -16,6 +17,7 @@ from classifier.distributed import Group
 from classifier.errors import ConfigError, DataError, DivergedError
 from classifier.fit import Epoch, fit
 from classifier.resolve import resolve
+from classifier.training import Training
 
 SMALL = {
     "model.name": "cnn",
@@ -114,6 +116,14 @@ def test_a_loss_that_is_not_finite_stops_before_a_checkpoint(digits, tmp_path):
     assert Store(tmp_path).latest() is None
 
 
+def test_an_epoch_that_is_kept_does_not_keep_the_training(digits, tmp_path):
+    """Its network exchanges gradients by threads of the process group, which aborts if they outlive it."""
+    *_, last = fit(small(digits), digits, store=Store(tmp_path))
+    gc.collect()
+    assert not [thing for thing in gc.get_objects() if type(thing) is Training]
+    assert last.validation is not None
+
+
 def test_patience_ends_a_run_that_gets_no_better(digits):
     experiment = small(digits, train__epochs=50, train__patience=2, optimizer__lr=1e-12)
     assert len(list(fit(experiment, digits))) == 3
@@ -166,8 +176,6 @@ def _rank(rank: int, world: int, folder: str, changes: dict, steps: int) -> None
 
 def step_losses(experiment: Experiment, dataset, group: Group, steps: int) -> list[float]:
     """The mean loss of each of the first steps, over all ranks."""
-    from classifier.training import Training
-
     training = Training(experiment, dataset, group)
     losses = []
     while len(losses) < steps:

@@ -165,6 +165,5 @@ def test_a_browser_shows_it_without_an_error_a_request_or_sideways_scrolling(tmp
     title = re.search(r"<title>(.*?)</title>", done.stdout)
     assert title
     found = json.loads(html.unescape(title[1]))
-    assert found["client"] == width
-    assert found["scroll"] <= width
+    assert found["scroll"] <= found["client"] <= width  # a scroll bar of its own takes some of the width
     assert found["requests"] == 0
