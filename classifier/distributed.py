@@ -5,7 +5,9 @@ The loop asks a Group and never knows who launched it: a plain process is a grou
 
 import contextlib
 import datetime
+import gc
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,6 +95,24 @@ class Group:
                 if buffer.is_floating_point():
                     dist.all_reduce(buffer, dist.ReduceOp.SUM)
                     buffer /= self.world
+
+
+@contextlib.contextmanager
+def joined(**how: Any) -> Iterator[None]:
+    """Be in torch.distributed's group while it lasts; `how` is what `init_process_group` takes.
+
+    The group's threads end with the last reference to it. One that outlived Python's would abort the process as it
+    drops a tensor, so nothing may keep the group: the functions imported first would, as their defaults, if they were
+    imported later; and the wrapped model does, which refers to itself, until it is collected.
+    """
+    import torch.distributed.nn.functional  # noqa: F401
+
+    dist.init_process_group(timeout=COLLECTIVE_LIMIT, **how)
+    try:
+        yield
+    finally:
+        gc.collect()
+        dist.destroy_process_group()
 
 
 def pick_device(name: str) -> torch.device:

@@ -6,11 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 
 from classifier import data
 from classifier.config import Experiment
-from classifier.distributed import COLLECTIVE_LIMIT, Group, pick_device
+from classifier.distributed import Group, joined, pick_device
 from classifier.errors import ConfigError
 from classifier.recorded import recorded
 from classifier.run import Run
@@ -35,26 +34,25 @@ def told(request: Request) -> Request:
 
 
 @contextmanager
-def joined(experiment: Experiment | None = None, folder: Path | None = None) -> Iterator[tuple[Group, Experiment, Run]]:
+def together(
+    experiment: Experiment | None = None, folder: Path | None = None
+) -> Iterator[tuple[Group, Experiment, Run]]:
     """Meet the other ranks; all get rank 0's resolved experiment and run folder."""
     local = int(os.environ["LOCAL_RANK"])
     if torch.cuda.is_available():
         torch.cuda.set_device(local)
-    dist.init_process_group(timeout=COLLECTIVE_LIMIT)  # gloo for tensors on the CPU, nccl for those on GPUs
-    try:
+    with joined():  # gloo for tensors on the CPU, nccl for those on GPUs
         shared = Group.joined(torch.device("cpu")).share((experiment, folder))
         device = pick_device(shared[0].train.device)
         if device.type == "cuda":
             device = torch.device("cuda", local)
         yield Group.joined(device), shared[0], Run(shared[1])
-    finally:
-        dist.destroy_process_group()
 
 
 def follow() -> int:
     """The whole life of a rank above 0."""
     stopped = None
-    with Interrupts() as interrupts, joined() as (group, experiment, run):
+    with Interrupts() as interrupts, together() as (group, experiment, run):
         dataset = data.load(experiment.data)
         for epoch in recorded(run, experiment, dataset, group=group, should_stop=lambda: interrupts.asked):
             stopped = epoch.stopped

@@ -157,7 +157,7 @@ def train_here(work: Work) -> str | None:
     """Train in this process, together with others where torchrun launched them; why it stopped early, or None."""
     if _torchrun.world() == 1:
         return train_in(work, Group.joined(pick_device(work.experiment.train.device)))
-    with _torchrun.joined(work.experiment, work.run.folder) as (group, *_):
+    with _torchrun.together(work.experiment, work.run.folder) as (group, *_):
         return train_in(work, group)
 
 

@@ -13,7 +13,7 @@ from classifier import data
 from classifier.checkpoint import Store
 from classifier.config import Experiment
 from classifier.data import loader
-from classifier.distributed import Group
+from classifier.distributed import Group, joined
 from classifier.errors import ConfigError, DataError, DivergedError
 from classifier.fit import Epoch, fit
 from classifier.resolve import resolve
@@ -165,13 +165,14 @@ def test_fp16_is_refused_on_a_cpu(digits):
 
 def _rank(rank: int, world: int, folder: str, changes: dict, steps: int) -> None:
     """One of several processes: trains, and saves the loss of each step and the last weights."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
-    dataset = data.load(Experiment().data)
-    experiment = small(dataset, **changes)
-    losses = step_losses(experiment, dataset, Group.joined(torch.device("cpu")), steps)
+    with joined(backend="gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world):
+        dataset = data.load(Experiment().data)
+        experiment = small(dataset, **changes)
+        losses = step_losses(experiment, dataset, Group.joined(torch.device("cpu")), steps)
     if rank == 0:
         torch.save(losses, Path(folder) / "losses.pt")
-    torch.distributed.destroy_process_group()
+    threads = {task.joinpath("comm").read_text().strip() for task in Path("/proc/self/task").glob("*")}
+    assert not any("gloo" in name for name in threads), "a thread that outlives Python aborts the process"
 
 
 def step_losses(experiment: Experiment, dataset, group: Group, steps: int) -> list[float]:
