@@ -25,6 +25,8 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 DEATHS = 5
 # A sampler that only draws what was tried before has come to the end of a small space.
 PATIENCE = 50
+# Combinations that are few enough to be looked through before each draw.
+SMALL = 1000
 
 
 @dataclass(frozen=True)
@@ -171,11 +173,12 @@ class Guide(Searcher):
     def _drawn(self) -> Sample | None:
         """A sample that was not tried yet; None where there seems to be none."""
         study = self.study or self._begun()
+        if self._is_spent():
+            return None
         distributions = {name: distribution(values) for name, values in self.space.items()}
         for _ in range(PATIENCE):
             trial = study.ask(distributions)
-            changes = self.base | trial.params
-            sample = Sample(trimmed(changes, self.space, self.experiment), "drawn", drawn=trial.params)
+            sample = self._sample(trial.params)
             if sample.name not in self.known:
                 self.asked[sample.name] = trial
                 return sample
@@ -185,6 +188,16 @@ class Guide(Searcher):
             else:
                 study.tell(trial, [scores[name] for name in self.objectives])
         return None
+
+    def _sample(self, drawn: dict[str, Any]) -> Sample:
+        return Sample(trimmed(self.base | drawn, self.space, self.experiment), "drawn", drawn=drawn)
+
+    def _is_spent(self) -> bool:
+        """Whether every combination of a small space was tried: a sampler would draw long before it seemed so."""
+        lists = [values.values for values in self.space.values() if isinstance(values, Choice)]
+        if len(lists) < len(self.space) or math.prod(map(len, lists)) > SMALL:
+            return False
+        return all(self._sample(row).name in self.known for row in grid(self.space))
 
     def _begun(self) -> optuna.Study:
         """Draw around the best trial so far; what ended before counts where it lies in the space."""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import shutil
 import time
 from pathlib import Path
 
@@ -32,6 +33,8 @@ def past_of(folder: Path, plan: Plan, dataset: Dataset) -> Past:
         members = [(path.parent.name, json.loads((path.parent / "changes.json").read_text())) for path in journals]
         mine = [Sample({"start": name} | changes, "resumed") for name, changes in members]
     else:
+        for trial in [path for path in trials.glob("*") if not (path / "sample.json").exists()]:
+            shutil.rmtree(trial)  # the search was killed as it wrote the sample: the trial never began
         mine = samples_in(trials)
     if not mine:
         first = first_samples(plan.experiment, plan.space, plan.portfolio)

@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,40 +30,53 @@ def connect(dashboard: bool = True) -> dict[str, float]:
     Starting one without the dashboard is quicker; but trials that launch workers of their own need it, since without
     it the workers of a stopped trial hold their cores for half a minute.
     """
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "60")
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # or Tune prints tables of its own, whatever its verbosity
     import ray
 
     # Tune looks for files of its loggers, which are off; the cluster's token is told in the README.
     for name in ("ray.tune", "ray._private.authentication"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if not ray.is_initialized():
-        _refuse_unreachable(os.environ.get("RAY_ADDRESS", ""))
+        address = _address()
         # Workers find the packages beside this file, installed or not; under `ray job submit --working-dir` Ray
         # brings them itself.
         path = os.pathsep.join(p for p in (ROOT, os.environ.get("PYTHONPATH", "")) if p)
-        ray.init(
-            logging_level=logging.WARNING,
-            log_to_driver=False,
-            include_dashboard=dashboard,
-            runtime_env={"env_vars": {"PYTHONPATH": path}},
-        )
+        try:
+            ray.init(
+                address,
+                logging_level=logging.WARNING,
+                log_to_driver=False,
+                include_dashboard=dashboard,
+                runtime_env={"env_vars": {"PYTHONPATH": path}},
+            )
+        except ConnectionError as error:
+            raise ConfigError(
+                f"the Ray cluster at {address} lets nobody in ({error}): is it the right one, and "
+                f"its token in ~/.ray/auth_token or RAY_AUTH_TOKEN?"
+            ) from None
     return {name: float(amount) for name, amount in ray.cluster_resources().items()}
 
 
-def _refuse_unreachable(address: str) -> None:
-    """ConfigError if nobody listens at RAY_ADDRESS: Ray would go on knocking for many minutes."""
+def _address() -> str:
+    """RAY_ADDRESS; else the cluster that `ray start` began on this machine, while it lives; else local, a new one.
+
+    ConfigError if nobody listens at RAY_ADDRESS. Ray itself would knock for minutes, there and where a cluster that
+    this machine had once is dead.
+    """
+    named = os.environ.get("RAY_ADDRESS", "")
+    last = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir()), "ray", "ray_current_cluster")
+    address = named or (last.read_text().strip() if last.is_file() else "local")
     host, colon, port = address.rpartition("://")[2].rpartition(":")
-    if not colon or not port.isdigit():  # none, auto or local: Ray finds it or starts it
-        return
+    if not colon or not port.isdigit():  # auto or local: Ray finds it or starts it
+        return address
     try:
         socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
     except OSError as error:
+        if not named:
+            return "local"
         raise ConfigError(
             f"RAY_ADDRESS is {address}, where no cluster answers ({error}): start it, or unset it"
         ) from None
+    return address
 
 
 def needs(workers: WorkersConfig, cluster: dict[str, float]) -> dict[str, float]:

@@ -4,7 +4,6 @@ import concurrent.futures
 import dataclasses
 import json
 import math
-import os
 import queue
 import time
 from collections.abc import Callable, Iterator
@@ -163,7 +162,6 @@ def run_trials(work: Work, plan: Plan, past: Past, seconds: float) -> Iterator[E
             verbose=0,
         ),
     )
-    os.environ.setdefault("TUNE_WARN_THRESHOLD_S", "30")
     with concurrent.futures.ThreadPoolExecutor(1) as pool:  # Tune's own signal handlers must not replace ours
         search_done = pool.submit(tuner.fit)
         while not (search_done.done() and events.queue.empty()):

@@ -1,4 +1,4 @@
-"""`jobs/tune.py` and training on several workers, on a Ray cluster that each command starts for itself."""
+"""`jobs/tune.py` and training on several workers, on a Ray cluster; the first search starts one for itself."""
 
 import json
 import signal
@@ -21,6 +21,12 @@ def search(verb_in, tmp_path_factory):
     words = ("--train.epochs", "3", "--search.grace", "1", "--search.trials", "5", "--name", "s")
     vary = ("--search.vary", "optimizer.lr=1e-3,1e-2,3e-3", "model.name=cnn,resnet9_16", "optimizer.clip=1,1e30")
     return verb_in(tmp_path_factory.mktemp("search"), "tune", *FAST, *words, *vary)
+
+
+@pytest.fixture
+def joined(cluster, monkeypatch):
+    """Commands of this test join a cluster that runs already."""
+    monkeypatch.setenv("RAY_ADDRESS", cluster)
 
 
 def test_a_search_ends_with_a_table_a_winner_and_its_test(search):
@@ -71,6 +77,7 @@ def test_a_search_folder_serves_as_a_run(search, verb):
     assert again.code == 0, again.err
 
 
+@pytest.mark.usefixtures("joined")
 def test_ctrl_c_ends_a_search_with_the_best_so_far(command, tmp_path):
     words = command("tune", *FAST, "--train.epochs", "300", "--search.trials", "50", "--name", "s")
     process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
@@ -137,6 +144,7 @@ def test_a_killed_search_goes_on_and_repeats_no_finished_trial(verb, command, tm
     assert more.result["test_reads"] == 2
 
 
+@pytest.mark.usefixtures("joined")
 def test_several_objectives_end_with_a_front(verb):
     words = (*FAST, "--train.epochs", "3", "--search.trials", "4", "--search.grace", "1", "--search.algorithm", "gp")
     done = verb(
@@ -152,6 +160,7 @@ def test_several_objectives_end_with_a_front(verb):
     assert "The best compromises" in (done.folder / "search.html").read_text()
 
 
+@pytest.mark.usefixtures("joined")
 def test_a_population_trains_on_from_copies_of_its_best(verb, tmp_path):
     words = (*FAST, "--train.epochs", "6", "--search.trials", "4", "--search.grace", "1", "--search.scheduler", "pbt")
     done = verb("tune", *words, "--search.vary", "optimizer.lr=1e-6..1e-2:log", "--name", "s")
@@ -166,6 +175,7 @@ def test_a_population_trains_on_from_copies_of_its_best(verb, tmp_path):
     assert min(row["validation_accuracy"] for row in trials) > 0.3
 
 
+@pytest.mark.usefixtures("joined")
 def test_the_winner_is_trained_once_more_on_all_but_the_test(verb, tmp_path):
     words = (*FAST, "--train.epochs", "2", "--search.trials", "2", "--search.final", "true", "--search.keep", "1")
     done = verb("tune", *words, "--name", "s")
@@ -178,6 +188,7 @@ def test_the_winner_is_trained_once_more_on_all_but_the_test(verb, tmp_path):
     assert verb("predict", "runs/s", done.folder / "confusion.png").code == 0
 
 
+@pytest.mark.usefixtures("joined")
 def test_minutes_are_kept(verb):
     began = time.monotonic()
     done = verb("tune", *FAST, "--train.epochs", "100000", "--search.trials", "500", "--search.minutes", "0.25")
@@ -188,6 +199,7 @@ def test_minutes_are_kept(verb):
     assert done.result["status"] == "finished"
 
 
+@pytest.mark.usefixtures("joined")
 def test_a_search_starts_from_an_earlier_one(search, verb):
     words = (*FAST, "--train.epochs", "3", "--search.grace", "1", "--search.trials", "2")
     vary = ("--search.vary", "optimizer.lr=1e-3,1e-2,3e-3", "model.name=cnn,resnet9_16", "optimizer.clip=1,1e30")
@@ -202,6 +214,7 @@ def test_a_search_starts_from_an_earlier_one(search, verb):
     assert [second[name] for name in names] == [best[name] for name in names]
 
 
+@pytest.mark.usefixtures("joined")
 def test_two_workers_train_together(verb):
     settings = (*FAST, "--train.epochs", "4", "--train.precision", "fp32", "--model.norm", "group")
     settings += ("--optimizer.name", "sgd", "--optimizer.lr", "0.02", "--augment.policy", "none")

@@ -1,0 +1,29 @@
+"""A Ray cluster that several tests join, as a user's command joins one that runs already."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+SERVE = """
+import ray
+cluster = ray.init("local", num_cpus=2, log_to_driver=False)
+print(cluster.address_info["gcs_address"], flush=True)
+input()
+ray.shutdown()
+"""
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """Its address, for RAY_ADDRESS: two cores, with token authentication."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    words = [sys.executable, "-c", SERVE]
+    with subprocess.Popen(words, env=clean, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        assert address, "the cluster ended before it began"
+        yield address
+        process.communicate("\n", timeout=60)
