@@ -192,6 +192,7 @@ def _worker(config: dict[str, Any]) -> ClassifierError | None:
     from classifier.resolve import resolve
     from jobs._voice import heard
 
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # or each report is told twice in run.log
     run = Run(Path(config["folder"]))
     group = Group.joined(ray.train.torch.get_device())
     with heard(run.folder, f"worker {group.rank}"):

@@ -1,6 +1,7 @@
 """`jobs/train.py` as a user runs it: its folder, its resumption, its end by force."""
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -26,10 +27,18 @@ def assert_same_weights(a, b):
     assert all(first[name].equal(second[name]) for name in first)
 
 
-def test_the_contract_for_scripts(verb, tmp_path):
-    done = verb("train", *FAST, "--name", "mine", "--out", "there")
+@pytest.fixture(scope="module")
+def short(verb_in, tmp_path_factory):
+    """One training that several tests look at."""
+    place = tmp_path_factory.mktemp("short")
+    done = verb_in(place, "train", *FAST, "--name", "mine", "--out", "there")
     assert done.code == 0, done.err
-    assert done.folder == tmp_path / "there" / "mine"
+    assert done.folder == place / "there" / "mine"
+    return done
+
+
+def test_the_contract_for_scripts(short):
+    done = short
     result = done.result
     assert result.keys() >= KEYS
     assert (result["kind"], result["status"], result["epochs"], result["test"]) == ("train", "finished", 2, None)
@@ -112,7 +121,7 @@ def test_a_run_that_was_killed_and_resumed_ends_with_the_same_weights(verb, comm
         "--model.name",
         "cnn",
         "--train.epochs",
-        "30",
+        "20",
         "--optimizer.ema",
         "0.9",
         "--checkpoint.minutes",
@@ -125,7 +134,7 @@ def test_a_run_that_was_killed_and_resumed_ends_with_the_same_weights(verb, comm
     wait_for(lambda: history.exists() and history.read_text().count("\n") >= 4)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert 4 <= history.read_text().count("\n") < 30
+    assert 4 <= history.read_text().count("\n") < 20
     assert not (hurt / "result.json").exists()
     resumed = verb("train", "--resume", "runs/hurt")
     assert resumed.code == 0, resumed.err
@@ -133,7 +142,7 @@ def test_a_run_that_was_killed_and_resumed_ends_with_the_same_weights(verb, comm
     for name in ("validation", "epochs"):
         assert resumed.result[name] == clean.result[name]
     rows = [json.loads(line) for line in history.read_text().splitlines()]
-    assert [row["epoch"] for row in rows] == list(range(1, 31))
+    assert [row["epoch"] for row in rows] == list(range(1, 21))
 
 
 def test_ctrl_c_saves_and_a_second_process_is_refused_meanwhile(verb, command, tmp_path):
@@ -161,16 +170,15 @@ def test_ctrl_c_saves_and_a_second_process_is_refused_meanwhile(verb, command, t
         (("--name", "b"), "--name cannot be used"),
     ],
 )
-def test_resume_takes_only_workers_and_longer_epochs(verb, words, says):
-    verb("train", *FAST, "--name", "a")
-    refused = verb("train", "--resume", "runs/a", *words)
+def test_resume_takes_only_workers_and_longer_epochs(verb, short, words, says):
+    refused = verb("train", "--resume", short.folder, *words)
     assert refused.code == 2
     assert says in refused.err
 
 
-def test_a_finished_run_can_be_lengthened(verb):
-    verb("train", *FAST, "--name", "a")
-    longer = verb("train", "--resume", "runs/a", "--train.epochs", "3")
+def test_a_finished_run_can_be_lengthened(verb, short, tmp_path):
+    shutil.copytree(short.folder, tmp_path / "a")
+    longer = verb("train", "--resume", "a", "--train.epochs", "3")
     assert longer.code == 0, longer.err
     assert longer.result["epochs"] == 3
 
