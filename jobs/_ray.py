@@ -192,7 +192,9 @@ def _worker(config: dict[str, Any]) -> ClassifierError | None:
     from classifier.resolve import resolve
     from jobs._voice import heard
 
-    logging.getLogger("ray.train").setLevel(logging.WARNING)  # or each report is told twice in run.log
+    # Ray tells each report, which run.log has already; this logger bears its file's name.
+    teller = Path(ray.train.__file__).parent / "v2" / "_internal" / "execution" / "context.py"
+    logging.getLogger(str(teller)).setLevel(logging.WARNING)
     run = Run(Path(config["folder"]))
     group = Group.joined(ray.train.torch.get_device())
     with heard(run.folder, f"worker {group.rank}"):

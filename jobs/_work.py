@@ -182,7 +182,7 @@ def train_on_ray(work: Work) -> str | None:
     from jobs import _ray
 
     _ray.refuse_unplaceable(work.experiment.workers, _ray.connect())
-    for row in _ray.train(work.run, work.experiment, should_stop=lambda: work.interrupts.asked):
+    for row in _ray.train(work.run, work.asked, should_stop=lambda: work.interrupts.asked):
         work.journal.epoch(row, work.experiment.train.epochs)
     return "asked" if work.interrupts.asked else None
 

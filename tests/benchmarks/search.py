@@ -1,7 +1,8 @@
-"""What a search finds in equal time: python tests/benchmarks/search.py OUT --set PATH MINUTES [--set ...] [--seeds 3]
+"""What a search finds in equal time: python tests/benchmarks/search.py OUT --set NAME PATH MINUTES [--seeds 3]
 
 Four ways to spend the same minutes on the same machine, with the same model code, loop and space of settings:
-  classifier   jobs/tune.py as it comes: the recipe, the portfolio, TPE, ASHA
+  classifier   jobs/tune.py as it comes: the recipe, the portfolio, TPE, ASHA; with --portfolio JOURNAL, what
+               tests/benchmarks/portfolio.py wrote, the portfolio is the one that the other sets make
   bare         jobs/tune.py without recipe and portfolio
   ray random   Ray Tune's random search without a scheduler, as its tutorial has it
   optuna       a script with Optuna's TPE and median pruner, one trial at a time on all cores
@@ -10,6 +11,7 @@ when `classifier` passed the score that `ray random` ended with; OUT/search.png 
 """
 
 import argparse
+import functools
 import json
 import statistics
 import subprocess
@@ -31,9 +33,18 @@ from classifier.recorded import recorded
 from classifier.resolve import resolve
 from classifier.run import Run, dump_experiment, read_experiment, read_result
 from classifier.space import Choice, Space, default_space
+from tests.benchmarks.portfolio import CANDIDATES, order
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 Curve = list[tuple[float, float]]
+# jobs/tune.py with another portfolio, which is the first word.
+WITH_PORTFOLIO = f"""
+import json, runpy, sys
+sys.path.insert(0, {str(ROOT)!r})
+import classifier.portfolio
+classifier.portfolio.PORTFOLIO = tuple(json.loads(sys.argv.pop(1)))
+runpy.run_path({str(ROOT / "jobs" / "tune.py")!r}, run_name="__main__")
+"""
 
 
 def neutral(path: str, seed: int) -> Experiment:
@@ -43,19 +54,28 @@ def neutral(path: str, seed: int) -> Experiment:
     return Experiment().override_all({"data.path": path, "seed": seed} | kept)
 
 
-def by_tune(out: Path, path: str, minutes: float, seed: int, *, bare: bool) -> tuple[Curve, float]:
+def by_tune(
+    out: Path, path: str, minutes: float, seed: int, *, portfolio: list | None = None, bare: bool
+) -> tuple[Curve, float]:
     """jobs/tune.py; the best validation accuracy against seconds, and the test accuracy of its model."""
     words = ["--data.path", path, "--seed", str(seed), "--search.minutes", str(minutes), "--search.trials", "1000"]
     if bare:
         file = out.parent / f"{out.name}.yaml"
         file.write_text(dump_experiment(neutral(path, seed)))
         words += ["--experiment", str(file), "--search.portfolio", "false"]
-    command = [sys.executable, str(ROOT / "jobs" / "tune.py"), *words, "--out", str(out.parent), "--name", out.name]
+    script = [str(ROOT / "jobs" / "tune.py")] if portfolio is None else ["-c", WITH_PORTFOLIO, json.dumps(portfolio)]
+    command = [sys.executable, *script, *words, "--out", str(out.parent), "--name", out.name]
     began = time.time()
     with (out.parent / f"{out.name}.log").open("w") as log:
         subprocess.run(command, stdout=log, stderr=log, check=True)
     curve = curve_of(list((out / "trials").glob("*/history.jsonl")), began)
     return curve, read_result(out)["test"]["accuracy"]
+
+
+def without(name: str, journal: Path) -> list[dict]:
+    """The portfolio that all sets but this one make: it must not know what is searched."""
+    rows = [json.loads(line) for line in journal.read_text().splitlines()]
+    return [CANDIDATES[name] for name in order([row for row in rows if row["set"] != name])[1:]]
 
 
 def by_ray(out: Path, path: str, minutes: float, seed: int) -> tuple[Curve, float]:
@@ -173,8 +193,8 @@ def tested(out: Path, began: float, dataset: Dataset) -> tuple[Curve, float]:
 
 
 ARMS: dict[str, Callable[..., tuple[Curve, float]]] = {
-    "classifier": lambda *words: by_tune(*words, bare=False),
-    "bare": lambda *words: by_tune(*words, bare=True),
+    "classifier": functools.partial(by_tune, bare=False),
+    "bare": functools.partial(by_tune, bare=True),
     "ray random": by_ray,
     "optuna": by_optuna,
 }
@@ -231,22 +251,23 @@ def draw(rows: list[dict], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
-    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("PATH", "MINUTES"), dest="sets")
+    parser.add_argument("--set", nargs=3, action="append", default=[], metavar=("NAME", "PATH", "MINUTES"), dest="sets")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--portfolio", type=Path, metavar="JOURNAL")
     words = parser.parse_args()
     out = words.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     journal = out / "search.jsonl"
     rows = [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
-    for path, minutes in words.sets:
+    for name, path, minutes in words.sets:
         for seed in range(words.seeds):
             for arm in words.arms:
-                name = Path(path).name
                 if any((r["set"], r["seed"], r["arm"]) == (name, seed, arm) for r in rows):
                     continue
                 folder = out / f"{name}-{arm.replace(' ', '-')}-{seed}-{time.strftime('%H%M%S')}"
-                curve, test = ARMS[arm](folder, str(Path(path).resolve()), float(minutes), seed)
+                more = {"portfolio": without(name, words.portfolio)} if arm == "classifier" and words.portfolio else {}
+                curve, test = ARMS[arm](folder, str(Path(path).resolve()), float(minutes), seed, **more)
                 rows.append(
                     {"set": name, "seed": seed, "arm": arm, "minutes": float(minutes), "test": test, "curve": curve}
                 )

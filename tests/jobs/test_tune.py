@@ -221,6 +221,7 @@ def test_two_workers_train_together(verb):
     done = verb("train", *settings, "--workers.count", "2", "--name", "two")
     assert done.code == 0, done.err
     assert done.result["config"]["workers"]["count"] == 2
+    assert done.result["config"]["train"]["threads"] == 1  # a worker's share, not what the driver may use
     assert done.result["epochs"] == 4
     assert "epoch   4/4" in done.out
     one = verb("train", *settings, "--name", "one").result
