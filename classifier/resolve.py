@@ -10,13 +10,15 @@ from classifier.config import Experiment
 from classifier.data.dataset import Dataset
 from classifier.distributed import pick_device
 from classifier.errors import ConfigError, DataError
+from classifier.models import factory
 
 
 def resolve(experiment: Experiment, dataset: Dataset) -> Experiment:
     """Every setting that decides the result gets its value: sizes, augmentation, device, precision, threads.
 
-    Idempotent. ConfigError or DataError if the experiment cannot be run on these images or this machine.
+    Idempotent. ConfigError, ModelError or DataError if the experiment cannot be run on these images or this machine.
     """
+    factory.maker(experiment.model)
     count, batch = len(dataset.train), experiment.data.batch * experiment.optimizer.accumulate
     if batch > count:
         largest = 2 ** max(0, count.bit_length() - 1)

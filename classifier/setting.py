@@ -38,6 +38,10 @@ Positive = Annotated[float, Range(0, above=True)]
 NonNegative = Annotated[float, Range(0)]
 
 
+# How alike two words must be, from 0 to 1, for one to be a misspelling of the other.
+NEAR = 0.6
+
+
 @dataclass(frozen=True, kw_only=True)
 class Slice:
     """A noun's settings. Values are checked when it is made: type, range, and no NaN."""
@@ -52,8 +56,9 @@ class Slice:
 
 def closest(word: str, known: typing.Iterable[str]) -> str:
     """`; did you mean X?` for a word that is nearly a known one, else the empty string."""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {found[0]}?" if found else ""
+    ratios = {name: difflib.SequenceMatcher(None, name, word).ratio() for name in known}
+    found = max(ratios, key=ratios.__getitem__, default="")  # the first of those that are equally near
+    return f"; did you mean {found}?" if ratios.get(found, 0.0) >= NEAR else ""
 
 
 @functools.cache

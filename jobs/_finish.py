@@ -19,7 +19,7 @@ from jobs._leaderboard import Leaderboard
 from jobs._learned import importance
 from jobs._work import Work, earlier_reads, train_in
 
-TRIAL_STATES = ("finished", "stopped", "failed")
+TRIAL_STATES = ("finished", "stopped", "unfinished", "failed")
 
 
 def finish(work: Work, board: Leaderboard, seconds: float) -> int:

@@ -41,6 +41,7 @@ class Leaderboard:
         self.folder, self.plan = folder, plan
         self.experiment = plan.experiment
         self.rows: dict[str, Row] = {}
+        self.is_over = False
         self._tidied: set[str] = set()
         self._reports: list[float] = []
 
@@ -63,7 +64,8 @@ class Leaderboard:
         return row
 
     def catch_up(self, at: float) -> None:
-        """Account for epochs that trials wrote down and did not come to report: the search was cut off in between."""
+        """Account for epochs that trials wrote down and did not come to report: the search is over, or was cut off."""
+        self.is_over = True
         for path in sorted((self.folder / "trials").glob("*/changes.json")):
             trial, changes = path.parent.name, json.loads(path.read_text())
             reported = self.rows[trial].epochs if trial in self.rows else 0
@@ -77,12 +79,12 @@ class Leaderboard:
                     self.take(Event(trial, changes, report | {"whole": whole}), at)
 
     def status(self, row: Row) -> str:
-        """finished, stopped (early, by the scheduler or the budget), failed or running."""
+        """finished, stopped (early, by the scheduler), failed, running, or unfinished where the search is over."""
         if (self.folder / "trials" / row.trial / "error.txt").exists():
             return "failed"
         if row.whole:
             return "finished"
-        return "stopped" if row.ended else "running"
+        return "stopped" if row.ended else "unfinished" if self.is_over else "running"
 
     def ranked(self) -> list[Row]:
         """Best first, by the first objective; trials that were stopped behind those that came to their end.

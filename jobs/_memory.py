@@ -10,7 +10,7 @@ from pathlib import Path
 from classifier.data.dataset import Dataset
 from classifier.errors import RunError
 from classifier.files import write_atomically
-from classifier.run import read_history, read_result
+from classifier.run import Run, read_history, read_result
 from classifier.space import space_from
 from jobs._guide import Past, Sample, Seen, first_samples, samples_in, unique
 from jobs._leaderboard import Leaderboard
@@ -97,12 +97,13 @@ def code_digest() -> str:
 
 
 class Clock:
-    """Seconds that a search has used for its trials, those of earlier processes counted in."""
+    """Seconds that a search has used, those before its first trial and those of earlier processes counted in."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "spent.json"
+    def __init__(self, run: Run) -> None:
+        self.path = run.folder / "spent.json"
         self.before = json.loads(self.path.read_text())["seconds"] if self.path.exists() else 0.0
-        self.began = self.saved = time.monotonic()
+        self.saved = time.monotonic()
+        self.began = self.saved - run.seconds
 
     def seconds(self) -> float:
         """Until now; kept on disk, every few seconds, for a process that takes over."""

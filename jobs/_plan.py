@@ -66,7 +66,7 @@ class Plan:
         trials = len(grid(self.space)) if search.algorithm == "grid" else search.trials
         budget = f"{trials} trials of {self.experiment.train.epochs} epochs at most, {self.at_once} at once"
         if search.minutes:
-            budget += f", {search.minutes:g} minutes, of which about {self.final_seconds:.0f} s are kept for "
+            budget += f", {search.minutes:g} min, of which about {self.final_seconds:.0f} s are kept for "
             budget += "the last training and the test" if search.final else "the test"
         if self.search_share < 1:
             budget += "; the second half trains the best of them for longer"

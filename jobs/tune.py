@@ -54,7 +54,7 @@ def tune(request: Request) -> int:
         for line in (*_memory.changed_since(work.run.folder, work.dataset), *plan.lines()):
             work.journal.say(line)
         board = Leaderboard(work.run.folder, plan)
-        clock = _memory.Clock(work.run.folder)
+        clock = _memory.Clock(work.run)
         watch(work, board, clock, _search.run_trials(work, plan, past, clock.left(plan, plan.search_share)))
         left = clock.left(plan)
         if not work.interrupts.asked and (more := _memory.longer(plan, board, left)):

@@ -22,7 +22,7 @@ def build(config: ModelConfig, *, classes: int, channels: int, size: int, weight
     In training a model with auxiliary heads gives a tuple, the logits first. weights: whether to load model.weights.
     ModelError if the name is unknown, the model refuses the images, or the weights do not fit.
     """
-    make = _maker(config)
+    make = maker(config)
     try:
         model = make(config, classes=classes, channels=channels, size=size)
         logits_NK = None if config.name in MODELS else _trial(model, config, channels, size)
@@ -45,7 +45,8 @@ def parameter_count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _maker(config: ModelConfig) -> Callable[..., nn.Module]:
+def maker(config: ModelConfig) -> Callable[..., nn.Module]:
+    """What makes the model that model.name names. ModelError if there is no such model."""
     name = config.name
     if name in MODELS:
         return _own
