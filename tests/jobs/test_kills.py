@@ -27,7 +27,7 @@ def assert_whole(folder: Path, result: dict) -> None:
     trials = pq.read_table(folder / "trials.parquet").to_pylist()
     assert len(trials) == len({row["trial"] for row in trials}) == TRIALS
     assert {row["status"] for row in trials} == {"finished"}
-    assert result["trials"] == {"finished": TRIALS, "stopped": 0, "failed": 0}
+    assert result["trials"] == {"finished": TRIALS, "stopped": 0, "unfinished": 0, "failed": 0}
     assert (result["status"], result["test_reads"]) == ("finished", 1)
 
 
@@ -98,4 +98,4 @@ def test_trials_of_several_workers_do_not_wait_for_each_other_for_ever(verb):
     words = ("--model.name", "cnn", "--data.batch", "128", "--train.epochs", "2", "--search.trials", "3")
     done = verb("tune", *words, "--workers.count", "2", "--search.scheduler", "none", "--search.portfolio", "false")
     assert done.code == 0, done.err
-    assert done.result["trials"] == {"finished": 3, "stopped": 0, "failed": 0}
+    assert done.result["trials"] == {"finished": 3, "stopped": 0, "unfinished": 0, "failed": 0}
