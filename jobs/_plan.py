@@ -23,6 +23,8 @@ from jobs._schedulers import scheduler
 SHARE_OF_BUDGET = 0.5
 # So many trials after one another must fit into the minutes before two run at once: each has its answer sooner alone.
 ROUNDS = 6
+# Fewer validation images than this hardly choose between trials.
+FEW = 100
 # With so many in the minutes, half of them goes to a longer training of the best.
 ROUNDS_FOR_LONGER, HALF = 4, 0.5
 # Validation and checkpoints beside the steps, as a factor.
@@ -126,10 +128,25 @@ def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool =
         costs=_costs(resolved, dataset, space) if {"latency", "size"} & set(search.objective) else {},
         final_seconds=_final_seconds(resolved, dataset, step),
         search_share=share,
-        notes=[*notes, *conditions(space), *(f"{name} is left out: {why}" for name, why in left_out.items())],
+        notes=[
+            *notes,
+            *_few_to_choose_by(len(dataset.validation)),
+            *conditions(space),
+            *(f"{name} is left out: {why}" for name, why in left_out.items()),
+        ],
         left_out=tuple(left_out),
     )
     return dataclasses.replace(drafted, space=drafted.trimmed(space))
+
+
+def _few_to_choose_by(count: int) -> list[str]:
+    """A word of caution where the standard error of an accuracy is more than five points."""
+    if count >= FEW:
+        return []
+    return [
+        f"{count} validation images tell accuracies apart to {50 / math.sqrt(count):.0f} points: a larger "
+        "--data.validation chooses better, and --search.final true trains the winner on all"
+    ]
 
 
 def _search_share(resolved: Experiment, dataset: Dataset, step: float) -> float:
