@@ -106,6 +106,7 @@ def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool =
     _refuse_what_models_refuse(experiment, space, dataset)
     cluster = _ray.connect(dashboard=experiment.workers.count > 1)
     _ray.refuse_unplaceable(experiment.workers, cluster)
+    portfolio = [] if is_own or not search.portfolio else portfolio_for(experiment)
     left_out: dict[str, str] = {}
     step, share = 0.0, 1.0
     if search.minutes:
@@ -116,7 +117,8 @@ def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool =
             notes += cuts
         share = _search_share(resolve(experiment, dataset), dataset, step)
         if not is_own and isinstance(names := space.get("model.name"), Choice):
-            left_out = _too_slow(resolve(experiment, dataset), dataset, names)
+            listed = dict.fromkeys((*names.values, *(entry.get("model.name") for entry in portfolio)))
+            left_out = _too_slow(resolve(experiment, dataset), dataset, [name for name in listed if name])
     resolved = resolve(experiment, dataset)
     drafted = Plan(
         experiment=experiment,
@@ -124,7 +126,7 @@ def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool =
         is_own=is_own,
         at_once=_ray.at_once(experiment.workers, cluster),
         reserved=_ray.reserved(experiment.workers, cluster),
-        portfolio=[] if is_own or not search.portfolio else portfolio_for(experiment),
+        portfolio=[entry for entry in portfolio if entry.get("model.name") not in left_out],
         costs=_costs(resolved, dataset, space) if {"latency", "size"} & set(search.objective) else {},
         final_seconds=_final_seconds(resolved, dataset, step),
         search_share=share,
@@ -214,10 +216,10 @@ def _final_seconds(resolved: Experiment, dataset: Dataset, step: float) -> float
     return seconds
 
 
-def _too_slow(resolved: Experiment, dataset: Dataset, names: Choice) -> dict[str, str]:
+def _too_slow(resolved: Experiment, dataset: Dataset, names: list[str]) -> dict[str, str]:
     """Architectures whose training would take most of the budget, with the reason; the recipe's own is never among."""
     found, seconds = {}, 60 * (resolved.search.minutes or math.inf)
-    for name in names.values:
+    for name in names:
         if name == resolved.model.name:
             continue
         tried = resolved.override("model.name", name)
