@@ -139,14 +139,13 @@ class Leaderboard:
         table = Table(box=None, pad_edge=False)
         table.add_column("trial", no_wrap=True)
         shown = dict.fromkeys((*SCORES, *(name for name in self.experiment.search.objective if name != "epochs")))
-        names = self.names()
-        for name in (*shown, "epochs", *(name.rpartition(".")[2] for name in names)):
+        for name in (*shown, "epochs"):
             table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
         table.add_column("status", no_wrap=True)
+        table.add_column("what it changes", overflow="fold")
         for row in self.ranked()[:limit]:
             scores = [_score(name, row.best[name]) if name in row.best else "" for name in shown]
-            values = [f"{v:.3g}" if isinstance(v, float) else str(v) for v in (self.value(row, n) for n in names)]
-            table.add_row(row.trial, *scores, str(row.epochs), *values, self.status(row))
+            table.add_row(row.trial, *scores, str(row.epochs), self.status(row), _briefly(row.sample))
         return table
 
     def write(self) -> None:
@@ -184,6 +183,13 @@ class Leaderboard:
                 self._tidied.add(row.trial)
                 for name in ("checkpoints", "bundle"):
                     shutil.rmtree(self.folder / "trials" / row.trial / name, ignore_errors=True)
+
+
+def _briefly(sample: dict[str, Any]) -> str:
+    """A sample in few words: what is named needs no name of its own."""
+    values = {name: f"{value:.3g}" if isinstance(value, float) else str(value) for name, value in sample.items()}
+    words = [v if n.endswith(".name") else f"{n.rpartition('.')[2]} {v}" for n, v in values.items()]
+    return "  ".join(words) or "the recipe"
 
 
 def _score(name: str, value: float) -> str:
