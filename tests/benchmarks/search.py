@@ -6,11 +6,13 @@ Four ways to spend the same minutes on the same machine, with the same model cod
   bare         jobs/tune.py without recipe and portfolio
   ray random   Ray Tune's random search without a scheduler, as its tutorial has it
   optuna       a script with Optuna's TPE and median pruner, one trial at a time on all cores
-A line a run in OUT/search.jsonl; started again, it goes on where it was. The table has the mean over the seeds, and
-when `classifier` passed the score that `ray random` ended with; OUT/search.png has the curves.
+Few images need a larger --validation, or chance chooses. A line a run in OUT/search.jsonl; started again, it goes
+on where it was. The table has the mean over the seeds, and when each passed what `ray random` ended with;
+OUT/search.png has the curves.
 """
 
 import argparse
+import dataclasses
 import functools
 import json
 import statistics
@@ -47,21 +49,33 @@ runpy.run_path({str(ROOT / "jobs" / "tune.py")!r}, run_name="__main__")
 """
 
 
-def neutral(path: str, seed: int) -> Experiment:
-    """The defaults of every setting, with the recipe's data and epochs: what a script would begin with."""
-    known = recipe(recipe_for(path))
-    kept = {name: known.get(name) for name in ("train.epochs", "data.validation", "data.batch")}
-    return Experiment().override_all({"data.path": path, "seed": seed} | kept)
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What every arm is given: a data set, minutes, a seed."""
+
+    path: str
+    minutes: float
+    seed: int
+    validation: float | None
+
+    def changes(self) -> dict[str, Any]:
+        held = {"data.validation": self.validation} if self.validation else {}
+        return {"data.path": self.path, "seed": self.seed} | held
+
+    def neutral(self) -> Experiment:
+        """The defaults of every setting, with the recipe's data and epochs: what a script would begin with."""
+        known = recipe(recipe_for(self.path))
+        kept = {name: known.get(name) for name in ("train.epochs", "data.validation", "data.batch")}
+        return Experiment().override_all(kept | self.changes())
 
 
-def by_tune(
-    out: Path, path: str, minutes: float, seed: int, *, portfolio: list | None = None, bare: bool
-) -> tuple[Curve, float]:
+def by_tune(out: Path, task: Task, *, portfolio: list | None = None, bare: bool) -> tuple[Curve, float]:
     """jobs/tune.py; the best validation accuracy against seconds, and the test accuracy of its model."""
-    words = ["--data.path", path, "--seed", str(seed), "--search.minutes", str(minutes), "--search.trials", "1000"]
+    words = [word for name, value in task.changes().items() for word in (f"--{name}", str(value))]
+    words += ["--search.minutes", str(task.minutes), "--search.trials", "1000"]
     if bare:
         file = out.parent / f"{out.name}.yaml"
-        file.write_text(dump_experiment(neutral(path, seed)))
+        file.write_text(dump_experiment(task.neutral()))
         words += ["--experiment", str(file), "--search.portfolio", "false"]
     script = [str(ROOT / "jobs" / "tune.py")] if portfolio is None else ["-c", WITH_PORTFOLIO, json.dumps(portfolio)]
     command = [sys.executable, *script, *words, "--out", str(out.parent), "--name", out.name]
@@ -78,13 +92,14 @@ def without(name: str, journal: Path) -> list[dict]:
     return [CANDIDATES[name] for name in order([row for row in rows if row["set"] != name])[1:]]
 
 
-def by_ray(out: Path, path: str, minutes: float, seed: int) -> tuple[Curve, float]:
+def by_ray(out: Path, task: Task) -> tuple[Curve, float]:
     """Random search: every core runs a trial of its own to its end."""
     import ray
     from ray import tune
+    from ray.tune.search.basic_variant import BasicVariantGenerator
 
     began = time.time()
-    base = neutral(path, seed)
+    base = task.neutral()
     dataset = data.load(base.data)
     space = default_space(base, len(dataset.train))
     domains = {
@@ -106,7 +121,13 @@ def by_ray(out: Path, path: str, minutes: float, seed: int) -> tuple[Curve, floa
     tuner = tune.Tuner(
         trial,
         param_space=domains,
-        tune_config=tune.TuneConfig(num_samples=-1, time_budget_s=60 * minutes, metric="accuracy", mode="max"),
+        tune_config=tune.TuneConfig(
+            num_samples=-1,
+            time_budget_s=60 * task.minutes,
+            metric="accuracy",
+            mode="max",
+            search_alg=BasicVariantGenerator(random_state=task.seed),
+        ),
         run_config=tune.RunConfig(storage_path=str(out / "ray"), verbose=0),
     )
     tuner.fit()
@@ -114,13 +135,13 @@ def by_ray(out: Path, path: str, minutes: float, seed: int) -> tuple[Curve, floa
     return tested(out, began, dataset)
 
 
-def by_optuna(out: Path, path: str, minutes: float, seed: int) -> tuple[Curve, float]:
+def by_optuna(out: Path, task: Task) -> tuple[Curve, float]:
     """TPE and the median pruner, one trial after the other."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     began = time.time()
-    base = neutral(path, seed)
+    base = task.neutral()
     dataset = data.load(base.data)
     space = default_space(base, len(dataset.train))
 
@@ -130,14 +151,14 @@ def by_optuna(out: Path, path: str, minutes: float, seed: int) -> tuple[Curve, f
         for epoch, accuracy in enumerate(scores):
             best = max(best, accuracy)
             trial.report(accuracy, epoch)
-            if trial.should_prune() or time.time() - began > 60 * minutes:
+            if trial.should_prune() or time.time() - began > 60 * task.minutes:
                 raise optuna.TrialPruned
         return best
 
     study = optuna.create_study(
-        direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed), pruner=optuna.pruners.MedianPruner()
+        direction="maximize", sampler=optuna.samplers.TPESampler(seed=task.seed), pruner=optuna.pruners.MedianPruner()
     )
-    study.optimize(objective, timeout=60 * minutes)
+    study.optimize(objective, timeout=60 * task.minutes)
     return tested(out, began, dataset)
 
 
@@ -203,7 +224,7 @@ ARMS: dict[str, Callable[..., tuple[Curve, float]]] = {
 def table(rows: list[dict]) -> None:
     """The mean of each arm on each set, and what it took to pass random search."""
     for one in dict.fromkeys(row["set"] for row in rows):
-        print(f"\n{one}, {rows[0]['minutes']:g} minutes" if len(rows) == 1 else f"\n{one}")
+        print(f"\n{one}, {next(row['minutes'] for row in rows if row['set'] == one):g} minutes")
         print(f"{'':<12} {'validation':>11} {'test':>18} {'seeds':>6}   passes ray random's last score after")
         for arm in ARMS:
             mine = [row for row in rows if row["set"] == one and row["arm"] == arm]
@@ -254,6 +275,7 @@ def main() -> None:
     parser.add_argument("--set", nargs=3, action="append", default=[], metavar=("NAME", "PATH", "MINUTES"), dest="sets")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--validation", type=float, metavar="SHARE", help="of the training images, in every arm")
     parser.add_argument("--portfolio", type=Path, metavar="JOURNAL")
     words = parser.parse_args()
     out = words.out.resolve()
@@ -267,9 +289,10 @@ def main() -> None:
                     continue
                 folder = out / f"{name}-{arm.replace(' ', '-')}-{seed}-{time.strftime('%H%M%S')}"
                 more = {"portfolio": without(name, words.portfolio)} if arm == "classifier" and words.portfolio else {}
-                curve, test = ARMS[arm](folder, str(Path(path).resolve()), float(minutes), seed, **more)
+                task = Task(str(Path(path).resolve()), float(minutes), seed, words.validation)
+                curve, test = ARMS[arm](folder, task, **more)
                 rows.append(
-                    {"set": name, "seed": seed, "arm": arm, "minutes": float(minutes), "test": test, "curve": curve}
+                    {"set": name, "seed": seed, "arm": arm, "minutes": task.minutes, "test": test, "curve": curve}
                 )
                 with journal.open("a") as file:
                     file.write(json.dumps(rows[-1]) + "\n")
