@@ -34,20 +34,22 @@ def recorded(
     if group.is_first:
         _rewind(run, store, dataset)
     events = None
-    for epoch in fit(experiment, dataset, group=group, store=store, should_stop=should_stop, on_step=on_step):
-        if group.is_first:
-            if epoch.is_best:
-                pack(run, experiment, dataset, epoch)
-            run.append(epoch.row())
-            events = events or _events(run)
-            for name, value in epoch.row().items():
-                if isinstance(value, float):
-                    events.add_scalar(name.replace("_", "/", 1), value, epoch.step)
-            events.flush()
-        epoch.commit()
-        yield epoch
-    if events is not None:
-        events.close()
+    try:
+        for epoch in fit(experiment, dataset, group=group, store=store, should_stop=should_stop, on_step=on_step):
+            if group.is_first:
+                if epoch.is_best:
+                    pack(run, experiment, dataset, epoch)
+                run.append(epoch.row())
+                events = events or _events(run)
+                for name, value in epoch.row().items():
+                    if isinstance(value, float):
+                        events.add_scalar(name.replace("_", "/", 1), value, epoch.step)
+                events.flush()
+            epoch.commit()
+            yield epoch
+    finally:
+        if events is not None:  # it has a thread, which outlives a caller that wants no more epochs
+            events.close()
 
 
 def pack(run: Run, experiment: Experiment, dataset: Dataset, epoch: Epoch) -> None:
