@@ -6,6 +6,7 @@ ended, result.json. One process owns it at a time; the lock dies with its owner.
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import platform
@@ -199,15 +200,13 @@ def versions() -> dict[str, str]:
     """What the result was made with: this code, Python, and the packages at its heart."""
     from classifier import __version__
 
-    packages = {
-        name: metadata.version(name) for name in ("torch", "torchvision", "ray", "numpy", "pillow") if _installed(name)
-    }
-    return {"classifier": __version__, "python": platform.python_version(), **packages}
+    return {"classifier": __version__, "python": platform.python_version()} | _packages()
 
 
-def _installed(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
+@functools.cache  # each look reads a package's metadata, 1 ms
+def _packages() -> dict[str, str]:
+    found = {}
+    for name in ("torch", "torchvision", "ray", "numpy", "pillow"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found

@@ -9,6 +9,7 @@ _SETTINGS = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
     "RAY_AIR_NEW_OUTPUT": "0",  # or Tune prints tables of its own, whatever its verbosity
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_MAX_PENDING_TRIALS_PG": "100",  # the Guide says how many; Tune would have them start one by one
     "TUNE_WARN_THRESHOLD_S": "30",
 }
 # Ray shows this user's token by itself only to a cluster that it starts, not to one that it joins.
