@@ -22,7 +22,7 @@ from classifier.config import Experiment, ModelConfig
 from classifier.data.dataset import Dataset
 from classifier.errors import ConfigError, RunError
 from classifier.evaluate import Scorer
-from classifier.files import flush, refuse_unknown_format, sha256_of, write_atomically
+from classifier.files import patiently, refuse_unknown_format, sha256_of, write_atomically, write_tensors
 from classifier.run import versions
 
 FORMAT_VERSION = 1
@@ -102,20 +102,18 @@ def save(bundle: Bundle, model: nn.Module, folder: Path) -> None:
     At every moment `find` leads to a whole bundle, the older or the new one, whenever the process dies.
     RunError if it cannot be written.
     """
-    from safetensors.torch import save_file
-
     folder = Path(folder)
     part, older = _beside(folder, "part"), _beside(folder, "older")
-    try:
+    # Clones: tied weights share memory, which safetensors refuses; channels_last ones are not contiguous.
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+
+    def write() -> None:
         _bring_back(folder)
         if folder.exists() and not (folder / DOCUMENT).is_file():
             raise RunError(f"{folder} is there already and is no bundle: choose another folder")
         shutil.rmtree(part, ignore_errors=True)  # what an interrupted save left
         part.mkdir(parents=True)
-        # Clones: tied weights share memory, which safetensors refuses; channels_last ones are not contiguous.
-        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-        save_file(tensors, part / WEIGHTS, metadata={"format": "pt"})
-        flush(part / WEIGHTS)
+        write_tensors(tensors, part / WEIGHTS, format="pt")
         document = dataclasses.asdict(bundle) | {"files": {WEIGHTS: {"sha256": sha256_of(part / WEIGHTS)}}}
         write_atomically(part / DOCUMENT, _text(document))
         # A folder cannot take the place of one that is not empty: the older one steps aside, where `find` looks too.
@@ -123,8 +121,8 @@ def save(bundle: Bundle, model: nn.Module, folder: Path) -> None:
             folder.rename(older)
         part.rename(folder)
         shutil.rmtree(older, ignore_errors=True)
-    except OSError as error:
-        raise RunError(f"{folder}: the bundle cannot be written ({error.strerror or error})") from None
+
+    patiently(write, folder)
 
 
 def find(path: str | Path) -> Path:

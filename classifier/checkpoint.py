@@ -5,8 +5,10 @@ takes the newest whose manifest and checksums hold, so a death at any moment cos
 Weights are safetensors; the rest of the state is loaded with torch's `weights_only`, which executes no code.
 """
 
+import errno
 import json
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from classifier.files import flush, refuse_unknown_format, sha256_of, write_atomically
+from classifier.files import flush, patiently, refuse_unknown_format, sha256_of, write_atomically, write_tensors
 
 FORMAT_VERSION = 1
 
@@ -28,6 +30,21 @@ class Checkpoint:
     state: dict[str, Any]
     about: dict[str, Any]
 
+    def copied(self) -> "Checkpoint":
+        """The same on the CPU, in memory that nobody else writes to."""
+        copy: dict[str, Any] = _copied({"weights": self.weights, "state": self.state})
+        return Checkpoint(self.step, copy["weights"], copy["state"], self.about)
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+    if isinstance(value, dict):
+        return {key: _copied(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(inner) for inner in value)
+    return value
+
 
 @dataclass(frozen=True)
 class Store:
@@ -37,29 +54,12 @@ class Store:
     keep: int = 2
 
     def commit(self, checkpoint: Checkpoint) -> Path:
-        """Write a checkpoint; it exists once its manifest does. Older ones than the last `keep` are removed."""
-        from safetensors.torch import save_file
+        """Write a checkpoint whose tensors share no memory; it exists once its manifest does.
 
+        Older ones than the last `keep` are removed. RunError if it cannot be written.
+        """
         place = self.folder / f"step-{checkpoint.step:08d}"
-        if place.exists():  # an unfinished or damaged one of the same step
-            shutil.rmtree(place)
-        place.mkdir(parents=True)
-        # Tensors that share memory (tied weights) are refused by safetensors; a checkpoint may hold them twice.
-        save_file(
-            {k: v.detach().cpu().contiguous().clone() for k, v in checkpoint.weights.items()},
-            place / "weights.safetensors",
-        )
-        torch.save(checkpoint.state, place / "state.pt")
-        files = {p.name: {"sha256": sha256_of(p), "bytes": p.stat().st_size} for p in sorted(place.iterdir())}
-        manifest = {
-            "format_version": FORMAT_VERSION,
-            "step": checkpoint.step,
-            "about": checkpoint.about,
-            "files": files,
-        }
-        for path in place.iterdir():
-            flush(path)
-        write_atomically(place / "manifest.json", json.dumps(manifest, indent=1))
+        patiently(lambda: _write(checkpoint, place), place)
         for old in self._newest_first()[self.keep :]:
             shutil.rmtree(old, ignore_errors=True)
         return place
@@ -97,3 +97,55 @@ class Store:
         except (OSError, ValueError, KeyError):
             return None
         return manifest if good else None
+
+
+def _write(checkpoint: Checkpoint, place: Path) -> None:
+    if place.exists():  # an unfinished or damaged one of the same step
+        shutil.rmtree(place)
+    place.mkdir(parents=True)
+    try:
+        write_tensors(checkpoint.weights, place / "weights.safetensors")
+        try:
+            torch.save(checkpoint.state, place / "state.pt")
+        except RuntimeError as error:  # whatever the disk said
+            raise OSError(errno.EIO, "the disk is full, or fails") from error
+        flush(place / "state.pt")
+        files = {p.name: {"sha256": sha256_of(p), "bytes": p.stat().st_size} for p in sorted(place.iterdir())}
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "step": checkpoint.step,
+            "about": checkpoint.about,
+            "files": files,
+        }
+        write_atomically(place / "manifest.json", json.dumps(manifest, indent=1))
+    except OSError:
+        shutil.rmtree(place, ignore_errors=True)  # it may take the room that others need
+        raise
+
+
+class Writer:
+    """Commits checkpoints to a store in a thread of its own, one at a time, while the training goes on."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self.begun: Future[Path] | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        return self.begun is not None and not self.begun.done()
+
+    def begin(self, checkpoint: Checkpoint) -> None:
+        """Have it written. An error of the write before is raised here, or by `wait`."""
+        self.wait()
+        self.begun = self.pool.submit(self.store.commit, checkpoint)
+
+    def wait(self) -> None:
+        """Until it is on disk."""
+        begun, self.begun = self.begun, None
+        if begun is not None:
+            begun.result()
+
+    def close(self) -> None:
+        """Wait, and end the thread."""
+        self.pool.shutdown()

@@ -201,6 +201,8 @@ class CheckpointConfig(Slice):
     """Epochs between two checkpoints; the last epoch always has one."""
     minutes: Positive | None = None
     """Minutes between two checkpoints in the middle of an epoch. Not set: at ends of epochs alone."""
+    steps: Count | None = None
+    """Steps between two checkpoints in the middle of an epoch. Not set: at ends of epochs alone."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,6 +56,14 @@ class Group:
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return int(tensor)
 
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        """The tensor of every rank, by rank, on every rank; they must be of one shape."""
+        if self.world == 1:
+            return [tensor]
+        found = [torch.empty_like(tensor) for _ in range(self.world)]
+        dist.all_gather(found, tensor.contiguous())
+        return found
+
     def share(self, value: Any) -> Any:
         """Rank 0's value, on every rank."""
         if self.world == 1:

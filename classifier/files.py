@@ -1,11 +1,43 @@
 """Files that are whole or absent: atomic writing, checksums, and the format version that every document carries."""
 
+import errno
 import hashlib
+import logging
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from classifier.errors import RunError
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+# A full disk or a storage that is away is waited for so long, in seconds, and asked again after these pauses.
+PATIENCE = 180.0
+PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)
+# Nobody mends these by waiting.
+HOPELESS = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EROFS, errno.ENAMETOOLONG)
+
+
+def patiently(write: Callable[[], T], what: Path | str) -> T:
+    """`write`'s value; where it raises OSError it is tried again for three minutes, and the wait is logged.
+
+    RunError, which names `what` and the mend, when the time is up, or at once where waiting cannot help.
+    """
+    began, tried = time.monotonic(), 0
+    while True:
+        try:
+            return write()
+        except OSError as error:
+            reason, left = error.strerror or str(error), began + PATIENCE - time.monotonic()
+            if error.errno in HOPELESS or left <= 0:
+                raise RunError(
+                    f"{what} cannot be written ({reason}): mend that, then go on with the run by --resume"
+                ) from None
+            logger.warning("%s cannot be written (%s): trying again for %.0f s", what, reason, left)
+            time.sleep(min(PAUSES[min(tried, len(PAUSES) - 1)], left))
+            tried += 1
 
 
 def refuse_unknown_format(document: dict[str, Any], path: Path, known: int) -> None:
@@ -18,9 +50,25 @@ def refuse_unknown_format(document: dict[str, Any], path: Path, known: int) -> N
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that a reader, or a crash, sees the old content or the new, never a part."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    flush(part)
-    os.replace(part, path)
+    try:
+        part.write_text(text, encoding="utf-8")
+        flush(part)
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_tensors(tensors: dict[str, Any], path: Path, **about: str) -> None:
+    """Write a safetensors file onto the disk; OSError, whatever the library makes of it, where that cannot be done."""
+    import safetensors
+    from safetensors.torch import save_file
+
+    try:
+        save_file(tensors, path, metadata=about or None)
+    except safetensors.SafetensorError as error:
+        raise OSError(str(error)) from error
+    flush(path)
 
 
 def sha256_of(path: Path) -> str:

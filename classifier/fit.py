@@ -1,5 +1,6 @@
 """The loop: a generator that trains and yields one Epoch after the other, in a plain process, torchrun or Ray."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from classifier.checkpoint import Store
+from classifier.checkpoint import Checkpoint, Store, Writer
 from classifier.clock import Speed, Timer
 from classifier.config import Experiment
 from classifier.data import loader
@@ -103,82 +104,101 @@ def _epochs(
     training: Training, store: Store | None, should_stop: Callable[[], bool], on_step: Callable[[Step], None] | None
 ) -> Iterator[Epoch]:
     experiment, group = training.experiment, training.group
-    is_time_to_save = Timer(experiment.checkpoint.minutes)
+    writer = Writer(store) if store is not None and group.is_first else None
+    look = _Look(training, should_stop, writer)
     speed = Speed(group.device)
-    while not training.is_over:
-        epoch, start = divmod(training.step, training.steps_per_epoch)
-        training.begin_epoch(epoch)
-        if start == 0:
-            training.forget_sums()
-        began, stopped = time.perf_counter(), None
-        speed.resume()
-        for batch in loader.batches(
-            training.dataset.train,
-            batch=training.batch,
-            seed=experiment.seed,
-            epoch=epoch,
-            start=start,
-            rank=group.rank,
-            world=group.world,
-        ):
-            training.update(batch, epoch)
-            speed.count(batch.global_count)
-            if on_step is not None and speed.time_to_tell():
-                on_step(_told(training, epoch, speed))
-            stopped = _agreed_stop(training, should_stop, began)
+    try:
+        while not training.is_over:
+            epoch, start = divmod(training.step, training.steps_per_epoch)
+            training.begin_epoch(epoch)
+            if start == 0:
+                training.forget_sums()
+            began, stopped = time.perf_counter(), None
+            speed.resume()
+            for batch in loader.batches(
+                training.dataset.train,
+                batch=training.batch,
+                seed=experiment.seed,
+                epoch=epoch,
+                start=start,
+                rank=group.rank,
+                world=group.world,
+            ):
+                training.update(batch, epoch)
+                speed.count(batch.global_count)
+                if on_step is not None and speed.time_to_tell():
+                    on_step(_told(training, epoch, speed))
+                stopped, is_due = look(training.seconds + time.perf_counter() - began)
+                if stopped:
+                    break
+                if is_due and (checkpoint := training.checkpoint()) and writer:
+                    writer.begin(checkpoint)
+            speed.pause()
+            seconds = time.perf_counter() - began
+            training.seconds += seconds
+            # Before the part of an epoch is looked at, which changes the running statistics of batch norm.
+            checkpoint = training.checkpoint() if stopped and store is not None else None
+            closed = _closed(training, epoch + 1, seconds, stopped, speed)
+            # Only now: the validation of this epoch may have used up the patience.
+            is_due = (epoch + 1) % experiment.checkpoint.epochs == 0 or training.is_over
+            if store is not None and is_due and not stopped:
+                checkpoint = training.checkpoint()
+            commit = _Commit(writer, checkpoint)
+            yield dataclasses.replace(closed, commit=commit)
+            commit()
             if stopped:
-                break
-            # A checkpoint after the last step would count the epoch as done before it was validated.
-            is_inside = training.step % training.steps_per_epoch != 0
-            if store is not None and is_inside and is_time_to_save() and group.is_first:
-                store.commit(training.checkpoint())
-        speed.pause()
-        seconds = time.perf_counter() - began
-        training.seconds += seconds
-        commit = _Commit(training, store, is_due=(epoch + 1) % experiment.checkpoint.epochs == 0 or bool(stopped))
-        yield _closed(training, epoch + 1, seconds, stopped, speed, commit)
-        commit()
-        if stopped:
-            return
+                return
+    finally:
+        if writer is not None:
+            writer.close()
 
 
 class _Commit:
-    """Writes an epoch's checkpoint, once, where one is due.
+    """Writes an epoch's checkpoint, once, where one is due, and waits until it is on disk."""
 
-    It lets go of the training then: who keeps an Epoch must not keep the process group's threads alive with it.
-    """
-
-    def __init__(self, training: Training, store: Store | None, *, is_due: bool) -> None:
-        self.training: Training | None = training
-        self.store, self.is_due = store, is_due
+    def __init__(self, writer: Writer | None, checkpoint: Checkpoint | None) -> None:
+        self.writer, self.checkpoint = writer, checkpoint
 
     def __call__(self) -> None:
-        training, self.training = self.training, None
-        if training is None or self.store is None or not training.group.is_first:
-            return
-        if self.is_due or training.is_over:  # the validation of this epoch may have used up the patience
-            self.store.commit(training.checkpoint())
+        checkpoint, self.checkpoint = self.checkpoint, None
+        if self.writer is not None and checkpoint is not None:
+            self.writer.begin(checkpoint)
+            self.writer.wait()
 
 
-def _agreed_stop(training: Training, should_stop: Callable[[], bool], began: float) -> str | None:
-    """Why all ranks stop now, or None. Raises, on all of them, if a loss was not finite on any."""
-    group, experiment = training.group, training.experiment
-    at_end = training.step % training.steps_per_epoch == 0
-    agreeing = at_end or training.step % AGREE_EVERY == 0
-    if agreeing or (group.world == 1 and group.device.type == "cpu"):
-        bad_step = group.max(int(training.sums[3]))
-        if bad_step >= 0:
-            raise DivergedError(
-                f"the loss is not finite since step {bad_step} of {training.steps} (learning rate {training.lr:.3g}, "
-                f"{experiment.train.precision}): try --optimizer.lr {experiment.optimizer.lr / 10:.2g}, "
-                "--optimizer.clip 1 or --train.precision fp32"
-            )
-    if group.world > 1 and not agreeing:
-        return None
-    minutes = experiment.train.minutes
-    seconds = training.seconds + time.perf_counter() - began
-    reason = 2 if should_stop() else int(minutes is not None and seconds > 60 * minutes)
-    return _REASONS[group.max(reason)]
+class _Look:
+    """After each step: whether to stop, and whether to save. All ranks get one answer."""
+
+    def __init__(self, training: Training, should_stop: Callable[[], bool], writer: Writer | None) -> None:
+        self.training, self.should_stop, self.writer = training, should_stop, writer
+        self.timer = Timer(training.experiment.checkpoint.minutes)
+
+    def __call__(self, seconds: float) -> tuple[str | None, bool]:
+        """Why all ranks stop now, or None; and whether a checkpoint is due. `seconds` is what training took so far.
+
+        DivergedError, on all of them, if a loss was not finite on any.
+        """
+        training, group, experiment = self.training, self.training.group, self.training.experiment
+        at_end = training.step % training.steps_per_epoch == 0
+        steps = experiment.checkpoint.steps
+        at_save = not at_end and steps is not None and training.step % steps == 0
+        agreeing = at_end or at_save or training.step % AGREE_EVERY == 0
+        if agreeing or (group.world == 1 and group.device.type == "cpu"):
+            bad_step = group.max(int(training.sums[3]))
+            if bad_step >= 0:
+                raise DivergedError(
+                    f"the loss is not finite since step {bad_step} of {training.steps} (learning rate "
+                    f"{training.lr:.3g}, {experiment.train.precision}): try --optimizer.lr "
+                    f"{experiment.optimizer.lr / 10:.2g}, --optimizer.clip 1 or --train.precision fp32"
+                )
+        if group.world > 1 and not agreeing:
+            return None, False
+        minutes = experiment.train.minutes
+        reason = 2 if self.should_stop() else int(minutes is not None and seconds > 60 * minutes)
+        # A checkpoint after the last step would count the epoch as done before it was validated.
+        is_due = self.writer is not None and not self.writer.is_busy and not at_end and (at_save or self.timer())
+        agreed = group.max(2 * reason + is_due)
+        return _REASONS[agreed // 2], agreed % 2 == 1
 
 
 def _told(training: Training, epoch: int, speed: Speed) -> Step:
@@ -196,9 +216,7 @@ def _told(training: Training, epoch: int, speed: Speed) -> Step:
     )
 
 
-def _closed(
-    training: Training, number: int, seconds: float, stopped: str | None, speed: Speed, commit: Callable[[], None]
-) -> Epoch:
+def _closed(training: Training, number: int, seconds: float, stopped: str | None, speed: Speed) -> Epoch:
     """Validate what the epoch made. A part of an epoch is validated only where there is no better model yet."""
     whole = training.step % training.steps_per_epoch == 0
     training.group.average_buffers(training.kept)
@@ -218,5 +236,5 @@ def _closed(
         is_best=scores is not None and training.judge(scores, number),
         stopped=stopped,
         model=training.kept,
-        commit=commit,
+        commit=lambda: None,
     )

@@ -22,7 +22,7 @@ import yaml
 
 from classifier.config import Experiment
 from classifier.errors import ConfigError, RunError
-from classifier.files import refuse_unknown_format, write_atomically
+from classifier.files import patiently, refuse_unknown_format, write_atomically
 
 FORMAT_VERSION = 1
 ASKED = "asked.yaml"
@@ -111,9 +111,16 @@ class Run:
         write_atomically(self.folder / ASKED, dump_experiment(experiment))
 
     def append(self, row: dict[str, Any]) -> None:
-        """Add a line to history.jsonl."""
-        with (self.folder / "history.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
+        """Add a line to history.jsonl. RunError if it cannot be written."""
+        path, line = self.folder / "history.jsonl", json.dumps(row, allow_nan=False) + "\n"
+        length = path.stat().st_size if path.exists() else 0
+
+        def write() -> None:
+            with path.open("a", encoding="utf-8") as file:
+                file.truncate(length)  # a part of the line, which a full disk left
+                file.write(line)
+
+        patiently(write, path)
 
     def history(self) -> list[dict[str, Any]]:
         """The lines of history.jsonl."""

@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from classifier import losses, models, optim, schedule
 from classifier.augment import policy
@@ -156,23 +156,30 @@ class Training:
         impatient = patience is not None and self.best is not None and epoch - self.best_epoch >= patience
         return self.step >= self.steps or impatient
 
-    def checkpoint(self) -> Checkpoint:
-        """All that `restore` needs; tensors are shared with the training, so write it before the next update."""
+    def checkpoint(self) -> Checkpoint | None:
+        """All that `restore` needs, in copies of its own, on rank 0; every rank calls it, at the same step.
+
+        The ranks' models are one but for the buffers (batch norm's running statistics), of which each has its own.
+        """
+        sums, buffers = self.group.sum(self.sums.clone()), self.group.gather(self._buffers())
+        if not self.group.is_first:
+            return None
         state = {
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "plateau": self.plateau.state_dict(),
             "average": self.average.model.state_dict() if self.average is not None else None,
-            "sums": self.sums,
+            "buffers": buffers,
+            "sums": sums,
             "seconds": self.seconds,
             "best": self.best,
             "best_epoch": self.best_epoch,
         }
         about = {"epoch": self.step // self.steps_per_epoch, "dataset": self.dataset.fingerprint}
-        return Checkpoint(self.step, self.model.state_dict(), state, about)
+        return Checkpoint(self.step, self.model.state_dict(), state, about).copied()
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Continue where a checkpoint was taken."""
+        """Continue where a checkpoint was taken, by as many ranks or by others."""
         state = checkpoint.state
         self.model.load_state_dict(checkpoint.weights)
         self.optimizer.load_state_dict(state["optimizer"])
@@ -180,10 +187,26 @@ class Training:
         self.plateau.load_state_dict(state["plateau"])
         if self.average is not None:
             self.average.model.load_state_dict(state["average"])
+        if buffers := state.get("buffers"):
+            own = len(buffers) == self.group.world
+            self._set_buffers(buffers[self.group.rank] if own else torch.stack(buffers).mean(0))
         if self.group.is_first:  # an unfinished epoch's sums are counted once
             self.sums = state["sums"].to(self.device)
         self.seconds, self.best, self.best_epoch = state["seconds"], state["best"], state["best_epoch"]
         self.step = checkpoint.step
+
+    def _own_buffers(self) -> list[Tensor]:
+        """What each rank has of its own: the floating buffers of the model, and of its average."""
+        models = [self.model] + ([self.average.model] if self.average is not None else [])
+        return [buffer for model in models for buffer in model.buffers() if buffer.is_floating_point()]
+
+    def _buffers(self) -> Tensor:
+        return torch.cat([torch.empty(0, device=self.device), *(b.flatten().float() for b in self._own_buffers())])
+
+    def _set_buffers(self, vector: Tensor) -> None:
+        own = self._own_buffers()
+        for buffer, values in zip(own, vector.split([buffer.numel() for buffer in own]), strict=True):
+            buffer.copy_(values.view_as(buffer))
 
 
 def build_model(experiment: Experiment, dataset: Dataset) -> nn.Module:

@@ -1,9 +1,12 @@
+import errno
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
-from classifier.checkpoint import Checkpoint, Store
+from classifier import files
+from classifier.checkpoint import Checkpoint, Store, Writer
 from classifier.errors import RunError
 
 
@@ -81,11 +84,70 @@ def test_loading_executes_no_code(store, tmp_path):
 
     place = store.commit(checkpoint(1))
     torch.save({"x": Evil()}, place / "state.pt")
-    from classifier.files import sha256_of
-
     manifest = json.loads((place / "manifest.json").read_text())
-    manifest["files"]["state.pt"]["sha256"] = sha256_of(place / "state.pt")
+    manifest["files"]["state.pt"]["sha256"] = files.sha256_of(place / "state.pt")
     (place / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(Exception, match=r"weights_only|Unsupported|GLOBAL"):
         store.latest()
     assert not (tmp_path / "executed").exists()
+
+
+def test_a_disk_that_fails_for_a_while_is_waited_for(store, monkeypatch, caplog):
+    monkeypatch.setattr(files, "PAUSES", (0.01,))
+    fails = iter([OSError(errno.ENOSPC, "No space left on device")] * 3)
+
+    def sometimes(tensors, path, **about):
+        path.write_bytes(b"a part")
+        if error := next(fails, None):
+            raise error
+        write_tensors(tensors, path, **about)
+
+    write_tensors = files.write_tensors
+    monkeypatch.setattr("classifier.checkpoint.write_tensors", sometimes)
+    store.commit(checkpoint(1))
+    assert store.latest().step == 1
+    assert len(caplog.records) == 3
+    assert "No space left on device" in caplog.text
+
+
+def test_a_disk_that_stays_full_is_told_and_the_last_one_is_kept(store, monkeypatch):
+    monkeypatch.setattr(files, "PATIENCE", 0.0)
+    store.commit(checkpoint(1))
+
+    def fails(value, path):
+        Path(path).write_bytes(b"a part")
+        raise RuntimeError("[enforce fail at inline_container.cc:672]")
+
+    monkeypatch.setattr(torch, "save", fails)
+    with pytest.raises(RunError, match=r"step-00000002 cannot be written \(the disk is full.*--resume"):
+        store.commit(checkpoint(2))
+    assert [p.name for p in store.folder.iterdir()] == ["step-00000001"]
+
+
+def test_what_a_wait_cannot_mend_is_told_at_once():
+    def denied():
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with pytest.raises(RunError, match=r"a/b cannot be written \(Permission denied\)"):
+        files.patiently(denied, "a/b")
+
+
+def test_a_writer_gives_back_what_went_wrong(store, monkeypatch):
+    monkeypatch.setattr(files, "PATIENCE", 0.0)
+    writer = Writer(store)
+    writer.begin(checkpoint(1))
+    monkeypatch.setattr("classifier.checkpoint._write", lambda *_: files.flush(Path("/nowhere")))
+    writer.begin(checkpoint(2))
+    with pytest.raises(RunError, match="step-00000002 cannot be written"):
+        writer.wait()
+    writer.close()
+    assert store.latest().step == 1
+
+
+def test_a_copy_does_not_change_with_the_training():
+    weight = torch.ones(2, 3, 4, 4).to(memory_format=torch.channels_last)
+    copy = Checkpoint(1, {"w": weight}, {"optimizer": {"state": [{"m": weight}], "lr": (0.1,)}}, {}).copied()
+    weight.zero_()
+    assert copy.weights["w"].sum() == copy.state["optimizer"]["state"][0]["m"].sum() == weight.numel()
+    assert copy.weights["w"].is_contiguous()
+    assert copy.state["optimizer"]["lr"] == (0.1,)

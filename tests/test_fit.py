@@ -3,6 +3,8 @@
 import gc
 import itertools
 import multiprocessing
+import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -210,3 +212,76 @@ def test_several_workers_make_the_losses_of_one(digits, tmp_path, norm, world, b
     together = torch.load(tmp_path / "losses.pt")
     assert together == pytest.approx(alone, rel=1e-4)
     assert alone[0] != pytest.approx(alone[-1], rel=1e-2)
+
+
+def figures(epochs: list[Epoch]) -> list[dict]:
+    """What the epochs' lines say, but for the clock."""
+    return [{k: v for k, v in e.row().items() if k not in ("seconds", "images_per_second")} for e in epochs]
+
+
+def _broken(rank: int, world: int, folder: str, changes: dict, steps: list[int]) -> None:
+    """One of several processes: trains with checkpoints inside the epochs, and again from each of some of them."""
+    with joined(backend="gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world):
+        group, dataset, kept = Group.joined(torch.device("cpu")), data.load(Experiment().data), Path(folder, "kept")
+        experiment = small(dataset, **changes)
+        unbroken = list(fit(experiment, dataset, group=group, store=Store(kept, keep=100)))
+        for step in steps:
+            place = Path(folder, f"from-{step}")
+            if rank == 0:
+                shutil.copytree(kept / f"step-{step:08d}", place / f"step-{step:08d}")
+            group.share(None)
+            resumed = list(fit(experiment, dataset, group=group, store=Store(place)))
+            assert figures(resumed) == figures(unbroken)[-len(resumed) :]
+            assert_same(weights_of(unbroken), weights_of(resumed))
+    if rank == 0:
+        torch.save(weights_of(unbroken), Path(folder) / "weights.pt")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"model__norm": "batch", "optimizer__ema": 0.9}, {"model__norm": "batch"}, SGD | {"model__norm": "none"}],
+    ids=["averaged", "batch norm", "plain"],
+)
+def test_two_workers_go_on_from_inside_an_epoch(digits, tmp_path, changes):
+    """Bit for bit as the unbroken run; one worker alone, from a checkpoint of two, makes the same up to rounding."""
+    changes = {"model__name": "resnet9_16", "checkpoint__steps": 4, "augment__policy": "none"} | changes
+    context = multiprocessing.get_context("spawn")
+    given = (2, str(tmp_path), changes, [4, 11, 16])  # an epoch has 11 steps
+    workers = [context.Process(target=_broken, args=(rank, *given)) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=120)
+        assert worker.exitcode == 0
+    assert sorted(p.name[-2:] for p in (tmp_path / "kept").iterdir()) == ["04", "08", "11", "12", "16", "20", "22"]
+    if changes["model__norm"] == "none":
+        shutil.copytree(tmp_path / "kept" / "step-00000004", tmp_path / "alone" / "step-00000004")
+        alone = weights_of(fit(small(digits, **changes), digits, store=Store(tmp_path / "alone")))
+        for name, value in torch.load(tmp_path / "weights.pt").items():
+            torch.testing.assert_close(alone[name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_a_checkpoint_inside_an_epoch_is_written_while_the_training_goes_on(digits, tmp_path, monkeypatch):
+    """As slow as the disk may be, the copy in memory is of its own step; one that is not done yet is not doubled."""
+    slow, commit = threading.Event(), Store.commit
+
+    def waits(store, checkpoint):
+        assert slow.wait(30)
+        return commit(store, checkpoint)
+
+    monkeypatch.setattr(Store, "commit", waits)
+    experiment = small(digits, checkpoint__steps=1, train__epochs=1)
+    unbroken = list(fit(experiment, digits))
+    steps = itertools.count(1)
+
+    def seen(_) -> None:  # told by the training itself, so it went on
+        if next(steps) == 5:
+            slow.set()
+
+    monkeypatch.setattr("classifier.fit.Speed.time_to_tell", lambda _: True)
+    list(fit(experiment, digits, store=Store(tmp_path, keep=100), on_step=seen))
+    assert min(tmp_path.iterdir()).name == "step-00000001"
+    assert not (tmp_path / "step-00000002").exists()
+    for later in sorted(tmp_path.iterdir())[1:]:
+        shutil.rmtree(later)
+    assert_same(weights_of(unbroken), weights_of(fit(experiment, digits, store=Store(tmp_path))))
