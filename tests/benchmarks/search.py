@@ -82,7 +82,7 @@ def by_tune(out: Path, task: Task, *, portfolio: list | None = None, bare: bool)
     began = time.time()
     with (out.parent / f"{out.name}.log").open("w") as log:
         subprocess.run(command, stdout=log, stderr=log, check=True)
-    curve = curve_of(list((out / "trials").glob("*/history.jsonl")), began)
+    curve = curve_of(list((out / "trials").iterdir()), began)
     return curve, read_result(out)["test"]["accuracy"]
 
 
@@ -182,27 +182,27 @@ def trained(experiment: Experiment, dataset: Dataset, folder: Path):
         yield epoch.validation["accuracy"]
 
 
-def curve_of(histories: list[Path], began: float) -> Curve:
-    """Best validation accuracy so far against seconds since `began`, from when each epoch's line was written."""
+def curve_of(trials: list[Path], began: float) -> Curve:
+    """Best validation accuracy so far against seconds since `began`, by the clock of the TensorBoard events."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     found = []
-    for path in histories:
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-        ended = path.stat().st_mtime
-        for row in reversed(rows):  # an epoch ends as the next begins
-            found.append((ended - began, row["validation_accuracy"]))
-            ended -= row["seconds"]
+    for folder in trials:
+        if (folder / "tensorboard").is_dir():
+            events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+            found += [(e.wall_time - began, e.value) for e in events.Scalars("validation/accuracy")]
     best, curve = 0.0, []
     for at, accuracy in sorted(found):
         if accuracy > best:
             best = accuracy
-            curve.append((round(at, 1), accuracy))
+            curve.append((round(at, 1), round(accuracy, 6)))
     return curve
 
 
 def tested(out: Path, began: float, dataset: Dataset) -> tuple[Curve, float]:
     """The curve of an arm's trials, and the test accuracy of the best."""
     histories = list(out.glob("*/history.jsonl"))
-    curve = curve_of(histories, began)
+    curve = curve_of([path.parent for path in histories], began)
 
     def score(path: Path) -> tuple[float, float]:
         rows = [json.loads(line) for line in path.read_text().splitlines()]
