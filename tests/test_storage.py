@@ -1,0 +1,237 @@
+"""Storage: what lies there is whole at every moment, and the same as on the disk in the end."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from pyarrow import fs
+
+from classifier import files
+from classifier.checkpoint import Checkpoint, Store
+from classifier.errors import ConfigError, RunError
+from classifier.run import Run
+from classifier.storage import Mirror, Storage
+
+
+@pytest.fixture(scope="module")
+def server():
+    """An S3 server on this machine: its process and its port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stderr=subprocess.DEVNULL
+    )
+    began = time.monotonic()
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            break
+        except OSError:
+            assert time.monotonic() - began < 60
+            assert process.poll() is None
+            time.sleep(0.1)
+    yield process, port
+    process.send_signal(signal.SIGCONT)
+    process.terminate()
+    process.wait(timeout=20)
+
+
+@pytest.fixture(params=["local", "s3"])
+def uri(request, tmp_path, monkeypatch) -> str:
+    if request.param == "local":
+        return str(tmp_path / "far")
+    _, port = request.getfixturevalue("server")
+    for name, value in {"ACCESS_KEY_ID": "me", "SECRET_ACCESS_KEY": "secret", "DEFAULT_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    bucket = f"b{time.time_ns()}"
+    fs.S3FileSystem(endpoint_override=f"http://127.0.0.1:{port}", allow_bucket_creation=True).create_dir(bucket)
+    return f"s3://{bucket}/runs?endpoint_override=127.0.0.1:{port}&scheme=http"
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    folder = tmp_path / "near"
+    folder.mkdir()
+    return folder
+
+
+def checkpoint(step: int) -> Checkpoint:
+    return Checkpoint(step, {"w": torch.full((3,), float(step))}, {}, {"epoch": step})
+
+
+def pack(folder: Path, what: str) -> None:
+    """A bundle as `bundle.save` leaves it: a new folder in place of the older one."""
+    part = folder / ".bundle.part"
+    part.mkdir()
+    (part / "model.safetensors").write_text(what)
+    (part / "bundle.json").write_text(json.dumps({"is": what}))
+    if (folder / "bundle").exists():
+        (folder / "bundle").rename(folder / ".bundle.older")
+    part.rename(folder / "bundle")
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_copy_is_like_the_folder(uri, folder, tmp_path):
+    storage, store = Storage.at(uri, "r"), Store(folder / "checkpoints")
+    (folder / ".lock").write_text("1")
+    (folder / "ray").mkdir()
+    (folder / "ray" / "x").write_text("Ray's own")
+    (folder / "experiment.yaml").write_text("seed: 0")
+    with Mirror(folder, storage) as mirror:
+        for step in (1, 2, 3):
+            Run(folder).append({"step": step})
+            store.commit(checkpoint(step))
+            mirror.sync()
+    pack(folder, "one")
+    with Mirror(folder, storage):
+        pass
+    storage.pull(tmp_path / "back")
+    theirs = tree(tmp_path / "back")
+    assert theirs == {name: content for name, content in tree(folder).items() if name not in (".lock", "ray/x")}
+    assert storage.newest_step() == 3
+    latest = Store(tmp_path / "back" / "checkpoints").latest()
+    assert latest is not None
+    assert latest.step == 3
+    assert not any("step-00000001" in name for name in theirs)
+    assert storage.read("experiment.yaml") == b"seed: 0"
+    assert storage.read("nothing") is None
+
+
+def test_an_empty_storage_has_nothing(uri):
+    storage = Storage.at(uri, "r")
+    assert storage.files() == {}
+    assert storage.newest_step() == -1
+
+
+def test_at_every_moment_a_bundle_is_whole(uri, folder, tmp_path, monkeypatch):
+    """Each write is the last one before a death: what is there then is pulled, and looked at."""
+    storage, puts, seen = Storage.at(uri, "r"), [], []
+    pack(folder, "one")
+    with Mirror(folder, storage):
+        pass
+    pack(folder, "two")
+
+    def look() -> None:
+        back = tmp_path / f"back{len(seen)}"
+        storage.pull(back)
+        whole = [p.parent for p in back.glob("*/bundle.json")] + [p.parent for p in back.glob(".*/bundle.json")]
+        assert whole
+        for place in whole:
+            assert json.loads((place / "bundle.json").read_text())["is"] == (place / "model.safetensors").read_text()
+        seen.append({json.loads((place / "bundle.json").read_text())["is"] for place in whole})
+
+    def put(self, path, name):
+        original(self, path, name)
+        puts.append(name)
+        look()
+
+    original = Storage.put
+    monkeypatch.setattr(Storage, "put", put)
+    with Mirror(folder, storage):
+        pass
+    look()
+    assert puts == ["bundle/model.safetensors", "bundle/bundle.json"]
+    assert seen == [{"one"}, {"one", "two"}, {"two"}]
+
+
+def test_a_checkpoint_counts_once_its_manifest_is_there(uri, folder, monkeypatch):
+    storage = Storage.at(uri, "r")
+    Store(folder / "checkpoints").commit(checkpoint(1))
+    with Mirror(folder, storage):
+        pass
+    Store(folder / "checkpoints").commit(checkpoint(2))
+    original = Storage.put
+
+    def dies(self, path, name):
+        if name.endswith("manifest.json"):
+            raise ConnectionError("gone")
+        original(self, path, name)
+
+    monkeypatch.setattr(Storage, "put", dies)
+    with pytest.raises(ConnectionError):
+        Mirror(folder, storage).sync()
+    assert storage.newest_step() == 1
+
+
+def test_a_folder_that_changes_under_way_is_sent_again(folder, tmp_path, monkeypatch):
+    storage = Storage.at(str(tmp_path / "far"), "r")
+    pack(folder, "one")
+    original, swapped = Storage.put, threading.Event()
+
+    def swaps(self, path, name):
+        original(self, path, name)
+        if not swapped.is_set():
+            swapped.set()
+            pack(folder, "two")
+
+    monkeypatch.setattr(Storage, "put", swaps)
+    with Mirror(folder, storage) as mirror:
+        mirror.sync()
+        assert storage.read("bundle/bundle.json") is None
+        mirror.sync()
+    assert storage.read("bundle/model.safetensors") == b"two"
+
+
+def test_an_outage_is_told_and_made_up_for(server, folder, monkeypatch, caplog, request):
+    """The server is stopped, so that it does not answer, while the run goes on."""
+    process, port = server
+    for name, value in {"ACCESS_KEY_ID": "me", "SECRET_ACCESS_KEY": "secret", "DEFAULT_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setattr("classifier.storage.EVERY", 0.1)
+    bucket = f"b{time.time_ns()}"
+    address = f"http://127.0.0.1:{port}"
+    fs.S3FileSystem(endpoint_override=address, allow_bucket_creation=True).create_dir(bucket)
+    system = fs.S3FileSystem(endpoint_override=address, request_timeout=1, connect_timeout=1)
+    storage = Storage(system, f"{bucket}/r")
+    with Mirror(folder, storage):
+        process.send_signal(signal.SIGSTOP)
+        Store(folder / "checkpoints").commit(checkpoint(1))
+        Run(folder).append({"step": 1})
+        began = time.monotonic()
+        while "goes on without" not in caplog.text:
+            assert time.monotonic() - began < 60
+            time.sleep(0.1)
+        process.send_signal(signal.SIGCONT)
+        while "answers again" not in caplog.text:
+            assert time.monotonic() - began < 120
+            time.sleep(0.1)
+        assert storage.newest_step() == 1
+    assert storage.read("history.jsonl") == b'{"step": 1}\n'
+
+
+def test_what_never_reached_the_storage_is_told(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "PATIENCE", 0.0)
+    (folder / "a").write_text("a")
+    (tmp_path / "far").write_text("a file where a folder is wanted")
+    with (
+        pytest.raises(RunError, match=r"far/r cannot be written"),
+        Mirror(folder, Storage.at(str(tmp_path / "far"), "r")),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [("foo://a/b", "foo://a/b cannot be opened"), ("s3://key:secret@bucket/x", "AWS_ACCESS_KEY_ID")],
+)
+def test_a_uri_that_cannot_be_used_is_refused(uri, words):
+    with pytest.raises(ConfigError, match=words) as caught:
+        Storage.at(uri, "r")
+    assert "secret" not in str(caught.value).replace("AWS_SECRET", "")
+
+
+def test_a_relative_path_is_a_folder_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Storage.at("far", "r").root == os.fspath(tmp_path / "far" / "r")
