@@ -16,13 +16,16 @@ import time
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import yaml
 
 from classifier.config import Experiment
 from classifier.errors import ConfigError, RunError
 from classifier.files import patiently, refuse_unknown_format, write_atomically
+
+if TYPE_CHECKING:
+    from classifier.storage import Storage
 
 FORMAT_VERSION = 1
 ASKED = "asked.yaml"
@@ -35,6 +38,8 @@ class Run:
     """A run folder that this process owns. Make one with `create` or `resume`, and `close` it."""
 
     folder: Path
+    storage: "Storage | None" = None
+    """Where its copy lies, if it has one."""
     started: float = field(default_factory=time.monotonic)
     _lock: IO[str] | None = None
 

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +38,8 @@ class Storage:
 
     system: fs.FileSystem
     root: str
+    uri: str = ""
+    """As it was given; root holds the run's name too."""
 
     @classmethod
     def at(cls, uri: str, name: str) -> "Storage":
@@ -45,10 +47,11 @@ class Storage:
         if "@" in uri.partition("://")[2].partition("/")[0]:
             raise ConfigError("--storage holds a key: keep it out of commands, in AWS_ACCESS_KEY_ID and the like")
         try:
-            system, root = fs.FileSystem.from_uri(uri if "://" in uri else str(Path(uri).resolve()))
+            uri = uri if "://" in uri else str(Path(uri).resolve())
+            system, root = fs.FileSystem.from_uri(uri)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
             raise ConfigError(f"--storage {uri} cannot be opened: {' '.join(str(error).split())}") from None
-        return cls(system, f"{root.rstrip('/')}/{name}")
+        return cls(system, f"{root.rstrip('/')}/{name}", uri)
 
     def files(self, folder: str = "") -> dict[str, int]:
         """The files below a folder, with their bytes."""
@@ -89,7 +92,7 @@ class Storage:
         for name in sorted(self.files(folder), key=lambda name: not name.endswith(DOCUMENTS)):
             self.system.delete_file(f"{self.root}/{name}")
         with contextlib.suppress(FileNotFoundError):
-            self.system.delete_dir(f"{self.root}/{folder}")
+            self.system.delete_dir(f"{self.root}/{folder}".rstrip("/"))
 
     def newest_step(self) -> int:
         """The step of the newest whole checkpoint there; -1 where there is none."""
@@ -108,8 +111,10 @@ class Mirror:
     end it waits as `patiently` does; RunError names what is then only on this machine.
     """
 
-    def __init__(self, folder: Path, storage: Storage) -> None:
+    def __init__(self, folder: Path, storage: Storage, *, skip: Collection[str] = (), fetch: str | None = None) -> None:
+        """skip: what other processes keep there, beside the file system's own. fetch: a file that comes from there."""
         self.folder, self.storage = folder, storage
+        self.skip, self.fetch = {*NOT_MIRRORED, *skip}, fetch
         self.sent: dict[str, tuple[int, int]] = {}
         self.kept = {_step(name) for name in storage.files("checkpoints")}
         self.over = threading.Event()
@@ -130,9 +135,14 @@ class Mirror:
 
     def sync(self) -> None:
         """Bring the copy up to date. OSError if the storage cannot be reached."""
+        if self.fetch is not None and not (self.folder / self.fetch).exists():
+            with contextlib.suppress(FileNotFoundError):
+                self.storage.get(self.fetch, self.folder / self.fetch)
         # Looked for first: the journal that is sent after this has at least the epochs of these.
-        checkpoints = {_step(path.parent.name): path.parent for path in self.folder.glob("checkpoints/*/manifest.json")}
-        self._send_bundle()
+        places = [path.parent for path in self.folder.glob("checkpoints/*/manifest.json")]
+        checkpoints = {_step(place.name): place for place in places if "checkpoints" not in self.skip}
+        if "bundle" not in self.skip:
+            self._send_bundle()
         for path in self._plain_files():
             self._send(path)
         for step, place in sorted(checkpoints.items()):
@@ -163,9 +173,9 @@ class Mirror:
             if place != self.folder and any((place / document).exists() for document in DOCUMENTS):
                 folders.clear()
                 continue
-            skipped = (*NOT_MIRRORED, "checkpoints", "bundle") if place == self.folder else ()
+            skipped = self.skip | {"checkpoints", "bundle"} if place == self.folder else set()
             folders[:] = [name for name in folders if name not in skipped and not name.startswith(".")]
-            yield from (place / name for name in sorted(names) if not name.startswith("."))
+            yield from (place / name for name in sorted(names) if name not in skipped and not name.startswith("."))
 
     def _send(self, path: Path) -> None:
         name = path.relative_to(self.folder).as_posix()

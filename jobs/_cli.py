@@ -66,6 +66,8 @@ class ExperimentOptions(BeginningOptions):
 
     resume: str | None = None
     """Go on with this earlier run; takes only --workers.* and a larger --train.epochs."""
+    storage: str | None = None
+    """Where a copy of the run is kept, which outlives this machine: s3://bucket/runs, gs://..., or a shared path."""
     dry_run: bool = False
     """Show data, shapes, memory and one step, then stop."""
 

@@ -138,7 +138,7 @@ class TrialActor(tune.Trainable):
         costs = self.costs.get(self.experiment.model.name, {})
         try:
             # Only while it trains: between two steps the process is Tune's, and may go over to another trial.
-            with heard(self.run.folder, f"trial {self.run.folder.name}"):
+            with heard(self.run.folder / "run.log", f"trial {self.run.folder.name}"):
                 row = next(self._rows, None)
         except Exception as error:
             if not isinstance(error, ClassifierError | torch.OutOfMemoryError | MemoryError):

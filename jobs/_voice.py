@@ -33,9 +33,9 @@ class _Ear(io.TextIOBase):
 
 
 @contextlib.contextmanager
-def heard(folder: Path, name: str) -> Iterator[None]:
-    """While it lasts, what Python code of this process prints, and the traceback it ends with, go into run.log too."""
-    with (folder / "run.log").open("a", encoding="utf-8", buffering=1) as log:
+def heard(path: Path, name: str) -> Iterator[None]:
+    """While it lasts, what Python code of this process prints, and the traceback it ends with, go into a log too."""
+    with path.open("a", encoding="utf-8", buffering=1) as log:
         out, err = _Ear(sys.stdout, log, name), _Ear(sys.stderr, log, name)
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:

@@ -19,7 +19,7 @@ from classifier.files import write_atomically
 from classifier.recorded import outcome, recorded
 from classifier.resolve import resolve
 from classifier.run import ASKED, Run, read_experiment
-from jobs import _torchrun
+from jobs import _storage, _torchrun
 from jobs._cli import EXIT_DONE, EXIT_INTERRUPTED, Interrupts, Request
 from jobs._console import Journal, headline
 
@@ -51,12 +51,15 @@ def begun(kind: str, request: Request) -> Iterator[Work]:
 
     A mistake that shows before training began leaves no folder behind; a later failure is written into result.json.
     """
-    options = request.options
+    options, mirror = request.options, contextlib.ExitStack()
     if options.resume:
         run, experiment = _taken_up(kind, request)
     else:
         experiment = request.experiment()
-        run = Run.create(options.out, options.name or default_name(kind, experiment.data.path, options.out))
+        name = options.name or default_name(kind, experiment.data.path, options.out)
+        storage = _storage.of_new(options.storage, name)
+        run = Run.create(options.out, name)
+        run.storage = storage
     try:
         with Interrupts() as interrupts, Journal(run.folder / "run.log") as journal:
             dataset = data.load(experiment.data)
@@ -69,17 +72,23 @@ def begun(kind: str, request: Request) -> Iterator[Work]:
             write_atomically(run.folder / "split.json", json.dumps(dataset.loans, indent=1) + "\n")
             for line in headline(resolved, dataset):
                 journal.say(line)
+            if run.storage is not None:
+                # torchrun's workers are on this machine, and write into the folder itself.
+                elsewhere = resolved.workers.count > 1 and _torchrun.world() == 1
+                mirror.enter_context(_storage.mirror(run, elsewhere=elsewhere))
             yield Work(kind, run, journal, interrupts, experiment, resolved, dataset)
     except BaseException as error:
         if isinstance(error, ClassifierError) and not isinstance(error, DivergedError) and not run.has_begun:
             run.discard()
+            _storage.forget(run)
         elif not (run.folder / "result.json").exists():
             with (run.folder / "run.log").open("a", encoding="utf-8") as log:
                 log.write(f"{error}\n" if isinstance(error, ClassifierError) else traceback.format_exc())
             run.write_result(kind, "failed", error=str(error) or type(error).__name__, config=experiment.as_dict())
         raise
     finally:
-        run.close()
+        with contextlib.closing(run):
+            mirror.close()
 
 
 def _with_best_batch(
@@ -115,7 +124,10 @@ def _taken_up(kind: str, request: Request) -> tuple[Run, Experiment]:
         if getattr(options, given):
             raise ConfigError(f"--{given} cannot be used with --resume: the run keeps its own")
     folder = Path(options.resume)
-    run = Run.resume(folder if folder.is_dir() else Path(options.out) / options.resume)
+    folder = folder if folder.is_dir() or len(folder.parts) > 1 else Path(options.out) / options.resume
+    storage = _storage.of_earlier(options.storage, folder)
+    run = Run.resume(folder)
+    run.storage = storage
     try:
         if (run.folder / ASKED).exists() != (kind == "tune"):
             raise ConfigError(

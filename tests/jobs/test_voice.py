@@ -9,7 +9,7 @@ from jobs._voice import heard
 
 def test_lines_are_written_under_the_speakers_name_and_still_said(tmp_path, capsys):
     (tmp_path / "run.log").write_text("before\n")
-    with heard(tmp_path, "worker 1"):
+    with heard(tmp_path / "run.log", "worker 1"):
         print("one\ntwo")
         print("half", end="")
         print("10 %\r20 %\rdone", file=sys.stderr)
@@ -21,6 +21,6 @@ def test_lines_are_written_under_the_speakers_name_and_still_said(tmp_path, caps
 
 
 def test_last_words_are_heard(tmp_path):
-    with pytest.raises(ValueError, match="no more"), heard(tmp_path, "worker 0"):
+    with pytest.raises(ValueError, match="no more"), heard(tmp_path / "run.log", "worker 0"):
         raise ValueError("no more")
     assert "worker 0: ValueError: no more\n" in (tmp_path / "run.log").read_text()

@@ -1,0 +1,91 @@
+"""A run's storage as the verbs use it: opened, remembered, and brought back to this machine."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from classifier.checkpoint import Store
+from classifier.errors import RunError
+from classifier.files import patiently, write_atomically
+from classifier.run import Run
+from classifier.storage import Mirror, Storage
+
+# Where a run remembers its storage, so that --resume needs no --storage.
+REMEMBERED = "storage.json"
+# What Ray workers keep there, who have a copy of the folder on their own machines.
+WORKER_LOG = "worker.log"
+WORKERS_OWN = ("bundle", "checkpoints", "history.jsonl", "experiment.yaml", "tensorboard", WORKER_LOG)
+
+
+def of_new(uri: str | None, name: str) -> Storage | None:
+    """A new run's storage, or None. RunError if that name is taken there, or if it cannot be read."""
+    if uri is None:
+        return None
+    storage = Storage.at(uri, name)
+    try:
+        taken = storage.files()
+    except OSError as error:
+        raise RunError(f"--storage {uri} cannot be read ({' '.join(str(error).split())})") from None
+    if taken:
+        mend = f"choose another --name, or go on with it by --resume {name} --storage {uri}"
+        raise RunError(f"{storage.root} is there already: {mend}")
+    return storage
+
+
+def of_earlier(uri: str | None, folder: Path) -> Storage | None:
+    """An earlier run's storage, or None; the folder is as its copy where that went further, or where there is none."""
+    remembered = folder / REMEMBERED
+    if uri is None and remembered.exists():
+        uri = json.loads(remembered.read_text())["uri"]
+    if uri is None:
+        return None
+    storage = Storage.at(uri, folder.name)
+    if folder.is_dir():
+        fetched(storage, folder)
+        return storage
+    if not patiently(storage.files, storage.root):
+        raise RunError(f"{storage.root} holds no run: give OUT/NAME of an earlier one, and its --storage")
+    patiently(lambda: storage.pull(folder), storage.root)
+    return storage
+
+
+def mirror(run: Run, *, elsewhere: bool) -> Mirror:
+    """The mirror of a run's folder, for as long as a verb works in it. `elsewhere`: others train it, on their disks."""
+    assert run.storage is not None
+    write_atomically(run.folder / REMEMBERED, json.dumps({"uri": run.storage.uri}) + "\n")
+    return Mirror(run.folder, run.storage, skip=WORKERS_OWN if elsewhere else ())
+
+
+def forget(run: Run) -> None:
+    """Remove the copy of a run that never began."""
+    if (storage := run.storage) is not None:
+        patiently(lambda: storage.remove(""), storage.root)
+
+
+def fetched(storage: Storage, folder: Path) -> None:
+    """Begin in a folder of this machine with what the storage has, unless the folder went further. RunError if away."""
+
+    def bring() -> None:
+        mine = Store(folder / "checkpoints").latest_manifest()
+        if storage.newest_step() > (mine["step"] if mine else -1):
+            storage.pull(folder)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    patiently(bring, storage.root)
+
+
+@contextlib.contextmanager
+def kept(run: Run, *, fetch: str) -> Iterator[None]:
+    """A worker's folder on its own machine: begun with what the storage has, mirrored, and gone after a good end.
+
+    Nothing where the run has no storage: the folder is the run's own then.
+    """
+    if run.storage is None:
+        yield
+        return
+    fetched(run.storage, run.folder)
+    with Mirror(run.folder, run.storage, fetch=fetch):
+        yield
+    shutil.rmtree(run.folder, ignore_errors=True)

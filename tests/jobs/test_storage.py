@@ -1,0 +1,83 @@
+"""--storage: a run that outlives its machine, on one worker and on several."""
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+SETTINGS = ("--model.name", "cnn", "--train.epochs", "12", "--checkpoint.steps", "5", "--data.batch", "128")
+
+
+def weights_of(folder: Path) -> dict[str, list]:
+    return {name: value.tolist() for name, value in load_file(folder / "bundle" / "model.safetensors").items()}
+
+
+def names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).parts[0] for path in folder.iterdir() if not path.name.startswith(".")}
+
+
+def wait_for(condition, seconds: float = 60) -> None:
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds
+        time.sleep(0.02)
+
+
+def test_a_machine_is_lost_and_the_run_goes_on_elsewhere(verb, command, tmp_path):
+    clean = verb("train", *SETTINGS, "--name", "clean", "--storage", "far")
+    assert clean.code == 0, clean.err
+    assert names(tmp_path / "far" / "clean") == names(clean.folder)
+    assert weights_of(tmp_path / "far" / "clean") == weights_of(clean.folder)
+    taken = verb("train", *SETTINGS, "--name", "clean", "--out", "elsewhere", "--storage", "far")
+    assert taken.code == 2
+    assert "far/clean is there already" in taken.err
+    assert "--resume clean --storage far" in taken.err
+    assert not (tmp_path / "elsewhere" / "clean").exists()
+
+    words = command("train", *SETTINGS, "--name", "hurt", "--storage", "far")
+    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    wait_for(lambda: list((tmp_path / "far" / "hurt").glob("checkpoints/*/manifest.json")))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    shutil.rmtree(tmp_path / "runs" / "hurt")
+    resumed = verb("train", "--resume", "hurt", "--storage", "far")
+    assert resumed.code == 0, resumed.err
+    assert weights_of(resumed.folder) == weights_of(clean.folder)
+    lines = [json.loads(line) for line in (tmp_path / "far" / "hurt" / "history.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == list(range(1, 13))
+    again = verb("train", "--resume", "runs/hurt", "--train.epochs", "13")  # it remembers its storage
+    assert again.code == 0, again.err
+    assert '"epochs": 13' in (tmp_path / "far" / "hurt" / "result.json").read_text()
+
+
+def test_workers_keep_a_run_in_storage_alone(verb, cluster, tmp_path, monkeypatch):
+    """They never see the driver's folder: what it has in the end came from the storage."""
+    monkeypatch.setenv("RAY_ADDRESS", cluster)
+    words = ("--workers.count", "2", "--name", "two", "--storage", "far")
+    done = verb("train", *SETTINGS, *words)
+    assert done.code == 0, done.err
+    far = tmp_path / "far" / "two"
+    assert names(far) >= {"bundle", "checkpoints", "history.jsonl", "result.json", "run.log", "worker.log"}
+    assert not (done.folder / "checkpoints").exists()
+    assert done.result["epochs"] == 12
+    assert done.result["validation"]["accuracy"] > 0.8
+    shutil.rmtree(tmp_path / "runs")
+    longer = verb("train", "--resume", "two", "--storage", "far", "--train.epochs", "14", "--workers.count", "1")
+    assert longer.code == 0, longer.err
+    assert longer.result["epochs"] == 14
+
+
+def test_a_storage_that_cannot_be_used_is_told_before_any_work(verb, tmp_path):
+    (tmp_path / "far").write_text("a file")
+    for uri, word in (("foo://a/b", "cannot be opened"), ("s3://key:secret@b/c", "AWS_ACCESS_KEY_ID")):
+        refused = verb("train", "--storage", uri)
+        assert refused.code == 2
+        assert word in refused.err
+    assert not (tmp_path / "runs").exists()
+    missing = verb("train", "--resume", "nobody", "--storage", "empty")
+    assert missing.code == 2
+    assert "empty/nobody holds no run" in missing.err
