@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     ["errors", "pareto", "charts"],
     ["setting", "files"],
-    ["config"],
+    ["config", "storage"],
     ["run", "muon"],
     [
         "data",
