@@ -199,8 +199,8 @@ class CheckpointConfig(Slice):
 
     epochs: Count = 1
     """Epochs between two checkpoints; the last epoch always has one."""
-    minutes: Positive | None = None
-    """Minutes between two checkpoints in the middle of an epoch. Not set: at ends of epochs alone."""
+    minutes: Positive | None = 10.0
+    """Minutes between two checkpoints in the middle of an epoch; none: at ends of epochs alone."""
     steps: Count | None = None
     """Steps between two checkpoints in the middle of an epoch. Not set: at ends of epochs alone."""
 
@@ -211,6 +211,10 @@ class WorkersConfig(Slice):
 
     count: Count = 1
     """Processes that train together. More than 1 run on Ray: RAY_ADDRESS, or a cluster on this machine."""
+    min: Count | None = None
+    """Fewest workers to go on with where nodes are lost; it grows back to workers.count. Not set: workers.count."""
+    wait: NonNegative = 0.0
+    """Minutes to wait at the start for a cluster that grows; 0: what it has no room for is refused."""
     cpus: Positive | None = None
     """CPU cores a Ray worker (or a trial) reserves. Not set: 1; a search with few minutes gives its trials more."""
     gpus: NonNegative | None = None

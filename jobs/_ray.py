@@ -1,35 +1,22 @@
-"""Ray's part of a training: connect to a cluster, place workers on it, and run the loop in them."""
+"""The Ray cluster: joined or started, and what it has room for."""
 
-import contextlib
 import logging
 import os
 import socket
-import sys
 import tempfile
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-from classifier.config import Experiment, WorkersConfig
-from classifier.distributed import COLLECTIVE_LIMIT, Group
-from classifier.errors import ClassifierError, ConfigError, RunError
-from classifier.files import patiently
+from classifier.config import WorkersConfig
+from classifier.errors import ConfigError
 from classifier.run import Run
-from jobs import _storage
 
 ROOT = str(Path(__file__).resolve().parent.parent)
-# Ray retries a worker group for ever by default: a group that cannot start or keeps dying is an error, not a wait.
-FAILURES = 3
-# A worker's polite stop: the driver makes this file in the run folder, the loop sees it and commits.
-STOP_FILE = ".stop"
-# What a worker gave up for, which no new one can mend.
-LAST_WORD = ".last_word"
-# Seconds between two looks at a journal that lies in storage.
-LOOK_EVERY = 2.0
 REACH_SECONDS = 5.0
+# Seconds between two looks at a cluster that has no room.
+WAIT_EVERY = 10.0
+logger = logging.getLogger(__name__)
 
 
 def connect(dashboard: bool = True) -> dict[str, float]:
@@ -114,171 +101,62 @@ def largest_node() -> float:
     return max(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
 
 
-def refuse_unplaceable(workers: WorkersConfig, cluster: dict[str, float]) -> None:
-    """ConfigError, with the sum that shows why, if the cluster as it is can never hold these workers."""
+def shortage(workers: WorkersConfig, cluster: dict[str, float]) -> str | None:
+    """The sum that shows why the cluster as it is has no room for these workers; None where it has."""
+    name, count = ("workers.min", workers.min) if workers.min else ("workers.count", workers.count)
     for resource, amount in needs(workers, cluster).items():
         there = cluster.get(resource, 0.0)
-        if workers.count * amount > there + 1e-9:
+        if count * amount > there + 1e-9:
             setting = f"workers.{resource.lower()}s"
-            raise ConfigError(
-                f"workers.count {workers.count} x {setting} {amount:g} = {workers.count * amount:g} {resource}, "
-                f"but the cluster has {there:g}: lower --workers.count or --{setting}"
+            return (
+                f"{name} {count} x {setting} {amount:g} = {count * amount:g} {resource}, "
+                f"but the cluster has {there:g}: lower --{name} or --{setting}"
             )
-
-
-def train(run: Run, experiment: Experiment, *, should_stop: Callable[[], bool]) -> Iterator[dict[str, Any]]:
-    """Train on Ray workers; yield the journal's lines as they come.
-
-    The workers share the run's folder, which every node must reach; or they have one of their own where the run has a
-    storage, and the folder gets what they made in the end.
-    Ray's trainer works in a thread of its own, since its signal handlers would abort the workers before they saved.
-    """
-    stop, storage = run.folder / STOP_FILE, run.storage
-    for name in (STOP_FILE, LAST_WORD):
-        (run.folder / name).unlink(missing_ok=True)
-        if storage is not None:
-            storage.remove(name)
-    outcome: dict[str, Any] = {}
-    thread = threading.Thread(target=_launch, args=(run, experiment, outcome), daemon=True)
-    thread.start()
-    seen, look = len(run.history()), time.monotonic()
-    try:
-        while thread.is_alive():
-            thread.join(timeout=0.3)
-            if should_stop() and not stop.exists():
-                _ask_to_stop(run)
-            if storage is not None:
-                if time.monotonic() < look:
-                    continue
-                look = time.monotonic() + LOOK_EVERY
-                _bring_journal(run)
-            rows = run.history()
-            seen = min(seen, len(rows))  # a restarted worker rewound the journal
-            yield from rows[seen:]
-            seen = len(rows)
-        if storage is not None:
-            patiently(lambda: storage.pull(run.folder, wanted=_is_result), storage.root)
-        yield from run.history()[seen:]  # what was written while the caller was busy with the last lines
-    finally:
-        if thread.is_alive():  # the caller wants no more of it
-            _ask_to_stop(run)
-            thread.join(timeout=60)
-        stop.unlink(missing_ok=True)
-    if "error" in outcome:
-        raise outcome["error"]
-
-
-def _ask_to_stop(run: Run) -> None:
-    (run.folder / STOP_FILE).touch()
-    if run.storage is not None:
-        with contextlib.suppress(OSError):  # asked again while the file is missing there
-            run.storage.put(run.folder / STOP_FILE, STOP_FILE)
-
-
-def _bring_journal(run: Run) -> None:
-    assert run.storage is not None
-    with contextlib.suppress(OSError):  # it may not be there yet, or the storage is away for a while
-        run.storage.get("history.jsonl", run.folder / "history.jsonl")
-
-
-def _is_result(name: str) -> bool:
-    """What a driver wants of its workers' folder: not what only a worker goes on from."""
-    return name.partition("/")[0] in _storage.WORKERS_OWN and not name.startswith("checkpoints/")
-
-
-def _launch(run: Run, experiment: Experiment, outcome: dict[str, Any]) -> None:
-    try:
-        outcome["value"] = run_trainer(run, experiment)
-    except BaseException as error:
-        outcome["error"] = error
-
-
-def run_trainer(run: Run, experiment: Experiment) -> None:
-    """One Ray Train run to its end. Errors of this package come back as they were raised in the workers."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    reserved, storage = needs(experiment.workers, connect()), run.storage
-    trainer = TorchTrainer(
-        _worker,
-        torch_config=TorchConfig(timeout_s=int(COLLECTIVE_LIMIT.total_seconds())),
-        train_loop_config={
-            "folder": str(run.folder.resolve()),
-            "storage": storage,
-            "scratch": f"{run.folder.name}-{uuid.uuid4().hex[:8]}",
-            "experiment": experiment.as_dict(),
-        },
-        scaling_config=ScalingConfig(
-            num_workers=experiment.workers.count, use_gpu="GPU" in reserved, resources_per_worker=reserved
-        ),
-        run_config=RunConfig(
-            # A new name each time: the loop resumes from the run's own checkpoints, so Ray must not from its own.
-            name=time.strftime("%Y%m%d-%H%M%S"),
-            storage_path=f"{storage.root}/ray" if storage else str(run.folder.resolve() / "ray"),
-            storage_filesystem=storage.system if storage else None,
-            failure_config=FailureConfig(max_failures=FAILURES, controller_failure_limit=FAILURES),
-        ),
-    )
-    error = trainer.fit().return_value
-    if isinstance(error, ClassifierError):
-        raise error
-
-
-def _worker(config: dict[str, Any]) -> ClassifierError | None:
-    """One worker's whole life. What the user must mend is returned, so that Ray does not try it again."""
-    if sys.path[0].endswith("jobs"):  # Ray copies the driver's script folder; a verb there could shadow a library
-        sys.path.pop(0)
-    import ray.train
-    import ray.train.torch
-
-    from classifier import data
-    from classifier.recorded import recorded
-    from classifier.resolve import resolve
-    from jobs._voice import heard
-
-    # Ray tells each report, which run.log has already; this logger bears its file's name.
-    teller = Path(ray.train.__file__).parent / "v2" / "_internal" / "execution" / "context.py"
-    logging.getLogger(str(teller)).setLevel(logging.WARNING)
-    run, group = Run(Path(config["folder"]), config["storage"]), Group.joined(ray.train.torch.get_device())
-    if run.storage is not None:
-        run.folder = Path(tempfile.gettempdir(), "classifier", config["scratch"])
-        run.folder.mkdir(parents=True, exist_ok=True)
-    if word := group.share(_last_word(run) if group.is_first else None):
-        return RunError(word)
-    log = "run.log" if run.storage is None else _storage.WORKER_LOG
-    with heard(run.folder / log, f"worker {group.rank}"):
-        try:
-            experiment = Experiment.from_dict(config["experiment"])
-            dataset = data.load(experiment.data)
-            experiment = group.share(resolve(experiment, dataset))
-            with _storage.kept(run, fetch=STOP_FILE) if group.is_first else contextlib.nullcontext():
-                if group.is_first:
-                    run.write_experiment(experiment)
-                stop = run.folder / STOP_FILE
-                for epoch in recorded(run, experiment, dataset, group=group, should_stop=stop.exists):
-                    ray.train.report(epoch.row())
-        except RunError as error:
-            if group.world == 1:
-                return error
-            # This worker's alone, and the others wait for it: all are begun again, and end by its word.
-            _leave_word(run, error)
-            raise
-        except ClassifierError as error:
-            return error
     return None
 
 
-def _leave_word(run: Run, error: RunError) -> None:
-    (run.folder / LAST_WORD).write_text(str(error), encoding="utf-8")
-    if run.storage is not None:
-        with contextlib.suppress(OSError):  # then it is tried again, as often as any failure
-            run.storage.put(run.folder / LAST_WORD, LAST_WORD)
+def refuse_unplaceable(workers: WorkersConfig, cluster: dict[str, float]) -> None:
+    """ConfigError, with the sum that shows why, if the cluster has no room, nor gets it while workers.wait lasts."""
+    if workers.min and workers.min > workers.count:
+        raise ConfigError(f"workers.min {workers.min} is more than workers.count {workers.count}: lower it")
+    began = time.monotonic()
+    while problem := shortage(workers, cluster):
+        if time.monotonic() - began >= 60 * workers.wait:
+            mend = "" if workers.wait else ", or wait for more nodes by --workers.wait MINUTES"
+            raise ConfigError(problem + mend)
+        logger.warning("waiting for the cluster to grow: %s", problem.partition(":")[0])
+        time.sleep(min(WAIT_EVERY, 60 * workers.wait))
+        cluster = connect()
 
 
-def _last_word(run: Run) -> str | None:
-    """Why a worker before this one gave up for good."""
-    if run.storage is not None:
-        word = patiently(lambda: run.storage and run.storage.read(LAST_WORD), run.storage.root)
-        return word.decode() if word else None
-    path = run.folder / LAST_WORD
-    return path.read_text(encoding="utf-8") if path.exists() else None
+def refuse_unshared(run: Run) -> None:
+    """ConfigError if a node of the cluster does not see the run's folder, and the run has no storage."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = ray.get_runtime_context().get_node_id()
+    others = [n for n in ray.nodes() if n["Alive"] and n["NodeID"] != here and n["Resources"].get("CPU", 0) > 0]
+    if run.storage is not None or not others:
+        return
+    word = run.folder.resolve() / ".shared"
+    word.write_text(uuid.uuid4().hex)
+
+    @ray.remote(num_cpus=0)
+    def sees(path: str, text: str) -> bool:
+        return Path(path).exists() and Path(path).read_text() == text
+
+    try:
+        answers = [
+            sees.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+                str(word), word.read_text()
+            )
+            for node in others
+        ]
+        blind = [n["NodeManagerHostname"] for n, sees in zip(others, ray.get(answers), strict=True) if not sees]
+    finally:
+        word.unlink()
+    if blind:
+        raise ConfigError(
+            f"{run.folder} is not on {', '.join(sorted(set(blind)))}: give --out a folder that all nodes share, or "
+            "--storage a place that they all reach, as s3://bucket/runs"
+        )

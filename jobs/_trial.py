@@ -24,7 +24,7 @@ from classifier.files import write_atomically
 from classifier.recorded import recorded
 from classifier.resolve import resolve
 from classifier.run import Run
-from jobs import _ray
+from jobs import _workers
 from jobs._guide import Sample, worst
 from jobs._schedulers import EPOCH, SCORES
 from jobs._voice import heard
@@ -123,7 +123,7 @@ class TrialActor(tune.Trainable):
 
     def _trained(self, experiment: Experiment) -> Generator[dict[str, Any], None, None]:
         if experiment.workers.count > 1:
-            yield from _ray.train(self.run, experiment, should_stop=lambda: False)
+            yield from _workers.train(self.run, experiment, should_stop=lambda: False)
             return
         dataset = self.dataset
         if experiment.data != dataclasses.replace(self.base.data, batch=experiment.data.batch):

@@ -25,8 +25,8 @@ from jobs._console import Journal, headline
 
 # What may change when a run is taken up again.
 RESUMABLE = {
-    "train": ("workers.count", "workers.cpus", "workers.gpus", "train.epochs"),
-    "tune": ("workers.cpus", "workers.gpus", "search.trials", "search.minutes", "search.keep"),
+    "train": ("workers.count", "workers.min", "workers.wait", "workers.cpus", "workers.gpus", "train.epochs"),
+    "tune": ("workers.wait", "workers.cpus", "workers.gpus", "search.trials", "search.minutes", "search.keep"),
 }
 # The result that a run had before it was taken up again.
 EARLIER = "result.earlier.json"
@@ -191,10 +191,11 @@ def train_in(work: Work, group: Group) -> str | None:
 
 def train_on_ray(work: Work) -> str | None:
     """Train on Ray workers; why it stopped early, or None."""
-    from jobs import _ray
+    from jobs import _ray, _workers
 
     _ray.refuse_unplaceable(work.experiment.workers, _ray.connect())
-    for row in _ray.train(work.run, work.asked, should_stop=lambda: work.interrupts.asked):
+    _ray.refuse_unshared(work.run)
+    for row in _workers.train(work.run, work.asked, should_stop=lambda: work.interrupts.asked):
         work.journal.epoch(row, work.experiment.train.epochs)
     return "asked" if work.interrupts.asked else None
 

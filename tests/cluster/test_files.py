@@ -1,0 +1,189 @@
+"""The launch files: of the form that Ray, Kubernetes, Docker and Slurm read, safe as shipped, and their own manual."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+CLUSTER = ROOT / "cluster"
+# KubeRay v1.7.0's resources, beside this repository where they are at hand.
+SCHEMAS = ROOT.parent / "shared" / "kuberay"
+RAY = metadata.version("ray")
+FILES = sorted(path for path in CLUSTER.rglob("*") if path.is_file())
+RAY_UP = ("aws.yaml", "gcp.yaml", "local.yaml")
+
+
+def tool(name: str) -> str:
+    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    assert found is not None, f"{name} comes with the test extra"
+    return found
+
+
+def documents(path: Path) -> list[dict]:
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+def resources() -> list[tuple[str, dict]]:
+    """The resources of Ray's kinds, with the name of the file."""
+    found = [(path, one) for path in sorted((CLUSTER / "kubernetes").glob("*.yaml")) for one in documents(path)]
+    return [(path.name, one) for path, one in found if one["apiVersion"] == "ray.io/v1"]
+
+
+def cluster_of(resource: dict) -> dict:
+    return resource["spec"] if resource["kind"] == "RayCluster" else resource["spec"]["rayClusterSpec"]
+
+
+def unknown_keys(value: object, schema: dict, place: str = "") -> list[str]:
+    """Keys that the schema has no word for: Kubernetes would drop them silently."""
+    if isinstance(value, list):
+        return [found for i, one in enumerate(value) for found in unknown_keys(one, schema["items"], f"{place}[{i}]")]
+    if not isinstance(value, dict) or schema.get("x-kubernetes-preserve-unknown-fields"):
+        return []
+    known, other = schema.get("properties", {}), schema.get("additionalProperties")
+    found = [f"{place}.{key}" for key in value if key not in known and not other]
+    for key, inner in value.items():
+        found += unknown_keys(inner, known.get(key, other if isinstance(other, dict) else {}), f"{place}.{key}")
+    return found
+
+
+@pytest.mark.parametrize("name", RAY_UP)
+def test_ray_reads_its_files(name):
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    written = yaml.safe_load((CLUSTER / name).read_text())
+    config = prepare_config(dict(written))
+    validate_config(config)
+    assert written.keys() - config.keys() <= {"min_workers"}  # which moves into the node type
+
+
+def test_ray_reads_the_file_for_one_machine():
+    """Its provider has no defaults in Ray's package: the file is whole by itself."""
+    import ray.autoscaler
+
+    schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
+    jsonschema.validate(yaml.safe_load((CLUSTER / "one-machine.yaml").read_text()), schema)
+
+
+@pytest.mark.parametrize("name", RAY_UP)
+def test_a_launched_cluster_is_closed_and_pinned(name):
+    from ray.autoscaler._private.util import prepare_config
+
+    config = prepare_config(yaml.safe_load((CLUSTER / name).read_text()))
+    said = json.dumps(config)
+    assert "0.0.0.0" not in said
+    assert "wheels/latest" not in said
+    starts = [c for c in config["head_start_ray_commands"] + config["worker_start_ray_commands"] if "ray start" in c]
+    assert len(starts) == 2
+    assert all("RAY_AUTH_MODE=token" in command for command in starts)
+    assert "RAY_JOB_STOP_WAIT_TIME_S=120" in starts[0]
+    assert "--dashboard-host=127.0.0.1" in starts[0]
+    assert config["file_mounts"]["~/.ray/auth_token"]
+    assert "chmod 600 ~/.ray/auth_token" in config["setup_commands"]
+
+
+def test_spot_machines_have_a_fallback_of_the_same_kind():
+    for name in ("aws.yaml", "gcp.yaml"):
+        types = yaml.safe_load((CLUSTER / name).read_text())["available_node_types"]
+        spot, other = types["gpu-spot"], types["gpu-on-demand"]
+        assert spot["resources"] == other["resources"]
+        assert "spot" in json.dumps(spot).lower()
+        assert "spot" not in json.dumps(other).lower()
+
+
+@pytest.mark.parametrize(("name", "resource"), resources(), ids=lambda value: value if isinstance(value, str) else "")
+def test_kuberay_reads_its_resources(name, resource):
+    path = SCHEMAS / f"{resource['kind'].lower()}s.v1.schema.json"
+    if not path.exists():
+        pytest.skip(f"KubeRay's schemas are not at {SCHEMAS}")
+    schema = json.loads(path.read_text())
+    jsonschema.validate(resource, schema)
+    schema["properties"]["metadata"]["x-kubernetes-preserve-unknown-fields"] = True
+    assert unknown_keys(resource, schema) == []
+    assert unknown_keys(resource | {"sepc": {}}, schema) == [".sepc"]
+
+
+@pytest.mark.parametrize(("name", "resource"), resources(), ids=lambda value: value if isinstance(value, str) else "")
+def test_pods_have_few_rights(name, resource):
+    cluster = cluster_of(resource)
+    assert cluster["authOptions"]["mode"] == "token"
+    assert cluster["networkPolicy"]["mode"] == "DenyAllIngress"
+    assert cluster["rayVersion"] == RAY
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        pod = group["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert pod["terminationGracePeriodSeconds"] >= 120
+        for container in pod["containers"]:
+            assert container["securityContext"]["allowPrivilegeEscalation"] is False
+            assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
+            assert {"requests", "limits"} <= container["resources"].keys()
+            assert {"readinessProbe", "livenessProbe"} <= container.keys()
+
+
+def test_the_dockerfile_is_sound_and_its_user_has_no_rights():
+    done = subprocess.run([tool("hadolint"), str(CLUSTER / "Dockerfile")], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+    text = (CLUSTER / "Dockerfile").read_text()
+    assert re.search(r"^FROM \S+:\d+\.\d+\.\d+-slim", text, re.MULTILINE)
+    assert re.findall(r"^USER (\S+)", text, re.MULTILINE) == ["1000"]
+    copied = re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE)
+    assert all((ROOT / name).exists() for line in copied for name in line.split())
+
+
+def test_the_slurm_script_is_sound():
+    done = subprocess.run([tool("shellcheck"), str(CLUSTER / "slurm.sh")], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_compose_file_is_bound_to_this_machine():
+    services = documents(CLUSTER / "compose.yaml")[0]["services"]
+    assert services["head"]["ports"] == ["127.0.0.1:8265:8265"]
+    assert "ports" not in services["worker"]
+    for service in services.values():
+        assert service["environment"]["RAY_AUTH_MODE"] == "token"
+        assert service["cap_drop"] == ["ALL"]
+        assert service["read_only"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_each_says_how_it_is_used_and_holds_no_secret(path):
+    text = path.read_text()
+    head = text.partition("\n\n")[0] if path.suffix != ".sh" else text.partition("#SBATCH")[0]
+    wanted = ("Build:",) if path.name == "Dockerfile" else ("Start:", "Stop:")
+    assert all(word in head for word in wanted)
+    if path.name not in ("Dockerfile", "slurm.sh", "rayjob.yaml"):
+        assert "Submit:" in head
+    assert not re.search(
+        r"AKIA[0-9A-Z]{16}|BEGIN [A-Z ]*PRIVATE KEY|(?i:password|secret|token): *[A-Za-z0-9+/]{16,}", text
+    )
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_versions_are_those_that_are_tested(path):
+    text = path.read_text()
+    assert set(re.findall(r"(?:ray:|ray\[[a-z,]+\]==|rayVersion: \")(\d+\.\d+\.\d+)", text)) <= {RAY}
+    for name in ("torch", "torchvision"):
+        assert set(re.findall(rf"\b{name}==(\S+)", text)) <= {metadata.version(name).partition("+")[0]}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_every_command_names_what_there_is(path):
+    """Verbs, settings and files that the manuals name exist."""
+    sys.path.insert(0, str(ROOT))
+    from classifier.config import setting_names
+    from classifier.setting import hints
+    from jobs._cli import ExperimentOptions
+
+    text = path.read_text()
+    known = {*setting_names(), *hints(ExperimentOptions)}
+    for verb, words in re.findall(r"jobs/(\w+)\.py((?:(?! jobs/)[^#\n]|\\\n#)*)", text):
+        assert (ROOT / "jobs" / f"{verb}.py").exists()
+        assert set(re.findall(r" --([a-z_.]+)", words)) <= known
+    assert all((ROOT / name).exists() for name in re.findall(r"\bcluster/[\w./-]+\w", text))
