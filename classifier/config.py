@@ -39,6 +39,8 @@ class DataConfig(Slice):
     """Share of the images kept for the one final test, where the data set brings no test split."""
     split_seed: Natural = 0
     """Another number draws other splits. It is apart from `seed`, so that repeats share a test split."""
+    limit: Count | None = None
+    """Train on so many of the training images, each class in its share. Not set: on all."""
     root: str = "data"
     """Where a data set known by name lies, or is downloaded to."""
     download: bool = False

@@ -50,6 +50,8 @@ class Epoch:
     lr: float
     train_loss: float
     train_accuracy: float
+    order: str
+    """16 hex digits for which image came where; equal for equal orders, on any number of workers."""
     validation: dict[str, Any] | None
     images_per_second: float | None
     is_best: bool
@@ -69,6 +71,7 @@ class Epoch:
             "train_accuracy": self.train_accuracy,
             **{f"validation_{name}": scores.get(name) for name in ("loss", "accuracy", "macro_f1")},
             "images_per_second": self.images_per_second,
+            "order": self.order,
             "best": self.is_best,
         }
 
@@ -221,6 +224,7 @@ def _closed(training: Training, number: int, seconds: float, stopped: str | None
     whole = training.step % training.steps_per_epoch == 0
     training.group.average_buffers(training.kept)
     loss, hits, count, _ = training.group.sum(training.sums.clone()).tolist()
+    trace = int(training.group.sum(training.trace.clone()))
     scores = None
     if whole or training.best is None:
         scores = training.scorer.score(training.kept, training.dataset.validation, training.group)
@@ -231,6 +235,7 @@ def _closed(training: Training, number: int, seconds: float, stopped: str | None
         lr=training.lr,
         train_loss=loss / count,
         train_accuracy=hits / count,
+        order=f"{trace % 2**64:016x}",
         validation=scores,
         images_per_second=speed.images_per_second(),
         is_best=scores is not None and training.judge(scores, number),

@@ -84,7 +84,7 @@ def brief(scores: dict[str, Any]) -> dict[str, Any]:
 
 def _rewind(run: Run, store: Store, dataset: Dataset) -> None:
     manifest = store.latest_manifest()
-    run.rewind(manifest["step"] if manifest else 0)
+    run.rewind(manifest)
     if manifest and manifest["about"]["dataset"] != dataset.fingerprint:
         raise RunError(
             f"{run.folder} was trained on other images or labels than {dataset.name} holds now: "

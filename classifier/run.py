@@ -131,10 +131,10 @@ class Run:
         """The lines of history.jsonl."""
         return read_history(self.folder)
 
-    def rewind(self, step: int) -> None:
-        """Forget the lines after `step`: a resumed run writes them again."""
+    def rewind(self, manifest: dict[str, Any] | None) -> None:
+        """Forget the lines that a checkpoint does not count in: a resumed run writes them again."""
         before = self.history()
-        rows = [row for row in before if row["step"] <= step]
+        rows = counted(before, manifest)
         if len(rows) < len(before):
             write_atomically(self.folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
@@ -144,6 +144,13 @@ class Run:
         result |= {"seconds": round(self.seconds, 3), **dict.fromkeys(RESULT_PARTS), **parts, "versions": versions()}
         write_atomically(self.folder / "result.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
         return result
+
+
+def counted(rows: list[dict[str, Any]], manifest: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The lines of the epochs that were whole at a checkpoint: a part of an epoch is written again, as a whole."""
+    if manifest is None:
+        return []
+    return [row for row in rows if row["step"] <= manifest["step"] and row["epoch"] <= manifest["about"]["epoch"]]
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:

@@ -64,9 +64,10 @@ class Training:
         return self.average.model if self.average is not None else self.model
 
     def forget_sums(self) -> None:
-        """Begin an epoch's account: loss, hits, images; and the first step whose loss was not finite, or -1."""
+        """Begin an epoch's account: loss, hits, images, the first step whose loss was not finite or -1; the order."""
         dtype = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no float64
         self.sums = torch.tensor([0.0, 0.0, 0.0, -1.0], dtype=dtype, device=self.device)
+        self.trace = torch.zeros(1, dtype=torch.int64)
 
     def begin_epoch(self, epoch: int) -> None:
         """Freeze or thaw the backbone; wrap the model anew when that changes which gradients are exchanged."""
@@ -109,6 +110,7 @@ class Training:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step += 1
+        self.trace += loader.trace(batch)  # wraps, as it must
         if self.average is not None:
             self.average.update(self.model, self.step)
 
@@ -162,6 +164,7 @@ class Training:
         The ranks' models are one but for the buffers (batch norm's running statistics), of which each has its own.
         """
         sums, buffers = self.group.sum(self.sums.clone()), self.group.gather(self._buffers())
+        trace = self.group.sum(self.trace.clone())
         if not self.group.is_first:
             return None
         state = {
@@ -171,6 +174,7 @@ class Training:
             "average": self.average.model.state_dict() if self.average is not None else None,
             "buffers": buffers,
             "sums": sums,
+            "trace": trace,
             "seconds": self.seconds,
             "best": self.best,
             "best_epoch": self.best_epoch,
@@ -192,6 +196,7 @@ class Training:
             self._set_buffers(buffers[self.group.rank] if own else torch.stack(buffers).mean(0))
         if self.group.is_first:  # an unfinished epoch's sums are counted once
             self.sums = state["sums"].to(self.device)
+            self.trace = state.get("trace", self.trace).cpu()
         self.seconds, self.best, self.best_epoch = state["seconds"], state["best"], state["best_epoch"]
         self.step = checkpoint.step
 

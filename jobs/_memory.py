@@ -14,7 +14,7 @@ from classifier.run import Run, read_history, read_result
 from classifier.space import space_from
 from jobs._guide import Past, Sample, Seen, first_samples, samples_in, unique
 from jobs._leaderboard import Leaderboard
-from jobs._plan import VALIDATING, Plan
+from jobs._plan import Plan
 
 # Seconds between two writings of the time spent.
 SAVE_EVERY = 5.0
@@ -130,7 +130,7 @@ def longer(plan: Plan, board: Leaderboard, left: float) -> Past | None:
     best = rows[0]
     history = read_history(board.folder / "trials" / best.trial)
     # Validation and checkpoints are in the time between two lines; what ran beside it made it slower, not faster.
-    an_epoch = VALIDATING * sum(line["seconds"] for line in history) / len(history)
+    an_epoch = plan.beside * sum(line["seconds"] for line in history) / len(history)
     epochs = int(SAFE * (left - ACTOR_SECONDS) / an_epoch)
     if epochs < LONGER * plan.experiment.train.epochs:
         return None

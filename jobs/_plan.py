@@ -27,8 +27,8 @@ ROUNDS = 6
 FEW = 100
 # With so many in the minutes, half of them goes to a longer training of the best.
 ROUNDS_FOR_LONGER, HALF = 4, 0.5
-# Validation and checkpoints beside the steps, as a factor.
-VALIDATING = 1.1
+# Checkpoints and all else beside the steps and the validation, as a factor.
+KEEPING = 1.05
 # Seconds to pack a model and write the results, beside reading the test split.
 PACKING = 3.0
 
@@ -51,6 +51,8 @@ class Plan:
     final_seconds: float
     search_share: float = 1.0
     """Of the minutes, for trials of equal length; what is left is for a longer training of the best."""
+    beside: float = KEEPING
+    """What an epoch takes with its validation, as a multiple of its steps alone."""
     notes: list[str] = field(default_factory=list)
     left_out: tuple[str, ...] = ()
 
@@ -130,6 +132,7 @@ def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool =
         costs=_costs(resolved, dataset, space) if {"latency", "size"} & set(search.objective) else {},
         final_seconds=_final_seconds(resolved, dataset, step),
         search_share=share,
+        beside=_beside(resolved, dataset),
         notes=[
             *notes,
             *_few_to_choose_by(len(dataset.validation)),
@@ -164,7 +167,12 @@ def _search_share(resolved: Experiment, dataset: Dataset, step: float) -> float:
 def _alone(experiment: Experiment, dataset: Dataset, step: float) -> float:
     """Seconds that one trial takes with the machine to itself."""
     steps = -(-len(dataset.train) // (experiment.data.batch * experiment.optimizer.accumulate))
-    return step * steps * experiment.train.epochs * VALIDATING
+    return step * steps * experiment.train.epochs * _beside(experiment, dataset)
+
+
+def _beside(experiment: Experiment, dataset: Dataset) -> float:
+    """What an epoch takes with its validation and checkpoint, as a multiple of its steps alone."""
+    return KEEPING * (1 + _predicting(experiment, len(dataset.validation)) / len(dataset.train))
 
 
 def _with_best_backbone(experiment: Experiment, dataset: Dataset, kept: Path) -> tuple[Experiment, list[str]]:
@@ -209,11 +217,15 @@ def _final_seconds(resolved: Experiment, dataset: Dataset, step: float) -> float
     if not step:  # nobody asked
         return PACKING
     images_a_second = resolved.data.batch * resolved.optimizer.accumulate / step
-    # Prediction costs about a third of a step, and twice that with mirrored views.
-    seconds = PACKING + len(dataset.test) / images_a_second * (2 if resolved.augment.test_flip else 1) / 2
+    seconds = PACKING + _predicting(resolved, len(dataset.test)) / images_a_second
     if resolved.search.final:
         seconds += (len(dataset.train) + len(dataset.validation)) * resolved.train.epochs / images_a_second
     return seconds
+
+
+def _predicting(experiment: Experiment, count: int) -> float:
+    """Images that take as long to train on as `count` ones to predict: half, for mirrored views all of them."""
+    return count * (1.0 if experiment.augment.test_flip else 0.5)
 
 
 def _too_slow(resolved: Experiment, dataset: Dataset, names: list[str]) -> dict[str, str]:
@@ -223,7 +235,7 @@ def _too_slow(resolved: Experiment, dataset: Dataset, names: list[str]) -> dict[
         if name == resolved.model.name:
             continue
         tried = resolved.override("model.name", name)
-        needed = _alone(tried, dataset, cost.step_seconds(tried, dataset, steps=1))
+        needed = _alone(tried, dataset, cost.step_seconds(tried, dataset, steps=2))
         if needed > SHARE_OF_BUDGET * seconds:
             found[name] = f"one trial of it would take about {needed / 60:.1f} of the {seconds / 60:g} minutes"
     return found

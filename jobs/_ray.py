@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import socket
 import tempfile
 import time
@@ -160,3 +161,22 @@ def refuse_unshared(run: Run) -> None:
             f"{run.folder} is not on {', '.join(sorted(set(blind)))}: give --out a folder that all nodes share, or "
             "--storage a place that they all reach, as s3://bucket/runs"
         )
+
+
+def kill(node: str, pid: int | None = None) -> None:
+    """SIGKILL a process on a node of the cluster, or the node itself: its Ray process, and all that it runs."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    connect()
+
+    @ray.remote(num_cpus=0, max_retries=0)
+    def strike() -> None:
+        os.kill(pid or os.getppid(), signal.SIGKILL)
+
+    strategy = NodeAffinitySchedulingStrategy(node, soft=False)
+    try:
+        ray.get(strike.options(scheduling_strategy=strategy).remote())
+    except ray.exceptions.RayError:  # the node is gone, and the answer with it
+        if pid is not None:
+            raise

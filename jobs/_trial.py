@@ -23,7 +23,7 @@ from classifier.errors import ClassifierError
 from classifier.files import write_atomically
 from classifier.recorded import recorded
 from classifier.resolve import resolve
-from classifier.run import Run
+from classifier.run import Run, counted
 from jobs import _workers
 from jobs._guide import Sample, worst
 from jobs._schedulers import EPOCH, SCORES
@@ -102,7 +102,7 @@ class TrialActor(tune.Trainable):
             yield from rows
             return
         manifest = Store(run.checkpoints).latest_manifest()
-        rows = [row for row in rows if manifest and row["step"] <= manifest["step"]]
+        rows = counted(rows, manifest)
         # A population is compared at the epochs where it is now.
         yield from rows[-1:] if self.base.search.scheduler == "pbt" else rows
         try:
@@ -181,7 +181,7 @@ class TrialActor(tune.Trainable):
             shutil.copytree(Path(checkpoint_dir) / folder.name, folder)
         manifest = Store(self.run.checkpoints).latest_manifest()
         assert manifest is not None
-        self.run.rewind(manifest["step"])
+        self.run.rewind(manifest)
         self._rows = self._going_on(manifest["about"]["epoch"])
 
     def _going_on(self, epoch: int) -> Generator[dict[str, Any], None, None]:

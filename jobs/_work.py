@@ -104,14 +104,15 @@ def _with_best_batch(
 
 
 @contextlib.contextmanager
-def opened(kind: str, options: Any, subject: str) -> Iterator[tuple[Run, Journal]]:
-    """A run folder for a verb that trains nothing; it is gone again if the verb fails."""
+def opened(kind: str, options: Any, subject: str, *, keep: bool = False) -> Iterator[tuple[Run, Journal]]:
+    """A run folder for a verb that trains nothing; it is gone again if the verb fails, unless `keep`."""
     run = Run.create(options.out, options.name or default_name(kind, subject, options.out))
     try:
         with Journal(run.folder / "run.log") as journal:
             yield run, journal
     except BaseException:
-        run.discard()
+        if not keep:
+            run.discard()
         raise
     finally:
         run.close()

@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import os
+import socket
 import sys
 import tempfile
 import threading
@@ -174,6 +176,8 @@ def _worker(config: dict[str, Any]) -> ClassifierError | None:
         return RunError(word)
     log = "run.log" if run.storage is None else _storage.WORKER_LOG
     with heard(run.folder / log, f"worker {group.rank}"):
+        # Where a person, or the fire drill, finds it.
+        print(f"process {os.getpid()} on node {ray.get_runtime_context().get_node_id()} of {socket.gethostname()}")
         try:
             experiment = Experiment.from_dict(config["experiment"])
             dataset = data.load(experiment.data)

@@ -64,10 +64,16 @@ def test_history_leaves_out_a_line_that_a_crash_cut(run):
     with (run.folder / "history.jsonl").open("a") as file:
         file.write('{"epoch": 4, "st')
     assert [row["step"] for row in run.history()] == [10, 20, 30]
-    run.rewind(20)
+    second = {"step": 20, "about": {"epoch": 2}}
+    run.rewind(second)
     run.append({"epoch": 3, "step": 30})
-    run.rewind(20)
+    run.rewind(second)
     assert [row["step"] for row in run.history()] == [10, 20]
+    run.append({"epoch": 3, "step": 25})  # a part of an epoch, before a polite stop
+    run.rewind({"step": 25, "about": {"epoch": 2}})
+    assert [row["step"] for row in run.history()] == [10, 20]
+    run.rewind(None)
+    assert run.history() == []
 
 
 def test_a_result_round_trips_and_an_unknown_format_is_refused(run):

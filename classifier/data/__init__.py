@@ -9,6 +9,7 @@ from classifier.config import DataConfig
 from classifier.data.assembly import assemble
 from classifier.data.dataset import Dataset
 from classifier.data.source import Source
+from classifier.data.subset import limited
 from classifier.errors import DataError
 from classifier.setting import closest
 
@@ -33,7 +34,8 @@ def load(config: DataConfig) -> Dataset:
 
     DataError in one sentence if it is missing, or cannot be trained and tested on.
     """
-    return assemble(find(config), config)
+    dataset = assemble(find(config), config)
+    return limited(dataset, config.limit, config.split_seed) if config.limit else dataset
 
 
 def find(config: DataConfig) -> Source:

@@ -17,11 +17,15 @@ from classifier.data.dataset import Part
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """A rank's shard of one step; it may be empty. positions_N: each image's place in the epoch's order, int64."""
+    """A rank's shard of one step; it may be empty.
+
+    positions_N: each image's place in the epoch's order; indices_N: its place in the data set; both int64.
+    """
 
     images_NCHW: Tensor
     labels_N: Tensor
     positions_N: Tensor
+    indices_N: Tensor
     step: int
     """Index within the epoch."""
     global_count: int
@@ -50,13 +54,11 @@ def batches(
     steps = steps_per_epoch(count, batch)
     for step in range(start, steps):
         low, high = cut(0, count, step, steps)
-        mine_low, mine_high = cut(low, high, rank, world)
-        if shuffle:
-            chosen_N = order_N[mine_low:mine_high]
-            images_NCHW, labels_N = part.images_NCHW[chosen_N], part.labels_N[chosen_N]
-        else:  # in order: a view, no copy
-            images_NCHW, labels_N = part.images_NCHW[mine_low:mine_high], part.labels_N[mine_low:mine_high]
-        yield Batch(images_NCHW, labels_N, torch.arange(mine_low, mine_high), step, high - low)
+        mine = slice(*cut(low, high, rank, world))
+        chosen_N = order_N[mine]
+        taken = chosen_N if shuffle else mine  # in order: a view, no copy
+        positions_N = torch.arange(mine.start, mine.stop)
+        yield Batch(part.images_NCHW[taken], part.labels_N[taken], positions_N, chosen_N, step, high - low)
 
 
 def evaluation_batches(part: Part, *, batch: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
@@ -68,6 +70,16 @@ def cut(low: int, high: int, index: int, pieces: int) -> tuple[int, int]:
     """Piece `index` of [low, high) cut into `pieces` whose sizes differ by one at most."""
     length = high - low
     return low + index * length // pieces, low + (index + 1) * length // pieces
+
+
+def trace(batch: Batch) -> int:
+    """A number in [-2^63, 2^63) for which image stood where. Those of an epoch's shards add up, wrapping, to one that
+    does not depend on how the epoch was cut: another order, or an image twice or never, makes another one.
+    """
+    hashes_N = _splitmix64(
+        _splitmix64(batch.indices_N.numpy().astype(np.uint64)) ^ batch.positions_N.numpy().view("u8")
+    )
+    return int(hashes_N.sum(dtype=np.uint64).view(np.int64))
 
 
 def order(count: int, seed: int, epoch: int) -> Tensor:

@@ -1,8 +1,9 @@
 """What a search finds in equal time: python tests/benchmarks/search.py OUT --set NAME PATH MINUTES [--seeds 3]
 
-Four ways to spend the same minutes on the same machine, with the same model code, loop and space of settings:
+Ways to spend the same minutes on the same machine, with the same model code, loop and space of settings:
   classifier   jobs/tune.py as it comes: the recipe, the portfolio, TPE, ASHA; with --portfolio JOURNAL, what
                tests/benchmarks/portfolio.py wrote, the portfolio is the one that the other sets make
+  and final    the same with --search.final true: the winner trained once more on training and validation images
   bare         jobs/tune.py without recipe and portfolio
   ray random   Ray Tune's random search without a scheduler, as its tutorial has it
   optuna       a script with Optuna's TPE and median pruner, one trial at a time on all cores
@@ -69,10 +70,12 @@ class Task:
         return Experiment().override_all(kept | self.changes())
 
 
-def by_tune(out: Path, task: Task, *, portfolio: list | None = None, bare: bool) -> tuple[Curve, float]:
+def by_tune(
+    out: Path, task: Task, *, portfolio: list | None = None, bare: bool = False, final: bool = False
+) -> tuple[Curve, float]:
     """jobs/tune.py; the best validation accuracy against seconds, and the test accuracy of its model."""
     words = [word for name, value in task.changes().items() for word in (f"--{name}", str(value))]
-    words += ["--search.minutes", str(task.minutes), "--search.trials", "1000"]
+    words += ["--search.minutes", str(task.minutes), "--search.trials", "1000", "--search.final", str(final).lower()]
     if bare:
         file = out.parent / f"{out.name}.yaml"
         file.write_text(dump_experiment(task.neutral()))
@@ -214,11 +217,15 @@ def tested(out: Path, began: float, dataset: Dataset) -> tuple[Curve, float]:
 
 
 ARMS: dict[str, Callable[..., tuple[Curve, float]]] = {
-    "classifier": functools.partial(by_tune, bare=False),
+    "classifier": by_tune,
+    "and final": functools.partial(by_tune, final=True),
     "bare": functools.partial(by_tune, bare=True),
     "ray random": by_ray,
     "optuna": by_optuna,
 }
+
+# They have a portfolio, which must not know the set.
+KNOWING = ("classifier", "and final")
 
 
 def table(rows: list[dict]) -> None:
@@ -259,7 +266,7 @@ def draw(rows: list[dict], path: Path) -> None:
     sets = list(dict.fromkeys(row["set"] for row in rows))
     figure, axes = plt.subplots(1, len(sets), figsize=(6 * len(sets), 4), squeeze=False)
     for axis, one in zip(axes[0], sets, strict=True):
-        for colour, arm in zip(("C0", "C9", "C1", "C2"), ARMS, strict=True):
+        for colour, arm in zip(("C0", "C4", "C9", "C1", "C2"), ARMS, strict=True):
             for i, row in enumerate(row for row in rows if (row["set"], row["arm"]) == (one, arm)):
                 xs, ys = [at / 60 for at, _ in row["curve"]], [accuracy for _, accuracy in row["curve"]]
                 axis.step([*xs, row["minutes"]], [*ys, ys[-1]], colour, where="post", label=arm if i == 0 else None)
@@ -288,7 +295,7 @@ def main() -> None:
                 if any((r["set"], r["seed"], r["arm"]) == (name, seed, arm) for r in rows):
                     continue
                 folder = out / f"{name}-{arm.replace(' ', '-')}-{seed}-{time.strftime('%H%M%S')}"
-                more = {"portfolio": without(name, words.portfolio)} if arm == "classifier" and words.portfolio else {}
+                more = {"portfolio": without(name, words.portfolio)} if arm in KNOWING and words.portfolio else {}
                 task = Task(str(Path(path).resolve()), float(minutes), seed, words.validation)
                 curve, test = ARMS[arm](folder, task, **more)
                 rows.append(

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from classifier.data.dataset import Part
-from classifier.data.loader import Batch, batches, evaluation_batches, order, steps_per_epoch
+from classifier.data.loader import Batch, batches, evaluation_batches, order, steps_per_epoch, trace
 
 QUICK = settings(max_examples=60, deadline=None)
 
@@ -94,3 +94,17 @@ def test_the_order_is_even() -> None:
     assert shares.max() < 0.6
     neighbours = sum(int((order(50, 1, epoch).diff() == 1).sum()) for epoch in range(400))
     assert neighbours == pytest.approx(400 * 49 / 50, rel=0.2)
+
+
+def test_a_trace_tells_orders_apart_and_not_how_they_were_cut() -> None:
+    part = part_of(40)
+
+    def traced(seed: int, batch: int, world: int) -> int:
+        cuts = (batches(part, batch=batch, seed=seed, epoch=0, rank=rank, world=world) for rank in range(world))
+        return sum(trace(shard) for shards in cuts for shard in shards) % 2**64
+
+    assert traced(0, 7, 1) == traced(0, 7, 3) == traced(0, 5, 2)
+    assert traced(0, 7, 1) != traced(1, 7, 1)
+    first, *others = batches(part, batch=7, seed=0, epoch=0)
+    assert sum(map(trace, others)) % 2**64 != traced(0, 7, 1)
+    assert sum(map(trace, (first, first, *others))) % 2**64 != traced(0, 7, 1)

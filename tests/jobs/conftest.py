@@ -27,3 +27,9 @@ def cluster():
         assert address, "the cluster ended before it began"
         yield address
         process.communicate("\n", timeout=60)
+
+
+@pytest.fixture
+def joined(cluster, monkeypatch):
+    """Commands of this test join a cluster that runs already."""
+    monkeypatch.setenv("RAY_ADDRESS", cluster)

@@ -23,12 +23,6 @@ def search(verb_in, tmp_path_factory):
     return verb_in(tmp_path_factory.mktemp("search"), "tune", *FAST, *words, *vary)
 
 
-@pytest.fixture
-def joined(cluster, monkeypatch):
-    """Commands of this test join a cluster that runs already."""
-    monkeypatch.setenv("RAY_ADDRESS", cluster)
-
-
 def test_a_search_ends_with_a_table_a_winner_and_its_test(search):
     assert search.code == 0, search.err
     result = search.result

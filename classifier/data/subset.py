@@ -1,0 +1,38 @@
+"""Fewer training images, of the same classes: the smaller subset is always a part of the larger one."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+import torch
+
+from classifier.data.dataset import Dataset, Part
+from classifier.errors import DataError
+
+
+def limited(dataset: Dataset, count: int, seed: int) -> Dataset:
+    """The data set with `count` of its training images, each class in its share and none left out.
+
+    They are drawn by a hash of their names: of two counts the smaller one's images are among the larger one's.
+    DataError if there are fewer images than that, or more classes.
+    """
+    train, classes = dataset.train, len(dataset.class_names)
+    if not classes <= count <= len(train):
+        raise DataError(
+            f"data.limit {count}: {dataset.name} has {len(train):,} training images of {classes} classes; "
+            f"give a number from {classes} to {len(train)}"
+        )
+    key = str(seed).encode()
+    hashes_N = [hashlib.blake2b(name.encode(), digest_size=8, key=key).digest() for name in train.ids]
+    labels_N = train.labels_N.numpy()
+    by_class = np.lexsort((hashes_N, labels_N))
+    sizes_K = np.bincount(labels_N, minlength=classes)
+    starts_K = np.cumsum(sizes_K) - sizes_K
+    place_N = np.empty(len(train))  # 0 for each class's first image, near 1 for its last
+    place_N[by_class] = (np.arange(len(train)) - starts_K[labels_N[by_class]]) / sizes_K[labels_N[by_class]]
+    chosen = np.sort(np.lexsort((hashes_N, place_N))[:count])
+    index = torch.from_numpy(chosen)
+    part = Part(train.images_NCHW[index], train.labels_N[index], tuple(train.ids[i] for i in chosen.tolist()))
+    fingerprint = hashlib.blake2b(f"{dataset.fingerprint} {count} {seed}".encode(), digest_size=8).hexdigest()
+    finding = f"{dataset.name} trains on {count:,} of its {len(train):,} training images (data.limit)."
+    return dataclasses.replace(dataset, train=part, fingerprint=fingerprint, findings=(*dataset.findings, finding))

@@ -1,0 +1,50 @@
+"""The fire drill: it passes where resuming is exact, and says so where it is not."""
+
+import json
+
+import pytest
+
+SMALL = ("--model.name", "cnn", "--data.batch", "128", "--faults", "3")
+
+
+def test_a_drill_on_one_worker_passes(verb):
+    done = verb("drill", *SMALL)
+    assert done.code == 0, done.err + done.out
+    result = done.result
+    assert result["passed"]
+    assert [fault["kind"] for fault in result["faults"]] == ["driver", "stop", "driver"]
+    assert result["weights"] == result["equal_weights"] > 1000
+    assert result["epochs"] == result["equal_orders"] == result["equal_figures"] >= 3
+    assert done.out.count("\nfault ") == 3
+    assert "PASSED: 3 faults" in done.out
+    steps = [fault["step"] for fault in result["faults"]]
+    assert steps == sorted(steps)
+    assert steps[0] > 0
+    assert json.loads((done.folder / "unbroken" / "result.json").read_text())["status"] == "finished"
+
+
+def test_a_drill_notices_what_is_not_equal(verb, tmp_path):
+    """A second training from another seed stands for a resume that forgot something."""
+    done = verb("drill", *SMALL, "--faults", "1", "--storage", "far")
+    assert done.code == 0, done.err + done.out
+    from classifier.run import read_experiment
+    from jobs._drill import Setting, compared
+
+    setting = Setting(done.folder, read_experiment(done.folder / "piece.yaml"), None, kills_nodes=False)
+    other = verb("train", "--experiment", done.folder / "piece.yaml", "--seed", "1", "--name", "other")
+    (done.folder / "broken").rename(done.folder / "kept")
+    other.folder.rename(done.folder / "broken")
+    verdict = compared(setting, [])
+    assert not verdict.passed
+    assert verdict.equal_orders == 0
+    assert verdict.equal_weights < verdict.weights
+    assert verdict.largest_difference > 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("joined")
+def test_a_drill_on_two_workers_passes(verb):
+    done = verb("drill", *SMALL, "--workers.count", "2", "--storage", "far")
+    assert done.code == 0, done.err + done.out
+    assert [fault["kind"] for fault in done.result["faults"]] == ["worker", "driver", "worker"]
+    assert done.result["passed"]
