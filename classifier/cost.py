@@ -5,6 +5,7 @@ import statistics
 import time
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from classifier import models
 from classifier.config import Experiment
@@ -12,6 +13,7 @@ from classifier.data import loader
 from classifier.data.dataset import Dataset
 from classifier.distributed import Group, pick_device
 from classifier.evaluate import Scorer
+from classifier.scaling import Load
 from classifier.training import Training, build_model
 
 # The first runs also prepare kernels and memory.
@@ -79,6 +81,53 @@ def best_batch(experiment: Experiment, dataset: Dataset) -> tuple[int, dict[int,
         return experiment.data.batch, {}
     fastest = max(speeds.values())
     return max(size for size, speed in speeds.items() if speed >= (1 - EQUAL) * fastest), speeds
+
+
+def load_of(experiment: Experiment, dataset: Dataset) -> Load:
+    """A resolved experiment as `scaling` wants it, measured on this machine with train.threads threads."""
+    batch = experiment.data.batch * experiment.optimizer.accumulate
+    small = max(1, batch // 4)
+    whole = step_seconds(experiment, dataset)
+    part = step_seconds(experiment.override_all({"data.batch": small, "optimizer.accumulate": 1}), dataset)
+    # A step is so much for each image, and something beside that; noise must make neither negative.
+    image = min(max((whole - part) / (batch - small), 0.0), whole / batch) if batch > small else whole / batch
+    training = Training(experiment, dataset, Group(device=pick_device(experiment.train.device)))
+    training.begin_epoch(0)
+    few = next(loader.batches(dataset.train, batch=2, seed=0, epoch=0))
+    saved: dict[int, int] = {}
+
+    def see(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(see, lambda t: t):
+        training.update(few, 0)
+    parameters = models.parameter_count(training.model)
+    # Weights, gradients, and what the optimizer keeps of each; activations grow with the images.
+    kept = 4 * parameters * (2 if experiment.optimizer.name == "sgd" else 3) + 4 * parameters
+    activations = max(0, sum(saved.values()) - 4 * parameters) / 2
+    return Load(
+        batch=batch,
+        images=len(dataset.train),
+        epochs=experiment.train.epochs,
+        parameters=parameters,
+        image_seconds=image,
+        step_seconds=max(0.0, whole - image * batch),
+        input_seconds=_input_seconds(experiment, dataset),
+        flops=counter.get_total_flops() / len(few.labels_N),
+        memory_bytes=kept + activations * experiment.data.batch,
+    )
+
+
+def _input_seconds(experiment: Experiment, dataset: Dataset) -> float:
+    """To gather an image into a batch, on one core."""
+    began, count = time.perf_counter(), 0
+    for batch in loader.batches(dataset.train, batch=experiment.data.batch, seed=0, epoch=0):
+        count += len(batch.labels_N)
+        if count > 10_000:
+            break
+    return (time.perf_counter() - began) / count
 
 
 def is_out_of_memory(error: BaseException) -> bool:

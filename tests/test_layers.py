@@ -27,7 +27,7 @@ LAYERS = [
         "ema",
         "clock",
     ],
-    ["resolve", "evaluate", "space"],
+    ["resolve", "evaluate", "space", "scaling"],
     ["training"],
     ["fit", "cost", "probe"],
     ["bundle", "plots", "search_page"],

@@ -1,0 +1,112 @@
+"""A plan for N workers: measured here, forecast by `classifier.scaling`, and told as a table."""
+
+import dataclasses
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+from classifier import cost, data
+from classifier.config import Experiment
+from classifier.distributed import pick_device
+from classifier.errors import ConfigError
+from classifier.resolve import resolve
+from classifier.run import read_yaml
+from classifier.scaling import Forecast, Kind, Load, forecast, warnings
+from classifier.setting import closest
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A forecast with the load that it is made of."""
+
+    load: Load
+    forecast: Forecast
+
+
+def kind_of(name: str, path: str) -> Kind:
+    """A machine from the file of prices, or this one. ConfigError names what is wrong in the file."""
+    if name == "here":
+        return Kind(name="here", cores=len(os.sched_getaffinity(0)))
+    table = read_yaml(path)
+    if not isinstance(table, dict) or name not in table:
+        known = [*table] if isinstance(table, dict) else []
+        raise ConfigError(f"--kind {name}: {path} has no such machine{closest(name, ['here', *known])}")
+    fields = {field.name for field in dataclasses.fields(Kind)} - {"name"}
+    entry = table[name]
+    if not isinstance(entry, dict) or not entry.keys() <= fields or "tflops" not in entry:
+        raise ConfigError(f"{path}: {name} must have tflops, and of the rest only {', '.join(sorted(fields))}")
+    wrong = [key for key, value in entry.items() if not isinstance(value, int | float) or not value > 0]
+    if wrong:
+        raise ConfigError(f"{path}: {name}.{wrong[0]} is {entry[wrong[0]]!r}: it must be a number above 0")
+    return Kind(name=name, **entry)
+
+
+def of(experiment: Experiment, kind: Kind, up_to: int) -> list[Planned]:
+    """Forecasts for 1, 2, 4, ... workers. Workers that share this machine's cores are measured with their share."""
+    dataset = data.load(experiment.data)
+    resolved = resolve(experiment, dataset)
+    shares_cores = kind.tflops is None and pick_device(resolved.train.device).type == "cpu"
+    counts = [2**n for n in range(int(math.log2(up_to)) + 1)]
+    if counts[-1] != up_to:
+        counts.append(up_to)
+    if kind.tflops is None:  # no more than there are here
+        counts = [n for n in counts if n <= (kind.cores if shares_cores else 1)]
+    loads: dict[int, Load] = {}
+    found = []
+    for count in counts:
+        threads = max(1, kind.cores // count) if shares_cores else (resolved.train.threads or 1)
+        if threads not in loads:
+            loads[threads] = cost.load_of(resolved.override("train.threads", threads), dataset)
+        load = loads[threads]
+        here = dataclasses.replace(kind, gpus=max(counts)) if shares_cores else kind
+        found.append(Planned(load, forecast(load, here, count, alone=next(iter(loads.values())))))
+    return found
+
+
+def told(planned: list[Planned], kind: Kind) -> Iterator[Any]:
+    """For people."""
+    first = planned[0].load
+    yield (
+        f"measured here: {1000 * first.image_seconds:.2f} ms an image and {1000 * first.step_seconds:.1f} ms a step beside, "
+        f"{first.parameters:,} parameters, {first.flops / 1e9:.2f} GFLOP an image, batch {first.batch}"
+    )
+    table = Table(title=f"on {kind.name}", title_justify="left", box=None, pad_edge=False)
+    names = (
+        "workers",
+        "step",
+        "compute",
+        "network",
+        "waiting",
+        "input",
+        "efficiency",
+        "images/s",
+        "GiB",
+        "Gbit/s",
+        "hours",
+    )
+    for name in names + (("dollars", "spot") if kind.dollars_an_hour else ()):
+        table.add_column(name, justify="right")
+    for one in planned:
+        f = one.forecast
+        parts = (f"{1000 * seconds:.1f} ms" for seconds in (f.step, f.compute, f.exchange, f.waiting, f.input))
+        row = [str(f.workers), *parts, f"{f.efficiency:.0%}", f"{f.images_per_second:,.0f}", f"{f.memory_gib:.2f}"]
+        row += [f"{f.network_gbit:.2f}", f"{f.hours:.2f}"]
+        if kind.dollars_an_hour:
+            row += [f"{f.dollars:,.2f}", f"{f.spot_dollars:,.2f}" if f.spot_dollars is not None else ""]
+        table.add_row(*row)
+    yield table
+    for one in planned:
+        for word in warnings(one.load, kind, one.forecast):
+            yield f"note: {word}"
+    if kind.tflops is not None:
+        yield "note: nothing was measured on such a machine: a third of its peak is taken as what a training reaches"
+
+
+def plain(planned: list[Planned], kind: Kind) -> dict[str, Any]:
+    """For result.json."""
+    rows = [dataclasses.asdict(one.forecast) | {"step": one.forecast.step} for one in planned]
+    return {"kind_of_machine": kind.name, "load": dataclasses.asdict(planned[0].load), "forecasts": rows}

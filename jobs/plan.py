@@ -1,0 +1,55 @@
+"""What an experiment would take: python jobs/plan.py --data.path photos/ --kind g5.xlarge --up_to 16
+
+Measures a few steps here, and says for 1, 2, 4, ... workers how long the training takes, where its time goes, what
+memory and network it wants and what it costs, and warns of obvious wastes. Machines and prices: cluster/prices.yaml.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+# This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from classifier.setting import Count  # noqa: E402
+from jobs._cli import SLICES, BeginningOptions, Request, Verb, main  # noqa: E402
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions(BeginningOptions):
+    kind: str = "here"
+    """The machines: here, or a name from the file of prices."""
+    up_to: Count = 8
+    """The largest number of workers to plan for."""
+    prices: str = str(Path(__file__).resolve().parent.parent / "cluster" / "prices.yaml")
+    """YAML file of machines: gpus, tflops, memory_gib, cores, network_gbit, dollars_an_hour."""
+
+
+VERB = Verb(
+    name="plan",
+    summary="Say what time, memory, network and money an experiment takes on N workers, from a few steps here.",
+    examples=(
+        "plan.py --data.path photos/",
+        "plan.py --recipe finetune --data.path photos/ --model.name resnet50 --kind g5.xlarge --up_to 16",
+    ),
+    options=PlanOptions,
+    slices=SLICES,
+)
+
+
+def plan(request: Request) -> None:
+    """Measure, forecast, warn."""
+    from jobs import _forecast, _work
+
+    experiment = request.experiment()
+    kind = _forecast.kind_of(request.options.kind, request.options.prices)
+    with _work.opened(VERB.name, request.options, subject=experiment.data.path) as (run, journal):
+        forecasts = _forecast.of(experiment, kind, request.options.up_to)
+        for thing in _forecast.told(forecasts, kind):
+            journal.say(thing)
+        run.write_result(VERB.name, "finished", config=experiment.as_dict(), **_forecast.plain(forecasts, kind))
+        journal.say(str(run.folder))
+
+
+if __name__ == "__main__":
+    main(VERB, plan)
