@@ -86,9 +86,13 @@ def best_batch(experiment: Experiment, dataset: Dataset) -> tuple[int, dict[int,
 def load_of(experiment: Experiment, dataset: Dataset) -> Load:
     """A resolved experiment as `scaling` wants it, measured on this machine with train.threads threads."""
     batch = experiment.data.batch * experiment.optimizer.accumulate
-    small = max(1, batch // 4)
-    whole = step_seconds(experiment, dataset)
-    part = step_seconds(experiment.override_all({"data.batch": small, "optimizer.accumulate": 1}), dataset)
+    small, before = max(1, batch // 4), torch.get_num_threads()
+    torch.set_num_threads(experiment.train.threads or before)
+    try:
+        whole = step_seconds(experiment, dataset)
+        part = step_seconds(experiment.override_all({"data.batch": small, "optimizer.accumulate": 1}), dataset)
+    finally:
+        torch.set_num_threads(before)
     # A step is so much for each image, and something beside that; noise must make neither negative.
     image = min(max((whole - part) / (batch - small), 0.0), whole / batch) if batch > small else whole / batch
     training = Training(experiment, dataset, Group(device=pick_device(experiment.train.device)))

@@ -71,24 +71,13 @@ def told(planned: list[Planned], kind: Kind) -> Iterator[Any]:
     """For people."""
     first = planned[0].load
     yield (
-        f"measured here: {1000 * first.image_seconds:.2f} ms an image and {1000 * first.step_seconds:.1f} ms a step beside, "
-        f"{first.parameters:,} parameters, {first.flops / 1e9:.2f} GFLOP an image, batch {first.batch}"
+        f"measured here: {1000 * first.image_seconds:.2f} ms an image and {1000 * first.step_seconds:.1f} ms a step "
+        f"beside, {first.parameters:,} parameters, {first.flops / 1e9:.2f} GFLOP an image, batch {first.batch}"
     )
     table = Table(title=f"on {kind.name}", title_justify="left", box=None, pad_edge=False)
-    names = (
-        "workers",
-        "step",
-        "compute",
-        "network",
-        "waiting",
-        "input",
-        "efficiency",
-        "images/s",
-        "GiB",
-        "Gbit/s",
-        "hours",
-    )
-    for name in names + (("dollars", "spot") if kind.dollars_an_hour else ()):
+    names = ["workers", "step", "compute", "network", "waiting", "input"]
+    names += ["efficiency", "images/s", "GiB", "Gbit/s", "hours"]
+    for name in names + (["dollars", "spot"] if kind.dollars_an_hour else []):
         table.add_column(name, justify="right")
     for one in planned:
         f = one.forecast

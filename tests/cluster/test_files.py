@@ -17,7 +17,7 @@ CLUSTER = ROOT / "cluster"
 # KubeRay v1.7.0's resources, beside this repository where they are at hand.
 SCHEMAS = ROOT.parent / "shared" / "kuberay"
 RAY = metadata.version("ray")
-FILES = sorted(path for path in CLUSTER.rglob("*") if path.is_file())
+FILES = sorted(path for path in CLUSTER.rglob("*") if path.is_file() and path.name != "prices.yaml")
 RAY_UP = ("aws.yaml", "gcp.yaml", "local.yaml")
 
 
