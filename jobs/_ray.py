@@ -166,6 +166,7 @@ def refuse_unshared(run: Run) -> None:
 def kill(node: str, pid: int | None = None) -> None:
     """SIGKILL a process on a node of the cluster, or the node itself: its Ray process, and all that it runs."""
     import ray
+    from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     connect()
@@ -177,6 +178,6 @@ def kill(node: str, pid: int | None = None) -> None:
     strategy = NodeAffinitySchedulingStrategy(node, soft=False)
     try:
         ray.get(strike.options(scheduling_strategy=strategy).remote())
-    except ray.exceptions.RayError:  # the node is gone, and the answer with it
+    except RayError:  # the node is gone, and the answer with it
         if pid is not None:
             raise

@@ -23,7 +23,8 @@ def limited(dataset: Dataset, count: int, seed: int) -> Dataset:
             f"give a number from {classes} to {len(train)}"
         )
     key = str(seed).encode()
-    hashes_N = [hashlib.blake2b(name.encode(), digest_size=8, key=key).digest() for name in train.ids]
+    hashes = (hashlib.blake2b(name.encode(), digest_size=8, key=key).digest() for name in train.ids)
+    hashes_N = np.frombuffer(b"".join(hashes), "<u8")
     labels_N = train.labels_N.numpy()
     by_class = np.lexsort((hashes_N, labels_N))
     sizes_K = np.bincount(labels_N, minlength=classes)
