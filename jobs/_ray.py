@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import tempfile
+import threading
 import time
 import uuid
 from pathlib import Path
@@ -35,6 +36,7 @@ def connect(dashboard: bool = True) -> dict[str, float]:
         address = _address()
         # Workers find the packages beside this file, installed or not; under `ray job submit --working-dir` Ray
         # brings them itself.
+        on_term = signal.getsignal(signal.SIGTERM)
         path = os.pathsep.join(p for p in (ROOT, os.environ.get("PYTHONPATH", "")) if p)
         try:
             ray.init(
@@ -49,6 +51,9 @@ def connect(dashboard: bool = True) -> dict[str, float]:
                 f"the Ray cluster at {address} lets nobody in ({error}): is it the right one, and "
                 f"its token in ~/.ray/auth_token or RAY_AUTH_TOKEN?"
             ) from None
+        # Ray has put a handler in place of ours, which would end the process before it has saved.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_term)
     return {name: float(amount) for name, amount in ray.cluster_resources().items()}
 
 

@@ -51,6 +51,12 @@ class Cluster:
         self.nodes[machine.name] = machine.start(*words, log=log, PATH=path, **environment)
         wait_for(lambda: machine.address in self.living(), 90, f"Ray on {machine.name}")
 
+    def power_off(self) -> None:
+        for machine in self.machines:
+            machine.power_off()
+        for node in self.nodes.values():
+            node.wait(timeout=30)
+
     def ray(self, *words: object, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
         """A command of Ray's, on the head."""
         there = {"RAY_API_SERVER_ADDRESS": f"http://{self.head.address}:{DASHBOARD}"} | environment
@@ -101,7 +107,11 @@ def cluster_of(count: int) -> Iterator[Cluster]:
     home = Path(tempfile.mkdtemp(dir="/var/tmp", prefix="cluster-"))
     try:
         with hosts(count, home) as machines:
-            yield Cluster(machines, home)
+            cluster = Cluster(machines, home)
+            try:
+                yield cluster
+            finally:
+                cluster.power_off()
     finally:
         shutil.rmtree(home, ignore_errors=True)
 

@@ -43,6 +43,10 @@ class Host:
         wait_for(lambda: self.inner() is not None)
         for place, size in (("/tmp", "2g"), ("/dev/shm", "1g")):
             self.sh("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place)
+        # Gloo finds its own address by the machine's name.
+        names = self.home / "hosts"
+        names.write_text("127.0.0.1 localhost\n" + "".join(f"{NETWORK}.{n} host{n}\n" for n in range(1, 10)))
+        self.sh("mount", "--bind", names, "/etc/hosts")
         self.sh("hostname", self.name)
         far, near = f"h{self.number}-{os.getpid() % 10000}", f"s{self.number}"
         sh("ip", "link", "add", far, "type", "veth", "peer", "name", f"{far}s")
@@ -74,7 +78,7 @@ class Host:
         return ["nsenter", *spaces, "-t", str(self.inner()), *map(str, words)]
 
     def sh(self, *words: object) -> None:
-        subprocess.run(self.command(*words), check=True, capture_output=True)
+        sh(*self.command(*words))
 
     def environment(self, **more: str) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTHONPATH"))}
@@ -105,8 +109,7 @@ class Host:
 
     def power_off(self) -> None:
         """End everything in it at once."""
-        inner = self.inner()
-        if inner is not None:
+        if self.init.poll() is None and (inner := self.inner()) is not None:
             os.kill(inner, signal.SIGKILL)
         self.init.wait(timeout=30)
 
