@@ -6,6 +6,7 @@ with the checksums last. So what a reader finds there is whole, and the checkpoi
 """
 
 import contextlib
+import dataclasses
 import logging
 import os
 import threading
@@ -52,6 +53,10 @@ class Storage:
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
             raise ConfigError(f"--storage {uri} cannot be opened: {' '.join(str(error).split())}") from None
         return cls(system, f"{root.rstrip('/')}/{name}", uri)
+
+    def below(self, name: str) -> "Storage":
+        """A folder of it, as a storage of its own."""
+        return dataclasses.replace(self, root=f"{self.root}/{name}")
 
     def files(self, folder: str = "") -> dict[str, int]:
         """The files below a folder, with their bytes."""
@@ -111,10 +116,19 @@ class Mirror:
     end it waits as `patiently` does; RunError names what is then only on this machine.
     """
 
-    def __init__(self, folder: Path, storage: Storage, *, skip: Collection[str] = (), fetch: str | None = None) -> None:
-        """skip: what other processes keep there, beside the file system's own. fetch: a file that comes from there."""
+    def __init__(
+        self,
+        folder: Path,
+        storage: Storage,
+        *,
+        skip: Collection[str] = (),
+        more: Collection[str] = (),
+        fetch: str | None = None,
+    ) -> None:
+        """skip: what other processes keep there. more: patterns of files below NOT_MIRRORED that are kept all the same.
+        fetch: a file that comes from there."""
         self.folder, self.storage = folder, storage
-        self.skip, self.fetch = {*NOT_MIRRORED, *skip}, fetch
+        self.skip, self.more, self.fetch = {*NOT_MIRRORED, *skip}, more, fetch
         self.sent: dict[str, tuple[int, int]] = {}
         self.kept = {_step(name) for name in storage.files("checkpoints")}
         self.over = threading.Event()
@@ -176,6 +190,8 @@ class Mirror:
             skipped = self.skip | {"checkpoints", "bundle"} if place == self.folder else set()
             folders[:] = [name for name in folders if name not in skipped and not name.startswith(".")]
             yield from (place / name for name in sorted(names) if name not in skipped and not name.startswith("."))
+        for pattern in self.more:
+            yield from sorted(self.folder.glob(pattern))
 
     def _send(self, path: Path) -> None:
         name = path.relative_to(self.folder).as_posix()

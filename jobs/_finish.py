@@ -13,7 +13,7 @@ from classifier.files import write_atomically
 from classifier.recorded import brief, outcome
 from classifier.resolve import resolve
 from classifier.run import Run, dump_experiment
-from jobs import _holdout
+from jobs import _holdout, _storage
 from jobs._cli import EXIT_DONE, EXIT_INTERRUPTED
 from jobs._leaderboard import Leaderboard
 from jobs._learned import importance
@@ -37,6 +37,7 @@ def finish(work: Work, board: Leaderboard, seconds: float) -> int:
     board.write()
     journal.say(board.table())
     winner, experiment = board.winner()
+    _storage.bring_trials(run, winner.folder.name, bundle=True)
     write_atomically(run.folder / "best.yaml", dump_experiment(experiment))
     bundle.save(*bundle.load(winner.folder), run.bundle)
     parts = outcome(winner.folder)

@@ -1,10 +1,10 @@
 """The trials of a search, best first: a table for people, `trials.parquet` for programs, and the winner."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -35,10 +35,10 @@ class Row:
 
 
 class Leaderboard:
-    """Keeps what trials report; `folder` is the search's run folder."""
+    """Keeps what trials report of the search in a run folder."""
 
-    def __init__(self, folder: Path, plan: Plan) -> None:
-        self.folder, self.plan = folder, plan
+    def __init__(self, run: Run, plan: Plan) -> None:
+        self.folder, self.storage, self.plan = run.folder, run.storage, plan
         self.experiment = plan.experiment
         self.rows: dict[str, Row] = {}
         self.is_over = False
@@ -183,6 +183,9 @@ class Leaderboard:
                 self._tidied.add(row.trial)
                 for name in ("checkpoints", "bundle"):
                     shutil.rmtree(self.folder / "trials" / row.trial / name, ignore_errors=True)
+                    if self.storage is not None:
+                        with contextlib.suppress(OSError):  # it costs room there, and nothing else
+                            self.storage.remove(f"trials/{row.trial}/{name}")
 
 
 def _briefly(sample: dict[str, Any]) -> str:

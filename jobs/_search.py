@@ -19,7 +19,7 @@ from classifier.config import Experiment
 from classifier.errors import RunError
 from classifier.files import write_atomically
 from classifier.space import Space, default_space
-from jobs import _ray
+from jobs import _ray, _storage
 from jobs._guide import DEATHS, Guide, Past, Sample
 from jobs._plan import Plan
 from jobs._schedulers import EPOCH, domain, scheduler
@@ -128,13 +128,14 @@ def run_trials(work: Work, plan: Plan, past: Past, seconds: float) -> Iterator[E
     RunError if a trial trained another experiment than was sampled for it.
     """
     experiment, folder = plan.experiment, work.run.folder.resolve()
-    search = experiment.search
-
+    search, storage = experiment.search, work.run.storage
+    _ray.refuse_unshared(work.run)
     trainable = tune.with_parameters(
         TrialActor,
         experiment=experiment.as_dict(),
         shared=Shared.of(work.dataset),
         folder=str(folder / "trials"),
+        storage=work.run.storage,
         costs=plan.costs,
     )
     budget = Budget(seconds, lambda: work.interrupts.asked)
@@ -153,7 +154,8 @@ def run_trials(work: Work, plan: Plan, past: Past, seconds: float) -> Iterator[E
         run_config=tune.RunConfig(
             # A new name each time: trials go on from their own folders, so Tune must not from its own.
             name=time.strftime("%Y%m%d-%H%M%S"),
-            storage_path=str(folder / "ray"),
+            storage_path=f"{storage.root}/ray" if storage else str(folder / "ray"),
+            storage_filesystem=storage.system if storage else None,
             stop=budget,
             callbacks=[events],
             # Tune gives up a trial that dies while its process is made ready: the Guide hands it out again.
@@ -170,8 +172,11 @@ def run_trials(work: Work, plan: Plan, past: Past, seconds: float) -> Iterator[E
             except queue.Empty:
                 continue
             _refuse_another(experiment, event)
+            if event.ended and "error" in event.report:
+                _storage.bring_trials(work.run, event.trial)
             yield event
         search_done.result()
+    _storage.bring_trials(work.run)
 
 
 def _algorithm(work: Work, plan: Plan, past: Past) -> tuple[dict[str, Any], Any]:

@@ -16,6 +16,7 @@ from classifier.storage import Mirror, Storage
 REMEMBERED = "storage.json"
 # What Ray workers keep there, who have a copy of the folder on their own machines.
 WORKER_LOG = "worker.log"
+DRIVERS_OWN = tuple(f"trials/*/{name}" for name in ("sample.json", "ended.json", "error.txt"))
 WORKERS_OWN = ("bundle", "checkpoints", "history.jsonl", "experiment.yaml", "tensorboard", WORKER_LOG)
 
 
@@ -42,20 +43,29 @@ def of_earlier(uri: str | None, folder: Path) -> Storage | None:
     if uri is None:
         return None
     storage = Storage.at(uri, folder.name)
-    if folder.is_dir():
-        fetched(storage, folder)
-        return storage
-    if not patiently(storage.files, storage.root):
+    there = patiently(storage.files, storage.root)
+    if not there and not folder.is_dir():
         raise RunError(f"{storage.root} holds no run: give OUT/NAME of an earlier one, and its --storage")
-    patiently(lambda: storage.pull(folder), storage.root)
+    if any(name.startswith("trials/") for name in there):
+        patiently(lambda: storage.pull(folder, wanted=_is_of_a_search), storage.root)
+    else:
+        fetched(storage, folder)
     return storage
 
 
+def _is_of_a_search(name: str) -> bool:
+    """What a search's driver wants of it: a trial goes on from its checkpoint where it is trained."""
+    return not ("/checkpoints/" in name or "/tensorboard/" in name or name.startswith("ray/"))
+
+
 def mirror(run: Run, *, elsewhere: bool) -> Mirror:
-    """The mirror of a run's folder, for as long as a verb works in it. `elsewhere`: others train it, on their disks."""
+    """The mirror of a run's folder, for as long as a verb works in it. `elsewhere`: others train it, on their disks.
+
+    Of a search's trials it keeps what the driver writes; each trial's process keeps the rest.
+    """
     assert run.storage is not None
     write_atomically(run.folder / REMEMBERED, json.dumps({"uri": run.storage.uri}) + "\n")
-    return Mirror(run.folder, run.storage, skip=WORKERS_OWN if elsewhere else ())
+    return Mirror(run.folder, run.storage, skip=WORKERS_OWN if elsewhere else (), more=DRIVERS_OWN)
 
 
 def forget(run: Run) -> None:
@@ -69,11 +79,25 @@ def fetched(storage: Storage, folder: Path) -> None:
 
     def bring() -> None:
         mine = Store(folder / "checkpoints").latest_manifest()
-        if storage.newest_step() > (mine["step"] if mine else -1):
+        if is_new or storage.newest_step() > (mine["step"] if mine else -1):
             storage.pull(folder)
 
+    is_new = not folder.is_dir() or not any(folder.iterdir())
     folder.mkdir(parents=True, exist_ok=True)
     patiently(bring, storage.root)
+
+
+def bring_trials(run: Run, trial: str = "*", *, bundle: bool = False) -> None:
+    """What the trials' processes left in storage, into the search's own folder: all but what training goes on from."""
+    if (storage := run.storage) is None:
+        return
+    left = ("checkpoints", "tensorboard") if bundle else ("checkpoints", "tensorboard", "bundle", ".bundle.older")
+
+    def wanted(name: str) -> bool:
+        parts = name.split("/")  # trials/TRIAL/...
+        return parts[0] == "trials" and trial in ("*", parts[1]) and parts[2] not in left
+
+    patiently(lambda: storage.pull(run.folder, wanted=wanted), storage.root)
 
 
 @contextlib.contextmanager

@@ -1,9 +1,11 @@
 """One trial of a search: a run folder under OUT/NAME/trials/, trained by Tune's actor an epoch a step."""
 
+import contextlib
 import dataclasses
 import gc
 import json
 import shutil
+import tempfile
 import warnings
 from collections.abc import Generator
 from pathlib import Path
@@ -20,11 +22,12 @@ from classifier.cost import is_out_of_memory
 from classifier.data.dataset import SPLITS, Dataset
 from classifier.distributed import Group, pick_device
 from classifier.errors import ClassifierError
-from classifier.files import write_atomically
+from classifier.files import patiently, write_atomically
 from classifier.recorded import recorded
 from classifier.resolve import resolve
 from classifier.run import Run, counted
-from jobs import _workers
+from classifier.storage import Mirror, Storage
+from jobs import _storage, _workers
 from jobs._guide import Sample, worst
 from jobs._schedulers import EPOCH, SCORES
 from jobs._voice import heard
@@ -68,14 +71,18 @@ class TrialActor(tune.Trainable):
         experiment: dict[str, Any],
         shared: Shared,
         folder: str,
+        storage: Storage | None,
         costs: dict[str, dict[str, float]],
     ) -> None:
         self.base, self.dataset = Experiment.from_dict(experiment), shared.opened()
-        self.trials, self.costs = Path(folder), costs
+        self.trials, self.costs, self.storage = Path(folder), costs, storage
+        self.mirror = contextlib.ExitStack()
+        if storage is not None:  # the driver's folder may be on another machine
+            self.trials = Path(tempfile.mkdtemp(prefix="classifier-trials-"))
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._rows.close()
+        self.cleanup()
         self._begin(new_config)
         return True
 
@@ -90,8 +97,12 @@ class TrialActor(tune.Trainable):
             earlier = config.get("start")  # the folder of this member before the search was resumed
             if earlier and (self.trials / earlier).exists() and not (self.trials / name).exists():
                 (self.trials / earlier).rename(self.trials / name)
-        self.run = Run(self.trials / name)
+        self.run = Run(self.trials / name, self.storage.below(f"trials/{name}") if self.storage else None)
         self.run.folder.mkdir(parents=True, exist_ok=True)
+        if self.run.storage is not None:
+            _storage.fetched(self.run.storage, self.run.folder)
+            skip = _storage.WORKERS_OWN if self.experiment.workers.count > 1 else ()
+            self.sync = self.mirror.enter_context(Mirror(self.run.folder, self.run.storage, skip=skip)).sync
         write_atomically(self.run.folder / "changes.json", json.dumps(changes) + "\n")
         self._rows = self._reported()
 
@@ -166,6 +177,8 @@ class TrialActor(tune.Trainable):
         `whole`: the training came to its end. Tune says `done` also of trials that it stops.
         """
         self.last = report | {"digest": self.digest, "epochs": report[EPOCH], "folder": self.run.folder.name}
+        if self.run.storage is not None and report["done"]:  # the driver looks there once it knows
+            patiently(self.sync, self.run.storage.root)
         return self.last
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -189,3 +202,6 @@ class TrialActor(tune.Trainable):
 
     def cleanup(self) -> None:
         self._rows.close()
+        self.mirror.close()
+        if self.storage is not None:
+            shutil.rmtree(self.run.folder, ignore_errors=True)

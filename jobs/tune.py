@@ -53,7 +53,7 @@ def tune(request: Request) -> int:
         past = _memory.past_of(work.run.folder, plan, work.dataset)
         for line in (*_memory.changed_since(work.run.folder, work.dataset), *plan.lines()):
             work.journal.say(line)
-        board = Leaderboard(work.run.folder, plan)
+        board = Leaderboard(work.run, plan)
         clock = _memory.Clock(work.run)
         watch(work, board, clock, _search.run_trials(work, plan, past, clock.left(plan, plan.search_share)))
         left = clock.left(plan)

@@ -81,3 +81,24 @@ def test_a_storage_that_cannot_be_used_is_told_before_any_work(verb, tmp_path):
     missing = verb("train", "--resume", "nobody", "--storage", "empty")
     assert missing.code == 2
     assert "empty/nobody holds no run" in missing.err
+
+
+def test_a_search_goes_on_elsewhere(verb, command, tmp_path):
+    """Killed, and its folder lost with the machine: trials that ended are not trained again."""
+    words = ("--model.name", "cnn", "--data.batch", "128", "--train.epochs", "8", "--search.trials", "5")
+    words += ("--search.scheduler", "none", "--search.vary", "optimizer.lr=1e-4..1e-2:log", "--storage", "far")
+    process = subprocess.Popen(command("tune", *words, "--name", "s"), cwd=tmp_path, stdout=subprocess.DEVNULL)
+    far = tmp_path / "far" / "s"
+    wait_for(lambda: len(list(far.glob("trials/*/ended.json"))) >= 2, 120)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    ended = {p.parent.name: p.parent / "history.jsonl" for p in far.glob("trials/*/ended.json")}
+    before = {name: path.read_bytes() for name, path in ended.items()}
+    shutil.rmtree(tmp_path / "runs" / "s")
+    done = verb("tune", "--resume", "s", "--storage", "far")
+    assert done.code == 0, done.err
+    assert done.result["trials"]["finished"] == 5
+    assert {name: ended[name].read_bytes() for name in before} == before
+    assert (far / "bundle" / "bundle.json").exists()
+    assert names(far) >= {"result.json", "trials.parquet", "search.html", "best.yaml", "trials"}
+    assert len(list(far.glob("trials/*/bundle"))) <= 3

@@ -29,7 +29,9 @@ def actor(digits, tmp_path):
     class Local(TrialActor):
         def setup(self, config):  # pyright: ignore[reportIncompatibleMethodOverride]
             folder = str(tmp_path / "trials")
-            super().setup(config, experiment=base.as_dict(), shared=Shared.of(digits), folder=folder, costs={})
+            super().setup(
+                config, experiment=base.as_dict(), shared=Shared.of(digits), folder=folder, storage=None, costs={}
+            )
 
     return Local
 
