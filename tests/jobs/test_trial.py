@@ -28,10 +28,8 @@ def actor(digits, tmp_path):
 
     class Local(TrialActor):
         def setup(self, config):  # pyright: ignore[reportIncompatibleMethodOverride]
-            folder = str(tmp_path / "trials")
-            super().setup(
-                config, experiment=base.as_dict(), shared=Shared.of(digits), folder=folder, storage=None, costs={}
-            )
+            where = {"folder": str(tmp_path / "trials"), "storage": None}
+            super().setup(config, experiment=base.as_dict(), shared=Shared.of(digits), costs={}, **where)
 
     return Local
 
