@@ -138,12 +138,24 @@ def run_trainer(run: Run, experiment: Experiment) -> None:
         except TrainingFailedError as failure:
             # Many faults in a long run are no reason to end it, but one that comes again before a checkpoint is.
             if _newest_step(run) == before:
-                raise
-            logger.warning("workers failed too often, but got on: begun again (%s)", str(failure).partition("\n")[0])
+                raise RunError(_in_words(failure)) from failure
+            logger.warning("the workers failed more than %d times, but got on: they are begun again", FAILURES)
             continue
         if isinstance(error, ClassifierError):
             raise error
         return
+
+
+def _in_words(failure: Exception) -> str:
+    """What ended the workers for good, in a sentence: their last words, and the mend of a known one."""
+    text = str(failure).strip()
+    last = text.rpartition("\n")[2].strip()
+    known = {
+        "connectFullMesh": "each machine's name must lead to its address on the others, not to 127.0.0.1 (/etc/hosts)",
+        "WorkerGroupStartupTimeoutError": "the cluster has no room for them: see ray status",
+    }
+    mend = next((mend for word, mend in known.items() if word in text), "run.log has what they said")
+    return f"the workers failed {FAILURES + 1} times without getting on ({last[:300]}): {mend}"
 
 
 def _newest_step(run: Run) -> int:

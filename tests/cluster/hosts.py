@@ -38,6 +38,10 @@ class Host:
     init: subprocess.Popen = field(init=False)
 
     def __post_init__(self) -> None:
+        self.power_on()
+
+    def power_on(self) -> None:
+        """Make it anew: its processes, and what lay on its own disks, are gone."""
         words = ["unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"]
         self.init = subprocess.Popen([*words, sys.executable, "-c", INIT], stderr=subprocess.DEVNULL)
         wait_for(lambda: self.inner() is not None)
