@@ -258,8 +258,9 @@ class SearchConfig(Slice):
     resnet18=imagenet timm/tf_efficientnet_lite0=w.pth."""
     longer: bool = True
     """With search.minutes that hold four trials or more: train the best settings for more epochs in the second half."""
-    final: bool = False
-    """Train the winner once more, on training and validation images together."""
+    final: bool | None = None
+    """Train the winner once more, on training and validation images together. Not set: where validation has more than
+    a seventh of them, so that it pays."""
     keep: Count = 3
     """Best trials whose model and checkpoints stay on disk."""
 

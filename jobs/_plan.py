@@ -25,6 +25,8 @@ SHARE_OF_BUDGET = 0.5
 ROUNDS = 6
 # Fewer validation images than this hardly choose between trials.
 FEW = 100
+# A winner learns from its validation images too where they are more than this share of all it can learn from.
+WORTH = 1 / 7
 # With so many in the minutes, half of them goes to a longer training of the best.
 ROUNDS_FOR_LONGER, HALF = 4, 0.5
 # Checkpoints and all else beside the steps and the validation, as a factor.
@@ -105,6 +107,9 @@ def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool =
         raise ConfigError(
             f"search.start_from {search.start_from}: this is no finished search (it has no trials.parquet)"
         )
+    if search.final is None:
+        experiment, why = _with_final(experiment, dataset)
+        notes = [*notes, *why]
     _refuse_what_models_refuse(experiment, space, dataset)
     cluster = _ray.connect(dashboard=experiment.workers.count > 1)
     _ray.refuse_unplaceable(experiment.workers, cluster)
@@ -135,7 +140,7 @@ def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool =
         beside=_beside(resolved, dataset),
         notes=[
             *notes,
-            *_few_to_choose_by(len(dataset.validation)),
+            *_few_to_choose_by(len(dataset.validation), told=bool(resolved.search.final)),
             *conditions(space),
             *(f"{name} is left out: {why}" for name, why in left_out.items()),
         ],
@@ -144,13 +149,23 @@ def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool =
     return dataclasses.replace(drafted, space=drafted.trimmed(space))
 
 
-def _few_to_choose_by(count: int) -> list[str]:
+def _with_final(experiment: Experiment, dataset: Dataset) -> tuple[Experiment, list[str]]:
+    """search.final, where the user left it open: on where much would be left unlearnt. And a word for it."""
+    train, held = len(dataset.train), len(dataset.validation)
+    may = experiment.search.scheduler != "pbt" and experiment.workers.count == 1
+    worth = may and held > WORTH * (train + held)
+    words = f"the winner is trained once more, on its {held} validation images too; --search.final false leaves it out"
+    return experiment.override("search.final", worth), [words] if worth else []
+
+
+def _few_to_choose_by(count: int, *, told: bool) -> list[str]:
     """A word of caution where the standard error of an accuracy is more than five points."""
     if count >= FEW:
         return []
+    mend = "" if told else ", and --search.final true trains the winner on all"
     return [
         f"{count} validation images tell accuracies apart to {50 / math.sqrt(count):.0f} points: a larger "
-        "--data.validation chooses better, and --search.final true trains the winner on all"
+        f"--data.validation chooses better{mend}"
     ]
 
 

@@ -3,7 +3,7 @@
 Ways to spend the same minutes on the same machine, with the same model code, loop and space of settings:
   classifier   jobs/tune.py as it comes: the recipe, the portfolio, TPE, ASHA; with --portfolio JOURNAL, what
                tests/benchmarks/portfolio.py wrote, the portfolio is the one that the other sets make
-  and final    the same with --search.final true: the winner trained once more on training and validation images
+  not final    the same with --search.final false: the winner is not trained once more on its validation images
   bare         jobs/tune.py without recipe and portfolio
   ray random   Ray Tune's random search without a scheduler, as its tutorial has it
   optuna       a script with Optuna's TPE and median pruner, one trial at a time on all cores
@@ -71,7 +71,7 @@ class Task:
 
 
 def by_tune(
-    out: Path, task: Task, *, portfolio: list | None = None, bare: bool = False, final: bool = False
+    out: Path, task: Task, *, portfolio: list | None = None, bare: bool = False, final: bool | None = None
 ) -> tuple[Curve, float]:
     """jobs/tune.py; the best validation accuracy against seconds, and the test accuracy of its model."""
     words = [word for name, value in task.changes().items() for word in (f"--{name}", str(value))]
@@ -218,14 +218,14 @@ def tested(out: Path, began: float, dataset: Dataset) -> tuple[Curve, float]:
 
 ARMS: dict[str, Callable[..., tuple[Curve, float]]] = {
     "classifier": by_tune,
-    "and final": functools.partial(by_tune, final=True),
+    "not final": functools.partial(by_tune, final=False),
     "bare": functools.partial(by_tune, bare=True),
     "ray random": by_ray,
     "optuna": by_optuna,
 }
 
 # They have a portfolio, which must not know the set.
-KNOWING = ("classifier", "and final")
+KNOWING = ("classifier", "not final")
 
 
 def table(rows: list[dict]) -> None:

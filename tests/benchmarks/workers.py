@@ -1,7 +1,7 @@
 """Two workers against one process, by torchrun and by Ray: python tests/benchmarks/workers.py [--data PATH] [--times 2]
 
-All three have the same cores and train the same epochs, in turns. Images a second from the first epoch's end to the last
-one's, validation and checkpoints included: so the first epoch, and all that starts, is told apart.
+All three have the same cores and train the same epochs, in turns. Images a second from the end of the first epoch to
+the end of the last, validation and checkpoints included: so the first epoch, and all that starts, is told apart.
 """
 
 import argparse
