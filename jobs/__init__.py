@@ -13,8 +13,8 @@ _SETTINGS = {
     "TUNE_WARN_THRESHOLD_S": "30",
 }
 # Ray shows this user's token by itself only to a cluster that it starts, not to one that it joins.
-_TOKEN = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-if "RAY_AUTH_TOKEN" in os.environ or _TOKEN.is_file():
+TOKEN = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+if "RAY_AUTH_TOKEN" in os.environ or TOKEN.is_file():
     _SETTINGS["RAY_AUTH_MODE"] = "token"
 for _name, _value in _SETTINGS.items():
     os.environ.setdefault(_name, _value)

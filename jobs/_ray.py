@@ -13,6 +13,7 @@ from pathlib import Path
 from classifier.config import WorkersConfig
 from classifier.errors import ConfigError
 from classifier.run import Run
+from jobs import TOKEN
 
 ROOT = str(Path(__file__).resolve().parent.parent)
 REACH_SECONDS = 5.0
@@ -51,6 +52,8 @@ def connect(dashboard: bool = True) -> dict[str, float]:
                 f"the Ray cluster at {address} lets nobody in ({error}): is it the right one, and "
                 f"its token in ~/.ray/auth_token or RAY_AUTH_TOKEN?"
             ) from None
+        if TOKEN.is_file() and TOKEN.stat().st_uid == os.getuid():
+            TOKEN.chmod(0o600)  # Ray lets everyone on this machine read what it makes
         # Ray has put a handler in place of ours, which would end the process before it has saved.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_term)

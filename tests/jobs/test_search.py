@@ -1,4 +1,4 @@
-"""How many trials run at once follows the cluster as it is now."""
+"""How many trials run at once follows the cluster as it is now; what is planned for the end follows the images."""
 
 import time
 from types import SimpleNamespace
@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from classifier.config import WorkersConfig
+from classifier import data
+from classifier.config import Experiment, WorkersConfig
 from jobs import _ray, _search
+from jobs._plan import _with_final
 
 
 @pytest.mark.parametrize(
@@ -38,3 +40,13 @@ def test_the_count_follows_the_cluster(monkeypatch):
     cluster["CPU"] = 0.0
     places.looked = time.monotonic() - 60
     assert places() == 1  # it waits for a node rather than ending
+
+
+@pytest.mark.parametrize(
+    ("validation", "scheduler", "final"), [(0.1, "asha", False), (0.33, "asha", True), (0.33, "pbt", False)]
+)
+def test_a_winner_learns_from_many_validation_images(validation, scheduler, final):
+    experiment = Experiment().override_all({"data.validation": validation, "search.scheduler": scheduler})
+    decided, words = _with_final(experiment, data.load(experiment.data))
+    assert decided.search.final is final
+    assert len(words) == final
