@@ -83,11 +83,13 @@ def fit(
     group: Group | None = None,
     store: Store | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    should_save: Callable[[], bool] = lambda: False,
     on_step: Callable[[Step], None] | None = None,
 ) -> Iterator[Epoch]:
     """Train a resolved experiment; begin at the store's newest whole checkpoint, if it has one.
 
     should_stop is polled at each step; when it answers true on any rank, all ranks commit a checkpoint and end.
+    should_save is polled on rank 0; when it answers true, a checkpoint is written beside the training.
     An epoch's checkpoint is committed after the caller took the Epoch: keep its model before you commit it.
     DivergedError when the loss stops being finite; the last checkpoint is from before that.
     """
@@ -98,17 +100,21 @@ def fit(
         training = Training(experiment, dataset, group)
         if store is not None and (checkpoint := group.share(store.latest() if group.is_first else None)):
             training.restore(checkpoint)
-        yield from _epochs(training, store, should_stop, on_step)
+        yield from _epochs(training, store, should_stop, should_save, on_step)
     finally:
         torch.set_num_threads(threads)
 
 
 def _epochs(
-    training: Training, store: Store | None, should_stop: Callable[[], bool], on_step: Callable[[Step], None] | None
+    training: Training,
+    store: Store | None,
+    should_stop: Callable[[], bool],
+    should_save: Callable[[], bool],
+    on_step: Callable[[Step], None] | None,
 ) -> Iterator[Epoch]:
     experiment, group = training.experiment, training.group
     writer = Writer(store) if store is not None and group.is_first else None
-    look = _Look(training, should_stop, writer)
+    look = _Look(training, should_stop, should_save, writer)
     speed = Speed(group.device)
     try:
         while not training.is_over:
@@ -172,8 +178,14 @@ class _Commit:
 class _Look:
     """After each step: whether to stop, and whether to save. All ranks get one answer."""
 
-    def __init__(self, training: Training, should_stop: Callable[[], bool], writer: Writer | None) -> None:
-        self.training, self.should_stop, self.writer = training, should_stop, writer
+    def __init__(
+        self,
+        training: Training,
+        should_stop: Callable[[], bool],
+        should_save: Callable[[], bool],
+        writer: Writer | None,
+    ) -> None:
+        self.training, self.should_stop, self.should_save, self.writer = training, should_stop, should_save, writer
         self.timer = Timer(training.experiment.checkpoint.minutes)
 
     def __call__(self, seconds: float) -> tuple[str | None, bool]:
@@ -199,7 +211,8 @@ class _Look:
         minutes = experiment.train.minutes
         reason = 2 if self.should_stop() else int(minutes is not None and seconds > 60 * minutes)
         # A checkpoint after the last step would count the epoch as done before it was validated.
-        is_due = self.writer is not None and not self.writer.is_busy and not at_end and (at_save or self.timer())
+        can_save = self.writer is not None and not self.writer.is_busy and not at_end
+        is_due = can_save and (at_save or self.timer() or self.should_save())
         agreed = group.max(2 * reason + is_due)
         return _REASONS[agreed // 2], agreed % 2 == 1
 

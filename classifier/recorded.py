@@ -21,6 +21,7 @@ def recorded(
     *,
     group: Group | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    should_save: Callable[[], bool] = lambda: False,
     on_step: Callable[[Step], None] | None = None,
 ) -> Iterator[Epoch]:
     """`fit` in a run folder, from its newest checkpoint on. Rank 0 writes; the others only train.
@@ -35,7 +36,8 @@ def recorded(
         _rewind(run, store, dataset)
     events = None
     try:
-        for epoch in fit(experiment, dataset, group=group, store=store, should_stop=should_stop, on_step=on_step):
+        hooks = {"should_stop": should_stop, "should_save": should_save, "on_step": on_step}
+        for epoch in fit(experiment, dataset, group=group, store=store, **hooks):
             if group.is_first:
                 if epoch.is_best:
                     pack(run, experiment, dataset, epoch)

@@ -198,7 +198,8 @@ def _worker(config: dict[str, Any]) -> ClassifierError | None:
                 if group.is_first:
                     run.write_experiment(experiment)
                 stop = run.folder / STOP_FILE
-                for epoch in recorded(run, experiment, dataset, group=group, should_stop=stop.exists):
+                hooks = {"should_stop": stop.exists, "should_save": _Notice()}
+                for epoch in recorded(run, experiment, dataset, group=group, **hooks):
                     ray.train.report(epoch.row())
         except RunError as error:
             if group.world == 1:
@@ -209,6 +210,23 @@ def _worker(config: dict[str, Any]) -> ClassifierError | None:
         except ClassifierError as error:
             return error
     return None
+
+
+class _Notice:
+    """Answers true once for each notice that a node will be taken away: its last minutes are for a checkpoint.
+
+    Ray's public function asks all workers at each call; this looks at what Ray has told this one.
+    """
+
+    def __init__(self) -> None:
+        from ray.train.v2._internal.execution.context import get_train_context
+
+        self.context, self.seen = get_train_context().preemption_context, None
+
+    def __call__(self) -> bool:
+        info = self.context.preemption_info
+        is_new, self.seen = info is not None and info != self.seen, info
+        return is_new
 
 
 def _leave_word(run: Run, error: RunError) -> None:

@@ -285,3 +285,12 @@ def test_a_checkpoint_inside_an_epoch_is_written_while_the_training_goes_on(digi
     for later in sorted(tmp_path.iterdir())[1:]:
         shutil.rmtree(later)
     assert_same(weights_of(unbroken), weights_of(fit(experiment, digits, store=Store(tmp_path))))
+
+
+def test_a_notice_is_a_checkpoint_beside_the_training(digits, tmp_path):
+    polls = itertools.count(1)
+    experiment = small(digits, train__epochs=1)
+    unbroken = list(fit(experiment, digits, store=Store(tmp_path), should_save=lambda: next(polls) == 5))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000005", "step-00000011"]
+    shutil.rmtree(tmp_path / "step-00000011")
+    assert_same(weights_of(unbroken), weights_of(fit(experiment, digits, store=Store(tmp_path))))
