@@ -237,3 +237,32 @@ def test_fewer_machines_go_on_and_more_come_back(cluster: Cluster):
     assert cluster.ended(drama.job) == "STOPPED"
     rows = [json.loads(line) for line in (drama.place / "history.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
+
+
+def test_a_node_that_is_taken_away_is_told_and_saves_first(cluster: Cluster):
+    """No other checkpoint is due: the one that is there was written for the notice (Kubernetes gives it by preStop)."""
+    drama = Drama(cluster, "taken", random.Random(4))
+    rare = ("--checkpoint.steps", 10**6, "--checkpoint.minutes", "none", "--checkpoint.epochs", 10**6)
+    drama.submit(*SETTINGS, *rare, "--train.epochs", 2000, "--name", "taken", "--workers.min", 1)
+    wait_for(lambda: (drama.place / "history.jsonl").exists(), 120, "the first epoch")
+    assert drama.step() == -1
+    machine = cluster.machines[2]
+    notice = (
+        "--reason",
+        "DRAIN_NODE_REASON_PREEMPTION",
+        "--reason-message",
+        "spot",
+        "--deadline-remaining-seconds",
+        30,
+    )
+    where = ("--address", f"{cluster.head.address}:6379")
+    done = machine.run(cluster.python, "-m", "ray.scripts.scripts", "drain-node", *where, *notice)
+    assert done.returncode == 0, done.stdout + done.stderr
+    began = time.monotonic()
+    wait_for(lambda: drama.step() > 0, 25, "the checkpoint before the deadline")
+    told({"notice to checkpoint": [time.monotonic() - began]})
+    wait_for(lambda: len(drama.workers()) == 1, 120, "the smaller group")
+    lines = len((drama.place / "history.jsonl").read_text().splitlines())
+    wait_for(lambda: len((drama.place / "history.jsonl").read_text().splitlines()) > lines, 120, "its next epoch")
+    cluster.ray("job", "stop", drama.job)
+    assert cluster.ended(drama.job) == "STOPPED"
