@@ -247,14 +247,8 @@ def test_a_node_that_is_taken_away_is_told_and_saves_first(cluster: Cluster):
     wait_for(lambda: (drama.place / "history.jsonl").exists(), 120, "the first epoch")
     assert drama.step() == -1
     machine = cluster.machines[2]
-    notice = (
-        "--reason",
-        "DRAIN_NODE_REASON_PREEMPTION",
-        "--reason-message",
-        "spot",
-        "--deadline-remaining-seconds",
-        30,
-    )
+    notice = ("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot")
+    notice += ("--deadline-remaining-seconds", 30)
     where = ("--address", f"{cluster.head.address}:6379")
     done = machine.run(cluster.python, "-m", "ray.scripts.scripts", "drain-node", *where, *notice)
     assert done.returncode == 0, done.stdout + done.stderr
