@@ -119,6 +119,8 @@ class Host:
 
     def processes(self, word: str) -> list[int]:
         """Its processes whose command line has a word, as this machine numbers them."""
+        if self.inner() is None:
+            return []
         space = os.readlink(f"/proc/{self.inner()}/ns/pid")
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
