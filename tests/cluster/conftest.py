@@ -37,18 +37,18 @@ class Cluster:
         token.write_text("0123456789abcdef" * 4)
         self.nodes: dict[str, subprocess.Popen] = {}
 
-    def start(self, machine: Host, *, cores: int = 1, **environment: str) -> None:
+    def start(self, machine: Host, environment: dict[str, str] | None = None) -> None:
         """Start Ray on a machine, and wait until it has joined."""
         words = [str(self.python), "-m", "ray.scripts.scripts", "start", f"--node-ip-address={machine.address}"]
         if machine is self.head:
             words += ["--head", f"--port={PORT}", f"--dashboard-host={machine.address}", "--num-cpus=0"]
-            environment = {"RAY_JOB_STOP_WAIT_TIME_S": "60"} | environment
+            environment = {"RAY_JOB_STOP_WAIT_TIME_S": "60"} | (environment or {})
         else:
-            words += [f"--address={self.head.address}:{PORT}", f"--num-cpus={cores}"]
+            words += [f"--address={self.head.address}:{PORT}", "--num-cpus=1"]
         words += ["--object-store-memory=200000000", "--disable-usage-stats", "--block"]
         path = f"{self.python.parent}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
         log = self.home / f"{machine.name}.log"
-        self.nodes[machine.name] = machine.start(*words, log=log, PATH=path, **environment)
+        self.nodes[machine.name] = machine.start(*words, log=log, PATH=path, **(environment or {}))
         wait_for(lambda: machine.address in self.living(), 90, f"Ray on {machine.name}")
 
     def power_off(self) -> None:
@@ -80,7 +80,7 @@ class Cluster:
         if code != 200:
             return set()
         nodes = json.loads(text)["data"]["summary"]
-        return {node["ip"] for node in nodes if node["raylet"].get("state") == "ALIVE"}
+        return {node.get("ip", "") for node in nodes if node["raylet"].get("state") == "ALIVE"}
 
     def submit(self, *words: object, name: str, here: bool = True) -> None:
         """Submit a job and return; `here`: with the repository as its working directory."""

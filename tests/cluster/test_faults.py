@@ -145,8 +145,9 @@ def cluster() -> Iterator[Cluster]:
     if not can_be_made():
         pytest.skip("machines of their own networks need root")
     with cluster_of(3) as made:
+        quick = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "5"}
         for machine in made.machines:
-            made.start(machine, RAY_health_check_period_ms="1000", RAY_health_check_failure_threshold="5")
+            made.start(machine, quick)
         yield made
 
 
@@ -197,7 +198,7 @@ def test_the_head_dies_and_comes_back():
         redis = keeper.start(*words, log=cluster.home / "redis.log")
         state = {"RAY_REDIS_ADDRESS": f"{keeper.address}:6379"}
         for machine in cluster.machines:
-            cluster.start(machine, **state)
+            cluster.start(machine, state)
         drama = Drama(cluster, "headless", random.Random(2))
         drama.submit(*SETTINGS, "--name", "headless")
         drama.go_on()
@@ -206,7 +207,7 @@ def test_the_head_dies_and_comes_back():
         cluster.head.power_off()
         cluster.nodes[cluster.head.name].wait(timeout=60)
         cluster.head.power_on()
-        cluster.start(cluster.head, **state)
+        cluster.start(cluster.head, state)
         wait_for(lambda: len(cluster.living()) == 3, 120, "the nodes' return")
         assert [pid for machine in cluster.machines[1:] for pid in machine.processes("raylet/raylet")] == raylets
         drama.submit("--resume", "headless", "--out", "/tmp/again")
