@@ -56,6 +56,9 @@ class Host:
         sh("ip", "link", "add", far, "type", "veth", "peer", "name", f"{far}s")
         sh("ip", "link", "set", far, "netns", self.inner())
         sh("ip", "link", "set", f"{far}s", "netns", self.switch)
+        # Its cable of before, which the kernel has not taken away yet.
+        old = ("nsenter", "--net", "-t", str(self.switch), "ip", "link", "del", near)
+        subprocess.run(old, check=False, capture_output=True)
         in_switch = ("nsenter", "--net", "-t", self.switch, "ip", "link", "set")
         sh(*in_switch, f"{far}s", "name", near)
         sh(*in_switch, near, "master", "br0", "up")
