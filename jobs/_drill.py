@@ -219,8 +219,10 @@ def strike(training: Training, kind: str, rng: random.Random) -> None:
         there = training.storage.read(_storage.WORKER_LOG) if training.storage is not None else None
         text = there.decode() if there is not None else log.read_text() if log.exists() else ""
         living = {rank: (int(pid), node, host) for rank, pid, node, host in WORKER.findall(text)}
+        if kind == "node":  # this one would take the drill with it
+            living = {rank: where for rank, where in living.items() if where[2] != socket.gethostname()}
         if not living:
-            raise RunError(f"no worker said in {log} where it runs")
+            raise RunError(f"{log} names no worker that may be killed" + (" on another node" if kind == "node" else ""))
         pid, node, host = living[rng.choice(sorted(living))]
         if kind == "worker" and host == socket.gethostname():
             os.kill(pid, signal.SIGKILL)

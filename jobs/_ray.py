@@ -172,12 +172,18 @@ def refuse_unshared(run: Run) -> None:
 
 
 def kill(node: str, pid: int | None = None) -> None:
-    """SIGKILL a process on a node of the cluster, or the node itself: its Ray process, and all that it runs."""
+    """SIGKILL a process on a node of the cluster, or the node itself: its Ray process, and all that it runs.
+
+    ConfigError for the head, with which the cluster would end.
+    """
     import ray
     from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     connect()
+    heads = {one["NodeID"] for one in ray.nodes() if "node:__internal_head__" in one["Resources"]}
+    if pid is None and node in heads:
+        raise ConfigError("a worker runs on the cluster's head, which the drill does not kill: leave --nodes out")
 
     @ray.remote(num_cpus=0, max_retries=0)
     def strike() -> None:
