@@ -10,6 +10,7 @@ from classifier.config import Experiment
 from classifier.data.dataset import Dataset
 from classifier.distributed import Group
 from classifier.errors import RunError
+from classifier.events import Events
 from classifier.fit import Epoch, Step, fit
 from classifier.run import Run, read_history
 
@@ -34,24 +35,16 @@ def recorded(
     store = Store(run.checkpoints)
     if group.is_first:
         _rewind(run, store, dataset)
-    events = None
-    try:
-        hooks = {"should_stop": should_stop, "should_save": should_save, "on_step": on_step}
-        for epoch in fit(experiment, dataset, group=group, store=store, **hooks):
-            if group.is_first:
-                if epoch.is_best:
-                    pack(run, experiment, dataset, epoch)
-                run.append(epoch.row())
-                events = events or _events(run)
-                for name, value in epoch.row().items():
-                    if isinstance(value, float):
-                        events.add_scalar(name.replace("_", "/", 1), value, epoch.step)
-                events.flush()
-            epoch.commit()
-            yield epoch
-    finally:
-        if events is not None:  # it has a thread, which outlives a caller that wants no more epochs
-            events.close()
+    events = Events(run.folder / "tensorboard")
+    hooks = {"should_stop": should_stop, "should_save": should_save, "on_step": on_step}
+    for epoch in fit(experiment, dataset, group=group, store=store, **hooks):
+        if group.is_first:
+            if epoch.is_best:
+                pack(run, experiment, dataset, epoch)
+            run.append(epoch.row())
+            events.write(epoch.row())
+        epoch.commit()
+        yield epoch
 
 
 def pack(run: Run, experiment: Experiment, dataset: Dataset, epoch: Epoch) -> None:
@@ -92,9 +85,3 @@ def _rewind(run: Run, store: Store, dataset: Dataset) -> None:
             f"{run.folder} was trained on other images or labels than {dataset.name} holds now: "
             "bring the data back as they were, or begin a new run"
         )
-
-
-def _events(run: Run) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(run.folder / "tensorboard")

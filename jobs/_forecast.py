@@ -76,23 +76,31 @@ def told(planned: list[Planned], kind: Kind) -> Iterator[Any]:
     )
     table = Table(title=f"on {kind.name}", title_justify="left", box=None, pad_edge=False)
     names = ["workers", "step", "compute", "network", "waiting", "input"]
-    names += ["efficiency", "images/s", "GiB", "Gbit/s", "hours"]
+    names += ["efficiency", "images/s", "GiB", "Gbit/s", "time"]
     for name in names + (["dollars", "spot"] if kind.dollars_an_hour else []):
         table.add_column(name, justify="right")
     for one in planned:
         f = one.forecast
         parts = (f"{1000 * seconds:.1f} ms" for seconds in (f.step, f.compute, f.exchange, f.waiting, f.input))
         row = [str(f.workers), *parts, f"{f.efficiency:.0%}", f"{f.images_per_second:,.0f}", f"{f.memory_gib:.2f}"]
-        row += [f"{f.network_gbit:.2f}", f"{f.hours:.2f}"]
+        row += [f"{f.network_gbit:.2f}", _time(f.hours)]
         if kind.dollars_an_hour:
             row += [f"{f.dollars:,.2f}", f"{f.spot_dollars:,.2f}" if f.spot_dollars is not None else ""]
         table.add_row(*row)
     yield table
+    yield "efficiency: against one worker; waiting: for the slowest worker; network: what the computing does not hide"
     for one in planned:
         for word in warnings(one.load, kind, one.forecast):
             yield f"note: {word}"
     if kind.tflops is not None:
         yield "note: nothing was measured on such a machine: a third of its peak is taken as what a training reaches"
+
+
+def _time(hours: float) -> str:
+    """In the unit that a person would say it in."""
+    if hours < 1 / 60:
+        return f"{3600 * hours:.1f} s"
+    return f"{60 * hours:.1f} min" if hours < 2 else f"{hours:,.1f} h"
 
 
 def plain(planned: list[Planned], kind: Kind) -> dict[str, Any]:

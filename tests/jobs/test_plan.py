@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jobs._forecast import kind_of
+from jobs._forecast import _time, kind_of
 
 SMALL = ("--model.name", "cnn", "--data.batch", "128")
 BIG = "big: {gpus: 8, tflops: 100, cores: 64, network_gbit: 100, dollars_an_hour: 10}\n"
@@ -51,6 +51,13 @@ def test_a_wrong_file_of_prices_is_told(verb, tmp_path, text, kind, word):
     assert (done.code, done.out) == (2, "")
     assert word in done.err
     assert "mine.yaml" in done.err
+
+
+@pytest.mark.parametrize(
+    ("hours", "said"), [(0.001, "3.6 s"), (0.5, "30.0 min"), (1.5, "90.0 min"), (30, "30.0 h"), (5000, "5,000.0 h")]
+)
+def test_a_time_is_told_in_its_unit(hours, said):
+    assert _time(hours) == said
 
 
 def test_the_shipped_prices_are_read():

@@ -1,0 +1,49 @@
+import subprocess
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from classifier.events import Events
+from tests.cluster.hosts import can_be_made
+
+
+def row(step):
+    return {"step": step, "epoch": step, "train_loss": 1.0 / step, "validation_macro_f1": 0.5}
+
+
+def read(folder, tag="train/loss"):
+    return [(event.step, event.value) for event in EventAccumulator(str(folder)).Reload().Scalars(tag)]
+
+
+def test_tensorboard_reads_what_is_written(tmp_path):
+    for first in (1, 4):  # a run that is resumed
+        events = Events(tmp_path / "tensorboard")
+        for step in range(first, first + 3):
+            events.write(row(step))
+    assert read(tmp_path / "tensorboard") == [(step, pytest.approx(1 / step)) for step in range(1, 7)]
+    assert len(read(tmp_path / "tensorboard", "validation/macro_f1")) == 6
+
+
+def test_a_full_disk_costs_the_events_of_its_time_and_no_more(tmp_path, caplog):
+    if not can_be_made():
+        pytest.skip("a disk of its own needs root")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], check=True)
+    try:
+        events = Events(disk / "tensorboard")
+        events.write(row(1))
+        full = disk / "full"
+        with pytest.raises(OSError, match="space"), full.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        for step in range(2, 200):
+            events.write(row(step))
+        assert "No space left on device" in caplog.text
+        full.unlink()
+        events.write(row(200))
+        steps = [step for step, _ in read(disk / "tensorboard")]
+        assert (steps[0], steps[-1]) == (1, 200)
+        assert len(steps) < 200
+    finally:
+        subprocess.run(["umount", disk], check=True)
