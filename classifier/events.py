@@ -1,4 +1,4 @@
-"""TensorBoard's events of a run, as its records (tensorboard.summary.writer) without a thread that outlives its caller."""
+"""TensorBoard's events of a run: its own records (tensorboard.summary.writer), without the thread that writes them."""
 
 import errno
 import io
