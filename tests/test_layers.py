@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Lower never imports higher. Names are files or folders of classifier/.
 LAYERS = [
     ["errors", "pareto", "charts"],
-    ["setting", "files"],
+    ["setting", "files", "events"],
     ["config", "storage"],
     ["run", "muon"],
     [
