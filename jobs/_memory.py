@@ -1,5 +1,6 @@
 """What a search knows when it begins or is taken up again, read from its own folder and from an earlier search's."""
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -45,6 +46,19 @@ def past_of(folder: Path, plan: Plan, dataset: Dataset) -> Past:
     document = json.loads(drawn.read_text())
     space = space_from((), document["space"], plan.experiment, len(dataset.train))
     return Past(first=mine, seen=seen, base=document["base"], space=space)
+
+
+def rest(folder: Path, plan: Plan, dataset: Dataset, board: Leaderboard) -> Past:
+    """What is left of a search in whose minutes no longer training fits: trials that were cut off, then new ones."""
+    past, trials = past_of(folder, plan, dataset), folder / "trials"
+    over = [
+        row
+        for row in board.rows.values()
+        if any((trials / row.trial / n).exists() for n in ("ended.json", "error.txt"))
+    ]
+    first = [sample for sample in past.first if sample.name not in {row.trial for row in over}]
+    seen = [Seen(row.sample, row.best) for row in over if row.best]
+    return dataclasses.replace(past, first=first, seen=[*past.seen, *seen], tried=len(over))
 
 
 def _from_earlier(folder: Path, plan: Plan, dataset: Dataset) -> tuple[list[Sample], list[Seen]]:

@@ -60,6 +60,9 @@ def tune(request: Request) -> int:
         if not work.interrupts.asked and (more := _memory.longer(plan, board, left)):
             work.journal.say(f"now the best settings for {more.first[0].changes['train.epochs']} epochs")
             watch(work, board, clock, _search.run_trials(work, _plan.alone(plan), more, left))
+        elif not work.interrupts.asked and plan.search_share < 1 and left > _memory.ACTOR_SECONDS:
+            rest = _memory.rest(work.run.folder, plan, work.dataset, board)
+            watch(work, board, clock, _search.run_trials(work, plan, rest, left))
         return _finish.finish(work, board, clock.seconds())
 
 

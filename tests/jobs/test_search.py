@@ -1,5 +1,6 @@
 """How many trials run at once follows the cluster as it is now; what is planned for the end follows the images."""
 
+import dataclasses
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -8,7 +9,9 @@ import pytest
 
 from classifier import data
 from classifier.config import Experiment, WorkersConfig
-from jobs import _ray, _search
+from jobs import _memory, _ray, _search
+from jobs._guide import Sample
+from jobs._leaderboard import Row
 from jobs._plan import _with_final
 
 
@@ -50,3 +53,23 @@ def test_a_winner_learns_from_many_validation_images(validation, scheduler, fina
     decided, words = _with_final(experiment, data.load(experiment.data))
     assert decided.search.final is final
     assert len(words) == final
+
+
+def test_minutes_in_which_no_longer_training_fits_are_not_thrown_away(tmp_path):
+    """What came to its end is known and not handed out again; what was cut off comes first, then new trials."""
+    samples = [Sample({}, "recipe"), Sample({"optimizer.lr": 0.01}, "drawn"), Sample({"optimizer.lr": 0.02}, "drawn")]
+    for number, sample in enumerate(samples):
+        dataclasses.replace(sample, number=number).write(tmp_path / "trials")
+    (tmp_path / "trials" / samples[0].name / "ended.json").write_text("{}")
+    (tmp_path / "trials" / samples[2].name / "error.txt").write_text("it failed")
+    best = {"accuracy": 0.9, "loss": 0.3}
+    rows = {
+        sample.name: Row(sample.name, sample.changes, best=best if n < 2 else {}) for n, sample in enumerate(samples)
+    }
+    board: Any = SimpleNamespace(rows=rows)
+    experiment = Experiment()
+    plan: Any = SimpleNamespace(experiment=experiment, space={}, portfolio=[])
+    rest = _memory.rest(tmp_path, plan, data.load(experiment.data), board)
+    assert [sample.name for sample in rest.first] == [samples[1].name]
+    assert [(seen.settings, seen.scores) for seen in rest.seen] == [({}, best)]
+    assert rest.tried == 2
