@@ -23,8 +23,8 @@ class Events:
     def write(self, row: dict[str, Any]) -> None:
         """Add the numbers of a row of history.jsonl."""
         # Here, as the import takes its time and most processes write no events.
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+        from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         now, content = time.time(), io.BytesIO()
