@@ -2,8 +2,12 @@
 
 import math
 import time
+from collections.abc import Iterator
+from typing import TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 # The first steps are slower (caches, memory pools, compilation) and are left out of images a second.
 WARMUP_STEPS = 10
@@ -29,7 +33,7 @@ class Speed:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.steps, self.images, self.seconds = 0, 0, 0.0
+        self.steps, self.images, self.seconds, self.waited = 0, 0, 0.0, 0.0
         self.since: float | None = None
         self.told = 0.0
 
@@ -55,12 +59,27 @@ class Speed:
         elif self.steps > WARMUP_STEPS:
             self.images += images
 
+    def waiting(self, batches: Iterator[T]) -> Iterator[T]:
+        """The same batches; how long they are waited for is counted."""
+        while True:
+            began = time.perf_counter()
+            batch = next(batches, None)
+            if self.since is not None:
+                self.waited += time.perf_counter() - began
+            if batch is None:
+                return
+            yield batch
+
     def _measured(self) -> float:
         return self.seconds + (0.0 if self.since is None else time.perf_counter() - self.since)
 
     def images_per_second(self) -> float | None:
         """None until there is a step to measure."""
         return round(self.images / self._measured(), 1) if self.images else None
+
+    def input_wait(self) -> float | None:
+        """The share of the measured steps that went to waiting for their images; None until there is a step."""
+        return round(self.waited / self._measured(), 4) if self.images else None
 
     def step_seconds(self) -> float | None:
         """Mean seconds a step; None until there is one to measure."""

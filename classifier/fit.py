@@ -54,6 +54,8 @@ class Epoch:
     """16 hex digits for which image came where; equal for equal orders, on any number of workers."""
     validation: dict[str, Any] | None
     images_per_second: float | None
+    input_wait: float | None
+    """The share of a step that is spent waiting for images."""
     is_best: bool
     stopped: str | None
     model: nn.Module
@@ -71,6 +73,7 @@ class Epoch:
             "train_accuracy": self.train_accuracy,
             **{f"validation_{name}": scores.get(name) for name in ("loss", "accuracy", "macro_f1")},
             "images_per_second": self.images_per_second,
+            "input_wait": self.input_wait,
             "order": self.order,
             "best": self.is_best,
         }
@@ -124,7 +127,7 @@ def _epochs(
                 training.forget_sums()
             began, stopped = time.perf_counter(), None
             speed.resume()
-            for batch in loader.batches(
+            batches = loader.batches(
                 training.dataset.train,
                 batch=training.batch,
                 seed=experiment.seed,
@@ -132,7 +135,9 @@ def _epochs(
                 start=start,
                 rank=group.rank,
                 world=group.world,
-            ):
+                balance=experiment.data.balance,
+            )
+            for batch in speed.waiting(loader.ahead(batches, pin=group.device.type == "cuda")):
                 training.update(batch, epoch)
                 speed.count(batch.global_count)
                 if on_step is not None and speed.time_to_tell():
@@ -251,6 +256,7 @@ def _closed(training: Training, number: int, seconds: float, stopped: str | None
         order=f"{trace % 2**64:016x}",
         validation=scores,
         images_per_second=speed.images_per_second(),
+        input_wait=speed.input_wait(),
         is_best=scores is not None and training.judge(scores, number),
         stopped=stopped,
         model=training.kept,

@@ -16,6 +16,9 @@ AUXILIARY_SHARE = 0.3
 class Loss:
     """losses_N of a batch. weights_K: float, or None where all images count alike; gamma 0 is cross-entropy.
 
+    offsets_K: float, added to the logits, or None (logit adjustment: A. K. Menon et al., "Long-tail learning via logit
+    adjustment", 2021).
+
     Made to be summed over all images of a step and divided by their number. Where images are mixed, the loss is the
     mixture of what each label alone would cost: both the weights and the smoothing go by label.
     """
@@ -23,6 +26,7 @@ class Loss:
     smoothing: float
     gamma: float
     weights_K: Tensor | None
+    offsets_K: Tensor | None = None
 
     def __call__(self, outputs: Tensor | tuple[Tensor, ...], targets: Tensor) -> Tensor:
         """losses_N, float32. outputs: logits_NK, or (logits_NK, auxiliary logits...) of a model with auxiliary heads.
@@ -36,6 +40,8 @@ class Loss:
 
     def _one(self, logits_NK: Tensor, targets: Tensor) -> Tensor:
         logits_NK = logits_NK.float()
+        if self.offsets_K is not None:
+            logits_NK = logits_NK + self.offsets_K
         if self.gamma == 0 and self.weights_K is None:
             return F.cross_entropy(logits_NK, targets, reduction="none", label_smoothing=self.smoothing)
         logs_NK = logits_NK.log_softmax(1)
@@ -62,9 +68,12 @@ def build(config: LossConfig, *, class_counts_K: Tensor) -> Loss:
 
     Balanced weights are so large that each class has the same sum, and that the mean over the training images is 1.
     """
-    weights_K = None
+    weights_K, offsets_K = None, None
+    if config.adjustment:
+        shares_K = class_counts_K.to(torch.float32).clamp_min(0.5) / class_counts_K.sum()
+        offsets_K = config.adjustment * shares_K.log()
     if config.class_weights == "balanced":
         counts_K = class_counts_K.to(torch.float32)
         present = (counts_K > 0).sum()
         weights_K = torch.where(counts_K > 0, counts_K.sum() / (present * counts_K.clamp_min(1)), 1.0)
-    return Loss(config.smoothing, config.gamma if config.name == "focal" else 0.0, weights_K)
+    return Loss(config.smoothing, config.gamma if config.name == "focal" else 0.0, weights_K, offsets_K)

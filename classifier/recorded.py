@@ -66,6 +66,7 @@ def outcome(folder: Path) -> dict[str, Any]:
         "dataset": made.dataset,
         **{split: brief(scores) if scores else None for split, scores in made.scores.items()},
         "images_per_second": speeds[-1] if speeds else None,
+        "input_wait": history[-1].get("input_wait") if history else None,
         "epochs": history[-1]["epoch"] if history else made.provenance["epoch"],
         "parameters": models.parameter_count(model),
         "device": made.experiment["train"]["device"],

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 ASKED = "asked.yaml"
 # Keys of every result.json; null where a verb has nothing to say of them.
-RESULT_PARTS = ("config", "dataset", "validation", "test", "images_per_second", "epochs", "parameters", "device")
+RESULT_PARTS = ("config", "dataset", "validation", "test", "images_per_second", "input_wait", "epochs")
+RESULT_PARTS += ("parameters", "device")
 
 
 @dataclass

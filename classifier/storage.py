@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-import pyarrow as pa
 from pyarrow import fs
 
-from classifier.errors import ConfigError, RunError
+from classifier.errors import RunError
 from classifier.files import patiently
+from classifier.filesystem import opened
 
 logger = logging.getLogger(__name__)
 # Seconds between two looks at the folder, and at most so many where the storage does not answer.
@@ -45,13 +45,8 @@ class Storage:
     @classmethod
     def at(cls, uri: str, name: str) -> "Storage":
         """STORAGE/NAME. ConfigError if pyarrow cannot open it, or if it holds a secret."""
-        if "@" in uri.partition("://")[2].partition("/")[0]:
-            raise ConfigError("--storage holds a key: keep it out of commands, in AWS_ACCESS_KEY_ID and the like")
-        try:
-            uri = uri if "://" in uri else str(Path(uri).resolve())
-            system, root = fs.FileSystem.from_uri(uri)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-            raise ConfigError(f"--storage {uri} cannot be opened: {' '.join(str(error).split())}") from None
+        uri = uri if "://" in uri else str(Path(uri).resolve())
+        system, root = opened(uri, "--storage")
         return cls(system, f"{root.rstrip('/')}/{name}", uri)
 
     def below(self, name: str) -> "Storage":

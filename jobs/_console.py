@@ -1,17 +1,22 @@
 """What a person reads while a verb works: lines on stdout and in run.log, and one live line on a terminal."""
 
+import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from classifier.config import Experiment
 from classifier.data.dataset import Dataset
 from classifier.fit import Step
+
+# So many pictures take long enough to decode that a log should say so.
+LONG = 2000
 
 
 class Journal:
@@ -47,6 +52,24 @@ class Journal:
     def progress(self, step: Step) -> None:
         """Redraw the live line; on no terminal, nothing."""
         self.show(Text(_progress(step)))
+
+    @contextlib.contextmanager
+    def bar(self, words: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A progress bar on a terminal, while it is used as a context; gives what to call as more is done. Elsewhere a
+        line, where that takes its time."""
+        if not self.is_live and total >= LONG:
+            self.say(f"{words}: {total:,} pictures, once")
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self._screen,
+            transient=True,
+            disable=not self.is_live,
+        ) as progress:
+            task = progress.add_task(words, total=total)
+            yield lambda count: progress.advance(task, count)
 
     def epoch(self, row: dict[str, Any], epochs: int) -> None:
         """One line for a finished epoch, from its line in history.jsonl; * marks a new best."""

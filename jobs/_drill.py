@@ -32,7 +32,7 @@ from jobs import _storage
 STEPS_A_FAULT, STEPS_AN_EPOCH, EPOCHS = 12, 40, 3
 # A training that makes no step for so long hangs, in seconds.
 PATIENCE = 300.0
-CLOCK = ("seconds", "images_per_second")
+CLOCK = ("seconds", "images_per_second", "input_wait")
 TRAIN = Path(__file__).resolve().parent / "train.py"
 NAMES = {"driver": "driver killed", "worker": "worker killed", "stop": "driver stopped", "node": "node killed"}
 

@@ -8,6 +8,7 @@ import torch
 from classifier import bundle, search_page
 from classifier.config import Experiment
 from classifier.data.dataset import Dataset, Part
+from classifier.data.images import joined
 from classifier.distributed import Group, pick_device
 from classifier.files import write_atomically
 from classifier.recorded import brief, outcome
@@ -43,7 +44,7 @@ def finish(work: Work, board: Leaderboard, seconds: float) -> int:
     parts = outcome(winner.folder)
     selection = parts["validation"]
     if experiment.search.final and not interrupted and _final(work, experiment):
-        parts = outcome(run.folder) | {name: parts[name] for name in ("epochs", "images_per_second")}
+        parts = outcome(run.folder) | {name: parts[name] for name in ("epochs", "images_per_second", "input_wait")}
     reading = _holdout.taken(run.folder, [run.folder], device=experiment.train.device, dataset=work.dataset)
     for thing in _holdout.score_tables(reading.scores):
         journal.say(thing)
@@ -96,7 +97,7 @@ def merged(dataset: Dataset) -> Dataset:
     """The data set with its validation images among the training ones, too."""
     parts = (dataset.train, dataset.validation)
     train = Part(
-        torch.cat([part.images_NCHW for part in parts]),
+        joined(*(part.images_NCHW for part in parts)),
         torch.cat([part.labels_N for part in parts]),
         tuple(name for part in parts for name in part.ids),
     )

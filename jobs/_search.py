@@ -133,7 +133,7 @@ def run_trials(work: Work, plan: Plan, past: Past, seconds: float) -> Iterator[E
     trainable = tune.with_parameters(
         TrialActor,
         experiment=experiment.as_dict(),
-        shared=Shared.of(work.dataset),
+        shared=Shared.of(work.dataset, work.experiment.data),
         folder=str(folder / "trials"),
         storage=work.run.storage,
         costs=plan.costs,

@@ -14,14 +14,17 @@ from typing import Any
 import numpy as np
 import torch
 from ray import tune
+from torch import Tensor
 
 from classifier import data
 from classifier.checkpoint import Store
-from classifier.config import Experiment
+from classifier.config import DataConfig, Experiment
 from classifier.cost import is_out_of_memory
 from classifier.data.dataset import SPLITS, Dataset
+from classifier.data.images import Mapped, Segment
+from classifier.data.stream import Streamed
 from classifier.distributed import Group, pick_device
-from classifier.errors import ClassifierError
+from classifier.errors import ClassifierError, DataError
 from classifier.files import patiently, write_atomically
 from classifier.recorded import recorded
 from classifier.resolve import resolve
@@ -35,25 +38,49 @@ from jobs._voice import heard
 
 @dataclasses.dataclass(frozen=True)
 class Shared:
-    """A data set as arrays, which Ray keeps once a node and maps into every trial's memory."""
+    """A data set whose pictures all trials of a node share: those of its cache, or arrays that Ray keeps there."""
 
     dataset: Dataset
+    config: DataConfig
     images: dict[str, np.ndarray]
+    rows: dict[str, Tensor]
+    segments: tuple[Path, ...]
+    shape: tuple[int, ...]
 
     @classmethod
-    def of(cls, dataset: Dataset) -> "Shared":
-        images = {split: getattr(dataset, split).images_NCHW.numpy() for split in SPLITS}
+    def of(cls, dataset: Dataset, config: DataConfig) -> "Shared":
+        images, rows, segments, shape = {}, {}, (), tuple(dataset.train.images_NCHW.shape[1:])
+        for split in SPLITS:
+            pictures = getattr(dataset, split).images_NCHW
+            if isinstance(pictures, Streamed):
+                segments = (Path("stream"),)  # nothing to share: each trial reads by itself
+            elif isinstance(pictures, Mapped):
+                rows[split], segments = pictures.rows_N, tuple(segment.path for segment in pictures.segments)
+            else:
+                images[split] = pictures.numpy()
         bare = {split: dataclasses.replace(getattr(dataset, split), images_NCHW=torch.empty(0)) for split in SPLITS}
-        return cls(dataclasses.replace(dataset, **bare), images)
+        return cls(dataclasses.replace(dataset, **bare), config, images, rows, segments, shape)
 
     def opened(self) -> Dataset:
-        """The data set whose images are the shared memory; they are only read."""
+        """The data set whose images are the shared memory; they are only read. On a node that has no cache of them it
+        is read again, and must be the same. Errors of data.load; DataError if it is another."""
+        try:
+            segments = [Segment.open(path) for path in self.segments]
+        except OSError:
+            dataset = data.load(self.config)
+            if dataset.fingerprint != self.dataset.fingerprint:
+                raise DataError(
+                    f"{self.config.path} holds other pictures on this node than where the search began"
+                ) from None
+            return dataset
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            parts = {
-                split: dataclasses.replace(getattr(self.dataset, split), images_NCHW=torch.from_numpy(array))
-                for split, array in self.images.items()
-            }
+            images = {split: torch.from_numpy(array) for split, array in self.images.items()}
+        images |= {split: Mapped(segments, rows_N, self.shape) for split, rows_N in self.rows.items()}
+        parts = {
+            split: dataclasses.replace(getattr(self.dataset, split), images_NCHW=pictures)
+            for split, pictures in images.items()
+        }
         return dataclasses.replace(self.dataset, **parts)
 
 

@@ -62,7 +62,7 @@ def begun(kind: str, request: Request) -> Iterator[Work]:
         run.storage = storage
     try:
         with Interrupts() as interrupts, Journal(run.folder / "run.log") as journal:
-            dataset = data.load(experiment.data)
+            dataset = data.load(experiment.data, journal.bar)
             resolved = resolve(experiment, dataset)
             if resolved.data.batch_auto:
                 experiment, resolved = _with_best_batch(experiment, resolved, dataset, journal)
@@ -212,6 +212,8 @@ def finish_training(work: Work, stopped: str | None) -> int:
         f"{'stopped' if interrupted else 'finished'} after {run.seconds:.0f} s: validation accuracy "
         f"{validation['accuracy']:.2%} on {validation['count']:,} images, {parts['parameters']:,} parameters"
     )
+    if parts["input_wait"] is not None:
+        work.journal.say(f"waiting for images took {parts['input_wait']:.1%} of the training steps")
     if interrupted:
         work.journal.say(f"go on with it: python jobs/{work.kind}.py --resume {run.folder}")
     else:

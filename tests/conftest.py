@@ -14,6 +14,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(scope="session", autouse=True)
+def home(tmp_path_factory) -> None:
+    """A home folder of the tests' own: the cache of pictures lies there."""
+    os.environ["HOME"] = str(tmp_path_factory.mktemp("home"))
+
+
 @dataclass(frozen=True)
 class Done:
     """A command that ended."""

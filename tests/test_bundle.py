@@ -116,7 +116,7 @@ def test_tied_weights_and_a_users_own_class(dataset: Dataset, tmp_path: Path, mo
     bundle.save(about, model, tmp_path / "bundle")
     again, loaded = bundle.load(tmp_path / "bundle")
     assert loaded.get_parameter("first.weight") is loaded.get_parameter("again.weight")
-    images_NCHW = dataset.validation.images_NCHW
+    images_NCHW = dataset.validation.images_NCHW[:]
     before_NK = about.scorer(CPU).probabilities(model, images_NCHW)
     assert torch.equal(again.scorer(CPU).probabilities(loaded, images_NCHW), before_NK)
 

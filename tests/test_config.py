@@ -15,10 +15,10 @@ def test_every_setting_can_be_read_and_overridden_by_its_dotted_name():
 def test_every_setting_has_a_sentence_of_help():
     import inspect
 
-    from classifier import config
+    from classifier import slices
 
-    source = inspect.getsource(config)
-    for name, value in vars(config).items():
+    source = inspect.getsource(slices)
+    for name, value in vars(slices).items():
         if dataclasses.is_dataclass(value) and name.endswith("Config"):
             body = source.split(f"class {name}(")[1].split("\n@dataclass")[0]
             fields = [f.name for f in dataclasses.fields(value)]

@@ -51,7 +51,7 @@ def reference_probabilities(model: nn.Module, images_NCHW: Tensor) -> Tensor:
 def test_probabilities_are_the_softmax_of_the_model_on_normalised_images() -> None:
     model, part = tiny_model(), tiny_part()
     tally, probabilities_NK = SCORER.evaluate(model.train(), part)
-    expected_NK = reference_probabilities(model, part.images_NCHW)
+    expected_NK = reference_probabilities(model, part.images_NCHW[:])
     torch.testing.assert_close(probabilities_NK, expected_NK)
     scores = tally.scores()
     assert scores["accuracy"] == pytest.approx(float((expected_NK.argmax(1) == part.labels_N).double().mean()))
@@ -62,10 +62,10 @@ def test_probabilities_are_the_softmax_of_the_model_on_normalised_images() -> No
 
 def test_mirrored_views_are_averaged_as_probabilities() -> None:
     model, part = tiny_model(), tiny_part()
-    probabilities_NK = replace(SCORER, test_flip=True).probabilities(model, part.images_NCHW)
-    views = [reference_probabilities(model, images) for images in (part.images_NCHW, part.images_NCHW.flip(-1))]
+    probabilities_NK = replace(SCORER, test_flip=True).probabilities(model, part.images_NCHW[:])
+    views = [reference_probabilities(model, images) for images in (part.images_NCHW[:], part.images_NCHW[:].flip(-1))]
     torch.testing.assert_close(probabilities_NK, (views[0] + views[1]) / 2)
-    mirrored_NK = replace(SCORER, test_flip=True).probabilities(model, part.images_NCHW.flip(-1))
+    mirrored_NK = replace(SCORER, test_flip=True).probabilities(model, part.images_NCHW[:].flip(-1))
     torch.testing.assert_close(probabilities_NK, mirrored_NK)
 
 
@@ -86,13 +86,13 @@ def test_saved_probabilities_give_the_scores_again() -> None:
     tally, probabilities_NK = scorer.evaluate(scorer.place(model), part)
     assert probabilities_NK.dtype == torch.float32
     assert tally.scores()["accuracy"] == float((probabilities_NK.argmax(1) == part.labels_N).double().mean())
-    assert torch.equal(probabilities_NK, scorer.probabilities(model, part.images_NCHW)), "evaluated as predicted"
+    assert torch.equal(probabilities_NK, scorer.probabilities(model, part.images_NCHW[:])), "evaluated as predicted"
 
 
 def test_number_formats_agree_roughly_and_differ_really() -> None:
     model, part = tiny_model(), tiny_part()
-    exact_NK = SCORER.probabilities(model, part.images_NCHW)
-    short_NK = replace(SCORER, precision="bf16").probabilities(model, part.images_NCHW)
+    exact_NK = SCORER.probabilities(model, part.images_NCHW[:])
+    short_NK = replace(SCORER, precision="bf16").probabilities(model, part.images_NCHW[:])
     torch.testing.assert_close(exact_NK, short_NK, atol=0.03, rtol=0)
     assert not torch.equal(exact_NK, short_NK)
 

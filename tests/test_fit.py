@@ -216,7 +216,9 @@ def test_several_workers_make_the_losses_of_one(digits, tmp_path, norm, world, b
 
 def figures(epochs: list[Epoch]) -> list[dict]:
     """What the epochs' lines say, but for the clock."""
-    return [{k: v for k, v in e.row().items() if k not in ("seconds", "images_per_second")} for e in epochs]
+    return [
+        {k: v for k, v in e.row().items() if k not in ("seconds", "images_per_second", "input_wait")} for e in epochs
+    ]
 
 
 def _broken(rank: int, world: int, folder: str, changes: dict, steps: list[int]) -> None:

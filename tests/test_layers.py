@@ -11,8 +11,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # Lower never imports higher. Names are files or folders of classifier/.
 LAYERS = [
     ["errors", "pareto", "charts"],
-    ["setting", "files", "events"],
-    ["config", "storage"],
+    ["setting", "files", "filesystem", "events"],
+    ["slices", "storage"],
+    ["config"],
     ["run", "muon"],
     [
         "data",
@@ -28,11 +29,11 @@ LAYERS = [
         "clock",
     ],
     ["resolve", "evaluate", "space", "scaling"],
-    ["training"],
+    ["training", "features"],
     ["fit", "cost", "probe"],
-    ["bundle", "plots", "search_page"],
+    ["bundle", "plots", "search_page", "audit_page"],
     ["predict", "recorded", "holdout"],
-    ["recipes", "portfolio"],
+    ["recipes", "portfolio", "label_errors"],
 ]
 FLOOR = {name: floor for floor, names in enumerate(LAYERS) for name in names}
 

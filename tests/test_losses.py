@@ -113,3 +113,12 @@ def test_gradients_stay_finite_where_the_model_is_certain(changes):
 def test_half_precision_logits_are_summed_in_float32():
     assert build()(LOGITS.bfloat16(), LABELS).dtype == torch.float32
     assert build(name="focal")(LOGITS.bfloat16(), SOFT).dtype == torch.float32
+
+
+def test_logit_adjustment_expects_frequent_classes():
+    """Menon et al., 2021, equation 10: the logits and tau times the logarithm of the classes' shares."""
+    counts_K = torch.tensor([90, 9, 1])
+    logits_NK, labels_N = torch.randn(5, 3), torch.tensor([0, 1, 2, 2, 0])
+    loss = losses.build(LossConfig(adjustment=1.5), class_counts_K=counts_K)
+    wanted_N = F.cross_entropy(logits_NK + 1.5 * (counts_K / 100).log(), labels_N, reduction="none")
+    torch.testing.assert_close(loss(logits_NK, labels_N), wanted_N)

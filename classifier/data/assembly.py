@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,26 +12,32 @@ import torch
 from classifier.config import DataConfig
 from classifier.data import pictures, split
 from classifier.data.dataset import SPLITS, Dataset, Part
-from classifier.data.pictures import Pictures
+from classifier.data.images import Images, Mapped, chosen, sums_of
+from classifier.data.pictures import Pictures, Progress
 from classifier.data.source import Source, kind_of
+from classifier.data.stream import SAMPLE, Streamed
 from classifier.errors import DataError
 
+IMBALANCE = 10.0
+"""A class with so many times fewer training images than another is told of."""
 CHUNK = 2**19
-"""Values that are counted at a time: they stay in the processor's cache."""
+"""Values that are summed at a time: they stay in the processor's cache."""
 
 NAMED_FLAWS = 1000
 """Pictures with a flaw that split.json names; it counts them all."""
 
 
-def assemble(source: Source, config: DataConfig) -> Dataset:
+def assemble(source: Source, config: DataConfig, progress: Progress | None = None) -> Dataset:
     """The data set as `config` wants it. DataError if it cannot be trained or tested on."""
     if len(source.class_names) < 2:
         only = ", ".join(map(repr, source.class_names)) or "none"
         raise DataError(
             f"{source.name} has fewer than two classes ({only}): a classifier needs at least two to tell apart"
         )
-    found = pictures.decoded(source, config)
-    findings = [*source.findings, *_judged(source, found.flaws, config.max_corrupt)]
+    found = pictures.decoded(source, config, progress)
+    streamed = "its splits are drawn by the pictures' names, and copies are not looked for (python jobs/audit.py does)"
+    told = [f"{source.name} is read as a stream: {streamed}."] if config.stream else []
+    findings = [*source.findings, *told, *_judged(source, found.flaws, config.max_corrupt)]
     source, found, flaws = _usable(source, found)
     drawn = split.draw(
         split.Labelled(
@@ -39,13 +47,14 @@ def assemble(source: Source, config: DataConfig) -> Dataset:
             digests=found.digests,
             labels_N=source.labels_N,
             supplied_N=source.splits_N,
+            groups=source.groups,
         ),
         validation=config.validation,
         test=config.test,
         seed=config.split_seed,
     )
     parts = {name: _part(source, found, drawn.splits_N == number) for number, name in enumerate(SPLITS)}
-    mean, std = statistics(parts["train"].images_NCHW.numpy())
+    mean, std = statistics(parts["train"].images_NCHW)
     return Dataset(
         name=source.name,
         kind=source.kind or kind_of(source.class_names),
@@ -55,7 +64,7 @@ def assemble(source: Source, config: DataConfig) -> Dataset:
         std=std,
         fit=config.fit,
         fingerprint=_fingerprint(source, found, drawn.splits_N, config.fit),
-        findings=(*findings, *drawn.findings),
+        findings=(*findings, *drawn.findings, *_uneven(source.class_names, parts["train"])),
         loans={
             "seed": config.split_seed,
             "validation": config.validation,
@@ -67,23 +76,26 @@ def assemble(source: Source, config: DataConfig) -> Dataset:
     )
 
 
-def statistics(images_NCHW: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def statistics(images_NCHW: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel over all pixels, in [0, 1]; a flat channel's deviation is 1/255.
 
-    From counts of the 256 values, which are exact: the same in any order and on any number of threads.
+    From sums of whole numbers, which are exact: the same in any order, and wherever the pictures lie. Of a stream, from
+    a sample.
     """
-    channels = images_NCHW.shape[1]
-    counts = np.zeros((channels, 256))
-    chunk = max(1, CHUNK // images_NCHW[0].size)
-    for start in range(0, len(images_NCHW), chunk):
-        for channel in range(channels):
-            values = images_NCHW[start : start + chunk, channel].reshape(-1)
-            counts[channel] += np.bincount(values, minlength=256)
-    shares = counts / counts.sum(1, keepdims=True)
-    values = np.arange(256)
-    mean = shares @ values
-    std = np.sqrt((shares * (values - mean[:, None]) ** 2).sum(1))
-    return tuple((mean / 255).tolist()), tuple((np.maximum(std, 1) / 255).tolist())
+    if isinstance(images_NCHW, Streamed):
+        return statistics(images_NCHW[torch.linspace(0, len(images_NCHW) - 1, SAMPLE).long().unique()])
+    if isinstance(images_NCHW, Mapped):
+        sums_C2 = images_NCHW.sums()
+    else:
+        step = max(1, CHUNK // images_NCHW[0].numel())
+        parts = [sums_of(part.numpy()).sum(0) for part in images_NCHW.split(step)]
+        sums_C2 = np.sum(parts, axis=0)
+    count = len(images_NCHW) * images_NCHW.shape[2] * images_NCHW.shape[3]
+    mean, std = [], []
+    for total, squares in sums_C2.tolist():
+        mean.append(total / count / 255)
+        std.append(max(math.sqrt(squares * count - total * total) / count, 1) / 255)
+    return tuple(mean), tuple(std)
 
 
 def _judged(source: Source, flaws: dict[int, str], most: float) -> list[str]:
@@ -112,18 +124,30 @@ def _usable(source: Source, found: Pictures) -> tuple[Source, Pictures, list[dic
         ids=[source.ids[n] for n in kept],
         labels_N=source.labels_N[kept],
         splits_N=source.splits_N[kept],
+        groups=None if source.groups is None else [source.groups[n] for n in kept],
         pictures=[],  # decoded already
     )
     digests = [found.digests[n] for n in kept]
     flaws = [{"id": source.ids[n], "reason": flaw} for n, flaw in found.flaws.items()]
-    return usable, Pictures(found.images_NCHW[kept], digests, {}), flaws
+    return usable, Pictures(chosen(found.images_NCHW, torch.tensor(kept, dtype=torch.int64)), digests, {}), flaws
 
 
-def _part(source: Source, found: Pictures, chosen_N: np.ndarray) -> Part:
+def _uneven(class_names: Sequence[str], train: Part) -> list[str]:
+    counts_K = np.bincount(train.labels_N.numpy(), minlength=len(class_names))
+    low, high = int(counts_K.argmin()), int(counts_K.argmax())
+    if counts_K[high] <= IMBALANCE * counts_K[low]:
+        return []
+    return [
+        f"{class_names[high]!r} has {counts_K[high]:,} training pictures, {class_names[low]!r} {counts_K[low]:,}: read "
+        "the macro F1, and see --data.balance, --loss.class_weights and --loss.adjustment."
+    ]
+
+
+def _part(source: Source, found: Pictures, here_N: np.ndarray) -> Part:
     return Part(
-        images_NCHW=torch.from_numpy(found.images_NCHW[chosen_N]),
-        labels_N=torch.from_numpy(source.labels_N[chosen_N]),
-        ids=tuple(source.ids[n] for n in np.flatnonzero(chosen_N).tolist()),
+        images_NCHW=chosen(found.images_NCHW, torch.from_numpy(np.flatnonzero(here_N))),
+        labels_N=torch.from_numpy(source.labels_N[here_N]),
+        ids=tuple(source.ids[n] for n in np.flatnonzero(here_N).tolist()),
     )
 
 

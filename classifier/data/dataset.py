@@ -1,12 +1,11 @@
-"""A data set that is ready to train on: decoded pictures in memory, labels, splits, statistics.
-
-Callers use `len`, `images_NCHW` and `labels_N` alone, so that a cache on disk can take the place of memory.
-"""
+"""A data set that is ready to train on: decoded pictures, labels, splits, statistics."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor
+
+from classifier.data.images import Images
 
 Kind = Literal["symbols", "objects", "photos"]
 """What augmentation may do: symbols (letters, digits) are never mirrored; objects are small, centred and alike."""
@@ -16,9 +15,10 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One split. images_NCHW: uint8; labels_N: int64 in [0, K); ids: N names, unique within the data set."""
+    """One split. images_NCHW: uint8, in memory or mapped; an index gives a Tensor. labels_N: int64 in [0, K); ids: N
+    names, unique within the data set."""
 
-    images_NCHW: Tensor
+    images_NCHW: Images
     labels_N: Tensor
     ids: tuple[str, ...]
 

@@ -110,7 +110,7 @@ def _prepared(image: Image.Image, size: int, channels: int, fit: str) -> np.ndar
 def look(content: bytes, *, max_pixels: int) -> tuple[int, int, bool]:
     """Width, height, and whether the picture is grey, from a file's bytes. FlawError if it cannot be used."""
     image = opened(content, max_pixels=max_pixels, least=64)
-    width, height = _size(content)
+    width, height, *_ = described(content)
     return width, height, is_grey(image)
 
 
@@ -225,9 +225,17 @@ def _border_colour(image: Image.Image) -> Any:
     return int(median) if pixels.ndim == 2 else tuple(map(int, median))
 
 
-def _size(content: bytes) -> tuple[int, int]:
+def described(content: bytes) -> tuple[int, int, str, int]:
+    """Width and height, upright; the format; and how many frames there are."""
     with quiet(), Image.open(io.BytesIO(content), formats=_formats()) as image:
-        return image.size
+        width, height = image.size
+        try:
+            is_turned = image.getexif().get(_ORIENTATION, 1) >= 5
+        except Exception:  # as in _upright
+            is_turned = False
+        if is_turned:
+            width, height = height, width
+        return width, height, image.format or "", getattr(image, "n_frames", 1)
 
 
 def _content(source: Path | bytes) -> bytes:

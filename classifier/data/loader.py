@@ -5,7 +5,9 @@ that sizes differ by one at most and no last batch is tiny (its gradient, and it
 ranks cut each step in the same way, so the global batches do not depend on their number.
 """
 
+import dataclasses
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +15,11 @@ import torch
 from torch import Tensor
 
 from classifier.data.dataset import Part
+from classifier.data.numbers import order, splitmix64
+from classifier.data.stream import Streamed
+
+WORTH_A_THREAD = 1 << 20
+"""Bytes of a batch that take longer to gather than to hand over from a thread."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +38,11 @@ class Batch:
     global_count: int
     """Images of this step over all ranks."""
 
+    def pinned(self) -> "Batch":
+        """The same, in page-locked memory."""
+        fields = ("images_NCHW", "labels_N", "positions_N")
+        return dataclasses.replace(self, **{name: getattr(self, name).pin_memory() for name in fields})
+
 
 def steps_per_epoch(count: int, batch: int) -> int:
     """Steps that `count` images take, `batch` a step."""
@@ -46,12 +58,22 @@ def batches(
     start: int = 0,
     rank: int = 0,
     world: int = 1,
+    balance: float = 0.0,
     shuffle: bool = True,
 ) -> Iterator[Batch]:
-    """The shards of `rank` in the steps from `start` of an epoch; one for every step, so that ranks stay together."""
-    count = len(part)
-    order_N = order(count, seed, epoch) if shuffle else torch.arange(count)
-    steps = steps_per_epoch(count, batch)
+    """The shards of `rank` in the steps from `start` of an epoch; one for every step, so that ranks stay together.
+
+    balance: see `balanced_order`.
+    """
+    count, steps = len(part), steps_per_epoch(len(part), batch)
+    order_N = torch.arange(count)
+    if shuffle and isinstance(part.images_NCHW, Streamed):
+        order_N, lanes_N = part.images_NCHW.order(seed, epoch)
+        for step in range(steps):
+            places = slice(*cut(0, count, step, steps))
+            order_N[places] = order_N[places][lanes_N[places].argsort(stable=True)]
+    elif shuffle:
+        order_N = balanced_order(part.labels_N, seed, epoch, balance) if balance else order(count, seed, epoch)
     for step in range(start, steps):
         low, high = cut(0, count, step, steps)
         mine = slice(*cut(low, high, rank, world))
@@ -59,6 +81,31 @@ def batches(
         taken = chosen_N if shuffle else mine  # in order: a view, no copy
         positions_N = torch.arange(mine.start, mine.stop)
         yield Batch(part.images_NCHW[taken], part.labels_N[taken], positions_N, chosen_N, step, high - low)
+
+
+def ahead(batches: Iterator[Batch], *, pin: bool = False) -> Iterator[Batch]:
+    """The same batches, the next of which is gathered in a thread while the one before is used, where that pays.
+
+    pin: in memory that a GPU copies from while it computes.
+    """
+    first = next(batches, None)
+    if first is None:
+        return
+    if not pin and first.images_NCHW.numel() < WORTH_A_THREAD:
+        yield first
+        yield from batches
+        return
+
+    def following() -> Batch | None:
+        batch = next(batches, None)
+        return batch.pinned() if pin and batch is not None else batch
+
+    with ThreadPoolExecutor(1, "loader") as pool:
+        coming = pool.submit(following)
+        yield first.pinned() if pin else first
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(following)
+            yield batch
 
 
 def evaluation_batches(part: Part, *, batch: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
@@ -76,26 +123,25 @@ def trace(batch: Batch) -> int:
     """A number in [-2^63, 2^63) for which image stood where. Those of an epoch's shards add up, wrapping, to one that
     does not depend on how the epoch was cut: another order, or an image twice or never, makes another one.
     """
-    hashes_N = _splitmix64(
-        _splitmix64(batch.indices_N.numpy().astype(np.uint64)) ^ batch.positions_N.numpy().view("u8")
-    )
+    hashes_N = splitmix64(splitmix64(batch.indices_N.numpy().astype(np.uint64)) ^ batch.positions_N.numpy().view("u8"))
     return int(hashes_N.sum(dtype=np.uint64).view(np.int64))
 
 
-def order(count: int, seed: int, epoch: int) -> Tensor:
-    """A permutation of `count` places, int64: a function of (seed, epoch) on every machine and version.
+def balanced_order(labels_N: Tensor, seed: int, epoch: int, balance: float) -> Tensor:
+    """Places of as many images as there are, int64, of which rare classes have more than their share.
 
-    Places are sorted by their number's hash (splitmix64: Steele, Lea, Flood, "Fast splittable pseudorandom number
-    generators", 2014); torch.randperm promises no such stability.
+    A class of n images gets a part of the epoch in proportion to n ** (1 - balance): at 1 each class gets the same. Its
+    images take turns, so that none comes twice more often than another of its class.
     """
-    key = _splitmix64(np.array([seed % 2**64], np.uint64))
-    key = _splitmix64(key ^ np.uint64(epoch))
-    hashes = _splitmix64(_splitmix64(np.arange(count, dtype=np.uint64)) ^ key)
-    return torch.from_numpy(np.argsort(hashes, kind="stable"))
-
-
-def _splitmix64(values: np.ndarray) -> np.ndarray:
-    values = values + np.uint64(0x9E3779B97F4A7C15)  # wraps, as it must
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    labels = labels_N.numpy()
+    counts_K = np.bincount(labels)
+    weights_K = np.where(counts_K > 0, np.maximum(counts_K, 1) ** (1.0 - balance), 0.0)
+    ends_K = np.rint(np.cumsum(weights_K) / weights_K.sum() * len(labels)).astype(int)
+    turns = order(len(labels), seed, epoch).numpy()
+    turns = turns[np.argsort(labels[turns], kind="stable")]  # class by class, each in the epoch's order
+    starts_K = np.cumsum(counts_K) - counts_K
+    drawn = np.empty(len(labels), np.int64)
+    for k in np.flatnonzero(counts_K):
+        low, high = (int(ends_K[k - 1]) if k else 0), int(ends_K[k])
+        drawn[low:high] = turns[starts_K[k] + np.arange(high - low) % counts_K[k]]
+    return torch.from_numpy(drawn[order(len(labels), seed + 1, epoch).numpy()])

@@ -1,64 +1,196 @@
 """All pictures of a source: what size and channels suit them, then all of them decoded, each file read once."""
 
 import contextlib
+import functools
 import hashlib
+import io
+import logging
 import math
 import os
+import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from classifier.config import DataConfig
-from classifier.data import decode
+from classifier.data import decode, decoder
+from classifier.data.decoder import Decoder
+from classifier.data.images import Images
 from classifier.data.source import Source, few
-from classifier.errors import DataError
+from classifier.data.stream import Streamed
+from classifier.data.tree import File, identity
+from classifier.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from classifier.data.cache import Cache
+
+logger = logging.getLogger(__name__)
 
 LOOKED_AT = 256
+IN_THREADS = 64
+"""So few pictures are decoded in threads of this process: to start others takes longer."""
 SMALL, LARGEST, GRID = 64, 128, 16
 """Sizes that are chosen: small squares stay as they are; others are a multiple of 16, at most 128 (in memory, on a
 CPU, more is the user's decision)."""
+
+Progress = Callable[[str, int], contextlib.AbstractContextManager[Callable[[int], None]]]
+"""(what is done, how many times): while the context is used, it is told how many more are done."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
     """images_NCHW: uint8; digests: 16 bytes of each content; flaws: why a picture could not be used, by its index."""
 
-    images_NCHW: np.ndarray
+    images_NCHW: Images
     digests: list[bytes]
     flaws: dict[int, str]
 
 
-def decoded(source: Source, config: DataConfig) -> Pictures:
+def decoded(source: Source, config: DataConfig, progress: Progress | None = None) -> Pictures:
     """Every picture as config.fit, config.size and config.channels want it; what is not set is found by `shape`.
 
-    Pictures with a flaw are black. DataError if they do not fit in memory.
+    Files are decoded once a machine, into config.cache. What stands in the place of a picture with a flaw is undefined.
+    DataError if they do not fit in memory, or on the cache's disk.
     """
     size, channels = shape(source, config)
-    _refuse_giants(source, size, channels)
     if isinstance(source.pictures, np.ndarray):
+        _refuse_giants(source, size, channels)
         return _from_arrays(source.pictures, size, channels, config.fit)
-    paths = source.pictures
-    images_NCHW = np.zeros((len(paths), channels, size, size), np.uint8)
-    digests, flaws = [b""] * len(paths), {}
-
-    def work(index: int) -> None:
-        try:
-            content = _read(paths[index])
-            digests[index] = digest(content)
-            images_NCHW[index] = decode.loaded(
-                content, size=size, channels=channels, fit=config.fit, max_pixels=config.max_pixels
+    files, way = source.pictures, _Way(source.name, size, channels, config, progress or _silent)
+    if config.stream:
+        if config.balance:
+            raise ConfigError(
+                "data.balance cannot be used with data.stream: give --loss.class_weights balanced instead"
             )
-        except decode.FlawError as flaw:
-            flaws[index] = str(flaw)
+        images = Streamed(
+            functools.partial(way.block, files),
+            torch.arange(len(files)),
+            (channels, size, size),
+            len(files),
+            config.window,
+        )
+        return Pictures(images, [digest(id_.encode()) for id_ in source.ids], {})
+    cache = None if config.cache is None else _cache_of(config, (channels, size, size))
+    if cache is None:
+        _refuse_giants(source, size, channels)
+        images_NCHW = np.zeros((len(files), channels, size, size), np.uint8)
+        told = way.decode(files, images_NCHW, range(len(files)), lambda _: False)
+        digests = [answer if isinstance(answer := told[n], bytes) else b"" for n in range(len(files))]
+        flaws = {n: answer for n in range(len(files)) if isinstance(answer := told[n], str)}
+        return Pictures(torch.from_numpy(images_NCHW), digests, flaws)
+    identities = [identity(file) if isinstance(file, Path) else file.identity() for file in files]
+    found = cache.pictures(identities, functools.partial(way.decode, files), 1e9 * config.cache_gb)
+    return Pictures(found.images, found.digests, found.flaws)
 
-    in_threads(work, range(len(paths)))
-    return Pictures(images_NCHW, digests, dict(sorted(flaws.items())))
+
+def _cache_of(config: DataConfig, shape_CHW: tuple[int, int, int]) -> "Cache | None":
+    """None where the folder that nobody chose cannot be written."""
+    from classifier.data.cache import Cache
+
+    home = Path(os.path.expanduser(config.cache or ""))
+    limits = {"max_pixels": config.max_pixels, "max_bytes": config.max_bytes, "seconds": config.max_seconds}
+    try:
+        return Cache.open(home, shape_CHW, fit=config.fit, **limits)
+    except DataError as error:
+        if config.cache != DataConfig().cache:
+            raise
+        logger.warning("%s; pictures are decoded in memory, each time", error)
+        return None
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How files become pictures."""
+
+    name: str
+    size: int
+    channels: int
+    config: DataConfig
+    progress: Progress
+
+    def block(self, files: Sequence[File], indices: np.ndarray) -> np.ndarray:
+        """The pictures of these indices, uint8 N x C x H x W; those with a flaw are black, and told of."""
+        pixels_NCHW = np.zeros((len(indices), self.channels, self.size, self.size), np.uint8)
+        flaws: list[str] = []
+
+        def work(row: int) -> None:
+            try:
+                content = read(files[indices[row]], self.config.max_bytes)
+                pixels_NCHW[row] = decode.loaded(
+                    content,
+                    size=self.size,
+                    channels=self.channels,
+                    fit=self.config.fit,
+                    max_pixels=self.config.max_pixels,
+                )
+            except decode.FlawError as flaw:
+                flaws.append(f"{files[indices[row]]} ({flaw})")
+
+        in_threads(work, range(len(indices)))
+        if flaws:
+            logger.warning("%d pictures of %s cannot be used, and are black: %s", len(flaws), self.name, few(flaws))
+        return pixels_NCHW
+
+    def decode(
+        self,
+        files: Sequence[File],
+        pixels_NCHW: np.ndarray,
+        indices: Sequence[int],
+        is_known: Callable[[bytes], bool],
+    ) -> "dict[int, bytes | str]":
+        """The pictures of these indices into the rows, unless their content is known; by index its digest or flaw."""
+        rows = {index: row for row, index in enumerate(indices)}
+        told: dict[int, bytes | str] = {}
+        settings: dict[str, Any] = {"size": self.size, "channels": self.channels, "fit": self.config.fit}
+        settings["max_pixels"] = self.config.max_pixels
+
+        def contents(index: int) -> "bytes | str | None":
+            try:
+                content = read(files[index], self.config.max_bytes)
+            except decode.FlawError as flaw:
+                return str(flaw)
+            name = told[index] = digest(content)
+            return None if is_known(name) else content
+
+        def take(index: int, answer: "np.ndarray | bytes | str") -> None:
+            if isinstance(answer, str):
+                told[index] = answer
+            elif isinstance(answer, bytes):
+                pixels_NCHW[rows[index]] = np.frombuffer(answer, np.uint8).reshape(pixels_NCHW.shape[1:])
+            else:
+                pixels_NCHW[rows[index]] = answer
+
+        def work(index: int) -> None:
+            content = contents(index)
+            if isinstance(content, bytes):
+                try:
+                    take(index, decode.loaded(content, **settings))
+                except decode.FlawError as flaw:
+                    take(index, str(flaw))
+            elif content is not None:
+                take(index, content)
+
+        if len(indices) <= IN_THREADS:
+            in_threads(work, indices)
+            return told
+        length = self.channels * self.size * self.size
+        words = ("pixels", *settings.values())
+        make = functools.partial(Decoder, *words, length=length, seconds=self.config.max_seconds)
+        with self.progress(f"decoding {self.name}", len(indices)) as tick:
+
+            def counted(index: int) -> "bytes | str | None":
+                tick(1)
+                return contents(index)
+
+            decoder.decoded(make, counted, indices, take, processes=cores() + 1)
+        return told
 
 
 def shape(source: Source, config: DataConfig) -> tuple[int, int]:
@@ -75,7 +207,7 @@ def shape(source: Source, config: DataConfig) -> tuple[int, int]:
     elif config.size is not None and config.channels is not None:
         seen = []
     else:
-        seen = _looks(pictures, config.max_pixels)
+        seen = _looks(pictures, config)
     channels = config.channels or (1 if all(grey for _, _, grey in seen) else 3)
     return config.size or _size([(width, height) for width, height, _ in seen]), channels
 
@@ -85,9 +217,21 @@ def digest(content: Any) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
-def in_threads(work: Callable[[int], None], indices: "range | list[int]") -> None:
+@contextlib.contextmanager
+def _silent(_: str, __: int) -> Iterator[Callable[[int], None]]:
+    yield lambda _: None
+
+
+def as_png(image_CHW: np.ndarray) -> bytes:
+    """A file of the picture, as if it had come from one."""
+    stream = io.BytesIO()
+    _image_of(image_CHW).save(stream, "png", compress_level=1)
+    return stream.getvalue()
+
+
+def in_threads(work: Callable[[int], None], indices: Sequence[int]) -> None:
     """Call `work` on every index, on all cores that this process may use; decoders leave Python's lock alone."""
-    count, over = min(_cores(), max(1, len(indices))), threading.Event()
+    count, over = min(cores(), max(1, len(indices))), threading.Event()
 
     def share(first: int) -> None:
         for index in indices[first::count]:
@@ -108,26 +252,29 @@ def _from_arrays(images_NCHW: np.ndarray, size: int, channels: int, fit: str) ->
     images_NCHW = np.ascontiguousarray(images_NCHW)
     digests = [digest(image) for image in images_NCHW]
     if images_NCHW.shape[2:] == (size, size) and images_NCHW.shape[1] in (1, channels):
-        return Pictures(np.repeat(images_NCHW, channels // images_NCHW.shape[1], axis=1), digests, {})
+        images_NCHW = np.repeat(images_NCHW, channels // images_NCHW.shape[1], axis=1)
+        return Pictures(torch.from_numpy(images_NCHW), digests, {})
     resized_NCHW = np.empty((len(images_NCHW), channels, size, size), np.uint8)
 
     def work(index: int) -> None:
-        pixels = images_NCHW[index]
-        image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-        resized_NCHW[index] = decode.prepare(image, size=size, channels=channels, fit=fit)
+        resized_NCHW[index] = decode.prepare(_image_of(images_NCHW[index]), size=size, channels=channels, fit=fit)
 
     in_threads(work, range(len(images_NCHW)))
-    return Pictures(resized_NCHW, digests, {})
+    return Pictures(torch.from_numpy(resized_NCHW), digests, {})
 
 
-def _looks(paths: list[Path], max_pixels: int) -> list[tuple[int, int, bool]]:
+def _image_of(image_CHW: np.ndarray) -> Image.Image:
+    return Image.fromarray(image_CHW[0] if len(image_CHW) == 1 else np.ascontiguousarray(image_CHW.transpose(1, 2, 0)))
+
+
+def _looks(files: Sequence[File], config: DataConfig) -> list[tuple[int, int, bool]]:
     found: dict[int, tuple[int, int, bool]] = {}
 
     def work(index: int) -> None:
         with contextlib.suppress(decode.FlawError):
-            found[index] = decode.look(_read(paths[index]), max_pixels=max_pixels)
+            found[index] = decode.look(read(files[index], config.max_bytes), max_pixels=config.max_pixels)
 
-    in_threads(work, _spread(len(paths)).tolist())
+    in_threads(work, _spread(len(files)).tolist())
     return list(found.values())
 
 
@@ -145,14 +292,27 @@ def _spread(count: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, LOOKED_AT)).astype(int))
 
 
-def _read(path: Path) -> bytes:
+def read(file: File, max_bytes: int) -> bytes:
+    """The bytes of a picture's file. FlawError if they cannot be read, are more than that, or might never end."""
     try:
-        return path.read_bytes()
+        if isinstance(file, Path):
+            about = file.stat()
+            if not stat.S_ISREG(about.st_mode):  # to open a pipe is to wait for its writer
+                raise decode.FlawError("it is no regular file")
+            size = about.st_size
+        else:
+            size = getattr(file, "size", None) or 0
+        content = file.read_bytes() if size <= max_bytes else b""
+        if max(size, len(content)) > max_bytes:
+            size = max(size, len(content))
+            raise decode.FlawError(f"its {size:,} bytes are more than data.max_bytes {max_bytes:,}")
+        return content
     except OSError as error:
         raise decode.FlawError(f"it cannot be read ({error.strerror or error})") from None
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Those that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

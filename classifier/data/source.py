@@ -3,11 +3,11 @@
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from classifier.data.dataset import SPLITS, Kind
+from classifier.data.tree import File
 from classifier.errors import DataError
 
 DRAWN = -1
@@ -20,23 +20,29 @@ _NUMBER_WORDS = frozenset(["zero", "one", "two", "three", "four", "five", "six",
 class Source:
     """N pictures with labels. labels_N: int64 in [0, K); splits_N: int8, an index of SPLITS or DRAWN.
 
-    pictures: N paths of image files, or a uint8 array N x C x H x W.
+    pictures: N files, or a uint8 array N x C x H x W. groups: N names; what shares one is never split.
     """
 
     name: str
     class_names: tuple[str, ...]
-    ids: Sequence[str]
+    ids: list[str]
     labels_N: np.ndarray
     splits_N: np.ndarray
-    pictures: "list[Path] | np.ndarray"
+    pictures: "Sequence[File] | np.ndarray"
+    groups: list[str] | None = None
     kind: Kind | None = None
     findings: tuple[str, ...] = ()
 
 
 def from_files(
-    name: str, rows: Iterable[tuple[str, Path, str, int]], *, kind: Kind | None = None, findings: tuple[str, ...] = ()
+    name: str,
+    rows: Iterable[tuple[str, File, str, int]],
+    *,
+    groups: list[str] | None = None,
+    kind: Kind | None = None,
+    findings: tuple[str, ...] = (),
 ) -> Source:
-    """A source of image files, from rows of (id, path, class name, split)."""
+    """A source of image files, from rows of (id, file, class name, split)."""
     rows = list(rows)
     class_names = ordered({row[2] for row in rows})
     number = {class_name: k for k, class_name in enumerate(class_names)}
@@ -47,6 +53,7 @@ def from_files(
         labels_N=np.array([number[row[2]] for row in rows], np.int64),
         splits_N=np.array([row[3] for row in rows], np.int8),
         pictures=[row[1] for row in rows],
+        groups=groups,
         kind=kind,
         findings=findings,
     )

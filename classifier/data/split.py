@@ -49,6 +49,8 @@ class Labelled:
     labels_N: np.ndarray
     supplied_N: np.ndarray
     """int8, an index of SPLITS or DRAWN."""
+    groups: Sequence[str] | None = None
+    """N names; pictures that share one are never split."""
 
 
 def draw(pictures: Labelled, *, validation: float, test: float, seed: int) -> Drawn:
@@ -93,17 +95,43 @@ def draw(pictures: Labelled, *, validation: float, test: float, seed: int) -> Dr
 
 
 class _Contents:
-    """Pictures as units of equal content. unit_N: a picture's unit; u_U: a unit's number in [0, 1)."""
+    """Pictures as units that are never split: of equal content, or of groups that equal contents join.
+
+    content_N: a picture's content; unit_N: its unit; u_U: a unit's number in [0, 1).
+    """
 
     def __init__(self, pictures: Labelled, seed: int) -> None:
-        units: dict[bytes, int] = {}
-        self.unit_N = np.fromiter((units.setdefault(d, len(units)) for d in pictures.digests), np.int64)
+        contents: dict[bytes, int] = {}
+        self.content_N = np.fromiter((contents.setdefault(d, len(contents)) for d in pictures.digests), np.int64)
+        self.unit_N, names = self.content_N, [*contents]
+        if pictures.groups is not None:
+            self.unit_N, names = _joined(self.content_N, pictures.groups)
         key = str(seed).encode()
-        hashes = (hashlib.blake2b(digest, digest_size=8, key=key).digest() for digest in units)
+        hashes = (hashlib.blake2b(name, digest_size=8, key=key).digest() for name in names)
         # 53 bits: what a float holds exactly, so that u is never rounded up to 1
         self.u_U = (np.frombuffer(b"".join(hashes), "<u8") >> np.uint64(11)) / 2.0**53
-        pairs = np.unique(np.stack([self.unit_N, pictures.labels_N]), axis=1)
-        self.shared_U = np.bincount(pairs[0], minlength=len(units)) > 1  # one content under several labels
+        self.shared_U = _have_several_labels(self.unit_N, pictures.labels_N, len(names))
+        self.shared_C = _have_several_labels(self.content_N, pictures.labels_N, len(contents))
+
+
+def _joined(content_N: np.ndarray, groups: Sequence[str]) -> tuple[np.ndarray, list[bytes]]:
+    """Each picture's unit, where groups that hold equal contents are one; and the name of each unit's first group, so
+    that a group which grows stays where it is."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    names, group_N = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    nodes = len(names) + int(content_N.max()) + 1
+    edges = coo_array((np.ones(len(content_N), np.int8), (group_N, len(names) + content_N)), shape=(nodes, nodes))
+    count, unit_of = connected_components(edges, directed=False)
+    first = np.full(count, len(names))
+    np.minimum.at(first, unit_of[: len(names)], np.arange(len(names)))
+    return unit_of[group_N].astype(np.int64), [str(names[n]).encode() for n in first]
+
+
+def _have_several_labels(unit_N: np.ndarray, labels_N: np.ndarray, units: int) -> np.ndarray:
+    pairs = np.unique(np.stack([unit_N, labels_N]), axis=1)
+    return np.bincount(pairs[0], minlength=units) > 1
 
 
 def _lend(
@@ -165,7 +193,8 @@ def _refuse_lonely_classes(pictures: Labelled, contents: _Contents, pool_N: np.n
     everywhere = pool_N.all()
     for k in np.flatnonzero((distinct_K == 1) & everywhere).tolist():
         raise DataError(
-            f"{pictures.name}: the {counts_K[k]} pictures of class {pictures.class_names[k]!r} are copies of one: "
+            f"{pictures.name}: the {counts_K[k]} pictures of class {pictures.class_names[k]!r} are "
+            f"{'copies of one' if pictures.groups is None else 'of one group, or copies'}: "
             "add others, or remove the class"
         )
 
@@ -190,21 +219,25 @@ def _drawn_from_train(name: str, supplied: set[int], missing: list[int], shares:
 def _copies_across(pictures: Labelled, contents: _Contents, splits_N: np.ndarray) -> list[str]:
     """Copies in two splits make a score look better than it is."""
     findings = []
-    units_S = [np.unique(contents.unit_N[splits_N == split]) for split in range(3)]
-    for a, b in ((TRAIN, TEST), (TRAIN, VALIDATION), (VALIDATION, TEST)):
-        both = np.intersect1d(units_S[a], units_S[b])
-        copies = np.flatnonzero(np.isin(contents.unit_N, both) & (splits_N == b)).tolist()
-        if len(copies):
-            some = few([pictures.ids[n] for n in copies])
-            findings.append(f"{len(copies)} pictures of {SPLITS[b]} lie in {SPLITS[a]} too, byte for byte: {some}.")
+    ways = [(contents.content_N, "lie in {} too, byte for byte")]
+    if pictures.groups is not None:
+        ways.append((np.unique(np.asarray(pictures.groups), return_inverse=True)[1], "are of groups that {} has too"))
+    for unit_N, how in ways:
+        units_S = [np.unique(unit_N[splits_N == split]) for split in range(3)]
+        for a, b in ((TRAIN, TEST), (TRAIN, VALIDATION), (VALIDATION, TEST)):
+            both = np.intersect1d(units_S[a], units_S[b])
+            copies = np.flatnonzero(np.isin(unit_N, both) & (splits_N == b)).tolist()
+            if len(copies):
+                some = few([pictures.ids[n] for n in copies])
+                findings.append(f"{len(copies)} pictures of {SPLITS[b]} {how.format(SPLITS[a])}: {some}.")
     return findings
 
 
 def _conflicts(pictures: Labelled, contents: _Contents) -> list[str]:
-    shared = np.flatnonzero(contents.shared_U)
+    shared = np.flatnonzero(contents.shared_C)
     if not len(shared):
         return []
-    example = np.flatnonzero(contents.unit_N == shared[0]).tolist()
+    example = np.flatnonzero(contents.content_N == shared[0]).tolist()
     other = next(n for n in example if pictures.labels_N[n] != pictures.labels_N[example[0]])
     pair = " and ".join(
         f"{pictures.ids[n]} ({pictures.class_names[pictures.labels_N[n]]})" for n in (example[0], other)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from classifier.data.dataset import Dataset, Part
+from classifier.data.images import chosen
 from classifier.errors import DataError
 
 
@@ -31,9 +32,9 @@ def limited(dataset: Dataset, count: int, seed: int) -> Dataset:
     starts_K = np.cumsum(sizes_K) - sizes_K
     place_N = np.empty(len(train))  # 0 for each class's first image, near 1 for its last
     place_N[by_class] = (np.arange(len(train)) - starts_K[labels_N[by_class]]) / sizes_K[labels_N[by_class]]
-    chosen = np.sort(np.lexsort((hashes_N, place_N))[:count])
-    index = torch.from_numpy(chosen)
-    part = Part(train.images_NCHW[index], train.labels_N[index], tuple(train.ids[i] for i in chosen.tolist()))
+    kept = np.sort(np.lexsort((hashes_N, place_N))[:count])
+    index = torch.from_numpy(kept)
+    part = Part(chosen(train.images_NCHW, index), train.labels_N[index], tuple(train.ids[i] for i in kept.tolist()))
     fingerprint = hashlib.blake2b(f"{dataset.fingerprint} {count} {seed}".encode(), digest_size=8).hexdigest()
     finding = f"{dataset.name} trains on {count:,} of its {len(train):,} training images (data.limit)."
     return dataclasses.replace(dataset, train=part, fingerprint=fingerprint, findings=(*dataset.findings, finding))

@@ -69,7 +69,7 @@ class Pictures(torch.utils.data.Dataset):
     """As most people write it: one image at a time, with torchvision's transforms."""
 
     def __init__(self, part: Part) -> None:
-        self.part = part
+        self.part, self.images_NCHW = part, part.images_NCHW[:]
         self.transform = v2.Compose(
             [
                 v2.RandomHorizontalFlip(),
@@ -83,7 +83,7 @@ class Pictures(torch.utils.data.Dataset):
         return len(self.part)
 
     def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.transform(self.part.images_NCHW[i]), self.part.labels_N[i]
+        return self.transform(self.images_NCHW[i]), self.part.labels_N[i]
 
 
 def by_hand(experiment: Experiment, dataset: Dataset, workers: int) -> float:

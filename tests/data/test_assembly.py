@@ -15,13 +15,13 @@ from classifier.errors import DataError
 
 
 def config(folder: Path, **settings: object) -> DataConfig:
-    return DataConfig(**({"path": str(folder), "size": 8} | settings))  # pyright: ignore[reportArgumentType]
+    return DataConfig(**({"path": str(folder), "size": 8, "cache": None} | settings))  # pyright: ignore[reportArgumentType]
 
 
 def test_labels_and_pictures_stay_together(photos: Path) -> None:
     dataset = load(config(photos, size=10))
     for part in (dataset.train, dataset.validation, dataset.test):
-        assert part.images_NCHW.dtype == torch.uint8
+        assert part.images_NCHW[:].dtype == torch.uint8
         assert part.labels_N.dtype == torch.int64
         for image_CHW, label, id_ in zip(part.images_NCHW, part.labels_N.tolist(), part.ids, strict=True):
             assert id_.startswith(dataset.class_names[label])
@@ -33,7 +33,7 @@ def test_labels_and_pictures_stay_together(photos: Path) -> None:
 
 def test_statistics_are_those_of_the_training_images(photos: Path) -> None:
     dataset = load(config(photos))
-    scaled = dataset.train.images_NCHW.double() / 255
+    scaled = dataset.train.images_NCHW[:].double() / 255
     torch.testing.assert_close(torch.tensor(dataset.mean).double(), scaled.mean((0, 2, 3)), check_dtype=False)
     torch.testing.assert_close(
         torch.tensor(dataset.std).double(), scaled.std((0, 2, 3), correction=0), check_dtype=False
@@ -41,9 +41,9 @@ def test_statistics_are_those_of_the_training_images(photos: Path) -> None:
 
 
 def test_statistics_of_flat_and_of_many_images() -> None:
-    assert statistics(np.full((3, 1, 4, 4), 51, np.uint8)) == ((0.2,), (1 / 255,))
+    assert statistics(torch.full((3, 1, 4, 4), 51, dtype=torch.uint8)) == ((0.2,), (1 / 255,))
     images_NCHW = np.random.default_rng(0).integers(0, 256, (50, 3, 128, 128), dtype=np.uint8)
-    mean, std = statistics(images_NCHW)
+    mean, std = statistics(torch.from_numpy(images_NCHW))
     np.testing.assert_allclose(mean, images_NCHW.mean((0, 2, 3)) / 255)
     np.testing.assert_allclose(std, images_NCHW.std((0, 2, 3)) / 255)
 

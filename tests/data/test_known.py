@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from classifier.config import DataConfig
-from classifier.data import DATASETS, find
+from classifier.data import find
 from classifier.data.known import home
+from classifier.data.place import DATASETS
 from classifier.errors import DataError
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from classifier.config import DataConfig
-from classifier.data import DATASETS, find, load
+from classifier.data import find, load
+from classifier.data.place import DATASETS
 from classifier.errors import DataError
 
 

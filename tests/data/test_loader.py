@@ -1,12 +1,24 @@
 """The laws of the loader: each image once, steps of one size, the same global batches for any number of ranks."""
 
+import threading
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from classifier.data import loader
 from classifier.data.dataset import Part
-from classifier.data.loader import Batch, batches, evaluation_batches, order, steps_per_epoch, trace
+from classifier.data.loader import (
+    Batch,
+    ahead,
+    balanced_order,
+    batches,
+    evaluation_batches,
+    order,
+    steps_per_epoch,
+    trace,
+)
 
 QUICK = settings(max_examples=60, deadline=None)
 
@@ -108,3 +120,49 @@ def test_a_trace_tells_orders_apart_and_not_how_they_were_cut() -> None:
     first, *others = batches(part, batch=7, seed=0, epoch=0)
     assert sum(map(trace, others)) % 2**64 != traced(0, 7, 1)
     assert sum(map(trace, (first, first, *others))) % 2**64 != traced(0, 7, 1)
+
+
+@pytest.mark.parametrize("balance", [0.5, 1.0])
+def test_rare_classes_come_more_often(balance: float) -> None:
+    labels_N = torch.tensor([0] * 900 + [1] * 90 + [2] * 10)[order(1000, 3, 0)]
+    first, second = (balanced_order(labels_N, 0, epoch, balance) for epoch in (0, 1))
+    assert len(first) == 1000
+    shares = torch.bincount(labels_N[first]) / 1000
+    wanted = torch.tensor([900.0, 90.0, 10.0]) ** (1 - balance)
+    assert shares.tolist() == pytest.approx((wanted / wanted.sum()).tolist(), abs=2e-3)
+    for k in range(3):
+        times = torch.bincount(first, minlength=1000)[labels_N == k]
+        assert times.max() - times.min() <= 1
+    assert not first.equal(second)
+    assert first.equal(balanced_order(labels_N, 0, 0, balance))
+    assert labels_N[first][:100].unique().numel() == 3
+
+
+def test_batches_that_are_gathered_ahead_are_the_same(monkeypatch) -> None:
+    part = Part(
+        torch.arange(100 * 12).view(100, 3, 2, 2).to(torch.uint8), torch.arange(100), tuple(map(str, range(100)))
+    )
+    plain = list(batches(part, batch=7, seed=0, epoch=3))
+    before = threading.active_count()
+    for least in (0, 1 << 20):
+        monkeypatch.setattr(loader, "WORTH_A_THREAD", least)
+        for one, other in zip(ahead(batches(part, batch=7, seed=0, epoch=3)), plain, strict=True):
+            assert one.images_NCHW.equal(other.images_NCHW)
+            assert one.step == other.step
+        some = ahead(batches(part, batch=7, seed=0, epoch=3))
+        next(some)
+        del some
+    assert threading.active_count() == before
+    assert list(ahead(iter(()))) == []
+
+
+def test_an_error_of_the_thread_is_told(monkeypatch) -> None:
+    monkeypatch.setattr(loader, "WORTH_A_THREAD", 0)
+    part = Part(torch.zeros(20, 1, 2, 2, dtype=torch.uint8), torch.zeros(20, dtype=torch.int64), ("",) * 20)
+
+    def broken():
+        yield from list(batches(part, batch=7, seed=0, epoch=0))[:2]
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(ahead(broken()))

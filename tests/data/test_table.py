@@ -50,8 +50,7 @@ def test_csv(pictures: Path) -> None:
         ("pictures/deep/c.png", "cat", DRAWN),
         ("pictures/deep/d, e.png", "dog", DRAWN),
     ]
-    assert isinstance(source.pictures, list)
-    assert all(path.is_file() for path in source.pictures)
+    assert all(Path(str(path)).is_file() for path in source.pictures)
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
@@ -71,7 +70,10 @@ def test_splits_other_columns_and_ways_to_save(ending: str, mark: str, pictures:
 def test_tabs_and_pictures_outside(pictures: Path) -> None:
     folder = pictures / "lists"
     folder.mkdir()
-    source = read(csv(folder, "path\tlabel\n../pictures/a.png\tcat\n../pictures/b.png\tdog\n", "set.tsv"))
+    manifest = csv(folder, "path\tlabel\n../pictures/a.png\tcat\n../pictures/b.png\tdog\n", "set.tsv")
+    with pytest.raises(DataError, match=r"line 2: \.\./pictures/a\.png leads out of .*--data\.outside true"):
+        read(manifest)
+    source = read(manifest, outside=True)
     assert source.ids[0] == (pictures / "pictures" / "a.png").as_posix()
 
 
@@ -150,5 +152,29 @@ def test_wrong_parquet(pictures: Path) -> None:
 def test_other_files(pictures: Path) -> None:
     with pytest.raises(DataError, match=r"set\.csv is not UTF-8 text: save it as UTF-8"):
         read(csv(pictures, "path,label\npictures/a.png,p\u00e4r", encoding="latin1"))
-    with pytest.raises(DataError, match=r"set\.zip is neither a folder nor a manifest .*unpack an archive first"):
-        read(csv(pictures, "PK", "set.zip"))
+    with pytest.raises(DataError, match=r"set\.doc is no folder, archive .*, manifest .* or list"):
+        read(csv(pictures, "PK", "set.doc"))
+
+
+def test_lists(pictures: Path) -> None:
+    source = read(csv(pictures, "pictures/a.png 3\npictures/b.png\t10\n\npictures/deep/d, e.png 3\n", "set.txt"))
+    assert rows(source) == [
+        ("pictures/a.png", "3", DRAWN),
+        ("pictures/b.png", "10", DRAWN),
+        ("pictures/deep/d, e.png", "3", DRAWN),
+    ]
+    source = read(csv(pictures, "0\t1.0\tpictures/a.png\n1\t2.0\tpictures/deep/d, e.png\n", "set.lst"))
+    assert rows(source) == [("pictures/a.png", "1.0", DRAWN), ("pictures/deep/d, e.png", "2.0", DRAWN)]
+    with pytest.raises(DataError, match=r"set\.txt line 2 must hold a path and its label"):
+        read(csv(pictures, "pictures/a.png 3\npictures/b.png\n", "set.txt"))
+
+
+def test_groups_come_from_a_column(pictures: Path) -> None:
+    text = "path,label,patient\npictures/a.png,cat,7\npictures/b.png,dog,8\npictures/deep/c.png,cat,7\n"
+    assert read(csv(pictures, text), group="patient").groups == ["7", "8", "7"]
+    paths = ["pictures/a.png", "pictures/b.png"]
+    assert read(parquet(pictures, path=paths, label=["cat", "dog"], p=[1, 2]), group="p").groups == ["1", "2"]
+    with pytest.raises(DataError, match="there is no column eye"):
+        read(csv(pictures, text), group="eye")
+    with pytest.raises(DataError, match="line 3 has no patient"):
+        read(csv(pictures, "path,label,patient\npictures/a.png,cat,7\npictures/b.png,dog,\n"), group="patient")

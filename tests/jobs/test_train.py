@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 FAST = ("--model.name", "cnn", "--train.epochs", "2", "--data.batch", "128")
 KEYS = {
     *("format_version", "kind", "status", "seconds", "config", "dataset", "validation", "test"),
-    *("images_per_second", "epochs", "parameters", "versions", "device"),
+    *("images_per_second", "input_wait", "epochs", "parameters", "versions", "device"),
 }
 
 

@@ -1,0 +1,134 @@
+"""audit.html: what an audit found, on one page with thumbnails that needs no network."""
+
+import base64
+import io
+from collections.abc import Callable, Iterator, Sequence
+from html import escape
+from pathlib import Path
+
+from PIL import Image
+
+from classifier.charts import STYLE
+from classifier.data.finding import KINDS, Finding
+from classifier.files import write_atomically
+
+NAME = "audit.html"
+# Findings of a kind that are shown, images of a finding, and the side of a thumbnail in pixels.
+SHOWN, IMAGES, SIDE = 24, 4, 112
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><link rel="icon" href="data:,"><style>{chart_style}
+body {{ font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--ground); margin: 0 auto;
+  max-width: 860px; padding: 1rem; }}
+h1 {{ font-size: 1.5rem; margin: .5rem 0; overflow-wrap: anywhere; }}
+h2 {{ font-size: 1.15rem; margin: 2rem 0 .25rem; }}
+p {{ margin: .3rem 0; overflow-wrap: anywhere; }} .faint {{ color: var(--faint); }} .big {{ font-size: 1.15rem; }}
+table {{ border-collapse: collapse; font-size: .9rem; }} td, th {{ text-align: left; padding: .2rem .7rem .2rem 0;
+  border-bottom: 1px solid var(--line); vertical-align: top; }} td.n {{ text-align: right; }}
+.error {{ color: var(--c1); }} .warning {{ color: var(--c4); }} .note {{ color: var(--faint); }}
+.grid {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(240px, 1fr)); gap: .75rem; }}
+.card {{ background: var(--box); border-radius: 6px; padding: .6rem; font-size: .8rem; overflow-wrap: anywhere;
+  break-inside: avoid; }} .card img {{ width: 72px; height: 72px; object-fit: contain; margin: 0 .3rem .3rem 0;
+  background: var(--ground); }}
+a {{ color: var(--c0); }}
+</style></head><body>
+{body}
+</body></html>
+"""
+
+
+def write(
+    path: Path,
+    *,
+    name: str,
+    counts: str,
+    findings: Sequence[Finding],
+    content: Callable[[str], bytes | None],
+    mend: str | None,
+) -> Path:
+    """Make the page at `path`.
+
+    counts: what was looked at, a sentence. content: the bytes of an image by its name, None where there is none. mend:
+    the command that trains without what is bad.
+    """
+    body = "\n".join(_sections(name, counts, findings, content, mend))
+    write_atomically(path, _PAGE.format(title=escape(f"Audit of {name}"), chart_style=STYLE, body=body))
+    return path
+
+
+def title_of(kind: str) -> str:
+    """A kind as a heading."""
+    return TITLES.get(kind, kind.replace("_", " ").capitalize())
+
+
+TITLES = {
+    "near_leak": "Near-copies across splits",
+    "leak": "Copies across splits",
+    "group_leak": "Groups across splits",
+    "label_conflict": "One picture, several labels",
+    "near_conflict": "Near-copies with different labels",
+    "label_error": "Probably wrong labels",
+    "duplicate": "Copies",
+    "near_duplicate": "Near-copies",
+    "extension": "Endings that name another format",
+    "aspect": "Far from square",
+    "frames": "Several frames",
+    "few": "Classes with few images",
+    "stray": "In no class",
+}
+
+
+def _sections(
+    name: str,
+    counts: str,
+    findings: Sequence[Finding],
+    content: Callable[[str], bytes | None],
+    mend: str | None,
+) -> Iterator[str]:
+    by_kind: dict[str, list[Finding]] = {}
+    for finding in findings:
+        by_kind.setdefault(finding.kind, []).append(finding)
+    yield f"<h1>Audit of {escape(name)}</h1>"
+    errors = sum(finding.severity == "error" for finding in findings)
+    verdict = "Nothing is wrong with it." if not findings else f"{len(findings):,} findings"
+    if findings:
+        verdict += f", {errors:,} of which spoil a training or its score." if errors else ", none of which is grave."
+    yield f'<p class="big">{verdict}</p><p class="faint">{escape(counts)}</p>'
+    if mend:
+        yield f"<p>To train without what is bad: <code>{escape(mend)}</code></p>"
+    if by_kind:
+        rows = "".join(
+            f'<tr><td><a href="#{kind}">{escape(title_of(kind))}</a></td><td class="n">{len(found):,}</td>'
+            f'<td class="{KINDS[kind][0]}">{KINDS[kind][0]}</td></tr>'
+            for kind, found in by_kind.items()
+        )
+        yield f"<table><tr><th>what</th><th>how many</th><th>how bad</th></tr>{rows}</table>"
+    for kind, found in by_kind.items():
+        more = f" The first {SHOWN} are shown." if len(found) > SHOWN else ""
+        yield f'<section id="{kind}"><h2>{escape(title_of(kind))} ({len(found):,})</h2>'
+        yield f'<p class="faint">{escape(KINDS[kind][1])}{more}</p><div class="grid">'
+        yield from (_card(finding, content) for finding in found[:SHOWN])
+        yield "</div></section>"
+
+
+def _card(finding: Finding, content: Callable[[str], bytes | None]) -> str:
+    images = "".join(thumbnail(content(id_), id_) for id_ in finding.ids[:IMAGES])
+    return f'<div class="card">{images}<br>{escape(finding.text)}</div>'
+
+
+def thumbnail(content: bytes | None, name: str) -> str:
+    """An image as HTML that holds it; nothing where it cannot be read."""
+    if content is None:
+        return ""
+    from classifier.data import decode
+
+    try:
+        image = decode.opened(content, max_pixels=100_000_000, least=SIDE)
+    except decode.FlawError:
+        return ""
+    image.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
+    stream = io.BytesIO()
+    image.convert("RGB").save(stream, "JPEG", quality=80)
+    data = base64.b64encode(stream.getvalue()).decode()
+    return f'<img alt="{escape(name)}" title="{escape(name)}" src="data:image/jpeg;base64,{data}">'

@@ -1,0 +1,286 @@
+"""The audit: what is wrong with a data set, found before anyone trains on it. Each check gives findings."""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from classifier.config import DataConfig
+from classifier.data import decoder, lookalikes, pictures, split
+from classifier.data.assembly import IMBALANCE
+from classifier.data.dataset import SPLITS
+from classifier.data.decoder import Decoder
+from classifier.data.finding import Finding
+from classifier.data.glance import SIDE, Glance
+from classifier.data.source import Source, few
+from classifier.data.split import TEST, TRAIN, VALIDATION
+
+# Where more of the images than this are dark, bright, blurred or oddly shaped, that is what such images are.
+NATURE = 0.1
+BLANK_DEVIATION, DARK, BRIGHT = 1.0, 40, 240
+DEVIATIONS = 4.0
+"""How many deviations (by the median's) softer than the others a blurred picture is, on a logarithmic scale."""
+SOFT = 0.1
+ASPECT = 3.0
+FEW_IMAGES = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """N pictures, looked at once. kept_N: those without a flaw, of which the other arrays speak in this order.
+
+    digests: of all N. sides_K2: width and height; thumbs_KHW: uint8, grey.
+    """
+
+    source: Source
+    flaws: dict[int, str]
+    digests: list[bytes]
+    kept_N: np.ndarray
+    sides_K2: np.ndarray
+    sharpness_K: np.ndarray
+    frames_K: np.ndarray
+    misnamed_K: np.ndarray
+    thumbs_KHW: np.ndarray
+
+
+def look(source: Source, config: DataConfig, tick: Callable[[int], None] = lambda _: None) -> Looked:
+    """Read and decode each picture once, in several processes. tick: gets how many more are done."""
+    count = len(source.labels_N)
+    digests: list[bytes] = [b""] * count
+    flaws: dict[int, str] = {}
+    glances: dict[int, Glance] = {}
+
+    def contents(index: int) -> bytes | str:
+        if isinstance(source.pictures, np.ndarray):
+            content = pictures.as_png(source.pictures[index])
+            digests[index] = pictures.digest(np.ascontiguousarray(source.pictures[index]))
+            return content
+        try:
+            content = pictures.read(source.pictures[index], config.max_bytes)
+        except decoder.decode.FlawError as flaw:
+            return str(flaw)
+        digests[index] = pictures.digest(content)
+        return content
+
+    def take(index: int, answer: bytes | str) -> None:
+        if isinstance(answer, str):
+            flaws[index] = answer
+        else:
+            glances[index] = Glance.unpack(answer)
+        tick(1)
+
+    make = functools.partial(Decoder, "glance", config.max_pixels, length=Glance.LENGTH, seconds=config.max_seconds)
+    decoder.decoded(make, contents, range(count), take, processes=pictures.cores() + 1)
+    kept = sorted(glances)
+    named = not isinstance(source.pictures, np.ndarray)
+    return Looked(
+        source=source,
+        flaws=dict(sorted(flaws.items())),
+        digests=digests,
+        kept_N=np.array(kept, np.int64),
+        sides_K2=np.array([(glances[n].width, glances[n].height) for n in kept]).reshape(-1, 2),
+        sharpness_K=np.array([glances[n].sharpness for n in kept]),
+        frames_K=np.array([glances[n].frames for n in kept], np.int64),
+        misnamed_K=np.array([named and not glances[n].fits(source.ids[n]) for n in kept], bool),
+        thumbs_KHW=np.stack([glances[n].thumb for n in kept]) if kept else np.zeros((0, SIDE, SIDE), np.uint8),
+    )
+
+
+def drawn_splits(looked: Looked, config: DataConfig) -> np.ndarray:
+    """int8, an index of SPLITS for each of the kept pictures, as a training would draw them. Errors of split.draw."""
+    source, kept = looked.source, looked.kept_N.tolist()
+    labelled = split.Labelled(
+        name=source.name,
+        class_names=source.class_names,
+        ids=[source.ids[n] for n in kept],
+        digests=[looked.digests[n] for n in kept],
+        labels_N=source.labels_N[looked.kept_N],
+        supplied_N=source.splits_N[looked.kept_N],
+        groups=None if source.groups is None else [source.groups[n] for n in kept],
+    )
+    return split.draw(labelled, validation=config.validation, test=config.test, seed=config.split_seed).splits_N
+
+
+def findings(looked: Looked, splits_K: np.ndarray, size: int) -> list[Finding]:
+    """All that is wrong, the worst first. size: the side, in pixels, of what the model will see."""
+    view = _View(looked, splits_K)
+    near = lookalikes.pairs(looked.thumbs_KHW[view.first_C])
+    found = [*_unreadable(looked), *_copies(view), *_groups(view), *_near(view, near), *_classes(view)]
+    found += _looks(view, size)
+    order = ("error", "warning", "note")
+    return sorted(found, key=lambda finding: order.index(finding.severity))
+
+
+class _View:
+    """The kept pictures by content. content_K: a number for what each holds; first_C: a picture of each content."""
+
+    def __init__(self, looked: Looked, splits_K: np.ndarray) -> None:
+        self.looked, self.splits_K = looked, splits_K
+        kept = looked.kept_N.tolist()
+        self.ids = [looked.source.ids[n] for n in kept]
+        self.labels_K = looked.source.labels_N[looked.kept_N]
+        self.class_names = looked.source.class_names
+        numbers: dict[bytes, int] = {}
+        self.content_K = np.array([numbers.setdefault(looked.digests[n], len(numbers)) for n in kept], np.int64)
+        self.first_C = np.unique(self.content_K, return_index=True)[1] if kept else np.empty(0, np.int64)
+
+    def name(self, k: int) -> str:
+        return f"{self.ids[k]} ({self.class_names[self.labels_K[k]]}, {SPLITS[self.splits_K[k]]})"
+
+    def of_content(self, content: int) -> list[int]:
+        return np.flatnonzero(self.content_K == content).tolist()
+
+
+def _unreadable(looked: Looked) -> Iterator[Finding]:
+    for index, flaw in looked.flaws.items():
+        yield Finding(kind="unreadable", text=f"{looked.source.ids[index]}: {flaw}", ids=(looked.source.ids[index],))
+
+
+def _copies(view: _View) -> Iterator[Finding]:
+    """Equal contents: across splits, under two labels, or twice in one place."""
+    order = np.argsort(view.content_K, kind="stable")
+    starts = np.flatnonzero(np.diff(view.content_K[order], prepend=-1))
+    for group in np.split(order, starts[1:]):
+        if len(group) < 2:
+            continue
+        members = group.tolist()
+        ids, names = tuple(view.ids[k] for k in members), few([view.name(k) for k in members], 4)
+        if len({int(view.labels_K[k]) for k in members}) > 1:
+            yield Finding(kind="label_conflict", text=f"the same picture has several labels: {names}", ids=ids)
+        if len(sides := {int(view.splits_K[k]) for k in members}) > 1:
+            where = " and ".join(SPLITS[s] for s in sorted(sides))
+            yield Finding(kind="leak", text=f"the same picture lies in {where}: {names}", ids=ids)
+        elif len({int(view.labels_K[k]) for k in members}) == 1:
+            yield Finding(kind="duplicate", text=f"{len(ids)} copies of one picture: {names}", ids=ids)
+
+
+def _groups(view: _View) -> Iterator[Finding]:
+    groups = view.looked.source.groups
+    if groups is None:
+        return
+    members: dict[str, list[int]] = {}
+    for k, n in enumerate(view.looked.kept_N.tolist()):
+        members.setdefault(groups[n], []).append(k)
+    for group, places in members.items():
+        if len(sides := {int(view.splits_K[k]) for k in places}) > 1:
+            where = " and ".join(SPLITS[s] for s in sorted(sides))
+            ids = tuple(view.ids[k] for k in places)
+            yield Finding(kind="group_leak", text=f"the group {group!r} lies in {where}: {few(ids)}", ids=ids)
+
+
+def _near(view: _View, near: list[lookalikes.Pair]) -> Iterator[Finding]:
+    """Nearly equal contents, in the same three cases."""
+    for pair in near:
+        one, other = int(view.first_C[pair.first]), int(view.first_C[pair.second])
+        members = [one, other]
+        if len({view.splits_K[k] for k in members}) == 1:  # a copy of one of them may lie on another side
+            members = [
+                *view.of_content(int(view.content_K[one])),
+                *view.of_content(int(view.content_K[other])),
+            ]
+        ids, how = (view.ids[one], view.ids[other]), ", mirrored" if pair.mirrored else ""
+        names = f"{view.name(one)} and {view.name(other)} are alike to {pair.likeness:.0%}{how}"
+        kind = "near_duplicate"
+        if len({int(view.splits_K[k]) for k in members}) > 1:
+            kind = "near_leak"
+        elif view.labels_K[one] != view.labels_K[other]:
+            kind = "near_conflict"
+        yield Finding(kind=kind, text=names, ids=ids, likeness=pair.likeness)
+
+
+def _classes(view: _View) -> Iterator[Finding]:
+    counts_K = np.bincount(view.labels_K[view.splits_K == TRAIN], minlength=len(view.class_names))
+    for k in np.flatnonzero(counts_K < FEW_IMAGES).tolist():
+        yield Finding(kind="few", text=f"{view.class_names[k]!r} has {counts_K[k]} images to train on")
+    low, high = int(counts_K.argmin()), int(counts_K.argmax())
+    if counts_K[high] > IMBALANCE * max(1, counts_K[low]):
+        text = f"{view.class_names[high]!r} has {counts_K[high]:,} images to train on, {view.class_names[low]!r}"
+        yield Finding(kind="imbalance", text=f"{text} {counts_K[low]:,}")
+    for s in (VALIDATION, TEST):
+        if not (view.splits_K == s).any():
+            continue
+        here_K = np.bincount(view.labels_K[view.splits_K == s], minlength=len(view.class_names))
+        for k in np.flatnonzero((here_K == 0) & (counts_K > 0)).tolist():
+            yield Finding(kind="few", text=f"{view.class_names[k]!r} has no image in {SPLITS[s]}")
+
+
+def _looks(view: _View, size: int) -> Iterator[Finding]:
+    """What a picture looks like by itself, or beside the others."""
+    looked = view.looked
+    if not len(looked.kept_N):
+        return
+    shorter_K, longer_K = looked.sides_K2.min(1), looked.sides_K2.max(1)
+    levels_K3 = np.percentile(looked.thumbs_KHW.reshape(len(looked.kept_N), -1), (5, 50, 95), axis=1).T
+    blank_K = looked.thumbs_KHW.reshape(len(looked.kept_N), -1).std(1) < BLANK_DEVIATION
+    yield from _each(view, "blank", blank_K, lambda k: "it has one colour")
+    tiny_K = 2 * shorter_K < size
+    yield from _each(view, "tiny", tiny_K, lambda k: f"{_sides(view, k)}, and the model sees {size}")
+    aspect_K = longer_K / np.maximum(shorter_K, 1)
+    odd_K = aspect_K > max(ASPECT, 1.5 * float(np.median(aspect_K)))
+    yield from _each(view, "aspect", odd_K, lambda k: f"{_sides(view, k)}", most=NATURE)
+    yield from _each(view, "dark", (levels_K3[:, 2] < DARK) & ~blank_K, lambda k: "almost all is black", most=NATURE)
+    yield from _each(
+        view, "bright", (levels_K3[:, 0] > BRIGHT) & ~blank_K, lambda k: "almost all is white", most=NATURE
+    )
+    yield from _each(
+        view, "blurred", _soft(looked) & ~blank_K, lambda k: "it is much softer than the others", most=NATURE
+    )
+    yield from _each(view, "extension", looked.misnamed_K, lambda k: "its ending names another format")
+    yield from _each(view, "frames", looked.frames_K > 1, lambda k: f"{looked.frames_K[k]} frames")
+
+
+def _soft(looked: Looked) -> np.ndarray:
+    logs_K = np.log10(np.maximum(looked.sharpness_K, 1e-6))
+    median = float(np.median(logs_K))
+    deviation = max(0.1, 1.4826 * float(np.median(np.abs(logs_K - median))))
+    return (logs_K < median - DEVIATIONS * deviation) & (looked.sharpness_K < SOFT)
+
+
+def _sides(view: _View, k: int) -> str:
+    width, height = view.looked.sides_K2[k].tolist()
+    return f"it has {width} x {height} pixels"
+
+
+def _each(
+    view: _View, kind: str, which_K: np.ndarray, says: Callable[[int], str], *, most: float = 1.0
+) -> Iterator[Finding]:
+    """A finding a picture; none where it is what such pictures are like."""
+    if which_K.mean() <= most:
+        for k in np.flatnonzero(which_K).tolist():
+            yield Finding(kind=kind, text=f"{view.ids[k]}: {says(k)}", ids=(view.ids[k],))
+
+
+def mended(looked: Looked, splits_K: np.ndarray, found: Sequence[Finding]) -> list[tuple[int, int]]:
+    """What of the source to go on with, as (index, index of SPLITS): without what cannot be read or has two labels,
+    with one of each duplicate, and with leaks on one side, the test's before validation's before the training's."""
+    place = {looked.source.ids[n]: k for k, n in enumerate(looked.kept_N.tolist())}
+    gone: set[int] = set()
+    splits = splits_K.astype(int).tolist()
+    for finding in found:
+        members = [place[id_] for id_ in finding.ids if id_ in place]
+        if finding.kind == "label_conflict":
+            gone.update(members)
+        elif finding.kind in ("leak", "duplicate"):
+            side = max(splits[k] for k in members)
+            first = min(k for k in members if splits[k] == side)
+            gone.update(k for k in members if k != first)
+    joined = [
+        [place[id_] for id_ in f.ids] for f in found if f.kind in ("near_leak", "near_duplicate", "near_conflict")
+    ]
+    for members in _connected(joined):
+        side = max(splits[k] for k in members)
+        for k in members:
+            splits[k] = side
+    return [(n, splits[k]) for k, n in enumerate(looked.kept_N.tolist()) if k not in gone]
+
+
+def _connected(groups: list[list[int]]) -> list[list[int]]:
+    """Groups that share a member, as one."""
+    home: dict[int, list[int]] = {}
+    for group in groups:
+        parts = {id(home[k]): home[k] for k in group if k in home}
+        merged = sorted({*group, *(k for part in parts.values() for k in part)})
+        for k in merged:
+            home[k] = merged
+    return [*{id(part): part for part in home.values()}.values()]

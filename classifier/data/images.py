@@ -1,0 +1,119 @@
+"""Pictures of one shape, wherever they lie: in memory as a Tensor, in segments of a cache that are mapped into it, or
+where they come from, as a stream (stream.py).
+
+All answer `len`, `shape` and an index (a slice, or int64 places) with uint8 tensors N x C x H x W; `chosen` and
+`joined` make others of them without reading a picture.
+"""
+
+import dataclasses
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Union
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from classifier.data.stream import Streamed
+
+Images = Union[Tensor, "Mapped", Streamed]
+
+PIXELS, DIGEST, SUMS = "pixels", "digest", "sums"
+SHAPE = b"shape"
+"""In the metadata of a segment: C, H, W as JSON."""
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """A file of the cache, as it lies on the disk: its pages come into memory as they are asked for, and go again."""
+
+    path: Path
+    pixels_NCHW: Tensor
+    digests_N16: np.ndarray
+    sums_NC2: np.ndarray
+    """int64, of each channel: the sum of its values, and of their squares."""
+
+    @classmethod
+    def open(cls, path: Path) -> "Segment":
+        """OSError or pa.ArrowInvalid if it is missing, or none."""
+        import pyarrow as pa
+
+        with pa.memory_map(str(path)) as file:
+            batch = pa.ipc.open_file(file).get_batch(0)
+        shape = json.loads((batch.schema.metadata or {})[SHAPE])
+        pixels = np.frombuffer(batch.column(PIXELS).buffers()[1], np.uint8).reshape(-1, *shape)
+        digests = np.frombuffer(batch.column(DIGEST).buffers()[1], np.uint8).reshape(-1, 16)
+        sums = np.frombuffer(batch.column(SUMS).buffers()[1], np.int64).reshape(-1, shape[0], 2)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            return cls(path, torch.from_numpy(pixels), digests, sums)
+
+    def __len__(self) -> int:
+        return len(self.digests_N16)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What crosses to another process is where it lies."""
+        return Segment.open, (self.path,)
+
+
+@dataclass(frozen=True, eq=False)
+class Mapped:
+    """Pictures in segments of a cache. rows_N: int64, each picture's place in all segments together."""
+
+    segments: Sequence[Segment]
+    rows_N: Tensor
+    shape_CHW: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows_N)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[n : n + 1][0] for n in range(len(self)))
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((len(self), *self.shape_CHW))
+
+    def __getitem__(self, index: "Tensor | slice") -> Tensor:
+        rows_N = self.rows_N[index]
+        if len(self.segments) == 1:
+            return self.segments[0].pixels_NCHW[rows_N]
+        images_NCHW = torch.empty(len(rows_N), *self.shape[1:], dtype=torch.uint8)
+        start = 0
+        for segment in self.segments:
+            places_N = ((rows_N >= start) & (rows_N < start + len(segment))).nonzero().flatten()
+            images_NCHW[places_N] = segment.pixels_NCHW[rows_N[places_N] - start]
+            start += len(segment)
+        return images_NCHW
+
+    def sums(self) -> np.ndarray:
+        """int64 C x 2, of each channel over all pictures: the sum of its values, and of their squares."""
+        sums_NC2 = np.concatenate([segment.sums_NC2 for segment in self.segments])
+        return sums_NC2[self.rows_N.numpy()].sum(0)
+
+
+def sums_of(pixels_NCHW: np.ndarray) -> np.ndarray:
+    """int64 N x C x 2: of each channel of each picture the sum of its values, and of their squares."""
+    values_NCP = pixels_NCHW.reshape(*pixels_NCHW.shape[:2], -1).astype(np.int64)
+    return np.stack([values_NCP.sum(-1), np.square(values_NCP).sum(-1)], axis=-1)
+
+
+def chosen(images: Images, index_N: Tensor) -> Images:
+    """Some of the pictures, in this order; index_N: int64 places."""
+    if isinstance(images, Streamed):
+        return images.chosen(index_N)
+    if isinstance(images, Mapped):
+        return dataclasses.replace(images, rows_N=images.rows_N[index_N])
+    return images[index_N]
+
+
+def joined(first: Images, second: Images) -> Images:
+    """The pictures of both, in this order; they are of one data set."""
+    if isinstance(first, Streamed) and isinstance(second, Streamed):
+        return dataclasses.replace(first, rows_N=torch.cat([first.rows_N, second.rows_N]))
+    if isinstance(first, Mapped) and isinstance(second, Mapped) and first.segments == second.segments:
+        return dataclasses.replace(first, rows_N=torch.cat([first.rows_N, second.rows_N]))
+    return torch.cat([first[:], second[:]])

@@ -1,0 +1,157 @@
+"""Parquet tables that hold the pictures themselves, as Hugging Face's `datasets` writes them.
+
+A column of structs {bytes, path}, or of bytes, and a column of labels, whose class names stand in the table's metadata.
+Tables are train, validation or test by their name (train-00000-of-00004.parquet), or row by row by a column `split`.
+"""
+
+import bisect
+import collections
+import itertools
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from classifier.data.remote import Remote, identity_of, named_from, random_access
+from classifier.data.shards import split_of
+from classifier.data.source import Source, few, from_files, refuse_lookalikes
+from classifier.data.table import split_named
+from classifier.data.tree import part_of
+from classifier.errors import DataError
+
+LABELS = ("label", "labels", "class", "fine_label")
+KEPT_GROUPS = 4
+"""Row groups of a table whose pictures stay in memory: those that threads, which go side by side, are at."""
+
+
+class Table:
+    """The pictures of one file. Threads may read them all at once."""
+
+    def __init__(self, path: Path | Remote) -> None:
+        """DataError if it is no Parquet file."""
+        self.path, self._lock = path, threading.Lock()
+        try:
+            self.file = pq.ParquetFile(random_access(path))
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{path} is no Parquet table, or damaged ({_short(error)}): write it again") from None
+        self.schema = self.file.schema_arrow
+        sizes = [self.file.metadata.row_group(n).num_rows for n in range(self.file.num_row_groups)]
+        self.starts = [0, *itertools.accumulate(sizes)]
+        self.column = image_column(self.schema)
+        self._kept: collections.OrderedDict[int, pa.ChunkedArray] = collections.OrderedDict()
+
+    def read(self, row: int) -> bytes:
+        """The bytes of one picture. OSError if there are none, or if they are damaged."""
+        group = bisect.bisect_right(self.starts, row) - 1
+        with self._lock:
+            if group not in self._kept:
+                try:
+                    self._kept[group] = self.file.read_row_group(group, columns=[self.column]).column(0)
+                except (pa.ArrowException, OSError) as error:
+                    raise OSError(f"damaged in its table: {_short(error)}") from None
+                if len(self._kept) > KEPT_GROUPS:
+                    self._kept.popitem(last=False)
+            cell = self._kept[group][row - self.starts[group]]
+        if pa.types.is_struct(cell.type):
+            cell = cell["bytes"] if cell.is_valid else cell
+        if not cell.is_valid:
+            raise OSError("its table has no bytes of it")
+        return cell.as_buffer().to_pybytes()
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One picture of a table."""
+
+    table: Table
+    row: int
+
+    def read_bytes(self) -> bytes:
+        return self.table.read(self.row)
+
+    def identity(self) -> bytes | None:
+        return part_of(identity_of(self.table.path), self.row)
+
+
+def image_column(schema: pa.Schema) -> str | None:
+    """The column of pictures: of structs with bytes, or the only one of bytes. None if it is a plain manifest."""
+    structs = [f.name for f in schema if pa.types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0]
+    plain = [f.name for f in schema if pa.types.is_binary(f.type) or pa.types.is_large_binary(f.type)]
+    return next(iter(structs), None) or (plain[0] if len(plain) == 1 else None)
+
+
+def read(paths: Sequence[Path] | Sequence[Remote], group: str | None = None) -> Source:
+    """The pictures of these tables. `group`: the column whose values are never split.
+
+    DataError if a table is damaged, or has no labels.
+    """
+    home, names = named_from(paths)
+    rows: list[tuple[str, Cell, str, int]] = []
+    groups: list[str] = []
+    unlabelled: list[str] = []
+    for path, name in zip(paths, names, strict=True):
+        table = Table(path)
+        label = next((column for column in LABELS if column in table.schema.names), None)
+        if table.column is None or label is None:
+            what = "column of pictures (structs with bytes, or bytes)" if table.column is None else "column label"
+            raise DataError(f"{path}: there is no {what}, only {few(table.schema.names, 8)}: name it so, or add it")
+        class_names = _class_names(table.schema, label)
+        wanted = {"label": label, "group": group, "split": "split" if "split" in table.schema.names else None}
+        if group is not None and group not in table.schema.names:
+            raise DataError(f"{path}: data.group {group} is no column ({few(table.schema.names, 8)}): give one of them")
+        columns = {key: _values(table, column) for key, column in wanted.items() if column is not None}
+        for row, value in enumerate(columns["label"]):
+            id_ = f"{name}/{row}"
+            text = _class(path, row, value, class_names)
+            if text is None:
+                unlabelled.append(id_)
+                continue
+            split = (
+                split_named(f"{path} row {row + 1}", columns["split"][row]) if "split" in columns else split_of(name)
+            )
+            rows.append((id_, Cell(table, row), text, split))
+            if group is not None:
+                groups.append(str(columns["group"][row]))
+    if not rows:
+        raise DataError(f"{paths[0]} lists no labelled pictures: nothing to learn from")
+    refuse_lookalikes(str(home), {row[2] for row in rows})
+    findings = (f"{len(unlabelled)} rows have no label and were left out: {few(unlabelled)}.",) if unlabelled else ()
+    name = paths[0].stem if len(paths) == 1 else home.name
+    return from_files(name, rows, groups=groups if group is not None else None, findings=findings)
+
+
+def _values(table: Table, column: str) -> list[Any]:
+    try:
+        return table.file.read(columns=[column]).column(0).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{table.path} is damaged ({_short(error)}): write it again") from None
+
+
+def _class_names(schema: pa.Schema, label: str) -> list[str] | None:
+    """What the labels' numbers mean, where the table says so."""
+    try:
+        about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        names = about["info"]["features"][label]["names"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return [str(name) for name in names] if isinstance(names, list) else None
+
+
+def _class(path: Path | Remote, row: int, value: Any, class_names: list[str] | None) -> str | None:
+    """A row's class; None where it has none (-1 of a hidden test split is none)."""
+    if value is None or value == "" or value == -1:
+        return None
+    if class_names is None or isinstance(value, str):
+        return str(value)
+    if not isinstance(value, int) or not 0 <= value < len(class_names):
+        raise DataError(f"{path} row {row + 1}: the label {value!r} is none of its {len(class_names)} classes: mend it")
+    return class_names[value]
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:100] or type(error).__name__

@@ -1,0 +1,137 @@
+"""What lies at data.path: which reader takes it."""
+
+import glob
+import importlib
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from classifier.config import DataConfig
+from classifier.data import folder, idx
+from classifier.data.group import grouped
+from classifier.data.source import Source
+from classifier.errors import DataError
+from classifier.setting import closest
+
+if TYPE_CHECKING:
+    from classifier.data.remote import Remote
+
+# Name -> a function of DataConfig that gives a Source.
+DATASETS = {
+    "digits": "classifier.data.digits:read",
+    "mnist": "classifier.data.known:mnist",
+    "fashion_mnist": "classifier.data.known:fashion_mnist",
+    "kmnist": "classifier.data.known:kmnist",
+    "cifar10": "classifier.data.cifar:cifar10",
+    "cifar100": "classifier.data.cifar:cifar100",
+    "svhn": "classifier.data.svhn:read",
+    "flowers102": "classifier.data.flowers:read",
+    "oxford_iiit_pet": "classifier.data.pets:read",
+    "food101": "classifier.data.food:read",
+    "imagenet": "classifier.data.imagenet:read",
+}
+
+
+def find(config: DataConfig) -> Source:
+    """What lies at config.path, before anything is decoded. DataError if there is nothing to learn from."""
+    if "://" in config.path:
+        source = _in_storage(config)
+        return grouped(source, config.group) if config.group and source.groups is None else source
+    path = Path(os.path.expanduser(config.path))
+    if os.path.exists(path):  # unlike Path.exists, no error on what no file can be called
+        source = _in_folder(path, config) if path.is_dir() else _in_file(path, config)
+    else:
+        files = expand(str(path))
+        source = (_in_files(files, config) if files else None) or _known(config)
+    return grouped(source, config.group) if config.group and source.groups is None else source
+
+
+def _in_folder(path: Path, config: DataConfig) -> Source:
+    if idx.is_here(path):
+        return idx.read(path)
+    # Shards and tables lie in the folder, or in one for each split.
+    for pattern in ("*.tar", "*/*.tar", "*.parquet", "*/*.parquet", "*/*/*.parquet"):
+        if (files := sorted(path.glob(pattern))) and (found := _in_files(files, config)) is not None:
+            return found
+    return folder.read(path)
+
+
+def _in_file(path: Path, config: DataConfig) -> Source:
+    # Here and below: what reads archives and tables imports Arrow, which the embedded digits do without.
+    from classifier.data import archive, table
+
+    archive.refuse_compressed(path)
+    if (found := _in_files([path], config)) is not None:
+        return found
+    if path.suffix.lower() in archive.SUFFIXES:
+        return archive.read(path)
+    return table.read(path, group=config.group, outside=config.outside)
+
+
+def _in_storage(config: DataConfig) -> Source:
+    """What lies in S3 and the like: the same, but for IDX files and patterns."""
+    from classifier.data import archive, table
+    from classifier.data.remote import Remote
+    from classifier.data.tree import Listed
+
+    place = Remote.of(config.path)
+    if place.is_file():
+        archive.refuse_compressed(place)
+        if (found := _in_files([place], config)) is not None:
+            return found
+        if place.suffix.lower() in archive.SUFFIXES:
+            return archive.read(place)
+        return table.read(place, group=config.group)
+    files = place.files()
+    if not files:
+        raise DataError(f"{config.path} holds nothing: give a folder, archive, table or manifest in that storage")
+    for ending in (".tar", ".parquet"):
+        chosen = [file for file in files if file.suffix.lower() == ending]
+        if chosen and (found := _in_files(chosen, config)) is not None:
+            return found
+    names = ((file.relative_to(place).as_posix(), file) for file in files)
+    return folder.read_tree(Listed(str(place), names), place.name)
+
+
+def _in_files(paths: "list[Path] | list[Remote]", config: DataConfig) -> Source | None:
+    """Shards of samples, or tables of pictures; None if these are no such files."""
+    from classifier.data import archive, parquet, shards
+
+    endings = {path.suffix.lower() for path in paths}
+    if endings == {".tar"} and shards.are_samples(archive.tarred(paths[0])):
+        return shards.read(paths)
+    if endings == {".parquet"} and parquet.Table(paths[0]).column is not None:
+        return parquet.read(paths, config.group)
+    return None
+
+
+def expand(pattern: str) -> list[Path]:
+    """The files of a pattern: `*`, `?` and `{000..099}` stand for what they do in a shell. DataError if some of those
+    that it counts are missing."""
+    spans = re.match(r"(.*)\{(\d+)\.\.(\d+)\}(.*)", pattern)
+    if spans is None:
+        return [Path(path) for path in sorted(glob.glob(pattern))]
+    before, first, last, after = spans.groups()
+    numbers = [f"{n:0{len(first)}d}" for n in range(int(first), int(last) + 1)]
+    found = {number: expand(f"{before}{number}{after}") for number in numbers}
+    missing = [number for number, files in found.items() if not files]
+    if 0 < len(missing) < len(numbers):
+        raise DataError(f"{pattern}: {len(missing)} of its {len(numbers)} files are missing, the first {missing[0]}")
+    return [file for files in found.values() for file in files]
+
+
+def _known(config: DataConfig) -> Source:
+    names = {_key(name): home for name, home in DATASETS.items()}
+    home = names.get(_key(config.path))
+    if home is None:
+        parent = Path(config.path).parent
+        beside = [str(parent / name) for name in os.listdir(parent)] if os.access(parent, os.R_OK) else []
+        mend = closest(config.path, [*DATASETS, *beside]) or f": give a folder, a manifest or {', '.join(DATASETS)}"
+        raise DataError(f"{config.path} does not exist, and no known data set has that name{mend}")
+    module, _, attribute = home.partition(":")
+    return getattr(importlib.import_module(module), attribute)(config)
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())

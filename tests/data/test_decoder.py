@@ -1,0 +1,102 @@
+"""Processes that decode: as fast as the pictures are, and none the worse for one that hangs or kills."""
+
+import functools
+import io
+import threading
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from classifier.data import decode, decoder
+from classifier.data.decoder import Decoder, decoded
+
+SETTINGS = {"size": 8, "channels": 3, "fit": "crop", "max_pixels": 10_000}
+# A decoder that hangs, or dies, on contents that say so.
+BAD = """
+import sys, time, os
+sys.path.insert(0, sys.argv[1])
+from classifier.data import decode, decoder
+loaded = decode.loaded
+def bad(content, **settings):
+    if content == b"hang":
+        time.sleep(3600)
+    if content == b"die":
+        os.abort()
+    return loaded(content, **settings)
+decode.loaded = bad
+decoder.serve(sys.argv[2:])
+"""
+
+
+def png(number: int, side: int = 12) -> bytes:
+    pixels = np.random.default_rng(number).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "png")
+    return stream.getvalue()
+
+
+def wanted(content: bytes) -> bytes | str:
+    try:
+        return decode.loaded(content, **SETTINGS).tobytes()
+    except decode.FlawError as flaw:
+        return str(flaw)
+
+
+@pytest.fixture
+def made():
+    decoders = []
+
+    def make(seconds: float = 30.0) -> Decoder:
+        decoders.append(Decoder("pixels", *SETTINGS.values(), length=3 * 64, seconds=seconds))
+        return decoders[-1]
+
+    yield make
+    for one in decoders:
+        one.close()
+
+
+def test_a_process_answers_what_the_function_does(made) -> None:
+    contents = [png(n) for n in range(300)] + [b"", b"no image", png(0, 200)]
+    answers = [*made()(contents)]
+    assert len(answers) == len(contents)
+    for content, answer in zip(contents, answers, strict=True):
+        assert answer == wanted(content)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"), [(b"hang", "it takes longer than 0.5 s to decode"), (b"die", "it ends its decoder")]
+)
+def test_a_picture_that_hangs_or_kills_costs_itself_alone(made, monkeypatch, word: bytes, said: str) -> None:
+    monkeypatch.setattr(decoder, "_MAIN", BAD)
+    contents = [png(0), png(1), word, png(2), word, png(3)]
+    one = made(0.5)
+    began = time.monotonic()
+    answers = [*one(contents)]
+    assert [isinstance(answer, str) for answer in answers] == [False, False, True, False, True, False]
+    assert answers[2] == answers[4] == said
+    for n, place in enumerate((0, 1, 3, 5)):
+        assert answers[place] == wanted(png(n))
+    assert time.monotonic() - began < 20
+
+
+def test_many_pictures_in_several_processes() -> None:
+    contents = {n: png(n) for n in range(500)}
+    contents[77] = b"damaged"
+    answers, lock = {}, threading.Lock()
+
+    def take(index: int, answer) -> None:
+        with lock:
+            assert index not in answers
+            answers[index] = answer
+
+    def content(index: int):
+        return "it cannot be read" if index == 78 else None if index == 79 else contents[index]
+
+    make = functools.partial(Decoder, "pixels", *SETTINGS.values(), length=3 * 64, seconds=30.0)
+    decoded(make, content, range(500), take, processes=3)
+    assert sorted(answers) == [n for n in range(500) if n != 79]
+    assert answers[78] == "it cannot be read"
+    assert "no image" in answers[77]
+    assert answers[499] == wanted(contents[499])

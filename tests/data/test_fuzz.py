@@ -1,0 +1,80 @@
+"""Slow: whatever bytes come, a picture is read or has a flaw; nothing else happens, and it does not take long."""
+
+import io
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from classifier.data import decode
+from classifier.data.glance import glance
+from tests.data.faults import scene
+
+FORMATS = ("png", "jpeg", "webp", "gif", "bmp", "tiff", "ppm", "avif", "jpeg2000")
+CASES = 10_000
+
+
+def seeds() -> list[bytes]:
+    found = []
+    for name in FORMATS:
+        for mode in ("RGB", "L", "P", "RGBA", "1", "CMYK"):
+            stream = io.BytesIO()
+            try:
+                scene(3, 24).convert(mode).save(stream, name)
+            except (OSError, KeyError, ValueError):
+                continue
+            found.append(stream.getvalue())
+    return found
+
+
+def mutated(content: bytes, rng: np.random.Generator) -> bytes:
+    """Some bytes changed, doubled, cut out or cut off; most of all at the head, where formats decide."""
+    work = bytearray(content)
+    for _ in range(int(rng.integers(1, 8))):
+        at = int(rng.integers(0, min(len(work), 64 if rng.random() < 0.5 else len(work)) or 1))
+        length = int(rng.integers(1, 9))
+        what = int(rng.integers(0, 5))
+        if what == 0:
+            work[at : at + length] = rng.bytes(len(work[at : at + length]))
+        elif what == 1:
+            work[at : at + 4] = int(rng.choice([0, 1, 0x7FFFFFFF, 0xFFFFFFFF, 65535])).to_bytes(4, "big")
+        elif what == 2:
+            del work[at : at + length]
+        elif what == 3:
+            work[at:at] = work[at : at + length]
+        else:
+            del work[at + length :]
+    return bytes(work)
+
+
+@pytest.mark.slow
+def test_ten_thousand_files_of_mutated_and_of_random_bytes() -> None:
+    rng, found = np.random.default_rng(0), seeds()
+    assert len(found) > 25
+    read = flawed = 0
+    slowest = 0.0
+    with decode.quiet():
+        for case in range(CASES):
+            content = (
+                rng.bytes(int(rng.integers(0, 2000))) if case % 10 == 0 else mutated(found[case % len(found)], rng)
+            )
+            began = time.perf_counter()
+            try:
+                pixels = decode.loaded(content, size=16, channels=3, fit="crop", max_pixels=1_000_000)
+                assert pixels.shape == (3, 16, 16)
+                assert glance(content, max_pixels=1_000_000).thumb.shape == (64, 64)
+                read += 1
+            except decode.FlawError as flaw:
+                flawed += bool(str(flaw)) and "\n" not in str(flaw)
+            slowest = max(slowest, time.perf_counter() - began)
+    print(f"{read} read, {flawed} with a flaw, the slowest {slowest:.2f} s")
+    assert read > 500
+    assert flawed > 2000
+    assert read + flawed == CASES
+    assert slowest < 10
+
+
+def test_formats_that_are_tried() -> None:
+    Image.init()
+    assert len(seeds()) > 25
