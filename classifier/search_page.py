@@ -130,9 +130,11 @@ def _front(rows: list[dict[str, Any]], objectives: list[str]) -> str:
 def _columns(
     rows: list[dict[str, Any]], names: list[str], objective: str
 ) -> list[tuple[str, list[float], tuple[str, ...]]]:
-    columns = []
-    for name in names:
-        short, values = name.rpartition(".")[2], [row[name] for row in rows]
+    columns, lasts = [], [name.rpartition(".")[2] for name in names]
+    for name, last in zip(names, lasts, strict=True):
+        # optimizer.name and model.name: the last word alone would not tell which.
+        short = last if lasts.count(last) == 1 else name.replace(".", " ")
+        values = [row[name] for row in rows]
         if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
             low, high = min(values), max(values)
             axis = Axis(
