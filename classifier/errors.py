@@ -12,6 +12,11 @@ Each takes its message alone, so that it crosses process boundaries whole.
 """
 
 
+def in_short(error: BaseException, most: int = 100) -> str:
+    """What another library says went wrong, on one line and not too long; where it says nothing, the error's name."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 class ClassifierError(Exception):
     """Base of every error that this package raises on purpose."""
 

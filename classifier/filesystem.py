@@ -17,5 +17,6 @@ def opened(uri: str, what: str) -> tuple[fs.FileSystem, str]:
         raise ConfigError(f"{what} holds a key: keep it out of commands, in AWS_ACCESS_KEY_ID and the like")
     try:
         return fs.FileSystem.from_uri(uri if "://" in uri else str(Path(uri).resolve()))
+    # Arrow raises ArrowNotImplementedError for a kind of storage that this build of it cannot open.
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise ConfigError(f"{what} {uri} cannot be opened: {' '.join(str(error).split())}") from None

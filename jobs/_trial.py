@@ -46,20 +46,23 @@ class Shared:
     rows: dict[str, Tensor]
     segments: tuple[Path, ...]
     shape: tuple[int, ...]
+    is_stream: bool
+    """There is nothing to share: each trial reads by itself."""
 
     @classmethod
     def of(cls, dataset: Dataset, config: DataConfig) -> "Shared":
-        images, rows, segments, shape = {}, {}, (), tuple(dataset.train.images_NCHW.shape[1:])
+        images, rows, segments, is_stream = {}, {}, (), False
         for split in SPLITS:
             pictures = getattr(dataset, split).images_NCHW
             if isinstance(pictures, Streamed):
-                segments = (Path("stream"),)  # nothing to share: each trial reads by itself
+                is_stream = True
             elif isinstance(pictures, Mapped):
                 rows[split], segments = pictures.rows_N, tuple(segment.path for segment in pictures.segments)
             else:
                 images[split] = pictures.numpy()
         bare = {split: dataclasses.replace(getattr(dataset, split), images_NCHW=torch.empty(0)) for split in SPLITS}
-        return cls(dataclasses.replace(dataset, **bare), config, images, rows, segments, shape)
+        shape = tuple(dataset.train.images_NCHW.shape[1:])
+        return cls(dataclasses.replace(dataset, **bare), config, images, rows, segments, shape, is_stream)
 
     def opened(self) -> Dataset:
         """The data set whose images are the shared memory; they are only read. On a node that has no cache of them it
@@ -67,11 +70,11 @@ class Shared:
         try:
             segments = [Segment.open(path) for path in self.segments]
         except OSError:
+            segments = None
+        if self.is_stream or segments is None:
             dataset = data.load(self.config)
             if dataset.fingerprint != self.dataset.fingerprint:
-                raise DataError(
-                    f"{self.config.path} holds other pictures on this node than where the search began"
-                ) from None
+                raise DataError(f"{self.config.path} holds other pictures on this node than where the search began")
             return dataset
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")

@@ -18,7 +18,7 @@ from classifier.data.folder import read_tree
 from classifier.data.remote import Remote, identity_of, random_access
 from classifier.data.source import Source
 from classifier.data.tree import Listed, Tree, part_of
-from classifier.errors import DataError
+from classifier.errors import DataError, in_short
 
 SUFFIXES = (".zip", ".tar")
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")
@@ -56,16 +56,18 @@ def zipped(path: Path | Remote) -> Iterator[Member]:
     try:
         archive = zipfile.ZipFile(_opened(path))
         found = archive.infolist()
+    # Python raises NotImplementedError for a kind of zip that it cannot read.
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise DataError(f"{path} is no zip archive, or damaged ({_short(error)}): fetch it again") from None
+        raise DataError(f"{path} is no zip archive, or damaged ({in_short(error)}): fetch it again") from None
     lock = threading.Lock()
 
     def read(member: Member) -> bytes:
         try:
             with lock:  # the archive's one file has one place to read at
                 content = archive.read(member.at)
-        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, NotImplementedError) as error:
-            raise OSError(f"damaged in its archive: {_short(error)}") from None
+        # Python raises NotImplementedError for a way to compress that it does not know; it is a RuntimeError.
+        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
+            raise OSError(f"damaged in its archive: {in_short(error)}") from None
         return content
 
     for info in found:
@@ -93,7 +95,7 @@ def tarred(path: Path | Remote) -> Iterator[Member]:
                     yield Member(inside(path, info.name), info.size, path, read, info.offset_data)
                 archive.members.clear()  # pyright: ignore[reportAttributeAccessIssue] - it would keep them all
     except (tarfile.TarError, OSError, ValueError) as error:
-        raise DataError(f"{path} is no tar archive, or damaged ({_short(error)}): fetch it again") from None
+        raise DataError(f"{path} is no tar archive, or damaged ({in_short(error)}): fetch it again") from None
 
 
 def inside(path: object, name: str) -> str:
@@ -125,8 +127,4 @@ def _opened(path: Path | Remote) -> Any:
     try:
         return random_access(path)
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({_short(error)}): give it the right to be read") from None
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:100] or type(error).__name__
+        raise DataError(f"{path} cannot be read ({in_short(error)}): give it the right to be read") from None

@@ -10,6 +10,7 @@ from classifier.config import DataConfig
 from classifier.data import decoder, lookalikes, pictures, split
 from classifier.data.assembly import IMBALANCE
 from classifier.data.dataset import SPLITS
+from classifier.data.decode import FlawError
 from classifier.data.decoder import Decoder
 from classifier.data.finding import Finding
 from classifier.data.glance import SIDE, Glance
@@ -58,7 +59,7 @@ def look(source: Source, config: DataConfig, tick: Callable[[int], None] = lambd
             return content
         try:
             content = pictures.read(source.pictures[index], config.max_bytes)
-        except decoder.decode.FlawError as flaw:
+        except FlawError as flaw:
             return str(flaw)
         digests[index] = pictures.digest(content)
         return content

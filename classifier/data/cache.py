@@ -23,7 +23,7 @@ import pyarrow as pa
 import torch
 
 from classifier.data.images import DIGEST, PIXELS, SHAPE, SUMS, Mapped, Segment, sums_of
-from classifier.errors import DataError
+from classifier.errors import DataError, in_short
 from classifier.files import flush
 
 logger = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class Cache:
             except FileNotFoundError:  # unlinked meanwhile
                 continue
             except (pa.ArrowInvalid, KeyError, OSError) as error:
-                logger.warning("%s is damaged (%s): its pictures are decoded again", path, " ".join(str(error).split()))
+                logger.warning("%s is damaged (%s): its pictures are decoded again", path, in_short(error))
                 path.unlink(missing_ok=True)
         if self.segments:
             digests = np.concatenate([segment.digests_N16 for segment in self.segments]).view("S16").ravel()

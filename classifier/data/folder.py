@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from classifier.data.source import DRAWN, Source, few, from_files, refuse_lookalikes
-from classifier.data.split import TEST, TRAIN, VALIDATION
+from classifier.data.split import VALIDATION, WORDS
 from classifier.data.tree import Disk, Tree
 from classifier.errors import DataError
 
-SPLIT_FOLDERS = {"train": TRAIN, "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION, "test": TEST}
 
-
-def read(folder: Path, *, splits: Sequence[str] = tuple(SPLIT_FOLDERS)) -> Source:
+def read(folder: Path, *, splits: Sequence[str] = tuple(WORDS)) -> Source:
     """Every picture at any depth below a class folder. Hidden files and folders do not count, nor other files.
 
     splits: the split folders that are taken. DataError if there are no pictures, a class has none, or class names
@@ -20,7 +18,7 @@ def read(folder: Path, *, splits: Sequence[str] = tuple(SPLIT_FOLDERS)) -> Sourc
     return read_tree(Disk(folder), folder.resolve().name or str(folder), splits=splits)
 
 
-def read_tree(top: Tree, name: str, *, splits: Sequence[str] = tuple(SPLIT_FOLDERS)) -> Source:
+def read_tree(top: Tree, name: str, *, splits: Sequence[str] = tuple(WORDS)) -> Source:
     """`read` of a folder that lies elsewhere; the source gets this name."""
     if not top.folders:
         if top.pictures:
@@ -46,7 +44,7 @@ def read_tree(top: Tree, name: str, *, splits: Sequence[str] = tuple(SPLIT_FOLDE
 
 def _split_folders(top: Tree, words: Sequence[str]) -> list[tuple[Tree, int]]:
     """train/, val/ and test/ with their splits, or nothing where they are classes (of vehicles, say) themselves."""
-    splits = {folder.name.lower(): folder for folder in top.folders if folder.name.lower() in SPLIT_FOLDERS}
+    splits = {folder.name.lower(): folder for folder in top.folders if folder.name.lower() in WORDS}
     others = [folder for folder in top.folders if folder.name.lower() not in splits and any(folder.below())]
     if "train" not in splits:
         if others or not splits or any(folder.pictures or not folder.folders for folder in splits.values()):
@@ -66,7 +64,7 @@ def _split_folders(top: Tree, words: Sequence[str]) -> list[tuple[Tree, int]]:
                 f"{folder.label} holds pictures without class folders, so without labels: sort them into such, or "
                 "move it away"
             )
-    same = sorted(word for word in chosen if SPLIT_FOLDERS[word] == VALIDATION)
+    same = sorted(word for word in chosen if WORDS[word] == VALIDATION)
     if len(same) > 1:
         raise DataError(f"{top.label} holds {' and '.join(same)}, which mean the same: keep one")
-    return [(folder, SPLIT_FOLDERS[word]) for word, folder in chosen.items()]
+    return [(folder, WORDS[word]) for word, folder in chosen.items()]

@@ -8,7 +8,7 @@ All answer `len`, `shape` and an index (a slice, or int64 places) with uint8 ten
 import dataclasses
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Union
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from classifier.data.rows import Rows
 from classifier.data.stream import Streamed
 
 Images = Union[Tensor, "Mapped", Streamed]
@@ -60,22 +61,12 @@ class Segment:
 
 
 @dataclass(frozen=True, eq=False)
-class Mapped:
+class Mapped(Rows):
     """Pictures in segments of a cache. rows_N: int64, each picture's place in all segments together."""
 
     segments: Sequence[Segment]
     rows_N: Tensor
     shape_CHW: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.rows_N)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return (self[n : n + 1][0] for n in range(len(self)))
-
-    @property
-    def shape(self) -> torch.Size:
-        return torch.Size((len(self), *self.shape_CHW))
 
     def __getitem__(self, index: "Tensor | slice") -> Tensor:
         rows_N = self.rows_N[index]

@@ -22,7 +22,7 @@ from classifier.data.shards import split_of
 from classifier.data.source import Source, few, from_files, refuse_lookalikes
 from classifier.data.table import split_named
 from classifier.data.tree import part_of
-from classifier.errors import DataError
+from classifier.errors import DataError, in_short
 
 LABELS = ("label", "labels", "class", "fine_label")
 KEPT_GROUPS = 4
@@ -38,7 +38,7 @@ class Table:
         try:
             self.file = pq.ParquetFile(random_access(path))
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path} is no Parquet table, or damaged ({_short(error)}): write it again") from None
+            raise DataError(f"{path} is no Parquet table, or damaged ({in_short(error)}): write it again") from None
         self.schema = self.file.schema_arrow
         sizes = [self.file.metadata.row_group(n).num_rows for n in range(self.file.num_row_groups)]
         self.starts = [0, *itertools.accumulate(sizes)]
@@ -53,7 +53,7 @@ class Table:
                 try:
                     self._kept[group] = self.file.read_row_group(group, columns=[self.column]).column(0)
                 except (pa.ArrowException, OSError) as error:
-                    raise OSError(f"damaged in its table: {_short(error)}") from None
+                    raise OSError(f"damaged in its table: {in_short(error)}") from None
                 if len(self._kept) > KEPT_GROUPS:
                     self._kept.popitem(last=False)
             cell = self._kept[group][row - self.starts[group]]
@@ -129,7 +129,7 @@ def _values(table: Table, column: str) -> list[Any]:
     try:
         return table.file.read(columns=[column]).column(0).to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{table.path} is damaged ({_short(error)}): write it again") from None
+        raise DataError(f"{table.path} is damaged ({in_short(error)}): write it again") from None
 
 
 def _class_names(schema: pa.Schema, label: str) -> list[str] | None:
@@ -151,7 +151,3 @@ def _class(path: Path | Remote, row: int, value: Any, class_names: list[str] | N
     if not isinstance(value, int) or not 0 <= value < len(class_names):
         raise DataError(f"{path} row {row + 1}: the label {value!r} is none of its {len(class_names)} classes: mend it")
     return class_names[value]
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:100] or type(error).__name__

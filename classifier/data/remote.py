@@ -9,8 +9,8 @@ from typing import IO, Any
 
 from pyarrow import fs
 
-from classifier.data.tree import part_of
-from classifier.errors import DataError
+from classifier.data.tree import identity, part_of
+from classifier.errors import DataError, in_short
 from classifier.filesystem import opened
 
 
@@ -59,7 +59,7 @@ class Remote:
         try:
             return self.system.get_file_info(str(self.pure)).type
         except OSError as error:
-            raise DataError(f"{self} cannot be read ({' '.join(str(error).split())[:200]})") from None
+            raise DataError(f"{self} cannot be read ({in_short(error)})") from None
 
     def is_file(self) -> bool:
         return self.kind() == fs.FileType.File
@@ -69,7 +69,7 @@ class Remote:
         try:
             found = self.system.get_file_info(fs.FileSelector(str(self.pure), recursive=True))
         except OSError as error:
-            raise DataError(f"{self} cannot be read ({' '.join(str(error).split())[:200]})") from None
+            raise DataError(f"{self} cannot be read ({in_short(error)})") from None
         files = [
             Remote(self.system, PurePosixPath(info.path), info.size, info.mtime_ns)
             for info in found
@@ -102,8 +102,6 @@ def random_access(path: "Path | Remote") -> Any:
 
 def identity_of(path: "Path | Remote") -> bytes | None:
     """See tree.identity."""
-    from classifier.data.tree import identity
-
     return path.identity() if isinstance(path, Remote) else identity(path)
 
 

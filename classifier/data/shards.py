@@ -15,7 +15,7 @@ from classifier.data.archive import Member, tarred
 from classifier.data.decode import SUFFIXES
 from classifier.data.remote import Remote, named_from
 from classifier.data.source import DRAWN, Source, few, from_files, refuse_lookalikes
-from classifier.data.split import TEST, TRAIN, VALIDATION
+from classifier.data.split import WORDS
 from classifier.data.tree import is_hidden
 from classifier.errors import DataError
 
@@ -24,7 +24,6 @@ KEYS = ("label", "cls", "class")
 NAMES = ("classes.txt", "classnames.txt", "labels.txt")
 """Files beside the shards that name the classes, a line each, where labels are numbers."""
 LARGEST_LABEL = 1 << 20
-_SPLITS = {"train": TRAIN, "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION, "test": TEST}
 _WORD = re.compile(r"(?<![a-z])(train|validation|valid|val|test)(?![a-z])")
 
 
@@ -80,7 +79,7 @@ def read(paths: Sequence[Path] | Sequence[Remote]) -> Source:
 def split_of(name: str) -> int:
     """The split that a file's name or its folders' say it belongs to, or DRAWN."""
     words = [word for part in reversed(name.lower().split("/")) for word in _WORD.findall(part)]
-    return _SPLITS[words[0]] if words else DRAWN
+    return WORDS[words[0]] if words else DRAWN
 
 
 def _samples(members: Iterable[Member]) -> dict[str, _Sample]:

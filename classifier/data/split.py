@@ -17,6 +17,8 @@ from classifier.data.source import DRAWN, few
 from classifier.errors import DataError
 
 TRAIN, VALIDATION, TEST = range(3)
+# What folders, files and manifests call them.
+WORDS = {"train": TRAIN, "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION, "test": TEST}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ number of workers it sees the same batches.
 import dataclasses
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from classifier.data.numbers import order, uniform
+from classifier.data.rows import Rows
 
 CHUNK = 256
 """Pictures of a chunk."""
@@ -27,7 +28,7 @@ SAMPLE = 1024
 
 
 @dataclass(eq=False)
-class Streamed:
+class Streamed(Rows):
     """rows_N: int64, each picture's place in the source. read: decodes pictures of the source, by their places, to
     uint8 N x C x H x W."""
 
@@ -39,16 +40,6 @@ class Streamed:
     window: int
     _kept: "OrderedDict[int, np.ndarray]" = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def __len__(self) -> int:
-        return len(self.rows_N)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return (self[n : n + 1][0] for n in range(len(self)))
-
-    @property
-    def shape(self) -> torch.Size:
-        return torch.Size((len(self), *self.shape_CHW))
 
     def __getitem__(self, index: "Tensor | slice") -> Tensor:
         rows_N = self.rows_N[index].numpy()

@@ -13,10 +13,9 @@ from typing import Any
 from classifier.data.archive import inside
 from classifier.data.remote import Remote, random_access
 from classifier.data.source import DRAWN, Source, from_files, refuse_lookalikes
-from classifier.data.split import TEST, TRAIN, VALIDATION
-from classifier.errors import DataError
+from classifier.data.split import WORDS
+from classifier.errors import DataError, in_short
 
-SPLIT_WORDS = {"train": TRAIN, "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION, "test": TEST}
 LISTS = (".txt", ".lst")
 
 Row = tuple[str, dict[str, Any]]
@@ -92,9 +91,9 @@ def _checked(where: str, folder: Path | Remote, row: dict[str, Any], outside: bo
 def split_named(where: str, word: Any) -> int:
     """The split that a row names, or DRAWN where it names none. DataError if there is no such split."""
     word = "" if word is None else str(word)
-    split = SPLIT_WORDS.get(word.lower(), DRAWN)
+    split = WORDS.get(word.lower(), DRAWN)
     if word and split == DRAWN:
-        raise DataError(f"{where}: unknown split {word!r}: write {', '.join(SPLIT_WORDS)}, or nothing")
+        raise DataError(f"{where}: unknown split {word!r}: write {', '.join(WORDS)}, or nothing")
     return split
 
 
@@ -198,5 +197,5 @@ def _parquet_rows(manifest: Path | Remote, wanted: Sequence[str]) -> Iterator[Ro
                     number += 1
                     yield f"row {number}", row
     except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())[:100]
+        reason = in_short(error)
         raise DataError(f"{manifest} is no Parquet table, or damaged ({reason}): write it again") from None
