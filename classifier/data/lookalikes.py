@@ -17,7 +17,7 @@ FREQUENCIES = 10
 NEIGHBOURS = 8
 LIKELY = 0.7
 """Cosine of the vectors from which a pair is looked at closely."""
-SAME = 0.75
+SAME = 0.9
 """Correlation of the structure from which a pair counts as one picture."""
 CROP = 0.05
 FINE, COARSE = 1.2, 4.0
@@ -38,7 +38,7 @@ class Pair:
 def pairs(thumbs_NHW: np.ndarray) -> list[Pair]:
     """All near-duplicates among N grey copies, uint8 N x S x S, the likest first.
 
-    Pictures of one colour are like nothing. Takes N^2 time, of which a core does some hundred million a second.
+    Pictures of one colour are like nothing. Every picture is compared with every other: N^2 time.
     """
     first_P, second_P, mirrored_P = _candidates(*_vectors(thumbs_NHW))
     found = []
