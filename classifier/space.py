@@ -103,9 +103,10 @@ def default_space(experiment: Experiment, images: int) -> Space:
     rate, decay, batch = experiment.optimizer.lr, experiment.optimizer.weight_decay, experiment.data.batch
     names = dict.fromkeys((experiment.model.name, "resnet9_16", "resnet9_32", "cnn"))
     batches = dict.fromkeys((max(2, batch // 2), batch, min(batch * 2, images)))
-    space: Space = {"optimizer.lr": Interval(rate / 10, rate * 3, log=True)}
-    if not experiment.data.batch_auto:
-        space["data.batch"] = Choice(tuple(sorted(batches)))
+    space: Space = {
+        "optimizer.lr": Interval(rate / 10, rate * 3, log=True),
+        "data.batch": Choice(tuple(sorted(batches))),
+    }
     if not experiment.model.weights:  # weights fit one architecture
         space["model.name"] = Choice(tuple(names))
     space["optimizer.weight_decay"] = (

@@ -123,11 +123,13 @@ class Request:
 def main(verb: Verb, run: Callable[[Request], int | None], argv: Sequence[str] | None = None) -> typing.NoReturn:
     """Read the command line, run the verb, and exit with its code. A user's mistake is one line on stderr."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    if "-h" in argv or "--help" in argv:
-        print_help(verb)
-        sys.exit(EXIT_DONE)
     try:
-        code = run(parse(verb, argv)) or EXIT_DONE
+        if "-h" in argv or "--help" in argv:
+            print_help(verb)
+            sys.stdout.flush()
+            code = EXIT_DONE
+        else:
+            code = run(parse(verb, argv)) or EXIT_DONE
     except ClassifierError as error:
         print(f"{verb.name}: {error}", file=sys.stderr)
         code = EXIT_FAILED if isinstance(error, DivergedError) else EXIT_MISTAKE

@@ -18,6 +18,7 @@ from classifier.run import read_yaml
 from classifier.space import Choice, Space, conditions, grid, space_from
 from jobs import _ray
 from jobs._schedulers import scheduler
+from jobs._work import best_batch
 
 # A trial that would take more than this share of the minutes cannot be told from a bad one in time.
 SHARE_OF_BUDGET = 0.5
@@ -95,6 +96,9 @@ def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool =
     search, notes = experiment.search, []
     if search.probe and not resumed:
         experiment, notes = _with_best_backbone(experiment, dataset, folder / "features")
+        if experiment.data.batch_auto:
+            found, lines = best_batch(resolve(experiment, dataset), dataset)
+            experiment, notes = experiment.override_all(found), [*notes, *lines]
     file = read_yaml(search.space) if search.space else {}
     space = space_from(search.vary, file, experiment, len(dataset.train))
     is_own = bool(search.vary or search.space)

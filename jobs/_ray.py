@@ -1,5 +1,6 @@
 """The Ray cluster: joined or started, and what it has room for."""
 
+import contextlib
 import logging
 import os
 import signal
@@ -81,6 +82,12 @@ def _address() -> str:
             f"RAY_ADDRESS is {address}, where no cluster answers ({error}): start it, or unset it"
         ) from None
     return address
+
+
+def work_in(folder: str) -> None:
+    """Go to the driver's working directory, where this machine has it, so that relative paths mean the same."""
+    with contextlib.suppress(OSError):
+        os.chdir(folder)
 
 
 def needs(workers: WorkersConfig, cluster: dict[str, float]) -> dict[str, float]:

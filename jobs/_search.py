@@ -4,6 +4,7 @@ import concurrent.futures
 import dataclasses
 import json
 import math
+import os
 import queue
 import time
 from collections.abc import Callable, Iterator
@@ -137,6 +138,7 @@ def run_trials(work: Work, plan: Plan, past: Past, seconds: float) -> Iterator[E
         folder=str(folder / "trials"),
         storage=work.run.storage,
         costs=plan.costs,
+        cwd=os.getcwd(),
     )
     budget = Budget(seconds, lambda: work.interrupts.asked)
     param_space, algorithm = _algorithm(work, plan, past)

@@ -32,6 +32,7 @@ from classifier.run import Run, counted
 from classifier.storage import Mirror, Storage
 from jobs import _storage, _workers
 from jobs._guide import Sample, worst
+from jobs._ray import work_in
 from jobs._schedulers import EPOCH, SCORES
 from jobs._voice import heard
 
@@ -103,7 +104,9 @@ class TrialActor(tune.Trainable):
         folder: str,
         storage: Storage | None,
         costs: dict[str, dict[str, float]],
+        cwd: str,
     ) -> None:
+        work_in(cwd)
         self.base, self.dataset = Experiment.from_dict(experiment), shared.opened()
         self.trials, self.costs, self.storage = Path(folder), costs, storage
         self.mirror = contextlib.ExitStack()

@@ -64,8 +64,12 @@ def begun(kind: str, request: Request) -> Iterator[Work]:
         with Interrupts() as interrupts, Journal(run.folder / "run.log") as journal:
             dataset = data.load(experiment.data, journal.bar)
             resolved = resolve(experiment, dataset)
-            if resolved.data.batch_auto:
-                experiment, resolved = _with_best_batch(experiment, resolved, dataset, journal)
+            # Where a probe chooses the model, the search's plan finds the batch, once the model is known.
+            if resolved.data.batch_auto and not (kind == "tune" and experiment.search.probe):
+                found, lines = best_batch(resolved, dataset)
+                experiment, resolved = experiment.override_all(found), resolved.override_all(found)
+                for line in lines:
+                    journal.say(line)
             run.write_experiment(resolved)
             if kind == "tune":
                 run.write_asked(experiment)
@@ -91,16 +95,11 @@ def begun(kind: str, request: Request) -> Iterator[Work]:
             mirror.close()
 
 
-def _with_best_batch(
-    experiment: Experiment, resolved: Experiment, dataset: Dataset, journal: Journal
-) -> tuple[Experiment, Experiment]:
-    """data.batch_auto: measured once, and written into the experiment, so that a resumed run has the same."""
+def best_batch(resolved: Experiment, dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
+    """data.batch_auto: settings as measured once, so that a resumed run has the same, and what to say of it."""
     batch, speeds = cost.best_batch(resolved, dataset)
-    journal.say(f"data.batch {batch} is the fastest that fits:")
-    for size, speed in speeds.items():
-        journal.say(f"  {size:>5} {speed:8,.0f} images/s{' *' if size == batch else ''}")
-    found = {"data.batch": batch, "data.batch_auto": False}
-    return experiment.override_all(found), resolved.override_all(found)
+    lines = [f"  {size:>5} {speed:8,.0f} images/s{' *' if size == batch else ''}" for size, speed in speeds.items()]
+    return {"data.batch": batch, "data.batch_auto": False}, [f"data.batch {batch} is the fastest that fits:", *lines]
 
 
 @contextlib.contextmanager

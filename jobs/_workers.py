@@ -20,7 +20,7 @@ from classifier.errors import ClassifierError, RunError
 from classifier.files import patiently
 from classifier.run import Run
 from jobs import _storage
-from jobs._ray import connect, needs
+from jobs._ray import connect, needs, work_in
 
 logger = logging.getLogger(__name__)
 # Ray retries a worker group for ever by default: a group that cannot start or keeps dying is an error, not a wait.
@@ -113,6 +113,7 @@ def run_trainer(run: Run, experiment: Experiment) -> None:
             torch_config=TorchConfig(timeout_s=int(COLLECTIVE_LIMIT.total_seconds())),
             train_loop_config={
                 "folder": str(run.folder.resolve()),
+                "cwd": os.getcwd(),
                 "storage": storage,
                 "scratch": f"{run.folder.name}-{uuid.uuid4().hex[:8]}",
                 "experiment": experiment.as_dict(),
@@ -180,6 +181,7 @@ def _worker(config: dict[str, Any]) -> ClassifierError | None:
     # Ray tells each report, which run.log has already; this logger bears its file's name.
     teller = Path(ray.train.__file__).parent / "v2" / "_internal" / "execution" / "context.py"
     logging.getLogger(str(teller)).setLevel(logging.WARNING)
+    work_in(config["cwd"])
     run, group = Run(Path(config["folder"]), config["storage"]), Group.joined(ray.train.torch.get_device())
     if run.storage is not None:
         run.folder = Path(tempfile.gettempdir(), "classifier", config["scratch"])

@@ -28,7 +28,7 @@ def actor(digits, tmp_path):
 
     class Local(TrialActor):
         def setup(self, config):  # pyright: ignore[reportIncompatibleMethodOverride]
-            where = {"folder": str(tmp_path / "trials"), "storage": None}
+            where = {"folder": str(tmp_path / "trials"), "storage": None, "cwd": "."}
             super().setup(config, experiment=base.as_dict(), shared=Shared.of(digits, base.data), costs={}, **where)
 
     return Local

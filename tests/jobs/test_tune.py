@@ -8,9 +8,12 @@ import time
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from safetensors.torch import save_file
 
+from classifier import models
 from classifier.config import Experiment
 from classifier.run import read_experiment, read_history
+from tests.conftest import draw_photos
 
 FAST = ("--model.name", "cnn", "--data.batch", "128")
 
@@ -209,8 +212,25 @@ def test_a_search_starts_from_an_earlier_one(search, verb):
 
 
 @pytest.mark.usefixtures("joined")
-def test_two_workers_train_together(verb):
+def test_a_probe_then_the_fastest_batch_then_a_search_from_weights_at_a_relative_path(verb, tmp_path):
+    model = models.build(Experiment().override("model.name", "cnn").model, classes=10, channels=1, size=8)
+    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, tmp_path / "w.safetensors")
+    words = ("--search.probe", "cnn=w.safetensors", "--data.batch_auto", "true", "--search.trials", "2")
+    done = verb("tune", "--recipe", "digits", "--train.epochs", "1", *words)
+    assert done.code == 0, done.err
+    assert sum(done.result["trials"].values()) == 2
+    assert "the search goes on with cnn" in done.out
+    best = read_experiment(done.folder / "best.yaml")
+    assert (best.model.name, best.model.weights) == ("cnn", "w.safetensors")
+    assert f"data.batch {read_experiment(done.folder / 'asked.yaml').data.batch} is the fastest" in done.out
+    assert not best.data.batch_auto
+
+
+@pytest.mark.usefixtures("joined")
+def test_two_workers_train_together(verb, tmp_path):
+    draw_photos(tmp_path / "photos", {"a": 300, "b": 300})  # the workers find them where the driver does
     settings = (*FAST, "--train.epochs", "4", "--train.precision", "fp32", "--model.norm", "group")
+    settings += ("--data.path", "photos")
     settings += ("--optimizer.name", "sgd", "--optimizer.lr", "0.02", "--augment.policy", "none")
     done = verb("train", *settings, "--workers.count", "2", "--name", "two")
     assert done.code == 0, done.err
