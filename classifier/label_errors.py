@@ -15,6 +15,7 @@ from classifier.data import pictures
 from classifier.data.audit import Looked
 from classifier.data.finding import Finding
 from classifier.data.images import chosen
+from classifier.data.split import numbered
 from classifier.errors import DataError
 from classifier.features import features, regression
 from classifier.predict import Predictor
@@ -35,8 +36,7 @@ def find(looked: Looked, model: Path, experiment: Experiment) -> list[Finding]:
     features_NF = features(predictor.model, predictor.scorer, chosen(images_NCHW, kept_N))
     labels_N = torch.from_numpy(source.labels_N[looked.kept_N])
     # Copies would vouch for one another: a content lies in one fold.
-    contents = {digest: n for n, digest in enumerate(dict.fromkeys(looked.digests))}
-    folds_N = torch.tensor([contents[looked.digests[n]] % FOLDS for n in looked.kept_N.tolist()])
+    folds_N = torch.from_numpy(numbered(looked.digests_N)[0][looked.kept_N] % FOLDS)
     probabilities_NK = held_out(features_NF, labels_N, folds_N, len(source.class_names))
     found = []
     for n, k in suspects(probabilities_NK, labels_N):

@@ -17,7 +17,7 @@ from typing import Any
 from classifier.data.folder import read_tree
 from classifier.data.remote import Remote, identity_of, random_access
 from classifier.data.source import Source
-from classifier.data.tree import Listed, Tree, part_of
+from classifier.data.tree import Listed, Packed, Tree, part_of
 from classifier.errors import DataError, in_short
 
 SUFFIXES = (".zip", ".tar")
@@ -32,7 +32,7 @@ class Member:
     size: int
     archive: Path | Remote
     read: Callable[["Member"], bytes]
-    at: Any
+    at: int
     """Where `read` finds it."""
 
     def read_bytes(self) -> bytes:
@@ -40,6 +40,10 @@ class Member:
 
     def identity(self) -> bytes | None:
         return part_of(identity_of(self.archive), self.name, self.size)
+
+    def packed(self) -> Packed:
+        archive, read = self.archive, self.read
+        return read, lambda name, at, size: Member(name, size, archive, read, at), self.name, self.at, self.size
 
 
 def read(path: Path | Remote) -> Source:
@@ -64,18 +68,18 @@ def zipped(path: Path | Remote) -> Iterator[Member]:
     def read(member: Member) -> bytes:
         try:
             with lock:  # the archive's one file has one place to read at
-                content = archive.read(member.at)
+                content = archive.read(found[member.at])
         # Python raises NotImplementedError for a way to compress that it does not know; it is a RuntimeError.
         except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
             raise OSError(f"damaged in its archive: {in_short(error)}") from None
         return content
 
-    for info in found:
+    for at, info in enumerate(found):
         if info.is_dir() or stat.S_ISLNK(info.external_attr >> 16):
             continue
         if info.flag_bits & 1:
             raise DataError(f"{path}: {info.filename} is encrypted: unpack the archive, and give its folder")
-        yield Member(inside(path, info.filename), info.file_size, path, read, info)
+        yield Member(inside(path, info.filename), info.file_size, path, read, at)
 
 
 def tarred(path: Path | Remote) -> Iterator[Member]:

@@ -13,6 +13,7 @@ from classifier.config import DataConfig
 from classifier.data import pictures, split
 from classifier.data.dataset import SPLITS, Dataset, Part
 from classifier.data.images import Images, Mapped, chosen, sums_of
+from classifier.data.packed import chosen as chosen_names
 from classifier.data.pictures import Pictures, Progress
 from classifier.data.source import Source, kind_of
 from classifier.data.stream import SAMPLE, Streamed
@@ -44,7 +45,7 @@ def assemble(source: Source, config: DataConfig, progress: Progress | None = Non
             name=source.name,
             class_names=source.class_names,
             ids=source.ids,
-            digests=found.digests,
+            digests_N=found.digests_N,
             labels_N=source.labels_N,
             supplied_N=source.splits_N,
             groups=source.groups,
@@ -121,15 +122,15 @@ def _usable(source: Source, found: Pictures) -> tuple[Source, Pictures, list[dic
     kept = np.flatnonzero(keep).tolist()
     usable = dataclasses.replace(
         source,
-        ids=[source.ids[n] for n in kept],
+        ids=chosen_names(source.ids, kept),
         labels_N=source.labels_N[kept],
         splits_N=source.splits_N[kept],
-        groups=None if source.groups is None else [source.groups[n] for n in kept],
+        groups=None if source.groups is None else chosen_names(source.groups, kept),
         pictures=[],  # decoded already
     )
-    digests = [found.digests[n] for n in kept]
     flaws = [{"id": source.ids[n], "reason": flaw} for n, flaw in found.flaws.items()]
-    return usable, Pictures(chosen(found.images_NCHW, torch.tensor(kept, dtype=torch.int64)), digests, {}), flaws
+    images = chosen(found.images_NCHW, torch.tensor(kept, dtype=torch.int64))
+    return usable, Pictures(images, found.digests_N[keep], {}), flaws
 
 
 def _uneven(class_names: Sequence[str], train: Part) -> list[str]:
@@ -147,14 +148,14 @@ def _part(source: Source, found: Pictures, here_N: np.ndarray) -> Part:
     return Part(
         images_NCHW=chosen(found.images_NCHW, torch.from_numpy(np.flatnonzero(here_N))),
         labels_N=torch.from_numpy(source.labels_N[here_N]),
-        ids=tuple(source.ids[n] for n in np.flatnonzero(here_N).tolist()),
+        ids=chosen_names(source.ids, np.flatnonzero(here_N).tolist()),
     )
 
 
 def _fingerprint(source: Source, found: Pictures, splits_N: np.ndarray, fit: str) -> str:
     shape = found.images_NCHW.shape[1:]
     hasher = hashlib.sha256(json.dumps([source.class_names, fit, shape]).encode())
-    hasher.update(b"".join(found.digests))
+    hasher.update(found.digests_N.tobytes())
     hasher.update(source.labels_N.astype("<i8").tobytes())
     hasher.update(splits_N.tobytes())
     return hasher.hexdigest()[:16]

@@ -14,6 +14,7 @@ from classifier.data.decode import FlawError
 from classifier.data.decoder import Decoder
 from classifier.data.finding import Finding
 from classifier.data.glance import SIDE, Glance
+from classifier.data.packed import chosen, digests_of
 from classifier.data.source import Source, few
 from classifier.data.split import TEST, TRAIN, VALIDATION
 
@@ -31,12 +32,12 @@ FEW_IMAGES = 10
 class Looked:
     """N pictures, looked at once. kept_N: those without a flaw, of which the other arrays speak in this order.
 
-    digests: of all N. sides_K2: width and height; thumbs_KHW: uint8, grey.
+    digests_N: V16, of all N. sides_K2: width and height; thumbs_KHW: uint8, grey.
     """
 
     source: Source
     flaws: dict[int, str]
-    digests: list[bytes]
+    digests_N: np.ndarray
     kept_N: np.ndarray
     sides_K2: np.ndarray
     sharpness_K: np.ndarray
@@ -78,7 +79,7 @@ def look(source: Source, config: DataConfig, tick: Callable[[int], None] = lambd
     return Looked(
         source=source,
         flaws=dict(sorted(flaws.items())),
-        digests=digests,
+        digests_N=digests_of(digests),
         kept_N=np.array(kept, np.int64),
         sides_K2=np.array([(glances[n].width, glances[n].height) for n in kept]).reshape(-1, 2),
         sharpness_K=np.array([glances[n].sharpness for n in kept]),
@@ -90,15 +91,16 @@ def look(source: Source, config: DataConfig, tick: Callable[[int], None] = lambd
 
 def drawn_splits(looked: Looked, config: DataConfig) -> np.ndarray:
     """int8, an index of SPLITS for each of the kept pictures, as a training would draw them. Errors of split.draw."""
-    source, kept = looked.source, looked.kept_N.tolist()
+    source = looked.source
+    kept: list[int] = looked.kept_N.tolist()
     labelled = split.Labelled(
         name=source.name,
         class_names=source.class_names,
-        ids=[source.ids[n] for n in kept],
-        digests=[looked.digests[n] for n in kept],
+        ids=chosen(source.ids, kept),
+        digests_N=looked.digests_N[looked.kept_N],
         labels_N=source.labels_N[looked.kept_N],
         supplied_N=source.splits_N[looked.kept_N],
-        groups=None if source.groups is None else [source.groups[n] for n in kept],
+        groups=None if source.groups is None else chosen(source.groups, kept),
     )
     return split.draw(labelled, validation=config.validation, test=config.test, seed=config.split_seed).splits_N
 
@@ -118,13 +120,11 @@ class _View:
 
     def __init__(self, looked: Looked, splits_K: np.ndarray) -> None:
         self.looked, self.splits_K = looked, splits_K
-        kept = looked.kept_N.tolist()
-        self.ids = [looked.source.ids[n] for n in kept]
+        kept: list[int] = looked.kept_N.tolist()
+        self.ids: list[str] = [looked.source.ids[n] for n in kept]
         self.labels_K = looked.source.labels_N[looked.kept_N]
         self.class_names = looked.source.class_names
-        numbers: dict[bytes, int] = {}
-        self.content_K = np.array([numbers.setdefault(looked.digests[n], len(numbers)) for n in kept], np.int64)
-        self.first_C = np.unique(self.content_K, return_index=True)[1] if kept else np.empty(0, np.int64)
+        self.content_K, self.first_C = split.numbered(looked.digests_N[looked.kept_N])
 
     def name(self, k: int) -> str:
         return f"{self.ids[k]} ({self.class_names[self.labels_K[k]]}, {SPLITS[self.splits_K[k]]})"
@@ -161,8 +161,8 @@ def _groups(view: _View) -> Iterator[Finding]:
     if groups is None:
         return
     members: dict[str, list[int]] = {}
-    for k, n in enumerate(view.looked.kept_N.tolist()):
-        members.setdefault(groups[n], []).append(k)
+    for k, group in enumerate(chosen(groups, view.looked.kept_N.tolist())):
+        members.setdefault(group, []).append(k)
     for group, places in members.items():
         if len(sides := {int(view.splits_K[k]) for k in places}) > 1:
             where = " and ".join(SPLITS[s] for s in sorted(sides))

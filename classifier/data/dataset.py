@@ -1,5 +1,6 @@
 """A data set that is ready to train on: decoded pictures, labels, splits, statistics."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ class Part:
 
     images_NCHW: Images
     labels_N: Tensor
-    ids: tuple[str, ...]
+    ids: Sequence[str]
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from classifier.data.source import DRAWN, Source, few, from_files, refuse_lookalikes
+from classifier.data.source import DRAWN, Collected, Source, few, refuse_lookalikes
 from classifier.data.split import VALIDATION, WORDS
 from classifier.data.tree import Disk, Tree
 from classifier.errors import DataError
@@ -24,22 +24,23 @@ def read_tree(top: Tree, name: str, *, splits: Sequence[str] = tuple(WORDS)) -> 
         if top.pictures:
             raise DataError(f"{top.label} holds pictures but no class folders: put each class's into their own")
         raise DataError(f"{top.label} is empty: it needs a folder of pictures for each class")
-    rows, strays, class_names = [], [*top.pictures], set()
+    found, strays, class_names = Collected(), [*top.pictures], set()
     for parent, split in _split_folders(top, splits) or [(top, DRAWN)]:
         strays += parent.pictures if parent is not top else []
         for class_folder in parent.folders:
             class_names.add(class_folder.name)
-            rows += [(id_, file, class_folder.name, split) for id_, file in class_folder.below()]
-    if not rows:
+            for id_, file in class_folder.below():
+                found.add(id_, file, class_folder.name, split)
+    if not found:
         raise DataError(f"{top.label} has no pictures in its class folders ({few(sorted(class_names))}): add some")
-    for class_name in sorted(class_names - {row[2] for row in rows}):
+    for class_name in sorted(class_names - found.numbers.keys()):
         raise DataError(f"{top.label}: the class folder {class_name!r} holds no pictures: add some, or remove it")
     refuse_lookalikes(top.label, class_names, what="class folders")
     findings = ()
     if strays:
         some = few([id_ for id_, _ in strays])
         findings = (f"{len(strays)} pictures lie in no class folder and were left out: {some}.",)
-    return from_files(name, rows, findings=findings)
+    return found.source(name, findings=findings)
 
 
 def _split_folders(top: Tree, words: Sequence[str]) -> list[tuple[Tree, int]]:

@@ -17,11 +17,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from classifier.data.packed import Names
 from classifier.data.remote import Remote, identity_of, named_from, random_access
 from classifier.data.shards import split_of
-from classifier.data.source import Source, few, from_files, refuse_lookalikes
+from classifier.data.source import Collected, Source, few, refuse_lookalikes
 from classifier.data.table import split_named
-from classifier.data.tree import part_of
+from classifier.data.tree import Packed, part_of
 from classifier.errors import DataError, in_short
 
 LABELS = ("label", "labels", "class", "fine_label")
@@ -77,6 +78,9 @@ class Cell:
     def identity(self) -> bytes | None:
         return part_of(identity_of(self.table.path), self.row)
 
+    def packed(self) -> Packed:
+        return self.table, lambda _, row, __: Cell(self.table, row), "", self.row, 0
+
 
 def image_column(schema: pa.Schema) -> str | None:
     """The column of pictures: of structs with bytes, or the only one of bytes. None if it is a plain manifest."""
@@ -91,8 +95,7 @@ def read(paths: Sequence[Path] | Sequence[Remote], group: str | None = None) -> 
     DataError if a table is damaged, or has no labels.
     """
     home, names = named_from(paths)
-    rows: list[tuple[str, Cell, str, int]] = []
-    groups: list[str] = []
+    found, groups = Collected(), Names()
     unlabelled: list[str] = []
     for path, name in zip(paths, names, strict=True):
         table = Table(path)
@@ -114,15 +117,15 @@ def read(paths: Sequence[Path] | Sequence[Remote], group: str | None = None) -> 
             split = (
                 split_named(f"{path} row {row + 1}", columns["split"][row]) if "split" in columns else split_of(name)
             )
-            rows.append((id_, Cell(table, row), text, split))
+            found.add(id_, Cell(table, row), text, split)
             if group is not None:
-                groups.append(str(columns["group"][row]))
-    if not rows:
+                groups.add(str(columns["group"][row]))
+    if not found:
         raise DataError(f"{paths[0]} lists no labelled pictures: nothing to learn from")
-    refuse_lookalikes(str(home), {row[2] for row in rows})
+    refuse_lookalikes(str(home), found.numbers)
     findings = (f"{len(unlabelled)} rows have no label and were left out: {few(unlabelled)}.",) if unlabelled else ()
     name = paths[0].stem if len(paths) == 1 else home.name
-    return from_files(name, rows, groups=groups if group is not None else None, findings=findings)
+    return found.source(name, groups=groups if group is not None else None, findings=findings)
 
 
 def _values(table: Table, column: str) -> list[Any]:

@@ -23,6 +23,7 @@ from classifier.config import DataConfig
 from classifier.data import decode, decoder
 from classifier.data.decoder import Decoder
 from classifier.data.images import Images
+from classifier.data.packed import digests_of
 from classifier.data.source import Source, few
 from classifier.data.stream import Streamed
 from classifier.data.tree import File, identity
@@ -46,10 +47,10 @@ Progress = Callable[[str, int], contextlib.AbstractContextManager[Callable[[int]
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """images_NCHW: uint8; digests: 16 bytes of each content; flaws: why a picture could not be used, by its index."""
+    """images_NCHW: uint8; digests_N: V16, of each content; flaws: why a picture could not be used, by its index."""
 
     images_NCHW: Images
-    digests: list[bytes]
+    digests_N: np.ndarray
     flaws: dict[int, str]
 
 
@@ -76,18 +77,18 @@ def decoded(source: Source, config: DataConfig, progress: Progress | None = None
             len(files),
             config.window,
         )
-        return Pictures(images, [digest(id_.encode()) for id_ in source.ids], {})
+        return Pictures(images, digests_of(digest(id_.encode()) for id_ in source.ids), {})
     cache = None if config.cache is None else _cache_of(config, (channels, size, size))
     if cache is None:
         _refuse_giants(source, size, channels)
         images_NCHW = np.zeros((len(files), channels, size, size), np.uint8)
         told = way.decode(files, images_NCHW, range(len(files)), lambda _: False)
-        digests = [answer if isinstance(answer := told[n], bytes) else b"" for n in range(len(files))]
+        digests = digests_of(answer if isinstance(answer := told[n], bytes) else b"" for n in range(len(files)))
         flaws = {n: answer for n in range(len(files)) if isinstance(answer := told[n], str)}
         return Pictures(torch.from_numpy(images_NCHW), digests, flaws)
     identities = [identity(file) if isinstance(file, Path) else file.identity() for file in files]
     found = cache.pictures(identities, functools.partial(way.decode, files), 1e9 * config.cache_gb)
-    return Pictures(found.images, found.digests, found.flaws)
+    return Pictures(found.images, digests_of(found.digests), found.flaws)
 
 
 def _cache_of(config: DataConfig, shape_CHW: tuple[int, int, int]) -> "Cache | None":
@@ -250,7 +251,7 @@ def in_threads(work: Callable[[int], None], indices: Sequence[int]) -> None:
 
 def _from_arrays(images_NCHW: np.ndarray, size: int, channels: int, fit: str) -> Pictures:
     images_NCHW = np.ascontiguousarray(images_NCHW)
-    digests = [digest(image) for image in images_NCHW]
+    digests = digests_of(digest(image) for image in images_NCHW)
     if images_NCHW.shape[2:] == (size, size) and images_NCHW.shape[1] in (1, channels):
         images_NCHW = np.repeat(images_NCHW, channels // images_NCHW.shape[1], axis=1)
         return Pictures(torch.from_numpy(images_NCHW), digests, {})

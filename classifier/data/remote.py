@@ -1,5 +1,6 @@
 """Files in storage (S3, Google Cloud, HDFS), with what of a Path the readers use."""
 
+import functools
 import io
 import os
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from typing import IO, Any
 
 from pyarrow import fs
 
-from classifier.data.tree import identity, part_of
+from classifier.data.tree import Packed, identity, part_of
 from classifier.errors import DataError, in_short
 from classifier.filesystem import opened
 
@@ -93,6 +94,15 @@ class Remote:
 
     def identity(self) -> bytes | None:
         return None if self.changed is None else part_of(b"", str(self), self.size, self.changed)
+
+    def packed(self) -> Packed:
+        system, size, changed = self.system, self.size, self.changed
+        make = functools.partial(_remote, system)
+        return id(system), make, str(self.pure), -1 if size is None else size, -1 if changed is None else changed
+
+
+def _remote(system: fs.FileSystem, path: str, size: int, changed: int) -> Remote:
+    return Remote(system, PurePosixPath(path), *(None if value < 0 else value for value in (size, changed)))
 
 
 def random_access(path: "Path | Remote") -> Any:

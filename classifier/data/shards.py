@@ -14,7 +14,7 @@ from typing import Any
 from classifier.data.archive import Member, tarred
 from classifier.data.decode import SUFFIXES
 from classifier.data.remote import Remote, named_from
-from classifier.data.source import DRAWN, Source, few, from_files, refuse_lookalikes
+from classifier.data.source import DRAWN, Collected, Source, few, refuse_lookalikes
 from classifier.data.split import WORDS
 from classifier.data.tree import is_hidden
 from classifier.errors import DataError
@@ -44,7 +44,7 @@ def read(paths: Sequence[Path] | Sequence[Remote]) -> Source:
     DataError if a shard is damaged, or there is no sample.
     """
     home, names = named_from(paths)
-    rows, without, doubled, wrong = [], [], [], []
+    found, without, doubled, wrong = Collected(), [], [], []
     for path, shard in zip(paths, names, strict=True):
         split = split_of(shard)
         for key, sample in _samples(tarred(path)).items():
@@ -58,11 +58,11 @@ def read(paths: Sequence[Path] | Sequence[Remote]) -> Source:
                 continue
             if len(sample.pictures) > 1:
                 doubled.append(id_)
-            rows.append((f"{shard}/{sample.pictures[0].name}", sample.pictures[0], label, split))
-    if not rows:
+            found.add(f"{shard}/{sample.pictures[0].name}", sample.pictures[0], label, split)
+    if not found:
         raise DataError(f"{paths[0]}: there is no picture with a label (KEY.jpg with KEY.cls): nothing to learn from")
-    rows = _named(rows, home)
-    refuse_lookalikes(str(home), {row[2] for row in rows})
+    found.rename(_names(found.numbers, home))
+    refuse_lookalikes(str(home), found.numbers)
     findings = [
         f"{len(ids)} samples {what}: {few(ids)}."
         for ids, what in (
@@ -73,7 +73,7 @@ def read(paths: Sequence[Path] | Sequence[Remote]) -> Source:
         if ids
     ]
     name = re.sub(r"[-_.]?\d*$", "", paths[0].stem) if len(paths) == 1 else home.name
-    return from_files(name or paths[0].stem, rows, findings=tuple(findings))
+    return found.source(name or paths[0].stem, findings=tuple(findings))
 
 
 def split_of(name: str) -> int:
@@ -121,15 +121,16 @@ def _from_json(document: Any) -> Any:
     return document
 
 
-def _named(rows: list[tuple[str, Member, str, int]], home: Path | Remote) -> list[tuple[str, Member, str, int]]:
-    """Class names in place of numbers, where a file beside the shards has them."""
-    if not all(row[2].isdecimal() for row in rows):
-        return rows
-    for path in (home / name for name in NAMES):
-        if path.is_file():
-            names = path.read_text(encoding="utf-8").splitlines()
-            highest = max(int(row[2]) for row in rows)
-            if highest >= len(names):
-                raise DataError(f"{path} names {len(names)} classes, the shards have a class {highest}: add its name")
-            return [(id_, file, names[int(label)], split) for id_, file, label, split in rows]
-    return rows
+def _names(labels: Iterable[str], home: Path | Remote) -> dict[str, str]:
+    """Class names in place of numbers, where a file beside the shards has them; else nothing."""
+    if all(label.isdecimal() for label in labels):
+        for path in (home / name for name in NAMES):
+            if path.is_file():
+                names = path.read_text(encoding="utf-8").splitlines()
+                highest = max(map(int, labels))
+                if highest >= len(names):
+                    raise DataError(
+                        f"{path} names {len(names)} classes, the shards have a class {highest}: add its name"
+                    )
+                return {label: names[int(label)] for label in labels}
+    return {}

@@ -1,12 +1,14 @@
 """What a reader of folders, files or tables found, before anything is decoded or split."""
 
 import unicodedata
+from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from classifier.data.dataset import SPLITS, Kind
+from classifier.data.packed import Files, Names
 from classifier.data.tree import File
 from classifier.errors import DataError
 
@@ -25,38 +27,79 @@ class Source:
 
     name: str
     class_names: tuple[str, ...]
-    ids: list[str]
+    ids: Sequence[str]
     labels_N: np.ndarray
     splits_N: np.ndarray
     pictures: "Sequence[File] | np.ndarray"
-    groups: list[str] | None = None
+    groups: Sequence[str] | None = None
     kind: Kind | None = None
     findings: tuple[str, ...] = ()
+
+
+@dataclass(eq=False)
+class Collected:
+    """Pictures as they are found, one by one, for a source of files."""
+
+    ids: Names = field(default_factory=Names)
+    files: Files = field(default_factory=Files)
+    labels: array = field(default_factory=lambda: array("q"))
+    splits: array = field(default_factory=lambda: array("b"))
+    numbers: dict[str, int] = field(default_factory=dict)
+    """Of the classes, by their names, in the order in which they were met."""
+
+    def add(self, id_: str, file: File, class_name: str, split: int) -> None:
+        self.ids.add(id_)
+        self.files.add(file)
+        self.labels.append(self.numbers.setdefault(class_name, len(self.numbers)))
+        self.splits.append(split)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rename(self, names: dict[str, str]) -> None:
+        """Other names for classes, where `names` has them; those that get one name become one class."""
+        numbers: dict[str, int] = {}
+        places = [numbers.setdefault(names.get(old, old), len(numbers)) for old in self.numbers]
+        self.labels = array("q", (places[label] for label in self.labels))
+        self.numbers = numbers
+
+    def source(
+        self,
+        name: str,
+        *,
+        groups: Sequence[str] | None = None,
+        kind: Kind | None = None,
+        findings: tuple[str, ...] = (),
+    ) -> Source:
+        class_names = ordered(self.numbers)
+        places = np.empty(len(class_names), np.int64)
+        for k, class_name in enumerate(class_names):
+            places[self.numbers[class_name]] = k
+        return Source(
+            name=name,
+            class_names=class_names,
+            ids=self.ids,
+            labels_N=places[np.array(self.labels, np.int64)],
+            splits_N=np.array(self.splits, np.int8),
+            pictures=self.files,
+            groups=groups,
+            kind=kind,
+            findings=findings,
+        )
 
 
 def from_files(
     name: str,
     rows: Iterable[tuple[str, File, str, int]],
     *,
-    groups: list[str] | None = None,
+    groups: Sequence[str] | None = None,
     kind: Kind | None = None,
-    findings: tuple[str, ...] = (),
 ) -> Source:
     """A source of image files, from rows of (id, file, class name, split)."""
-    rows = list(rows)
-    class_names = ordered({row[2] for row in rows})
-    number = {class_name: k for k, class_name in enumerate(class_names)}
-    return Source(
-        name=name,
-        class_names=class_names,
-        ids=[row[0] for row in rows],
-        labels_N=np.array([number[row[2]] for row in rows], np.int64),
-        splits_N=np.array([row[3] for row in rows], np.int8),
-        pictures=[row[1] for row in rows],
-        groups=groups,
-        kind=kind,
-        findings=findings,
-    )
+    collected = Collected()
+    for row in rows:
+        collected.add(*row)
+    return collected.source(name, groups=groups, kind=kind)
 
 
 def from_arrays(

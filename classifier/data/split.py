@@ -42,12 +42,12 @@ class Drawn:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Labelled:
-    """What a draw must know of N pictures: digests of their contents, and what their source said of them."""
+    """What a draw must know of N pictures: digests of their contents (V16), and what their source said of them."""
 
     name: str
     class_names: Sequence[str]
     ids: Sequence[str]
-    digests: Sequence[bytes]
+    digests_N: np.ndarray
     labels_N: np.ndarray
     supplied_N: np.ndarray
     """int8, an index of SPLITS or DRAWN."""
@@ -103,17 +103,27 @@ class _Contents:
     """
 
     def __init__(self, pictures: Labelled, seed: int) -> None:
-        contents: dict[bytes, int] = {}
-        self.content_N = np.fromiter((contents.setdefault(d, len(contents)) for d in pictures.digests), np.int64)
-        self.unit_N, names = self.content_N, [*contents]
+        self.content_N, first_C = numbered(pictures.digests_N)
+        self.unit_N, names = self.content_N, pictures.digests_N[first_C]
         if pictures.groups is not None:
             self.unit_N, names = _joined(self.content_N, pictures.groups)
         key = str(seed).encode()
-        hashes = (hashlib.blake2b(name, digest_size=8, key=key).digest() for name in names)
+        hashes = bytearray()
+        for name in names:
+            hashes += hashlib.blake2b(name, digest_size=8, key=key).digest()
         # 53 bits: what a float holds exactly, so that u is never rounded up to 1
-        self.u_U = (np.frombuffer(b"".join(hashes), "<u8") >> np.uint64(11)) / 2.0**53
+        self.u_U = (np.frombuffer(hashes, "<u8") >> np.uint64(11)) / 2.0**53
         self.shared_U = _have_several_labels(self.unit_N, pictures.labels_N, len(names))
-        self.shared_C = _have_several_labels(self.content_N, pictures.labels_N, len(contents))
+        self.shared_C = _have_several_labels(self.content_N, pictures.labels_N, len(first_C))
+
+
+def numbered(digests_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A number for what each picture holds, in the order in which contents first come; and where each first comes."""
+    _, first, inverse_N = np.unique(digests_N, return_index=True, return_inverse=True)
+    order = np.argsort(first, kind="stable")
+    number = np.empty(len(order), np.int64)
+    number[order] = np.arange(len(order))
+    return number[inverse_N], first[order]
 
 
 def _joined(content_N: np.ndarray, groups: Sequence[str]) -> tuple[np.ndarray, list[bytes]]:

@@ -8,6 +8,7 @@ import torch
 
 from classifier.data.dataset import Dataset, Part
 from classifier.data.images import chosen
+from classifier.data.packed import chosen as chosen_names
 from classifier.errors import DataError
 
 
@@ -34,7 +35,7 @@ def limited(dataset: Dataset, count: int, seed: int) -> Dataset:
     place_N[by_class] = (np.arange(len(train)) - starts_K[labels_N[by_class]]) / sizes_K[labels_N[by_class]]
     kept = np.sort(np.lexsort((hashes_N, place_N))[:count])
     index = torch.from_numpy(kept)
-    part = Part(chosen(train.images_NCHW, index), train.labels_N[index], tuple(train.ids[i] for i in kept.tolist()))
+    part = Part(chosen(train.images_NCHW, index), train.labels_N[index], chosen_names(train.ids, kept.tolist()))
     fingerprint = hashlib.blake2b(f"{dataset.fingerprint} {count} {seed}".encode(), digest_size=8).hexdigest()
     finding = f"{dataset.name} trains on {count:,} of its {len(train):,} training images (data.limit)."
     return dataclasses.replace(dataset, train=part, fingerprint=fingerprint, findings=(*dataset.findings, finding))

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +20,10 @@ _Identity = tuple[int, int]
 """A folder's device and inode: the same whatever link leads to it."""
 
 
+Packed = tuple[object, Callable[[str, int, int], "File"], str, int, int]
+"""A key for what contains the file; what makes it again of a name and two numbers; and these."""
+
+
 class Inner(Protocol):
     """A picture's file inside of another, or in storage."""
 
@@ -29,6 +33,10 @@ class Inner(Protocol):
 
     def identity(self) -> bytes | None:
         """16 bytes that change with it and with where it lies; None where nothing is known of that."""
+        ...
+
+    def packed(self) -> Packed:
+        """All of it in a few values."""
         ...
 
 

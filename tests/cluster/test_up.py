@@ -77,4 +77,4 @@ def test_up_a_job_and_down():
         assert "succeeded" in done.stdout.lower()
         assert json.loads((out / "up" / "result.json").read_text())["status"] == "finished"
         ray("down", "--yes", file)
-        wait_for(lambda: not any(m.processes("ray/") for m in (head, worker)), 60, "the end of all that is Ray's")
+        wait_for(lambda: not any(m.processes("ray/") for m in (head, worker)), 150, "the end of all that is Ray's")
