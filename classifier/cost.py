@@ -1,8 +1,11 @@
 """What an experiment costs here: seconds a training step, milliseconds a prediction, and the batch that suits best."""
 
+import contextlib
 import gc
 import statistics
+import threading
 import time
+from collections.abc import Iterator
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -83,14 +86,18 @@ def best_batch(experiment: Experiment, dataset: Dataset) -> tuple[int, dict[int,
     return max(size for size, speed in speeds.items() if speed >= (1 - EQUAL) * fastest), speeds
 
 
-def load_of(experiment: Experiment, dataset: Dataset) -> Load:
-    """A resolved experiment as `scaling` wants it, measured on this machine with train.threads threads."""
+def load_of(experiment: Experiment, dataset: Dataset, beside: int = 0) -> Load:
+    """A resolved experiment as `scaling` wants it, measured on this machine with train.threads threads.
+
+    beside: how many other workers will compute on the same processor, whose clock and caches they share.
+    """
     batch = experiment.data.batch * experiment.optimizer.accumulate
     small, before = max(1, batch // 4), torch.get_num_threads()
     torch.set_num_threads(experiment.train.threads or before)
     try:
-        whole = step_seconds(experiment, dataset)
-        part = step_seconds(experiment.override_all({"data.batch": small, "optimizer.accumulate": 1}), dataset)
+        with _busy(beside, torch.get_num_threads()):
+            whole = step_seconds(experiment, dataset)
+            part = step_seconds(experiment.override_all({"data.batch": small, "optimizer.accumulate": 1}), dataset)
     finally:
         torch.set_num_threads(before)
     # A step is so much for each image, and something beside that; noise must make neither negative.
@@ -122,6 +129,28 @@ def load_of(experiment: Experiment, dataset: Dataset) -> Load:
         flops=counter.get_total_flops() / len(few.labels_N),
         memory_bytes=kept + activations * experiment.data.batch,
     )
+
+
+@contextlib.contextmanager
+def _busy(count: int, threads: int) -> Iterator[None]:
+    """So many others that multiply matrices with as many threads each, which leaves Python's lock to who measures."""
+    over = threading.Event()
+
+    def work() -> None:
+        torch.set_num_threads(threads)  # OpenMP keeps it by thread
+        matrix = torch.rand(768, 768)
+        while not over.is_set():
+            torch.mm(matrix, matrix)
+
+    others = [threading.Thread(target=work, daemon=True) for _ in range(count)]
+    for other in others:
+        other.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for other in others:
+            other.join()
 
 
 def _input_seconds(experiment: Experiment, dataset: Dataset) -> float:

@@ -112,6 +112,13 @@ class Training:
             time.sleep(0.005 if self.storage is None else 0.2)
         return True
 
+    def workers(self) -> list[tuple[str, int, str, str]]:
+        """Rank, process, node and machine of each of Ray's workers that ever began, the newest last."""
+        log = self.folder / ("run.log" if self.storage is None else _storage.WORKER_LOG)
+        there = self.storage.read(_storage.WORKER_LOG) if self.storage is not None else None
+        text = there.decode() if there is not None else log.read_text() if log.exists() else ""
+        return [(rank, int(pid), node, host) for rank, pid, node, host in WORKER.findall(text)]
+
     def end(self) -> None:
         """Wait for a good end. RunError with the last line of its log otherwise."""
         code = self.process.wait()
@@ -201,7 +208,14 @@ def broken(setting: Setting, calm: Calm, faults: int) -> Iterator[Fault]:
         strike(training, kind, rng)
         if kind in ("driver", "stop"):
             training.process.wait()
+            born = len(training.workers())
             training = setting.begin("broken", resumed=True)
+            # Workers outlive their driver for a moment: what they still do is not what was recovered.
+            while len(training.workers()) == born and setting.piece.workers.count > 1:
+                if training.process.poll() is not None:
+                    break
+                time.sleep(0.05)
+            at = max(at, training.step())
         training.wait_for(min(at + 1, calm.steps))
         yield Fault(number, kind, at, time.monotonic() - struck)
     training.end()
@@ -215,14 +229,12 @@ def strike(training: Training, kind: str, rng: random.Random) -> None:
         training.process.send_signal(signal.SIGTERM)
     else:
         # The newest line of each worker is the one that lives.
-        log = training.folder / ("run.log" if training.storage is None else _storage.WORKER_LOG)
-        there = training.storage.read(_storage.WORKER_LOG) if training.storage is not None else None
-        text = there.decode() if there is not None else log.read_text() if log.exists() else ""
-        living = {rank: (int(pid), node, host) for rank, pid, node, host in WORKER.findall(text)}
+        living = {rank: (pid, node, host) for rank, pid, node, host in training.workers()}
         if kind == "node":  # this one would take the drill with it
             living = {rank: where for rank, where in living.items() if where[2] != socket.gethostname()}
         if not living:
-            raise RunError(f"{log} names no worker that may be killed" + (" on another node" if kind == "node" else ""))
+            where = " on another node" if kind == "node" else ""
+            raise RunError(f"the log of {training.folder} names no worker that may be killed{where}")
         pid, node, host = living[rng.choice(sorted(living))]
         if kind == "worker" and host == socket.gethostname():
             os.kill(pid, signal.SIGKILL)

@@ -60,7 +60,8 @@ def of(experiment: Experiment, kind: Kind, up_to: int) -> list[Planned]:
     for count in counts:
         threads = max(1, kind.cores // count) if shares_cores else (resolved.train.threads or 1)
         if threads not in loads:
-            loads[threads] = cost.load_of(resolved.override("train.threads", threads), dataset)
+            beside = count - 1 if shares_cores else 0
+            loads[threads] = cost.load_of(resolved.override("train.threads", threads), dataset, beside)
         load = loads[threads]
         here = dataclasses.replace(kind, gpus=max(counts)) if shares_cores else kind
         found.append(Planned(load, forecast(load, here, count, alone=next(iter(loads.values())))))

@@ -135,14 +135,23 @@ def refuse_unplaceable(workers: WorkersConfig, cluster: dict[str, float]) -> Non
     """ConfigError, with the sum that shows why, if the cluster has no room, nor gets it while workers.wait lasts."""
     if workers.min and workers.min > workers.count:
         raise ConfigError(f"workers.min {workers.min} is more than workers.count {workers.count}: lower it")
-    began = time.monotonic()
-    while problem := shortage(workers, cluster):
-        if time.monotonic() - began >= 60 * workers.wait:
-            mend = "" if workers.wait else ", or wait for more nodes by --workers.wait MINUTES"
-            raise ConfigError(problem + mend)
-        logger.warning("waiting for the cluster to grow: %s", problem.partition(":")[0])
-        time.sleep(min(WAIT_EVERY, 60 * workers.wait))
-        cluster = connect()
+    from ray.autoscaler.sdk import request_resources
+
+    began, asked = time.monotonic(), False
+    try:
+        while problem := shortage(workers, cluster):
+            if time.monotonic() - began >= 60 * workers.wait:
+                mend = "" if workers.wait else ", or wait for more nodes by --workers.wait MINUTES"
+                raise ConfigError(problem + mend)
+            if not asked:  # an autoscaler starts nodes for what is wanted of it alone
+                request_resources(bundles=[needs(workers, cluster)] * (workers.min or workers.count))
+                asked = True
+            logger.warning("waiting for the cluster to grow: %s", problem.partition(":")[0])
+            time.sleep(min(WAIT_EVERY, 60 * workers.wait))
+            cluster = connect()
+    finally:
+        if asked:  # what comes now asks for itself, and idle nodes may go
+            request_resources(bundles=[])
 
 
 def refuse_unshared(run: Run) -> None:

@@ -261,3 +261,23 @@ def test_a_node_that_is_taken_away_is_told_and_saves_first(cluster: Cluster):
     wait_for(lambda: len((drama.place / "history.jsonl").read_text().splitlines()) > lines, 120, "its next epoch")
     cluster.ray("job", "stop", drama.job)
     assert cluster.ended(drama.job) == "STOPPED"
+
+
+def test_the_drill_kills_a_node_and_passes():
+    """A third machine takes the place of the one that is lost."""
+    if not can_be_made():
+        pytest.skip("machines of their own networks need root")
+    with cluster_of(4) as cluster:
+        for machine in cluster.machines:
+            cluster.start(machine)
+        words = ("--workers.count", 2, "--nodes", "true", "--faults", 3, "--out", "/tmp/runs", "--name", "drill")
+        storage = cluster.shared / "storage"
+        words += ("--model.name", "cnn", "--train.epochs", 12, "--storage", storage)
+        cluster.submit("python", "jobs/drill.py", *words, name="drill")
+        assert cluster.ended("drill", 500) == "SUCCEEDED", cluster.logs("drill")[-3000:]
+        said = cluster.logs("drill")
+        assert "node killed" in said
+        assert "PASSED: 3 faults" in said
+        ended = [name for name, node in cluster.nodes.items() if node.poll() is not None]
+        assert len(ended) == 1
+        assert ended != [cluster.head.name]

@@ -1,6 +1,8 @@
 """The fire drill: it passes where resuming is exact, and says so where it is not."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -48,3 +50,10 @@ def test_a_drill_on_two_workers_passes(verb):
     assert done.code == 0, done.err + done.out
     assert [fault["kind"] for fault in done.result["faults"]] == ["worker", "driver", "worker"]
     assert done.result["passed"]
+
+
+@pytest.mark.usefixtures("joined")
+def test_the_head_is_never_killed():
+    lines = ("from jobs import _ray", "import ray", "_ray.connect()", "_ray.kill(ray.nodes()[0]['NodeID'])")
+    done = subprocess.run([sys.executable, "-c", "; ".join(lines)], capture_output=True, text=True, check=False)
+    assert "ConfigError: a worker runs on the cluster's head" in done.stderr
