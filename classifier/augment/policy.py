@@ -12,6 +12,7 @@ from torch import Tensor
 
 from classifier.augment import auto, colour, geometry, random
 from classifier.augment import mix as mixing
+from classifier.augment.geometry import plain as plain
 from classifier.augment.random import Stream
 from classifier.config import AugmentConfig
 from classifier.errors import ConfigError
@@ -131,20 +132,14 @@ def mix(
     return mixing.mixed(images_NCHW, mixing.one_hot(labels_N, classes), share_N, paste_N, x_N, y_N)
 
 
-def plain(images_NCHW: Tensor) -> Tensor:
-    """uint8 images as float32 in [0, 1]; float ones as they are."""
-    if images_NCHW.is_floating_point():
-        return images_NCHW
-    return images_NCHW.to(torch.float32).div_(255)
-
-
 def normalise(images_NCHW: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """(images - mean) / std, by channel. A channel that never varies (std 0) is only centred."""
-    safe = [s or 1.0 for s in std]
+    scales = [1 / (s or 1.0) for s in std]
     if len(mean) == 1:
-        return (images_NCHW - mean[0]).div_(safe[0])
-    mean_C11, std_C11 = images_NCHW.new_tensor([mean, safe])[:, :, None, None].unbind(0)
-    return (images_NCHW - mean_C11).div_(std_C11)
+        return (images_NCHW - mean[0]).mul_(scales[0])
+    shifts = [-m * scale for m, scale in zip(mean, scales, strict=True)]
+    scale_C11, shift_C11 = images_NCHW.new_tensor([scales, shifts])[:, :, None, None].unbind(0)
+    return torch.addcmul(shift_C11, images_NCHW, scale_C11)  # in one pass
 
 
 def _moved(images_NCHW: Tensor, config: AugmentConfig, key: int, positions_N: Tensor, reflect: bool) -> Tensor:
@@ -179,7 +174,7 @@ def _moved(images_NCHW: Tensor, config: AugmentConfig, key: int, positions_N: Te
         matrix_N23 = geometry.cropped(matrix_N23, area_N, aspect_N, x_N, y_N, square=height / width)
     if flip_N is not None:
         matrix_N23 = geometry.mirrored(matrix_N23, flip_N)
-    return geometry.warp(plain(images_NCHW), matrix_N23, reflect=reflect)
+    return geometry.warp(images_NCHW, matrix_N23, reflect=reflect)
 
 
 def _whole(u_N: Tensor, shift: float, side: int) -> Tensor:

@@ -26,6 +26,8 @@ DEVIATIONS = 4.0
 SOFT = 0.1
 ASPECT = 3.0
 FEW_IMAGES = 10
+LEAST_SIDE = 16
+"""Pixels of the shorter side from which on near-copies are looked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +110,8 @@ def drawn_splits(looked: Looked, config: DataConfig) -> np.ndarray:
 def findings(looked: Looked, splits_K: np.ndarray, size: int) -> list[Finding]:
     """All that is wrong, the worst first. size: the side, in pixels, of what the model will see."""
     view = _View(looked, splits_K)
+    # What is smaller shows too little to tell a copy from another picture.
+    view.first_C = view.first_C[looked.sides_K2.min(1)[view.first_C] >= LEAST_SIDE]
     near = lookalikes.pairs(looked.thumbs_KHW[view.first_C])
     found = [*_unreadable(looked), *_copies(view), *_groups(view), *_near(view, near), *_classes(view)]
     found += _looks(view, size)

@@ -88,8 +88,9 @@ class Mapped(Rows):
 
 def sums_of(pixels_NCHW: np.ndarray) -> np.ndarray:
     """int64 N x C x 2: of each channel of each picture the sum of its values, and of their squares."""
-    values_NCP = pixels_NCHW.reshape(*pixels_NCHW.shape[:2], -1).astype(np.int64)
-    return np.stack([values_NCP.sum(-1), np.square(values_NCP).sum(-1)], axis=-1)
+    values_NCP = pixels_NCHW.reshape(*pixels_NCHW.shape[:2], -1)
+    squares_NCP = np.multiply(values_NCP, values_NCP, dtype=np.uint16)  # at most 255 * 255
+    return np.stack([values.sum(-1, dtype=np.int64) for values in (values_NCP, squares_NCP)], axis=-1)
 
 
 def chosen(images: Images, index_N: Tensor) -> Images:

@@ -1,10 +1,10 @@
 """Near-duplicates: pictures that differ by compression, size, brightness, a small crop or a mirror alone.
 
-In two steps. The lowest frequencies of a small grey copy (its discrete cosine transform, as in the perceptual hash
+In three steps. The lowest frequencies of a small grey copy (its discrete cosine transform, as in the perceptual hash
 pHash) make a vector whose cosine finds the nearest few of each picture; mirroring turns the signs of odd horizontal
-frequencies, so one pass compares both ways. Then each candidate pair is laid over one another, with every small crop of
-either, and what lies between fine and coarse structure must correlate: which it does for the same scene, not for a
-similar one.
+frequencies, so one pass compares both ways. Then each candidate pair is laid over one another, at half the size, and
+what lies between fine and coarse structure must correlate somewhat. The few that are left are compared at full size,
+with every small crop of either, and must correlate well: which the same scene does, and a similar one does not.
 """
 
 from dataclasses import dataclass
@@ -17,12 +17,18 @@ FREQUENCIES = 10
 NEIGHBOURS = 8
 LIKELY = 0.7
 """Cosine of the vectors from which a pair is looked at closely."""
+ROUGHLY = 0.7
+"""Correlation of the structure at half the size, as the pictures lie, from which a pair is worth all crops: the same
+picture has at least 0.72, nine of ten others have less (LOG.md)."""
+SPREAD = 0.03
+"""Share of the picture over which its structure must be spread (participation ratio): a corner of something on a plain
+ground is like the corner of anything."""
 SAME = 0.9
 """Correlation of the structure from which a pair counts as one picture."""
 CROP = 0.05
 FINE, COARSE = 1.2, 4.0
 """Deviations, in pixels of the copy, of the two Gaussians between which structure is compared."""
-BLOCK, PAIRS = 1024, 512
+BLOCK, PAIRS = 1024, 64
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,8 @@ def pairs(thumbs_NHW: np.ndarray) -> list[Pair]:
 
     Pictures of one colour are like nothing. Every picture is compared with every other: N^2 time.
     """
-    first_P, second_P, mirrored_P = _candidates(*_vectors(thumbs_NHW))
+    candidates = _candidates(*_vectors(thumbs_NHW))
+    first_P, second_P, mirrored_P = (column[_alike(thumbs_NHW, *candidates)] for column in candidates)
     found = []
     for start in range(0, len(first_P), PAIRS):
         part = slice(start, start + PAIRS)
@@ -56,18 +63,42 @@ def pairs(thumbs_NHW: np.ndarray) -> list[Pair]:
 def structure_likeness(one_PHW: Tensor, other_PHW: Tensor) -> Tensor:
     """The highest correlation of two pictures' structure over small crops of either, a number a pair."""
     side = one_PHW.shape[-1]
-    crops = [_resampling(side, start, 1 - CROP) for start in (0.0, CROP / 2, CROP)]
-    ways = [torch.eye(side), *crops]
+    ways = [torch.eye(side), *(_resampling(side, start, 1 - CROP) for start in (0.0, CROP / 2, CROP))]
+    # Resampled and blurred at once, in all ways: W x side rows.
+    fine, coarse = (torch.cat([_blur(side, deviation) @ way for way in ways]) for deviation in (FINE, COARSE))
     between = _blur(side, FINE), _blur(side, COARSE)
     best_P = torch.full((len(one_PHW),), -1.0)
     for whole_PHW, cut_PHW in ((one_PHW, other_PHW), (other_PHW, one_PHW)):
         still_PHW = _structure(cut_PHW, *between)
-        for across in ways:
-            wide_PHW = whole_PHW @ across.T
-            for down in ways:
-                moved_PHW = _structure(down @ wide_PHW, *between)
-                best_P = torch.maximum(best_P, (moved_PHW * still_PHW).sum((1, 2)))
+        moved = fine @ whole_PHW @ fine.T - coarse @ whole_PHW @ coarse.T
+        # All ways down and across, of P pictures: P x WW x HW.
+        moved_PWD = moved.view(-1, len(ways), side, len(ways), side).transpose(2, 3).reshape(len(moved), -1, side**2)
+        overlap_PW = (moved_PWD @ still_PHW.flatten(1)[:, :, None])[:, :, 0]
+        sums_PW, squares_PW = moved_PWD.sum(2), torch.linalg.vector_norm(moved_PWD, dim=2) ** 2
+        length_PW = (squares_PW - sums_PW**2 / side**2).clamp_min(1e-6).sqrt()
+        best_P = torch.maximum(best_P, (overlap_PW / length_PW).amax(1))
     return best_P
+
+
+def _alike(thumbs_NHW: np.ndarray, first_P: Tensor, second_P: Tensor, mirrored_P: Tensor) -> Tensor:
+    """Which of the pairs are roughly alike as they lie, bool P."""
+    count, side = len(thumbs_NHW), thumbs_NHW.shape[-1] // 2
+    between, alike_P = (_blur(side, FINE), _blur(side, COARSE)), torch.zeros(len(first_P), dtype=torch.bool)
+    structure_NHW = torch.empty(count if len(first_P) else 0, side, side, dtype=torch.float16)
+    tells_N = torch.zeros(len(structure_NHW), dtype=torch.bool)
+    for start in range(0, len(structure_NHW), BLOCK):
+        block_NHW = torch.from_numpy(thumbs_NHW[start : start + BLOCK]).float()
+        halves = block_NHW.view(-1, side, 2, side, 2).mean((2, 4))
+        block_NHW = _structure(halves, *between)
+        structure_NHW[start : start + BLOCK] = block_NHW
+        tells_N[start : start + BLOCK] = block_NHW.pow(4).sum((1, 2)) * side**2 * SPREAD <= 1
+    for start in range(0, len(first_P), BLOCK):
+        part = slice(start, start + BLOCK)
+        one_PHW, other_PHW = (structure_NHW[index[part]].float() for index in (first_P, second_P))
+        other_PHW = torch.where(mirrored_P[part, None, None], other_PHW.flip(2), other_PHW)
+        tells_P = tells_N[first_P[part]] & tells_N[second_P[part]]
+        alike_P[part] = ((one_PHW * other_PHW).sum((1, 2)) >= ROUGHLY) & tells_P
+    return alike_P
 
 
 def _vectors(thumbs_NHW: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -120,6 +151,7 @@ def _blur(side: int, deviation: float) -> Tensor:
     """A matrix that blurs along one axis; its rows have the sum 1."""
     places = torch.arange(side, dtype=torch.float32)
     weights = torch.exp(-0.5 * ((places[:, None] - places) / deviation) ** 2)
+    weights[weights < 1e-6] = 0  # the tails are numbers so small that processors are slow with them
     return weights / weights.sum(1, keepdim=True)
 
 

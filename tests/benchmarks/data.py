@@ -118,11 +118,11 @@ CASES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("cases", nargs="*", default=[*CASES], choices=[*CASES, []])
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--epochs", type=int, default=3)
     words = parser.parse_args()
     print(f"{len(os.sched_getaffinity(0))} cores, images a second; the first epoch, and the best later one", flush=True)
-    for name in words.cases:
+    for name in words.cases or CASES:
         count, width, height, ending, size, moves, strengths = CASES[name]
         with tempfile.TemporaryDirectory() as made:
             folder = write(Path(made) / "set", count, width, height, ending)

@@ -63,11 +63,13 @@ def test_hardly_any_pictures(count: int) -> None:
 
 
 def photographs(folder: Path) -> list[Image.Image]:
-    """Those that scikit-image ships, and 284 of Debian's tuxpaint-stamps-default, which are fetched."""
+    """Those that scikit-image and scikit-learn ship, and 284 of Debian's tuxpaint-stamps-default, which are fetched."""
     import skimage
+    import sklearn
 
     names = ("astronaut", "chelsea", "coffee", "hubble_deep_field", "ihc", "motorcycle_left", "rocket")
     paths = [next((Path(skimage.__file__).parent / "data").glob(f"{name}.*")) for name in names]
+    paths += sorted((Path(sklearn.__file__).parent / "datasets" / "images").glob("*.jpg"))
     stamps = folder / "stamps"
     if not stamps.exists():
         if shutil.which("apt-get") is None:
@@ -80,23 +82,24 @@ def photographs(folder: Path) -> list[Image.Image]:
     for path in paths:
         image = Image.open(path)
         if min(image.size) >= 128:
-            found.append(image.convert("RGB") if image.mode != "RGBA" else flat(image))
+            found.append(flat(image) if image.mode in ("RGBA", "LA", "P") else image.convert("RGB"))
     return found
 
 
 def flat(image: Image.Image) -> Image.Image:
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
 
 
 def tiles(images: list[Image.Image], count: int, rng: np.random.Generator) -> list[Image.Image]:
     """Crops of places of their own, that show something."""
     found = []
     for image in images:
-        side = int(rng.integers(72, 112))
+        side = int(rng.integers(44, 64))
         for top in range(0, image.height - side + 1, side):
             for left in range(0, image.width - side + 1, side):
                 tile = image.crop((left, top, left + side, top + side))
-                if np.asarray(tile.convert("L")).std() > 12:
+                grey_HW = np.asarray(tile.convert("L"))
+                if grey_HW.std() > 12 and (grey_HW > 245).mean() < 0.5:  # no corner of a cut-out on white
                     found.append(tile)
     order = rng.permutation(len(found))[:count]
     return [found[n] for n in order]
@@ -106,6 +109,7 @@ def tiles(images: list[Image.Image], count: int, rng: np.random.Generator) -> li
 def test_two_hundred_photographs_among_five_thousand(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     images = tiles(photographs(tmp_path), 5000, rng)
+    print(len(images), "photographs and crops")
     assert len(images) >= 4000
     contents = []
     for image in images:
