@@ -135,7 +135,7 @@ def _warped(images_NCHW: Tensor, matrix_N23: Tensor, reflect: bool) -> Tensor:
     # Brought in here, as not every device samples beyond the border in all ways. The outermost places are the centres
     # of the outermost pixels; reflection is about the outer edge.
     if reflect:
-        # As far as a whole image beyond the edge, which is further than any move goes.
+        # By reflection a whole image beyond the edge; farther out by the border that is met there.
         grid_NHW2 = grid_NHW2.clamp(-1, 1).mul_(2).sub_(grid_NHW2)
     grid_NHW2[..., 0].clamp_(1 / width - 1, 1 - 1 / width)
     grid_NHW2[..., 1].clamp_(1 / height - 1, 1 - 1 / height)

@@ -111,9 +111,9 @@ def findings(looked: Looked, splits_K: np.ndarray, size: int) -> list[Finding]:
     """All that is wrong, the worst first. size: the side, in pixels, of what the model will see."""
     view = _View(looked, splits_K)
     # What is smaller shows too little to tell a copy from another picture.
-    view.first_C = view.first_C[looked.sides_K2.min(1)[view.first_C] >= LEAST_SIDE]
-    near = lookalikes.pairs(looked.thumbs_KHW[view.first_C])
-    found = [*_unreadable(looked), *_copies(view), *_groups(view), *_near(view, near), *_classes(view)]
+    told_C = view.first_C[looked.sides_K2.min(1)[view.first_C] >= LEAST_SIDE]
+    near = lookalikes.pairs(looked.thumbs_KHW[told_C])
+    found = [*_unreadable(looked), *_copies(view), *_groups(view), *_near(view, near, told_C), *_classes(view)]
     found += _looks(view, size)
     order = ("error", "warning", "note")
     return sorted(found, key=lambda finding: order.index(finding.severity))
@@ -174,10 +174,10 @@ def _groups(view: _View) -> Iterator[Finding]:
             yield Finding(kind="group_leak", text=f"the group {group!r} lies in {where}: {few(ids)}", ids=ids)
 
 
-def _near(view: _View, near: list[lookalikes.Pair]) -> Iterator[Finding]:
-    """Nearly equal contents, in the same three cases."""
+def _near(view: _View, near: list[lookalikes.Pair], told_C: np.ndarray) -> Iterator[Finding]:
+    """Nearly equal contents, in the same three cases. told_C: the pictures that the pairs number."""
     for pair in near:
-        one, other = int(view.first_C[pair.first]), int(view.first_C[pair.second])
+        one, other = int(told_C[pair.first]), int(told_C[pair.second])
         members = [one, other]
         if len({view.splits_K[k] for k in members}) == 1:  # a copy of one of them may lie on another side
             members = [
