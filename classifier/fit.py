@@ -16,6 +16,7 @@ from classifier.data import loader
 from classifier.data.dataset import Dataset
 from classifier.distributed import Group
 from classifier.errors import DivergedError
+from classifier.heap import keep_freed_memory
 from classifier.training import Training
 
 # Ranks agree to stop, and look for a loss that is not finite, every so many steps: each look waits for the device.
@@ -97,6 +98,8 @@ def fit(
     DivergedError when the loss stops being finite; the last checkpoint is from before that.
     """
     group = group or Group()
+    if group.device.type == "cpu":
+        keep_freed_memory()
     threads = torch.get_num_threads()
     torch.set_num_threads(experiment.train.threads or threads)
     try:
@@ -238,13 +241,16 @@ def _told(training: Training, epoch: int, speed: Speed) -> Step:
 
 
 def _closed(training: Training, number: int, seconds: float, stopped: str | None, speed: Speed) -> Epoch:
-    """Validate what the epoch made. A part of an epoch is validated only where there is no better model yet."""
+    """Validate what the epoch made. A part of an epoch is validated only where there is no better model yet.
+
+    Where there is nothing to validate with, the last model is the one to keep.
+    """
     whole = training.step % training.steps_per_epoch == 0
     training.group.average_buffers(training.kept)
     loss, hits, count, _ = training.group.sum(training.sums.clone()).tolist()
     trace = int(training.group.sum(training.trace.clone()))
-    scores = None
-    if whole or training.best is None:
+    scores, validated = None, len(training.dataset.validation) > 0
+    if validated and (whole or training.best is None):
         scores = training.scorer.score(training.kept, training.dataset.validation, training.group)
     return Epoch(
         number=number,
@@ -257,7 +263,7 @@ def _closed(training: Training, number: int, seconds: float, stopped: str | None
         validation=scores,
         images_per_second=speed.images_per_second(),
         input_wait=speed.input_wait(),
-        is_best=scores is not None and training.judge(scores, number),
+        is_best=training.judge(scores, number) if scores is not None else not validated,
         stopped=stopped,
         model=training.kept,
         commit=lambda: None,

@@ -29,8 +29,12 @@ def resolve(experiment: Experiment, dataset: Dataset) -> Experiment:
             f"data.batch {experiment.data.batch}{product} is more than the {count} training images of {dataset.name}: "
             f"use --data.batch {largest} or less"
         )
-    if len(dataset.validation) == 0:
-        raise DataError(f"{dataset.name} has no validation images: set --data.validation above 0")
+    asks = experiment.train.keep == "best" or experiment.train.patience or experiment.schedule.name == "plateau"
+    if len(dataset.validation) == 0 and asks:
+        raise DataError(
+            f"{dataset.name} has no validation images: set --data.validation above 0; or train without them, with "
+            "--train.keep last, no train.patience, and no schedule that waits for a plateau"
+        )
     device = pick_device(experiment.train.device)
     augment = policy.resolve(experiment.augment, kind=dataset.kind, channels=dataset.channels, size=dataset.size)
     resolved = {

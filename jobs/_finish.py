@@ -8,7 +8,7 @@ import torch
 from classifier import bundle, search_page
 from classifier.config import Experiment
 from classifier.data.dataset import Dataset, Part
-from classifier.data.images import joined
+from classifier.data.images import chosen, joined
 from classifier.distributed import Group, pick_device
 from classifier.files import write_atomically
 from classifier.recorded import brief, outcome
@@ -79,6 +79,8 @@ def _final(work: Work, experiment: Experiment) -> bool:
     """
     work.journal.say("the winner is trained once more, on training and validation images together")
     dataset = merged(work.dataset)
+    if experiment.schedule.name == "plateau":  # it waits for scores, be they of images that it has seen
+        dataset = dataclasses.replace(dataset, validation=work.dataset.validation)
     experiment = resolve(experiment.override("train.keep", "last").override("train.patience", None), dataset)
     run = Run(work.run.folder / "final")
     run.folder.mkdir(exist_ok=True)
@@ -94,11 +96,13 @@ def _final(work: Work, experiment: Experiment) -> bool:
 
 
 def merged(dataset: Dataset) -> Dataset:
-    """The data set with its validation images among the training ones, too."""
+    """The data set with its validation images among the training ones; none is left to validate with."""
     parts = (dataset.train, dataset.validation)
     train = Part(
         joined(*(part.images_NCHW for part in parts)),
         torch.cat([part.labels_N for part in parts]),
         tuple(name for part in parts for name in part.ids),
     )
-    return dataclasses.replace(dataset, train=train)
+    none = torch.empty(0, dtype=torch.int64)
+    validation = Part(chosen(dataset.validation.images_NCHW, none), none, ())
+    return dataclasses.replace(dataset, train=train, validation=validation)

@@ -10,7 +10,7 @@ from typing import Any
 from classifier import cost, models
 from classifier.config import Experiment
 from classifier.data.dataset import Dataset
-from classifier.errors import ClassifierError, ConfigError
+from classifier.errors import ClassifierError, ConfigError, DataError
 from classifier.portfolio import portfolio_for
 from classifier.probe import parsed, ranked
 from classifier.resolve import resolve
@@ -94,6 +94,8 @@ def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool =
     or on trials that the cluster cannot hold.
     """
     search, notes = experiment.search, []
+    if len(dataset.validation) == 0:
+        raise DataError(f"{dataset.name} has no validation images to choose by: set --data.validation above 0")
     if search.probe and not resumed:
         experiment, notes = _with_best_backbone(experiment, dataset, folder / "features")
         if experiment.data.batch_auto:
@@ -243,8 +245,11 @@ def _final_seconds(resolved: Experiment, dataset: Dataset, step: float) -> float
 
 
 def _predicting(experiment: Experiment, count: int) -> float:
-    """Images that take as long to train on as `count` ones to predict: half, for mirrored views all of them."""
-    return count * (1.0 if experiment.augment.test_flip else 0.5)
+    """Images that take as long to train on as `count` ones to predict: half, as nothing goes backward; or all of them,
+    where little goes backward in training. Mirrored views take as long again.
+    """
+    alone = 0.5 if experiment.model.freeze == "none" else 1.0
+    return count * alone * (2 if experiment.augment.test_flip else 1)
 
 
 def _too_slow(resolved: Experiment, dataset: Dataset, names: list[str]) -> dict[str, str]:

@@ -207,9 +207,14 @@ def finish_training(work: Work, stopped: str | None) -> int:
     run.write_result(work.kind, "stopped" if interrupted else "finished", **parts, test_reads=earlier_reads(run.folder))
     plots.curves_png(run.history(), run.folder / "curves.png")
     validation = parts["validation"]
+    said = (
+        f"validation accuracy {validation['accuracy']:.2%} on {validation['count']:,} images"
+        if validation
+        else "nothing was kept to validate it"
+    )
     work.journal.say(
-        f"{'stopped' if interrupted else 'finished'} after {run.seconds:.0f} s: validation accuracy "
-        f"{validation['accuracy']:.2%} on {validation['count']:,} images, {parts['parameters']:,} parameters"
+        f"{'stopped' if interrupted else 'finished'} after {run.seconds:.0f} s: {said}, "
+        f"{parts['parameters']:,} parameters"
     )
     if parts["input_wait"] is not None:
         work.journal.say(f"waiting for images took {parts['input_wait']:.1%} of the training steps")

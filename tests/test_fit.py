@@ -160,6 +160,15 @@ def test_a_split_without_validation_is_refused():
         small(dataset)
 
 
+def test_without_validation_the_last_model_is_kept():
+    dataset = data.load(Experiment().override("data.validation", 0.0).data)
+    epochs = list(fit(small(dataset, train__keep="last", train__epochs=2), dataset))
+    assert [(epoch.validation, epoch.is_best) for epoch in epochs] == [(None, True)] * 2
+    for changes in ({"train__patience": 3}, {"schedule__name": "plateau"}):
+        with pytest.raises(DataError, match="no validation images"):
+            small(dataset, train__keep="last", **changes)
+
+
 def test_fp16_is_refused_on_a_cpu(digits):
     with pytest.raises(ConfigError, match="fp16"):
         small(digits, train__precision="fp16", train__device="cpu")

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # Lower never imports higher. Names are files or folders of classifier/.
 LAYERS = [
-    ["errors", "pareto", "charts"],
+    ["errors", "heap", "pareto", "charts"],
     ["setting", "files", "filesystem", "events"],
     ["slices", "storage"],
     ["config"],

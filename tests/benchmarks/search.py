@@ -7,9 +7,9 @@ Ways to spend the same minutes on the same machine, with the same model code, lo
   bare         jobs/tune.py without recipe and portfolio
   ray random   Ray Tune's random search without a scheduler, as its tutorial has it
   optuna       a script with Optuna's TPE and median pruner, one trial at a time on all cores
-Few images need a larger --validation, or chance chooses. A line a run in OUT/search.jsonl; started again, it goes
-on where it was. The table has the mean over the seeds, and when each passed what `ray random` ended with;
-OUT/search.png has the curves.
+Few images need a larger --validation, or chance chooses. With --weights NAME FILE every arm begins with the same
+pretrained, frozen backbone. A line a run in OUT/search.jsonl; started again, it goes on where it was. The table has the
+mean over the seeds, and when each passed what `ray random` ended with; OUT/search.png has the curves.
 """
 
 import argparse
@@ -58,16 +58,23 @@ class Task:
     minutes: float
     seed: int
     validation: float | None
+    weights: tuple[str, str] | None = None
+
+    def recipe(self) -> str:
+        return "finetune" if self.weights else recipe_for(self.path)
 
     def changes(self) -> dict[str, Any]:
         held = {"data.validation": self.validation} if self.validation else {}
+        if self.weights:
+            held |= {"model.name": self.weights[0], "model.weights": self.weights[1]}
         return {"data.path": self.path, "seed": self.seed} | held
 
     def neutral(self) -> Experiment:
         """The defaults of every setting, with the recipe's data and epochs: what a script would begin with."""
-        known = recipe(recipe_for(self.path))
-        kept = {name: known.get(name) for name in ("train.epochs", "data.validation", "data.batch")}
-        return Experiment().override_all(kept | self.changes())
+        known = recipe(self.recipe())
+        kept = ["train.epochs", "data.validation", "data.batch"]
+        kept += ["model.freeze", "data.size"] if self.weights else []
+        return Experiment().override_all({name: known.get(name) for name in kept} | self.changes())
 
 
 def by_tune(
@@ -80,6 +87,8 @@ def by_tune(
         file = out.parent / f"{out.name}.yaml"
         file.write_text(dump_experiment(task.neutral()))
         words += ["--experiment", str(file), "--search.portfolio", "false"]
+    else:
+        words += ["--recipe", task.recipe()]
     script = [str(ROOT / "jobs" / "tune.py")] if portfolio is None else ["-c", WITH_PORTFOLIO, json.dumps(portfolio)]
     command = [sys.executable, *script, *words, "--out", str(out.parent), "--name", out.name]
     began = time.time()
@@ -284,6 +293,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--validation", type=float, metavar="SHARE", help="of the training images, in every arm")
     parser.add_argument("--portfolio", type=Path, metavar="JOURNAL")
+    parser.add_argument("--weights", nargs=2, metavar=("NAME", "FILE"))
     words = parser.parse_args()
     out = words.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -296,7 +306,8 @@ def main() -> None:
                     continue
                 folder = out / f"{name}-{arm.replace(' ', '-')}-{seed}-{time.strftime('%H%M%S')}"
                 more = {"portfolio": without(name, words.portfolio)} if arm in KNOWING and words.portfolio else {}
-                task = Task(str(Path(path).resolve()), float(minutes), seed, words.validation)
+                weights = words.weights and (words.weights[0], str(Path(words.weights[1]).resolve()))
+                task = Task(str(Path(path).resolve()), float(minutes), seed, words.validation, weights)
                 curve, test = ARMS[arm](folder, task, **more)
                 rows.append(
                     {"set": name, "seed": seed, "arm": arm, "minutes": task.minutes, "test": test, "curve": curve}

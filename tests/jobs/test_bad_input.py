@@ -147,6 +147,10 @@ def test_what_is_no_model_is_refused_by_evaluate_and_predict(verb, tmp_path):
         (["--search.algorithm", "grid"], ["grid", "optimizer.lr is a range"]),
         (["--search.scheduler", "pbt", "--search.trials", "2"], ["pbt", "4 or more"]),
         (["--search.start_from", "absent"], ["absent", "no finished search"]),
+        (
+            ["--data.validation", "0", "--train.keep", "last"],
+            ["no validation images to choose by", "--data.validation"],
+        ),
         (["--resume", "runs/absent"], ["runs/absent"]),
     ],
 )

@@ -180,6 +180,8 @@ def test_the_winner_is_trained_once_more_on_all_but_the_test(verb, tmp_path):
     result = done.result
     assert result["validation"] is None
     assert result["selection"]["count"] == 162
+    history = read_history(done.folder / "final")
+    assert [row["validation_accuracy"] for row in history] == [None] * 2  # it has seen them all
     assert result["test"]["count"] == 331
     assert len(list(done.folder.glob("trials/*/bundle"))) == 1
     assert verb("predict", "runs/s", done.folder / "confusion.png").code == 0
