@@ -71,7 +71,8 @@ class Scorer:
         return model.eval()
 
     def forward(self, model: nn.Module, images_NCHW: Tensor) -> Any:
-        """The model's float32 outputs for images in [0, 1]: logits_NK, or (logits_NK, auxiliary ones...) in training.
+        """The model's float32 outputs for images in [0, 1] or uint8 ones: logits_NK; in training they may come with
+        auxiliary ones, (logits_NK, auxiliary_NK...).
 
         Normalises, and runs the model in the scorer's number format. Keeps gradients, so that training uses it too.
         """
@@ -92,10 +93,10 @@ class Scorer:
         """
         model.eval()
         with torch.inference_mode():
-            plain_NCHW = policy.plain(images_NCHW.to(self.device, non_blocking=True))
-            log_probabilities_NK = self.forward(model, plain_NCHW).log_softmax(1)
+            images_NCHW = images_NCHW.to(self.device, non_blocking=True)
+            log_probabilities_NK = self.forward(model, images_NCHW).log_softmax(1)
             if self.test_flip:
-                mirrored_NK = self.forward(model, plain_NCHW.flip(-1)).log_softmax(1)
+                mirrored_NK = self.forward(model, images_NCHW.flip(-1)).log_softmax(1)
                 log_probabilities_NK = torch.logaddexp(log_probabilities_NK, mirrored_NK) - math.log(2)
             return log_probabilities_NK
 

@@ -52,7 +52,7 @@ def show(request: Request) -> None:
         chosen_N = torch.argsort(ranks_N, stable=True)[: options.images]
         images_NCHW, labels_N = dataset.train.images_NCHW[chosen_N], dataset.train.labels_N[chosen_N]
         epochs = (random.key(experiment.seed, epoch) for epoch in range(options.views))
-        views = [policy.augment(images_NCHW, config, key=key, positions_N=chosen_N) for key in epochs]
+        views = [policy.plain(policy.augment(images_NCHW, config, key=key, positions_N=chosen_N)) for key in epochs]
         rows = [
             (dataset.class_names[int(label)], [image_CHW, *(view_NCHW[i] for view_NCHW in views)])
             for i, (label, image_CHW) in enumerate(zip(labels_N, images_NCHW, strict=True))

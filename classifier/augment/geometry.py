@@ -5,6 +5,8 @@ pixels are copied instead: exact, on uint8, and about 10 times faster. What come
 mirrors the image there, never black: a dark frame would tell the model how an image was moved.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -102,6 +104,38 @@ def cropped(
     first_N2, second_N2, offset_N2 = matrix_N23.unbind(2)
     offset_N2 = offset_N2 + first_N2 * x_N[:, None] + second_N2 * y_N[:, None]
     return torch.stack([first_N2 * width_N[:, None], second_N2 * height_N[:, None], offset_N2], 2)
+
+
+def resized_crops(
+    images_NCHW: Tensor, area_N: Tensor, aspect_N: Tensor, u_x_N: Tensor, u_y_N: Tensor, flip_N: Tensor | None
+) -> Tensor:
+    """The windows of `cropped`, at whole pixels, stretched to the whole and mirrored where flip_N (bool) is true: uint8
+    of uint8, on a CPU, where it takes a third of the time that `warp` takes. Bilinear; an image a call, so that a
+    window is all that is read.
+    """
+    height, width = images_NCHW.shape[2:]
+    wide_N = (area_N * aspect_N * (height * width)).sqrt().round().clamp(1, width)
+    high_N = (area_N / aspect_N * (height * width)).sqrt().round().clamp(1, height)
+    left_N, top_N = (u_x_N * (width - wide_N + 1)).floor(), (u_y_N * (height - high_N + 1)).floor()
+    windows = torch.stack([top_N, top_N + high_N, left_N, left_N + wide_N], 1).long().tolist()
+    flips = [False] * len(windows) if flip_N is None else flip_N.tolist()
+    crops_NCHW = torch.empty(images_NCHW.shape, dtype=torch.uint8)
+
+    def work(share: range) -> None:
+        for n in share:
+            top, bottom, left, right = windows[n]
+            window_1CHW = images_NCHW[n : n + 1, :, top:bottom, left:right]
+            crop_1CHW = F.interpolate(window_1CHW, (height, width), mode="bilinear", antialias=True)
+            crops_NCHW[n] = crop_1CHW[0].flip(-1) if flips[n] else crop_1CHW[0]
+
+    threads = min(torch.get_num_threads(), len(windows))
+    if threads <= 1:
+        work(range(len(windows)))
+        return crops_NCHW
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(work, range(first, len(windows), threads)) for first in range(threads)]:
+            done.result()
+    return crops_NCHW
 
 
 def warp(images_NCHW: Tensor, matrix_N23: Tensor, *, reflect: bool) -> Tensor:

@@ -51,6 +51,10 @@ _LARGEST = dict.fromkeys(_STRENGTHS, 1.0) | {"rotate": 180.0, "scale": 0.9, "she
 _SMALLEST_CROP = 0.05
 # Photographs of at most so many pixels a side are treated as objects: to crop and stretch them would blur them.
 _SMALL = 40
+# Values that are normalised at a time on a CPU.
+_AT_ONCE = 1 << 18
+# Images of so many pixels a side are cropped one by one on a CPU: a call costs less than it saves.
+_WORTH_A_CALL = 128
 _COLOUR_ONLY = ("saturation", "hue")
 # Random erasing's and the random-resized crop's shapes, as in their papers and torchvision.
 _ERASE_AREA, _ERASE_ASPECT, _CROP_ASPECT = (0.02, 0.33), (0.3, 3.3), (3 / 4, 4 / 3)
@@ -88,7 +92,8 @@ def _scaled(config: AugmentConfig, factor: float) -> AugmentConfig:
 
 
 def augment(images_NCHW: Tensor, config: AugmentConfig, *, key: int, positions_N: Tensor) -> Tensor:
-    """Randomly changed images, float32 in [0, 1], of uint8 ones.
+    """Randomly changed images, of uint8 ones: uint8 where pixels were moved, cropped and erased alone, else float32 in
+    [0, 1]. `mix` and `normalise` take both.
 
     config: resolved. key: of the seed and epoch (random.key). positions_N: int64 places in the epoch; an image's change
     depends on the key, its place and itself alone. In the order: moves, operations of random choice, light and colour,
@@ -110,7 +115,7 @@ def augment(images_NCHW: Tensor, config: AugmentConfig, *, key: int, positions_N
             x_N,
             y_N,
         )
-    return plain(images_NCHW)
+    return images_NCHW
 
 
 def mix(
@@ -118,7 +123,7 @@ def mix(
 ) -> tuple[Tensor, Tensor]:
     """MixUp, CutMix, or with both on either of them for each image by the toss of a coin, within the batch.
 
-    Float images and their targets_NK, float32; where both are off, the images and labels_N as they are.
+    Float32 images in [0, 1] and their targets_NK, float32; where both are off, the images and labels_N as they are.
     """
     if not config.mixup and not config.cutmix:
         return images_NCHW, labels_N
@@ -129,17 +134,29 @@ def mix(
         share_N = random.beta(key, positions_N, Stream.MIX_SHARE, config.mixup)
     if config.cutmix:
         share_N = torch.where(paste_N, random.beta(key, positions_N, Stream.MIX_SHARE, config.cutmix), share_N)
-    return mixing.mixed(images_NCHW, mixing.one_hot(labels_N, classes), share_N, paste_N, x_N, y_N)
+    return mixing.mixed(plain(images_NCHW), mixing.one_hot(labels_N, classes), share_N, paste_N, x_N, y_N)
 
 
 def normalise(images_NCHW: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """(images - mean) / std, by channel. A channel that never varies (std 0) is only centred."""
+    """(images - mean) / std, by channel, float32, of images in [0, 1] or uint8 ones.
+
+    A channel that never varies (std 0) is only centred.
+    """
     scales = [1 / (s or 1.0) for s in std]
-    if len(mean) == 1:
-        return (images_NCHW - mean[0]).mul_(scales[0])
     shifts = [-m * scale for m, scale in zip(mean, scales, strict=True)]
-    scale_C11, shift_C11 = images_NCHW.new_tensor([scales, shifts])[:, :, None, None].unbind(0)
-    return torch.addcmul(shift_C11, images_NCHW, scale_C11)  # in one pass
+    is_bytes = not images_NCHW.is_floating_point()
+    scale_C11, shift_C11 = torch.tensor(
+        [[scale / 255 for scale in scales] if is_bytes else scales, shifts], device=images_NCHW.device
+    )[:, :, None, None].unbind(0)
+    if not is_bytes:
+        return torch.addcmul(shift_C11, images_NCHW, scale_C11)  # in one pass
+    if images_NCHW.device.type != "cpu" or len(images_NCHW) == 0:
+        return torch.addcmul(shift_C11, images_NCHW.to(torch.float32), scale_C11)
+    normal_NCHW = torch.empty_like(images_NCHW, dtype=torch.float32)
+    few = max(1, _AT_ONCE // images_NCHW[0].numel())
+    for part, source in zip(normal_NCHW.split(few), images_NCHW.split(few), strict=True):
+        part.copy_(source).mul_(scale_C11).add_(shift_C11)  # while it lies in the processor's cache
+    return normal_NCHW
 
 
 def _moved(images_NCHW: Tensor, config: AugmentConfig, key: int, positions_N: Tensor, reflect: bool) -> Tensor:
@@ -154,6 +171,10 @@ def _moved(images_NCHW: Tensor, config: AugmentConfig, key: int, positions_N: Te
             u_N, v_N = random.uniforms(key, positions_N, Stream.SHIFT_X, Stream.SHIFT_Y)
             right_N, down_N = _whole(u_N, shift, width), _whole(v_N, shift, height)
         return geometry.copy_moved(images_NCHW, flip_N, right_N, down_N, reflect=reflect)
+    window = _window(crop, key, positions_N) if crop < 1 else None
+    on_bytes = images_NCHW.dtype == torch.uint8 and images_NCHW.device.type == "cpu" and width >= _WORTH_A_CALL
+    if window and on_bytes and not (rotate or scale or shear or shift):
+        return geometry.resized_crops(images_NCHW, *window, flip_N)
     turn_N, size_N, slant_N, right_N, down_N = random.uniforms(
         key, positions_N, *range(Stream.ROTATE, Stream.SHIFT_Y + 1)
     )
@@ -167,14 +188,17 @@ def _moved(images_NCHW: Tensor, config: AugmentConfig, key: int, positions_N: Te
         right_N=random.between(right_N, -shift, shift),
         down_N=random.between(down_N, -shift, shift),
     )
-    if crop < 1:
-        area_N, aspect_N, x_N, y_N = random.uniforms(key, positions_N, *range(Stream.CROP_AREA, Stream.CROP_Y + 1))
-        area_N = random.between(area_N, crop, 1)
-        aspect_N = random.log_between(aspect_N, *_CROP_ASPECT)
-        matrix_N23 = geometry.cropped(matrix_N23, area_N, aspect_N, x_N, y_N, square=height / width)
+    if window:
+        matrix_N23 = geometry.cropped(matrix_N23, *window, square=height / width)
     if flip_N is not None:
         matrix_N23 = geometry.mirrored(matrix_N23, flip_N)
     return geometry.warp(images_NCHW, matrix_N23, reflect=reflect)
+
+
+def _window(crop: float, key: int, positions_N: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Area and aspect of a crop's window, and where in the room left it lies; see geometry.cropped."""
+    area_N, aspect_N, x_N, y_N = random.uniforms(key, positions_N, *range(Stream.CROP_AREA, Stream.CROP_Y + 1))
+    return random.between(area_N, crop, 1), random.log_between(aspect_N, *_CROP_ASPECT), x_N, y_N
 
 
 def _whole(u_N: Tensor, shift: float, side: int) -> Tensor:

@@ -12,7 +12,8 @@ import torch
 from classifier.config import DataConfig
 from classifier.data import pictures, split
 from classifier.data.dataset import SPLITS, Dataset, Part
-from classifier.data.images import Images, Mapped, chosen, sums_of
+from classifier.data.draft import sums_of
+from classifier.data.images import Images, Mapped, chosen
 from classifier.data.packed import chosen as chosen_names
 from classifier.data.pictures import Pictures, Progress
 from classifier.data.source import Source, kind_of

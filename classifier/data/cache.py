@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,20 +22,21 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from classifier.data.images import DIGEST, PIXELS, SHAPE, SUMS, Mapped, Segment, sums_of
+from classifier.data.draft import DIGEST, Draft
+from classifier.data.images import Mapped, Segment
 from classifier.errors import DataError, in_short
 from classifier.files import flush
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
-DECODER = 1
+DECODER = 2
 """Another number where the same file decodes to other pixels than before."""
 SEGMENT_BYTES = 1 << 30
 FILES = "files.arrow"
 
-Decode = Callable[[np.ndarray, Sequence[int], Callable[[bytes], bool]], "dict[int, bytes | str]"]
-"""(pixels_NCHW, indices, is_known): those pictures into the rows, but for known contents; by index digest or flaw."""
+Decode = Callable[[Draft, Sequence[int], Callable[[bytes], bool]], "dict[int, bytes | str]"]
+"""(draft, indices, is_known): those pictures into its rows, but for known contents; by index digest or flaw."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,13 +143,13 @@ class Cache:
             )
         for start in range(0, len(lacking), count):
             part = lacking[start : start + count]
-            scratch = self.folder / f".{os.getpid()}.pixels.part"
+            aside = self.folder / f".{os.getpid()}.segment.part"
             try:
-                pixels_NCHW = np.memmap(scratch, np.uint8, "w+", shape=(len(part), *self.shape))
-                told = decode(pixels_NCHW, part, lambda digest: bool(self._find([digest])[0] >= 0))
-                self._commit(pixels_NCHW, part, told)
+                draft = Draft.begin(aside, len(part), self.shape)
+                told = decode(draft, part, lambda digest: bool(self._find([digest])[0] >= 0))
+                self._commit(draft, [told[index] for index in part])
             finally:
-                scratch.unlink(missing_ok=True)
+                aside.unlink(missing_ok=True)
             for index, answer in told.items():
                 if isinstance(answer, str):
                     flaws[index] = answer
@@ -156,37 +157,19 @@ class Cache:
                     digests[index] = answer
         self._read_segments()
 
-    def _commit(self, pixels_NCHW: np.memmap, part: list[int], told: "dict[int, bytes | str]") -> None:
-        """Make a segment of the rows that hold something new."""
-        seen: set[bytes] = set()
-        kept = []
-        answers = [told[index] for index in part]
+    def _commit(self, draft: Draft, answers: "list[bytes | str]") -> None:
+        """Make it a segment, where a row holds something new. answers: a digest or flaw for each row."""
         rows = self._find([answer if isinstance(answer, bytes) else b"" for answer in answers])
+        news: dict[bytes, int] = {}
         for row, answer in enumerate(answers):
-            if isinstance(answer, bytes) and rows[row] < 0 and answer not in seen:
-                seen.add(answer)
-                kept.append(row)
-        if not kept:
+            if isinstance(answer, bytes) and rows[row] < 0:
+                news.setdefault(answer, row)
+        if not news:
             return
-        if len(kept) < len(part):  # close the gaps, where they lie
-            step = max(1, (1 << 24) // pixels_NCHW[0].size)
-            for start in range(0, len(kept), step):
-                rows_of_step = kept[start : start + step]
-                pixels_NCHW[start : start + len(rows_of_step)] = pixels_NCHW[rows_of_step]
-        sums = np.concatenate([sums_of(pixels_NCHW[start : start + 64]) for start in range(0, len(kept), 64)])
-        sums = sums[: len(kept)].tobytes()
-        names = b"".join(bytes(answers[row]) for row in kept)  # pyright: ignore[reportArgumentType]
-        fields = [
-            pa.FixedSizeBinaryArray.from_buffers(
-                pa.binary(pixels_NCHW[0].size), len(kept), [None, pa.py_buffer(pixels_NCHW[: len(kept)].reshape(-1))]
-            ),
-            pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(kept), [None, pa.py_buffer(names)]),
-            pa.FixedSizeBinaryArray.from_buffers(pa.binary(16 * self.shape[0]), len(kept), [None, pa.py_buffer(sums)]),
-        ]
-        batch = pa.record_batch(fields, names=[PIXELS, DIGEST, SUMS])
-        batch = batch.replace_schema_metadata({SHAPE: json.dumps(self.shape)})
-        number = hashlib.blake2b(names, digest_size=8).hexdigest()
-        self._write(batch, self.folder / f"segment-{number}.arrow")
+        draft.finish({row: digest for digest, row in news.items()})
+        number = hashlib.blake2b(b"".join(news), digest_size=8).hexdigest()
+        flush(draft.path)
+        os.replace(draft.path, self.folder / f"segment-{number}.arrow")
         self._read_segments()
 
     def _write(self, batch: pa.RecordBatch, path: Path) -> None:
@@ -226,9 +209,9 @@ class Cache:
                 known[identity] = (digests[n] or bytes(16), flaws.get(n))
         batch = pa.record_batch(
             [
-                pa.array([*known], pa.binary(16)),
-                pa.array([digest for digest, _ in known.values()], pa.binary(16)),
-                pa.array([flaw for _, flaw in known.values()], pa.string()),
+                _names([*known]),
+                _names([digest for digest, _ in known.values()]),
+                _strings(flaw for _, flaw in known.values()),
             ],
             names=["identity", DIGEST, "flaw"],
         )
@@ -268,3 +251,16 @@ class Cache:
             for left in self.folder.glob(".*.part"):
                 left.unlink(missing_ok=True)
             yield
+
+
+def _names(values: Sequence[bytes]) -> pa.Array:
+    """An array of 16 bytes each."""
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(values), [None, pa.py_buffer(b"".join(values))])
+
+
+def _strings(values: Iterable[str | None]) -> pa.Array:
+    """An array of them. pa.array would look whether they are pandas', and import it for that: half a second."""
+    builder = pa.lib.StringBuilder()  # pyright: ignore[reportAttributeAccessIssue]
+    for value in values:
+        builder.append(value)
+    return builder.finish()

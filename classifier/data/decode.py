@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from classifier.data import jpeg
 from classifier.errors import DataError
 
 SUFFIXES = frozenset(
@@ -66,7 +67,15 @@ def load(source: Path | bytes, *, size: int, channels: int, fit: str, max_pixels
 
 def loaded(content: bytes, *, size: int, channels: int, fit: str, max_pixels: int) -> np.ndarray:
     """`load` of a file's bytes. FlawError if they cannot be used."""
-    return _prepared(opened(content, max_pixels=max_pixels, least=2 * size), size, channels, fit)
+    pixels_CHW = jpeg.fast(content, size=size, channels=channels, fit=fit, max_pixels=max_pixels)
+    if pixels_CHW is None:
+        pixels_CHW = thorough(content, size=size, channels=channels, fit=fit, max_pixels=max_pixels)
+    return pixels_CHW
+
+
+def thorough(content: bytes, *, size: int, channels: int, fit: str, max_pixels: int) -> np.ndarray:
+    """`loaded`, of files that are not the common case."""
+    return _prepared(opened(content, max_pixels=max_pixels, least=size), size, channels, fit)
 
 
 def prepare(image: Image.Image, *, size: int, channels: int, fit: str) -> np.ndarray:
@@ -126,6 +135,8 @@ def opened(content: bytes, *, max_pixels: int, least: int | None = None) -> Imag
     """read_image of a file's bytes. A JPEG may come smaller, no side below `least`. FlawError if it is of no use."""
     if not content:
         raise FlawError("the file is empty")
+    if (pixels_HWC := jpeg.read(content, max_pixels=max_pixels, least=least)) is not None:
+        return Image.fromarray(pixels_HWC if pixels_HWC.shape[2] > 1 else pixels_HWC[:, :, 0])
     try:
         with quiet(), Image.open(io.BytesIO(content), formats=_formats()) as image:
             width, height = image.size

@@ -1,9 +1,11 @@
 """Processes that decode pictures: one that hangs or crashes in a decoder costs that picture, which is told as a flaw.
 
 A process reads frames from its stdin (how many pictures, then each one's length and bytes) and answers each picture on
-its stdout: its pixels, say, or why it cannot be used. It knows Pillow and numpy alone, so that it starts in a moment.
+its stdout: its pixels, say, or that they lie in their row, or why it cannot be used. It knows Pillow and numpy alone,
+so that it starts in a moment.
 """
 
+import functools
 import os
 import select
 import signal
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from classifier.data import decode
+from classifier.data.draft import Draft
 from classifier.data.glance import glance
 
 # A frame holds so many pictures or bytes at most; an answer waits so many seconds at most for others to go with it.
@@ -162,7 +165,23 @@ def _frames(
 
 def _pixels(content: bytes, size: str, channels: str, fit: str, max_pixels: str) -> bytes:
     settings: dict[str, Any] = {"size": int(size), "channels": int(channels), "fit": fit}
-    return decode.loaded(content, **settings, max_pixels=int(max_pixels)).tobytes()
+    return decode.thorough(content, **settings, max_pixels=int(max_pixels)).tobytes()
+
+
+def _rows(content: bytes, size: str, channels: str, fit: str, max_pixels: str, *draft: str) -> bytes:
+    """Into its row of the draft, where a reader will find it: nothing has to come back."""
+    (row,) = _LENGTH.unpack_from(content)
+    settings: dict[str, Any] = {"size": int(size), "channels": int(channels), "fit": fit}
+    _draft(draft).put(row, decode.thorough(content[_LENGTH.size :], **settings, max_pixels=int(max_pixels)))
+    return b""
+
+
+def for_row(row: int, content: bytes) -> bytes:
+    """What the task `rows` takes: a picture's bytes, and where it goes."""
+    return _LENGTH.pack(row) + content
+
+
+_draft = functools.cache(Draft.named)
 
 
 def _glance(content: bytes, max_pixels: str) -> bytes:
@@ -170,7 +189,7 @@ def _glance(content: bytes, max_pixels: str) -> bytes:
 
 
 # Name -> what makes a picture's bytes and the settings an answer.
-TASKS: dict[str, Callable[..., bytes]] = {"pixels": _pixels, "glance": _glance}
+TASKS: dict[str, Callable[..., bytes]] = {"pixels": _pixels, "rows": _rows, "glance": _glance}
 
 
 def serve(words: Sequence[str]) -> None:

@@ -17,14 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from classifier.data.draft import DIGEST, PIXELS, SHAPE, SUMS
 from classifier.data.rows import Rows
 from classifier.data.stream import Streamed
 
 Images = Union[Tensor, "Mapped", Streamed]
-
-PIXELS, DIGEST, SUMS = "pixels", "digest", "sums"
-SHAPE = b"shape"
-"""In the metadata of a segment: C, H, W as JSON."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,13 +81,6 @@ class Mapped(Rows):
         """int64 C x 2, of each channel over all pictures: the sum of its values, and of their squares."""
         sums_NC2 = np.concatenate([segment.sums_NC2 for segment in self.segments])
         return sums_NC2[self.rows_N.numpy()].sum(0)
-
-
-def sums_of(pixels_NCHW: np.ndarray) -> np.ndarray:
-    """int64 N x C x 2: of each channel of each picture the sum of its values, and of their squares."""
-    values_NCP = pixels_NCHW.reshape(*pixels_NCHW.shape[:2], -1)
-    squares_NCP = np.multiply(values_NCP, values_NCP, dtype=np.uint16)  # at most 255 * 255
-    return np.stack([values.sum(-1, dtype=np.int64) for values in (values_NCP, squares_NCP)], axis=-1)
 
 
 def chosen(images: Images, index_N: Tensor) -> Images:

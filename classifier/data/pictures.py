@@ -20,8 +20,9 @@ import torch
 from PIL import Image
 
 from classifier.config import DataConfig
-from classifier.data import decode, decoder
+from classifier.data import decode, decoder, jpeg
 from classifier.data.decoder import Decoder
+from classifier.data.draft import Draft
 from classifier.data.images import Images
 from classifier.data.packed import digests_of
 from classifier.data.source import Source, few
@@ -142,15 +143,23 @@ class _Way:
     def decode(
         self,
         files: Sequence[File],
-        pixels_NCHW: np.ndarray,
+        target: Draft | np.ndarray,
         indices: Sequence[int],
         is_known: Callable[[bytes], bool],
     ) -> "dict[int, bytes | str]":
-        """The pictures of these indices into the rows, unless their content is known; by index its digest or flaw."""
+        """The pictures of these indices into the rows of `target`, a draft or uint8 N x C x H x W, unless their content
+        is known; by index its digest or flaw.
+        """
         rows = {index: row for row, index in enumerate(indices)}
         told: dict[int, bytes | str] = {}
         settings: dict[str, Any] = {"size": self.size, "channels": self.channels, "fit": self.config.fit}
         settings["max_pixels"] = self.config.max_pixels
+
+        def put(index: int, pixels_CHW: np.ndarray) -> None:
+            if isinstance(target, Draft):
+                target.put(rows[index], pixels_CHW)
+            else:
+                target[rows[index]] = pixels_CHW
 
         def contents(index: int) -> "bytes | str | None":
             try:
@@ -160,37 +169,45 @@ class _Way:
             name = told[index] = digest(content)
             return None if is_known(name) else content
 
-        def take(index: int, answer: "np.ndarray | bytes | str") -> None:
-            if isinstance(answer, str):
-                told[index] = answer
-            elif isinstance(answer, bytes):
-                pixels_NCHW[rows[index]] = np.frombuffer(answer, np.uint8).reshape(pixels_NCHW.shape[1:])
-            else:
-                pixels_NCHW[rows[index]] = answer
-
         def work(index: int) -> None:
             content = contents(index)
             if isinstance(content, bytes):
                 try:
-                    take(index, decode.loaded(content, **settings))
+                    put(index, decode.loaded(content, **settings))
                 except decode.FlawError as flaw:
-                    take(index, str(flaw))
+                    told[index] = str(flaw)
             elif content is not None:
-                take(index, content)
+                told[index] = content
 
         if len(indices) <= IN_THREADS:
             in_threads(work, indices)
             return told
-        length = self.channels * self.size * self.size
-        words = ("pixels", *settings.values())
+        shape_CHW = (self.channels, self.size, self.size)
+        in_place = target.words() if isinstance(target, Draft) else None
+        words = ("rows", *settings.values(), *in_place) if in_place else ("pixels", *settings.values())
+        length = 0 if in_place else math.prod(shape_CHW)
         make = functools.partial(Decoder, *words, length=length, seconds=self.config.max_seconds)
+
+        def take(index: int, answer: "bytes | str") -> None:
+            if isinstance(answer, str):
+                told[index] = answer
+            elif not in_place:
+                put(index, np.frombuffer(answer, np.uint8).reshape(shape_CHW))
+
         with self.progress(f"decoding {self.name}", len(indices)) as tick:
 
-            def counted(index: int) -> "bytes | str | None":
+            def rest(index: int) -> "bytes | str | None":
+                """What is left to a process."""
                 tick(1)
-                return contents(index)
+                content = contents(index)
+                if not isinstance(content, bytes):
+                    return content
+                if (pixels_CHW := jpeg.fast(content, **settings)) is not None:
+                    put(index, pixels_CHW)
+                    return None
+                return decoder.for_row(rows[index], content) if in_place else content
 
-            decoder.decoded(make, counted, indices, take, processes=cores() + 1)
+            decoder.decoded(make, rest, indices, take, processes=cores())
         return told
 
 

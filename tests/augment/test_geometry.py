@@ -136,3 +136,28 @@ def test_a_crop_of_everything_changes_nothing():
     ones = torch.ones(3)
     matrix = geometry.cropped(affine(3, 24, 24), ones, ones, 0.3 * ones, 0.9 * ones)
     torch.testing.assert_close(matrix, affine(3, 24, 24))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_resized_crops_are_windows_stretched_and_mirrored(threads):
+    from torchvision.transforms import functional as tv
+
+    images = torch.randint(0, 256, (5, 3, 40, 60), dtype=torch.uint8)
+    area, aspect = torch.tensor([0.25, 1.0, 0.1, 0.5, 0.3]), torch.tensor([1.0, 1.5, 0.75, 2.0, 0.9])
+    x, y = torch.tensor([0.0, 0.3, 0.999, 0.5, 0.2]), torch.tensor([0.0, 0.6, 0.999, 0.25, 0.9])
+    flip, before = torch.tensor([False, True, False, True, True]), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        crops = geometry.resized_crops(images, area, aspect, x, y, flip)
+        plain = geometry.resized_crops(images, area, aspect, x, y, None)
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(plain[1], images[1])
+    torch.testing.assert_close(crops[1], images[1].flip(-1))
+    wide, high = round((0.25 * 2400) ** 0.5), round((0.25 * 2400) ** 0.5)
+    expected = tv.resized_crop(images[0], 0, 0, high, wide, [40, 60], antialias=True)
+    torch.testing.assert_close(crops[0], expected, atol=1, rtol=0)
+    wide, high = round((0.1 * 0.75 * 2400) ** 0.5), round((0.1 / 0.75 * 2400) ** 0.5)
+    expected = tv.resized_crop(images[2], 40 - high, 60 - wide, high, wide, [40, 60], antialias=True)
+    torch.testing.assert_close(crops[2], expected, atol=1, rtol=0)
+    torch.testing.assert_close(crops[3:].flip(-1), plain[3:])

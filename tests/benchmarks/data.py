@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from classifier import data
+from classifier import data, heap
 from classifier.augment import policy, random
 from classifier.config import AugmentConfig, DataConfig
 from classifier.data import loader
@@ -77,6 +77,7 @@ def ours(folder: Path, cache: Path, size: int, augment: AugmentConfig, epochs: i
     began, found = time.perf_counter(), []
     settings = {"validation": 0.0, "test": 0.0, "channels": 3, "size": size}
     dataset = data.load(DataConfig(path=str(folder), cache=str(cache), **settings))
+    heap.keep_freed_memory()  # as every training does
     config = policy.resolve(augment, kind="photos", channels=3, size=size)
     for epoch in range(epochs):
         count = 0

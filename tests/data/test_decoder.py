@@ -18,14 +18,14 @@ BAD = """
 import sys, time, os
 sys.path.insert(0, sys.argv[1])
 from classifier.data import decode, decoder
-loaded = decode.loaded
+thorough = decode.thorough
 def bad(content, **settings):
     if content == b"hang":
         time.sleep(3600)
     if content == b"die":
         os.abort()
-    return loaded(content, **settings)
-decode.loaded = bad
+    return thorough(content, **settings)
+decode.thorough = bad
 decoder.serve(sys.argv[2:])
 """
 

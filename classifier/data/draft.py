@@ -1,0 +1,135 @@
+"""A segment of the cache while it is made: an Arrow file of rows that wait for their pictures.
+
+Its columns are holes at first, which take no room on the disk. Whoever decodes a picture, in whatever process, writes
+it into its row, where it will be read; rows that stay empty stay holes. This module imports no torch, so that processes
+that decode start in a moment.
+"""
+
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+PIXELS, DIGEST, SUMS = "pixels", "digest", "sums"
+SHAPE = b"shape"
+"""In the metadata of a segment: C, H, W as JSON."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """places: where in the file the columns of pixels, digests and sums begin, in bytes."""
+
+    path: Path
+    count: int
+    shape: tuple[int, int, int]
+    places: tuple[int, int, int]
+
+    @classmethod
+    def begin(cls, path: Path, count: int, shape: tuple[int, int, int]) -> "Draft":
+        """A file of so many empty rows. OSError if it cannot be made."""
+        import pyarrow as pa
+
+        widths = {PIXELS: int(np.prod(shape)), DIGEST: 16, SUMS: 16 * shape[0]}
+        # Zeros that nobody looks at take no memory: they are named to Arrow, and left out of the file.
+        columns = [
+            pa.FixedSizeBinaryArray.from_buffers(
+                pa.binary(width), count, [None, pa.py_buffer(np.zeros(count * width, np.uint8))]
+            )
+            for width in widths.values()
+        ]
+        batch = pa.record_batch(columns, names=[*widths])
+        batch = batch.replace_schema_metadata({SHAPE: json.dumps(shape)})
+        with (
+            path.open("wb") as file,
+            pa.PythonFile(_Sparse(file), "w") as sink,
+            pa.ipc.new_file(sink, batch.schema) as writer,
+        ):
+            writer.write_batch(batch)
+        with pa.memory_map(str(path)) as file:
+            whole = file.read_buffer()
+            batch = pa.ipc.open_file(whole).get_batch(0)
+            begins = [column.buffers()[1].address - whole.address for column in batch.columns]
+        return cls(path, count, shape, (begins[0], begins[1], begins[2]))
+
+    @classmethod
+    def named(cls, words: Sequence[str]) -> "Draft":
+        """The inverse of `words`: the same file in another process."""
+        path, count, *numbers = words
+        c, h, w, *places = map(int, numbers)
+        return cls(Path(path), int(count), (c, h, w), (places[0], places[1], places[2]))
+
+    def words(self) -> list[str]:
+        """What names it to another process."""
+        return [str(self.path), *map(str, (self.count, *self.shape, *self.places))]
+
+    def put(self, row: int, pixels_CHW: np.ndarray) -> None:
+        """Write a picture, uint8, into its row."""
+        self._pixels[row] = pixels_CHW
+        self._sums[row] = sums_of(self._pixels[row : row + 1])[0]
+
+    def finish(self, digests: dict[int, bytes]) -> None:
+        """Name the contents of the rows that hold a picture: the others count as none."""
+        for row, digest in digests.items():
+            self._digests[row] = np.frombuffer(digest, np.uint8)
+        for column in (self._pixels, self._sums, self._digests):
+            column.flush()
+
+    @functools.cached_property
+    def _pixels(self) -> np.memmap:
+        return self._column(0, np.uint8, (self.count, *self.shape))
+
+    @functools.cached_property
+    def _digests(self) -> np.memmap:
+        return self._column(1, np.uint8, (self.count, 16))
+
+    @functools.cached_property
+    def _sums(self) -> np.memmap:
+        return self._column(2, np.int64, (self.count, self.shape[0], 2))
+
+    def _column(self, number: int, dtype: type, shape: tuple[int, ...]) -> np.memmap:
+        return np.memmap(self.path, dtype, "r+", self.places[number], shape)
+
+
+def sums_of(pixels_NCHW: np.ndarray) -> np.ndarray:
+    """int64 N x C x 2: of each channel of each picture the sum of its values, and of their squares."""
+    if pixels_NCHW.shape[-1] > LINE:
+        lines = pixels_NCHW.reshape(*pixels_NCHW.shape[:2], -1).astype(np.float64)
+    else:
+        lines = pixels_NCHW.astype(np.float32)  # whole numbers below 2^24 are exact in it
+    sums_NCH = lines.sum(-1), np.einsum("...w,...w->...", lines, lines)
+    return np.stack([sums.reshape(*sums.shape[:2], -1).sum(-1, dtype=np.int64) for sums in sums_NCH], axis=-1)
+
+
+LINE = 256
+"""Values whose squares float32 adds up exactly."""
+
+
+class _Sparse:
+    """A file in which zeros are not written: long ones become holes."""
+
+    LONG = 1 << 12
+
+    def __init__(self, file) -> None:
+        self.file = file
+
+    def write(self, content) -> int:
+        view = memoryview(content)
+        if view.nbytes >= self.LONG:
+            self.file.seek(view.nbytes, 1)
+        else:
+            self.file.write(view)
+        return view.nbytes
+
+    def flush(self) -> None:
+        self.file.flush()
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    closed = False
+
+    def close(self) -> None:
+        pass
