@@ -12,9 +12,9 @@ from torch import Tensor
 
 from classifier.config import Experiment
 from classifier.data import pictures
-from classifier.data.audit import Looked
 from classifier.data.finding import Finding
 from classifier.data.images import chosen
+from classifier.data.looked import Looked
 from classifier.data.split import numbered
 from classifier.errors import DataError
 from classifier.features import features, regression

@@ -16,10 +16,10 @@ from classifier import audit_page, data
 from classifier.config import Experiment
 from classifier.data import audit as auditing
 from classifier.data import pictures
-from classifier.data.audit import Looked
 from classifier.data.dataset import SPLITS
 from classifier.data.decode import FlawError
 from classifier.data.finding import KINDS, Finding
+from classifier.data.looked import Looked, look
 from classifier.data.source import few
 from classifier.errors import DataError
 from classifier.files import write_atomically
@@ -35,7 +35,7 @@ def audit(experiment: Experiment, options: Any, run: Run, journal: Journal) -> N
     config = experiment.data
     source = data.find(config)
     with journal.bar(f"looking at {source.name}", len(source.labels_N)) as tick:
-        looked = auditing.look(source, config, tick)
+        looked = look(source, config, tick)
     if not len(looked.kept_N):
         raise DataError(f"{source.name}: none of its {len(source.labels_N):,} pictures can be used")
     splits_K = auditing.drawn_splits(looked, config)
@@ -129,6 +129,7 @@ def _write_manifest(
         place = file.relative_to(home) if inside else file
         writer.writerow((place, looked.source.class_names[looked.source.labels_N[n]], SPLITS[s]))
     write_atomically(path, stream.getvalue())
-    left = [id_ for n, id_ in enumerate(looked.source.ids) if n not in {n for n, _ in rows}]
+    kept = {n for n, _ in rows}
+    left = [id_ for n, id_ in enumerate(looked.source.ids) if n not in kept]
     journal.say(f"{path} lists {len(rows):,} pictures; left out: {len(left):,} ({few(left)})" if left else f"{path}")
     return f"python jobs/train.py --data.path {path}{' --data.outside true' if outside else ''}"

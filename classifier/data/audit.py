@@ -1,21 +1,17 @@
 """The audit: what is wrong with a data set, found before anyone trains on it. Each check gives findings."""
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from classifier.config import DataConfig
-from classifier.data import decoder, lookalikes, pictures, split
+from classifier.data import lookalikes, split
 from classifier.data.assembly import IMBALANCE
 from classifier.data.dataset import SPLITS
-from classifier.data.decode import FlawError
-from classifier.data.decoder import Decoder
 from classifier.data.finding import Finding
-from classifier.data.glance import SIDE, Glance
-from classifier.data.packed import chosen, digests_of
-from classifier.data.source import Source, few
+from classifier.data.looked import Looked
+from classifier.data.packed import chosen
+from classifier.data.source import few
 from classifier.data.split import TEST, TRAIN, VALIDATION
 
 # Where more of the images than this are dark, bright, blurred or oddly shaped, that is what such images are.
@@ -28,67 +24,6 @@ ASPECT = 3.0
 FEW_IMAGES = 10
 LEAST_SIDE = 16
 """Pixels of the shorter side from which on near-copies are looked for."""
-
-
-@dataclass(frozen=True, eq=False)
-class Looked:
-    """N pictures, looked at once. kept_N: those without a flaw, of which the other arrays speak in this order.
-
-    digests_N: V16, of all N. sides_K2: width and height; thumbs_KHW: uint8, grey.
-    """
-
-    source: Source
-    flaws: dict[int, str]
-    digests_N: np.ndarray
-    kept_N: np.ndarray
-    sides_K2: np.ndarray
-    sharpness_K: np.ndarray
-    frames_K: np.ndarray
-    misnamed_K: np.ndarray
-    thumbs_KHW: np.ndarray
-
-
-def look(source: Source, config: DataConfig, tick: Callable[[int], None] = lambda _: None) -> Looked:
-    """Read and decode each picture once, in several processes. tick: gets how many more are done."""
-    count = len(source.labels_N)
-    digests: list[bytes] = [b""] * count
-    flaws: dict[int, str] = {}
-    glances: dict[int, Glance] = {}
-
-    def contents(index: int) -> bytes | str:
-        if isinstance(source.pictures, np.ndarray):
-            content = pictures.as_png(source.pictures[index])
-            digests[index] = pictures.digest(np.ascontiguousarray(source.pictures[index]))
-            return content
-        try:
-            content = pictures.read(source.pictures[index], config.max_bytes)
-        except FlawError as flaw:
-            return str(flaw)
-        digests[index] = pictures.digest(content)
-        return content
-
-    def take(index: int, answer: bytes | str) -> None:
-        if isinstance(answer, str):
-            flaws[index] = answer
-        else:
-            glances[index] = Glance.unpack(answer)
-        tick(1)
-
-    make = functools.partial(Decoder, "glance", config.max_pixels, length=Glance.LENGTH, seconds=config.max_seconds)
-    decoder.decoded(make, contents, range(count), take, processes=pictures.cores() + 1)
-    kept = sorted(glances)
-    named = not isinstance(source.pictures, np.ndarray)
-    return Looked(
-        source=source,
-        flaws=dict(sorted(flaws.items())),
-        digests_N=digests_of(digests),
-        kept_N=np.array(kept, np.int64),
-        sides_K2=np.array([(glances[n].width, glances[n].height) for n in kept]).reshape(-1, 2),
-        sharpness_K=np.array([glances[n].sharpness for n in kept]),
-        frames_K=np.array([glances[n].frames for n in kept], np.int64),
-        misnamed_K=np.array([named and not glances[n].fits(source.ids[n]) for n in kept], bool),
-        thumbs_KHW=np.stack([glances[n].thumb for n in kept]) if kept else np.zeros((0, SIDE, SIDE), np.uint8),
-    )
 
 
 def drawn_splits(looked: Looked, config: DataConfig) -> np.ndarray:
@@ -112,7 +47,7 @@ def findings(looked: Looked, splits_K: np.ndarray, size: int) -> list[Finding]:
     view = _View(looked, splits_K)
     # What is smaller shows too little to tell a copy from another picture.
     told_C = view.first_C[looked.sides_K2.min(1)[view.first_C] >= LEAST_SIDE]
-    near = lookalikes.pairs(looked.thumbs_KHW[told_C])
+    near = lookalikes.pairs(looked.thumbs_KHW[told_C], looked.sides_K2.min(1)[told_C])
     found = [*_unreadable(looked), *_copies(view), *_groups(view), *_near(view, near, told_C), *_classes(view)]
     found += _looks(view, size)
     order = ("error", "warning", "note")

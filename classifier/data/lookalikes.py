@@ -3,8 +3,11 @@
 In three steps. The lowest frequencies of a small grey copy (its discrete cosine transform, as in the perceptual hash
 pHash) make a vector whose cosine finds the nearest few of each picture; mirroring turns the signs of odd horizontal
 frequencies, so one pass compares both ways. Then each candidate pair is laid over one another, at half the size, and
-what lies between fine and coarse structure must correlate somewhat. The few that are left are compared at full size,
-with every small crop of either, and must correlate well: which the same scene does, and a similar one does not.
+what lies between fine and coarse structure must correlate somewhat. The few that are left are laid over one another at
+full size, with the small crop of either that fits best. There faint structure must correlate as well as strong: every
+place is divided by how much its surroundings vary. The same scene does that, and a similar one, whose one strong edge
+lies in the same place, does not. Icons and stamp-sized pictures, all of one kind, show no more than the outline of it:
+there a copy must be much nearer than the next ones are.
 """
 
 from dataclasses import dataclass
@@ -23,12 +26,17 @@ picture has at least 0.72, nine of ten others have less (LOG.md)."""
 SPREAD = 0.03
 """Share of the picture over which its structure must be spread (participation ratio): a corner of something on a plain
 ground is like the corner of anything."""
-SAME = 0.9
-"""Correlation of the structure from which a pair counts as one picture."""
+SAME = 0.88
+"""Correlation of the structure, evened out, from which a pair counts as one picture."""
+FAINT = 0.3
+"""Grey values: structure fainter than this is not made as strong as the rest when it is evened out."""
 CROP = 0.05
 FINE, COARSE = 1.2, 4.0
 """Deviations, in pixels of the copy, of the two Gaussians between which structure is compared."""
-BLOCK, PAIRS = 1024, 64
+SMALL, NEXT, NEARER = 32, 5, 0.1
+"""A pair with a picture that has fewer pixels than SMALL a side must lie at NEARER of the distance at which either has
+its neighbour number NEXT."""
+BLOCK, PAIRS = 256, 64
 
 
 @dataclass(frozen=True)
@@ -41,12 +49,12 @@ class Pair:
     mirrored: bool
 
 
-def pairs(thumbs_NHW: np.ndarray) -> list[Pair]:
-    """All near-duplicates among N grey copies, uint8 N x S x S, the likest first.
+def pairs(thumbs_NHW: np.ndarray, sides_N: np.ndarray) -> list[Pair]:
+    """All near-duplicates among N grey copies, uint8 N x S x S, the likest first. sides_N: the pictures' shorter ones.
 
     Pictures of one colour are like nothing. Every picture is compared with every other: N^2 time.
     """
-    candidates = _candidates(*_vectors(thumbs_NHW))
+    candidates = _candidates(*_vectors(thumbs_NHW), torch.from_numpy(sides_N < SMALL))
     first_P, second_P, mirrored_P = (column[_alike(thumbs_NHW, *candidates)] for column in candidates)
     found = []
     for start in range(0, len(first_P), PAIRS):
@@ -61,23 +69,28 @@ def pairs(thumbs_NHW: np.ndarray) -> list[Pair]:
 
 
 def structure_likeness(one_PHW: Tensor, other_PHW: Tensor) -> Tensor:
-    """The highest correlation of two pictures' structure over small crops of either, a number a pair."""
+    """How well two pictures' structure correlates, evened out, where the best small crop of either lies on the other: a
+    number a pair.
+    """
     side = one_PHW.shape[-1]
     ways = [torch.eye(side), *(_resampling(side, start, 1 - CROP) for start in (0.0, CROP / 2, CROP))]
     # Resampled and blurred at once, in all ways: W x side rows.
     fine, coarse = (torch.cat([_blur(side, deviation) @ way for way in ways]) for deviation in (FINE, COARSE))
     between = _blur(side, FINE), _blur(side, COARSE)
-    best_P = torch.full((len(one_PHW),), -1.0)
+    overlaps, likenesses = [], []
     for whole_PHW, cut_PHW in ((one_PHW, other_PHW), (other_PHW, one_PHW)):
-        still_PHW = _structure(cut_PHW, *between)
-        moved = fine @ whole_PHW @ fine.T - coarse @ whole_PHW @ coarse.T
+        still_PHW = _band(cut_PHW, *between)
+        moved = _band(whole_PHW, fine, coarse)
         # All ways down and across, of P pictures: P x WW x HW.
         moved_PWD = moved.view(-1, len(ways), side, len(ways), side).transpose(2, 3).reshape(len(moved), -1, side**2)
-        overlap_PW = (moved_PWD @ still_PHW.flatten(1)[:, :, None])[:, :, 0]
+        overlap_PW = (moved_PWD @ _standard(still_PHW.flatten(1))[:, :, None])[:, :, 0]
         sums_PW, squares_PW = moved_PWD.sum(2), torch.linalg.vector_norm(moved_PWD, dim=2) ** 2
-        length_PW = (squares_PW - sums_PW**2 / side**2).clamp_min(1e-6).sqrt()
-        best_P = torch.maximum(best_P, (overlap_PW / length_PW).amax(1))
-    return best_P
+        overlap_PW = overlap_PW / (squares_PW - sums_PW**2 / side**2).clamp_min(1e-6).sqrt()
+        overlap_P, way_P = overlap_PW.max(1)
+        best_PHW = moved_PWD[torch.arange(len(way_P)), way_P].view_as(still_PHW)
+        overlaps.append(overlap_P)
+        likenesses.append((_evened(best_PHW) * _evened(still_PHW)).sum(1))
+    return torch.where(overlaps[0] > overlaps[1], *likenesses)
 
 
 def _alike(thumbs_NHW: np.ndarray, first_P: Tensor, second_P: Tensor, mirrored_P: Tensor) -> Tensor:
@@ -89,7 +102,7 @@ def _alike(thumbs_NHW: np.ndarray, first_P: Tensor, second_P: Tensor, mirrored_P
     for start in range(0, len(structure_NHW), BLOCK):
         block_NHW = torch.from_numpy(thumbs_NHW[start : start + BLOCK]).float()
         halves = block_NHW.view(-1, side, 2, side, 2).mean((2, 4))
-        block_NHW = _structure(halves, *between)
+        block_NHW = _standard(_band(halves, *between).flatten(1)).view_as(halves)
         structure_NHW[start : start + BLOCK] = block_NHW
         tells_N[start : start + BLOCK] = block_NHW.pow(4).sum((1, 2)) * side**2 * SPREAD <= 1
     for start in range(0, len(first_P), BLOCK):
@@ -118,33 +131,54 @@ def _vectors(thumbs_NHW: np.ndarray) -> tuple[Tensor, Tensor]:
     return table[:, :, ::2].flatten(1), table[:, :, 1::2].flatten(1)
 
 
-def _candidates(even_ND: Tensor, odd_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _candidates(even_ND: Tensor, odd_ND: Tensor, small_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Both places of each pair that is looked at closely, the smaller first, and whether the second is mirrored."""
-    count = min(NEIGHBOURS, len(even_ND) - 1)
-    keys, mirrored = [], []
-    for start in range(0, len(even_ND) if count > 0 else 0, BLOCK):
+    total = len(even_ND)
+    count = min(NEIGHBOURS, total - 1)
+    keys, ways, distances = [], [], []
+    same, turned = torch.empty(2, min(BLOCK, total), total).unbind()  # fresh memory a block costs more than the sums
+    next_N = torch.full((total,), torch.inf)
+    for start in range(0, total if count > 0 else 0, BLOCK):
         rows = slice(start, start + BLOCK)
-        same, turned = even_ND[rows] @ even_ND.T, odd_ND[rows] @ odd_ND.T
-        scores = same + turned.abs()
+        scores, other_way = same[: len(even_ND[rows])], turned[: len(even_ND[rows])]
+        torch.mm(even_ND[rows], even_ND.T, out=scores)
+        torch.mm(odd_ND[rows], odd_ND.T, out=other_way)
         own = torch.arange(len(scores))
+        scores.add_(other_way.abs())
         scores[own, own + start] = -1
         values, neighbours = scores.topk(count, dim=1)
+        if count >= NEXT:
+            next_N[rows] = 1 - values[:, NEXT - 1]
         near = values >= LIKELY
         one, other = (own[:, None] + start).expand_as(neighbours)[near], neighbours[near]
-        keys.append(torch.minimum(one, other) * len(even_ND) + torch.maximum(one, other))
-        mirrored.append(turned.gather(1, neighbours)[near] < 0)
+        keys.append(torch.minimum(one, other) * total + torch.maximum(one, other))
+        ways.append(other_way.gather(1, neighbours)[near] < 0)
+        distances.append(1 - values[near])
     if not keys:
         return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.bool)
-    unique, first = np.unique(torch.cat(keys).numpy(), return_index=True)
-    pairs_P = torch.from_numpy(unique)
-    return pairs_P // len(even_ND), pairs_P % len(even_ND), torch.cat(mirrored)[torch.from_numpy(first)]
+    unique, index = (torch.from_numpy(array) for array in np.unique(torch.cat(keys).numpy(), return_index=True))
+    first_P, second_P = unique // total, unique % total
+    next_P = torch.minimum(next_N[first_P], next_N[second_P])
+    stands_out_P = (torch.cat(distances)[index] <= NEARER * next_P) | ~(small_N[first_P] | small_N[second_P])
+    return first_P[stands_out_P], second_P[stands_out_P], torch.cat(ways)[index][stands_out_P]
 
 
-def _structure(images_PHW: Tensor, fine: Tensor, coarse: Tensor) -> Tensor:
-    """What lies between the two blurs, with mean 0 and length 1."""
-    between = fine @ images_PHW @ fine.T - coarse @ images_PHW @ coarse.T
-    between = between - between.mean((1, 2), keepdim=True)
-    return between / between.flatten(1).norm(dim=1).clamp_min(1e-3)[:, None, None]
+def _band(images_PHW: Tensor, fine: Tensor, coarse: Tensor) -> Tensor:
+    """What lies between the two blurs: the structure."""
+    return fine @ images_PHW @ fine.T - coarse @ images_PHW @ coarse.T
+
+
+def _evened(band_PHW: Tensor) -> Tensor:
+    """Divided by how much it varies around each place, P x HW with mean 0 and length 1."""
+    blur = _blur(band_PHW.shape[-1], COARSE)
+    around_PHW = (blur @ band_PHW.square() @ blur.T).sqrt()
+    return _standard((band_PHW / (around_PHW + FAINT)).flatten(1))
+
+
+def _standard(values_PD: Tensor) -> Tensor:
+    """With mean 0 and length 1."""
+    centred_PD = values_PD - values_PD.mean(1, keepdim=True)
+    return centred_PD / centred_PD.norm(dim=1, keepdim=True).clamp_min(1e-3)
 
 
 def _blur(side: int, deviation: float) -> Tensor:

@@ -12,6 +12,7 @@ import pytest
 from classifier import data
 from classifier.config import DataConfig
 from classifier.data import audit
+from classifier.data.looked import look
 from classifier.data.source import Source
 from classifier.errors import DataError
 from tests.data import faults
@@ -86,7 +87,7 @@ def named(source: Source, files: dict[str, bytes]) -> dict[str, str]:
 def test_every_planted_fault_is_found_in_every_format(kind: str, files: dict[str, bytes], tmp_path: Path) -> None:
     config = DataConfig(path=str(FORMATS[kind](tmp_path, files)), cache=None, **faults.SETTINGS)
     source = data.find(config)
-    looked = audit.look(source, config)
+    looked = look(source, config)
     found = audit.findings(looked, audit.drawn_splits(looked, config), config.size or 0)
     ids = named(source, files)
     of_image: dict[str, set[str]] = {}
@@ -128,7 +129,7 @@ def test_leaks_between_given_splits(tmp_path: Path) -> None:
     (tmp_path / "test" / "cat" / "leak.png").write_bytes(faults.encoded(faults.scene(2)))
     (tmp_path / "test" / "dog" / "near.png").write_bytes(faults.encoded(faults.darker(faults.scene(3), 1.2)))
     config = DataConfig(path=str(tmp_path), cache=None, validation=0.0)
-    looked = audit.look(data.find(config), config)
+    looked = look(data.find(config), config)
     splits_K = audit.drawn_splits(looked, config)
     found = audit.findings(looked, splits_K, 48)
     by_kind = {finding.kind: finding for finding in found}
@@ -152,7 +153,7 @@ def test_groups_few_images_and_imbalance(tmp_path: Path) -> None:
         lines.append(f"{n}.png,{label},{'test' if n % 5 == 0 else 'train'},p{n // 3}")
     (tmp_path / "set.csv").write_text("\n".join(lines))
     config = DataConfig(path=str(tmp_path / "set.csv"), cache=None, validation=0.0, group="patient")
-    looked = audit.look(data.find(config), config)
+    looked = look(data.find(config), config)
     found = audit.findings(looked, audit.drawn_splits(looked, config), 16)
     kinds = {finding.kind for finding in found}
     assert kinds == {"group_leak", "few", "imbalance"}
@@ -165,7 +166,7 @@ def test_what_all_are_like_is_no_fault(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(faults.encoded(faults.darker(faults.scene(n).resize((400, 96)), 0.2)))
     config = DataConfig(path=str(tmp_path), cache=None)
-    looked = audit.look(data.find(config), config)
+    looked = look(data.find(config), config)
     assert audit.findings(looked, audit.drawn_splits(looked, config), 48) == []
 
 
@@ -203,7 +204,7 @@ def test_no_picture_can_be_used(verb, tmp_path: Path) -> None:
 
 
 def test_wrong_labels_are_found(verb, tmp_path: Path) -> None:
-    """Of the digits, 20 get another label; the model that was trained on the others names most of them."""
+    """Of the digits, 20 get another label; the model that was trained on the others names most, and them alone."""
     from sklearn.datasets import load_digits
 
     digits: Any = load_digits()
@@ -220,5 +221,5 @@ def test_wrong_labels_are_found(verb, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     rows = pq.read_table(done.folder / "findings.parquet").to_pylist()
     named = [int(row["ids"][0].split("/")[1].removesuffix(".png")) for row in rows if row["kind"] == "label_error"]
-    assert len(wrong & set(named[:25])) >= 14
+    assert len(wrong & set(named)) >= max(11, 0.9 * len(named))  # 11 to 18 of 20, by the seed; hardly a right one
     assert json.loads((done.folder / "result.json").read_text())["findings"]["label_error"] == len(named)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageDraw, ImageEnhance
 
 from classifier.data import lookalikes
 from classifier.data.glance import glance
@@ -37,8 +37,10 @@ def changed(image: Image.Image, kind: str, rng: np.random.Generator) -> bytes:
     return stream.getvalue()
 
 
-def thumb(content: bytes) -> np.ndarray:
-    return glance(content, max_pixels=10**8).thumb
+def pairs_of(contents: list[bytes]) -> list[lookalikes.Pair]:
+    glances = [glance(content, max_pixels=10**8) for content in contents]
+    sides = [min(one.width, one.height) for one in glances]
+    return lookalikes.pairs(np.stack([one.thumb for one in glances]), np.array(sides))
 
 
 def test_a_few() -> None:
@@ -48,7 +50,7 @@ def test_a_few() -> None:
     images = [encoded(scene(n)) for n in range(60)]
     copies = [changed(scene(n), KINDS[n % 5], rng) for n in range(20)]
     blank = [encoded(Image.new("RGB", (40, 40), colour)) for colour in ("red", "blue", "white")]
-    found = lookalikes.pairs(np.stack([thumb(content) for content in images + copies + blank]))
+    found = pairs_of(images + copies + blank)
     assert {(pair.first, pair.second) for pair in found} == {(n, 60 + n) for n in range(20)}
     assert all(pair.mirrored == (KINDS[pair.first % 5] == "mirrored") for pair in found)
     assert all(lookalikes.SAME <= pair.likeness <= 1.001 for pair in found)
@@ -58,31 +60,37 @@ def test_a_few() -> None:
 def test_hardly_any_pictures(count: int) -> None:
     from tests.data.faults import encoded, scene
 
-    thumbs = np.stack([thumb(encoded(scene(0)))] * count) if count else np.zeros((0, 64, 64), np.uint8)
-    assert len(lookalikes.pairs(thumbs)) == (count == 2)
+    thumb = glance(encoded(scene(0)), max_pixels=10**8).thumb
+    thumbs = np.stack([thumb] * count) if count else np.zeros((0, 64, 64), np.uint8)
+    assert len(lookalikes.pairs(thumbs, np.full(count, 64))) == (count == 2)
+
+
+# Of scikit-image's pictures, those that are photographs.
+SCENES = ("astronaut", "brick", "camera", "cell", "chelsea", "coffee", "coins", "grass", "gravel", "hubble_deep_field")
+SCENES += ("ihc", "moon", "motorcycle_left", "retina", "rocket")
+STAMPS = ("animals", "food", "plants", "household", "hobbies", "vehicles", "sports", "medical", "military/vehicles")
+DRAWN = ("cartoon", "_mirror", "plastic", "teddy", "dinosaur")
 
 
 def photographs(folder: Path) -> list[Image.Image]:
-    """Those that scikit-image and scikit-learn ship, and 284 of Debian's tuxpaint-stamps-default, which are fetched."""
+    """Those of scikit-image and scikit-learn, and those of Debian's tuxpaint-stamps-default, which is fetched."""
     import skimage
     import sklearn
 
-    names = ("astronaut", "chelsea", "coffee", "hubble_deep_field", "ihc", "motorcycle_left", "rocket")
-    paths = [next((Path(skimage.__file__).parent / "data").glob(f"{name}.*")) for name in names]
+    paths = [next((Path(skimage.__file__).parent / "data").glob(f"{name}.*")) for name in SCENES]
     paths += sorted((Path(sklearn.__file__).parent / "datasets" / "images").glob("*.jpg"))
-    stamps = folder / "stamps"
-    if not stamps.exists():
-        if shutil.which("apt-get") is None:
-            pytest.skip("the photographs are a Debian package")
-        subprocess.run(["apt-get", "download", "tuxpaint-stamps-default"], cwd=folder, check=True, capture_output=True)
-        package = next(folder.glob("*.deb"))
-        subprocess.run(["dpkg-deb", "-x", package, stamps], check=True)
-    paths += sorted(stamps.rglob("*.png")) + sorted(stamps.rglob("*.jpg"))
+    if shutil.which("apt-get") is None:
+        pytest.skip("the photographs are a Debian package")
+    subprocess.run(["apt-get", "download", "tuxpaint-stamps-default"], cwd=folder, check=True, capture_output=True)
+    subprocess.run(["dpkg-deb", "-x", next(folder.glob("*.deb")), folder / "stamps"], check=True)
+    home = folder / "stamps" / "usr" / "share" / "tuxpaint" / "stamps"
+    names = [str(path.relative_to(home)) for path in sorted(home.rglob("*.png"))]
+    paths += [home / name for name in names if name.startswith(STAMPS) and not any(word in name for word in DRAWN)]
     found = []
     for path in paths:
-        image = Image.open(path)
-        if min(image.size) >= 128:
-            found.append(flat(image) if image.mode in ("RGBA", "LA", "P") else image.convert("RGB"))
+        with Image.open(path) as image:
+            if min(image.size) >= 64:
+                found.append(flat(image) if image.mode in ("RGBA", "LA", "P") else image.convert("RGB"))
     return found
 
 
@@ -90,27 +98,30 @@ def flat(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
 
 
-def tiles(images: list[Image.Image], count: int, rng: np.random.Generator) -> list[Image.Image]:
-    """Crops of places of their own, that show something."""
+def tiles(images: list[Image.Image], rng: np.random.Generator) -> list[Image.Image]:
+    """Crops of places of their own, that show something, in random order."""
     found = []
     for image in images:
-        side = int(rng.integers(44, 64))
+        side = int(rng.integers(32, 48))
+        if side > 0.6 * min(image.size):
+            continue
         for top in range(0, image.height - side + 1, side):
             for left in range(0, image.width - side + 1, side):
                 tile = image.crop((left, top, left + side, top + side))
                 grey_HW = np.asarray(tile.convert("L"))
                 if grey_HW.std() > 12 and (grey_HW > 245).mean() < 0.5:  # no corner of a cut-out on white
                     found.append(tile)
-    order = rng.permutation(len(found))[:count]
-    return [found[n] for n in order]
+    return [found[n] for n in rng.permutation(len(found))]
 
 
 @pytest.mark.slow
 def test_two_hundred_photographs_among_five_thousand(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    images = tiles(photographs(tmp_path), 5000, rng)
-    print(len(images), "photographs and crops")
-    assert len(images) >= 4000
+    whole = photographs(tmp_path)
+    whole = [whole[n] for n in rng.permutation(len(whole))]
+    images = [*whole, *tiles(whole, rng)][:5000]
+    assert len(whole) >= 200
+    assert len(images) == 5000
     contents = []
     for image in images:
         stream = io.BytesIO()
@@ -122,12 +133,29 @@ def test_two_hundred_photographs_among_five_thousand(tmp_path: Path) -> None:
         wanted[n, len(contents)] = kind
         contents.append(changed(images[n], kind, rng))
     began = time.perf_counter()
-    found = lookalikes.pairs(np.stack([thumb(content) for content in contents]))
+    found = pairs_of(contents)
     seconds = time.perf_counter() - began
     pairs = {(pair.first, pair.second) for pair in found}
     by_kind = {kind: sum(pair in pairs for pair, k in wanted.items() if k == kind) for kind in KINDS}
     false = pairs - wanted.keys()
     print(f"found of 40 each: {by_kind}; false {len(false)} among {len(contents)}; {seconds:.1f} s")
     assert len(pairs & wanted.keys()) >= 0.95 * len(wanted)
-    if len(false) > 0.01 * len(wanted):
-        pytest.xfail(f"{len(false)} pairs of other crops are called alike (LOG.md)")
+    assert len(false) <= 0.01 * len(wanted)
+
+
+def test_small_pictures_of_one_kind_must_be_much_nearer_than_the_next() -> None:
+    """Two hundred outlines that are much alike, and ten copies that are brighter by a quarter."""
+    from tests.data.faults import encoded
+
+    rng = np.random.default_rng(0)
+    drawn = []
+    for _ in range(200):
+        image = Image.new("L", (28, 28))
+        left, top = rng.integers(4, 7, 2).tolist()
+        ImageDraw.Draw(image).rectangle((left, top, 27 - left, 27 - top), fill=int(rng.integers(90, 200)))
+        noise_HW = rng.normal(0, 6, (28, 28)) * (np.asarray(image) > 0)
+        drawn.append(Image.fromarray((np.asarray(image) + noise_HW).clip(0, 255).astype(np.uint8)))
+    drawn += [image.point(lambda value: round(1.25 * value)) for image in drawn[:10]]
+    found = {(pair.first, pair.second) for pair in pairs_of([encoded(image) for image in drawn])}
+    assert {(n, 200 + n) for n in range(10)} <= found
+    assert len(found) <= 12
