@@ -32,8 +32,9 @@ WORTH = 1 / 7
 ROUNDS_FOR_LONGER, HALF = 4, 0.5
 # Checkpoints and all else beside the steps and the validation, as a factor.
 KEEPING = 1.05
-# Seconds to pack a model and write the results, beside reading the test split.
-PACKING = 3.0
+# Seconds to end the trials, pack a model and write the results, beside reading the test split; and to begin with the
+# last training, beside its steps.
+PACKING, BEGINNING = 4.0, 3.0
 
 
 @dataclass(frozen=True)
@@ -240,7 +241,7 @@ def _final_seconds(resolved: Experiment, dataset: Dataset, step: float) -> float
     images_a_second = resolved.data.batch * resolved.optimizer.accumulate / step
     seconds = PACKING + _predicting(resolved, len(dataset.test)) / images_a_second
     if resolved.search.final:
-        seconds += (len(dataset.train) + len(dataset.validation)) * resolved.train.epochs / images_a_second
+        seconds += BEGINNING + (len(dataset.train) + len(dataset.validation)) * resolved.train.epochs / images_a_second
     return seconds
 
 

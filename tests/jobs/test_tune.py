@@ -190,11 +190,11 @@ def test_the_winner_is_trained_once_more_on_all_but_the_test(verb, tmp_path):
 @pytest.mark.usefixtures("joined")
 def test_minutes_are_kept(verb):
     began = time.monotonic()
-    done = verb("tune", *FAST, "--train.epochs", "100000", "--search.trials", "500", "--search.minutes", "0.25")
+    done = verb("tune", *FAST, "--train.epochs", "100000", "--search.trials", "500", "--search.minutes", "0.4")
     assert done.code == 0, done.err
     assert "epochs would take" in done.out
-    assert done.result["seconds"] < 60 * 0.25 + 3
-    assert time.monotonic() - began < 40
+    assert done.result["seconds"] < 60 * 0.4 + 3
+    assert time.monotonic() - began < 50
     assert done.result["status"] == "finished"
 
 
