@@ -46,7 +46,7 @@ class Shared:
     images: dict[str, np.ndarray]
     rows: dict[str, Tensor]
     segments: tuple[Path, ...]
-    shape: tuple[int, ...]
+    shape: tuple[int, int, int]
     is_stream: bool
     """There is nothing to share: each trial reads by itself."""
 
@@ -62,8 +62,10 @@ class Shared:
             else:
                 images[split] = pictures.numpy()
         bare = {split: dataclasses.replace(getattr(dataset, split), images_NCHW=torch.empty(0)) for split in SPLITS}
-        shape = tuple(dataset.train.images_NCHW.shape[1:])
-        return cls(dataclasses.replace(dataset, **bare), config, images, rows, segments, shape, is_stream)
+        channels, height, width = dataset.train.images_NCHW.shape[1:]
+        return cls(
+            dataclasses.replace(dataset, **bare), config, images, rows, segments, (channels, height, width), is_stream
+        )
 
     def opened(self) -> Dataset:
         """The data set whose images are the shared memory; they are only read. On a node that has no cache of them it

@@ -269,7 +269,9 @@ def test_two_workers_go_on_from_inside_an_epoch(digits, tmp_path, changes):
         shutil.copytree(tmp_path / "kept" / "step-00000004", tmp_path / "alone" / "step-00000004")
         alone = weights_of(fit(small(digits, **changes), digits, store=Store(tmp_path / "alone")))
         for name, value in torch.load(tmp_path / "weights.pt").items():
-            torch.testing.assert_close(alone[name], value, rtol=1e-4, atol=1e-6, msg=name)
+            torch.testing.assert_close(
+                alone[name], value, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
+            )
 
 
 def test_a_checkpoint_inside_an_epoch_is_written_while_the_training_goes_on(digits, tmp_path, monkeypatch):

@@ -5,8 +5,7 @@ pixels are copied instead: exact, on uint8, and about 10 times faster. What come
 mirrors the image there, never black: a dark frame would tell the model how an image was moved.
 """
 
-from concurrent.futures import ThreadPoolExecutor
-
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -110,8 +109,8 @@ def resized_crops(
     images_NCHW: Tensor, area_N: Tensor, aspect_N: Tensor, u_x_N: Tensor, u_y_N: Tensor, flip_N: Tensor | None
 ) -> Tensor:
     """The windows of `cropped`, at whole pixels, stretched to the whole and mirrored where flip_N (bool) is true: uint8
-    of uint8, on a CPU, where it takes a third of the time that `warp` takes. Bilinear; an image a call, so that a
-    window is all that is read.
+    of uint8, on a CPU, where it takes a quarter of the time that `warp` takes. Bilinear; an image a call, so that a
+    window is all that is read. In channels_last, as torch resizes them; images that come so are read faster.
     """
     height, width = images_NCHW.shape[2:]
     wide_N = (area_N * aspect_N * (height * width)).sqrt().round().clamp(1, width)
@@ -119,23 +118,17 @@ def resized_crops(
     left_N, top_N = (u_x_N * (width - wide_N + 1)).floor(), (u_y_N * (height - high_N + 1)).floor()
     windows = torch.stack([top_N, top_N + high_N, left_N, left_N + wide_N], 1).long().tolist()
     flips = [False] * len(windows) if flip_N is None else flip_N.tolist()
-    crops_NCHW = torch.empty(images_NCHW.shape, dtype=torch.uint8)
-
-    def work(share: range) -> None:
-        for n in share:
-            top, bottom, left, right = windows[n]
-            window_1CHW = images_NCHW[n : n + 1, :, top:bottom, left:right]
-            crop_1CHW = F.interpolate(window_1CHW, (height, width), mode="bilinear", antialias=True)
-            crops_NCHW[n] = crop_1CHW[0].flip(-1) if flips[n] else crop_1CHW[0]
-
-    threads = min(torch.get_num_threads(), len(windows))
-    if threads <= 1:
-        work(range(len(windows)))
-        return crops_NCHW
-    with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(work, range(first, len(windows), threads)) for first in range(threads)]:
-            done.result()
-    return crops_NCHW
+    source_NHWC = images_NCHW.permute(0, 2, 3, 1).numpy()
+    crops_NHWC = torch.empty(source_NHWC.shape, dtype=torch.uint8)
+    target_NHWC = crops_NHWC.numpy()
+    # One after the other, copied by numpy: a tenth of a millisecond each, too short for threads, torch's own too.
+    for n, (top, bottom, left, right) in enumerate(windows):
+        window_HWC = torch.from_numpy(np.ascontiguousarray(source_NHWC[n, top:bottom, left:right]))
+        window_1CHW = window_HWC.view(1, *window_HWC.shape).permute(0, 3, 1, 2)  # which torch knows as channels_last
+        crop_1CHW = F.interpolate(window_1CHW, (height, width), mode="bilinear", antialias=True)
+        crop_CHW = crop_1CHW[0].flip(-1) if flips[n] else crop_1CHW[0]
+        target_NHWC[n] = crop_CHW.permute(1, 2, 0).numpy()
+    return crops_NHWC.permute(0, 3, 1, 2)
 
 
 def warp(images_NCHW: Tensor, matrix_N23: Tensor, *, reflect: bool) -> Tensor:

@@ -29,7 +29,7 @@ from classifier.files import flush
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 DECODER = 2
 """Another number where the same file decodes to other pixels than before."""
 SEGMENT_BYTES = 1 << 30

@@ -24,7 +24,7 @@ from classifier.data.draft import Draft
 from classifier.data.glance import glance
 
 # A frame holds so many pictures or bytes at most; an answer waits so many seconds at most for others to go with it.
-FRAME_PICTURES, FRAME_BYTES, LINGER = 128, 4 << 20, 0.05
+FRAME_PICTURES, FRAME_BYTES, LINGER = 32, 4 << 20, 0.05
 START_SECONDS = 120.0
 _LENGTH = struct.Struct("<I")
 _ROOT = str(Path(__file__).resolve().parent.parent.parent)

@@ -7,6 +7,7 @@ that decode start in a moment.
 
 import functools
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ import numpy as np
 PIXELS, DIGEST, SUMS = "pixels", "digest", "sums"
 SHAPE = b"shape"
 """In the metadata of a segment: C, H, W as JSON."""
+LARGE = 64
+"""Colour pictures of so many pixels a side lie in a segment with their channels last, as they are decoded and resized:
+H x W x C; smaller ones channel by channel."""
 
 
 @dataclass(frozen=True)
@@ -67,19 +71,25 @@ class Draft:
 
     def put(self, row: int, pixels_CHW: np.ndarray) -> None:
         """Write a picture, uint8, into its row."""
-        self._pixels[row] = pixels_CHW
-        self._sums[row] = sums_of(self._pixels[row : row + 1])[0]
+        if has_channels_last(self.shape):
+            pixels = np.ascontiguousarray(pixels_CHW.transpose(1, 2, 0))
+            self._sums[row] = sums_of_last(pixels)
+        else:
+            pixels = np.ascontiguousarray(pixels_CHW)
+            self._sums[row] = sums_of(pixels[None])[0]
+        # Not through a map of the file: a page that is met for the first time costs more than its copy.
+        file = os.open(self.path, os.O_WRONLY)
+        try:
+            os.pwrite(file, pixels.data, self.places[0] + row * pixels.nbytes)
+        finally:
+            os.close(file)
 
     def finish(self, digests: dict[int, bytes]) -> None:
         """Name the contents of the rows that hold a picture: the others count as none."""
         for row, digest in digests.items():
             self._digests[row] = np.frombuffer(digest, np.uint8)
-        for column in (self._pixels, self._sums, self._digests):
+        for column in (self._sums, self._digests):
             column.flush()
-
-    @functools.cached_property
-    def _pixels(self) -> np.memmap:
-        return self._column(0, np.uint8, (self.count, *self.shape))
 
     @functools.cached_property
     def _digests(self) -> np.memmap:
@@ -91,6 +101,30 @@ class Draft:
 
     def _column(self, number: int, dtype: type, shape: tuple[int, ...]) -> np.memmap:
         return np.memmap(self.path, dtype, "r+", self.places[number], shape)
+
+
+def has_channels_last(shape_CHW: tuple[int, int, int]) -> bool:
+    """See LARGE."""
+    return shape_CHW[0] > 1 and shape_CHW[2] >= LARGE
+
+
+def as_it_lies(shape_CHW: tuple[int, int, int]) -> tuple[int, int, int]:
+    """A picture's shape in a segment: C x H x W or H x W x C."""
+    c, h, w = shape_CHW
+    return (h, w, c) if has_channels_last(shape_CHW) else shape_CHW
+
+
+def sums_of_last(pixels_HWC: np.ndarray) -> np.ndarray:
+    """`sums_of` a picture with its channels last, int64 C x 2: added up by columns, in which they do not mix."""
+    height, width, channels = pixels_HWC.shape
+    lines_HD = pixels_HWC.reshape(height, width * channels)
+    sums_2WC = np.zeros((2, width, channels), np.int64)
+    for start in range(0, height, LINE):
+        values_HD = lines_HD[start : start + LINE].astype(np.float32)
+        sums_2WC[0] += np.add.reduce(values_HD, axis=0).reshape(width, channels).astype(np.int64)
+        np.square(values_HD, out=values_HD)
+        sums_2WC[1] += np.add.reduce(values_HD, axis=0).reshape(width, channels).astype(np.int64)
+    return sums_2WC.sum(1).T
 
 
 def sums_of(pixels_NCHW: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ longer (progressive files, many scans) is for processes that may be ended.
 import numpy as np
 import simplejpeg
 
-_BASELINE, _FRAMES = (0xC0, 0xC1), {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_BASELINE, _FRAMES = (b"\xc0", b"\xc1"), {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _SCAN = b"\xff\xda"
 _MOST_SCANS, _MOST_SEGMENTS = 4, 1000
 # Colours of a JPEG, in simplejpeg's words, and what they are decoded to.
@@ -20,7 +20,7 @@ def read(content: bytes, *, max_pixels: int, least: int | None, factor: float = 
 
     Only where that shrinks by `factor` at least: by less than a third it is slower than not at all.
     """
-    if not content.startswith(b"\xff\xd8\xff") or b"Exif\0\0" in content:
+    if content.find(b"Exif\0\0", 0, _frame(content)) >= 0 or not content.startswith(b"\xff\xd8\xff"):
         return None
     try:
         high, wide, colours, _ = simplejpeg.decode_jpeg_header(content)
@@ -35,7 +35,8 @@ def read(content: bytes, *, max_pixels: int, least: int | None, factor: float = 
 
 def fast(content: bytes, *, size: int, channels: int, fit: str, max_pixels: int) -> np.ndarray | None:
     """decode.loaded of such a file's bytes, uint8 channels x size x size: torch resizes it as Pillow would."""
-    if fit == "pad" or not _is_baseline(content) or content.count(_SCAN) > _MOST_SCANS:
+    frame = _frame(content)
+    if fit == "pad" or content[frame + 1 : frame + 2] not in _BASELINE or content.count(_SCAN) > _MOST_SCANS:
         return None
     pixels_HWC = read(content, max_pixels=max_pixels, least=size, factor=2.0)
     if pixels_HWC is None or pixels_HWC.shape[2] > channels:
@@ -54,19 +55,19 @@ def _resized(pixels_HWC: np.ndarray, size: int) -> np.ndarray:
     import torch  # a process that only decodes what is left needs none
     import torch.nn.functional as F
 
-    image_1CHW = torch.from_numpy(pixels_HWC).permute(2, 0, 1)[None]
+    pixels_HWC = np.ascontiguousarray(pixels_HWC)
+    image_1CHW = torch.from_numpy(pixels_HWC).view(1, *pixels_HWC.shape).permute(0, 3, 1, 2)  # it is channels_last
     image_1CHW = F.interpolate(image_1CHW, (size, size), mode="bicubic", antialias=True)
     return image_1CHW[0].permute(1, 2, 0).numpy()
 
 
-def _is_baseline(content: bytes) -> bool:
-    """Does its first frame say so?"""
+def _frame(content: bytes) -> int:
+    """Where its first frame begins; its length, if there is none."""
     place = 2
     for _ in range(_MOST_SEGMENTS):
         if place + 4 > len(content) or content[place] != 0xFF:
-            return False
-        marker = content[place + 1]
-        if marker in _FRAMES:
-            return marker in _BASELINE
+            break
+        if content[place + 1] in _FRAMES:
+            return place
         place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
-    return False
+    return len(content)

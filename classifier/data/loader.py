@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from classifier.data.dataset import Part
+from classifier.data.images import gathered
 from classifier.data.numbers import order, splitmix64
 from classifier.data.stream import Streamed
 
@@ -78,9 +79,9 @@ def batches(
         low, high = cut(0, count, step, steps)
         mine = slice(*cut(low, high, rank, world))
         chosen_N = order_N[mine]
-        taken = chosen_N if shuffle else mine  # in order: a view, no copy
+        images_NCHW = gathered(part.images_NCHW, chosen_N) if shuffle else part.images_NCHW[mine]  # a view, if it can
         positions_N = torch.arange(mine.start, mine.stop)
-        yield Batch(part.images_NCHW[taken], part.labels_N[taken], positions_N, chosen_N, step, high - low)
+        yield Batch(images_NCHW, part.labels_N[chosen_N], positions_N, chosen_N, step, high - low)
 
 
 def ahead(batches: Iterator[Batch], *, pin: bool = False) -> Iterator[Batch]:

@@ -10,7 +10,7 @@ class Rows:
     """What `Mapped` and `Streamed` share: they have a length, a shape and an order, and an index gives a Tensor."""
 
     rows_N: Tensor
-    shape_CHW: tuple[int, ...]
+    shape_CHW: tuple[int, int, int]
 
     def __len__(self) -> int:
         return len(self.rows_N)

@@ -34,7 +34,7 @@ class Streamed(Rows):
 
     read: Callable[[np.ndarray], np.ndarray]
     rows_N: Tensor
-    shape_CHW: tuple[int, ...]
+    shape_CHW: tuple[int, int, int]
     total: int
     """Pictures of the source."""
     window: int

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from classifier.data.draft import Draft, sums_of
+from classifier.data.draft import Draft, has_channels_last, sums_of, sums_of_last
 from classifier.data.images import Segment
 
 RANDOM = np.random.default_rng(0)
 
 
-@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 28, 28), (3, 4, 300)])
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 28, 28), (3, 4, 300), (1, 64, 64), (3, 64, 64)])
 def test_what_is_put_is_what_a_segment_holds(tmp_path: Path, shape: tuple[int, int, int]) -> None:
     draft = Draft.begin(tmp_path / "draft", 5, shape)
     pixels_NCHW = RANDOM.integers(0, 256, (5, *shape), dtype=np.uint8)
@@ -23,7 +23,8 @@ def test_what_is_put_is_what_a_segment_holds(tmp_path: Path, shape: tuple[int, i
     draft.finish(digests)
     segment = Segment.open(draft.path)
     for row, digest in digests.items():
-        np.testing.assert_array_equal(segment.pixels_NCHW[row], pixels_NCHW[row])
+        lying = segment.pixels[row].transpose(2, 0, 1) if has_channels_last(shape) else segment.pixels[row]
+        np.testing.assert_array_equal(lying, pixels_NCHW[row])
         assert bytes(segment.digests_N16[row]) == digest
         np.testing.assert_array_equal(segment.sums_NC2[row], exact(pixels_NCHW[row : row + 1])[0])
     for row in (1, 2):
@@ -43,6 +44,13 @@ def test_sums_are_exact(width: int) -> None:
         np.testing.assert_array_equal(sums, exact(pixels))
 
 
+def test_sums_of_channels_that_lie_last_are_exact() -> None:
+    for pixels_HWC in (RANDOM.integers(0, 256, (90, 70, 3), dtype=np.uint8), np.full((5000, 64, 3), 255, np.uint8)):
+        sums = sums_of_last(pixels_HWC)
+        assert sums.dtype == np.int64
+        np.testing.assert_array_equal(sums, exact(pixels_HWC.transpose(2, 0, 1)[None])[0])
+
+
 def test_another_process_writes_into_the_same_file(tmp_path: Path) -> None:
     draft = Draft.begin(tmp_path / "draft", 3, (1, 4, 4))
     code = (
@@ -52,7 +60,7 @@ def test_another_process_writes_into_the_same_file(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, *draft.words()], check=True)
     draft.finish({1: b"x" * 16})
     segment = Segment.open(draft.path)
-    assert (segment.pixels_NCHW[1] == 7).all()
+    assert (segment.pixels[1] == 7).all()
     assert segment.sums_NC2[1].tolist() == [[7 * 16, 49 * 16]]
 
 

@@ -55,17 +55,16 @@ def test_grey_stays_grey_and_colours_are_left_where_grey_is_asked_for() -> None:
     assert np.abs(decode.loaded(colour, **settings).astype(int) - by_pillow(colour, **settings)).mean() < 4
 
 
-def turned() -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return encoded(PHOTO, exif=exif)
+TURNED = Image.Exif()
+TURNED[0x0112] = 6
 
 
 OTHERS = {
     "empty": b"",
     "no image": b"text" * 100,
     "a PNG": encoded(PHOTO, "PNG"),
-    "turned by EXIF": turned(),
+    "turned by EXIF": encoded(PHOTO, exif=TURNED),
+    "EXIF after a colour profile": encoded(PHOTO, exif=TURNED, icc_profile=b"x" * 9000),
     "progressive": encoded(PHOTO, progressive=True),
     "CMYK": encoded(PHOTO.convert("CMYK")),
     "truncated": encoded(PHOTO)[:3000],
