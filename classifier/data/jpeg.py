@@ -11,6 +11,8 @@ import simplejpeg
 _BASELINE, _FRAMES = (b"\xc0", b"\xc1"), {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _SCAN = b"\xff\xda"
 _MOST_SCANS, _MOST_SEGMENTS = 4, 1000
+# A picture that is shrunk to this part of its side shows nothing of how its colours were enlarged.
+_SHRUNK = 1.5
 # Colours of a JPEG, in simplejpeg's words, and what they are decoded to.
 _MODES = {"Gray": "GRAY", "YCbCr": "RGB", "RGB": "RGB"}
 
@@ -28,7 +30,9 @@ def read(content: bytes, *, max_pixels: int, least: int | None, factor: float = 
         if colours not in _MODES or min(width, height) < 2 or width * height > max_pixels:
             return None
         ends = {} if least is None else {"min_width": least, "min_height": least, "min_factor": factor}
-        return simplejpeg.decode_jpeg(content, _MODES[colours], **ends)
+        # Colours lie at half the size in most files: to smooth what is then shrunk again would be lost work.
+        shrinks = least is not None and min(height, width) >= _SHRUNK * least
+        return simplejpeg.decode_jpeg(content, _MODES[colours], fastupsample=shrinks, **ends)
     except ValueError:
         return None
 
