@@ -2,14 +2,18 @@
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pyarrow import fs
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -18,6 +22,41 @@ ROOT = Path(__file__).resolve().parent.parent
 def home(tmp_path_factory) -> None:
     """A home folder of the tests' own: the cache of pictures lies there."""
     os.environ["HOME"] = str(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """An S3 server on this machine: its process and its port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stderr=subprocess.DEVNULL
+    )
+    began = time.monotonic()
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            break
+        except OSError:
+            assert time.monotonic() - began < 60
+            assert process.poll() is None
+            time.sleep(0.1)
+    yield process, port
+    process.send_signal(signal.SIGCONT)
+    process.terminate()
+    process.wait(timeout=20)
+
+
+@pytest.fixture
+def bucket(s3_server, monkeypatch) -> tuple[str, str]:
+    """An empty bucket on it: what stands before and after a path in a URI. The keys are in the environment."""
+    _, port = s3_server
+    for name, value in {"ACCESS_KEY_ID": "me", "SECRET_ACCESS_KEY": "secret", "DEFAULT_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    name = f"b{time.time_ns()}"
+    fs.S3FileSystem(endpoint_override=f"http://127.0.0.1:{port}", allow_bucket_creation=True).create_dir(name)
+    return f"s3://{name}", f"?endpoint_override=127.0.0.1:{port}&scheme=http"
 
 
 @dataclass(frozen=True)

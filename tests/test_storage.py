@@ -3,9 +3,6 @@
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -21,40 +18,12 @@ from classifier.run import Run
 from classifier.storage import Mirror, Storage
 
 
-@pytest.fixture(scope="module")
-def server():
-    """An S3 server on this machine: its process and its port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stderr=subprocess.DEVNULL
-    )
-    began = time.monotonic()
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            break
-        except OSError:
-            assert time.monotonic() - began < 60
-            assert process.poll() is None
-            time.sleep(0.1)
-    yield process, port
-    process.send_signal(signal.SIGCONT)
-    process.terminate()
-    process.wait(timeout=20)
-
-
 @pytest.fixture(params=["local", "s3"])
-def uri(request, tmp_path, monkeypatch) -> str:
+def uri(request, tmp_path) -> str:
     if request.param == "local":
         return str(tmp_path / "far")
-    _, port = request.getfixturevalue("server")
-    for name, value in {"ACCESS_KEY_ID": "me", "SECRET_ACCESS_KEY": "secret", "DEFAULT_REGION": "us-east-1"}.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    bucket = f"b{time.time_ns()}"
-    fs.S3FileSystem(endpoint_override=f"http://127.0.0.1:{port}", allow_bucket_creation=True).create_dir(bucket)
-    return f"s3://{bucket}/runs?endpoint_override=127.0.0.1:{port}&scheme=http"
+    bucket, rest = request.getfixturevalue("bucket")
+    return f"{bucket}/runs{rest}"
 
 
 @pytest.fixture
@@ -184,9 +153,9 @@ def test_a_folder_that_changes_under_way_is_sent_again(folder, tmp_path, monkeyp
     assert storage.read("bundle/model.safetensors") == b"two"
 
 
-def test_an_outage_is_told_and_made_up_for(server, folder, monkeypatch, caplog, request):
+def test_an_outage_is_told_and_made_up_for(s3_server, folder, monkeypatch, caplog, request):
     """The server is stopped, so that it does not answer, while the run goes on."""
-    process, port = server
+    process, port = s3_server
     for name, value in {"ACCESS_KEY_ID": "me", "SECRET_ACCESS_KEY": "secret", "DEFAULT_REGION": "us-east-1"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setattr("classifier.storage.EVERY", 0.1)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import fs
 
 from classifier import data
 from classifier.config import DataConfig
@@ -81,3 +82,38 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="AWS_ACCESS_KEY_ID") as caught:
         data.find(DataConfig(path="s3://key:secret@bucket/x"))
     assert "secret" not in str(caught.value).replace("AWS_SECRET", "")
+
+
+def test_all_of_it_in_s3(bucket, photos: Path, tmp_path: Path) -> None:
+    """A folder, archives, shards, a table and a manifest, whole and as a stream, from a server of objects."""
+    before, after = bucket
+    pictures = list(contents(photos).values())
+    made = tmp_path / "made"
+    shutil.copytree(photos, made / "photos")
+    for kind, pack in PACK.items():
+        pack(made / f"set.{kind}", contents(photos, "photos/"))
+    for n in range(2):
+        shard(made / "shards" / f"train-{n}.tar", pictures[20 * n : 20 * n + 20], 20 * n)
+    rows = [{"bytes": content, "path": "x"} for content in pictures]
+    images = pa.array(rows, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    pq.write_table(pa.table({"image": images, "label": [n % 2 for n in range(40)]}), made / "set.parquet")
+    lines = [f"photos/{name},{name[:3]}" for name in sorted(contents(photos))]
+    (made / "set.csv").write_text("\n".join(["path,label", *lines]))
+    system, place = fs.FileSystem.from_uri(f"{before}/data{after}")
+    fs.copy_files(str(made), place, destination_filesystem=system)
+    for name in ["photos", *(f"set.{kind}" for kind in PACK), "shards", "set.parquet", "set.csv"]:
+        same(f"{before}/data/{name}{after}", made / name)
+    for name in ("photos", "shards", "set.parquet"):
+        same(f"{before}/data/{name}{after}", made / name, stream=True)
+
+
+def test_a_storage_that_goes_away_is_told(bucket, photos: Path) -> None:
+    before, after = bucket
+    system, place = fs.FileSystem.from_uri(f"{before}/photos{after}")
+    fs.copy_files(str(photos), place, destination_filesystem=system)
+    with pytest.raises(DataError, match="photos"):
+        data.find(DataConfig(path=f"{before}/absent/photos{after}"))
+    port = int(after.partition("127.0.0.1:")[2].partition("&")[0])
+    nobody = after.replace(str(port), "1")
+    with pytest.raises(DataError, match="cannot be read"):
+        data.find(DataConfig(path=f"{before}/photos{nobody}"))
