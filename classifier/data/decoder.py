@@ -77,7 +77,7 @@ class Decoder:
                     yield self._read(process.stdout, *_LENGTH.unpack(self._read(process.stdout, 4))).decode()
         except (BrokenPipeError, EOFError, TimeoutError) as error:
             if isinstance(error, TimeoutError):
-                self._why = f"it takes longer than {self.seconds:g} s to decode"
+                self._why = too_slow(self.seconds)
             self.close()
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -103,6 +103,11 @@ class Decoder:
             parts.append(part)
             count -= len(part)
         return b"".join(parts)
+
+
+def too_slow(seconds: float) -> str:
+    """The flaw of a picture that takes longer than it may."""
+    return f"it takes longer than {seconds:g} s to decode"
 
 
 def decoded(

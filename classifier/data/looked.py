@@ -15,6 +15,7 @@ from classifier.data.decoder import Decoder
 from classifier.data.glance import SHARP_SIDE, SIDE, Glance
 from classifier.data.packed import digests_of
 from classifier.data.source import Source
+from classifier.data.threads import cores
 
 _BLOCK = 256
 
@@ -62,7 +63,7 @@ def look(source: Source, config: DataConfig, tick: Callable[[int], None] = lambd
         tick(1)
 
     make = functools.partial(Decoder, "glance", config.max_pixels, length=Glance.LENGTH, seconds=config.max_seconds)
-    decoder.decoded(make, contents, range(count), take, processes=pictures.cores() + 1)
+    decoder.decoded(make, contents, range(count), take, processes=cores() + 1)
     kept = sorted(glances)
     return Looked(
         source=source,

@@ -8,9 +8,7 @@ import logging
 import math
 import os
 import stat
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +25,7 @@ from classifier.data.images import Images
 from classifier.data.packed import digests_of
 from classifier.data.source import Source, few
 from classifier.data.stream import Streamed
+from classifier.data.threads import cores, in_threads
 from classifier.data.tree import File, identity
 from classifier.errors import ConfigError, DataError
 
@@ -135,7 +134,10 @@ class _Way:
             except decode.FlawError as flaw:
                 flaws.append(f"{files[indices[row]]} ({flaw})")
 
-        in_threads(work, range(len(indices)))
+        def late(row: int) -> None:
+            flaws.append(f"{files[indices[row]]} ({decoder.too_slow(self.config.max_seconds)})")
+
+        in_threads(work, range(len(indices)), self.config.max_seconds, late)
         if flaws:
             logger.warning("%d pictures of %s cannot be used, and are black: %s", len(flaws), self.name, few(flaws))
         return pixels_NCHW
@@ -180,7 +182,12 @@ class _Way:
                 told[index] = content
 
         if len(indices) <= IN_THREADS:
-            in_threads(work, indices)
+            in_threads(
+                work,
+                indices,
+                self.config.max_seconds,
+                lambda index: told.update({index: decoder.too_slow(self.config.max_seconds)}),
+            )
             return told
         shape_CHW = (self.channels, self.size, self.size)
         in_place = target.words() if isinstance(target, Draft) else None
@@ -247,25 +254,6 @@ def as_png(image_CHW: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def in_threads(work: Callable[[int], None], indices: Sequence[int]) -> None:
-    """Call `work` on every index, on all cores that this process may use; decoders leave Python's lock alone."""
-    count, over = min(cores(), max(1, len(indices))), threading.Event()
-
-    def share(first: int) -> None:
-        for index in indices[first::count]:
-            if over.is_set():
-                return
-            work(index)
-
-    with decode.quiet(), ThreadPoolExecutor(count) as pool:
-        try:
-            for done in [pool.submit(share, first) for first in range(count)]:
-                done.result()
-        except BaseException:  # Ctrl-C, or an error in one thread: the others need not finish
-            over.set()
-            raise
-
-
 def _from_arrays(images_NCHW: np.ndarray, size: int, channels: int, fit: str) -> Pictures:
     images_NCHW = np.ascontiguousarray(images_NCHW)
     digests = digests_of(digest(image) for image in images_NCHW)
@@ -292,7 +280,7 @@ def _looks(files: Sequence[File], config: DataConfig) -> list[tuple[int, int, bo
         with contextlib.suppress(decode.FlawError):
             found[index] = decode.look(read(files[index], config.max_bytes), max_pixels=config.max_pixels)
 
-    in_threads(work, _spread(len(files)).tolist())
+    in_threads(work, _spread(len(files)).tolist(), config.max_seconds)
     return list(found.values())
 
 
@@ -327,13 +315,6 @@ def read(file: File, max_bytes: int) -> bytes:
         return content
     except OSError as error:
         raise decode.FlawError(f"it cannot be read ({error.strerror or error})") from None
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _refuse_giants(source: Source, size: int, channels: int) -> None:

@@ -223,3 +223,35 @@ def test_wrong_labels_are_found(verb, tmp_path: Path) -> None:
     named = [int(row["ids"][0].split("/")[1].removesuffix(".png")) for row in rows if row["kind"] == "label_error"]
     assert len(wrong & set(named)) >= max(11, 0.9 * len(named))  # 11 to 18 of 20, by the seed; hardly a right one
     assert json.loads((done.folder / "result.json").read_text())["findings"]["label_error"] == len(named)
+
+
+def place(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def test_a_leak_changes_the_figure(verb, tmp_path: Path) -> None:
+    """Classes by the toss of a coin, which no model can know; half of the test are copies of what it has seen."""
+    rng = np.random.default_rng(0)
+    labels = [("heads", "tails")[n] for n in rng.integers(0, 2, 300)]
+    for n, label in enumerate(labels):
+        split = "train" if n < 220 else "test"
+        place(tmp_path / "set" / split / label / f"{n}.png", faults.encoded(faults.scene(n, 48)))
+        if n < 80:
+            copy = faults.encoded(faults.darker(faults.scene(n, 48), 1.2), "jpeg", quality=85)
+            place(tmp_path / "set" / "test" / label / f"copy-{n}.jpg", copy)
+    audited = verb("audit", tmp_path / "set", "--write-manifest", tmp_path / "clean.csv")
+    assert audited.code == 0, audited.err
+    assert audited.result["findings"]["near_leak"] == 80
+    accuracy = {}
+    settings = ("--data.size", "32", "--data.batch", "32", "--augment.policy", "none", "--train.keep", "last")
+    for name, path in (("leaky", "set"), ("audited", "clean.csv")):
+        done = verb("train", "--data.path", tmp_path / path, "--train.epochs", "25", "--name", name, *settings)
+        assert done.code == 0, done.err
+        done = verb("evaluate", f"runs/{name}")
+        assert done.code == 0, done.err
+        result = json.loads((tmp_path / "runs" / name / "result.json").read_text())
+        accuracy[name] = result["test"]["accuracy"]
+    print(f"test accuracy: with leaks {accuracy['leaky']:.1%}, audited {accuracy['audited']:.1%}")
+    assert accuracy["leaky"] > accuracy["audited"] + 0.1
+    assert abs(accuracy["audited"] - 0.5) < 0.15

@@ -1,6 +1,7 @@
 """Many pictures: the size and channels that suit them, all decoded, flaws by name."""
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from classifier import data
 from classifier.config import DataConfig
-from classifier.data import decode, pictures
-from classifier.data.pictures import decoded, digest, in_threads, shape
+from classifier.data import decode, pictures, threads
+from classifier.data.pictures import decoded, digest, shape
 from classifier.data.source import Source, from_arrays, from_files
+from classifier.data.threads import in_threads
 from classifier.errors import DataError
 
 RANDOM = np.random.default_rng(0)
@@ -150,5 +153,31 @@ def test_an_error_in_a_thread_stops_the_others() -> None:
 
 def pictures_in_two_threads(work: Any) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pictures, "cores", lambda: 2)
+        patch.setattr(threads, "cores", lambda: 2)
         in_threads(work, range(10**6))
+
+
+def test_a_picture_that_hangs_is_left_behind(monkeypatch, paint, tmp_path: Path) -> None:
+    """In threads, where nothing can be ended: in a small set, and while its size is found out."""
+    for n in range(20):
+        paint(tmp_path / "set" / ("cat" if n % 2 else "dog") / f"{n}.png")
+    hangs = (tmp_path / "set" / "cat" / "7.png").read_bytes()
+    thorough, look, released = decode.thorough, decode.look, threading.Event()
+
+    def slow(function):
+        def work(content, **settings):
+            if content == hangs:
+                released.wait(timeout=60)
+            return function(content, **settings)
+
+        return work
+
+    monkeypatch.setattr(decode, "thorough", slow(thorough))
+    monkeypatch.setattr(decode, "look", slow(look))
+    config = DataConfig(path=str(tmp_path / "set"), cache=None, max_seconds=0.5)
+    began = time.monotonic()
+    found = decoded(data.find(config), config)
+    assert time.monotonic() - began < 20
+    released.set()
+    assert list(found.flaws.values()) == ["it takes longer than 0.5 s to decode"]
+    assert len(found.images_NCHW) == 20
