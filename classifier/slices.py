@@ -60,6 +60,9 @@ class DataConfig(Slice):
     """stream: chunks of 256 neighbouring images that are mixed at a time, and that memory holds."""
     cache: str | None = "~/.cache/classifier"
     """Folder on this machine's own disk that keeps files decoded, for all runs; none: decode in memory each time."""
+    cache_as: Literal["auto", "pixels", "jpeg"] = "auto"
+    """What the cache keeps of a picture. jpeg: of quality 95, in a fifth of the room, decoded each time; auto: pixels,
+    and jpeg where a set's pixels would take more than half of data.cache_gb."""
     cache_gb: Positive = 50.0
     """GB that data.cache may take; what was not used for the longest time makes room."""
 

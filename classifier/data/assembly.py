@@ -39,6 +39,8 @@ def assemble(source: Source, config: DataConfig, progress: Progress | None = Non
     found = pictures.decoded(source, config, progress)
     streamed = "its splits are drawn by the pictures' names, and copies are not looked for (python jobs/audit.py does)"
     told = [f"{source.name} is read as a stream: {streamed}."] if config.stream else []
+    if isinstance(found.images_NCHW, Mapped) and found.images_NCHW.is_lossy:
+        told.append("its pictures are kept as JPEGs of quality 95 (--data.cache_as).")
     findings = [*source.findings, *told, *_judged(source, found.flaws, config.max_corrupt)]
     source, found, flaws = _usable(source, found)
     drawn = split.draw(

@@ -22,7 +22,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from classifier.data.draft import DIGEST, Draft
+from classifier.data.draft import DIGEST, PIXELS, Draft
+from classifier.data.encoded import Frames
 from classifier.data.images import Mapped, Segment
 from classifier.errors import DataError, in_short
 from classifier.files import flush
@@ -32,10 +33,11 @@ logger = logging.getLogger(__name__)
 FORMAT = 2
 DECODER = 2
 """Another number where the same file decodes to other pixels than before."""
-SEGMENT_BYTES = 1 << 30
+SEGMENT_BYTES, SMALLER = 1 << 30, 4
+"""Of pixels, as which JPEGs take a quarter at least of ordinary pictures."""
 FILES = "files.arrow"
 
-Decode = Callable[[Draft, Sequence[int], Callable[[bytes], bool]], "dict[int, bytes | str]"]
+Decode = Callable[[Draft | Frames, Sequence[int], Callable[[bytes], bool]], "dict[int, bytes | str]"]
 """(draft, indices, is_known): those pictures into its rows, but for known contents; by index digest or flaw."""
 
 
@@ -56,16 +58,17 @@ class Cache:
     shape: tuple[int, int, int]
     """C, H, W."""
     key: str
+    kept_as: str
     segments: list[Segment] = field(default_factory=list)
     _sorted: np.ndarray = field(default_factory=lambda: np.empty(0, "S16"))
     _rows: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     @classmethod
-    def open(cls, home: Path, shape: tuple[int, int, int], **settings: object) -> "Cache":
-        """The cache of these settings below `home`. DataError if that cannot be written."""
-        about = {"format": FORMAT, "decoder": DECODER, "shape": shape} | settings
+    def open(cls, home: Path, shape: tuple[int, int, int], kept_as: str = PIXELS, **settings: object) -> "Cache":
+        """The cache of these settings below `home`. kept_as: pixels or jpeg. DataError if that cannot be written."""
+        about = {"format": FORMAT, "decoder": DECODER, "shape": shape, "as": kept_as} | settings
         key = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=8).hexdigest()
-        cache = cls(home, shape, f"{'x'.join(map(str, shape))}-{key}")
+        cache = cls(home, shape, f"{'x'.join(map(str, shape))}-{kept_as}-{key}", kept_as)
         try:
             cache.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -132,7 +135,7 @@ class Cache:
 
     def _build(self, digests: list[bytes], flaws: dict[int, str], decode: Decode) -> None:
         lacking = self._lacking(digests, flaws)
-        row_bytes = int(np.prod(self.shape))
+        row_bytes = int(np.prod(self.shape)) // (1 if self.kept_as == PIXELS else SMALLER)
         count = max(1, SEGMENT_BYTES // row_bytes)
         need = len(lacking) * row_bytes
         have = shutil.disk_usage(self.folder).free
@@ -145,7 +148,8 @@ class Cache:
             part = lacking[start : start + count]
             aside = self.folder / f".{os.getpid()}.segment.part"
             try:
-                draft = Draft.begin(aside, len(part), self.shape)
+                kind = Draft if self.kept_as == PIXELS else Frames
+                draft = kind.begin(aside, len(part), self.shape)
                 told = decode(draft, part, lambda digest: bool(self._find([digest])[0] >= 0))
                 self._commit(draft, [told[index] for index in part])
             finally:
@@ -157,7 +161,7 @@ class Cache:
                     digests[index] = answer
         self._read_segments()
 
-    def _commit(self, draft: Draft, answers: "list[bytes | str]") -> None:
+    def _commit(self, draft: Draft | Frames, answers: "list[bytes | str]") -> None:
         """Make it a segment, where a row holds something new. answers: a digest or flaw for each row."""
         rows = self._find([answer if isinstance(answer, bytes) else b"" for answer in answers])
         news: dict[bytes, int] = {}

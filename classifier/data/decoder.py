@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from classifier.data import decode
-from classifier.data.draft import Draft
+from classifier.data.encoded import reopened
 from classifier.data.glance import glance
 
 # A frame holds so many pictures or bytes at most; an answer waits so many seconds at most for others to go with it.
@@ -186,7 +186,7 @@ def for_row(row: int, content: bytes) -> bytes:
     return _LENGTH.pack(row) + content
 
 
-_draft = functools.cache(Draft.named)
+_draft = functools.cache(reopened)
 
 
 def _glance(content: bytes, max_pixels: str) -> bytes:

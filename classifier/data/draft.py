@@ -60,14 +60,14 @@ class Draft:
 
     @classmethod
     def named(cls, words: Sequence[str]) -> "Draft":
-        """The inverse of `words`: the same file in another process."""
+        """The inverse of `words`, without the first: the same file in another process."""
         path, count, *numbers = words
         c, h, w, *places = map(int, numbers)
         return cls(Path(path), int(count), (c, h, w), (places[0], places[1], places[2]))
 
     def words(self) -> list[str]:
-        """What names it to another process."""
-        return [str(self.path), *map(str, (self.count, *self.shape, *self.places))]
+        """What names it to another process; see encoded.reopened."""
+        return [PIXELS, str(self.path), *map(str, (self.count, *self.shape, *self.places))]
 
     def put(self, row: int, pixels_CHW: np.ndarray) -> None:
         """Write a picture, uint8, into its row."""

@@ -8,6 +8,7 @@ channels_last; `chosen` and `joined` make others of them without reading a pictu
 import dataclasses
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Union
@@ -17,8 +18,14 @@ import torch
 from torch import Tensor
 
 from classifier.data.draft import DIGEST, PIXELS, SHAPE, SUMS, as_it_lies, has_channels_last
+from classifier.data.encoded import JPEG, decoded_into
 from classifier.data.rows import Rows
 from classifier.data.stream import Streamed
+from classifier.data.threads import cores
+from classifier.errors import DataError
+
+WORTH_A_THREAD = 8
+"""JPEGs for which to start a thread."""
 
 Images = Union[Tensor, "Mapped", Streamed]
 
@@ -28,8 +35,10 @@ class Segment:
     """A file of the cache, as it lies on the disk: its pages come into memory as they are asked for, and go again."""
 
     path: Path
-    pixels: np.ndarray
+    pixels: np.ndarray | None
     """As they lie: uint8 N x C x H x W, or N x H x W x C (draft.LARGE)."""
+    jpegs: tuple[np.ndarray, np.ndarray] | None
+    """In place of pixels: where each begins, N + 1 places, in what follows."""
     shape_CHW: tuple[int, int, int]
     digests_N16: np.ndarray
     sums_NC2: np.ndarray
@@ -43,13 +52,40 @@ class Segment:
         with pa.memory_map(str(path)) as file:
             batch = pa.ipc.open_file(file).get_batch(0)
         shape = tuple(json.loads((batch.schema.metadata or {})[SHAPE]))
-        pixels = np.frombuffer(batch.column(PIXELS).buffers()[1], np.uint8).reshape(-1, *as_it_lies(shape))
+        pixels = jpegs = None
+        if JPEG in batch.schema.names:
+            _, ends, contents = batch.column(JPEG).buffers()
+            jpegs = np.frombuffer(ends, np.int64), np.frombuffer(contents, np.uint8)
+        else:
+            pixels = np.frombuffer(batch.column(PIXELS).buffers()[1], np.uint8).reshape(-1, *as_it_lies(shape))
         digests = np.frombuffer(batch.column(DIGEST).buffers()[1], np.uint8).reshape(-1, 16)
         sums = np.frombuffer(batch.column(SUMS).buffers()[1], np.int64).reshape(-1, shape[0], 2)
-        return cls(path, pixels, shape, digests, sums)
+        return cls(path, pixels, jpegs, shape, digests, sums)
 
     def __len__(self) -> int:
         return len(self.digests_N16)
+
+    def read(self, rows_N: np.ndarray, images: np.ndarray, places_N: np.ndarray) -> None:
+        """Pictures of these rows to their places among images, which lie as pixels here do. DataError on damage."""
+        if self.pixels is not None:
+            images[places_N] = self.pixels[rows_N]
+            return
+        assert self.jpegs is not None
+        ends, contents = self.jpegs
+        last = has_channels_last(self.shape_CHW)
+
+        def work(share: slice) -> None:
+            for row, place in zip(rows_N[share].tolist(), places_N[share].tolist(), strict=True):
+                image = images[place].transpose(2, 0, 1) if last else images[place]
+                decoded_into(contents[ends[row] : ends[row + 1]], image)
+
+        threads = max(1, min(cores(), len(rows_N) // WORTH_A_THREAD))
+        try:
+            with ThreadPoolExecutor(threads) as pool:
+                for done in [pool.submit(work, slice(n, None, threads)) for n in range(threads)]:
+                    done.result()
+        except ValueError as error:
+            raise DataError(f"{self.path} is damaged ({error}): delete it, and the next run makes it anew") from None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """What crosses to another process is where it lies."""
@@ -66,17 +102,22 @@ class Mapped(Rows):
 
     def __getitem__(self, index: "Tensor | slice") -> Tensor:
         rows_N = self.rows_N[index].numpy()
-        if len(self.segments) == 1:
-            images = self.segments[0].pixels[rows_N]
+        if len(self.segments) == 1 and (pixels := self.segments[0].pixels) is not None:
+            images = pixels[rows_N]
         else:
             images = np.empty((len(rows_N), *as_it_lies(self.shape_CHW)), np.uint8)
             start = 0
             for segment in self.segments:
                 places_N = np.flatnonzero((rows_N >= start) & (rows_N < start + len(segment)))
-                images[places_N] = segment.pixels[rows_N[places_N] - start]
+                segment.read(rows_N[places_N] - start, images, places_N)
                 start += len(segment)
         images_N = torch.from_numpy(images)
         return images_N.permute(0, 3, 1, 2) if has_channels_last(self.shape_CHW) else images_N
+
+    @property
+    def is_lossy(self) -> bool:
+        """Are they kept as JPEGs?"""
+        return any(segment.jpegs is not None for segment in self.segments)
 
     def sums(self) -> np.ndarray:
         """int64 C x 2, of each channel over all pictures: the sum of its values, and of their squares."""

@@ -6,10 +6,11 @@ Tables are train, validation or test by their name (train-00000-of-00004.parquet
 
 import bisect
 import collections
+import functools
 import itertools
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,34 @@ from classifier.data.tree import Packed, part_of
 from classifier.errors import DataError, in_short
 
 LABELS = ("label", "labels", "class", "fine_label")
-KEPT_GROUPS = 4
-"""Row groups of a table whose pictures stay in memory: those that threads, which go side by side, are at."""
+KEPT_GROUPS = 8
+"""Row groups, of all tables of a set together, whose pictures stay in memory: those that threads, which go side by
+side, are at."""
+
+
+class Kept:
+    """The row groups that were read last."""
+
+    def __init__(self) -> None:
+        self._groups: collections.OrderedDict[tuple[int, int], pa.ChunkedArray] = collections.OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[int, int], read: Callable[[], pa.ChunkedArray]) -> pa.ChunkedArray:
+        """That of this key, which `read` reads where it is not there."""
+        with self._lock:
+            if key not in self._groups:
+                self._groups[key] = read()
+                if len(self._groups) > KEPT_GROUPS:
+                    self._groups.popitem(last=False)
+            return self._groups[key]
 
 
 class Table:
-    """The pictures of one file. Threads may read them all at once."""
+    """The pictures of one file. Threads may read them all at once. kept: shared by the tables of a set."""
 
-    def __init__(self, path: Path | Remote) -> None:
+    def __init__(self, path: Path | Remote, kept: Kept) -> None:
         """DataError if it is no Parquet file."""
-        self.path, self._lock = path, threading.Lock()
+        self.path, self._kept = path, kept
         try:
             self.file = pq.ParquetFile(random_access(path))
         except (pa.ArrowException, OSError) as error:
@@ -44,25 +63,23 @@ class Table:
         sizes = [self.file.metadata.row_group(n).num_rows for n in range(self.file.num_row_groups)]
         self.starts = [0, *itertools.accumulate(sizes)]
         self.column = image_column(self.schema)
-        self._kept: collections.OrderedDict[int, pa.ChunkedArray] = collections.OrderedDict()
 
     def read(self, row: int) -> bytes:
         """The bytes of one picture. OSError if there are none, or if they are damaged."""
         group = bisect.bisect_right(self.starts, row) - 1
-        with self._lock:
-            if group not in self._kept:
-                try:
-                    self._kept[group] = self.file.read_row_group(group, columns=[self.column]).column(0)
-                except (pa.ArrowException, OSError) as error:
-                    raise OSError(f"damaged in its table: {in_short(error)}") from None
-                if len(self._kept) > KEPT_GROUPS:
-                    self._kept.popitem(last=False)
-            cell = self._kept[group][row - self.starts[group]]
+        pictures = self._kept.get((id(self), group), functools.partial(self._group, group))
+        cell = pictures[row - self.starts[group]]
         if pa.types.is_struct(cell.type):
             cell = cell["bytes"] if cell.is_valid else cell
         if not cell.is_valid:
             raise OSError("its table has no bytes of it")
         return cell.as_buffer().to_pybytes()
+
+    def _group(self, group: int) -> pa.ChunkedArray:
+        try:
+            return self.file.read_row_group(group, columns=[self.column]).column(0)
+        except (pa.ArrowException, OSError) as error:
+            raise OSError(f"damaged in its table: {in_short(error)}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +112,10 @@ def read(paths: Sequence[Path] | Sequence[Remote], group: str | None = None) -> 
     DataError if a table is damaged, or has no labels.
     """
     home, names = named_from(paths)
-    found, groups = Collected(), Names()
+    found, groups, kept = Collected(), Names(), Kept()
     unlabelled: list[str] = []
     for path, name in zip(paths, names, strict=True):
-        table = Table(path)
+        table = Table(path, kept)
         label = next((column for column in LABELS if column in table.schema.names), None)
         if table.column is None or label is None:
             what = "column of pictures (structs with bytes, or bytes)" if table.column is None else "column label"

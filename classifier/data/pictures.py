@@ -20,7 +20,8 @@ from PIL import Image
 from classifier.config import DataConfig
 from classifier.data import decode, decoder, jpeg
 from classifier.data.decoder import Decoder
-from classifier.data.draft import Draft
+from classifier.data.draft import PIXELS, Draft
+from classifier.data.encoded import JPEG, Frames
 from classifier.data.images import Images
 from classifier.data.packed import digests_of
 from classifier.data.source import Source, few
@@ -37,6 +38,8 @@ logger = logging.getLogger(__name__)
 LOOKED_AT = 256
 IN_THREADS = 64
 """So few pictures are decoded in threads of this process: to start others takes longer."""
+MOSTLY = 0.5
+"""Where a set's pixels would take more than this part of data.cache_gb, JPEGs of them are kept instead."""
 SMALL, LARGEST, GRID = 64, 128, 16
 """Sizes that are chosen: small squares stay as they are; others are a multiple of 16, at most 128 (in memory, on a
 CPU, more is the user's decision)."""
@@ -78,7 +81,7 @@ def decoded(source: Source, config: DataConfig, progress: Progress | None = None
             config.window,
         )
         return Pictures(images, digests_of(digest(id_.encode()) for id_ in source.ids), {})
-    cache = None if config.cache is None else _cache_of(config, (channels, size, size))
+    cache = None if config.cache is None else _cache_of(config, (channels, size, size), len(files))
     if cache is None:
         _refuse_giants(source, size, channels)
         images_NCHW = np.zeros((len(files), channels, size, size), np.uint8)
@@ -91,19 +94,26 @@ def decoded(source: Source, config: DataConfig, progress: Progress | None = None
     return Pictures(found.images, digests_of(found.digests), found.flaws)
 
 
-def _cache_of(config: DataConfig, shape_CHW: tuple[int, int, int]) -> "Cache | None":
+def _cache_of(config: DataConfig, shape_CHW: tuple[int, int, int], count: int) -> "Cache | None":
     """None where the folder that nobody chose cannot be written."""
     from classifier.data.cache import Cache
 
     home = Path(os.path.expanduser(config.cache or ""))
     limits = {"max_pixels": config.max_pixels, "max_bytes": config.max_bytes, "seconds": config.max_seconds}
     try:
-        return Cache.open(home, shape_CHW, fit=config.fit, **limits)
+        return Cache.open(home, shape_CHW, _kept_as(config, shape_CHW, count), fit=config.fit, **limits)
     except DataError as error:
         if config.cache != DataConfig().cache:
             raise
         logger.warning("%s; pictures are decoded in memory, each time", error)
         return None
+
+
+def _kept_as(config: DataConfig, shape_CHW: tuple[int, int, int], count: int) -> str:
+    """What a cache keeps of so many pictures of this shape."""
+    if config.cache_as != "auto":
+        return config.cache_as
+    return JPEG if count * math.prod(shape_CHW) > MOSTLY * 1e9 * config.cache_gb else PIXELS
 
 
 @dataclass(frozen=True)
@@ -145,7 +155,7 @@ class _Way:
     def decode(
         self,
         files: Sequence[File],
-        target: Draft | np.ndarray,
+        target: Draft | Frames | np.ndarray,
         indices: Sequence[int],
         is_known: Callable[[bytes], bool],
     ) -> "dict[int, bytes | str]":
@@ -158,7 +168,7 @@ class _Way:
         settings["max_pixels"] = self.config.max_pixels
 
         def put(index: int, pixels_CHW: np.ndarray) -> None:
-            if isinstance(target, Draft):
+            if not isinstance(target, np.ndarray):
                 target.put(rows[index], pixels_CHW)
             else:
                 target[rows[index]] = pixels_CHW
@@ -190,7 +200,7 @@ class _Way:
             )
             return told
         shape_CHW = (self.channels, self.size, self.size)
-        in_place = target.words() if isinstance(target, Draft) else None
+        in_place = None if isinstance(target, np.ndarray) else target.words()
         words = ("rows", *settings.values(), *in_place) if in_place else ("pixels", *settings.values())
         length = 0 if in_place else math.prod(shape_CHW)
         make = functools.partial(Decoder, *words, length=length, seconds=self.config.max_seconds)

@@ -101,7 +101,7 @@ def _in_files(paths: "list[Path] | list[Remote]", config: DataConfig) -> Source 
     endings = {path.suffix.lower() for path in paths}
     if endings == {".tar"} and shards.are_samples(archive.tarred(paths[0])):
         return shards.read(paths)
-    if endings == {".parquet"} and parquet.Table(paths[0]).column is not None:
+    if endings == {".parquet"} and parquet.Table(paths[0], parquet.Kept()).column is not None:
         return parquet.read(paths, config.group)
     return None
 

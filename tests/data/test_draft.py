@@ -54,8 +54,8 @@ def test_sums_of_channels_that_lie_last_are_exact() -> None:
 def test_another_process_writes_into_the_same_file(tmp_path: Path) -> None:
     draft = Draft.begin(tmp_path / "draft", 3, (1, 4, 4))
     code = (
-        "import sys, numpy as np; from classifier.data.draft import Draft; "
-        "Draft.named(sys.argv[1:]).put(1, np.full((1, 4, 4), 7, np.uint8)); assert 'torch' not in sys.modules"
+        "import sys, numpy as np; from classifier.data.encoded import reopened; "
+        "reopened(sys.argv[1:]).put(1, np.full((1, 4, 4), 7, np.uint8)); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, *draft.words()], check=True)
     draft.finish({1: b"x" * 16})

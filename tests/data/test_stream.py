@@ -1,9 +1,18 @@
 """A stream: few chunks in memory, each picture once an epoch, the same batches on any number of workers."""
 
+import io
+import itertools
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import simplejpeg
 import torch
 
 from classifier import data
@@ -102,3 +111,59 @@ def test_training_on_a_stream(verb, photos: Path) -> None:
     done = verb("train", "--data.path", photos, "--data.stream", "true", "--data.batch", "8", "--train.epochs", "2")
     assert done.code == 0, done.err
     assert done.result["epochs"] == 2
+
+
+def as_tables(folder: Path, contents: Iterator[bytes]) -> None:
+    for number, part in enumerate(iter(lambda: list(itertools.islice(contents, 10_000)), [])):
+        rows = [{"bytes": content, "path": None} for content in part]
+        images = pa.array(rows, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+        table = pa.table({"image": images, "label": [n % 10 for n in range(len(part))]})
+        pq.write_table(table, folder / f"train-{number:05d}.parquet", row_group_size=1000)
+
+
+def as_shards(folder: Path, contents: Iterator[bytes]) -> None:
+    for number, part in enumerate(iter(lambda: list(itertools.islice(contents, 10_000)), [])):
+        with tarfile.open(folder / f"train-{number:05d}.tar", "w") as tar:
+            for n, content in enumerate(part):
+                for ending, data in (("jpg", content), ("cls", str(n % 10).encode())):
+                    member = tarfile.TarInfo(f"{number:03d}{n:05d}.{ending}")
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+
+
+def pictures_of(count: int) -> Iterator[bytes]:
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        coarse_HWC = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        yield simplejpeg.encode_jpeg(np.ascontiguousarray(coarse_HWC.repeat(8, 0).repeat(8, 1)))
+
+
+STREAMED = """
+import sys
+from classifier import data
+from classifier.config import DataConfig
+from classifier.data import loader
+dataset = data.load(DataConfig(path=sys.argv[1], stream=True, size=32, channels=3, validation=0.02, test=0.02))
+most, seen = 0, 0
+for batch in loader.ahead(loader.batches(dataset.train, batch=256, seed=0, epoch=0)):
+    seen += len(batch.labels_N)
+    with open("/proc/self/status") as status:
+        most = max(most, *(int(line.split()[1]) for line in status if line.startswith("RssAnon")))
+print(seen, most)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells how much memory is no file's")
+@pytest.mark.parametrize("write", [as_tables, as_shards])
+def test_ten_times_as_many_pictures_take_no_more_memory(write, tmp_path: Path) -> None:
+    most = {}
+    for count in (20_000, 200_000):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        write(folder, pictures_of(count))
+        done = subprocess.run([sys.executable, "-c", STREAMED, folder], capture_output=True, text=True, check=True)
+        seen, most[count] = map(int, done.stdout.split())
+        assert seen > 0.9 * count
+    print({count: f"{kilobytes / 1e3:.0f} MB" for count, kilobytes in most.items()})
+    assert most[200_000] < 1.1 * most[20_000]
