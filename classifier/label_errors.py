@@ -23,8 +23,11 @@ from classifier.predict import Predictor
 FOLDS = 5
 
 
-def find(looked: Looked, model: Path, experiment: Experiment) -> list[Finding]:
-    """The likeliest first. DataError if the model's classes are others; RunError if there is no model."""
+def seen(looked: Looked, model: Path, experiment: Experiment) -> Tensor:
+    """features_KF of the kept pictures, by a bundle or run.
+
+    DataError if its classes are others; RunError if there is no model.
+    """
     predictor = Predictor(model, device=experiment.train.device)
     source, size = looked.source, predictor.scorer.size
     if set(predictor.class_names) != set(source.class_names):
@@ -33,11 +36,16 @@ def find(looked: Looked, model: Path, experiment: Experiment) -> list[Finding]:
     config = experiment.override("data.size", size).override("data.channels", channels).data
     images_NCHW = pictures.decoded(source, config).images_NCHW
     kept_N = torch.from_numpy(looked.kept_N)
-    features_NF = features(predictor.model, predictor.scorer, chosen(images_NCHW, kept_N))
+    return features(predictor.model, predictor.scorer, chosen(images_NCHW, kept_N))
+
+
+def find(looked: Looked, features_KF: Tensor) -> list[Finding]:
+    """The likeliest first. features_KF: see `seen`."""
+    source = looked.source
     labels_N = torch.from_numpy(source.labels_N[looked.kept_N])
     # Copies would vouch for one another: a content lies in one fold.
     folds_N = torch.from_numpy(numbered(looked.digests_N)[0][looked.kept_N] % FOLDS)
-    probabilities_NK = held_out(features_NF, labels_N, folds_N, len(source.class_names))
+    probabilities_NK = held_out(features_KF, labels_N, folds_N, len(source.class_names))
     found = []
     for n, k in suspects(probabilities_NK, labels_N):
         id_, own = source.ids[int(looked.kept_N[n])], source.class_names[int(labels_N[n])]

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from classifier.config import DataConfig
 from classifier.data import lookalikes, split
@@ -42,12 +44,19 @@ def drawn_splits(looked: Looked, config: DataConfig) -> np.ndarray:
     return split.draw(labelled, validation=config.validation, test=config.test, seed=config.split_seed).splits_N
 
 
-def findings(looked: Looked, splits_K: np.ndarray, size: int) -> list[Finding]:
-    """All that is wrong, the worst first. size: the side, in pixels, of what the model will see."""
+def findings(looked: Looked, splits_K: np.ndarray, size: int, features_KF: Tensor | None = None) -> list[Finding]:
+    """All that is wrong, the worst first. size: the side, in pixels, of what the model will see.
+
+    features_KF: what a model sees in the kept pictures, where there is one; it knows more near-copies.
+    """
     view = _View(looked, splits_K)
     # What is smaller shows too little to tell a copy from another picture.
     told_C = view.first_C[looked.sides_K2.min(1)[view.first_C] >= LEAST_SIDE]
     near = lookalikes.pairs(looked.thumbs_KHW[told_C], looked.sides_K2.min(1)[told_C])
+    if features_KF is not None:
+        known = {(pair.first, pair.second) for pair in near}
+        seen = lookalikes.seen_alike(features_KF[torch.from_numpy(told_C)])
+        near += [pair for pair in seen if (pair.first, pair.second) not in known]
     found = [*_unreadable(looked), *_copies(view), *_groups(view), *_near(view, near, told_C), *_classes(view)]
     found += _looks(view, size)
     order = ("error", "warning", "note")
@@ -120,6 +129,7 @@ def _near(view: _View, near: list[lookalikes.Pair], told_C: np.ndarray) -> Itera
                 *view.of_content(int(view.content_K[other])),
             ]
         ids, how = (view.ids[one], view.ids[other]), ", mirrored" if pair.mirrored else ""
+        how = ", as the model sees them" if pair.is_seen else how
         names = f"{view.name(one)} and {view.name(other)} are alike to {pair.likeness:.0%}{how}"
         kind = "near_duplicate"
         if len({int(view.splits_K[k]) for k in members}) > 1:

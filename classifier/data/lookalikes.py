@@ -28,6 +28,8 @@ SPREAD = 0.03
 ground is like the corner of anything."""
 SAME = 0.88
 """Correlation of the structure, evened out, from which a pair counts as one picture."""
+SEEN = 0.9
+"""Cosine of a model's features from which a pair counts as one picture."""
 FAINT = 0.3
 """Grey values: structure fainter than this is not made as strong as the rest when it is evened out."""
 CROP = 0.05
@@ -47,6 +49,8 @@ class Pair:
     second: int
     likeness: float
     mirrored: bool
+    is_seen: bool = False
+    """By a model's features."""
 
 
 def pairs(thumbs_NHW: np.ndarray, sides_N: np.ndarray) -> list[Pair]:
@@ -65,6 +69,25 @@ def pairs(thumbs_NHW: np.ndarray, sides_N: np.ndarray) -> list[Pair]:
         for n in torch.nonzero(likeness_P >= SAME).flatten().tolist():
             place = start + n
             found.append(Pair(int(first_P[place]), int(second_P[place]), float(likeness_P[n]), bool(mirrored_P[place])))
+    return sorted(found, key=lambda pair: (-pair.likeness, pair.first, pair.second))
+
+
+def seen_alike(features_ND: Tensor) -> list[Pair]:
+    """Pairs that a model sees as one picture, the likest first: copies that were changed more than `pairs` allows.
+
+    By the cosine of features about their mean, which must be high, and much higher than with the next ones.
+    """
+    if len(features_ND) <= NEXT:
+        return []
+    centred_ND = torch.nn.functional.normalize(features_ND - features_ND.mean(0), dim=1)
+    everywhere_N = torch.ones(len(centred_ND), dtype=torch.bool)
+    first_P, second_P, _ = _candidates(centred_ND, torch.zeros(len(centred_ND), 1), everywhere_N)
+    likeness_P = (centred_ND[first_P] * centred_ND[second_P]).sum(1)
+    found = [
+        Pair(first, second, likeness, mirrored=False, is_seen=True)
+        for first, second, likeness in zip(first_P.tolist(), second_P.tolist(), likeness_P.tolist(), strict=True)
+        if likeness >= SEEN
+    ]
     return sorted(found, key=lambda pair: (-pair.likeness, pair.first, pair.second))
 
 

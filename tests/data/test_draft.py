@@ -22,6 +22,7 @@ def test_what_is_put_is_what_a_segment_holds(tmp_path: Path, shape: tuple[int, i
     digests = {row: bytes([row + 1]) * 16 for row in (0, 3, 4)}
     draft.finish(digests)
     segment = Segment.open(draft.path)
+    assert segment.pixels is not None
     for row, digest in digests.items():
         lying = segment.pixels[row].transpose(2, 0, 1) if has_channels_last(shape) else segment.pixels[row]
         np.testing.assert_array_equal(lying, pixels_NCHW[row])
@@ -60,6 +61,7 @@ def test_another_process_writes_into_the_same_file(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, *draft.words()], check=True)
     draft.finish({1: b"x" * 16})
     segment = Segment.open(draft.path)
+    assert segment.pixels is not None
     assert (segment.pixels[1] == 7).all()
     assert segment.sums_NC2[1].tolist() == [[7 * 16, 49 * 16]]
 
