@@ -167,9 +167,10 @@ class Mirror:
         while not self.over.wait(pause):
             try:
                 self.sync()
-            except OSError as error:
+            except Exception as error:  # whatever it is, the next checkpoint must find somebody who sends it
                 if not failed:
-                    logger.warning("%s does not answer (%s): the run goes on without", self.storage.root, error)
+                    why = error if isinstance(error, OSError) else repr(error)
+                    logger.warning("%s does not answer (%s): the run goes on without", self.storage.root, why)
                 pause, failed = min(2 * pause, SELDOM), True
             else:
                 if failed:
@@ -217,9 +218,14 @@ class Mirror:
             storage.remove(OLDER)
 
     def _send_folder(self, place: Path, name: str) -> bool:
-        """Send a folder, its document last; false if another took its place meanwhile."""
-        document = next(place / one for one in DOCUMENTS if (place / one).exists())
-        before = document.stat().st_ino
+        """Send a folder, its document last; false if another took its place meanwhile, or it was pruned."""
+        document = next((place / one for one in DOCUMENTS if (place / one).exists()), None)
+        if document is None:
+            return False
+        try:
+            before = document.stat().st_ino
+        except FileNotFoundError:
+            return False
         try:
             for path in sorted(place.iterdir(), key=lambda path: path.name in DOCUMENTS):
                 if path == document and document.stat().st_ino != before:

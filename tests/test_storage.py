@@ -153,6 +153,46 @@ def test_a_folder_that_changes_under_way_is_sent_again(folder, tmp_path, monkeyp
     assert storage.read("bundle/model.safetensors") == b"two"
 
 
+def test_a_checkpoint_that_is_pruned_while_others_are_sent_is_passed_over(folder, tmp_path, monkeypatch):
+    store, storage = Store(folder / "checkpoints", keep=1), Storage(fs.LocalFileSystem(), str(tmp_path / "far"))
+    mirror = Mirror(folder, storage)
+    store.commit(checkpoint(1))
+    Run(folder).append({"step": 1})
+    put = Storage.put
+
+    def slow(self, path, name):
+        if name == "history.jsonl":
+            store.commit(checkpoint(2))  # the first goes
+        put(self, path, name)
+
+    monkeypatch.setattr(Storage, "put", slow)
+    mirror.sync()
+    assert storage.newest_step() == -1
+    monkeypatch.setattr(Storage, "put", put)
+    mirror.sync()
+    assert storage.newest_step() == 2
+
+
+def test_whatever_goes_wrong_the_next_look_sends_it(folder, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("classifier.storage.EVERY", 0.05)
+    storage, files = Storage(fs.LocalFileSystem(), str(tmp_path / "far")), Storage.put
+    failures = iter([StopIteration("odd"), ValueError("odd")])
+
+    def put(self, path, name):
+        if (error := next(failures, None)) is not None:
+            raise error
+        files(self, path, name)
+
+    monkeypatch.setattr(Storage, "put", put)
+    with Mirror(folder, storage):
+        Store(folder / "checkpoints").commit(checkpoint(1))
+        began = time.monotonic()
+        while storage.newest_step() < 1:
+            assert time.monotonic() - began < 30
+            time.sleep(0.05)
+    assert "goes on without" in caplog.text
+
+
 def test_an_outage_is_told_and_made_up_for(s3_server, folder, monkeypatch, caplog, request):
     """The server is stopped, so that it does not answer, while the run goes on."""
     process, port = s3_server
