@@ -52,7 +52,7 @@ def as_table(home: Path, files: dict[str, bytes]) -> Path:
 def as_shards(home: Path, files: dict[str, bytes]) -> Path:
     pictures = list(files.values())
     for n in range(6):
-        shard(home / "shards" / f"train-{n}.tar", pictures[100 * n : 100 * n + 100], 100 * n)
+        shard(home / "shards" / f"train-{n}.tar", pictures[100 * n : 100 * n + 100], 100 * n, lambda k: str(k % 2))
     return home / "shards"
 
 
