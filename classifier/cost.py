@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import itertools
 import statistics
 import threading
 import time
@@ -24,23 +25,30 @@ WARM, MEASURED = 2, 5
 # Batches whose speeds differ by less than this are taken as equally fast.
 EQUAL = 0.03
 LARGEST_BATCH = 4096
+# Seconds of training that a forecast of hours goes by.
+WATCHED = 4.0
 
 
-def step_seconds(experiment: Experiment, dataset: Dataset, steps: int = 3) -> float:
+def step_seconds(experiment: Experiment, dataset: Dataset, steps: int = 3, watched: float = 0.0) -> float:
     """Seconds that one update of a resolved experiment takes: the quickest of a few after a first one.
 
-    What else the machine does can only make a step slower, and would pass before the training does.
+    What else the machine does can only make a step slower, and would pass before the training does. watched: seconds
+    for which more steps are made, of other images each, as in a training; then their median counts.
     """
     training = Training(experiment, dataset, Group(device=pick_device(experiment.train.device)))
     training.begin_epoch(0)
-    batch = next(loader.batches(dataset.train, batch=training.batch, seed=experiment.seed, epoch=0))
+    size, seed = training.batch, experiment.seed
+    epochs = (loader.batches(dataset.train, batch=size, seed=seed, epoch=epoch) for epoch in itertools.count())
     seconds = []
-    for _ in range(1 + steps):
-        began = time.perf_counter()
+    began = time.perf_counter()
+    for batch in loader.ahead(itertools.chain.from_iterable(epochs)):
         training.update(batch, 0)
         training.sums.tolist()  # waits for the device
         seconds.append(time.perf_counter() - began)
-    return min(seconds[1:])
+        if len(seconds) > steps and sum(seconds[1:]) >= watched:
+            break
+        began = time.perf_counter()
+    return statistics.median(seconds[1:]) if watched else min(seconds[1:])
 
 
 def prediction(experiment: Experiment, dataset: Dataset, batch: int) -> dict[str, float]:
@@ -96,8 +104,9 @@ def load_of(experiment: Experiment, dataset: Dataset, beside: int = 0) -> Load:
     torch.set_num_threads(experiment.train.threads or before)
     try:
         with _busy(beside, torch.get_num_threads()):
-            whole = step_seconds(experiment, dataset)
-            part = step_seconds(experiment.override_all({"data.batch": small, "optimizer.accumulate": 1}), dataset)
+            whole = step_seconds(experiment, dataset, watched=WATCHED)
+            fewer = experiment.override_all({"data.batch": small, "optimizer.accumulate": 1})
+            part = step_seconds(fewer, dataset, watched=WATCHED)
     finally:
         torch.set_num_threads(before)
     # A step is so much for each image, and something beside that; noise must make neither negative.
