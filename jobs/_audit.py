@@ -40,14 +40,13 @@ def audit(experiment: Experiment, options: Any, run: Run, journal: Journal) -> N
         raise DataError(f"{source.name}: none of its {len(source.labels_N):,} pictures can be used")
     splits_K = auditing.drawn_splits(looked, config)
     size, _ = pictures.shape(source, config)
-    features_KF = None
     if options.model:
         from classifier import label_errors
 
         features_KF = label_errors.seen(looked, Path(options.model), experiment)
-    found = auditing.findings(looked, splits_K, size, features_KF)
-    if features_KF is not None:
-        found += label_errors.find(looked, features_KF)
+        found = auditing.findings(looked, splits_K, size, features_KF) + label_errors.find(looked, features_KF)
+    else:
+        found = auditing.findings(looked, splits_K, size)
     seconds = time.perf_counter() - began
     counts = _counts(looked, splits_K, seconds)
     journal.say(counts)

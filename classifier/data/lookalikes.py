@@ -28,8 +28,8 @@ SPREAD = 0.03
 ground is like the corner of anything."""
 SAME = 0.88
 """Correlation of the structure, evened out, from which a pair counts as one picture."""
-SEEN = 0.9
-"""Cosine of a model's features from which a pair counts as one picture."""
+SEEN, SEEN_NEARER = 0.8, 0.15
+"""Cosine of a model's features from which a pair counts as one picture, and NEARER of these."""
 FAINT = 0.3
 """Grey values: structure fainter than this is not made as strong as the rest when it is evened out."""
 CROP = 0.05
@@ -81,7 +81,7 @@ def seen_alike(features_ND: Tensor) -> list[Pair]:
         return []
     centred_ND = torch.nn.functional.normalize(features_ND - features_ND.mean(0), dim=1)
     everywhere_N = torch.ones(len(centred_ND), dtype=torch.bool)
-    first_P, second_P, _ = _candidates(centred_ND, torch.zeros(len(centred_ND), 1), everywhere_N)
+    first_P, second_P, _ = _candidates(centred_ND, torch.zeros(len(centred_ND), 1), everywhere_N, SEEN_NEARER)
     likeness_P = (centred_ND[first_P] * centred_ND[second_P]).sum(1)
     found = [
         Pair(first, second, likeness, mirrored=False, is_seen=True)
@@ -154,7 +154,9 @@ def _vectors(thumbs_NHW: np.ndarray) -> tuple[Tensor, Tensor]:
     return table[:, :, ::2].flatten(1), table[:, :, 1::2].flatten(1)
 
 
-def _candidates(even_ND: Tensor, odd_ND: Tensor, small_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _candidates(
+    even_ND: Tensor, odd_ND: Tensor, small_N: Tensor, nearer: float = NEARER
+) -> tuple[Tensor, Tensor, Tensor]:
     """Both places of each pair that is looked at closely, the smaller first, and whether the second is mirrored."""
     total = len(even_ND)
     count = min(NEIGHBOURS, total - 1)
@@ -182,7 +184,7 @@ def _candidates(even_ND: Tensor, odd_ND: Tensor, small_N: Tensor) -> tuple[Tenso
     unique, index = (torch.from_numpy(array) for array in np.unique(torch.cat(keys).numpy(), return_index=True))
     first_P, second_P = unique // total, unique % total
     next_P = torch.minimum(next_N[first_P], next_N[second_P])
-    stands_out_P = (torch.cat(distances)[index] <= NEARER * next_P) | ~(small_N[first_P] | small_N[second_P])
+    stands_out_P = (torch.cat(distances)[index] <= nearer * next_P) | ~(small_N[first_P] | small_N[second_P])
     return first_P[stands_out_P], second_P[stands_out_P], torch.cat(ways)[index][stands_out_P]
 
 

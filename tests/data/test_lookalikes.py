@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw, ImageEnhance
 
 from classifier.data import lookalikes
@@ -159,3 +160,15 @@ def test_small_pictures_of_one_kind_must_be_much_nearer_than_the_next() -> None:
     found = {(pair.first, pair.second) for pair in pairs_of([encoded(image) for image in drawn])}
     assert {(n, 200 + n) for n in range(10)} <= found
     assert len(found) <= 12
+
+
+def test_what_a_model_sees_as_one_picture() -> None:
+    """Features of copies lie close together, and far from all others; those of one class do not count as copies."""
+    rng = torch.Generator().manual_seed(0)
+    classes_ND = torch.randn(4, 32, generator=rng).repeat_interleave(25, 0)
+    features_ND = classes_ND + torch.randn(100, 32, generator=rng)
+    copies_ND = features_ND[:10] + 0.1 * torch.randn(10, 32, generator=rng)
+    found = lookalikes.seen_alike(torch.cat([features_ND, copies_ND]))
+    assert {(pair.first, pair.second) for pair in found} == {(n, 100 + n) for n in range(10)}
+    assert all(pair.is_seen and pair.likeness >= lookalikes.SEEN for pair in found)
+    assert lookalikes.seen_alike(features_ND[:3]) == []

@@ -1,6 +1,7 @@
 """Tar shards of samples, as WebDataset writes them."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ def pictures(paint, tmp_path: Path) -> list[bytes]:
     return [paint(tmp_path / "paint" / f"{n}.png").read_bytes() for n in range(24)]
 
 
-def shard(path: Path, pictures: list[bytes], first: int = 0, label=str) -> Path:
+def shard(path: Path, pictures: list[bytes], first: int = 0, label: Callable[[int], str] = str) -> Path:
     files = {}
     for n, content in enumerate(pictures, first):
         files[f"{n:06d}.png"] = content
