@@ -152,6 +152,11 @@ class Cache:
                 draft = kind.begin(aside, len(part), self.shape)
                 told = decode(draft, part, lambda digest: bool(self._find([digest])[0] >= 0))
                 self._commit(draft, [told[index] for index in part])
+            except OSError as error:
+                raise DataError(
+                    f"{self.home} cannot be written ({error.strerror or error}): make room there, or give another "
+                    "folder as --data.cache"
+                ) from None
             finally:
                 aside.unlink(missing_ok=True)
             for index, answer in told.items():

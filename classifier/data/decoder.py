@@ -41,7 +41,7 @@ class Decoder:
         self._why = ""
 
     def __call__(self, contents: Sequence[bytes]) -> Iterator[bytes | str]:
-        """Each picture's answer, or its flaw, in order."""
+        """Each picture's answer, or its flaw, in order. OSError if an answer cannot be written: the disk is full."""
         done = 0
         for answer in self._answers(contents):
             done += 1
@@ -73,8 +73,11 @@ class Decoder:
                 status = self._read(process.stdout, 1)
                 if status == b"+":
                     yield self._read(process.stdout, self.length)
-                else:
-                    yield self._read(process.stdout, *_LENGTH.unpack(self._read(process.stdout, 4))).decode()
+                    continue
+                text = self._read(process.stdout, *_LENGTH.unpack(self._read(process.stdout, 4))).decode()
+                if status == b"!":
+                    raise OSError(text)
+                yield text
         except (BrokenPipeError, EOFError, TimeoutError) as error:
             if isinstance(error, TimeoutError):
                 self._why = too_slow(self.seconds)
@@ -211,9 +214,10 @@ def serve(words: Sequence[str]) -> None:
             for content in contents:
                 try:
                     sink.write(b"+" + task(content, *settings))
-                except decode.FlawError as flaw:
-                    text = str(flaw).encode()
-                    sink.write(b"-" + _LENGTH.pack(len(text)) + text)
+                except (decode.FlawError, OSError) as error:
+                    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+                    status = b"!" if isinstance(error, OSError) else b"-"
+                    sink.write(status + _LENGTH.pack(len(text.encode())) + text.encode())
                 if time.monotonic() - flushed > LINGER:
                     sink.flush()
                     flushed = time.monotonic()

@@ -5,6 +5,7 @@ it into its row, where it will be read; rows that stay empty stay holes. This mo
 that decode start in a moment.
 """
 
+import errno
 import functools
 import json
 import os
@@ -70,7 +71,7 @@ class Draft:
         return [PIXELS, str(self.path), *map(str, (self.count, *self.shape, *self.places))]
 
     def put(self, row: int, pixels_CHW: np.ndarray) -> None:
-        """Write a picture, uint8, into its row."""
+        """Write a picture, uint8, into its row. OSError if the disk is full."""
         if has_channels_last(self.shape):
             pixels = np.ascontiguousarray(pixels_CHW.transpose(1, 2, 0))
             self._sums[row] = sums_of_last(pixels)
@@ -80,7 +81,7 @@ class Draft:
         # Not through a map of the file: a page that is met for the first time costs more than its copy.
         file = os.open(self.path, os.O_WRONLY)
         try:
-            os.pwrite(file, pixels.data, self.places[0] + row * pixels.nbytes)
+            whole(os.pwrite(file, pixels.data, self.places[0] + row * pixels.nbytes), pixels.nbytes)
         finally:
             os.close(file)
 
@@ -101,6 +102,12 @@ class Draft:
 
     def _column(self, number: int, dtype: type, shape: tuple[int, ...]) -> np.memmap:
         return np.memmap(self.path, dtype, "r+", self.places[number], shape)
+
+
+def whole(written: int, wanted: int) -> None:
+    """OSError if a part alone was written: there is no room for the rest."""
+    if written < wanted:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def has_channels_last(shape_CHW: tuple[int, int, int]) -> bool:

@@ -4,7 +4,6 @@ While it is made it is a file of frames, to which every process appends whole on
 pixels as they were, the JPEG. This module imports no torch, as draft.py.
 """
 
-import errno
 import json
 import os
 import struct
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from classifier.data.draft import DIGEST, SHAPE, SUMS, Draft, sums_of_last
+from classifier.data.draft import DIGEST, SHAPE, SUMS, Draft, sums_of_last, whole
 
 JPEG, QUALITY = "jpeg", 95
 _HEAD = struct.Struct("<II")
@@ -52,8 +51,7 @@ class Frames:
         frame = _HEAD.pack(row, len(content)) + sums_of_last(pixels_HWC).tobytes() + content
         file = os.open(self.path, os.O_WRONLY | os.O_APPEND)
         try:
-            if os.write(file, frame) < len(frame):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            whole(os.write(file, frame), len(frame))
         finally:
             os.close(file)
 

@@ -257,3 +257,19 @@ def test_a_home_that_cannot_be_written_costs_the_cache_alone(
     loaded = data.load(dataclasses.replace(config, cache=DataConfig().cache))
     assert isinstance(loaded.train.images_NCHW, torch.Tensor)
     assert "decoded in memory" in caplog.text
+
+
+def test_a_disk_that_fills_up_is_told_and_no_picture_is_blamed(config: DataConfig, monkeypatch) -> None:
+    from classifier.data.draft import Draft
+
+    put = Draft.put
+
+    def full(*_) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Draft, "put", full)
+    with pytest.raises(DataError, match=r"cannot be written \(No space left on device\).*--data\.cache"):
+        data.load(config)
+    monkeypatch.setattr(Draft, "put", put)
+    assert not any("cannot be used" in finding for finding in data.load(config).findings)
+    assert not list(Path(config.cache or "").rglob("*.part"))

@@ -1,16 +1,20 @@
 """Processes that decode: as fast as the pictures are, and none the worse for one that hangs or kills."""
 
+import dataclasses
 import functools
 import io
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from classifier.data import decode, decoder
-from classifier.data.decoder import Decoder, decoded
+from classifier.data.decoder import Decoder, decoded, for_row
+from classifier.data.draft import Draft
+from classifier.data.encoded import Frames
 
 SETTINGS = {"size": 8, "channels": 3, "fit": "crop", "max_pixels": 10_000}
 # A decoder that hangs, or dies, on contents that say so.
@@ -100,3 +104,19 @@ def test_many_pictures_in_several_processes() -> None:
     assert answers[78] == "it cannot be read"
     assert "no image" in answers[77]
     assert answers[499] == wanted(contents[499])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
+@pytest.mark.parametrize("kept_as", ["pixels", "jpeg"])
+def test_a_full_disk_is_no_fault_of_a_picture(kept_as: str, tmp_path: Path) -> None:
+    shape = (3, 64, 64)
+    draft = {"pixels": Draft, "jpeg": Frames}[kept_as].begin(tmp_path / "draft", 2, shape)
+    full = dataclasses.replace(draft, path=Path("/dev/full"))
+    with pytest.raises(OSError, match="No space left"):
+        full.put(0, np.zeros(shape, np.uint8))
+    if kept_as == "pixels":  # its sums lie in a map, which a device has not
+        return
+    one = Decoder("rows", 64, *[*SETTINGS.values()][1:], *full.words(), length=0, seconds=30.0)
+    with pytest.raises(OSError, match="No space left"):
+        list(one([for_row(0, png(0, 80))]))
+    one.close()
