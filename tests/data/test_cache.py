@@ -228,7 +228,7 @@ def test_killed_while_it_is_built(many: Path, tmp_path: Path) -> None:
             time.sleep(0.02)
         time.sleep(rng.uniform(0, 3))
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.communicate()
     again, err = start(many, tmp_path / "hurt").communicate(timeout=500)
     assert again == out, err
     assert not list((tmp_path / "hurt").rglob("*.part"))
