@@ -119,6 +119,15 @@ class Training:
         text = there.decode() if there is not None else log.read_text() if log.exists() else ""
         return [(rank, int(pid), node, host) for rank, pid, node, host in WORKER.findall(text)]
 
+    def wait_for_workers(self, born: int) -> None:
+        """Until others began than those that ever had, or the training ended. RunError if none comes."""
+        began = time.monotonic()
+        while len(self.workers()) == born and self.process.poll() is None:
+            if time.monotonic() - began > PATIENCE:
+                self.process.kill()
+                raise RunError(f"no worker took the place of a killed one for {PATIENCE:.0f} s: see {self.folder}.log")
+            time.sleep(0.05)
+
     def end(self) -> None:
         """Wait for a good end. RunError with the last line of its log otherwise."""
         code = self.process.wait()
@@ -181,13 +190,15 @@ def total_steps(piece: Experiment, count: int) -> int:
 def unbroken(setting: Setting) -> Calm:
     """Train the piece to its end."""
     write_atomically(setting.folder / "piece.yaml", dump_experiment(setting.piece))
+    steps = total_steps(setting.piece, len(data.load(setting.piece.data).train))
     began = time.monotonic()
     training = setting.begin("unbroken")
     training.wait_for(1)
     first = time.monotonic()
+    training.wait_for(steps)
+    last = time.monotonic()
     training.end()
-    ended = time.monotonic()
-    return Calm(ended - began, ended - first, training.step())
+    return Calm(time.monotonic() - began, last - first, steps)
 
 
 def broken(setting: Setting, calm: Calm, faults: int) -> Iterator[Fault]:
@@ -205,16 +216,14 @@ def broken(setting: Setting, calm: Calm, faults: int) -> Iterator[Fault]:
             training.end()
         time.sleep(rng.uniform(0, every * calm.training_seconds / calm.steps))
         at, struck = training.step(), time.monotonic()
+        born = len(training.workers())
         strike(training, kind, rng)
         if kind in ("driver", "stop"):
             training.process.wait()
-            born = len(training.workers())
             training = setting.begin("broken", resumed=True)
-            # Workers outlive their driver for a moment: what they still do is not what was recovered.
-            while len(training.workers()) == born and setting.piece.workers.count > 1:
-                if training.process.poll() is not None:
-                    break
-                time.sleep(0.05)
+        if setting.piece.workers.count > 1:
+            training.wait_for_workers(born)
+            # What the others still did before they were replaced is not what was recovered.
             at = max(at, training.step())
         training.wait_for(min(at + 1, calm.steps))
         yield Fault(number, kind, at, time.monotonic() - struck)
