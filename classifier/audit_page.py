@@ -1,41 +1,15 @@
 """audit.html: what an audit found, on one page with thumbnails that needs no network."""
 
-import base64
-import io
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 
-from PIL import Image
-
-from classifier.charts import STYLE
+from classifier import page
 from classifier.data.finding import KINDS, Finding
-from classifier.files import write_atomically
 
 NAME = "audit.html"
-# Findings of a kind that are shown, images of a finding, and the side of a thumbnail in pixels.
-SHOWN, IMAGES, SIDE = 24, 4, 112
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><link rel="icon" href="data:,"><style>{chart_style}
-body {{ font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--ground); margin: 0 auto;
-  max-width: 860px; padding: 1rem; }}
-h1 {{ font-size: 1.5rem; margin: .5rem 0; overflow-wrap: anywhere; }}
-h2 {{ font-size: 1.15rem; margin: 2rem 0 .25rem; }}
-p {{ margin: .3rem 0; overflow-wrap: anywhere; }} .faint {{ color: var(--faint); }} .big {{ font-size: 1.15rem; }}
-table {{ border-collapse: collapse; font-size: .9rem; }} td, th {{ text-align: left; padding: .2rem .7rem .2rem 0;
-  border-bottom: 1px solid var(--line); vertical-align: top; }} td.n {{ text-align: right; }}
-.error {{ color: var(--c1); }} .warning {{ color: var(--c4); }} .note {{ color: var(--faint); }}
-.grid {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(240px, 1fr)); gap: .75rem; }}
-.card {{ background: var(--box); border-radius: 6px; padding: .6rem; font-size: .8rem; overflow-wrap: anywhere;
-  break-inside: avoid; }} .card img {{ width: 72px; height: 72px; object-fit: contain; margin: 0 .3rem .3rem 0;
-  background: var(--ground); }}
-a {{ color: var(--c0); }}
-</style></head><body>
-{body}
-</body></html>
-"""
+# Findings of a kind that are shown, and images of a finding.
+SHOWN, IMAGES = 24, 4
 
 
 def write(
@@ -52,9 +26,7 @@ def write(
     counts: what was looked at, a sentence. content: the bytes of an image by its name, None where there is none. mend:
     the command that trains without what is bad.
     """
-    body = "\n".join(_sections(name, counts, findings, content, mend))
-    write_atomically(path, _PAGE.format(title=escape(f"Audit of {name}"), chart_style=STYLE, body=body))
-    return path
+    return page.write(path, f"Audit of {name}", _sections(name, counts, findings, content, mend))
 
 
 def title_of(kind: str) -> str:
@@ -124,11 +96,6 @@ def thumbnail(content: bytes | None, name: str) -> str:
     from classifier.data import decode
 
     try:
-        image = decode.opened(content, max_pixels=100_000_000, least=SIDE)
+        return page.picture(decode.opened(content, max_pixels=100_000_000, least=page.SIDE), name)
     except decode.FlawError:
         return ""
-    image.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
-    stream = io.BytesIO()
-    image.convert("RGB").save(stream, "JPEG", quality=80)
-    data = base64.b64encode(stream.getvalue()).decode()
-    return f'<img alt="{escape(name)}" title="{escape(name)}" src="data:image/jpeg;base64,{data}">'

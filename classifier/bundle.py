@@ -1,6 +1,7 @@
 """The finished model: one folder from which it is evaluated, predicted with and served.
 
-`model.safetensors` holds the weights, `bundle.json` all the rest. Loading one runs no code out of the folder; but a
+`model.safetensors` holds the weights, `novelty.safetensors` what tells pictures unlike those of the training,
+`bundle.json` all the rest. Loading one runs no code out of the folder; but a
 model that was named by import path ("package.module:Class") is imported again by that name, from the user's own code.
 """
 
@@ -26,7 +27,7 @@ from classifier.files import patiently, refuse_unknown_format, sha256_of, write_
 from classifier.run import versions
 
 FORMAT_VERSION = 1
-DOCUMENT, WEIGHTS = "bundle.json", "model.safetensors"
+DOCUMENT, WEIGHTS, NOVELTY = "bundle.json", "model.safetensors", "novelty.safetensors"
 _TUPLES = ("class_names", "mean", "std")
 
 
@@ -54,6 +55,8 @@ class Bundle:
     dataset: dict[str, Any]
     provenance: dict[str, Any]
     """When, at which epoch and with which versions it was made."""
+    calibration: dict[str, Any] | None = None
+    """Calibration.as_dict, once it was learned: temperature, sets, thresholds."""
     format_version: int = FORMAT_VERSION
 
     @classmethod
@@ -93,11 +96,12 @@ class Bundle:
             precision="fp32" if precision == "fp16" and device.type != "cuda" else precision,
             channels_last=settings["channels_last"],
             test_flip=self.test_flip,
+            temperature=self.calibration["temperature"] if self.calibration else 1.0,
         )
 
 
-def save(bundle: Bundle, model: nn.Module, folder: Path) -> None:
-    """Write the bundle of a model into `folder`, in place of an older one.
+def save(bundle: Bundle, model: nn.Module, folder: Path, novelty: dict[str, Tensor] | None = None) -> None:
+    """Write the bundle of a model into `folder`, in place of an older one, with the tensors of its Novelty.
 
     At every moment `find` leads to a whole bundle, the older or the new one, whenever the process dies.
     RunError if it cannot be written.
@@ -113,8 +117,10 @@ def save(bundle: Bundle, model: nn.Module, folder: Path) -> None:
             raise RunError(f"{folder} is there already and is no bundle: choose another folder")
         shutil.rmtree(part, ignore_errors=True)  # what an interrupted save left
         part.mkdir(parents=True)
-        write_tensors(tensors, part / WEIGHTS, format="pt")
-        document = dataclasses.asdict(bundle) | {"files": {WEIGHTS: {"sha256": sha256_of(part / WEIGHTS)}}}
+        files = {WEIGHTS: tensors} | ({NOVELTY: novelty} if novelty else {})
+        for name, content in files.items():
+            write_tensors(content, part / name, format="pt")
+        document = dataclasses.asdict(bundle) | {"files": {n: {"sha256": sha256_of(part / n)} for n in files}}
         write_atomically(part / DOCUMENT, _text(document))
         # A folder cannot take the place of one that is not empty: the older one steps aside, where `find` looks too.
         if folder.exists():
@@ -155,7 +161,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[Bundle, 
     document = _document(folder)
     bundle = _parsed(document, folder)
     try:
-        settings, tensors = ModelConfig(**bundle.model), _weights(folder / WEIGHTS, document)
+        settings, tensors = ModelConfig(**bundle.model), _tensors(folder / WEIGHTS, document)
     except (TypeError, ConfigError) as error:
         raise RunError(f"{folder / DOCUMENT} is damaged ({_line(error)}): copy or train it again") from None
     except RunError:
@@ -175,6 +181,13 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[Bundle, 
     return bundle, bundle.scorer(torch.device(device)).place(model)
 
 
+def novelty(path: str | Path) -> dict[str, Tensor] | None:
+    """The tensors of the bundle's Novelty; None if it has none. RunError as `load`."""
+    folder = find(path)
+    document = _document(folder)
+    return _tensors(folder / NOVELTY, document) if NOVELTY in document["files"] else None
+
+
 def update_scores(path: str | Path, split: str, scores: dict[str, Any] | None) -> Bundle:
     """Write the scores of `validation` or `test` into the bundle, and give it back. RunError as `load`."""
     folder = find(path)
@@ -187,14 +200,14 @@ def update_scores(path: str | Path, split: str, scores: dict[str, Any] | None) -
     return dataclasses.replace(bundle, scores=document["scores"])
 
 
-def _weights(path: Path, document: dict[str, Any]) -> dict[str, Tensor]:
+def _tensors(path: Path, document: dict[str, Any]) -> dict[str, Tensor]:
     """The tensors of a file whose checksum is the document's. RunError if it is not."""
     from safetensors import SafetensorError
     from safetensors.torch import load as load_tensors
 
     try:
         content = path.read_bytes()  # once, so that what is checked is what is loaded
-        if hashlib.sha256(content).hexdigest() != document["files"][WEIGHTS]["sha256"]:
+        if hashlib.sha256(content).hexdigest() != document["files"][path.name]["sha256"]:
             raise RunError(f"{path} is not what was saved (its checksum differs): copy or train it again")
         return load_tensors(content)
     except OSError as error:
@@ -218,7 +231,9 @@ def _document(folder: Path) -> dict[str, Any]:
 def _parsed(document: dict[str, Any], folder: Path) -> Bundle:
     names = [field.name for field in dataclasses.fields(Bundle)]
     try:
-        values: dict[str, Any] = {name: document[name] for name in names}
+        # Bundles of before they were calibrated are bundles too.
+        known = {"calibration": None} | document
+        values: dict[str, Any] = {name: known[name] for name in names}
         values |= {name: tuple(values[name]) for name in _TUPLES}
         return Bundle(**values)
     except (KeyError, TypeError) as error:

@@ -8,7 +8,7 @@ from html import escape
 
 # Of the drawing, in its own units; a page scales it to its width, and 15 units of text stay readable on a phone.
 WIDTH, HEIGHT = 480, 300
-LEFT, RIGHT, TOP, BOTTOM = 62, 14, 34, 46
+LEFT, RIGHT, TOP, BOTTOM = 62, 24, 34, 46
 COLOURS = 6
 
 STYLE = """

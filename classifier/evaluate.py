@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from classifier import models
 from classifier.augment import policy
+from classifier.calibration import tempered
 from classifier.config import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset, Part
@@ -40,6 +41,8 @@ class Scorer:
     precision: str = "fp32"
     channels_last: bool = False
     test_flip: bool = False
+    temperature: float = 1.0
+    """Divides what is averaged over the views (see calibration.py)."""
 
     @classmethod
     def of(cls, experiment: Experiment, dataset: Dataset, device: torch.device) -> "Scorer":
@@ -98,7 +101,7 @@ class Scorer:
             if self.test_flip:
                 mirrored_NK = self.forward(model, images_NCHW.flip(-1)).log_softmax(1)
                 log_probabilities_NK = torch.logaddexp(log_probabilities_NK, mirrored_NK) - math.log(2)
-            return log_probabilities_NK
+            return tempered(log_probabilities_NK, self.temperature)
 
     def probabilities(self, model: nn.Module, images_NCHW: Tensor) -> Tensor:
         """probabilities_NK, float32 on the CPU, of any number of uint8 images, batch by batch."""

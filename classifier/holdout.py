@@ -13,6 +13,7 @@ from classifier.bundle import Bundle
 from classifier.config import Experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import DataError, RunError
+from classifier.figures import figures
 
 
 @dataclass(frozen=True)
@@ -40,18 +41,20 @@ def read_test(
     split could then hold images that the model has seen.
     """
     made = bundle.read(path)
-    if made.scores["test"] and not again:
+    if made.scores["test"] and "intervals" in made.scores["test"] and not again:
         return Reading(made, made.scores["test"])
-    dataset = dataset or _same_data(made, data_path)
+    dataset = dataset or same_data(made, data_path)
     if len(dataset.test) == 0:
         raise DataError(f"{dataset.name} has no test images: train with --data.test above 0")
     made, model = bundle.load(path, device)
     tally, probabilities_NK = made.scorer(device).evaluate(model, dataset.test)
-    scores = tally.scores(made.class_names)
+    # The tally refuses answers that are not finite, and adds a loss that needs no clipping.
+    scores = figures(probabilities_NK, dataset.test.labels_N, made.class_names) | {"loss": tally.scores()["loss"]}
     return Reading(bundle.update_scores(path, "test", scores), scores, dataset, probabilities_NK)
 
 
-def _same_data(made: Bundle, data_path: str | None) -> Dataset:
+def same_data(made: Bundle, data_path: str | None) -> Dataset:
+    """The data that the bundle was trained on, from where they lie now. RunError if they are others."""
     config = Experiment.from_dict(made.experiment).data
     dataset = data.load(config if data_path is None else dataclasses.replace(config, path=data_path))
     if dataset.fingerprint != made.dataset["fingerprint"]:

@@ -11,24 +11,30 @@ import torch
 from torch import Tensor
 
 from classifier import bundle
+from classifier.calibration import Calibration
 from classifier.data import decode
 from classifier.distributed import pick_device
 from classifier.errors import DataError, RunError
+from classifier.novelty import Novelty, watched
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from PIL.Image import Image
 
+    from classifier.comparison import Answers
+
 Picture: TypeAlias = "str | Path | bytes | Image | np.ndarray[Any, Any]"
 """A file, an encoded file's bytes, a Pillow image, or a uint8 array of H x W (grey) or H x W x 3 or 4."""
 
+# Classes that a verdict names.
+NAMED = 3
 # Decoding leaves Python's lock alone, so a few threads help; more only wait for the disk.
 DECODERS = 4
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a picture was taken for. `top` are the likeliest classes with their probabilities, the best first."""
+    """What a picture shows. `top` are the likeliest classes with their probabilities, the best first."""
 
     path: Path
     class_name: str
@@ -36,6 +42,22 @@ class Prediction:
     top: tuple[tuple[str, float], ...]
     probabilities: Tensor
     """Of all K classes, float32, in the order of the model's class names."""
+    taken: str | None
+    """What it is taken for: class_name, unless the model is not sure, or a threshold prefers another class."""
+    likely: tuple[str, ...]
+    """Classes of which one is right as often as the calibration says, the likeliest first."""
+    is_unlike: bool
+    """It is unlike the pictures that the model has learned from: no answer is to be trusted."""
+
+    @property
+    def verdict(self) -> str:
+        """The answer in a few words."""
+        if self.is_unlike:
+            return f"unlike anything seen in training ({self.class_name}?)"
+        if self.taken is None:
+            names = " or ".join(self.likely[:NAMED]) + (" or others" if len(self.likely) > NAMED else "")
+            return f"not sure: {names}"
+        return self.taken
 
 
 @dataclass(frozen=True)
@@ -56,6 +78,10 @@ class Predictor:
         self.bundle, self.model = bundle.load(path, pick_device(device))
         self.scorer = self.bundle.scorer(pick_device(device))
         self.max_pixels = self.bundle.experiment["data"]["max_pixels"]
+        known = self.bundle.calibration
+        self.calibration = Calibration.from_dict(known) if known else None
+        tensors = bundle.novelty(path)
+        self.novelty = Novelty(tensors) if tensors else None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -76,16 +102,14 @@ class Predictor:
         done = 0
         for images in self._prepared(paths):
             readable = [image for image in images if not isinstance(image, DataError)]
-            rows = iter(self._answers(readable) if readable else ())
+            rows = self._judged(readable, k)
             for image in images:
                 path = Path(paths[done])
                 done += 1
                 if isinstance(image, DataError):
                     yield Unreadable(path, str(image))
                 else:
-                    probabilities_K = next(rows)
-                    top = self.top(probabilities_K, max(1, k))
-                    yield Prediction(path, *top[0], top[:k], probabilities_K)
+                    yield Prediction(path, **next(rows))
 
     def top(self, probabilities_K: Tensor, k: int = 5) -> tuple[tuple[str, float], ...]:
         """The k likeliest classes and their probabilities, best first; of equals the lower class comes first."""
@@ -94,6 +118,32 @@ class Predictor:
 
     def _answers(self, images: Sequence[Any]) -> Tensor:
         return self.scorer.probabilities(self.model, torch.from_numpy(np.stack(images)))
+
+    def _judged(self, images: Sequence[Any], k: int) -> Iterator[dict[str, Any]]:
+        """What a Prediction says of each image, beside its path."""
+        if not images:
+            return
+        layers = self.novelty.layers if self.novelty else []
+        with watched(self.model, layers, views=2 if self.scorer.test_flip else 1) as stats:
+            probabilities_NK = self._answers(images)
+        unlike_N = torch.zeros(len(images), dtype=torch.bool)
+        if self.novelty:
+            unlike_N = self.novelty.scores_of(stats) > self.novelty.limit
+        best_N = probabilities_NK.argmax(1)
+        taken_N = self.calibration.taken(probabilities_NK) if self.calibration else best_N
+        in_NK = self.calibration.sets(probabilities_NK) if self.calibration else None
+        for n, probabilities_K in enumerate(probabilities_NK):
+            every = self.top(probabilities_K, len(self.class_names))
+            likely = int(in_NK[n].sum()) if in_NK is not None else 1
+            yield {
+                "class_name": every[0][0],
+                "probability": every[0][1],
+                "top": every[:k],
+                "probabilities": probabilities_K,
+                "taken": self.class_names[int(taken_N[n])] if taken_N[n] >= 0 else None,
+                "likely": tuple(name for name, _ in every[:likely]),
+                "is_unlike": bool(unlike_N[n]),
+            }
 
     def _prepared(self, pictures: Sequence[Picture]) -> Iterator[list[Any]]:
         """Batches of uint8 CHW arrays, with a DataError for what cannot be read; decodes one batch ahead."""
@@ -173,9 +223,17 @@ def predictions_table(
 
 
 def answered_table(answers: Sequence[Prediction], class_names: Sequence[str]) -> "pa.Table":
-    """predictions_table of what Predictor.files gave: the paths are the ids, and no label is known."""
+    """predictions_table of what Predictor.files gave: the paths are the ids, and no label is known.
+
+    Three more columns: taken (a class, null where the model is not sure), likely (a list of classes) and is_unlike.
+    """
+    import pyarrow as pa
+
     rows = [torch.zeros(0, len(class_names)), *(answer.probabilities[None] for answer in answers)]
-    return predictions_table([str(a.path) for a in answers], [None] * len(answers), torch.cat(rows), class_names)
+    table = predictions_table([str(a.path) for a in answers], [None] * len(answers), torch.cat(rows), class_names)
+    table = table.append_column("taken", pa.array([a.taken for a in answers], pa.string()))
+    table = table.append_column("likely", pa.array([list(a.likely) for a in answers], pa.list_(pa.string())))
+    return table.append_column("is_unlike", pa.array([a.is_unlike for a in answers], pa.bool_()))
 
 
 def save_predictions(table: "pa.Table", path: Path) -> None:
@@ -190,3 +248,16 @@ def save_predictions(table: "pa.Table", path: Path) -> None:
         raise RunError(
             f"{path} cannot be written ({error.strerror or error}): make room, or choose another --out"
         ) from None
+
+
+def read_answers(folder: Path) -> "Answers":
+    """What a tested run said of its test images, for a comparison. RunError if it was not tested."""
+    import pyarrow.parquet as pq
+
+    from classifier.comparison import Answers
+
+    path = Path(folder) / "predictions.parquet"
+    if not path.is_file():
+        raise RunError(f"{folder} has no {path.name}: test it first, by python jobs/evaluate.py {folder}")
+    table = pq.read_table(path, columns=["image_id", "label_name", "predicted_name"])
+    return Answers(Path(folder).name, *(table[name].to_pylist() for name in table.column_names))

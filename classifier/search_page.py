@@ -6,8 +6,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from classifier.charts import STYLE, Axis, Series, bars, parallel, plot
-from classifier.files import write_atomically
+from classifier import page
+from classifier.charts import Axis, Series, bars, parallel, plot
+from classifier.page import section, table
 from classifier.pareto import MODES
 from classifier.run import read_history, read_result
 
@@ -16,24 +17,6 @@ NAME = "search.html"
 TABLE_ROWS, CURVES, AXES = 40, 12, 7
 PER_CENT = ("accuracy", "macro_f1")
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><link rel="icon" href="data:,"><style>{chart_style}
-body {{ font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--ground); margin: 0 auto;
-  max-width: 720px; padding: 1rem; }}
-h1 {{ font-size: 1.5rem; margin: .5rem 0; overflow-wrap: anywhere; }} h2 {{ font-size: 1.15rem; margin: 2rem 0 .5rem; }}
-p {{ margin: .4rem 0; }} .faint {{ color: var(--faint); }} .big {{ font-size: 1.15rem; }}
-.wide {{ overflow-x: auto; }} table {{ border-collapse: collapse; font-size: .875rem; white-space: nowrap; }}
-th, td {{ text-align: right; padding: .25rem .6rem; border-bottom: 1px solid var(--line); }}
-th:first-child, td:first-child {{ text-align: left; }} th {{ color: var(--faint); font-weight: 500; }}
-tr.won td {{ background: var(--box); font-weight: 600; }}
-pre {{ background: var(--box); padding: .75rem; overflow-x: auto; border-radius: 4px; font-size: .875rem; }}
-@media print {{ body {{ max-width: none; }} h2 {{ break-after: avoid; }} }}
-</style></head><body>
-{body}
-</body></html>
-"""
-
 
 def write(folder: Path) -> Path:
     """Make the page of a finished search from its result.json, trials.parquet and trials' journals."""
@@ -41,36 +24,28 @@ def write(folder: Path) -> Path:
 
     result = read_result(folder)
     rows = pq.read_table(folder / "trials.parquet").to_pylist()
-    body = "\n".join(_sections(folder, result, rows))
-    title = f"Search of {result['dataset']['name']}"
-    write_atomically(folder / NAME, _PAGE.format(title=escape(title), chart_style=STYLE, body=body))
-    return folder / NAME
+    return page.write(folder / NAME, f"Search of {result['dataset']['name']}", _sections(folder, result, rows))
 
 
 def _sections(folder: Path, result: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[str]:
     yield _summary(result, rows)
     scored = [row for row in rows if row["validation_accuracy"] is not None]
     objective = result["objective"][0]
-    yield _section("Score against time", _against_time(scored, objective), "Each dot is a trial's best epoch.")
+    yield section("Score against time", _against_time(scored, objective), "Each dot is a trial's best epoch.")
     if len(result["objective"]) > 1:
         words = "The line joins the trials that no other one beats in all objectives."
-        yield _section("The best compromises", _front(scored, result["objective"]), words)
+        yield section("The best compromises", _front(scored, result["objective"]), words)
     if result["importance"]:
         words = f"The share of the difference in {objective} that each setting explains (fANOVA)."
-        yield _section("What mattered", bars(result["importance"], "importance of each setting"), words)
+        yield section("What mattered", bars(result["importance"], "importance of each setting"), words)
     names = [name for name in rows[0] if "." in name and len({row[name] for row in scored}) > 1]
     if names and len(scored) > 2:
         shown = sorted(names, key=lambda name: -result["importance"].get(name, 0.0))[: AXES - 1]
         words = "Each line is a trial; the winner is drawn boldly."
-        yield _section("All trials", parallel(_columns(scored, shown, objective), "parallel coordinates"), words)
-    yield _section("Learning curves", _curves(folder, scored), f"Validation accuracy of the best {CURVES} trials.")
-    yield _section("Trials", _table(rows, result["winner"], names), "")
-    yield _section("Again", _commands(folder, result), "")
-
-
-def _section(title: str, content: str, words: str) -> str:
-    note = f'<p class="faint">{escape(words)}</p>' if words else ""
-    return f"<section><h2>{escape(title)}</h2>{note}{content}</section>"
+        yield section("All trials", parallel(_columns(scored, shown, objective), "parallel coordinates"), words)
+    yield section("Learning curves", _curves(folder, scored), f"Validation accuracy of the best {CURVES} trials.")
+    yield section("Trials", _table(rows, result["winner"], names), "")
+    yield section("Again", _commands(folder, result), "")
 
 
 def _summary(result: dict[str, Any], rows: list[dict[str, Any]]) -> str:
@@ -168,16 +143,15 @@ def _table(rows: list[dict[str, Any]], winner: str, names: list[str]) -> str:
     scores = [name for name in ("accuracy", "macro_f1", "loss") if f"validation_{name}" in rows[0]]
     extra = [name for name in ("latency", "size") if name in rows[0]]
     head = ["trial", *scores, *extra, "epochs", *names, "source", "status"]
-    lines = [f"<tr>{''.join(f'<th>{escape(name)}</th>' for name in head)}</tr>"]
+    lines = []
     for row in rows[:TABLE_ROWS]:
         cells = [row["trial"], *(_words(name, row[f"validation_{name}"]) for name in scores)]
         cells += [*(_words(name, row[name]) for name in extra), str(row["epochs"])]
         cells += [f"{row[n]:.3g}" if isinstance(row[n], float) else str(row[n]) for n in names]
-        cells += [row["source"], row["status"]]
-        won = ' class="won"' if row["trial"] == winner else ""
-        lines.append(f"<tr{won}>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>")
+        lines.append([*cells, row["source"], row["status"]])
+    won = next((n for n, row in enumerate(rows[:TABLE_ROWS]) if row["trial"] == winner), None)
     more = f'<p class="faint">and {len(rows) - TABLE_ROWS} more in trials.parquet</p>' if len(rows) > TABLE_ROWS else ""
-    return f'<div class="wide"><table>{"".join(lines)}</table></div>{more}'
+    return table(head, lines, won) + more
 
 
 def _commands(folder: Path, result: dict[str, Any]) -> str:

@@ -33,6 +33,10 @@ class DataConfig(Slice):
     """Share of the images kept for the one final test, where the data set brings no test split."""
     split_seed: Natural = 0
     """Another number draws other splits. It is apart from `seed`, so that repeats share a test split."""
+    folds: Annotated[int, Range(2, 1000)] | None = None
+    """Cross-validation: so many folds, one of which takes the place of the test split (see jobs/crossval.py)."""
+    fold: Natural = 0
+    """Which of data.folds is the test split, from 0 on."""
     limit: Count | None = None
     """Train on so many of the training images, each class in its share. Not set: on all."""
     balance: Share = 0.0

@@ -84,7 +84,7 @@ class Verb:
     name: str
     summary: str
     examples: tuple[str, ...]
-    options: type[Options]
+    options: type[Slice]
     slices: tuple[str, ...] = ()
 
     @property

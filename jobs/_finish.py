@@ -5,7 +5,9 @@ import shutil
 
 import torch
 
-from classifier import bundle, search_page
+from classifier import bundle, report, search_page
+from classifier.calibrated import keep
+from classifier.calibration import Calibration
 from classifier.config import Experiment
 from classifier.data.dataset import Dataset, Part
 from classifier.data.images import chosen, joined
@@ -14,7 +16,7 @@ from classifier.files import write_atomically
 from classifier.recorded import brief, outcome
 from classifier.resolve import resolve
 from classifier.run import Run, dump_experiment
-from jobs import _holdout, _storage
+from jobs import _belief, _holdout, _storage
 from jobs._cli import EXIT_DONE, EXIT_INTERRUPTED
 from jobs._leaderboard import Leaderboard
 from jobs._learned import importance
@@ -43,6 +45,8 @@ def finish(work: Work, board: Leaderboard, seconds: float) -> int:
     bundle.save(*bundle.load(winner.folder), run.bundle)
     parts = outcome(winner.folder)
     selection = parts["validation"]
+    if not interrupted:
+        journal.say(_belief.learned(run.folder, run.folder, work.dataset)[1])
     if experiment.search.final and not interrupted and _final(work, experiment):
         parts = outcome(run.folder) | {name: parts[name] for name in ("epochs", "images_per_second", "input_wait")}
     reading = _holdout.taken(run.folder, [run.folder], device=experiment.train.device, dataset=work.dataset)
@@ -67,6 +71,7 @@ def finish(work: Work, board: Leaderboard, seconds: float) -> int:
         f"{selection['accuracy']:.2%}, test accuracy {reading.scores['accuracy']:.2%}"
     )
     journal.say(f"what it learned: {run.folder / search_page.NAME}")
+    journal.say(f"all about the model: {report.write(run.folder)}")
     journal.say(f"train it again: python jobs/train.py --experiment {run.folder / 'best.yaml'}")
     journal.say(str(run.folder))
     return EXIT_INTERRUPTED if interrupted else EXIT_DONE
@@ -90,7 +95,9 @@ def _final(work: Work, experiment: Experiment) -> bool:
         return False
     made, model = bundle.load(run.folder)
     made = dataclasses.replace(made, scores={"validation": None, "test": None}, dataset=work.dataset.summary())
-    bundle.save(made, model, work.run.bundle)
+    # What was learned of the winner holds for it: it has seen the images that could tell more.
+    known = Calibration.from_dict(bundle.read(work.run.folder).calibration or {})
+    keep(made, known, model, work.dataset, work.run.bundle, pick_device(experiment.train.device))
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     return True
 

@@ -12,9 +12,9 @@ from classifier.data.dataset import Dataset
 from classifier.distributed import pick_device
 from classifier.files import write_atomically
 from classifier.holdout import Reading, read_test
-from classifier.predict import predictions_table, save_predictions
 from classifier.recorded import brief
 from classifier.run import read_result
+from jobs._belief import keep_answers
 
 # More classes than this are told as the worst ones alone.
 TABLE_CLASSES = 20
@@ -29,15 +29,13 @@ def taken(
     data_path: str | None = None,
     dataset: Dataset | None = None,
 ) -> Reading:
-    """Read the test split, or remember it; save predictions.parquet and confusion.png in the folders `into`."""
+    """Read the test split, or remember it; save predictions, mistakes and confusion.png in the folders `into`."""
     reading = read_test(path, device=pick_device(device), again=again, data_path=data_path, dataset=dataset)
     names = reading.bundle.class_names
     for folder in into:
         plots.confusion_png(reading.scores["confusion"], names, folder / "confusion.png")
         if reading.dataset is not None and reading.probabilities is not None:
-            part = reading.dataset.test
-            table = predictions_table(part.ids, part.labels_N, reading.probabilities, names)
-            save_predictions(table, folder / "predictions.parquet")
+            keep_answers(path, folder, reading.dataset, "test", reading.probabilities, device)
     return reading
 
 
@@ -57,20 +55,31 @@ def note_in_result(owner: Path, reading: Reading) -> int:
 
 
 def score_tables(scores: dict[str, Any]) -> Iterator[Any]:
-    """The figures for people: one line for all, one row a class."""
+    """The figures for people: two lines for all, one row a class."""
     yield (
-        f"test accuracy {scores['accuracy']:.2%}, top-5 {scores['top5']:.2%}, macro precision "
-        f"{scores['macro_precision']:.2%}, recall {scores['macro_recall']:.2%}, F1 {scores['macro_f1']:.2%}, "
-        f"loss {scores['loss']:.4f}, {scores['count']:,} images"
+        f"test accuracy {_with_interval(scores, 'accuracy')}, balanced {scores['balanced_accuracy']:.2%}, top-5 "
+        f"{scores['top5']:.2%}, macro F1 {_with_interval(scores, 'macro_f1')}, {scores['count']:,} images"
+    )
+    area, mcc = ("-" if scores[name] is None else f"{scores[name]:.3f}" for name in ("roc_auc", "mcc"))
+    yield (
+        f"macro precision {scores['macro_precision']:.2%}, recall {scores['macro_recall']:.2%}, ROC AUC {area}, "
+        f"MCC {mcc}, loss {scores['loss']:.4f}, confidence and accuracy {scores['ece']:.1%} apart"
     )
     rows, title = scores["per_class"], "by class"
     if len(rows) > TABLE_CLASSES:
         rows, title = sorted(rows, key=lambda row: row["f1"])[:TABLE_CLASSES], f"the {TABLE_CLASSES} worst classes"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("class")
-    for name in ("precision", "recall", "F1", "images"):
+    for name in ("precision", "recall", "F1", "95 %", "images"):
         table.add_column(name, justify="right")
     for row in rows:
         figures = (f"{row[name]:.2%}" for name in ("precision", "recall", "f1"))
-        table.add_row(row["name"], *figures, f"{row['support']:,}")
+        ends = row["intervals"]["f1"]
+        between = f"{ends[0]:.1%} to {ends[1]:.1%}" if ends else ""
+        table.add_row(row["name"], *figures, between, f"{row['support']:,}")
     yield table
+
+
+def _with_interval(scores: dict[str, Any], name: str) -> str:
+    ends = scores["intervals"][name]
+    return f"{scores[name]:.2%}" + (f" ({ends[0]:.1%} to {ends[1]:.1%})" if ends else "")

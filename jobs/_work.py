@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from classifier import cost, data, plots
+from classifier import cost, data, plots, report
 from classifier.config import Experiment
 from classifier.data.dataset import Dataset
 from classifier.distributed import Group, pick_device
@@ -19,7 +19,7 @@ from classifier.files import write_atomically
 from classifier.recorded import outcome, recorded
 from classifier.resolve import resolve
 from classifier.run import ASKED, Run, read_experiment
-from jobs import _storage, _torchrun
+from jobs import _belief, _storage, _torchrun
 from jobs._cli import EXIT_DONE, EXIT_INTERRUPTED, Interrupts, Request
 from jobs._console import Journal, headline
 
@@ -203,9 +203,12 @@ def train_on_ray(work: Work) -> str | None:
 def finish_training(work: Work, stopped: str | None) -> int:
     """Write result.json and the curves, say where everything lies, and give the exit code."""
     run, interrupted = work.run, stopped == "asked"
+    if not interrupted and len(work.dataset.validation):
+        work.journal.say(_belief.learned(run.folder, run.folder, work.dataset)[1])
     parts = outcome(run.folder)
     run.write_result(work.kind, "stopped" if interrupted else "finished", **parts, test_reads=earlier_reads(run.folder))
     plots.curves_png(run.history(), run.folder / "curves.png")
+    page = report.write(run.folder)
     validation = parts["validation"]
     said = (
         f"validation accuracy {validation['accuracy']:.2%} on {validation['count']:,} images"
@@ -222,5 +225,6 @@ def finish_training(work: Work, stopped: str | None) -> int:
         work.journal.say(f"go on with it: python jobs/{work.kind}.py --resume {run.folder}")
     else:
         work.journal.say(f"test it, once: python jobs/evaluate.py {run.folder}")
+    work.journal.say(f"all about it: {page}")
     work.journal.say(str(run.folder))
     return EXIT_INTERRUPTED if interrupted else EXIT_DONE

@@ -35,6 +35,7 @@ VERB = Verb(
 
 def evaluate(request: Request) -> None:
     """Read the test split or remember it, write the figures where they belong, and show them."""
+    from classifier import report
     from classifier.recorded import outcome
     from jobs import _holdout, _work
 
@@ -51,6 +52,8 @@ def evaluate(request: Request) -> None:
             journal.say("these figures were saved when the test split was read; --again reads it again")
         elif reads > 1:
             journal.say(f"the test split was read {reads} times now: a model chosen by it is no longer held to it")
+        if owner:
+            journal.say(f"all about it: {report.write(owner)}")
         journal.say(str(run.folder))
 
 

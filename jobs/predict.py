@@ -46,7 +46,7 @@ def predict(request: Request) -> int:
         for answer in predictor.files(files, k=options.top):
             if isinstance(answer, Prediction):
                 likeliest = "  ".join(f"{name} {probability:.1%}" for name, probability in answer.top)
-                journal.say(f"{answer.path}: {answer.class_name} {answer.probability:.1%}   ({likeliest})")
+                journal.say(f"{answer.path}: {answer.verdict}   ({likeliest})")
                 answers.append(answer)
             else:
                 journal.complain(answer.reason)

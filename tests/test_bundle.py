@@ -246,14 +246,14 @@ def test_a_bundle_that_is_replaced_while_it_is_read(
     bundle.save(about, model, tmp_path / "bundle")
     newer = {name: value + 1 for name, value in weights(tmp_path).items()}
     model.load_state_dict(newer)
-    read_weights, saved = bundle._weights, []
+    read_weights, saved = bundle._tensors, []
 
     def save_first(path: Path, document: dict[str, Any]) -> dict[str, Tensor]:
         if not saved:
             saved.append(bundle.save(dataclasses.replace(about, scores={}), model, tmp_path / "bundle"))
         return read_weights(path, document)
 
-    monkeypatch.setattr(bundle, "_weights", save_first)
+    monkeypatch.setattr(bundle, "_tensors", save_first)
     again, loaded = bundle.load(tmp_path)
     assert again.scores == {}
     torch.testing.assert_close(loaded.state_dict(), newer, rtol=0, atol=0)

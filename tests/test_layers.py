@@ -10,9 +10,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # Lower never imports higher. Names are files or folders of classifier/.
 LAYERS = [
-    ["errors", "heap", "pareto", "charts"],
-    ["setting", "files", "filesystem", "events"],
-    ["slices", "storage"],
+    ["errors", "heap", "pareto", "charts", "corruptions", "verdict"],
+    ["setting", "files", "filesystem", "events", "power_law", "comparison", "calibration", "figures"],
+    ["slices", "storage", "page"],
     ["config"],
     ["run", "muon"],
     [
@@ -29,11 +29,12 @@ LAYERS = [
         "clock",
     ],
     ["resolve", "evaluate", "space", "scaling"],
-    ["training", "features"],
-    ["fit", "cost", "probe"],
+    ["training", "features", "novelty", "explain", "attacks"],
+    ["fit", "cost", "probe", "mistakes", "robustness"],
     ["bundle", "plots", "search_page", "audit_page"],
-    ["predict", "recorded", "holdout"],
-    ["recipes", "portfolio", "label_errors"],
+    ["predict", "recorded", "holdout", "calibrated", "model_card", "report_scores"],
+    ["recipes", "portfolio", "label_errors", "report_studies"],
+    ["report"],
 ]
 FLOOR = {name: floor for floor, names in enumerate(LAYERS) for name in names}
 
@@ -67,7 +68,7 @@ def test_classifier_stays_inside_its_walls(path):
 
 def test_one_file_imports_the_command_line_and_few_import_ray():
     users = {name: {p.name for p in sources("jobs") if name in roots(p)} for name in ("tyro", "ray")}
-    searching = {"_search.py", "_trial.py", "_guide.py", "_schedulers.py"}
+    searching = {"_search.py", "_trial.py", "_guide.py", "_schedulers.py", "_several.py"}
     assert users == {"tyro": {"_cli.py"}, "ray": {"_ray.py", "_workers.py", *searching}}
 
 

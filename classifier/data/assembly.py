@@ -56,6 +56,8 @@ def assemble(source: Source, config: DataConfig, progress: Progress | None = Non
         validation=config.validation,
         test=config.test,
         seed=config.split_seed,
+        folds=config.folds,
+        fold=config.fold,
     )
     parts = {name: _part(source, found, drawn.splits_N == number) for number, name in enumerate(SPLITS)}
     mean, std = statistics(parts["train"].images_NCHW)

@@ -73,4 +73,5 @@ class Dataset:
             "fingerprint": self.fingerprint,
             "size": self.size,
             "channels": self.channels,
+            "findings": list(self.findings),
         }

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from classifier.data.dataset import SPLITS
+from classifier.data.folds import fold_of
 from classifier.data.source import DRAWN, few
 from classifier.errors import DataError
 
@@ -29,6 +30,10 @@ class Loan:
     class_name: str
     home: str
     split: str
+
+
+COPIES = "too, byte for byte"
+"""Words of a finding that tells of one image in two splits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,15 +60,30 @@ class Labelled:
     """N names; pictures that share one are never split."""
 
 
-def draw(pictures: Labelled, *, validation: float, test: float, seed: int) -> Drawn:
+def draw(
+    pictures: Labelled,
+    *,
+    validation: float,
+    test: float,
+    seed: int,
+    folds: int | None = None,
+    fold: int = 0,
+) -> Drawn:
     """The split of every picture. Supplied ones are honoured; what is missing is drawn from the others and from train.
+
+    With folds, one of them is the test split, of all that was not supplied as a test: supplied test pictures are in no
+    split then (DRAWN), and supplied validation ones are drawn anew like all others.
 
     DataError if the shares leave nothing to train on, or a class has too few pictures.
     """
     name, supplied_N = pictures.name, pictures.supplied_N
+    if folds is not None:
+        supplied_N = np.where(supplied_N == TEST, TEST, DRAWN).astype(np.int8)
     supplied = {int(split) for split in np.unique(supplied_N)} - {DRAWN}
     shares = {TEST: test, VALIDATION: validation}
     missing = [split for split, share in shares.items() if split not in supplied and share > 0]
+    if folds is not None:
+        missing = [VALIDATION] if validation > 0 else []
     if sum(shares[split] for split in missing) >= 1:
         raise DataError(
             f"{name}: data.validation {validation:g} and data.test {test:g} leave no pictures to train on: lower them"
@@ -73,6 +93,12 @@ def draw(pictures: Labelled, *, validation: float, test: float, seed: int) -> Dr
     _refuse_lonely_classes(pictures, contents, pool_N, bool(missing))
     u_N = contents.u_U[contents.unit_N]
     splits_N = np.where(pool_N, TRAIN, supplied_N).astype(np.int8)
+    if folds is not None:
+        splits_N[~pool_N] = DRAWN
+        places = np.flatnonzero(pool_N)
+        here_N = fold_of(pictures.labels_N[places], contents.unit_N[places], folds, seed) == fold
+        splits_N[places[here_N]] = TEST
+        pool_N = splits_N == TRAIN
     if TEST in missing:
         splits_N[pool_N & (u_N < test)] = TEST
     if VALIDATION in missing:
@@ -231,7 +257,7 @@ def _drawn_from_train(name: str, supplied: set[int], missing: list[int], shares:
 def _copies_across(pictures: Labelled, contents: _Contents, splits_N: np.ndarray) -> list[str]:
     """Copies in two splits make a score look better than it is."""
     findings = []
-    ways = [(contents.content_N, "lie in {} too, byte for byte")]
+    ways = [(contents.content_N, f"lie in {{}} {COPIES}")]
     if pictures.groups is not None:
         ways.append((np.unique(np.asarray(pictures.groups), return_inverse=True)[1], "are of groups that {} has too"))
     for unit_N, how in ways:

@@ -1,0 +1,186 @@
+"""Every figure of a set of predictions, each with its 95 % interval.
+
+The intervals are percentiles of a seeded bootstrap (Efron 1979): the images are drawn again with replacement, and every
+figure is taken of each draw. A draw is a weight for each image, how often it was drawn, so that all draws are one
+matrix and every figure a few sums over it; the figure itself is that of the draw in which each image counts once.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from classifier.errors import DataError
+
+DRAWS, SHARE = 1000, 0.95
+TOP, BINS = 5, 15
+# Ranking figures sort all images once a class: with many of both they take fewer draws, and below so many no interval.
+RANKED, FEWEST = 2_000_000_000, 100
+# Weights that lie in memory at a time.
+_AT_ONCE = 4_000_000
+# What the name of a class's figure begins with.
+OF_CLASS = "class."
+# As scikit-learn clips a probability before its logarithm.
+_LEAST = float(np.finfo(np.float64).eps)
+
+Figures = dict[str, np.ndarray]
+"""By name, of B draws: one number each, or one a class, B x K. NaN where a figure is not defined."""
+
+
+def figures(
+    probabilities_NK: Tensor, labels_N: Tensor, class_names: Sequence[str] | None = None, *, seed: int = 0
+) -> dict[str, Any]:
+    """Plain data for JSON: each figure, `intervals` {name: [low, high]}, per_class [the same of a class] and confusion.
+
+    Of all: accuracy, balanced_accuracy, top5, macro_ and weighted_ precision, recall and f1, roc_auc and
+    average_precision (one class against the rest, the mean over classes), kappa (Cohen 1960), mcc (Matthews; Gorodkin
+    2004), loss (-log p of the label, in nats), brier (Brier 1950, summed over classes, 0 to 2), ece (expected
+    calibration error, 15 bins of equal width; Guo et al. 2017) and count. Of a class: precision, recall, f1, roc_auc,
+    average_precision and support. Definitions are scikit-learn's with zero_division=0: macro means are over classes
+    that occur as a label or as a prediction. What is not defined (roc_auc without both kinds of images) is None.
+
+    probabilities_NK: float, rows sum to 1. labels_N: -1 is padding and never counts. DataError without images.
+    """
+    probabilities, labels = np.asarray(probabilities_NK, np.float64), np.asarray(labels_N)
+    probabilities, labels = probabilities[labels >= 0], labels[labels >= 0]
+    count, classes = probabilities.shape
+    if count == 0:
+        raise DataError("there are no images to score: give the split some (data.validation, data.test)")
+    once = _figures(probabilities, labels, np.ones((1, count)))
+    once |= _ranking(probabilities, labels, np.ones((1, count)))
+    drawn: dict[str, list[np.ndarray]] = {}
+    ranked = min(DRAWS, RANKED // (count * classes))
+    for done, weights_BN in _draws(count, seed):
+        found = _figures(probabilities, labels, weights_BN)
+        if ranked >= FEWEST and done < ranked:
+            found |= _ranking(probabilities, labels, weights_BN[: ranked - done])
+        for name, values in found.items():
+            drawn.setdefault(name, []).append(values)
+    intervals = {name: _interval(np.concatenate(values)) for name, values in drawn.items()}
+    per_class = []
+    for k in range(classes):
+        mine = {name.removeprefix(OF_CLASS): name for name in once if name.startswith(OF_CLASS)}
+        row: dict[str, Any] = {"name": class_names[k]} if class_names is not None else {}
+        row |= {name: _plain(once[whole][0, k]) for name, whole in mine.items()}
+        row["support"] = int((labels == k).sum())
+        row["intervals"] = {name: _pair(intervals[whole][:, k]) for name, whole in mine.items() if whole in intervals}
+        per_class.append(row)
+    intervals["accuracy"] = _honest(intervals["accuracy"], float(once["accuracy"][0]), count)
+    scalars = {name: _plain(values[0]) for name, values in once.items() if not name.startswith(OF_CLASS)}
+    confusion_KK = np.zeros((classes, classes), np.int64)
+    np.add.at(confusion_KK, (labels, probabilities.argmax(1)), 1)
+    return {
+        **scalars,
+        "count": count,
+        "intervals": {name: _pair(intervals[name]) for name in scalars if name in intervals},
+        "per_class": per_class,
+        "confusion": confusion_KK.tolist(),
+    }
+
+
+def _draws(count: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:
+    """weights_BN, how often each image was drawn, some draws at a time; and how many came before."""
+    rng, size = np.random.default_rng(seed), max(1, _AT_ONCE // count)
+    for done in range(0, DRAWS, size):
+        drawn_BN = rng.integers(0, count, (min(size, DRAWS - done), count))
+        drawn_BN += count * np.arange(len(drawn_BN))[:, None]
+        yield done, np.bincount(drawn_BN.ravel(), minlength=drawn_BN.size).reshape(drawn_BN.shape).astype(np.float64)
+
+
+def _figures(probabilities_NK: np.ndarray, labels_N: np.ndarray, weights_BN: np.ndarray) -> Figures:
+    """What follows from sums over the images."""
+    count, classes = probabilities_NK.shape
+    rows_N = np.arange(count)
+    predicted_N, chosen_N = probabilities_NK.argmax(1), probabilities_NK[rows_N, labels_N]
+    hit_N = predicted_N == labels_N
+    lower_NK = np.arange(classes) < labels_N[:, None]
+    ahead_NK = (probabilities_NK > chosen_N[:, None]) | ((probabilities_NK == chosen_N[:, None]) & lower_NK)
+    confidence_N = probabilities_NK[rows_N, predicted_N]
+    bins_N = np.minimum((confidence_N * BINS).astype(int), BINS - 1)
+    brier_N = (probabilities_NK**2).sum(1) - 2 * chosen_N + 1
+    means_B3 = weights_BN @ np.stack([ahead_NK.sum(1) < TOP, -np.log(chosen_N.clip(_LEAST)), brier_N], 1) / count
+    gaps_BM = _by_class(weights_BN * (confidence_N - hit_N), bins_N, BINS)
+    support_BK, predicted_BK = (_by_class(weights_BN, of_N, classes) for of_N in (labels_N, predicted_N))
+    hits_BK = _by_class(weights_BN * hit_N, labels_N, classes)
+    per_class = {
+        "precision": _ratio(hits_BK, predicted_BK),
+        "recall": _ratio(hits_BK, support_BK),
+        "f1": _ratio(2 * hits_BK, support_BK + predicted_BK),
+    }
+    occurs_BK, accuracy_B = support_BK + predicted_BK > 0, hits_BK.sum(1) / count
+    chance_B = (support_BK * predicted_BK).sum(1) / count**2
+    spread_B = (1 - (support_BK**2).sum(1) / count**2) * (1 - (predicted_BK**2).sum(1) / count**2)
+    return {
+        "accuracy": accuracy_B,
+        "balanced_accuracy": _mean(per_class["recall"], support_BK > 0),
+        "top5": means_B3[:, 0],
+        **{f"macro_{name}": _mean(values, occurs_BK) for name, values in per_class.items()},
+        **{f"weighted_{name}": (values * support_BK).sum(1) / count for name, values in per_class.items()},
+        "kappa": _ratio(accuracy_B - chance_B, 1 - chance_B, otherwise=math.nan),
+        "mcc": _ratio(accuracy_B - chance_B, np.sqrt(spread_B.clip(0))),
+        "loss": means_B3[:, 1],
+        "brier": means_B3[:, 2],
+        "ece": np.abs(gaps_BM).sum(1) / count,
+        **{OF_CLASS + name: values for name, values in per_class.items()},
+    }
+
+
+def _ranking(probabilities_NK: np.ndarray, labels_N: np.ndarray, weights_BN: np.ndarray) -> Figures:
+    """The area under the ROC curve and average precision of each class against the rest, and their means."""
+    found: dict[str, list[np.ndarray]] = {"roc_auc": [], "average_precision": []}
+    for k in range(probabilities_NK.shape[1]):
+        order_N = np.argsort(-probabilities_NK[:, k], kind="stable")
+        scores_N = probabilities_NK[order_N, k]
+        starts_G = np.flatnonzero(np.r_[True, scores_N[1:] != scores_N[:-1]])  # images that tie are one step
+        sorted_BN, mine_N = weights_BN[:, order_N], labels_N[order_N] == k
+        steps_BG = np.add.reduceat(sorted_BN * mine_N, starts_G, axis=1)
+        others_BG = np.add.reduceat(sorted_BN * ~mine_N, starts_G, axis=1)
+        hits_BG, misses_BG = steps_BG.cumsum(1), others_BG.cumsum(1)
+        of_class_B, of_rest_B = hits_BG[:, -1], misses_BG[:, -1]
+        area_B = (others_BG * (hits_BG - steps_BG / 2)).sum(1)
+        found["roc_auc"].append(_ratio(area_B, of_class_B * of_rest_B, otherwise=math.nan))
+        precision_B = (steps_BG * _ratio(hits_BG, hits_BG + misses_BG)).sum(1)
+        found["average_precision"].append(_ratio(precision_B, of_class_B, otherwise=math.nan))
+    per_class = {name: np.stack(values, 1) for name, values in found.items()}
+    means = {name: _mean(values, np.isfinite(values), otherwise=math.nan) for name, values in per_class.items()}
+    return means | {OF_CLASS + name: values for name, values in per_class.items()}
+
+
+def _by_class(weights_BN: np.ndarray, of_N: np.ndarray, classes: int) -> np.ndarray:
+    """Sums of the weights of the images of each class, B x classes."""
+    return weights_BN @ (of_N[:, None] == np.arange(classes))
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray, otherwise: float = 0.0) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(part.shape, otherwise), where=whole > 0)
+
+
+def _mean(values_BK: np.ndarray, where_BK: np.ndarray, otherwise: float = 0.0) -> np.ndarray:
+    return _ratio(np.where(where_BK, values_BK, 0.0).sum(1), where_BK.sum(1), otherwise)
+
+
+def _interval(values_B: np.ndarray) -> np.ndarray:
+    """The ends of the middle 95 %; NaN where a figure was defined in no draw."""
+    ends = 100 * np.array([(1 - SHARE) / 2, (1 + SHARE) / 2])
+    undefined = np.isnan(values_B).all(0)
+    return np.where(undefined, math.nan, np.nanpercentile(np.where(undefined, 0.0, values_B), ends, axis=0))
+
+
+def _honest(ends: np.ndarray, accuracy: float, count: int) -> np.ndarray:
+    """Wilson's interval (1927), where no image or every one is a mistake: all draws agree then, and say nothing."""
+    if ends[0] < ends[1]:
+        return ends
+    square, end = NormalDist().inv_cdf((1 + SHARE) / 2) ** 2, round(accuracy)
+    return np.sort([end, (end + square / (2 * count) + (1 - 2 * end) * square / (2 * count)) / (1 + square / count)])
+
+
+def _pair(ends: np.ndarray) -> list[float] | None:
+    """None where all draws agreed: that tells of few images, not of a sure figure."""
+    return None if np.isnan(ends).any() or ends[0] == ends[1] else [float(end) for end in ends]
+
+
+def _plain(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

@@ -1,0 +1,93 @@
+"""Pages that need no network: one frame and style for the report, a search and an audit, light, dark and printed."""
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+
+from PIL import Image
+
+from classifier.charts import STYLE
+from classifier.files import write_atomically
+
+# Side of a thumbnail, in pixels.
+SIDE = 112
+
+_FRAME = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">{head}
+<title>{title}</title><link rel="icon" href="data:,"><style>{chart_style}
+body {{ font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--ground); margin: 0 auto;
+  max-width: 860px; padding: 1rem; }}
+h1 {{ font-size: 1.5rem; margin: .5rem 0; overflow-wrap: anywhere; }}
+h2 {{ font-size: 1.15rem; margin: 2rem 0 .25rem; }} h3 {{ font-size: 1rem; margin: 1rem 0 .25rem; }}
+p {{ margin: .4rem 0; overflow-wrap: anywhere; }} .faint {{ color: var(--faint); }} .big {{ font-size: 1.15rem; }}
+a {{ color: var(--c0); }} ul {{ margin: .3rem 0; padding-left: 1.2rem; overflow-wrap: anywhere; }}
+.wide {{ overflow-x: auto; }} table {{ border-collapse: collapse; font-size: .875rem; white-space: nowrap; }}
+th, td {{ text-align: right; padding: .25rem .7rem .25rem 0; border-bottom: 1px solid var(--line); }}
+th:first-child, td:first-child {{ text-align: left; }} th {{ color: var(--faint); font-weight: 500; }}
+tr.won td {{ background: var(--box); font-weight: 600; }} td.right {{ color: var(--c2); }}
+pre {{ background: var(--box); padding: .75rem; overflow-x: auto; border-radius: 4px; font-size: .875rem; }}
+.charts {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(320px, 1fr)); gap: 1rem; }}
+table.matrix td, table.matrix th {{ text-align: center; padding: .25rem .4rem; min-width: 1.4rem; }}
+table.matrix td:first-child, table.matrix th:first-child {{ text-align: left; }}
+.error {{ color: var(--c1); }} .warning {{ color: var(--c4); }} .note {{ color: var(--faint); }}
+.grid {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(240px, 1fr)); gap: .75rem; }}
+.card {{ background: var(--box); border-radius: 6px; padding: .6rem; font-size: .8rem; overflow-wrap: anywhere;
+  break-inside: avoid; }}
+.card img {{ width: 72px; height: 72px; object-fit: contain; margin: 0 .3rem .3rem 0; background: var(--ground); }}
+.card img.map {{ image-rendering: auto; }}
+@media print {{ body {{ max-width: none; }} h2, h3 {{ break-after: avoid; }} svg.chart {{ break-inside: avoid; }} }}
+</style></head><body>
+{body}
+</body></html>
+"""
+
+
+def write(path: Path, title: str, body: Iterable[str], *, refresh: float | None = None) -> Path:
+    """Make the page at `path` of its parts. refresh: seconds after which a browser loads it again."""
+    head = f'<meta http-equiv="refresh" content="{refresh:g}">' if refresh else ""
+    text = _FRAME.format(title=escape(title), chart_style=STYLE, head=head, body="\n".join(body))
+    write_atomically(path, text)
+    return path
+
+
+def section(title: str, content: str, words: str = "", name: str | None = None) -> str:
+    """A heading, a faint sentence, and what stands under them."""
+    note = f'<p class="faint">{escape(words)}</p>' if words else ""
+    place = f' id="{name}"' if name else ""
+    return f"<section{place}><h2>{escape(title)}</h2>{note}{content}</section>"
+
+
+def items(lines: Iterable[str]) -> str:
+    """Sentences as a list."""
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+
+
+def charts(drawn: Iterable[str]) -> str:
+    """Drawings beside each other, where there is room."""
+    return f'<div class="charts">{"".join(drawn)}</div>'
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], bold: int | None = None) -> str:
+    """Words in rows, which scrolls by itself where it is wide. bold: the row that stands out."""
+    lines = [f"<tr>{''.join(f'<th>{escape(name)}</th>' for name in head)}</tr>"]
+    for n, row in enumerate(rows):
+        won = ' class="won"' if n == bold else ""
+        lines.append(f"<tr{won}>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>")
+    return f'<div class="wide"><table>{"".join(lines)}</table></div>'
+
+
+def picture(image: Image.Image, name: str, side: int = SIDE, kind: str = "") -> str:
+    """An image as HTML that holds it, as a JPEG of that side at most. name: for those who cannot see it."""
+    image.thumbnail((side, side), Image.Resampling.BOX)
+    stream = io.BytesIO()
+    image.convert("RGB").save(stream, "JPEG", quality=80)
+    return embedded(stream.getvalue(), name, kind)
+
+
+def embedded(jpeg: bytes, name: str, kind: str = "") -> str:
+    """The bytes of a JPEG as HTML that holds them."""
+    data, about = base64.b64encode(jpeg).decode(), escape(name)
+    of_kind = f' class="{kind}"' if kind else ""
+    return f'<img{of_kind} alt="{about}" title="{about}" src="data:image/jpeg;base64,{data}">'

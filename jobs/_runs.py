@@ -1,0 +1,144 @@
+"""The run folders below OUT as rows of a table."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from classifier.config import flatten, setting_names
+from classifier.errors import ClassifierError, ConfigError, RunError
+from classifier.run import Run, read_experiment, read_history, read_result
+from classifier.setting import closest
+
+COLUMNS = ("when", "name", "validation", "test", "seconds")
+KEYS = ("kind", "status", "data", "name")
+
+
+@dataclass(frozen=True)
+class Row:
+    folder: Path
+    kind: str
+    status: str
+    data: str
+    model: str
+    validation: float | None
+    test: float | None
+    seconds: float | None
+    when: float
+    settings: dict[str, Any]
+
+    def get(self, key: str) -> Any:
+        return (
+            self.folder.name
+            if key == "name"
+            else getattr(self, key, None)
+            if key in (*KEYS, *COLUMNS)
+            else self.settings.get(key)
+        )
+
+
+def found(out: Path, where: Sequence[str], sort: str) -> list[Row]:
+    """The runs that `where` is true of, sorted. ConfigError on an unknown key; RunError if there is no such folder."""
+    if not out.is_dir():
+        raise RunError(f"{out} is no folder: give --out, where the runs lie")
+    wanted = dict(_parsed(word) for word in where)
+    for key in (*wanted, sort):
+        if key not in (*KEYS, *COLUMNS) and key not in setting_names():
+            near = closest(key, (*KEYS, *COLUMNS, *setting_names()))
+            raise ConfigError(f"{key}: there is no such column or setting{near}")
+    rows = [row for folder in sorted(out.iterdir()) if (row := _row(folder)) is not None]
+    rows = [row for row in rows if all(_words(row.get(key)) == value for key, value in wanted.items())]
+    best_first = sort in ("validation", "test")
+
+    def order(row: Row) -> Any:
+        value = row.get(sort)
+        number = isinstance(value, int | float)
+        return (value is None, (-value if best_first else value) if number else 0, "" if number else str(value))
+
+    return sorted(rows, key=order)
+
+
+def _parsed(word: str) -> tuple[str, str]:
+    key, equals, value = word.partition("=")
+    if not equals:
+        raise ConfigError(f"--where {word}: write NAME=VALUE, as status=finished or model.name=cnn")
+    return key, value
+
+
+def _words(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
+
+
+def _row(folder: Path) -> Row | None:
+    if not folder.is_dir() or not any(
+        (folder / name).is_file() for name in ("result.json", "experiment.yaml", "run.log")
+    ):
+        return None
+    result: dict[str, Any] = {}
+    status = "unfinished"
+    if (folder / "result.json").is_file():
+        try:
+            result = read_result(folder)
+            status = result["status"]
+        except RunError:
+            status = "damaged"
+    settings = result.get("config") or {}
+    try:
+        settings = settings or read_experiment(folder / "experiment.yaml").as_dict()
+    except ClassifierError:
+        settings = {}
+    validation, test = result.get("validation"), result.get("test")
+    accuracy = validation["accuracy"] if validation else None
+    if not result:
+        scores = [row["validation_accuracy"] for row in read_history(folder) if row["validation_accuracy"] is not None]
+        accuracy = max(scores, default=None)
+    if result.get("kind") == "crossval" and "folds" in result:
+        test = {"accuracy": result["folds"]["accuracy"]["mean"]}
+    flat = flatten(settings)
+    kind = result.get("kind") or ("tune" if (folder / "asked.yaml").is_file() else "train")
+    return Row(
+        folder=folder,
+        kind=kind,
+        status=status,
+        data=Path(str(flat.get("data.path", ""))).name,
+        model=str(flat.get("model.name", "")),
+        validation=accuracy,
+        test=test["accuracy"] if test else None,
+        seconds=result.get("seconds"),
+        when=folder.stat().st_mtime,
+        settings=flat,
+    )
+
+
+def table(rows: Sequence[Row]) -> Table:
+    shown = Table(box=None, pad_edge=False)
+    for name in ("run", "verb", "data", "model"):
+        shown.add_column(name, overflow="fold")
+    for name in ("validation", "test", "seconds"):
+        shown.add_column(name, justify="right")
+    shown.add_column("ended")
+    shown.add_column("when")
+    for row in rows:
+        figures = ("" if value is None else f"{value:.2%}" for value in (row.validation, row.test))
+        seconds = "" if row.seconds is None else f"{row.seconds:,.0f}"
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.when))
+        shown.add_row(row.folder.name, row.kind, row.data, row.model, *figures, seconds, row.status, when)
+    return shown
+
+
+def size_of(rows: Sequence[Row]) -> str:
+    total = sum(file.stat().st_size for row in rows for file in row.folder.rglob("*") if file.is_file())
+    return f"{total / 1e6:,.1f} MB"
+
+
+def deleted(rows: Sequence[Row]) -> Iterator[str]:
+    """Delete them, each with a line; one that a process still works on stays."""
+    for row in rows:
+        try:
+            Run(row.folder)._own().discard()
+            yield f"deleted {row.folder}"
+        except RunError as error:
+            yield f"kept: {error}"

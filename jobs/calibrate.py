@@ -1,0 +1,61 @@
+"""Calibrate a model once more: python jobs/calibrate.py runs/NAME --precision 0.95
+
+Every training ends with a calibration on its validation images. This is for other wishes: sets of classes that hold the
+right one more often, or a threshold for each class, below which predict says that it is not sure.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+# This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from jobs._cli import Options, Request, Verb, main, positional  # noqa: E402
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateOptions(Options):
+    run: str = positional("Folder of a run, a search or a bundle.")
+    coverage: float = 0.9
+    """How often the right class is in the set that is told where the model is not sure."""
+    precision: float | None = None
+    """A threshold for each class: of what is taken for it, this share is right."""
+    recall: float | None = None
+    """A threshold for each class: of what belongs to it, this share is found."""
+    data: str | None = None
+    """Where the data set lies now, if it has moved. Its images, labels and splits must be the same."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+
+
+VERB = Verb(
+    name="calibrate",
+    summary="Learn on the validation images when the model may be believed, and keep it in the bundle.",
+    examples=("calibrate.py runs/NAME --precision 0.95", "calibrate.py runs/NAME --coverage 0.99"),
+    options=CalibrateOptions,
+)
+
+
+def calibrate(request: Request) -> None:
+    """Calibrate, write it into the bundle, and say what was learned."""
+    from classifier import bundle
+    from classifier.holdout import same_data
+    from classifier.recorded import outcome
+    from jobs import _belief, _work
+
+    options = request.options
+    with _work.opened(VERB.name, options, subject=options.run) as (run, journal):
+        dataset = same_data(bundle.read(options.run), options.data)
+        wishes = {"coverage": options.coverage, "precision": options.precision, "recall": options.recall}
+        made, line = _belief.learned(options.run, run.folder, dataset, device=options.device, **wishes)
+        journal.say(line)
+        known = made.calibration or {}
+        for name, least in zip(made.class_names, known["thresholds"] or (), strict=False):
+            journal.say(f"  {name}: {'never taken' if least is None else f'from {least:.1%} on'}")
+        run.write_result(VERB.name, "finished", **outcome(options.run), calibration=known)
+        journal.say(str(run.folder))
+
+
+if __name__ == "__main__":
+    main(VERB, calibrate)

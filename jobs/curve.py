@@ -1,0 +1,63 @@
+"""Learn what more images would bring: python jobs/curve.py --data.path photos/
+
+Trains on larger and larger parts of the training images, each a part of the next, and fits a power law to the error on
+the validation images: what twice the data would bring, and whether the model is too small for them or they too few.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+# This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from classifier.setting import Count, Positive  # noqa: E402
+from jobs._cli import SLICES, BeginningOptions, Request, Verb, main  # noqa: E402
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveOptions(BeginningOptions):
+    sizes: Count = 5
+    """How many sizes, each twice the one before it."""
+    largest: Positive = 1.0
+    """The largest size, as a share of the training images."""
+    repeats: Count = 1
+    """How often each size is drawn and trained anew."""
+    resume: str | None = None
+    """Go on with this earlier curve."""
+
+
+VERB = Verb(
+    name="curve",
+    summary="Draw a learning curve: score against the number of training images, and what more would bring.",
+    examples=(
+        "curve.py                                     # the embedded digits",
+        "curve.py --data.path photos/ --sizes 6",
+    ),
+    options=CurveOptions,
+    slices=SLICES,
+)
+
+
+def curve(request: Request) -> int:
+    """Train at each size, fit, and tell what it means."""
+    from jobs import _curve, _family, _several
+
+    with _family.begun(VERB.name, request, keep=("sizes", "largest", "repeats")) as family:
+        asked = family.options
+        members = _curve.members(family.dataset, family.experiment, **asked)
+        for member, result in _several.trained(
+            family.experiment, members, family.folder / "sizes", asked=family.is_asked
+        ):
+            family.say(f"{member.changes['data.limit']:,} images: validation {result['validation']['accuracy']:.2%}")
+        if family.is_asked():
+            return family.stopped()
+        found = _curve.summed(family.folder, members, len(family.dataset.train))
+        family.say(_curve.table(found))
+        for line in found["says"]:
+            family.say(line)
+        return family.finished(curve=found)
+
+
+if __name__ == "__main__":
+    main(VERB, curve)

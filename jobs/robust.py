@@ -1,0 +1,58 @@
+"""How a model does where the laboratory ends: python jobs/robust.py runs/NAME
+
+The test images with noise, blur, weather and digital losses, and under attack; with --shift PATH a second data set of
+the same classes, with --unlike PATH images of no class that it knows. The curves go into the run's report.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+# This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from classifier.setting import Count  # noqa: E402
+from jobs._cli import Options, Request, Verb, main, positional  # noqa: E402
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobustOptions(Options):
+    run: str = positional("Folder of a run, a search or a bundle.")
+    images: Count = 1000
+    """How many of the test images, evenly spaced."""
+    attacks: bool = True
+    """Attack it too: FGSM and PGD."""
+    shift: str | None = None
+    """A second data set of the same classes: folder, archive, manifest."""
+    unlike: str | None = None
+    """Images of no class that it knows, to tell from its own."""
+    data: str | None = None
+    """Where the data set lies now, if it has moved. Its images, labels and splits must be the same."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+
+
+VERB = Verb(
+    name="robust",
+    summary="Test a model under corruptions, attacks, another data set of its classes, and images of none.",
+    examples=("robust.py runs/NAME", "robust.py runs/NAME --shift phone-photos/ --unlike holiday/"),
+    options=RobustOptions,
+)
+
+
+def robust(request: Request) -> None:
+    """Measure, save robustness.json in the run that is tested, and make its report anew."""
+    from classifier.recorded import outcome
+    from jobs import _robust, _work
+
+    options = request.options
+    with _work.opened(VERB.name, options, subject=options.run) as (run, journal):
+        found = _robust.measured(options, journal)
+        for line in _robust.kept(options.run, run.folder, found):
+            journal.say(line)
+        run.write_result(VERB.name, "finished", **outcome(options.run), robustness=found)
+        journal.say(str(run.folder))
+
+
+if __name__ == "__main__":
+    main(VERB, robust)

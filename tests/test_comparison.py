@@ -1,0 +1,58 @@
+"""Two models on the same images: the right test, the right interval, the right sentence."""
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from classifier.comparison import Answers, compared, holm
+from classifier.errors import DataError
+
+
+def answers(name: str, right: np.ndarray) -> Answers:
+    """Of a model that is right where `right` is true."""
+    ids = [f"{n}.png" for n in range(len(right))]
+    return Answers(name, ids, ["cat"] * len(right), ["cat" if hit else "dog" for hit in right])
+
+
+def test_the_test_is_mcnemars_on_the_images_on_which_they_differ():
+    first = np.array([True] * 80 + [False] * 20)
+    second = np.array([True] * 78 + [False] * 2 + [True] * 14 + [False] * 6)
+    found = compared(answers("a", first), answers("b", second))
+    assert (found.first_only, found.second_only) == (2, 14)
+    assert found.p == pytest.approx(binomtest(14, 16).pvalue)
+    assert found.gain == pytest.approx(0.12)
+    low, high = found.interval
+    assert 0.04 < low < 0.12 < high < 0.21
+    assert found.verdict.startswith("b is better than a: by 12.00 points")
+
+
+def test_equal_models_cannot_be_told_apart():
+    right = np.arange(50) % 3 > 0
+    found = compared(answers("a", right), answers("b", right))
+    assert found.p == 1.0
+    assert found.interval == (0.0, 0.0)
+    assert "cannot be told apart" in found.verdict
+
+
+def test_the_order_of_the_images_does_not_matter():
+    right, other = np.arange(50) % 3 > 0, np.arange(50) % 4 > 0
+    second = answers("b", other)
+    turned = Answers("b", second.ids[::-1], second.labels[::-1], second.predicted[::-1])
+    assert compared(answers("a", right), turned) == compared(answers("a", right), second)
+
+
+def test_other_images_are_refused():
+    with pytest.raises(DataError, match=r"not tested on the same images \(40 of 40 and 50"):
+        compared(answers("a", np.ones(40, bool)), answers("b", np.ones(50, bool)))
+
+
+def test_other_labels_are_refused():
+    first = answers("a", np.ones(4, bool))
+    second = Answers("b", first.ids, ["dog"] * 4, ["dog"] * 4)
+    with pytest.raises(DataError, match="with different labels"):
+        compared(first, second)
+
+
+def test_several_tests_at_once_are_corrected_by_holm():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5]) == [0.5]

@@ -1,0 +1,126 @@
+"""Maps show what a model went by: a planted patch, and something else once its weights are others."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor, nn
+
+from classifier import explain, models
+from classifier.config import ModelConfig
+from classifier.evaluate import Scorer
+
+SIZE = 32
+SCORER = Scorer(
+    class_names=("none", "patch"), size=SIZE, mean=(0.5,), std=(0.25,), device=torch.device("cpu"), channels_last=False
+)
+
+
+def planted(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Noise, in half of the images with a checkered patch of 8 pixels: images, labels, and where it lies (N x 2)."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(60, 196, (count, 1, SIZE, SIZE), generator=generator, dtype=torch.uint8)
+    labels = torch.arange(count) % 2
+    places = torch.randint(0, SIZE - 8, (count, 2), generator=generator)
+    check = ((torch.arange(8)[:, None] // 2 + torch.arange(8) // 2) % 2 * 255).to(torch.uint8)
+    for n in range(count):
+        if labels[n]:
+            top, left = places[n].tolist()
+            images[n, 0, top : top + 8, left : left + 8] = check
+    return images, labels, places
+
+
+@pytest.fixture(scope="module", params=["resnet9_16", pytest.param("vit_tiny", marks=pytest.mark.slow)])
+def taught(request: pytest.FixtureRequest) -> nn.Module:
+    """A model that finds the patch: convolutional, or of attention."""
+    torch.manual_seed(0)
+    model = models.build(ModelConfig(name=request.param), classes=2, channels=1, size=SIZE)
+    images, labels, _ = planted(512, seed=0)
+    epochs, rate = (6, 2e-3) if request.param == "resnet9_16" else (8, 1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
+    for _ in range(epochs):
+        for batch in torch.randperm(len(images)).split(64):
+            model.train()
+            loss = nn.functional.cross_entropy(SCORER.forward(model, images[batch]), labels[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert (
+        SCORER.probabilities(model, planted(200, seed=1)[0]).argmax(1) == planted(200, seed=1)[1]
+    ).double().mean() > 0.95
+    return model.eval()
+
+
+def hits(maps_NHW: Tensor, places_N2: Tensor, room: int = 2) -> float:
+    """The pointing game (Zhang et al. 2018): how often the highest place lies in the patch, or `room` pixels beside."""
+    peaks = maps_NHW.flatten(1).argmax(1)
+    rows, columns = peaks // SIZE, peaks % SIZE
+    inside = [
+        (at >= place - room) & (at < place + 8 + room)
+        for at, place in zip((rows, columns), places_N2.unbind(1), strict=True)
+    ]
+    return float((inside[0] & inside[1]).double().mean())
+
+
+@pytest.mark.parametrize("method", [explain.grad_cam, explain.integrated_gradients, explain.occlusion])
+def test_the_highest_place_lies_in_the_planted_patch(taught, method):
+    images, labels, places = planted(80, seed=2)
+    images, places = images[labels == 1], places[labels == 1]
+    maps = method(taught, SCORER, images, torch.ones(len(images), dtype=torch.int64))
+    assert maps.shape == (40, SIZE, SIZE)
+    assert maps.min() >= 0
+    assert maps.max() <= 1
+    assert hits(maps, places) >= 0.9
+
+
+def test_random_weights_make_other_maps(taught):
+    """The model-randomisation check of Adebayo et al. 2018."""
+    images, labels, _ = planted(40, seed=3)
+    before = explain.grad_cam(taught, SCORER, images[labels == 1], labels[labels == 1])
+    spoilt = copy.deepcopy(taught)
+    torch.manual_seed(1)
+    for module in spoilt.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    after = explain.grad_cam(spoilt.eval(), SCORER, images[labels == 1], labels[labels == 1])
+    likeness = [
+        spearmanr(a.flatten(), b.flatten()).statistic for a, b in zip(before, after, strict=True) if b.std() > 0
+    ]
+    assert abs(sum(likeness) / max(1, len(likeness))) < 0.3
+
+
+def test_what_the_pixels_add_is_what_the_logit_rises_by(taught, monkeypatch):
+    monkeypatch.setattr(explain, "STEPS", 512)
+    image = planted(2, seed=4)[0][1]
+    added = explain.attribution(taught, SCORER, image, 1)
+    base = torch.full((1, 1, SIZE, SIZE), 0.5)
+    ends = torch.cat([base, image[None].float() / 255])
+    with torch.no_grad():
+        low, high = SCORER.forward(taught, ends)[:, 1].tolist()
+    assert float(added.sum()) == pytest.approx(high - low, rel=0.03)
+
+
+@pytest.mark.parametrize("name", ["vit_b_16", "swin_t", "resnet18", "mobilenet_v3_small", "densenet121"])
+def test_every_kind_of_net_has_a_map(name):
+    scorer = dataclasses.replace(SCORER, size=224, mean=(0.5,) * 3, std=(0.25,) * 3)
+    model = scorer.place(models.build(ModelConfig(name=name), classes=2, channels=3, size=224))
+    nn.init.normal_(next(iter(models.head_modules(model).values())).weight, std=0.1)
+    images = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
+    maps = explain.grad_cam(model, scorer, images, torch.tensor([0, 1]))
+    assert maps.shape == (2, 224, 224)
+    assert maps.std() > 0
+
+
+def test_a_model_without_places_has_no_map():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(SIZE * SIZE, 2))
+    images = planted(2, seed=5)[0]
+    assert not explain.grad_cam(model, SCORER, images, torch.tensor([0, 1])).any()
+
+
+def test_the_nearest_are_those_of_the_same_direction():
+    known = torch.tensor([[1.0, 0.0], [0.0, 1.0], [3.0, 3.0]])
+    places, similar = explain.nearest(torch.tensor([[2.0, 0.1]]), known, 2)
+    assert places.tolist() == [[0, 2]]
+    assert similar[0, 0] > similar[0, 1]

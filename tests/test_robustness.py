@@ -1,0 +1,121 @@
+"""Corruptions are seeded and grow, attacks are those of the papers, and strange images are told from known ones."""
+
+import dataclasses
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from classifier.attacks import fgsm, pgd, right
+from classifier.corruptions import GROUPS, SEVERITIES, corrupted
+from classifier.evaluate import Scorer
+from classifier.novelty import Novelty
+from classifier.robustness import auroc, told_apart
+
+KINDS = [kind for group in GROUPS.values() for kind in group]
+SCORER = Scorer(class_names=("a", "b", "c"), size=32, mean=(0.5,) * 3, std=(0.25,) * 3, device=torch.device("cpu"))
+
+
+def photograph(size: int) -> torch.Tensor:
+    """Four crops of a photograph that scikit-learn ships, uint8."""
+    from sklearn.datasets import load_sample_image
+
+    image = torch.from_numpy(load_sample_image("china.jpg").copy()).permute(2, 0, 1)[None].float()
+    crops = [image[..., y : y + 200, x : x + 200] for y, x in ((0, 0), (0, 300), (200, 100), (150, 400))]
+    return nn.functional.interpolate(torch.cat(crops), (size, size), mode="area").round().to(torch.uint8)
+
+
+@pytest.mark.parametrize("size", [32, 96, 224])
+@pytest.mark.parametrize("kind", KINDS)
+def test_corruptions_grow_with_severity_and_follow_their_seed(kind, size):
+    images = photograph(size)
+    distances = []
+    for severity in range(1, SEVERITIES + 1):
+        changed = corrupted(images, kind, severity, seed=3)
+        assert changed.shape == images.shape
+        assert changed.dtype == torch.uint8
+        distances.append(float((changed.float() - images.float()).square().mean()))
+    assert distances[0] > 0
+    assert distances[-1] > 1.2 * distances[0]
+    # Blocks of other sizes lie otherwise over the picture's edges.
+    assert kind == "pixelate" or all(b > 0.85 * a for a, b in itertools.pairwise(distances))
+    assert torch.equal(corrupted(images, kind, 3, seed=3), corrupted(images, kind, 3, seed=3))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_grey_images_and_tiny_ones_can_be_corrupted(kind):
+    images = torch.randint(0, 256, (3, 1, 8, 8), dtype=torch.uint8)
+    assert corrupted(images, kind, 5).shape == images.shape
+
+
+def model_and_images() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.LazyLinear(3)
+    )
+    images = torch.randint(0, 256, (200, 3, 32, 32), dtype=torch.uint8)
+    model(torch.rand(1, 3, 32, 32))
+    model.eval()
+    with torch.no_grad():
+        labels = SCORER.forward(model, images).argmax(1)
+    return model, images, labels
+
+
+def test_attacks_stay_within_epsilon_and_within_the_picture():
+    model, images, labels = model_and_images()
+    for attacked in (fgsm(model, SCORER, images, labels, 8 / 255), pgd(model, SCORER, images, labels, 8 / 255)):
+        moved = (attacked - images.float() / 255).abs()
+        assert moved.max() <= 8 / 255 + 1e-6
+        assert attacked.min() >= 0
+        assert attacked.max() <= 1
+        assert right(model, SCORER, attacked, labels).double().mean() < 1
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_attacks_are_those_of_a_reference():
+    """As accurate as foolbox's on the same model and settings, to a point."""
+    import foolbox
+
+    model, images, labels = model_and_images()
+
+    class Plain(nn.Module):
+        def forward(self, images):
+            return SCORER.forward(model, images)
+
+    plain = foolbox.PyTorchModel(Plain().eval(), bounds=(0, 1), device="cpu")
+    for epsilon in (1 / 255, 4 / 255):
+        attacks = {
+            foolbox.attacks.LinfFastGradientAttack(): fgsm(model, SCORER, images, labels, epsilon),
+            foolbox.attacks.LinfPGD(abs_stepsize=epsilon / 4, steps=10, random_start=False): pgd(
+                model, SCORER, images, labels, epsilon, seed=None
+            ),
+        }
+        for theirs, ours in attacks.items():
+            _, reference, _ = theirs(plain, images.float() / 255, labels, epsilons=epsilon)
+            accuracies = [right(model, SCORER, one, labels).double().mean() for one in (ours, reference)]
+            assert abs(accuracies[0] - accuracies[1]) <= 0.01
+            assert (ours - reference).abs().mean() < 1e-3
+
+
+def test_the_area_is_the_share_of_pairs():
+    assert auroc(torch.tensor([3.0, 2.0]), torch.tensor([1.0, 2.0])) == pytest.approx(3.5 / 4)
+
+
+def test_strange_images_are_told_apart_by_the_layers():
+    model, _, _ = model_and_images()
+    crops = photograph(32).repeat(60, 1, 1, 1)
+    noise = torch.randint(-12, 13, crops.shape, generator=torch.Generator().manual_seed(0))
+    known = (crops.int() + noise).clamp(0, 255).to(torch.uint8)
+    novelty = Novelty.fitted(model, SCORER, known[:160], known[160:])
+    strange = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8)
+    assert told_apart(model, SCORER, known[160:], strange, novelty)["layers"] > 0.99
+    assert (novelty.scores(model, SCORER, strange) > novelty.limit).all()
+    assert (novelty.scores(model, SCORER, known[160:]) > novelty.limit).double().mean() <= 0.05
+
+
+def test_mirrored_views_do_not_change_how_strange_an_image_is():
+    model, images, _ = model_and_images()
+    novelty = Novelty.fitted(model, SCORER, images, images)
+    flipping = dataclasses.replace(SCORER, test_flip=True)
+    assert torch.equal(novelty.scores(model, flipping, images), novelty.scores(model, SCORER, images))
