@@ -45,8 +45,10 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> "Calibration":
-        thresholds = plain.get("thresholds")
-        return cls(**plain | {"thresholds": None if thresholds is None else tuple(thresholds)})
+        values: dict[str, Any] = dict(plain)
+        if values.get("thresholds") is not None:
+            values["thresholds"] = tuple(values["thresholds"])
+        return cls(**values)
 
     def sets(self, probabilities_NK: Tensor) -> Tensor:
         """in_NK, bool: the classes of each image's set. The likeliest is always in it."""

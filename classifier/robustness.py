@@ -12,6 +12,7 @@ from classifier.attacks import fgsm, pgd, right
 from classifier.corruptions import GROUPS, SEVERITIES, corrupted
 from classifier.data.dataset import Part
 from classifier.data.images import chosen
+from classifier.data.packed import chosen as chosen_names
 from classifier.evaluate import Scorer
 from classifier.figures import figures
 from classifier.novelty import Novelty
@@ -26,8 +27,7 @@ def some(part: Part, most: int) -> Part:
     if len(part) <= most:
         return part
     places = torch.linspace(0, len(part) - 1, most).long()
-    ids = tuple(part.ids[place] for place in places.tolist())
-    return Part(chosen(part.images_NCHW, places), part.labels_N[places], ids)
+    return Part(chosen(part.images_NCHW, places), part.labels_N[places], chosen_names(part.ids, places.tolist()))
 
 
 def under_corruptions(model: nn.Module, scorer: Scorer, part: Part, tell: Tell, seed: int = 0) -> dict[str, Any]:

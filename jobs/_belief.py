@@ -1,6 +1,7 @@
 """The end of a training: the model is calibrated on its validation images, and what it said of them is kept."""
 
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from classifier.report import MISTAKES, PREDICTIONS
 
 
 def learned(
-    path: str | Path, into: Path, dataset: Dataset, *, device: str = "auto", **wishes: float | None
+    path: str | Path, into: Path, dataset: Dataset, *, device: str = "auto", **wishes: Any
 ) -> tuple[Bundle, str]:
     """Calibrate the bundle at `path`, and save what it says of its validation images in `into`; a line about it."""
     made, probabilities_NK = calibrated(path, dataset, pick_device(device), **wishes)

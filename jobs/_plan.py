@@ -11,6 +11,7 @@ from classifier import cost, models
 from classifier.config import Experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import ClassifierError, ConfigError, DataError
+from classifier.novelty import MOST
 from classifier.portfolio import portfolio_for
 from classifier.probe import parsed, ranked
 from classifier.resolve import resolve
@@ -32,9 +33,9 @@ WORTH = 1 / 7
 ROUNDS_FOR_LONGER, HALF = 4, 0.5
 # Checkpoints and all else beside the steps and the validation, as a factor.
 KEEPING = 1.05
-# Seconds to end the trials, pack a model and write the results, beside reading the test split; and to begin with the
+# Seconds to end the trials, pack a model and write results and report, beside looking at images; and to begin with the
 # last training, beside its steps.
-PACKING, BEGINNING = 4.0, 3.0
+PACKING, BEGINNING = 7.0, 3.0
 
 
 @dataclass(frozen=True)
@@ -239,7 +240,10 @@ def _final_seconds(resolved: Experiment, dataset: Dataset, step: float) -> float
     if not step:  # nobody asked
         return PACKING
     images_a_second = resolved.data.batch * resolved.optimizer.accumulate / step
-    seconds = PACKING + _predicting(resolved, len(dataset.test)) / images_a_second
+    held, seen = len(dataset.validation), min(MOST, len(dataset.train))
+    # The test; the calibration, and what tells new pictures; training images that are like mistakes, of both splits.
+    looked_at = len(dataset.test) + held + (1 + bool(resolved.search.final)) * (min(MOST, held) + seen) + 2 * seen
+    seconds = PACKING + _predicting(resolved, looked_at) / images_a_second
     if resolved.search.final:
         seconds += BEGINNING + (len(dataset.train) + len(dataset.validation)) * resolved.train.epochs / images_a_second
     return seconds

@@ -1,6 +1,7 @@
 """The measurements of robustness, with what they need read; and where their figures go."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,4 +98,8 @@ def _as_known(made: Bundle, dataset: Dataset) -> Dataset:
 def _together(dataset: Dataset) -> Part:
     parts = [part for split in SPLITS if len(part := getattr(dataset, split))]
     ids = tuple(name for part in parts for name in part.ids)
-    return Part(joined(*(part.images_NCHW for part in parts)), torch.cat([part.labels_N for part in parts]), ids)
+    return Part(
+        functools.reduce(joined, (part.images_NCHW for part in parts)),
+        torch.cat([part.labels_N for part in parts]),
+        ids,
+    )

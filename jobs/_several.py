@@ -43,6 +43,7 @@ def trained(
     a training would launch workers; RunError if one fails.
     """
     import ray
+    from ray.exceptions import RayError
 
     if experiment.workers.count > 1:
         raise ConfigError(f"workers.count {experiment.workers.count}: each training here has one worker; leave it out")
@@ -68,7 +69,7 @@ def trained(
             member = pending.pop(reference)
             try:
                 said = ray.get(reference)
-            except ray.exceptions.RayError as error:
+            except RayError as error:
                 raise RunError(f"{folder / member.name} failed: {str(error).strip().rpartition(chr(10))[2]}") from None
             if isinstance(said, str):
                 raise ConfigError(f"{member.name}: {said}")

@@ -89,7 +89,7 @@ def run_verb(verb: str, *words: object, cwd: Path) -> Done:
         command_of(verb, *words), cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     lines = done.stdout.rstrip().split("\n")
-    if done.returncode == 0 and lines[-1]:
+    if done.returncode == 0 and (cwd / lines[-1]).is_dir():
         lines[-1] = str(cwd / lines[-1])
     return Done(done.returncode, "\n".join(lines), done.stderr)
 

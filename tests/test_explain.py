@@ -3,9 +3,10 @@
 import copy
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from classifier import explain, models
@@ -85,10 +86,9 @@ def test_random_weights_make_other_maps(taught):
         if hasattr(module, "reset_parameters"):
             module.reset_parameters()
     after = explain.grad_cam(spoilt.eval(), SCORER, images[labels == 1], labels[labels == 1])
-    likeness = [
-        spearmanr(a.flatten(), b.flatten()).statistic for a, b in zip(before, after, strict=True) if b.std() > 0
-    ]
-    assert abs(sum(likeness) / max(1, len(likeness))) < 0.3
+    pairs = [(a.flatten().numpy(), b.flatten().numpy()) for a, b in zip(before, after, strict=True) if b.std() > 0]
+    ranks = [np.corrcoef(rankdata(a), rankdata(b))[0, 1] for a, b in pairs]
+    assert abs(np.mean([*ranks, 0.0])) < 0.3
 
 
 def test_what_the_pixels_add_is_what_the_logit_rises_by(taught, monkeypatch):
@@ -106,7 +106,7 @@ def test_what_the_pixels_add_is_what_the_logit_rises_by(taught, monkeypatch):
 def test_every_kind_of_net_has_a_map(name):
     scorer = dataclasses.replace(SCORER, size=224, mean=(0.5,) * 3, std=(0.25,) * 3)
     model = scorer.place(models.build(ModelConfig(name=name), classes=2, channels=3, size=224))
-    nn.init.normal_(next(iter(models.head_modules(model).values())).weight, std=0.1)
+    nn.init.normal_(next(iter(models.head_modules(model).values())).get_parameter("weight"), std=0.1)
     images = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
     maps = explain.grad_cam(model, scorer, images, torch.tensor([0, 1]))
     assert maps.shape == (2, 224, 224)

@@ -1,6 +1,7 @@
 """The figures equal scikit-learn's, also where classes are absent or scores tie; intervals hold what they should."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from sklearn import metrics as sk
 from classifier.errors import DataError
 from classifier.figures import figures
 
+NOTHING: Any = {"zero_division": 0}
 SAME = {"rel_tol": 0, "abs_tol": 1e-6}
 
 
@@ -44,14 +46,14 @@ def test_figures_are_scikit_learns(case):
     wanted["mcc"] = sk.matthews_corrcoef(y, predicted)
     wanted["kappa"] = sk.cohen_kappa_score(y, predicted, labels=classes)
     for average in ("macro", "weighted"):
-        scores = sk.precision_recall_fscore_support(y, predicted, average=average, zero_division=0)
+        scores: Any = sk.precision_recall_fscore_support(y, predicted, average=average, **NOTHING)
         wanted |= dict(zip((f"{average}_precision", f"{average}_recall", f"{average}_f1"), scores[:3], strict=True))
     wanted["loss"] = sk.log_loss(y, p, labels=classes)
     onehot = np.eye(len(classes))[y]
     wanted["brier"] = ((p - onehot) ** 2).sum(1).mean()
     wanted["top5"] = np.mean([label in np.argsort(-row, kind="stable")[:5] for label, row in zip(y, p, strict=True)])
     for k, row in enumerate(found["per_class"]):
-        each = sk.precision_recall_fscore_support(y, predicted, labels=[k], average=None, zero_division=0)
+        each: Any = sk.precision_recall_fscore_support(y, predicted, labels=[k], average=None, **NOTHING)
         for name, (value,) in zip(("precision", "recall", "f1"), each[:3], strict=True):
             assert math.isclose(row[name], value, **SAME)
         assert row["support"] == (y == k).sum()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -75,7 +76,9 @@ def test_attacks_stay_within_epsilon_and_within_the_picture():
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_attacks_are_those_of_a_reference():
     """As accurate as foolbox's on the same model and settings, to a point."""
-    import foolbox
+    from foolbox.attacks.fast_gradient_method import LinfFastGradientAttack
+    from foolbox.attacks.projected_gradient_descent import LinfProjectedGradientDescentAttack
+    from foolbox.models.pytorch import PyTorchModel
 
     model, images, labels = model_and_images()
 
@@ -83,15 +86,15 @@ def test_attacks_are_those_of_a_reference():
         def forward(self, images):
             return SCORER.forward(model, images)
 
-    plain = foolbox.PyTorchModel(Plain().eval(), bounds=(0, 1), device="cpu")
+    plain = PyTorchModel(Plain().eval(), bounds=(0, 1), device="cpu")
     for epsilon in (1 / 255, 4 / 255):
-        attacks = {
-            foolbox.attacks.LinfFastGradientAttack(): fgsm(model, SCORER, images, labels, epsilon),
-            foolbox.attacks.LinfPGD(abs_stepsize=epsilon / 4, steps=10, random_start=False): pgd(
+        pairs: dict[Any, torch.Tensor] = {
+            LinfFastGradientAttack(): fgsm(model, SCORER, images, labels, epsilon),
+            LinfProjectedGradientDescentAttack(abs_stepsize=epsilon / 4, steps=10, random_start=False): pgd(
                 model, SCORER, images, labels, epsilon, seed=None
             ),
         }
-        for theirs, ours in attacks.items():
+        for theirs, ours in pairs.items():
             _, reference, _ = theirs(plain, images.float() / 255, labels, epsilons=epsilon)
             accuracies = [right(model, SCORER, one, labels).double().mean() for one in (ours, reference)]
             assert abs(accuracies[0] - accuracies[1]) <= 0.01

@@ -77,6 +77,8 @@ def draw(
     DataError if the shares leave nothing to train on, or a class has too few pictures.
     """
     name, supplied_N = pictures.name, pictures.supplied_N
+    if folds is not None and fold >= folds:
+        raise DataError(f"data.fold {fold}: {folds} folds are numbered from 0 to {folds - 1}")
     if folds is not None:
         supplied_N = np.where(supplied_N == TEST, TEST, DRAWN).astype(np.int8)
     supplied = {int(split) for split in np.unique(supplied_N)} - {DRAWN}

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,8 +33,8 @@ def labelled(pictures: Sequence[Picture], supplied: Sequence[int] | None = None)
     )
 
 
-def drawn(pictures: Sequence[Picture], supplied: Sequence[int] | None = None, **shares: float) -> Drawn:
-    settings = {"validation": 0.1, "test": 0.2} | shares
+def drawn(pictures: Sequence[Picture], supplied: Sequence[int] | None = None, **shares: Any) -> Drawn:
+    settings: dict[str, Any] = {"validation": 0.1, "test": 0.2} | shares
     return draw(labelled(pictures, supplied), **settings, seed=0)
 
 
@@ -256,3 +257,33 @@ def test_refusals_name_the_class_and_the_mend() -> None:
     train = [content for content, u in numbered(100).items() if 0.2 <= u < 0.9]
     with pytest.raises(DataError, match=r"photos has too few pictures \(4\) to draw its splits: add more"):
         drawn([(content, n // 2) for n, content in enumerate(train[:4])])
+
+
+def test_folds_take_each_picture_once_and_keep_copies_together():
+    rng = np.random.default_rng(0)
+    pictures = [(int(content), int(content) % 3) for content in rng.integers(0, 80, 200)]
+    tested = np.zeros(len(pictures), int)
+    for fold in range(5):
+        splits_N = drawn(pictures, folds=5, fold=fold).splits_N
+        here = splits_N == SPLITS.index("test")
+        tested += here
+        contents = [{c for (c, _), mine in zip(pictures, splits_N == split, strict=True) if mine} for split in range(3)]
+        assert not contents[0] & contents[2]
+        assert not contents[1] & contents[2]
+        counts = np.bincount([label for (_, label), mine in zip(pictures, here, strict=True) if mine], minlength=3)
+        assert counts.min() > 0.5 * counts.max()
+    assert (tested == 1).all()
+
+
+def test_folds_leave_the_supplied_test_pictures_out():
+    pictures = [(n, n % 2) for n in range(60)]
+    supplied = [SPLITS.index("test") if n < 20 else SPLITS.index("train") for n in range(60)]
+    splits_N = drawn(pictures, supplied, folds=4, fold=1).splits_N
+    assert (splits_N[:20] == DRAWN).all()
+    assert (splits_N[20:] == SPLITS.index("test")).sum() == 10
+
+
+@pytest.mark.parametrize(("folds", "fold", "words"), [(9, 0, "from 2 to 8"), (4, 4, "data.fold 4")])
+def test_folds_that_cannot_be_are_refused(folds, fold, words):
+    with pytest.raises(DataError, match=words):
+        drawn([(n, n % 2) for n in range(8)], folds=folds, fold=fold)

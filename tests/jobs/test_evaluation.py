@@ -1,0 +1,164 @@
+"""The verbs that tell the truth about a model, on the embedded digits: calibrate, crossval, curve, compare, runs, robust,
+report."""
+
+import json
+import re
+
+import pyarrow.parquet as pq
+import pytest
+
+from classifier import bundle
+
+QUICK = ("--model.name", "cnn", "--data.batch", "128", "--train.epochs", "3")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("evaluation")
+
+
+@pytest.fixture(scope="module")
+def run(verb_in, home):
+    """A training that was tested."""
+    done = verb_in(home, "train", *QUICK, "--name", "a")
+    assert done.code == 0, done.err
+    tested = verb_in(home, "evaluate", str(done.folder))
+    assert tested.code == 0, tested.err
+    return done
+
+
+def test_a_training_ends_calibrated_with_a_report(run):
+    known = bundle.read(run.folder).calibration
+    assert known is not None
+    assert known["images"] == 162
+    assert 0.05 < known["temperature"] < 5
+    assert "all about it: " in run.out
+    page = (run.folder / "report.html").read_text()
+    for title in ("Data", "Training", "Confusion", "Classes", "How far it can be believed", "Look at these", "Again"):
+        assert f"<h2>{title}</h2>" in page
+    assert "that it never saw" in page
+    assert len(page) < 5_000_000
+    card = (run.folder / "model_card.md").read_text()
+    assert "## Limits" in card
+    assert pq.read_table(run.folder / "mistakes.parquet").num_rows > 0
+
+
+def test_the_report_is_made_again_from_what_was_saved(run, verb_in, home):
+    before = (run.folder / "report.html").read_text()
+    (run.folder / "report.html").unlink()
+    done = verb_in(home, "report", str(run.folder))
+    assert done.code == 0, done.err
+    assert done.out.strip().endswith("report.html")
+    assert (run.folder / "report.html").read_text() == before
+
+
+def test_a_watched_run_that_has_ended_is_told_once(run, verb_in, home):
+    done = verb_in(home, "report", str(run.folder), "--watch")
+    assert done.code == 0
+    assert 'http-equiv="refresh"' not in (run.folder / "report.html").read_text()
+
+
+def test_thresholds_for_a_wish_are_kept_and_predict_abides_by_them(run, verb_in, home):
+    picture = home / "noise.png"
+    from PIL import Image
+
+    Image.effect_noise((64, 64), 90).save(picture)
+    done = verb_in(home, "calibrate", str(run.folder), "--precision", "0.99", "--coverage", "0.95")
+    assert done.code == 0, done.err
+    known = bundle.read(run.folder).calibration
+    assert known is not None
+    assert known["wish"] == "precision 0.99"
+    assert known["coverage"] == 0.95
+    assert bundle.read(run.folder).scores["test"] is not None  # the same temperature: the same figures
+    asked = verb_in(home, "predict", str(run.folder), str(picture))
+    assert asked.code == 0, asked.err
+    assert re.search(r"noise.png: (unlike anything seen in training|not sure)", asked.out)
+    row = pq.read_table(asked.folder / "predictions.parquet").to_pylist()[0]
+    assert row["is_unlike"] or row["taken"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--coverage", "1.5"), "--coverage 1.5"),
+        (("--precision", "0.9", "--recall", "0.9"), "one of them"),
+        (("--precision", "2"), "at most 1"),
+    ],
+)
+def test_wishes_that_cannot_be_are_refused(run, verb_in, home, words, said):
+    done = verb_in(home, "calibrate", str(run.folder), *words)
+    assert done.code == 2
+    assert said in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_cross_validation_tests_every_image_once(joined, verb_in, home):
+    done = verb_in(home, "crossval", *QUICK, "--folds", "3", "--name", "cv")
+    assert done.code == 0, done.err
+    result = done.result
+    assert result["kind"] == "crossval"
+    assert len(result["folds"]["accuracy"]["folds"]) == 3
+    answers = pq.read_table(done.folder / "predictions.parquet")
+    assert len(set(answers["image_id"].to_pylist())) == len(answers) == 1797
+    scores = json.loads((done.folder / "scores.json").read_text())
+    assert scores["count"] == 1797
+    assert "Folds" in (done.folder / "report.html").read_text()
+    again = verb_in(home, "crossval", "--resume", str(done.folder))
+    assert again.code == 0, again.err
+    assert again.result["folds"] == result["folds"]
+
+
+def test_a_learning_curve_says_what_more_images_would_bring(joined, verb_in, home):
+    done = verb_in(home, "curve", *QUICK, "--sizes", "3", "--name", "curve")
+    assert done.code == 0, done.err
+    curve = done.result["curve"]
+    assert [point["images"] for point in curve["points"]] == [326, 652, 1304]
+    assert set(curve["predicted"]) == {"1304", "2608", "13040"}
+    assert "Twice as many images" in done.out
+    assert "Learning curve" in (done.folder / "report.html").read_text()
+
+
+def test_two_runs_are_compared_image_by_image(run, verb_in, home):
+    other = verb_in(home, "train", *QUICK, "--name", "b", "--optimizer.lr", "1e-5")
+    assert verb_in(home, "evaluate", str(other.folder)).code == 0
+    done = verb_in(home, "compare", str(run.folder), str(other.folder))
+    assert done.code == 0, done.err
+    assert "a is better than b" in done.out
+    assert done.result["differences"][0]["p"] < 0.01
+
+
+def test_runs_that_cannot_be_compared_are_refused(run, verb_in, home):
+    lonely = verb_in(home, "compare", str(run.folder))
+    assert lonely.code == 2
+    assert "give two runs" in lonely.err
+    untested = verb_in(home, "train", *QUICK, "--name", "untested")
+    done = verb_in(home, "compare", str(run.folder), str(untested.folder))
+    assert done.code == 2
+    assert "jobs/evaluate.py" in done.err
+
+
+def test_all_runs_stand_in_a_table_and_some_can_be_deleted(run, verb_in, home):
+    verb_in(home, "train", *QUICK, "--name", "spare")
+    done = verb_in(home, "runs", "--where", "kind=train", "--sort", "test")
+    assert done.code == 0, done.err
+    assert "spare" in done.out
+    refused = verb_in(home, "runs", "--where", "name=spare", "--delete")
+    assert "nothing was deleted" in refused.out
+    assert (home / "runs" / "spare").exists()
+    gone = verb_in(home, "runs", "--where", "name=spare", "--delete", "--yes")
+    assert gone.code == 0
+    assert not (home / "runs" / "spare").exists()
+    assert run.folder.exists()
+    wrong = verb_in(home, "runs", "--where", "modell=cnn")
+    assert wrong.code == 2
+
+
+def test_robustness_goes_into_the_report(run, verb_in, home):
+    done = verb_in(home, "robust", str(run.folder), "--images", "100", "--shift", "digits")
+    assert done.code == 0, done.err
+    found = json.loads((run.folder / "robustness.json").read_text())
+    assert found["corruptions"]["images"] == 100
+    assert len(found["corruptions"]["kinds"]) == 13
+    assert found["attacks"]["pgd"][-1] <= found["attacks"]["pgd"][0] + 0.02
+    assert found["shift"]["count"] == 1797
+    assert "Robustness" in (run.folder / "report.html").read_text()
