@@ -4,11 +4,14 @@ Every map is maps_NHW, float32 in [0, 1] on the CPU, of the size of the images: 
 not, or spoke against the class. Work with placed models (Scorer.place) and uint8 images.
 """
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from classifier.evaluate import Scorer
@@ -16,6 +19,8 @@ from classifier.evaluate import Scorer
 # Of integrated gradients; of occlusion: windows along a side, and the side of each in steps, about a quarter of the
 # picture's: a smaller hole leaves a transformer as sure as it was.
 STEPS, WINDOWS, WIDE = 32, 14, 4
+# Small pictures are enlarged to about this side, in pixels; large ones are shrunk to it.
+SIDE = 112
 
 
 def grad_cam(model: nn.Module, scorer: Scorer, images_NCHW: Tensor, classes_N: Tensor) -> Tensor:
@@ -102,6 +107,23 @@ def _odds(model: nn.Module, scorer: Scorer, images_NCHW: Tensor, label: int) -> 
         )
     others_N = torch.cat([logits_NK[:, :label], logits_NK[:, label + 1 :]], 1).logsumexp(1)
     return (logits_NK[:, label] - others_N).cpu()
+
+
+def overlaid(image_CHW: Tensor, map_HW: Tensor | None = None) -> bytes:
+    """A JPEG of a picture for people, enlarged or shrunk to about SIDE; with a map, what mattered is orange."""
+    pixels_HWC = image_CHW.permute(1, 2, 0).expand(-1, -1, 3).float().numpy()
+    if map_HW is not None:
+        strength_HW1 = 0.65 * map_HW[..., None].numpy()
+        grey_HW1 = pixels_HWC.mean(2, keepdims=True)
+        pixels_HWC = (1 - strength_HW1) * grey_HW1 + strength_HW1 * np.array([255.0, 120.0, 0.0])
+    image = Image.fromarray(pixels_HWC.round().clip(0, 255).astype(np.uint8))
+    if image.width < SIDE:
+        times = -(-SIDE // image.width)
+        image = image.resize((times * image.width, times * image.height), Image.Resampling.NEAREST)
+    image.thumbnail((2 * SIDE, 2 * SIDE), Image.Resampling.BOX)
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=80)
+    return stream.getvalue()
 
 
 def nearest(features_NF: Tensor, known_MF: Tensor, count: int = 5) -> tuple[Tensor, Tensor]:

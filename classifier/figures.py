@@ -20,7 +20,7 @@ TOP, BINS = 5, 15
 # Ranking figures sort all images once a class: with many of both they take fewer draws, and below so many no interval.
 RANKED, FEWEST = 2_000_000_000, 100
 # Weights that lie in memory at a time.
-_AT_ONCE = 4_000_000
+_AT_ONCE = 1_000_000
 # What the name of a class's figure begins with.
 OF_CLASS = "class."
 # As scikit-learn clips a probability before its logarithm.
@@ -151,7 +151,11 @@ def _ranking(probabilities_NK: np.ndarray, labels_N: np.ndarray, weights_BN: np.
 
 def _by_class(weights_BN: np.ndarray, of_N: np.ndarray, classes: int) -> np.ndarray:
     """Sums of the weights of the images of each class, B x classes."""
-    return weights_BN @ (of_N[:, None] == np.arange(classes))
+    order_N = np.argsort(of_N, kind="stable")
+    there, starts = np.unique(of_N[order_N], return_index=True)
+    sums_BK = np.zeros((len(weights_BN), classes))
+    sums_BK[:, there] = np.add.reduceat(weights_BN[:, order_N], starts, axis=1)
+    return sums_BK
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray, otherwise: float = 0.0) -> np.ndarray:

@@ -1,16 +1,13 @@
 """Images that a person should look at: the surest mistakes and the unsurest answers, with maps and their likes."""
 
-import io
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from classifier.data.dataset import Dataset, Part
 from classifier.evaluate import Scorer
-from classifier.explain import grad_cam, nearest
+from classifier.explain import grad_cam, nearest, overlaid
 from classifier.features import features
 from classifier.novelty import places_of, some
 
@@ -19,8 +16,6 @@ if TYPE_CHECKING:
 
 # Of each kind, and of the training images that are most like each.
 SHOWN, LIKE = 12, 3
-# Small pictures are enlarged to about this side, in pixels; large ones are shrunk to it.
-SIDE = 112
 
 
 WRONG, UNSURE = "wrong", "unsure"
@@ -61,31 +56,14 @@ def looked_at(model: nn.Module, scorer: Scorer, dataset: Dataset, part: Part, pr
                 "label": names[int(part.labels_N[place])],
                 "predicted": names[int(predicted_N[place])],
                 "probability": float(confidence_N[place]),
-                "picture": jpeg(images_NCHW[n]),
-                "map": jpeg(images_NCHW[n], maps_NHW[n]),
+                "picture": overlaid(images_NCHW[n]),
+                "map": overlaid(images_NCHW[n], maps_NHW[n]),
                 "like_ids": [dataset.train.ids[like] for like in likes.tolist()],
                 "like_labels": [names[int(dataset.train.labels_N[like])] for like in likes.tolist()],
-                "like_pictures": [jpeg(image_CHW) for image_CHW in like_images],
+                "like_pictures": [overlaid(image_CHW) for image_CHW in like_images],
             }
         )
     return pa.Table.from_pylist(rows, schema=_schema())
-
-
-def jpeg(image_CHW: Tensor, map_HW: Tensor | None = None) -> bytes:
-    """A picture for people, enlarged or shrunk to about SIDE; with a map, what mattered is orange."""
-    pixels_HWC = image_CHW.permute(1, 2, 0).expand(-1, -1, 3).float().numpy()
-    if map_HW is not None:
-        strength_HW1 = 0.65 * map_HW[..., None].numpy()
-        grey_HW1 = pixels_HWC.mean(2, keepdims=True)
-        pixels_HWC = (1 - strength_HW1) * grey_HW1 + strength_HW1 * np.array([255.0, 120.0, 0.0])
-    image = Image.fromarray(pixels_HWC.round().clip(0, 255).astype(np.uint8))
-    if image.width < SIDE:
-        times = -(-SIDE // image.width)
-        image = image.resize((times * image.width, times * image.height), Image.Resampling.NEAREST)
-    image.thumbnail((2 * SIDE, 2 * SIDE), Image.Resampling.BOX)
-    stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=80)
-    return stream.getvalue()
 
 
 def _schema() -> "pa.Schema":

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from classifier import bundle
+from classifier import bundle, explain
 from classifier.calibration import Calibration
 from classifier.data import decode
 from classifier.distributed import pick_device
@@ -110,6 +110,19 @@ class Predictor:
                     yield Unreadable(path, str(image))
                 else:
                     yield Prediction(path, **next(rows))
+
+    def maps(self, answers: Sequence[Prediction], method: str) -> Iterator[bytes]:
+        """A JPEG for each answered file, in which orange is where the model saw its answer.
+
+        method: grad_cam, integrated_gradients or occlusion (explain.py).
+        """
+        places = {name: k for k, name in enumerate(self.class_names)}
+        for start in range(0, len(answers), self.scorer.batch):
+            some = answers[start : start + self.scorer.batch]
+            images_NCHW = torch.stack([torch.from_numpy(np.array(self._prepare(answer.path))) for answer in some])
+            classes_N = torch.tensor([places[answer.class_name] for answer in some])
+            maps_NHW = getattr(explain, method)(self.model, self.scorer, images_NCHW, classes_N)
+            yield from (explain.overlaid(*pair) for pair in zip(images_NCHW, maps_NHW, strict=True))
 
     def top(self, probabilities_K: Tensor, k: int = 5) -> tuple[tuple[str, float], ...]:
         """The k likeliest classes and their probabilities, best first; of equals the lower class comes first."""

@@ -13,6 +13,7 @@ from classifier.errors import RunError
 from classifier.events import Events
 from classifier.fit import Epoch, Step, fit
 from classifier.run import Run, read_history
+from classifier.tracking import Trackers
 
 
 def recorded(
@@ -36,15 +37,22 @@ def recorded(
     if group.is_first:
         _rewind(run, store, dataset)
     events = Events(run.folder / "tensorboard")
+    trackers = Trackers(experiment, run.folder) if group.is_first else None
     hooks = {"should_stop": should_stop, "should_save": should_save, "on_step": on_step}
-    for epoch in fit(experiment, dataset, group=group, store=store, **hooks):
-        if group.is_first:
-            if epoch.is_best:
-                pack(run, experiment, dataset, epoch)
-            run.append(epoch.row())
-            events.write(epoch.row())
-        epoch.commit()
-        yield epoch
+    try:
+        for epoch in fit(experiment, dataset, group=group, store=store, **hooks):
+            if group.is_first:
+                if epoch.is_best:
+                    pack(run, experiment, dataset, epoch)
+                run.append(epoch.row())
+                events.write(epoch.row())
+            if trackers:
+                trackers.write(epoch.row())
+            epoch.commit()
+            yield epoch
+    finally:
+        if trackers:
+            trackers.end()
 
 
 def pack(run: Run, experiment: Experiment, dataset: Dataset, epoch: Epoch) -> None:

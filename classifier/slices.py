@@ -215,6 +215,8 @@ class TrainConfig(Slice):
     """auto, cpu, cuda, cuda:N or mps."""
     threads: Count | None = None
     """CPU threads a worker. Not set: all that it may use."""
+    track: tuple[Literal["mlflow", "wandb"], ...] = ()
+    """Tell these of each epoch too, beside TensorBoard; they find their server as their own tools do."""
 
 
 @dataclass(frozen=True, kw_only=True)

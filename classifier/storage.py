@@ -151,7 +151,7 @@ class Mirror:
         places = [path.parent for path in self.folder.glob("checkpoints/*/manifest.json")]
         checkpoints = {_step(place.name): place for place in places if "checkpoints" not in self.skip}
         if "bundle" not in self.skip:
-            self._send_bundle()
+            self.send_bundle()
         for path in self._plain_files():
             self._send(path)
         for step, place in sorted(checkpoints.items()):
@@ -198,7 +198,7 @@ class Mirror:
                 self.storage.put(path, name)
                 self.sent[name] = stamp
 
-    def _send_bundle(self) -> None:
+    def send_bundle(self) -> None:
         """In place of the older one, which steps aside until the new one is whole: `bundle.find` looks there too."""
         document = self.folder / "bundle" / "bundle.json"
         if not document.exists():

@@ -68,6 +68,12 @@ def mirror(run: Run, *, elsewhere: bool) -> Mirror:
     return Mirror(run.folder, run.storage, skip=WORKERS_OWN if elsewhere else (), more=DRIVERS_OWN)
 
 
+def send_bundle(run: Run) -> None:
+    """The bundle of this machine's folder, in place of the one that workers elsewhere have left in storage."""
+    if (storage := run.storage) is not None:
+        patiently(lambda: Mirror(run.folder, storage).send_bundle(), storage.root)
+
+
 def forget(run: Run) -> None:
     """Remove the copy of a run that never began."""
     if (storage := run.storage) is not None:

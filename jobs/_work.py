@@ -205,6 +205,8 @@ def finish_training(work: Work, stopped: str | None) -> int:
     run, interrupted = work.run, stopped == "asked"
     if not interrupted and len(work.dataset.validation):
         work.journal.say(_belief.learned(run.folder, run.folder, work.dataset)[1])
+        if work.experiment.workers.count > 1:
+            _storage.send_bundle(run)
     parts = outcome(run.folder)
     run.write_result(work.kind, "stopped" if interrupted else "finished", **parts, test_reads=earlier_reads(run.folder))
     plots.curves_png(run.history(), run.folder / "curves.png")

@@ -6,6 +6,7 @@ Prints the class, its probability and the five likeliest of each picture, and sa
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 # This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -20,6 +21,8 @@ class PredictOptions(Options):
     images: tuple[str, ...] = positional("Pictures, and folders of pictures.")
     top: int = 5
     """How many of the likeliest classes to show."""
+    maps: Literal["none", "grad_cam", "integrated_gradients", "occlusion"] = "none"
+    """Draw where in each picture the model saw its answer, in maps/."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
 
@@ -50,6 +53,12 @@ def predict(request: Request) -> int:
                 answers.append(answer)
             else:
                 journal.complain(answer.reason)
+        if options.maps != "none" and answers:
+            (run.folder / "maps").mkdir()
+            for number, drawn in enumerate(predictor.maps(answers, options.maps)):
+                name = f"{number:03d}-{answers[number].path.stem}.jpg"
+                (run.folder / "maps" / name).write_bytes(drawn)
+            journal.say(f"where it saw them ({options.maps}): {run.folder / 'maps'}")
         broken = len(files) - len(answers)
         if not answers:
             raise DataError(f"none of the {broken} files could be read as a picture")

@@ -14,7 +14,7 @@ LAYERS = [
     ["setting", "files", "filesystem", "events", "power_law", "comparison", "calibration", "figures"],
     ["slices", "storage", "page"],
     ["config"],
-    ["run", "muon"],
+    ["run", "muon", "tracking"],
     [
         "data",
         "augment",

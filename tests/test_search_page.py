@@ -1,10 +1,7 @@
 """search.html: every section from saved results, whole for the smallest search, and free of the network."""
 
-import html
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,6 +11,7 @@ import pytest
 
 from classifier import search_page
 from classifier.charts import Axis, Series, bars, parallel, plot
+from tests.browser import shown
 
 
 def made(folder: Path, trials: int, *, importance=None, objective=("accuracy",), name="photos") -> str:
@@ -141,29 +139,8 @@ def test_bars_and_parallel_axes_are_whole():
     assert all(90 <= x <= 440 for x in places)  # there is room for names and values beside the axes
 
 
-# The page in a frame of a phone's or a desktop's width, since a browser's own window is never as narrow as a phone.
-FRAME = """<!doctype html><body style="margin:0"><iframe style="border:0;width:{width}px;height:3000px" srcdoc="{page}">
-</iframe><script>addEventListener("load", () => {{
-  const inner = document.querySelector("iframe").contentDocument.documentElement
-  const resources = document.querySelector("iframe").contentWindow.performance.getEntriesByType("resource")
-  document.title = JSON.stringify({{scroll: inner.scrollWidth, client: inner.clientWidth, requests: resources.length}})
-}})</script>"""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [380, 1200])
 def test_a_browser_shows_it_without_an_error_a_request_or_sideways_scrolling(tmp_path, width):
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not installed")
     page = made(tmp_path, 30, importance={"optimizer.lr": 0.8, "model.name": 0.2}, objective=("accuracy", "latency"))
-    (tmp_path / "frame.html").write_text(FRAME.format(width=width, page=html.escape(page)))
-    words = ["--headless", "--no-sandbox", "--disable-gpu", f"--window-size={max(width, 800)},3000", "--dump-dom"]
-    words += ["--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}", f"file://{tmp_path / 'frame.html'}"]
-    done = subprocess.run([chromium, *words], capture_output=True, text=True, timeout=120, check=True)
-    assert "CONSOLE" not in done.stderr
-    title = re.search(r"<title>(.*?)</title>", done.stdout)
-    assert title
-    found = json.loads(html.unescape(title[1]))
-    assert found["scroll"] <= found["client"] <= width  # a scroll bar of its own takes some of the width
-    assert found["requests"] == 0
+    shown(page, width, tmp_path).holds_together(width)

@@ -1,5 +1,4 @@
-"""The verbs that tell the truth about a model, on the embedded digits: calibrate, crossval, curve, compare, runs, robust,
-report."""
+"""The verbs that judge a model, on the embedded digits: calibrate, crossval, curve, compare, runs, robust, report."""
 
 import json
 import re
@@ -70,11 +69,13 @@ def test_thresholds_for_a_wish_are_kept_and_predict_abides_by_them(run, verb_in,
     assert known["wish"] == "precision 0.99"
     assert known["coverage"] == 0.95
     assert bundle.read(run.folder).scores["test"] is not None  # the same temperature: the same figures
-    asked = verb_in(home, "predict", str(run.folder), str(picture))
+    asked = verb_in(home, "predict", str(run.folder), str(picture), "--maps", "grad_cam")
     assert asked.code == 0, asked.err
     assert re.search(r"noise.png: (unlike anything seen in training|not sure)", asked.out)
     row = pq.read_table(asked.folder / "predictions.parquet").to_pylist()[0]
     assert row["is_unlike"] or row["taken"] is None
+    with Image.open(asked.folder / "maps" / "000-noise.jpg") as drawn:
+        assert min(drawn.size) >= 112
 
 
 @pytest.mark.parametrize(

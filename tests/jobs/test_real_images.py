@@ -1,16 +1,25 @@
 """Slow: real photographs and real clothes, by the commands of the README, held to what it says of them."""
 
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image, ImageEnhance
+
+from classifier import bundle, report
+from classifier.calibration import Calibration
+from tests.browser import shown
 
 pytestmark = pytest.mark.slow
 
 # Photographs that scikit-image brings along; each becomes a class of cuttings.
 PHOTOGRAPHS = ("astronaut", "brick", "chelsea", "coffee", "grass", "hubble_deep_field", "ihc", "motorcycle_left")
+SECTIONS = ["Data", "Training", "Confusion", "Classes", "All figures", "How far it can be believed", "Look at these"]
+SECTIONS += ["What was proven", "Again"]
 FORMATS = (("png", "RGB"), ("jpg", "RGB"), ("webp", "RGB"), ("gif", "P"), ("png", "RGBA"), ("tif", "RGB"), ("bmp", "L"))
 
 
@@ -40,6 +49,7 @@ def test_a_folder_of_mixed_sizes_and_formats(verb, tmp_path):
     done = verb("train", "--data.path", "photos", "--name", "cuttings")
     assert done.code == 0, done.err
     assert verb("evaluate", "runs/cuttings").result["test"]["accuracy"] > 0.9
+    told_of(tmp_path / "runs" / "cuttings", tmp_path)
 
 
 def test_batch_norm_on_two_workers_is_as_good_as_on_one(verb, tmp_path):
@@ -67,8 +77,44 @@ def clothes(tmp_path_factory) -> Path:
     return folder / "usr" / "share" / "datasets" / "fashion-mnist"
 
 
-def test_fashion_quick(verb, clothes):
+def told_of(run: Path, folder: Path) -> None:
+    """The report of a tested run is made in seconds, small, whole, and readable on a phone and a desktop."""
+    began = time.monotonic()
+    page = report.write(run).read_text()
+    assert time.monotonic() - began < 20
+    assert len(page) < 5_000_000
+    for width in (380, 1200):
+        found = shown(page, width, folder)
+        found.holds_together(width)
+        assert found.headings == SECTIONS
+
+
+def covered(run: Path) -> float:
+    """How often the sets of a run's calibration hold the label of a test image."""
+    known = bundle.read(run).calibration
+    assert known is not None
+    read = pq.read_table(run / "predictions.parquet")
+    probabilities = torch.tensor(read["probabilities"].to_pylist())
+    labels = torch.tensor(read["label"].to_pylist())
+    return float(Calibration.from_dict(known).sets(probabilities).gather(1, labels[:, None]).double().mean())
+
+
+def test_fashion_quick(verb, clothes, tmp_path):
     done = verb("train", "--data.path", clothes, "--recipe", "fashion-quick", "--name", "quick")
     assert done.code == 0, done.err
     assert done.result["dataset"]["counts"]["test"] == 10_000
     assert verb("evaluate", "runs/quick").result["test"]["accuracy"] > 0.92
+    told_of(tmp_path / "runs" / "quick", tmp_path)
+    assert covered(tmp_path / "runs" / "quick") == pytest.approx(0.9, abs=0.015)
+
+
+def test_the_learning_curve_of_half_the_clothes_predicts_the_error_of_all(verb, clothes):
+    """Within 15 % of it."""
+    words = ("--data.path", clothes, "--recipe", "fashion-quick")
+    whole = verb("train", *words, "--name", "whole").result["validation"]["accuracy"]
+    curve = verb("curve", *words, "--sizes", "5", "--largest", "0.5", "--name", "half")
+    assert curve.code == 0, curve.err
+    images = curve.result["dataset"]["counts"]["train"]
+    predicted = curve.result["curve"]["predicted"][str(images)]
+    print(f"predicted {1 - predicted:.2%}, made {1 - whole:.2%}")
+    assert 1 - predicted == pytest.approx(1 - whole, rel=0.15)

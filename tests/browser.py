@@ -1,0 +1,52 @@
+"""A page in headless Chromium, in a frame of a phone's or a desktop's width."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+# A browser's own window is never as narrow as a phone.
+FRAME = """<!doctype html><body style="margin:0"><iframe style="border:0;width:{width}px;height:3000px" srcdoc="{page}">
+</iframe><script>addEventListener("load", () => {{
+  const inner = document.querySelector("iframe").contentDocument.documentElement
+  const entries = document.querySelector("iframe").contentWindow.performance.getEntriesByType("resource")
+  const requests = entries.filter(entry => !entry.name.startsWith("data:")).length
+  const headings = [...inner.querySelectorAll("h2")].map(heading => heading.textContent)
+  document.title = JSON.stringify({{scroll: inner.scrollWidth, client: inner.clientWidth, requests, headings}})
+}})</script>"""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the browser says of a page: widths in pixels, what it asked the network for, headings, console messages."""
+
+    scroll: int
+    client: int
+    requests: int
+    headings: list[str]
+    console: list[str]
+
+    def holds_together(self, width: int) -> None:
+        """No console error, no request, no sideways scrolling."""
+        assert self.console == []
+        assert self.requests == 0
+        assert self.scroll <= self.client <= width  # a scroll bar of its own takes some of the width
+
+
+def shown(page: str, width: int, folder: Path) -> Shown:
+    """Open a page's text; the test is skipped without Chromium."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    (folder / "frame.html").write_text(FRAME.format(width=width, page=html.escape(page)))
+    words = ["--headless", "--no-sandbox", "--disable-gpu", f"--window-size={max(width, 800)},3000", "--dump-dom"]
+    words += ["--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}", f"file://{folder / 'frame.html'}"]
+    done = subprocess.run([chromium, *words], capture_output=True, text=True, timeout=120, check=True)
+    title = re.search(r"<title>(\{.*?\})</title>", done.stdout)
+    assert title
+    return Shown(**json.loads(html.unescape(title[1])), console=[x for x in done.stderr.split("\n") if "CONSOLE" in x])
