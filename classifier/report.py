@@ -18,7 +18,7 @@ from classifier.bundle import Bundle
 from classifier.data.split import COPIES
 from classifier.errors import RunError
 from classifier.page import items, section
-from classifier.run import read_experiment, read_history, read_result
+from classifier.run import ASKED, read_experiment, read_history, read_result
 
 NAME, CARD = "report.html", "model_card.md"
 # The scores of a run that has no model of its own: those of a cross-validation.
@@ -150,13 +150,15 @@ def _data(found: _Found) -> str:
 def _proven(found: _Found) -> str:
     lines, result = [], found.result
     reads = result.get("test_reads") or 0
-    if reads:
+    if "folds" in result:
+        lines.append("Every image was tested by a model that never saw it; copies and groups lie in one fold.")
+    elif reads:
         lines.append(
             "The test images were read once, after all choices were made."
             if reads == 1
             else f"The test images were read {reads} times: choices that were made by them count as training."
         )
-    elif result:
+    elif result and "curve" not in result:
         lines.append("The test images were not read yet.")
     if found.made:
         data = found.made.dataset
@@ -172,11 +174,13 @@ def _proven(found: _Found) -> str:
 
 
 def _again(found: _Found) -> str:
-    folder, versions = found.folder, (found.result or {}).get("versions", {})
-    lines = [f"python jobs/train.py --experiment {folder / 'experiment.yaml'}"]
+    folder, versions, kind = found.folder, found.result.get("versions", {}), found.result.get("kind", "train")
+    several = kind in ("crossval", "curve")
+    lines = [f"python jobs/{kind if several else 'train'}.py --experiment {folder / 'experiment.yaml'}"]
     if not found.result:
-        lines.append(f"python jobs/train.py --resume {folder}")
-    lines += [f"python jobs/evaluate.py {folder}", f"python jobs/predict.py {folder} picture.jpg"]
+        lines.append(f"python jobs/{'tune' if (folder / ASKED).is_file() else 'train'}.py --resume {folder}")
+    if not several:
+        lines += [f"python jobs/evaluate.py {folder}", f"python jobs/predict.py {folder} picture.jpg"]
     told = ", ".join(f"{name} {version}" for name, version in versions.items())
     note = f'<p class="faint">seed {found.experiment.seed}; {escape(told)}</p>'
     return section("Again", f"<pre>{escape(chr(10).join(lines))}</pre>{note}")
