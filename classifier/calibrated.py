@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from classifier import bundle
 from classifier.bundle import Bundle
-from classifier.calibration import COVERAGE, Calibration, calibrate, tempered
+from classifier.calibration import Calibration, calibrate, tempered
 from classifier.data.dataset import Dataset
 from classifier.figures import figures
 from classifier.novelty import Novelty
@@ -19,7 +19,7 @@ def calibrated(
     dataset: Dataset,
     device: torch.device,
     *,
-    coverage: float = COVERAGE,
+    coverage: float | None = None,
     precision: float | None = None,
     recall: float | None = None,
 ) -> tuple[Bundle, Tensor]:

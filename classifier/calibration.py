@@ -15,7 +15,7 @@ from torch import Tensor
 
 from classifier.errors import ConfigError, DataError
 
-# Of answers that name several classes: how often the right one is among them.
+# How often a set of classes holds the right one, at least, where nobody asked for another share.
 COVERAGE = 0.9
 # Log-probabilities below this have no float32.
 LOWEST = -100.0
@@ -159,15 +159,23 @@ def calibrate(
     probabilities_NK: Tensor,
     labels_N: Tensor,
     *,
-    coverage: float = COVERAGE,
+    coverage: float | None = None,
     precision: float | None = None,
     recall: float | None = None,
 ) -> Calibration:
-    """All of it, from the probabilities of validation images before any temperature. DataError without images."""
+    """All of it, from the probabilities of validation images before any temperature. DataError without images.
+
+    coverage: None for 90 %, or where the likeliest class alone is right more often than that, for a share that half of
+    its mistakes are left out of: a set always holds the likeliest class, and cannot hold less.
+    """
     if len(labels_N) == 0:
         raise DataError("there are no validation images to calibrate on: train with --data.validation above 0")
     temperature = temperature_of(probabilities_NK.log(), labels_N)
     probabilities_NK = tempered(probabilities_NK.log(), temperature).exp()
+    if coverage is None:
+        accuracy = float((probabilities_NK.argmax(1) == labels_N).double().mean())
+        # Of n images, n / (n + 1) is the most that can be said.
+        coverage = min(max(COVERAGE, (1 + accuracy) / 2), len(labels_N) / (len(labels_N) + 1))
     has_wish = precision is not None or recall is not None
     name, value = ("precision", precision) if precision is not None else ("recall", recall)
     return Calibration(

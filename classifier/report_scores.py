@@ -158,7 +158,7 @@ def belief(made: Bundle | None, probabilities_NK: Tensor, labels_N: Tensor) -> s
         size = float(sets_NK.sum(1).double().mean())
         several = float((sets_NK.sum(1) > 1).double().mean())
         lines.append(
-            f"Asked for sets of classes that hold the right one in {known.coverage:.0%} of all cases, it names "
+            f"Asked for sets of classes that hold the right one in {known.coverage:.1%} of all cases, it names "
             f"{size:.2f} classes on the mean, and the right one is among them in {held:.1%}."
         )
         if known.thresholds is None:

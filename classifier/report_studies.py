@@ -93,9 +93,7 @@ def robustness(robust: dict[str, Any]) -> str:
 def search(result: dict[str, Any]) -> str:
     """What a search tried; search.html has all of it."""
     trials = ", ".join(f"{count} {state}" for state, count in result["trials"].items() if count)
-    content = (
-        f"<p>{escape(trials)} trials in {result['seconds'] / 60:.1f} minutes; {escape(result['winner'])} won "
-    )
+    content = f"<p>{escape(trials)} trials in {result['seconds'] / 60:.1f} minutes; {escape(result['winner'])} won "
     content += f"with {result['selection']['accuracy']:.2%} validation accuracy.</p>"
     if result["importance"]:
         content += bars(result["importance"], "importance of each setting")

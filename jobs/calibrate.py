@@ -17,8 +17,9 @@ from jobs._cli import Options, Request, Verb, main, positional  # noqa: E402
 @dataclass(frozen=True, kw_only=True)
 class CalibrateOptions(Options):
     run: str = positional("Folder of a run, a search or a bundle.")
-    coverage: float = 0.9
-    """How often the right class is in the set that is told where the model is not sure."""
+    coverage: float | None = None
+    """How often the right class is in the set that is told where the model is not sure. Not set: 0.9, or, where its
+    first answer is right more often, a share that leaves half of its mistakes out."""
     precision: float | None = None
     """A threshold for each class: of what is taken for it, this share is right."""
     recall: float | None = None

@@ -75,6 +75,15 @@ def test_sets_hold_the_label_as_often_as_they_say(coverage):
     assert sum(held) / len(held) == pytest.approx(coverage, abs=0.006)
 
 
+def test_sets_hold_more_than_the_likeliest_class_does_where_nothing_is_asked_for():
+    log_probabilities_NK, labels_N = drawn(4000, seed=0)
+    good = calibrate((2 * log_probabilities_NK).log_softmax(1).exp(), log_probabilities_NK.argmax(1))
+    assert good.coverage == 4000 / 4001  # it makes no mistake
+    assert good.level > 0
+    plain = calibrate(log_probabilities_NK.exp(), labels_N)
+    assert plain.coverage == 0.9
+
+
 def test_too_few_images_give_sets_of_all_classes():
     probabilities_NK = torch.full((5, 4), 0.25)
     level = level_of(probabilities_NK, torch.zeros(5, dtype=torch.int64), 0.9)

@@ -264,7 +264,9 @@ def test_two_workers_go_on_from_inside_an_epoch(digits, tmp_path, changes):
     for worker in workers:
         worker.join(timeout=120)
         assert worker.exitcode == 0
-    assert sorted(p.name[-2:] for p in (tmp_path / "kept").iterdir()) == ["04", "08", "11", "12", "16", "20", "22"]
+    kept = {p.name[-2:] for p in (tmp_path / "kept").iterdir()}
+    # One that is due while another is still written is left out.
+    assert {"04", "11", "16", "22"} <= kept <= {"04", "08", "11", "12", "16", "20", "22"}
     if changes["model__norm"] == "none":
         shutil.copytree(tmp_path / "kept" / "step-00000004", tmp_path / "alone" / "step-00000004")
         alone = weights_of(fit(small(digits, **changes), digits, store=Store(tmp_path / "alone")))
