@@ -18,7 +18,8 @@ BY_HEART = 0.05
 
 
 def members(dataset: Dataset, experiment: Experiment, *, sizes: int, largest: float, repeats: int) -> list[Member]:
-    """A training for each size, twice the one before it. ConfigError where the smallest would hold no image a class."""
+    """A training for each size, twice the one before it, all of as many steps. ConfigError where the smallest
+    would hold no image a class."""
     if len(dataset.validation) == 0:
         raise DataError(f"{dataset.name} has no validation images to score by: set --data.validation above 0")
     most = len(dataset.train)
@@ -31,11 +32,15 @@ def members(dataset: Dataset, experiment: Experiment, *, sizes: int, largest: fl
             f"--sizes {sizes}: the smallest would have {counts[0]} images of {most:,}, and {least} are needed (a "
             "batch, and two images a class): take fewer sizes, or a smaller --data.batch"
         )
-    return [
-        Member(f"{count}-{n}" if repeats > 1 else str(count), {"data.limit": count, "seed": experiment.seed + n}, False)
-        for count in counts
-        for n in range(repeats)
-    ]
+    found = []
+    for count in counts:
+        # As many steps for each: with as many epochs, small sizes would show how little they were trained.
+        epochs = round(experiment.train.epochs * counts[-1] / count)
+        changes = {"data.limit": count, "train.epochs": epochs, "checkpoint.epochs": max(1, epochs // 10)}
+        for n in range(repeats):
+            name = f"{count}-{n}" if repeats > 1 else str(count)
+            found.append(Member(name, changes | {"seed": experiment.seed + n}, tested=False))
+    return found
 
 
 def summed(folder: Path, runs: list[Member], most: int) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Learn what more images would bring: python jobs/curve.py --data.path photos/
 
-Trains on larger and larger parts of the training images, each a part of the next, and fits a power law to the error on
-the validation images: what twice the data would bring, and whether the model is too small for them or they too few.
+Trains on larger and larger parts of the training images, each a part of the next, with as many steps, and fits a power
+law to the error on the validation images: what twice the data would bring, and whether the model is too small for them
+or they too few.
 """
 
 import sys

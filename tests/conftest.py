@@ -82,11 +82,11 @@ def command_of(verb: str, *words: object) -> list[str]:
     return [sys.executable, str(ROOT / "jobs" / f"{verb}.py"), *map(str, words)]
 
 
-def run_verb(verb: str, *words: object, cwd: Path) -> Done:
+def run_verb(verb: str, *words: object, cwd: Path, timeout: float = 300) -> Done:
     """Run a verb to its end in `cwd`, as a user would; its folder is given back as an absolute path."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(
-        command_of(verb, *words), cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
+        command_of(verb, *words), cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False
     )
     lines = done.stdout.rstrip().split("\n")
     if done.returncode == 0 and (cwd / lines[-1]).is_dir():
@@ -103,7 +103,7 @@ def verb_in():
 @pytest.fixture
 def verb(tmp_path):
     """run_verb in a folder of the test's own."""
-    return lambda name, *words: run_verb(name, *words, cwd=tmp_path)
+    return lambda name, *words, **more: run_verb(name, *words, cwd=tmp_path, **more)
 
 
 def draw_photos(root: Path, counts: dict[str, int], *, size: int = 24, seed: int = 0) -> Path:

@@ -150,7 +150,7 @@ def test_the_learning_curve_of_half_the_clothes_predicts_the_error_of_all(verb, 
     """Within 15 % of it."""
     words = ("--data.path", clothes, "--recipe", "fashion-quick")
     whole = verb("train", *words, "--name", "whole").result["validation"]["accuracy"]
-    curve = verb("curve", *words, "--sizes", "5", "--largest", "0.5", "--name", "half")
+    curve = verb("curve", *words, "--sizes", "5", "--largest", "0.5", "--name", "half", timeout=1200)
     assert curve.code == 0, curve.err
     images = curve.result["dataset"]["counts"]["train"]
     predicted = curve.result["curve"]["predicted"][str(images)]
