@@ -2,6 +2,9 @@
 
 import json
 import re
+import signal
+import subprocess
+import time
 
 import pyarrow.parquet as pq
 import pytest
@@ -55,6 +58,48 @@ def test_a_watched_run_that_has_ended_is_told_once(run, verb_in, home):
     done = verb_in(home, "report", str(run.folder), "--watch")
     assert done.code == 0
     assert 'http-equiv="refresh"' not in (run.folder / "report.html").read_text()
+
+
+def test_a_watched_run_is_told_again_and_again_until_it_has_ended(verb_in, command, home):
+    words = ("--model.name", "cnn", "--data.batch", "128", "--train.epochs", "60", "--name", "watched")
+    training = subprocess.Popen(command("train", *words), cwd=home, stdout=subprocess.DEVNULL)
+    try:
+        while not (home / "runs" / "watched" / "history.jsonl").exists():
+            assert training.poll() is None
+            time.sleep(0.1)
+        done = verb_in(home, "report", "runs/watched", "--watch")
+    finally:
+        assert training.wait(timeout=120) == 0
+    assert done.code == 0, done.err
+    assert "while the run goes on" in done.out
+    assert 'http-equiv="refresh"' not in (home / "runs" / "watched" / "report.html").read_text()
+
+
+def test_a_cross_validation_stops_when_asked_and_goes_on(joined, verb_in, command, home):
+    words = ("--model.name", "cnn", "--data.batch", "64", "--train.epochs", "40", "--folds", "4", "--name", "cut")
+    running = subprocess.Popen(command("crossval", *words), cwd=home, stdout=subprocess.DEVNULL)
+    folds = home / "runs" / "cut" / "folds"
+    while not list(folds.glob("*/result.json")):
+        assert running.poll() is None
+        time.sleep(0.2)
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(timeout=60) == 130
+    before = {path: path.stat().st_mtime_ns for path in folds.glob("*/result.json")}
+    assert 1 <= len(before) < 4
+    done = verb_in(home, "crossval", "--resume", "runs/cut")
+    assert done.code == 0, done.err
+    assert len(done.result["folds"]["accuracy"]["folds"]) == 4
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
+
+
+@pytest.mark.slow
+def test_a_search_in_each_fold(verb_in, home):
+    words = ("--search", "true", "--search.trials", "2", "--folds", "2", "--name", "nested")
+    done = verb_in(home, "crossval", *QUICK, *words)
+    assert done.code == 0, done.err
+    assert (done.folder / "folds" / "fold1" / "trials.parquet").is_file()
+    assert done.result["folds"]["accuracy"]["mean"] > 0.5
+    assert pq.read_table(done.folder / "predictions.parquet").num_rows == 1797
 
 
 def test_thresholds_for_a_wish_are_kept_and_predict_abides_by_them(run, verb_in, home):

