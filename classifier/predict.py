@@ -270,6 +270,8 @@ def read_answers(folder: Path) -> "Answers":
     from classifier.comparison import Answers
 
     path = Path(folder) / "predictions.parquet"
+    if not Path(folder).is_dir():
+        raise RunError(f"{folder} does not exist: give the folder of a tested run")
     if not path.is_file():
         raise RunError(f"{folder} has no {path.name}: test it first, by python jobs/evaluate.py {folder}")
     table = pq.read_table(path, columns=["image_id", "label_name", "predicted_name"])

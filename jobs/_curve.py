@@ -63,7 +63,7 @@ def summed(folder: Path, runs: list[Member], most: int) -> dict[str, Any]:
     if len(points) >= 3:
         law = fitted([p["images"] for p in points], [1 - p["validation"] for p in points])
         found["law"] = law.as_dict()
-        found["predicted"] = {str(n): 1 - law(n) for n in sorted({most, 2 * most, 10 * most})}
+        found["predicted"] = {str(n): 1 - law(n) for n in (most, 2 * most, 10 * most) if n not in by_size}
         found["says"] = says(points, law, most)
     return found
 

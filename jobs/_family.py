@@ -1,6 +1,7 @@
 """A run of several trainings: its folder, what was asked for, and its end. Cross-validations and learning curves."""
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -92,7 +93,9 @@ def _taken_up(kind: str, request: Request, keep: tuple[str, ...]) -> tuple[Run, 
     options = request.options
     folder = Path(options.resume)
     folder = folder if folder.is_dir() or len(folder.parts) > 1 else Path(options.out) / options.resume
-    if request.changes or options.recipe or options.experiment or options.name:
+    plain = {field.name: field.default for field in dataclasses.fields(options)}
+    changed = any(getattr(options, name) != plain[name] for name in keep)
+    if request.changes or changed or options.recipe or options.experiment or options.name:
         raise ConfigError(f"--resume goes on with {folder} as it was asked for: leave the other flags out")
     try:
         asked = json.loads((folder / ASKED).read_text(encoding="utf-8"))
