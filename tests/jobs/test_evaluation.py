@@ -75,6 +75,7 @@ def test_a_watched_run_is_told_again_and_again_until_it_has_ended(verb_in, comma
     assert 'http-equiv="refresh"' not in (home / "runs" / "watched" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_cross_validation_stops_when_asked_and_goes_on(joined, verb_in, command, home):
     words = ("--model.name", "cnn", "--data.batch", "64", "--train.epochs", "40", "--folds", "4", "--name", "cut")
     running = subprocess.Popen(command("crossval", *words), cwd=home, stdout=subprocess.DEVNULL)
