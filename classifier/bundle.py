@@ -145,6 +145,13 @@ def find(path: str | Path) -> Path:
     raise RunError(f"{path} is no run, search or bundle folder: it holds neither {DOCUMENT} nor bundle/{DOCUMENT}")
 
 
+def home(path: str | Path) -> Path:
+    """Where the bundle that `find` finds is saved again; elsewhere, after a save that died. RunError as `find`."""
+    found = find(path)
+    aside = found.name.startswith(".") and found.name.endswith(".older")
+    return found.parent / found.name[1:].removesuffix(".older") if aside else found
+
+
 def read(path: str | Path) -> Bundle:
     """What bundle.json says, given a bundle, run or search folder; the weights are left alone. RunError as `load`."""
     folder = find(path)

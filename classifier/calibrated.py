@@ -37,7 +37,7 @@ def calibrated(
     scores = made.scores | {"validation": figures(probabilities_NK, part.labels_N, made.class_names)}
     if made.calibration and made.calibration["temperature"] != found.temperature:
         scores["test"] = None
-    made = keep(dataclasses.replace(made, scores=scores), found, model, dataset, bundle.find(path), device)
+    made = keep(dataclasses.replace(made, scores=scores), found, model, dataset, bundle.home(path), device)
     return made, probabilities_NK
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from classifier import bundle, models
 from classifier.bundle import Bundle
+from classifier.calibrated import calibrated
 from classifier.config import Experiment
 from classifier.data.dataset import Dataset, Part
 from classifier.errors import RunError
@@ -282,3 +283,31 @@ def test_half_precision_of_a_gpu_becomes_fp32_on_a_cpu(dataset: Dataset) -> None
     about = Bundle.of(experiment_with(dataset, **{"train.precision": "fp16"}), dataset, scores={}, epoch=1)
     assert about.scorer(CPU).precision == "fp32"
     assert about.scorer(torch.device("cuda")).precision == "fp16"
+
+
+def test_a_bundle_that_a_dead_save_put_aside_is_saved_again_in_its_place(dataset: Dataset, tmp_path: Path) -> None:
+    about, model = made(experiment_with(dataset), dataset)
+    bundle.save(about, model, tmp_path / "bundle")
+    assert bundle.home(tmp_path) == tmp_path / "bundle"
+    (tmp_path / "bundle").rename(tmp_path / ".bundle.older")
+    assert bundle.find(tmp_path) == tmp_path / ".bundle.older"
+    assert bundle.home(tmp_path) == tmp_path / "bundle"
+    calibrated(tmp_path, dataset, CPU)
+    assert bundle.find(tmp_path) == tmp_path / "bundle"
+    assert not (tmp_path / ".bundle.older").exists()
+
+
+def test_a_calibrated_bundle_answers_as_it_was_calibrated(dataset: Dataset, tmp_path: Path) -> None:
+    about, model = made(experiment_with(dataset), dataset)
+    bundle.save(about, model, tmp_path / "bundle")
+    known, probabilities_NK = calibrated(tmp_path, dataset, CPU, precision=0.5)
+    again, loaded = bundle.load(tmp_path)
+    assert again.calibration == json.loads(json.dumps(known.calibration))
+    torch.testing.assert_close(again.scorer(CPU).evaluate(loaded, dataset.validation)[1], probabilities_NK)
+    assert again.scores["validation"]["accuracy"] == known.scores["validation"]["accuracy"]
+    found = bundle.novelty(tmp_path)
+    assert found is not None
+    assert "limit" in found
+    (tmp_path / "bundle" / "novelty.safetensors").write_bytes(b"damaged")
+    with pytest.raises(RunError, match="its checksum differs"):
+        bundle.novelty(tmp_path)
