@@ -15,6 +15,7 @@ from classifier import models
 from classifier.config import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset
+from classifier.data.images import are_decoded_each_time
 from classifier.distributed import Group, pick_device
 from classifier.evaluate import Scorer
 from classifier.scaling import Load
@@ -40,7 +41,8 @@ def step_seconds(experiment: Experiment, dataset: Dataset, steps: int = 3, watch
     size, seed = training.batch, experiment.seed
     epochs = (loader.batches(dataset.train, batch=size, seed=seed, epoch=epoch) for epoch in itertools.count())
     seconds = []
-    for batch in loader.ahead(itertools.chain.from_iterable(epochs)):
+    decodes = are_decoded_each_time(dataset.train.images_NCHW)
+    for batch in loader.ahead(itertools.chain.from_iterable(epochs), decodes=decodes):
         began = time.perf_counter()  # reading is told apart
         training.update(batch, 0)
         training.sums.tolist()  # waits for the device

@@ -14,6 +14,7 @@ from classifier.clock import Speed, Timer
 from classifier.config import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset
+from classifier.data.images import are_decoded_each_time
 from classifier.distributed import Group
 from classifier.errors import DivergedError
 from classifier.heap import keep_freed_memory
@@ -122,6 +123,7 @@ def _epochs(
     writer = Writer(store) if store is not None and group.is_first else None
     look = _Look(training, should_stop, should_save, writer)
     speed = Speed(group.device)
+    pin, decodes = group.device.type == "cuda", are_decoded_each_time(training.dataset.train.images_NCHW)
     try:
         while not training.is_over:
             epoch, start = divmod(training.step, training.steps_per_epoch)
@@ -140,7 +142,7 @@ def _epochs(
                 world=group.world,
                 balance=experiment.data.balance,
             )
-            for batch in speed.waiting(loader.ahead(batches, pin=group.device.type == "cuda")):
+            for batch in speed.waiting(loader.ahead(batches, pin=pin, decodes=decodes)):
                 training.update(batch, epoch)
                 speed.count(batch.global_count)
                 if on_step is not None and speed.time_to_tell():

@@ -75,7 +75,7 @@ def zipped(path: Path | Remote) -> Iterator[Member]:
         return content
 
     for at, info in enumerate(found):
-        if info.is_dir() or stat.S_ISLNK(info.external_attr >> 16):
+        if not info.filename or info.is_dir() or stat.S_ISLNK(info.external_attr >> 16):
             continue
         if info.flag_bits & 1:
             raise DataError(f"{path}: {info.filename} is encrypted: unpack the archive, and give its folder")

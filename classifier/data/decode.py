@@ -137,18 +137,25 @@ def opened(content: bytes, *, max_pixels: int, least: int | None = None) -> Imag
         raise FlawError("the file is empty")
     if (pixels_HWC := jpeg.read(content, max_pixels=max_pixels, least=least)) is not None:
         return Image.fromarray(pixels_HWC if pixels_HWC.shape[2] > 1 else pixels_HWC[:, :, 0])
+    with _opening(content) as image:
+        width, height = image.size
+        if min(width, height) < 2:
+            raise FlawError(f"it has {width} x {height} pixels")
+        if width * height > max_pixels:
+            raise FlawError(f"its {width} x {height} pixels are more than data.max_pixels {max_pixels:,}")
+        if least is not None:
+            scale = min(1.0, least / min(width, height))
+            image.draft(None, (round(width * scale), round(height * scale)))  # pyright: ignore[reportArgumentType]
+        image.load()
+        return _plain(_upright(image))
+
+
+@contextlib.contextmanager
+def _opening(content: bytes) -> Iterator[Image.Image]:
+    """The picture before it is decoded. FlawError for whatever happens to it."""
     try:
         with quiet(), Image.open(io.BytesIO(content), formats=_formats()) as image:
-            width, height = image.size
-            if min(width, height) < 2:
-                raise FlawError(f"it has {width} x {height} pixels")
-            if width * height > max_pixels:
-                raise FlawError(f"its {width} x {height} pixels are more than data.max_pixels {max_pixels:,}")
-            if least is not None:
-                scale = min(1.0, least / min(width, height))
-                image.draft(None, (round(width * scale), round(height * scale)))  # pyright: ignore[reportArgumentType]
-            image.load()
-            return _plain(_upright(image))
+            yield image
     except FlawError:
         raise
     except UnidentifiedImageError:
@@ -237,8 +244,8 @@ def _border_colour(image: Image.Image) -> Any:
 
 
 def described(content: bytes) -> tuple[int, int, str, int]:
-    """Width and height, upright; the format; and how many frames there are."""
-    with quiet(), Image.open(io.BytesIO(content), formats=_formats()) as image:
+    """Width and height, upright; the format; and how many frames there are. FlawError if it is of no use."""
+    with _opening(content) as image:
         width, height = image.size
         try:
             is_turned = image.getexif().get(_ORIENTATION, 1) >= 5
@@ -246,7 +253,11 @@ def described(content: bytes) -> tuple[int, int, str, int]:
             is_turned = False
         if is_turned:
             width, height = height, width
-        return width, height, image.format or "", getattr(image, "n_frames", 1)
+        try:
+            frames = getattr(image, "n_frames", 1)
+        except Exception:  # a later frame is damaged: the first is the picture here
+            frames = 1
+        return width, height, image.format or "", frames
 
 
 def _content(source: Path | bytes) -> bytes:

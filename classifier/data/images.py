@@ -132,6 +132,11 @@ def gathered(images: Images, index_N: Tensor) -> Tensor:
     return images[index_N]
 
 
+def are_decoded_each_time(images: Images) -> bool:
+    """Does it take longer to gather them than to copy memory?"""
+    return isinstance(images, Streamed) or (isinstance(images, Mapped) and images.is_lossy)
+
+
 def chosen(images: Images, index_N: Tensor) -> Images:
     """Some of the pictures, in this order; index_N: int64 places."""
     if isinstance(images, Streamed):

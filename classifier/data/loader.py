@@ -84,15 +84,15 @@ def batches(
         yield Batch(images_NCHW, part.labels_N[chosen_N], positions_N, chosen_N, step, high - low)
 
 
-def ahead(batches: Iterator[Batch], *, pin: bool = False) -> Iterator[Batch]:
+def ahead(batches: Iterator[Batch], *, pin: bool = False, decodes: bool = False) -> Iterator[Batch]:
     """The same batches, the next of which is gathered in a thread while the one before is used, where that pays.
 
-    pin: in memory that a GPU copies from while it computes.
+    pin: in memory that a GPU copies from while it computes. decodes: gathering is more than copying, and pays a thread.
     """
     first = next(batches, None)
     if first is None:
         return
-    if not pin and first.images_NCHW.numel() < WORTH_A_THREAD:
+    if not (pin or decodes) and first.images_NCHW.numel() < WORTH_A_THREAD:
         yield first
         yield from batches
         return

@@ -143,3 +143,11 @@ def test_a_tar_that_was_cut_short_is_refused_or_read_to_its_last_whole_file(phot
             assert "cut.tar" in str(error)  # noqa: PT017 - either way is right
         else:
             assert len(source.ids) <= 40
+
+
+def test_a_member_without_a_name_is_left_out(photos: Path, tmp_path: Path) -> None:
+    path = pack_zip(tmp_path / "set.zip", contents(photos) | {"?": b"x"})
+    with zipfile.ZipFile(path, "a") as made:
+        made.filelist[-1].filename = ""
+        made._didModify = True
+    assert data.load(DataConfig(path=str(path))).class_names == ("cat", "dog")

@@ -343,3 +343,19 @@ def test_what_looks_like_a_picture(tmp_path: Path) -> None:
     assert not decode.is_picture(tmp_path / ".a.jpg")
     (tmp_path / "folder.png").mkdir()
     assert not decode.is_picture(tmp_path / "folder.png")
+
+
+def test_a_damaged_second_frame_is_no_flaw_of_the_first() -> None:
+    frames = [Image.fromarray(GREY), Image.fromarray(COLOUR)]
+    whole = encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:])
+    at = int.from_bytes(whole[4:8], "little")
+    second = at + 2 + 12 * int.from_bytes(whole[at : at + 2], "little")  # where the first names the second
+    assert decode.described(whole) == (8, 6, "TIFF", 2)
+    broken = whole[:second] + len(whole).to_bytes(4, "little") + whole[second + 4 :] + bytes(6)  # it says nothing
+    assert decode.described(broken) == (8, 6, "TIFF", 1)
+    np.testing.assert_array_equal(pixels(broken), GREY)
+
+
+def test_what_cannot_be_described_has_a_flaw() -> None:
+    with pytest.raises(decode.FlawError, match="no image"):
+        decode.described(b"nothing")

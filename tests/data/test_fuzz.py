@@ -2,14 +2,20 @@
 
 import io
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from classifier import data
+from classifier.config import DataConfig
 from classifier.data import decode
 from classifier.data.glance import glance
-from tests.data.faults import scene
+from classifier.errors import DataError
+from tests.data.faults import encoded, scene
+from tests.data.test_archive import pack_tar, pack_zip
+from tests.data.test_audit import as_list, as_manifest, as_parquet, as_shards
 
 FORMATS = ("png", "jpeg", "webp", "gif", "bmp", "tiff", "ppm", "avif", "jpeg2000")
 CASES = 10_000
@@ -72,6 +78,42 @@ def test_ten_thousand_files_of_mutated_and_of_random_bytes() -> None:
     assert read > 500
     assert flawed > 2000
     assert read + flawed == CASES
+    assert slowest < 10
+
+
+WHOLES = {
+    "zip": lambda home, files: pack_zip(home / "set.zip", files),
+    "tar": lambda home, files: pack_tar(home / "set.tar", files),
+    "manifest": as_manifest,
+    "list": as_list,
+    "table": as_parquet,
+    "shards": as_shards,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", WHOLES)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_thousand_mutated_archives_tables_and_lists(kind: str, stream: bool, tmp_path: Path) -> None:
+    files = {f"{'cat' if n % 2 else 'dog'}/{n:02d}.png": encoded(scene(n, 16), "png") for n in range(24)}
+    path = WHOLES[kind](tmp_path, files)
+    sound, rng = path.read_bytes(), np.random.default_rng(1)
+    config = DataConfig(path=str(path), cache=None, size=16, channels=3, max_corrupt=0.5, stream=stream)
+    loaded = refused = 0
+    slowest = 0.0
+    for _ in range(1_000):
+        path.write_bytes(mutated(sound, rng))
+        began = time.perf_counter()
+        try:
+            dataset = data.load(config)
+            assert dataset.train.images_NCHW[: len(dataset.train)].shape[1:] == (3, 16, 16)
+            loaded += 1
+        except DataError as error:
+            refused += "\n" not in str(error)
+        slowest = max(slowest, time.perf_counter() - began)
+    print(f"{kind}{', a stream' * stream}: {loaded} loaded, {refused} refused, the slowest {slowest:.2f} s")
+    assert refused > 100
+    assert loaded + refused == 1_000
     assert slowest < 10
 
 

@@ -144,9 +144,9 @@ def test_batches_that_are_gathered_ahead_are_the_same(monkeypatch) -> None:
     )
     plain = list(batches(part, batch=7, seed=0, epoch=3))
     before = threading.active_count()
-    for least in (0, 1 << 20):
+    for least, decodes in ((0, False), (1 << 20, False), (1 << 20, True)):
         monkeypatch.setattr(loader, "WORTH_A_THREAD", least)
-        for one, other in zip(ahead(batches(part, batch=7, seed=0, epoch=3)), plain, strict=True):
+        for one, other in zip(ahead(batches(part, batch=7, seed=0, epoch=3), decodes=decodes), plain, strict=True):
             assert one.images_NCHW.equal(other.images_NCHW)
             assert one.step == other.step
         some = ahead(batches(part, batch=7, seed=0, epoch=3))
