@@ -149,5 +149,5 @@ def test_a_member_without_a_name_is_left_out(photos: Path, tmp_path: Path) -> No
     path = pack_zip(tmp_path / "set.zip", contents(photos) | {"?": b"x"})
     with zipfile.ZipFile(path, "a") as made:
         made.filelist[-1].filename = ""
-        made._didModify = True
+        made._didModify = True  # pyright: ignore[reportAttributeAccessIssue]
     assert data.load(DataConfig(path=str(path))).class_names == ("cat", "dog")
