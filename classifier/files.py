@@ -1,11 +1,13 @@
 """Files that are whole or absent: atomic writing, checksums, and the format version that every document carries."""
 
+import contextlib
 import errno
 import hashlib
 import logging
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -81,3 +83,25 @@ def flush(path: Path) -> None:
     """Have the disk hold what was written."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def flushing(path: Path, every: float = 0.2) -> Iterator[None]:
+    """While the context is used, have the disk take what is written to a file: little is left for a last `flush`.
+
+    OSErrors are left to that.
+    """
+    over = threading.Event()
+
+    def work() -> None:
+        with contextlib.suppress(OSError):
+            while not over.wait(every):
+                flush(path)
+
+    thread = threading.Thread(target=work, name="flushing", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -12,7 +12,7 @@ import torch
 from classifier.config import DataConfig
 from classifier.data import pictures, split
 from classifier.data.dataset import SPLITS, Dataset, Part
-from classifier.data.draft import sums_of
+from classifier.data.draft import lines, sums_of
 from classifier.data.images import Images, Mapped, chosen
 from classifier.data.packed import chosen as chosen_names
 from classifier.data.pictures import Pictures, Progress
@@ -83,20 +83,23 @@ def assemble(source: Source, config: DataConfig, progress: Progress | None = Non
 
 
 def statistics(images_NCHW: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel over all pixels, in [0, 1]; a flat channel's deviation is 1/255.
+    """Mean and standard deviation of each channel in [0, 1], over all pictures; a flat channel's deviation is 1/255.
 
-    From sums of whole numbers, which are exact: the same in any order, and wherever the pictures lie. Of a stream, from
-    a sample.
+    From sums of whole numbers, which are exact: the same in any order, and wherever the pictures lie. Of large pictures
+    every fourth line counts (draft.lines), of a stream a sample.
     """
     if isinstance(images_NCHW, Streamed):
         return statistics(images_NCHW[torch.linspace(0, len(images_NCHW) - 1, SAMPLE).long().unique()])
+    height, width = images_NCHW.shape[2:]
+    looked = lines(height)
     if isinstance(images_NCHW, Mapped):
         sums_C2 = images_NCHW.sums()
     else:
-        step = max(1, CHUNK // images_NCHW[0].numel())
-        parts = [sums_of(part.numpy()).sum(0) for part in images_NCHW.split(step)]
+        looked_at = images_NCHW[:, :, looked]
+        step = max(1, CHUNK // looked_at[0].numel())
+        parts = [sums_of(part.numpy()).sum(0) for part in looked_at.split(step)]
         sums_C2 = np.sum(parts, axis=0)
-    count = len(images_NCHW) * images_NCHW.shape[2] * images_NCHW.shape[3]
+    count = len(images_NCHW) * len(range(height)[looked]) * width
     mean, std = [], []
     for total, squares in sums_C2.tolist():
         mean.append(total / count / 255)

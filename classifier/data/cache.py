@@ -26,11 +26,11 @@ from classifier.data.draft import DIGEST, PIXELS, Draft
 from classifier.data.encoded import Frames
 from classifier.data.images import Mapped, Segment
 from classifier.errors import DataError, in_short
-from classifier.files import flush
+from classifier.files import flush, flushing
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 DECODER = 2
 """Another number where the same file decodes to other pixels than before."""
 SEGMENT_BYTES, SMALLER = 1 << 30, 4
@@ -150,7 +150,8 @@ class Cache:
             try:
                 kind = Draft if self.kept_as == PIXELS else Frames
                 draft = kind.begin(aside, len(part), self.shape)
-                told = decode(draft, part, lambda digest: bool(self._find([digest])[0] >= 0))
+                with flushing(aside):
+                    told = decode(draft, part, lambda digest: bool(self._find([digest])[0] >= 0))
                 self._commit(draft, [told[index] for index in part])
             except OSError as error:
                 raise DataError(

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from classifier.data.draft import DIGEST, SHAPE, SUMS, Draft, sums_of_last, whole
+from classifier.data.draft import DIGEST, SHAPE, SUMS, Draft, lines, sums_of_last, whole
 
 JPEG, QUALITY = "jpeg", 95
 _HEAD = struct.Struct("<II")
@@ -48,7 +48,8 @@ class Frames:
         pixels_HWC = np.ascontiguousarray(pixels_CHW.transpose(1, 2, 0))
         colours = "GRAY" if self.shape[0] == 1 else "RGB"
         content = simplejpeg.encode_jpeg(pixels_HWC, QUALITY, colours, "444" if colours == "RGB" else "Gray")
-        frame = _HEAD.pack(row, len(content)) + sums_of_last(pixels_HWC).tobytes() + content
+        sums = sums_of_last(pixels_HWC[lines(len(pixels_HWC))])
+        frame = _HEAD.pack(row, len(content)) + sums.tobytes() + content
         file = os.open(self.path, os.O_WRONLY | os.O_APPEND)
         try:
             whole(os.write(file, frame), len(frame))

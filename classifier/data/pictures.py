@@ -29,6 +29,7 @@ from classifier.data.stream import Streamed
 from classifier.data.threads import cores, in_threads
 from classifier.data.tree import File, identity
 from classifier.errors import ConfigError, DataError
+from classifier.heap import keep_freed_memory
 
 if TYPE_CHECKING:
     from classifier.data.cache import Cache
@@ -199,6 +200,7 @@ class _Way:
                 lambda index: told.update({index: decoder.too_slow(self.config.max_seconds)}),
             )
             return told
+        keep_freed_memory()  # a picture's pixels are freed before the next one's are asked for
         shape_CHW = (self.channels, self.size, self.size)
         in_place = None if isinstance(target, np.ndarray) else target.words()
         words = ("rows", *settings.values(), *in_place) if in_place else ("pixels", *settings.values())
@@ -312,19 +314,28 @@ def read(file: File, max_bytes: int) -> bytes:
     """The bytes of a picture's file. FlawError if they cannot be read, are more than that, or might never end."""
     try:
         if isinstance(file, Path):
-            about = file.stat()
-            if not stat.S_ISREG(about.st_mode):  # to open a pipe is to wait for its writer
-                raise decode.FlawError("it is no regular file")
-            size = about.st_size
+            size, content = _whole(file, max_bytes)
         else:
             size = getattr(file, "size", None) or 0
-        content = file.read_bytes() if size <= max_bytes else b""
+            content = file.read_bytes() if size <= max_bytes else b""
         if max(size, len(content)) > max_bytes:
             size = max(size, len(content))
             raise decode.FlawError(f"its {size:,} bytes are more than data.max_bytes {max_bytes:,}")
         return content
     except OSError as error:
         raise decode.FlawError(f"it cannot be read ({error.strerror or error})") from None
+
+
+def _whole(path: Path, max_bytes: int) -> tuple[int, bytes]:
+    """Size and content of a file, which is read if it is not larger than that."""
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:  # to open a pipe otherwise is to wait for its writer
+        about = os.fstat(file)
+        if not stat.S_ISREG(about.st_mode):
+            raise decode.FlawError("it is no regular file")
+        return about.st_size, io.FileIO(file, closefd=False).read() if about.st_size <= max_bytes else b""
+    finally:
+        os.close(file)
 
 
 def _refuse_giants(source: Source, size: int, channels: int) -> None:

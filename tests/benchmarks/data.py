@@ -3,16 +3,20 @@
 Both make the same kind of batch (random crop and mirror, normalised float32) of the same files, in turns, in one run:
 torchvision's ImageFolder with Pillow transforms and a DataLoader of each worker count, of which the best counts, and
 `data.load` with its cache, the loader and the batched augmentation. The first epoch is from cold files, the cache to be
-built; later ones come after it. Beside them what the machine can do: bare JPEG decoding on a core, and copying memory.
+built; later ones come after it. Libraries have been started before, on both sides. The median of some rounds counts.
+Beside them what the machine can do: bare JPEG decoding on a core, and copying memory.
 """
 
 import argparse
 import io
 import json
 import os
+import statistics
 import sys
 import tempfile
 import time
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
@@ -121,32 +125,44 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3)
     words = parser.parse_args()
+    warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores, to see
     print(f"{len(os.sched_getaffinity(0))} cores, images a second; the first epoch, and the best later one", flush=True)
     for name in words.cases or CASES:
-        count, width, height, ending, size, moves, strengths = CASES[name]
         with tempfile.TemporaryDirectory() as made:
-            folder = write(Path(made) / "set", count, width, height, ending)
-            augment = AugmentConfig(policy="none", **strengths)
-            found = {}
-            for workers in WORKERS:
-                speeds = theirs(folder, moves, workers, words.epochs)
-                found[workers] = (speeds[0], max(speeds[1:]))
-                print(
-                    f"{name}: torchvision, {workers} workers  {found[workers][0]:9,.0f} {found[workers][1]:9,.0f}",
-                    flush=True,
-                )
-            speeds = ours(folder, Path(made) / "cache", size, augment, words.epochs)
-            first, later = speeds[0], max(speeds[1:])
-            print(f"{name}: classifier              {first:9,.0f} {later:9,.0f}")
-            best = tuple(max(pair[n] for pair in found.values()) for n in (0, 1))
-            print(f"{name}: times as fast            {first / best[0]:9.2f} {later / best[1]:9.2f}")
-            limits = {"copying": bare_copying(size)}
-            if ending == "jpg":
-                limits["decoding"] = bare_decoding(folder)
-            print(
-                f"{name}: one core, bare           {json.dumps({k: round(v) for k, v in limits.items()})}", flush=True
-            )
+            compare(name, Path(made), words.epochs, words.rounds)
+
+
+def compare(name: str, home: Path, epochs: int, rounds: int) -> None:
+    """Each way in turns, so many rounds, and what it comes to."""
+    count, width, height, ending, size, moves, strengths = CASES[name]
+    folder, few = write(home / "set", count, width, height, ending), write(home / "few", 100, width, height, ending)
+    augment = AugmentConfig(policy="none", **strengths)
+    ways: dict[str, Callable[[Path, Path], list[float]]] = {
+        f"torchvision, {workers} workers": lambda path, _, workers=workers: theirs(path, moves, workers, epochs)
+        for workers in WORKERS
+    }
+    ways["classifier"] = lambda path, cache: ours(path, cache, size, augment, epochs)
+    for way in ways.values():
+        way(few, home / "few cache")
+    found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+    for number in range(rounds):
+        for way, measure in ways.items():
+            first, *later = measure(folder, home / f"cache {number}")
+            found[way].append((first, max(later)))
+            print(f"{name}: {way:<24} {first:9,.0f} {max(later):9,.0f}", flush=True)
+    medians = {way: [statistics.median(values) for values in zip(*pairs, strict=True)] for way, pairs in found.items()}
+    print(f"{name}, medians of {rounds}")
+    for way, (first, later) in medians.items():
+        print(f"{name}: {way:<24} {first:9,.0f} {later:9,.0f}")
+    first, later = medians.pop("classifier")
+    best = [max(values) for values in zip(*medians.values(), strict=True)]
+    print(f"{name}: {'times as fast':<24} {first / best[0]:9.2f} {later / best[1]:9.2f}")
+    limits = {"copying": bare_copying(size)}
+    if ending == "jpg":
+        limits["decoding"] = bare_decoding(folder)
+    print(f"{name}: {'one core, bare':<24} {json.dumps({k: round(v) for k, v in limits.items()})}", flush=True)
 
 
 if __name__ == "__main__":

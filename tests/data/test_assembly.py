@@ -44,8 +44,10 @@ def test_statistics_of_flat_and_of_many_images() -> None:
     assert statistics(torch.full((3, 1, 4, 4), 51, dtype=torch.uint8)) == ((0.2,), (1 / 255,))
     images_NCHW = np.random.default_rng(0).integers(0, 256, (50, 3, 128, 128), dtype=np.uint8)
     mean, std = statistics(torch.from_numpy(images_NCHW))
-    np.testing.assert_allclose(mean, images_NCHW.mean((0, 2, 3)) / 255)
-    np.testing.assert_allclose(std, images_NCHW.std((0, 2, 3)) / 255)
+    np.testing.assert_allclose(mean, images_NCHW[:, :, ::4].mean((0, 2, 3)) / 255)
+    np.testing.assert_allclose(std, images_NCHW[:, :, ::4].std((0, 2, 3)) / 255)
+    small = images_NCHW[..., :63, :]
+    np.testing.assert_allclose(statistics(torch.from_numpy(small))[0], small.mean((0, 2, 3)) / 255)
 
 
 def test_the_fingerprint_tells_data_apart(photos: Path, paint: Callable[[Path], Path], tmp_path: Path) -> None:

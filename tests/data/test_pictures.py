@@ -81,13 +81,13 @@ def test_files_are_what_decode_makes_of_them(tmp_path: Path) -> None:
 
 def test_a_file_is_read_once_where_nothing_is_to_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, reads = of_sizes(tmp_path, [(8, 8)] * 20), []
-    read_bytes = Path.read_bytes
+    read = pictures.read
 
-    def counted(path: Path) -> bytes:
-        reads.append(path)
-        return read_bytes(path)
+    def counted(file: Path, max_bytes: int) -> bytes:
+        reads.append(file)
+        return read(file, max_bytes)
 
-    monkeypatch.setattr(Path, "read_bytes", counted)
+    monkeypatch.setattr(pictures, "read", counted)
     decoded(source, DataConfig(size=8, channels=3))
     assert sorted(reads) == sorted(tmp_path.glob("*.png"))
 
