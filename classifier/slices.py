@@ -48,6 +48,8 @@ class DataConfig(Slice):
     group: str | None = None
     """Images that share this are never split: a column of the manifest (patient), or for files a regular expression
     with one group that finds it in their names, like '(\\w+)_\\d+\\.jpg'."""
+    only: str | None = None
+    """A CSV of id,label,split: these pictures alone, of whatever data.path is (jobs/audit.py --write-manifest)."""
     outside: bool = False
     """Let a manifest name files outside of its own folder."""
     max_corrupt: Share = 0.01

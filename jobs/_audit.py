@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from rich.table import Table
 
 from classifier import audit_page, data
-from classifier.config import Experiment
+from classifier.config import DataConfig, Experiment
 from classifier.data import audit as auditing
 from classifier.data import pictures
 from classifier.data.dataset import SPLITS
@@ -54,7 +54,7 @@ def audit(experiment: Experiment, options: Any, run: Run, journal: Journal) -> N
         journal.say(thing)
     mend = None
     if options.write_manifest:
-        mend = _write_manifest(looked, splits_K, found, Path(options.write_manifest), journal)
+        mend = _write_manifest(looked, config, splits_K, found, Path(options.write_manifest), journal)
     places = {id_: n for n, id_ in enumerate(source.ids)}
 
     def content(id_: str) -> bytes | None:
@@ -111,27 +111,33 @@ def _told(found: list[Finding]) -> list[Any]:
 
 
 def _write_manifest(
-    looked: Looked, splits_K: np.ndarray, found: list[Finding], path: Path, journal: Journal
+    looked: Looked, config: DataConfig, splits_K: np.ndarray, found: list[Finding], path: Path, journal: Journal
 ) -> str | None:
-    """A manifest of what is good. DataError if it is there already, or if the pictures are no files."""
+    """A manifest of what is good, and how to train on it. DataError if it is there already.
+
+    Files have their paths in it; pictures inside of other files, the ids that data.only knows them by.
+    """
     if path.exists():
         raise DataError(f"{path} is there already: give another --write-manifest, or move it away")
-    files = looked.source.pictures
-    if isinstance(files, np.ndarray) or not all(isinstance(file, Path) for file in files):
-        raise DataError(f"{looked.source.name} holds its pictures inside of other files, which no manifest can name")
-    rows = auditing.mended(looked, splits_K, found)
+    source, rows = looked.source, auditing.mended(looked, splits_K, found)
+    files = source.pictures
+    have_paths = not isinstance(files, np.ndarray) and all(isinstance(file, Path) for file in files)
+    home, outside = path.resolve().parent, False
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(("path", "label", "split"))
-    home, outside = path.resolve().parent, False
+    writer.writerow(("path" if have_paths else "id", "label", "split"))
     for n, s in rows:
-        file = Path(str(files[n])).resolve()
-        inside = file.is_relative_to(home)
-        outside |= not inside
-        place = file.relative_to(home) if inside else file
-        writer.writerow((place, looked.source.class_names[looked.source.labels_N[n]], SPLITS[s]))
+        name = source.ids[n]
+        if have_paths:
+            file = Path(str(files[n])).resolve()
+            inside = file.is_relative_to(home)
+            outside |= not inside
+            name = str(file.relative_to(home) if inside else file)
+        writer.writerow((name, source.class_names[source.labels_N[n]], SPLITS[s]))
     write_atomically(path, stream.getvalue())
     kept = {n for n, _ in rows}
-    left = [id_ for n, id_ in enumerate(looked.source.ids) if n not in kept]
+    left = [id_ for n, id_ in enumerate(source.ids) if n not in kept]
     journal.say(f"{path} lists {len(rows):,} pictures; left out: {len(left):,} ({few(left)})" if left else f"{path}")
+    if not have_paths:
+        return f"python jobs/train.py --data.path {config.path} --data.only {path}"
     return f"python jobs/train.py --data.path {path}{' --data.outside true' if outside else ''}"

@@ -77,7 +77,7 @@ def _every(made: Bundle, path: str) -> Dataset:
     """A second data set, prepared as the model's own."""
     config = Experiment.from_dict(made.experiment).data
     changes = {"path": path, "size": made.size, "channels": made.channels, "fit": made.fit, "group": None}
-    changes |= {"limit": None, "folds": None, "test": 0.0, "validation": 0.0}
+    changes |= {"only": None, "limit": None, "folds": None, "test": 0.0, "validation": 0.0}
     return data.load(dataclasses.replace(config, **changes))
 
 

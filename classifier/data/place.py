@@ -35,16 +35,24 @@ DATASETS = {
 
 def find(config: DataConfig) -> Source:
     """What lies at config.path, before anything is decoded. DataError if there is nothing to learn from."""
+    source = _found(config)
+    if config.group and source.groups is None:
+        source = grouped(source, config.group)
+    if config.only is None:
+        return source
+    from classifier.data.only import only
+
+    return only(source, Path(os.path.expanduser(config.only)))
+
+
+def _found(config: DataConfig) -> Source:
     if "://" in config.path:
-        source = _in_storage(config)
-        return grouped(source, config.group) if config.group and source.groups is None else source
+        return _in_storage(config)
     path = Path(os.path.expanduser(config.path))
     if os.path.exists(path):  # unlike Path.exists, no error on what no file can be called
-        source = _in_folder(path, config) if path.is_dir() else _in_file(path, config)
-    else:
-        files = expand(str(path))
-        source = (_in_files(files, config) if files else None) or _known(config)
-    return grouped(source, config.group) if config.group and source.groups is None else source
+        return _in_folder(path, config) if path.is_dir() else _in_file(path, config)
+    files = expand(str(path))
+    return (_in_files(files, config) if files else None) or _known(config)
 
 
 def _in_folder(path: Path, config: DataConfig) -> Source:

@@ -31,7 +31,7 @@ def read(manifest: Path | Remote, *, group: str | None = None, outside: bool = F
     suffix = manifest.suffix.lower()
     columns = ("path", "label", "split", *([group] if group else []))
     if suffix in (".csv", ".tsv"):
-        rows = _csv_rows(manifest, "\t" if suffix == ".tsv" else ",", columns)
+        rows = csv_rows(manifest, "\t" if suffix == ".tsv" else ",", columns)
     elif suffix in (".parquet", ".pq"):
         rows = _parquet_rows(manifest, columns)
     elif suffix in LISTS and group is None:
@@ -72,7 +72,7 @@ def _checked(where: str, folder: Path | Remote, row: dict[str, Any], outside: bo
     """Path, label and split of a row."""
     if not row["path"]:
         raise DataError(f"{where} has no path: fill it in, or remove the line")
-    label, split = _label(where, row["label"]), split_named(where, row.get("split"))
+    label, split = label_of(where, row["label"]), split_named(where, row.get("split"))
     if isinstance(folder, Remote):  # whether it is there shows when it is read: to ask for each would take its time
         return folder / inside(where, str(row["path"])), label, split
     path = folder / str(row["path"])
@@ -97,7 +97,7 @@ def split_named(where: str, word: Any) -> int:
     return split
 
 
-def _label(where: str, value: Any) -> str:
+def label_of(where: str, value: Any) -> str:
     """A single label, as it stands: blanks are part of it."""
     if value is None or value == "":
         raise DataError(f"{where} has no label: fill it in, or remove the line")
@@ -119,7 +119,8 @@ def _id(path: Path | Remote, folder: Path | Remote) -> str:
     return (normal.relative_to(base) if normal.is_relative_to(base) else normal).as_posix()
 
 
-def _csv_rows(manifest: Path | Remote, delimiter: str, wanted: Sequence[str]) -> Iterator[Row]:
+def csv_rows(manifest: Path | Remote, delimiter: str, wanted: Sequence[str]) -> Iterator[Row]:
+    """The lines of a CSV file; of `wanted` columns split alone may be missing. DataError if it is none."""
     try:
         with manifest.open(encoding="utf-8-sig", newline="") as file:
             lines = csv.reader(file, delimiter=delimiter, strict=True)

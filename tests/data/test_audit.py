@@ -192,6 +192,20 @@ def test_the_verb(verb, tmp_path: Path) -> None:
     assert trained.code == 0, trained.err
 
 
+@pytest.mark.parametrize("format", ["zip", "parquet"])
+def test_the_verb_mends_what_lies_inside_of_other_files(format: str, verb, tmp_path: Path, files) -> None:
+    path, clean = FORMATS[format](tmp_path, files), tmp_path / "clean.csv"
+    settings = [word for name, value in faults.SETTINGS.items() for word in (f"--data.{name}", str(value))]
+    done = verb("audit", path, "--write-manifest", clean, *settings)
+    assert done.code == 0, done.err
+    assert f"--data.path {path} --data.only {clean}" in (done.folder / "audit.html").read_text()
+    config = DataConfig(path=str(path), only=str(clean), cache=None, **faults.SETTINGS)
+    looked = look(data.find(config), config)
+    found = {finding.kind for finding in audit.findings(looked, audit.drawn_splits(looked, config), 48)}
+    assert not {"unreadable", "leak", "near_leak", "duplicate", "label_conflict"} & found
+    assert "pictures are used (data.only)" in " ".join(data.load(config).findings)
+
+
 def test_no_picture_can_be_used(verb, tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / "set" / name).mkdir(parents=True)
