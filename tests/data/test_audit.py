@@ -244,6 +244,7 @@ def place(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_a_leak_changes_the_figure(verb, tmp_path: Path) -> None:
     """Classes by the toss of a coin, which no model can know; half of the test are copies of what it has seen."""
     rng = np.random.default_rng(0)

@@ -9,6 +9,7 @@ import pytest
 SMALL = ("--model.name", "cnn", "--data.batch", "128", "--faults", "3")
 
 
+@pytest.mark.slow
 def test_a_drill_on_one_worker_passes(verb):
     done = verb("drill", *SMALL)
     assert done.code == 0, done.err + done.out

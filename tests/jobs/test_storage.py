@@ -27,6 +27,7 @@ def wait_for(condition, seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_machine_is_lost_and_the_run_goes_on_elsewhere(verb, command, tmp_path):
     clean = verb("train", *SETTINGS, "--name", "clean", "--storage", "far")
     assert clean.code == 0, clean.err
@@ -54,6 +55,7 @@ def test_a_machine_is_lost_and_the_run_goes_on_elsewhere(verb, command, tmp_path
     assert '"epochs": 13' in (tmp_path / "far" / "hurt" / "result.json").read_text()
 
 
+@pytest.mark.slow
 def test_workers_keep_a_run_in_storage_alone(verb, cluster, tmp_path, monkeypatch):
     """They never see the driver's folder: what it has in the end came from the storage."""
     monkeypatch.setenv("RAY_ADDRESS", cluster)
