@@ -7,6 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
 from safetensors.torch import load_file
 
 SETTINGS = ("--model.name", "cnn", "--train.epochs", "12", "--checkpoint.steps", "5", "--data.batch", "128")
