@@ -7,9 +7,9 @@ Ways to spend the same minutes on the same machine, with the same model code, lo
   bare         jobs/tune.py without recipe and portfolio
   ray random   Ray Tune's random search without a scheduler, as its tutorial has it
   optuna       a script with Optuna's TPE and median pruner, one trial at a time on all cores
-Few images need a larger --validation, or chance chooses. With --weights NAME FILE every arm begins with the same
-pretrained, frozen backbone. A line a run in OUT/search.jsonl; started again, it goes on where it was. The table has the
-mean over the seeds, and when each passed what `ray random` ended with; OUT/search.png has the curves.
+Few images need a larger --validation, and --splits, or chance chooses. With --weights NAME FILE every arm begins with
+the same pretrained, frozen backbone. A line a run in OUT/search.jsonl; started again, it goes on where it was. The
+table has the mean over the seeds, and when each passed what `ray random` ended with; OUT/search.png has the curves.
 """
 
 import argparse
@@ -59,12 +59,14 @@ class Task:
     seed: int
     validation: float | None
     weights: tuple[str, str] | None = None
+    splits: bool = False
 
     def recipe(self) -> str:
         return "finetune" if self.weights else recipe_for(self.path)
 
     def changes(self) -> dict[str, Any]:
-        held = {"data.validation": self.validation} if self.validation else {}
+        held: dict[str, Any] = {"data.validation": self.validation} if self.validation else {}
+        held |= {"data.split_seed": self.seed} if self.splits else {}
         if self.weights:
             held |= {"model.name": self.weights[0], "model.weights": self.weights[1]}
         return {"data.path": self.path, "seed": self.seed} | held
@@ -292,6 +294,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--validation", type=float, metavar="SHARE", help="of the training images, in every arm")
+    parser.add_argument("--splits", action="store_true", help="other validation images for each seed, in every arm")
     parser.add_argument("--portfolio", type=Path, metavar="JOURNAL")
     parser.add_argument("--weights", nargs=2, metavar=("NAME", "FILE"))
     words = parser.parse_args()
@@ -307,7 +310,7 @@ def main() -> None:
                 folder = out / f"{name}-{arm.replace(' ', '-')}-{seed}-{time.strftime('%H%M%S')}"
                 more = {"portfolio": without(name, words.portfolio)} if arm in KNOWING and words.portfolio else {}
                 weights = words.weights and (words.weights[0], str(Path(words.weights[1]).resolve()))
-                task = Task(str(Path(path).resolve()), float(minutes), seed, words.validation, weights)
+                task = Task(str(Path(path).resolve()), float(minutes), seed, words.validation, weights, words.splits)
                 curve, test = ARMS[arm](folder, task, **more)
                 rows.append(
                     {"set": name, "seed": seed, "arm": arm, "minutes": task.minutes, "test": test, "curve": curve}
