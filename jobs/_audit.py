@@ -16,10 +16,12 @@ from classifier import audit_page, data
 from classifier.config import DataConfig, Experiment
 from classifier.data import audit as auditing
 from classifier.data import pictures
+from classifier.data.content import read
 from classifier.data.dataset import SPLITS
 from classifier.data.decode import FlawError
 from classifier.data.finding import KINDS, Finding
 from classifier.data.looked import Looked, look
+from classifier.data.sides import shape
 from classifier.data.source import few
 from classifier.errors import DataError
 from classifier.files import write_atomically
@@ -39,7 +41,7 @@ def audit(experiment: Experiment, options: Any, run: Run, journal: Journal) -> N
     if not len(looked.kept_N):
         raise DataError(f"{source.name}: none of its {len(source.labels_N):,} pictures can be used")
     splits_K = auditing.drawn_splits(looked, config)
-    size, _ = pictures.shape(source, config)
+    size, _ = shape(source, config)
     if options.model:
         from classifier import label_errors
 
@@ -62,7 +64,7 @@ def audit(experiment: Experiment, options: Any, run: Run, journal: Journal) -> N
             picture = source.pictures[places[id_]]
             if isinstance(picture, np.ndarray):
                 return pictures.as_png(picture)
-            return pictures.read(picture, config.max_bytes)
+            return read(picture, config.max_bytes)
         except FlawError:
             return None
 

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from classifier.config import DataConfig
-from classifier.data import decoder, pictures
+from classifier.data import decoder
+from classifier.data.content import digest, read
 from classifier.data.decode import FlawError
 from classifier.data.decoder import Decoder
 from classifier.data.glance import SHARP_SIDE, SIDE, Glance
@@ -49,10 +50,10 @@ def look(source: Source, config: DataConfig, tick: Callable[[int], None] = lambd
 
     def contents(index: int) -> bytes | str:
         try:
-            content = pictures.read(files[index], config.max_bytes)
+            content = read(files[index], config.max_bytes)
         except FlawError as flaw:
             return str(flaw)
-        digests[index] = pictures.digest(content)
+        digests[index] = digest(content)
         return content
 
     def take(index: int, answer: bytes | str) -> None:
@@ -97,7 +98,7 @@ def _decoded_already(source: Source, pixels_NCHW: np.ndarray, tick: Callable[[in
     return Looked(
         source=source,
         flaws={},
-        digests_N=digests_of(pictures.digest(np.ascontiguousarray(image_CHW)) for image_CHW in pixels_NCHW),
+        digests_N=digests_of(digest(np.ascontiguousarray(image_CHW)) for image_CHW in pixels_NCHW),
         kept_N=np.arange(count),
         sides_K2=np.tile(np.array([[width, height]]), (count, 1)),
         sharpness_K=sharpness_N,

@@ -2,12 +2,10 @@
 
 import contextlib
 import functools
-import hashlib
 import io
 import logging
 import math
 import os
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +17,13 @@ from PIL import Image
 
 from classifier.config import DataConfig
 from classifier.data import decode, decoder, jpeg
+from classifier.data.content import digest, read
 from classifier.data.decoder import Decoder
 from classifier.data.draft import PIXELS, Draft
 from classifier.data.encoded import JPEG, Frames
 from classifier.data.images import Images
 from classifier.data.packed import digests_of
+from classifier.data.sides import shape
 from classifier.data.source import Source, few
 from classifier.data.stream import Streamed
 from classifier.data.threads import cores, in_threads
@@ -36,15 +36,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LOOKED_AT = 256
 IN_THREADS = 64
 """So few pictures are decoded in threads of this process: to start others takes longer."""
 MOSTLY = 0.5
 """Where a set's pixels would take more than this part of data.cache_gb, JPEGs of them are kept instead."""
-SMALL, LARGEST, GRID = 64, 128, 16
-"""Sizes that are chosen: small squares stay as they are; others are a multiple of 16, at most 128 (in memory, on a
-CPU, more is the user's decision)."""
-
 Progress = Callable[[str, int], contextlib.AbstractContextManager[Callable[[int], None]]]
 """(what is done, how many times): while the context is used, it is told how many more are done."""
 
@@ -230,30 +225,6 @@ class _Way:
         return told
 
 
-def shape(source: Source, config: DataConfig) -> tuple[int, int]:
-    """The side in pixels and the channels: as set, or found from up to 256 pictures, evenly spread.
-
-    Size: that of the pictures, if all are squares of one size up to 64; else the median of their shorter sides,
-    rounded to a multiple of 16, at least 16 and at most 128. Channels: 1 if all are grey, else 3.
-    """
-    pictures = source.pictures
-    if isinstance(pictures, np.ndarray):
-        chosen = pictures[_spread(len(pictures))]
-        grey = chosen.shape[1] == 1 or bool((chosen == chosen[:, :1]).all())
-        seen = [(pictures.shape[3], pictures.shape[2], grey)]
-    elif config.size is not None and config.channels is not None:
-        seen = []
-    else:
-        seen = _looks(pictures, config)
-    channels = config.channels or (1 if all(grey for _, _, grey in seen) else 3)
-    return config.size or _size([(width, height) for width, height, _ in seen]), channels
-
-
-def digest(content: Any) -> bytes:
-    """16 bytes that two contents (bytes, or arrays of one shape) share only if they are equal."""
-    return hashlib.blake2b(content, digest_size=16).digest()
-
-
 @contextlib.contextmanager
 def _silent(_: str, __: int) -> Iterator[Callable[[int], None]]:
     yield lambda _: None
@@ -283,59 +254,6 @@ def _from_arrays(images_NCHW: np.ndarray, size: int, channels: int, fit: str) ->
 
 def _image_of(image_CHW: np.ndarray) -> Image.Image:
     return Image.fromarray(image_CHW[0] if len(image_CHW) == 1 else np.ascontiguousarray(image_CHW.transpose(1, 2, 0)))
-
-
-def _looks(files: Sequence[File], config: DataConfig) -> list[tuple[int, int, bool]]:
-    found: dict[int, tuple[int, int, bool]] = {}
-
-    def work(index: int) -> None:
-        with contextlib.suppress(decode.FlawError):
-            found[index] = decode.look(read(files[index], config.max_bytes), max_pixels=config.max_pixels)
-
-    in_threads(work, _spread(len(files)).tolist(), config.max_seconds)
-    return list(found.values())
-
-
-def _size(sides: list[tuple[int, int]]) -> int:
-    if not sides:
-        return GRID
-    first = sides[0]
-    if first[0] == first[1] and 4 <= first[0] <= SMALL and all(side == first for side in sides):
-        return first[0]
-    median = float(np.median([min(side) for side in sides]))
-    return min(LARGEST, max(GRID, GRID * math.floor(median / GRID + 0.5)))
-
-
-def _spread(count: int) -> np.ndarray:
-    return np.unique(np.linspace(0, count - 1, min(count, LOOKED_AT)).astype(int))
-
-
-def read(file: File, max_bytes: int) -> bytes:
-    """The bytes of a picture's file. FlawError if they cannot be read, are more than that, or might never end."""
-    try:
-        if isinstance(file, Path):
-            size, content = _whole(file, max_bytes)
-        else:
-            size = getattr(file, "size", None) or 0
-            content = file.read_bytes() if size <= max_bytes else b""
-        if max(size, len(content)) > max_bytes:
-            size = max(size, len(content))
-            raise decode.FlawError(f"its {size:,} bytes are more than data.max_bytes {max_bytes:,}")
-        return content
-    except OSError as error:
-        raise decode.FlawError(f"it cannot be read ({error.strerror or error})") from None
-
-
-def _whole(path: Path, max_bytes: int) -> tuple[int, bytes]:
-    """Size and content of a file, which is read if it is not larger than that."""
-    file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    try:  # to open a pipe otherwise is to wait for its writer
-        about = os.fstat(file)
-        if not stat.S_ISREG(about.st_mode):
-            raise decode.FlawError("it is no regular file")
-        return about.st_size, io.FileIO(file, closefd=False).read() if about.st_size <= max_bytes else b""
-    finally:
-        os.close(file)
 
 
 def _refuse_giants(source: Source, size: int, channels: int) -> None:

@@ -12,7 +12,9 @@ from PIL import Image
 from classifier import data
 from classifier.config import DataConfig
 from classifier.data import decode, pictures, threads
-from classifier.data.pictures import decoded, digest, shape
+from classifier.data.content import digest
+from classifier.data.pictures import decoded
+from classifier.data.sides import shape
 from classifier.data.source import Source, from_arrays, from_files
 from classifier.data.threads import in_threads
 from classifier.errors import DataError
