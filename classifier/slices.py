@@ -287,5 +287,7 @@ class SearchConfig(Slice):
     final: bool | None = None
     """Train the winner once more, on training and validation images together. Not set: where validation has more than
     a seventh of them, so that it pays."""
+    final_epochs: Count | None = None
+    """Epochs of that last training. Not set: the winner's, or train.epochs where search.minutes made trials shorter."""
     keep: Count = 3
     """Best trials whose model and checkpoints stay on disk."""

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
+import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,9 @@ from jobs._guide import rank, samples_in, takes_over
 from jobs._plan import Plan
 from jobs._schedulers import EPOCH, SCORES
 from jobs._search import Event
+
+# Epochs by which a trial's speed is told.
+LATELY = 5
 
 
 @dataclass
@@ -32,6 +36,8 @@ class Row:
     """It came to the end of its training, rather than being stopped."""
     at: float = 0.0
     """Seconds since the search began, when its best epoch was reported."""
+    lately: tuple[float, ...] = ()
+    """Seconds of its last epochs, their validation left out."""
 
 
 class Leaderboard:
@@ -59,6 +65,7 @@ class Leaderboard:
         elif "error" not in event.report:
             self._reports.append(at)
             row.epochs, row.whole = event.report[EPOCH], event.report["whole"]
+            row.lately = (*row.lately, event.report["seconds"])[-LATELY:]
             if takes_over(self.experiment, event.report, row.best):
                 row.best, row.at = event.report, at
         return row
@@ -75,6 +82,7 @@ class Leaderboard:
                     report = {name: line[f"validation_{name}"] for name in SCORES}
                     report |= self.plan.costs.get(experiment.model.name, {})
                     report |= {EPOCH: line["epoch"], "epochs": line["epoch"], "digest": experiment.digest()}
+                    report |= {"seconds": line["seconds"]}
                     whole = line["epoch"] >= experiment.train.epochs
                     self.take(Event(trial, changes, report | {"whole": whole}), at)
 
@@ -94,6 +102,11 @@ class Leaderboard:
         scored = [row for row in self.rows.values() if row.best]
         scored.sort(key=lambda row: (not row.whole, rank(self.experiment, row.best)))
         return scored + [row for row in self.rows.values() if not row.best]
+
+    def epoch_seconds(self) -> float | None:
+        """Of the trial that leads, an epoch's lately, as if it had the machine to itself; None before the first."""
+        lately = next((row.lately for row in self.ranked()), ())
+        return statistics.median(lately) / self.plan.end.crowd if lately else None
 
     def front(self) -> list[Row]:
         """The trials that no other one beats in all objectives, best first by the first of them."""

@@ -113,39 +113,55 @@ def code_digest() -> str:
 class Clock:
     """Seconds that a search has used, those before its first trial and those of earlier processes counted in."""
 
-    def __init__(self, run: Run) -> None:
-        self.path = run.folder / "spent.json"
+    def __init__(self, run: Run, plan: Plan) -> None:
+        self.path, self.plan = run.folder / "spent.json", plan
         self.before = json.loads(self.path.read_text())["seconds"] if self.path.exists() else 0.0
         self.saved = time.monotonic()
         self.began = self.saved - run.seconds
+        self.ending = plan.end.seconds()
 
     def seconds(self) -> float:
         """Until now; kept on disk, every few seconds, for a process that takes over."""
-        now = time.monotonic()
-        spent = self.before + now - self.began
-        if now - self.saved > SAVE_EVERY:
-            self.saved = now
-            write_atomically(self.path, json.dumps({"seconds": round(spent, 1)}) + "\n")
-        return spent
+        if time.monotonic() - self.saved > SAVE_EVERY:
+            self.saved = time.monotonic()
+            write_atomically(self.path, json.dumps({"seconds": round(self._spent(), 1)}) + "\n")
+        return self._spent()
 
-    def left(self, plan: Plan, share: float = 1.0) -> float:
+    def _spent(self) -> float:
+        return self.before + time.monotonic() - self.began
+
+    def left(self, share: float = 1.0) -> float:
         """For trials: what is left of this share of the minutes, without what the end will take."""
-        minutes = plan.experiment.search.minutes
-        if minutes is None:
-            return math.inf
-        return max(0.0, share * (60 * minutes - plan.final_seconds) - self.seconds())
+        return max(0.0, share * (self._all() - self.ending) - self._spent())
+
+    def left_to_train(self, alone: float) -> float:
+        """For trials and the last training together, where an epoch takes so long, alone on the machine."""
+        return self._all() - self.plan.end.rest(alone) - self._spent()
+
+    def hear(self, board: Leaderboard) -> None:
+        """Go by what trials really take: the one that leads would be trained last, for as long as the longest."""
+        alone = board.epoch_seconds()
+        if alone and self.plan.experiment.search.minutes:
+            longest = max(row.sample.get("train.epochs", 0) for row in board.rows.values())
+            self.ending = self.plan.end.seconds(alone, max(longest, self.plan.end.epochs))
+
+    def _all(self) -> float:
+        minutes = self.plan.experiment.search.minutes
+        return math.inf if minutes is None else 60 * minutes
 
 
-def longer(plan: Plan, board: Leaderboard, left: float) -> Past | None:
-    """One more trial: the best settings with as many epochs as the seconds that are left hold. None where few are."""
+def longer(plan: Plan, board: Leaderboard, clock: Clock) -> Past | None:
+    """One more trial: the best settings with as many epochs as the time that is left holds. None where few are."""
     rows = [row for row in board.ranked() if row.whole]
     if plan.search_share == 1 or not rows or any("train.epochs" in row.sample for row in board.rows.values()):
         return None
     best = rows[0]
     history = read_history(board.folder / "trials" / best.trial)
-    # Validation and checkpoints are in the time between two lines; what ran beside it made it slower, not faster.
-    an_epoch = plan.beside * sum(line["seconds"] for line in history) / len(history)
-    epochs = int(SAFE * (left - ACTOR_SECONDS) / an_epoch)
+    # What ran beside it made it slower, not faster.
+    steps = sum(line["seconds"] for line in history) / len(history)
+    # Validation and checkpoints are beside the steps, and the last training has as many epochs.
+    an_epoch = (plan.beside + plan.end.learning) * steps
+    epochs = int(SAFE * (clock.left_to_train(steps) - ACTOR_SECONDS) / an_epoch)
     if epochs < LONGER * plan.experiment.train.epochs:
         return None
     sample = Sample(best.sample | {"train.epochs": epochs}, "longer")

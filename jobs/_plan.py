@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +12,13 @@ from classifier import cost, models
 from classifier.config import Experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import ClassifierError, ConfigError, DataError
-from classifier.novelty import MOST
 from classifier.portfolio import portfolio_for
 from classifier.probe import parsed, ranked
 from classifier.resolve import resolve
 from classifier.run import read_yaml
 from classifier.space import Choice, Space, conditions, grid, space_from
-from jobs import _ray
+from jobs import _pace, _ray
+from jobs._pace import End
 from jobs._schedulers import scheduler
 from jobs._work import best_batch
 
@@ -31,11 +32,9 @@ FEW = 100
 WORTH = 1 / 7
 # With so many in the minutes, half of them goes to a longer training of the best.
 ROUNDS_FOR_LONGER, HALF = 4, 0.5
-# Checkpoints and all else beside the steps and the validation, as a factor.
-KEEPING = 1.05
-# Seconds to end the trials, pack a model and write results and report, beside looking at images; and to begin with the
-# last training, beside its steps.
-PACKING, BEGINNING = 7.0, 3.0
+# So many trials the minutes should hold before the last training, which alone has all epochs; and the share of them
+# that a trial needs to tell what it is worth.
+ROUNDS_FOR_LAST, LEAST = 4, 0.25
 
 
 @dataclass(frozen=True)
@@ -53,10 +52,10 @@ class Plan:
     reserved: dict[str, float]
     portfolio: list[dict[str, Any]]
     costs: dict[str, dict[str, float]]
-    final_seconds: float
+    end: End
     search_share: float = 1.0
     """Of the minutes, for trials of equal length; what is left is for a longer training of the best."""
-    beside: float = KEEPING
+    beside: float = 1.0
     """What an epoch takes with its validation, as a multiple of its steps alone."""
     notes: list[str] = field(default_factory=list)
     left_out: tuple[str, ...] = ()
@@ -75,7 +74,7 @@ class Plan:
         trials = len(grid(self.space)) if search.algorithm == "grid" else search.trials
         budget = f"{trials} trials of {self.experiment.train.epochs} epochs at most, {self.at_once} at once"
         if search.minutes:
-            budget += f", {search.minutes:g} min, of which about {self.final_seconds:.0f} s are kept for "
+            budget += f", {search.minutes:g} min, of which about {self.end.seconds():.0f} s are kept for "
             budget += "the last training and the test" if search.final else "the test"
         if self.search_share < 1:
             budget += "; the second half trains the best of them for longer"
@@ -106,7 +105,7 @@ def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool =
     file = read_yaml(search.space) if search.space else {}
     space = space_from(search.vary, file, experiment, len(dataset.train))
     is_own = bool(search.vary or search.space)
-    if search.epochs:
+    if search.epochs and not resumed:
         experiment = experiment.override("train.epochs", search.epochs)
     scheduler(experiment, space)  # refuses what it cannot do
     if search.algorithm == "grid":
@@ -143,9 +142,9 @@ def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool =
         reserved=_ray.reserved(experiment.workers, cluster),
         portfolio=[entry for entry in portfolio if entry.get("model.name") not in left_out],
         costs=_costs(resolved, dataset, space) if {"latency", "size"} & set(search.objective) else {},
-        final_seconds=_final_seconds(resolved, dataset, step),
+        end=_pace.end_of(resolved, dataset, step, _crowd(experiment, cluster)),
         search_share=share,
-        beside=_beside(resolved, dataset),
+        beside=_pace.beside(resolved, dataset),
         notes=[
             *notes,
             *_few_to_choose_by(len(dataset.validation), told=bool(resolved.search.final)),
@@ -180,22 +179,18 @@ def _few_to_choose_by(count: int, *, told: bool) -> list[str]:
 def _search_share(resolved: Experiment, dataset: Dataset, step: float) -> float:
     """Half of the minutes, where they hold several trials and a longer training may follow; else all of them."""
     search = resolved.search
-    may = (
-        search.longer and search.scheduler != "pbt" and search.algorithm != "grid" and "epochs" not in search.objective
-    )
-    rounds = 60 * (search.minutes or 0.0) / (_alone(resolved, dataset, step))
+    may = search.longer and search.scheduler != "pbt" and search.algorithm != "grid"
+    # Where the last training alone has all epochs, it is the longer one.
+    may = may and "epochs" not in search.objective and not (search.final and search.final_epochs)
+    rounds = 60 * (search.minutes or 0.0) / _pace.alone(resolved, dataset, step)
     return HALF if may and rounds >= ROUNDS_FOR_LONGER else 1.0
 
 
-def _alone(experiment: Experiment, dataset: Dataset, step: float) -> float:
-    """Seconds that one trial takes with the machine to itself."""
-    steps = -(-len(dataset.train) // (experiment.data.batch * experiment.optimizer.accumulate))
-    return step * steps * experiment.train.epochs * _beside(experiment, dataset)
-
-
-def _beside(experiment: Experiment, dataset: Dataset) -> float:
-    """What an epoch takes with its validation and checkpoint, as a multiple of its steps alone."""
-    return KEEPING * (1 + _predicting(experiment, len(dataset.validation)) / len(dataset.train))
+def _crowd(experiment: Experiment, cluster: dict[str, float]) -> float:
+    """How many trials share the cores of this machine."""
+    if cluster.get("GPU", 0) > 0 or experiment.workers.count > 1:
+        return 1.0
+    return max(1.0, len(os.sched_getaffinity(0)) / (experiment.workers.cpus or 1.0))
 
 
 def _with_best_backbone(experiment: Experiment, dataset: Dataset, kept: Path) -> tuple[Experiment, list[str]]:
@@ -215,46 +210,37 @@ def _with_best_backbone(experiment: Experiment, dataset: Dataset, kept: Path) ->
 def _cut(
     experiment: Experiment, dataset: Dataset, step: float, cluster: dict[str, float]
 ) -> tuple[Experiment, list[str]]:
-    """Fit the trials to the minutes: fewer at once, each with more cores, where few would end; then fewer epochs."""
+    """Fit the trials to the minutes: fewer at once, each with more cores, where few would end; then fewer epochs.
+
+    What will be trained once more at last need not be trained as long to be compared.
+    """
     seconds, notes = 60 * (experiment.search.minutes or math.inf), []
-    alone = _alone(experiment, dataset, step)
-    has_gpu = cluster.get("GPU", 0) > 0
+    alone = _pace.alone(experiment, dataset, step)
     at_once = 1
-    if not has_gpu and experiment.workers.count == 1 and experiment.workers.cpus is None:
+    if not cluster.get("GPU", 0) and experiment.workers.count == 1 and experiment.workers.cpus is None:
         cores = cluster["CPU"]
         at_once = int(min(cores, max(1, seconds / (ROUNDS * alone))))
         cpus = max(1, min(int(cores / at_once), int(_ray.largest_node())))
         experiment = experiment.override("workers.cpus", float(cpus))
         alone *= at_once  # they share the cores
     epochs = experiment.train.epochs
-    if alone > SHARE_OF_BUDGET * seconds:
-        fewer = max(1, int(epochs * SHARE_OF_BUDGET * seconds / alone))
+    fitting = int(epochs * SHARE_OF_BUDGET * seconds / alone)
+    if experiment.search.final and not experiment.search.epochs and experiment.search.scheduler != "pbt":
+        held = seconds - _pace.end_of(resolve(experiment, dataset), dataset, step, crowd=1.0).seconds()
+        several = int(max(LEAST * epochs, epochs * held / (ROUNDS_FOR_LAST * alone)))
+        fewer = max(1, min(several, fitting))
         if fewer < epochs:
-            experiment = experiment.override("train.epochs", fewer)
-            notes.append(f"{epochs} epochs would take {alone / 60:.1f} minutes: trials have {fewer}")
+            notes.append(
+                f"the last training has {epochs} epochs, trials have {fewer}, so that the minutes hold several"
+            )
+            return experiment.override_all(
+                {"train.epochs": fewer, "search.final_epochs": experiment.search.final_epochs or epochs}
+            ), notes
+    fewer = max(1, fitting)
+    if fewer < epochs:
+        experiment = experiment.override("train.epochs", fewer)
+        notes.append(f"{epochs} epochs would take {alone / 60:.1f} minutes: trials have {fewer}")
     return experiment, notes
-
-
-def _final_seconds(resolved: Experiment, dataset: Dataset, step: float) -> float:
-    """How long the end will take, from what a step takes: the test, and with search.final the last training."""
-    if not step:  # nobody asked
-        return PACKING
-    images_a_second = resolved.data.batch * resolved.optimizer.accumulate / step
-    held, seen = len(dataset.validation), min(MOST, len(dataset.train))
-    # The test; the calibration, and what tells new pictures; training images that are like mistakes, of both splits.
-    looked_at = len(dataset.test) + held + (1 + bool(resolved.search.final)) * (min(MOST, held) + seen) + 2 * seen
-    seconds = PACKING + _predicting(resolved, looked_at) / images_a_second
-    if resolved.search.final:
-        seconds += BEGINNING + (len(dataset.train) + len(dataset.validation)) * resolved.train.epochs / images_a_second
-    return seconds
-
-
-def _predicting(experiment: Experiment, count: int) -> float:
-    """Images that take as long to train on as `count` ones to predict: half, as nothing goes backward; or all of them,
-    where little goes backward in training. Mirrored views take as long again.
-    """
-    alone = 0.5 if experiment.model.freeze == "none" else 1.0
-    return count * alone * (2 if experiment.augment.test_flip else 1)
 
 
 def _too_slow(resolved: Experiment, dataset: Dataset, names: list[str]) -> dict[str, str]:
@@ -264,7 +250,7 @@ def _too_slow(resolved: Experiment, dataset: Dataset, names: list[str]) -> dict[
         if name == resolved.model.name:
             continue
         tried = resolved.override("model.name", name)
-        needed = _alone(tried, dataset, cost.step_seconds(tried, dataset, steps=2))
+        needed = _pace.alone(tried, dataset, cost.step_seconds(tried, dataset, steps=2))
         if needed > SHARE_OF_BUDGET * seconds:
             found[name] = f"one trial of it would take about {needed / 60:.1f} of the {seconds / 60:g} minutes"
     return found

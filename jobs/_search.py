@@ -44,15 +44,15 @@ class Event:
 class Budget(Stopper):
     """Ends the search when its time is up or the user asked; lives in the driver's process."""
 
-    def __init__(self, seconds: float = math.inf, asked: Callable[[], bool] = bool) -> None:
-        self.deadline, self.asked = time.monotonic() + seconds, asked
+    def __init__(self, left: Callable[[], float] = lambda: math.inf, asked: Callable[[], bool] = bool) -> None:
+        self.left, self.asked = left, asked
         self.ended = False
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        self.ended = self.ended or time.monotonic() > self.deadline or self.asked()
+        self.ended = self.ended or self.left() <= 0 or self.asked()
         return self.ended
 
     def __reduce__(self) -> Any:  # Tune pickles it with the experiment; a signal's flag has no meaning elsewhere
@@ -123,8 +123,8 @@ class Places:
         return self.count
 
 
-def run_trials(work: Work, plan: Plan, past: Past, seconds: float) -> Iterator[Event]:
-    """Run the search for so many seconds at most, or to its end; yield what its trials report, as they report it.
+def run_trials(work: Work, plan: Plan, past: Past, left: Callable[[], float]) -> Iterator[Event]:
+    """Run the search while seconds are left, or to its end; yield what its trials report, as they report it.
 
     RunError if a trial trained another experiment than was sampled for it.
     """
@@ -140,7 +140,7 @@ def run_trials(work: Work, plan: Plan, past: Past, seconds: float) -> Iterator[E
         costs=plan.costs,
         cwd=os.getcwd(),
     )
-    budget = Budget(seconds, lambda: work.interrupts.asked)
+    budget = Budget(left, lambda: work.interrupts.asked)
     param_space, algorithm = _algorithm(work, plan, past)
     is_guided = isinstance(algorithm, Guide)
     events = Events(folder / "trials", budget, algorithm.has_given_up if is_guided else None)

@@ -200,7 +200,8 @@ class TrialActor(tune.Trainable):
             return self._failed(error, costs)
         scores = {name: row[f"validation_{name}"] for name in SCORES}
         is_last = row[EPOCH] >= self.experiment.train.epochs
-        return self._report({EPOCH: row[EPOCH], "done": is_last, "whole": is_last} | scores | costs)
+        about = {EPOCH: row[EPOCH], "seconds": row["seconds"], "done": is_last, "whole": is_last}
+        return self._report(about | scores | costs)
 
     def _failed(self, error: str, costs: dict[str, float]) -> dict[str, Any]:
         scores = {name: worst(name) for name in SCORES}

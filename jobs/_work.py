@@ -5,7 +5,7 @@ import json
 import re
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from classifier.data.dataset import Dataset
 from classifier.distributed import Group, pick_device
 from classifier.errors import ClassifierError, ConfigError, DivergedError
 from classifier.files import write_atomically
+from classifier.fit import Step
 from classifier.recorded import outcome, recorded
 from classifier.resolve import resolve
 from classifier.run import ASKED, Run, read_experiment
@@ -173,16 +174,25 @@ def train_here(work: Work) -> str | None:
         return train_in(work, group)
 
 
-def train_in(work: Work, group: Group) -> str | None:
-    """Train in this process and tell each epoch; why it stopped early, or None."""
-    stopped = None
+def train_in(work: Work, group: Group, must_stop: Callable[[Step], bool] = lambda step: False) -> str | None:
+    """Train in this process and tell each epoch; why it stopped early, or None.
+
+    must_stop: told of a step a few times a second, it ends the training as the user would.
+    """
+    stopped, is_over = None, False
+
+    def see(step: Step) -> None:
+        nonlocal is_over
+        work.journal.progress(step)
+        is_over = is_over or must_stop(step)
+
     for epoch in recorded(
         work.run,
         work.experiment,
         work.dataset,
         group=group,
-        should_stop=lambda: work.interrupts.asked,
-        on_step=work.journal.progress,
+        should_stop=lambda: work.interrupts.asked or is_over,
+        on_step=see,
     ):
         work.journal.epoch(epoch.row(), work.experiment.train.epochs)
         stopped = epoch.stopped

@@ -54,22 +54,22 @@ def tune(request: Request) -> int:
         for line in (*_memory.changed_since(work.run.folder, work.dataset), *plan.lines()):
             work.journal.say(line)
         board = Leaderboard(work.run, plan)
-        clock = _memory.Clock(work.run)
-        watch(work, board, clock, _search.run_trials(work, plan, past, clock.left(plan, plan.search_share)))
-        left = clock.left(plan)
-        if not work.interrupts.asked and (more := _memory.longer(plan, board, left)):
+        clock = _memory.Clock(work.run, plan)
+        watch(work, board, clock, _search.run_trials(work, plan, past, lambda: clock.left(plan.search_share)))
+        if not work.interrupts.asked and (more := _memory.longer(plan, board, clock)):
             work.journal.say(f"now the best settings for {more.first[0].changes['train.epochs']} epochs")
-            watch(work, board, clock, _search.run_trials(work, _plan.alone(plan), more, left))
-        elif not work.interrupts.asked and plan.search_share < 1 and left > _memory.ACTOR_SECONDS:
+            watch(work, board, clock, _search.run_trials(work, _plan.alone(plan), more, clock.left))
+        elif not work.interrupts.asked and plan.search_share < 1 and clock.left() > _memory.ACTOR_SECONDS:
             rest = _memory.rest(work.run.folder, plan, work.dataset, board)
-            watch(work, board, clock, _search.run_trials(work, plan, rest, left))
-        return _finish.finish(work, board, clock.seconds())
+            watch(work, board, clock, _search.run_trials(work, plan, rest, clock.left))
+        return _finish.finish(work, board, clock)
 
 
 def watch(work: "Work", board: "Leaderboard", clock: "Clock", events: "Iterator[Event]") -> None:
     """Account for what trials report, and show it."""
     for event in events:
         row = board.take(event, clock.seconds())
+        clock.hear(board)
         if event.ended:
             work.journal.quiet()
             work.journal.say(board.line(row))

@@ -1,0 +1,114 @@
+"""How long trainings take, and the end of a search: told before its first trial, and again by what its trials took."""
+
+import math
+import time
+from collections import deque
+from dataclasses import dataclass
+
+from classifier.config import Experiment
+from classifier.data.dataset import Dataset
+from classifier.fit import Step
+from classifier.novelty import MOST
+
+# Checkpoints and all else beside the steps and the validation, as a factor.
+KEEPING = 1.05
+# Seconds to end the trials, pack a model and write results and report, beside looking at images; and to begin with the
+# last training, beside its steps.
+PACKING, BEGINNING = 7.0, 3.0
+# A last training may take this share of the minutes.
+SHARE_OF_LAST = 0.5
+# A training is late where it would overrun by more than this share of what is left, by the steps of so many seconds.
+TOLERANCE, WATCHED = 0.05, 5.0
+
+
+@dataclass(frozen=True)
+class End:
+    """What follows a search's trials: tests and reports, and with search.final the last training.
+
+    Its unit is a trial's epoch: `epoch` are the seconds that one took, without its validation, before the first trial;
+    0 where nobody asked. Machines change their speed, and winners differ: what trials take is told to `seconds`.
+    """
+
+    epoch: float
+    looking: float
+    """Predictions for the test, the calibration and the report, in epochs."""
+    learning: float
+    """An epoch of the last training, on the validation images too, in epochs of a trial; 0 without one."""
+    epochs: int
+    limit: float
+    """Seconds that the last training may take."""
+    crowd: float = 1.0
+    """How many times as long an epoch takes in a trial, which shares the machine with others."""
+
+    def seconds(self, alone: float | None = None, epochs: int | None = None) -> float:
+        """All of it, for a winner of whom an epoch takes so long, alone on the machine, and who is to have so many."""
+        alone = self.epoch if alone is None else alone
+        last = BEGINNING + min(self.limit, self.learning * alone * (epochs or self.epochs)) if self.learning else 0.0
+        return self.rest(alone) + last
+
+    def rest(self, alone: float) -> float:
+        """What follows the last training."""
+        return PACKING + self.looking * alone
+
+
+def end_of(resolved: Experiment, dataset: Dataset, step: float, crowd: float) -> End:
+    """From what a step takes in seconds; 0 where the search has all the time it wants."""
+    search, train, held = resolved.search, len(dataset.train), len(dataset.validation)
+    seen, final = min(MOST, train), bool(search.final)
+    # The test; the calibration, and what tells new pictures; training images that are like mistakes, of both splits.
+    looked_at = len(dataset.test) + held + (1 + final) * (min(MOST, held) + seen) + 2 * seen
+    return End(
+        epoch=step * steps_of(resolved, dataset),
+        looking=predicting(resolved, looked_at) / train,
+        learning=(train + held) / train if final else 0.0,
+        epochs=search.final_epochs or resolved.train.epochs,
+        limit=SHARE_OF_LAST * 60 * search.minutes if search.minutes else math.inf,
+        crowd=crowd,
+    )
+
+
+def steps_of(experiment: Experiment, dataset: Dataset) -> int:
+    """Updates an epoch."""
+    return -(-len(dataset.train) // (experiment.data.batch * experiment.optimizer.accumulate))
+
+
+def alone(experiment: Experiment, dataset: Dataset, step: float) -> float:
+    """Seconds that one trial takes with the machine to itself, by what a step takes."""
+    return step * steps_of(experiment, dataset) * experiment.train.epochs * beside(experiment, dataset)
+
+
+def beside(experiment: Experiment, dataset: Dataset) -> float:
+    """What an epoch takes with its validation and checkpoint, as a multiple of its steps alone."""
+    return KEEPING * (1 + predicting(experiment, len(dataset.validation)) / len(dataset.train))
+
+
+def predicting(experiment: Experiment, count: int) -> float:
+    """Images that take as long to train on as `count` ones to predict: half, as nothing goes backward; or all of them,
+    where little goes backward in training. Mirrored views take as long again.
+    """
+    share = 0.5 if experiment.model.freeze == "none" else 1.0
+    return count * share * (2 if experiment.augment.test_flip else 1)
+
+
+class Deadline:
+    """Tells of a training, by its last steps, whether it will be over in so many seconds, and how many epochs would."""
+
+    def __init__(self, seconds: float) -> None:
+        self.at = time.monotonic() + seconds
+        self.seen: deque[tuple[float, int]] = deque()
+        self.fitting = 0
+
+    def is_missed_by(self, step: Step) -> bool:
+        """Told of a step a few times a second. Then `fitting` epochs would not miss it."""
+        now, per_epoch = time.monotonic(), step.steps // step.epochs
+        self.seen.append((now, step.step))
+        while len(self.seen) > 2 and now - self.seen[1][0] >= WATCHED:
+            self.seen.popleft()
+        began, first = self.seen[0]
+        if now - began < WATCHED or step.step == first:
+            return False
+        a_step, left = (now - began) / (step.step - first), max(0.0, self.at - now)
+        if a_step * (step.steps - step.step) - left <= max(TOLERANCE * left, a_step * per_epoch):
+            return False
+        self.fitting = max(step.epoch, int((step.step + left / a_step) / per_epoch))
+        return self.fitting < step.epochs
