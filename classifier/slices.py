@@ -273,7 +273,8 @@ class SearchConfig(Slice):
     """What ends weak trials early: asha, hyperband (asha with several graces) or median. pbt lets the weak continue
     from copies of the strong, with changed settings."""
     grace: Count | None = None
-    """Epochs that every trial may run; pbt: epochs between two changes. Not set: a ninth of the epochs."""
+    """Epochs that every trial may run; pbt: epochs between two changes. Not set: a ninth of the epochs, or
+    a third where a ninth has fewer than 100 steps."""
     start_from: str | None = None
     """Folder of an earlier search: its best settings are tried first, and what it saw is not forgotten."""
     portfolio: bool = True

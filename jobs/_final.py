@@ -1,23 +1,22 @@
 """The last training of a search: its winner learns from the validation images too, in the time that is left."""
 
 import dataclasses
+import json
+import math
 import shutil
-
-import torch
 
 from classifier import bundle
 from classifier.calibrated import keep
 from classifier.calibration import Calibration
-from classifier.checkpoint import Store
 from classifier.config import Experiment
-from classifier.data.dataset import Dataset, Part
-from classifier.data.images import chosen, joined
 from classifier.distributed import Group, pick_device
+from classifier.files import write_atomically
 from classifier.resolve import resolve
 from classifier.run import Run, read_experiment
+from jobs import _workers
 from jobs._leaderboard import Leaderboard
 from jobs._memory import Clock
-from jobs._pace import BEGINNING, Deadline
+from jobs._pace import Deadline
 from jobs._work import Work, train_in
 
 # A last training with less than this share of the epochs that the winner had would lose more than the validation
@@ -32,57 +31,81 @@ def trained(work: Work, board: Leaderboard, clock: Clock) -> Experiment | None:
     meanwhile. Its validation scores would be those of images that it has seen: the bundle has none. The experiment as
     it was trained; None if there was no time for it, or it was stopped.
     """
-    run, say = Run(work.run.folder / "final"), work.journal.say
-    _, experiment = board.winner()
-    epochs = board.ranked()[0].sample.get("train.epochs", clock.plan.end.epochs)
-    dataset = merged(work.dataset)
-    alone = board.epoch_seconds() or clock.plan.end.epoch
-    if Store(run.checkpoints).latest_manifest():  # a resumed search goes on with what it had begun
-        fitting = read_experiment(run.folder / "experiment.yaml").train.epochs
-    elif experiment.search.minutes and alone:
-        seconds = clock.left_to_train(alone) - BEGINNING
-        fitting = min(epochs, int(seconds / (clock.plan.end.learning * alone)))
-    else:
-        fitting = epochs
-    if fitting < WORTH * experiment.train.epochs:
-        say(f"note: the winner is not trained once more: {max(0, fitting)} epochs are what the minutes still hold")
+    say, plan = work.journal.say, clock.plan
+    winner, experiment = board.winner()
+    alone = board.epoch_seconds() or plan.end.epoch
+    run, begun = _begun(work, winner.folder.name, elsewhere=not plan.is_here)
+    wanted = board.ranked()[0].sample.get("train.epochs", plan.end.epochs)
+    epochs = begun or min(wanted, _fitting(clock, alone))
+    if epochs < WORTH * experiment.train.epochs:
+        say(f"note: the winner is not trained once more: {max(0, epochs)} epochs are what the minutes still hold")
         return None
     say("the winner is trained once more, on training and validation images together")
-    if fitting < epochs:
-        say(f"note: it has {fitting} epochs, as many as the minutes hold, instead of {epochs}")
-    wanted = experiment.override_all({"train.epochs": fitting, "train.keep": "last", "train.patience": None})
-    if experiment.schedule.name == "plateau":  # it waits for scores, be they of images that it has seen
-        dataset = dataclasses.replace(dataset, validation=work.dataset.validation)
-    run.folder.mkdir(exist_ok=True)
-    device = pick_device(resolve(wanted, dataset).train.device)
+    if epochs < wanted:
+        say(f"note: it has {epochs} epochs, as many as the minutes hold, instead of {wanted}")
+    train = _there if not plan.is_here or experiment.workers.count > 1 else _here
     while True:
-        last = dataclasses.replace(work, run=run, experiment=resolve(wanted, dataset), dataset=dataset)
-        run.write_experiment(last.experiment)
+        last = experiment.override_all({"train.epochs": epochs, "train.keep": "last", "train.patience": None})
         deadline = Deadline(clock.left_to_train(alone))
-        stopped = train_in(last, Group(device=device), deadline.is_missed_by)
-        if not stopped:
+        if not train(work, run, last, deadline):
             break
         if work.interrupts.asked:
             return None
-        wanted = wanted.override("train.epochs", deadline.fitting)
-        say(f"note: it became slower: {deadline.fitting} epochs are what the minutes still hold")
+        epochs = deadline.fitting
+        say(f"note: it became slower: {epochs} epochs are what the minutes still hold")
     made, model = bundle.load(run.folder)
     made = dataclasses.replace(made, scores={"validation": None, "test": None}, dataset=work.dataset.summary())
     # What was learned of the winner holds for it: it has seen the images that could tell more.
     known = Calibration.from_dict(bundle.read(work.run.folder).calibration or {})
-    keep(made, known, model, work.dataset, work.run.bundle, device)
+    keep(made, known, model, work.dataset, work.run.bundle, pick_device(work.experiment.train.device))
     shutil.rmtree(run.checkpoints, ignore_errors=True)
-    return experiment.override("train.epochs", wanted.train.epochs)
+    if run.storage is not None:
+        run.storage.remove("")
+    return experiment.override("train.epochs", epochs)
 
 
-def merged(dataset: Dataset) -> Dataset:
-    """The data set with its validation images among the training ones; none is left to validate with."""
-    parts = (dataset.train, dataset.validation)
-    train = Part(
-        joined(*(part.images_NCHW for part in parts)),
-        torch.cat([part.labels_N for part in parts]),
-        tuple(name for part in parts for name in part.ids),
-    )
-    none = torch.empty(0, dtype=torch.int64)
-    validation = Part(chosen(dataset.validation.images_NCHW, none), none, ())
-    return dataclasses.replace(dataset, train=train, validation=validation)
+def _fitting(clock: Clock, alone: float) -> int | float:
+    """Epochs for which there is time left, where one takes so many seconds in a trial."""
+    plan = clock.plan
+    if not plan.experiment.search.minutes or not alone:
+        return math.inf
+    seconds = clock.left_to_train(alone) - plan.end.beginning
+    return int(seconds / (plan.end.learning * alone))
+
+
+def _begun(work: Work, winner: str, *, elsewhere: bool) -> tuple[Run, int | None]:
+    """Its run, and how many epochs an earlier process has begun it with; what it had begun for another winner goes."""
+    # No mirror looks below ray/: the worker keeps its copy by itself.
+    storage = work.run.storage.below("ray/final") if work.run.storage is not None and elsewhere else None
+    run = Run(work.run.folder / "final", storage)
+    about, written = run.folder / "winner.json", run.folder / "experiment.yaml"
+    if about.exists() and json.loads(about.read_text())["trial"] == winner and written.exists():
+        return run, read_experiment(written).train.epochs
+    shutil.rmtree(run.folder, ignore_errors=True)
+    if storage is not None:
+        storage.remove("")
+    run.folder.mkdir()
+    write_atomically(about, json.dumps({"trial": winner}) + "\n")
+    return run, None
+
+
+def _here(work: Work, run: Run, experiment: Experiment, deadline: Deadline) -> bool:
+    """Train in this process; whether it was stopped."""
+    dataset = work.dataset.merged(experiment)
+    experiment = resolve(experiment, dataset)
+    run.write_experiment(experiment)
+    last = dataclasses.replace(work, run=run, experiment=experiment, dataset=dataset)
+    return bool(train_in(last, Group(device=pick_device(experiment.train.device)), deadline))
+
+
+def _there(work: Work, run: Run, experiment: Experiment, deadline: Deadline) -> bool:
+    """Train on Ray's workers; whether it was stopped."""
+    run.write_experiment(experiment)
+
+    def should_stop() -> bool:
+        return deadline.is_missed or work.interrupts.asked
+
+    for row in _workers.train(run, experiment, should_stop=should_stop, merged=True):
+        work.journal.epoch(row, experiment.train.epochs)
+        deadline.see(row["epoch"], experiment.train.epochs)
+    return should_stop()

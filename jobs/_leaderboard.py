@@ -128,9 +128,10 @@ class Leaderboard:
             raise RunError(f"no trial of {self.folder} came to the end of an epoch; {why}")
         folder = self.folder / "trials" / ranked[0].trial
         experiment = read_experiment(folder / "experiment.yaml")
-        # What a trial had of the machine is not the winner's: it may have all of it.
         experiment = dataclasses.replace(experiment, search=self.experiment.search)
-        return Run(folder), experiment.override_all({"train.threads": None, "workers.cpus": None})
+        # What a trial had of its machine is not the winner's, which may have all of another one.
+        asked = {name: self.value(ranked[0], name) for name in ("train.device", "train.precision")}
+        return Run(folder), experiment.override_all(asked | {"train.threads": None, "workers.cpus": None})
 
     def line(self, row: Row) -> str:
         """An ended trial in a line."""

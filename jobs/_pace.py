@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 from classifier.config import Experiment
 from classifier.data.dataset import Dataset
-from classifier.fit import Step
 from classifier.novelty import MOST
 
 # Checkpoints and all else beside the steps and the validation, as a factor.
 KEEPING = 1.05
 # Seconds to end the trials, pack a model and write results and report, beside looking at images; and to begin with the
-# last training, beside its steps.
-PACKING, BEGINNING = 7.0, 3.0
+# last training, beside its steps, in this process or by starting one elsewhere.
+PACKING, BEGINNING, STARTING = 7.0, 3.0, 20.0
 # A last training may take this share of the minutes.
 SHARE_OF_LAST = 0.5
 # A training is late where it would overrun by more than this share of what is left, by the steps of so many seconds.
@@ -37,13 +36,17 @@ class End:
     epochs: int
     limit: float
     """Seconds that the last training may take."""
+    beginning: float = BEGINNING
+    """Seconds until the last training makes its first step."""
     crowd: float = 1.0
     """How many times as long an epoch takes in a trial, which shares the machine with others."""
 
     def seconds(self, alone: float | None = None, epochs: int | None = None) -> float:
         """All of it, for a winner of whom an epoch takes so long, alone on the machine, and who is to have so many."""
         alone = self.epoch if alone is None else alone
-        last = BEGINNING + min(self.limit, self.learning * alone * (epochs or self.epochs)) if self.learning else 0.0
+        last = (
+            self.beginning + min(self.limit, self.learning * alone * (epochs or self.epochs)) if self.learning else 0.0
+        )
         return self.rest(alone) + last
 
     def rest(self, alone: float) -> float:
@@ -51,7 +54,7 @@ class End:
         return PACKING + self.looking * alone
 
 
-def end_of(resolved: Experiment, dataset: Dataset, step: float, crowd: float) -> End:
+def end_of(resolved: Experiment, dataset: Dataset, step: float, *, crowd: float = 1.0, is_here: bool = True) -> End:
     """From what a step takes in seconds; 0 where the search has all the time it wants."""
     search, train, held = resolved.search, len(dataset.train), len(dataset.validation)
     seen, final = min(MOST, train), bool(search.final)
@@ -63,6 +66,7 @@ def end_of(resolved: Experiment, dataset: Dataset, step: float, crowd: float) ->
         learning=(train + held) / train if final else 0.0,
         epochs=search.final_epochs or resolved.train.epochs,
         limit=SHARE_OF_LAST * 60 * search.minutes if search.minutes else math.inf,
+        beginning=BEGINNING if is_here else STARTING,
         crowd=crowd,
     )
 
@@ -91,24 +95,25 @@ def predicting(experiment: Experiment, count: int) -> float:
 
 
 class Deadline:
-    """Tells of a training, by its last steps, whether it will be over in so many seconds, and how many epochs would."""
+    """Whether a training will be over in so many seconds, by what its last epochs take."""
 
     def __init__(self, seconds: float) -> None:
         self.at = time.monotonic() + seconds
-        self.seen: deque[tuple[float, int]] = deque()
+        self.seen: deque[tuple[float, float]] = deque()
+        self.is_missed = False
         self.fitting = 0
+        """Epochs with which it would not be missed."""
 
-    def is_missed_by(self, step: Step) -> bool:
-        """Told of a step a few times a second. Then `fitting` epochs would not miss it."""
-        now, per_epoch = time.monotonic(), step.steps // step.epochs
-        self.seen.append((now, step.step))
+    def see(self, done: float, epochs: int) -> None:
+        """Told how many epochs are done, in parts too, of how many; at most a few times a second."""
+        now = time.monotonic()
+        self.seen.append((now, done))
         while len(self.seen) > 2 and now - self.seen[1][0] >= WATCHED:
             self.seen.popleft()
         began, first = self.seen[0]
-        if now - began < WATCHED or step.step == first:
-            return False
-        a_step, left = (now - began) / (step.step - first), max(0.0, self.at - now)
-        if a_step * (step.steps - step.step) - left <= max(TOLERANCE * left, a_step * per_epoch):
-            return False
-        self.fitting = max(step.epoch, int((step.step + left / a_step) / per_epoch))
-        return self.fitting < step.epochs
+        if now - began < WATCHED or done == first:
+            return
+        an_epoch, left = (now - began) / (done - first), max(0.0, self.at - now)
+        if an_epoch * (epochs - done) - left > max(TOLERANCE * left, an_epoch):
+            self.fitting = max(math.ceil(done), int(done + left / an_epoch))
+            self.is_missed = self.fitting < epochs

@@ -19,7 +19,8 @@ from classifier.run import read_yaml
 from classifier.space import Choice, Space, conditions, grid, space_from
 from jobs import _pace, _ray
 from jobs._pace import End
-from jobs._schedulers import scheduler
+from jobs._place import Place
+from jobs._schedulers import grace_of, scheduler
 from jobs._work import best_batch
 
 # A trial that would take more than this share of the minutes cannot be told from a bad one in time.
@@ -59,6 +60,8 @@ class Plan:
     """What an epoch takes with its validation, as a multiple of its steps alone."""
     notes: list[str] = field(default_factory=list)
     left_out: tuple[str, ...] = ()
+    is_here: bool = True
+    """Trials run on machines such as this one; else what they do is done where they run."""
 
     def trimmed(self, space: Space) -> Space:
         """A default space without the architectures that are left out."""
@@ -97,42 +100,41 @@ def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool =
     search, notes = experiment.search, []
     if len(dataset.validation) == 0:
         raise DataError(f"{dataset.name} has no validation images to choose by: set --data.validation above 0")
-    if search.probe and not resumed:
-        experiment, notes = _with_best_backbone(experiment, dataset, folder / "features")
-        if experiment.data.batch_auto:
-            found, lines = best_batch(resolve(experiment, dataset), dataset)
-            experiment, notes = experiment.override_all(found), [*notes, *lines]
-    file = read_yaml(search.space) if search.space else {}
-    space = space_from(search.vary, file, experiment, len(dataset.train))
-    is_own = bool(search.vary or search.space)
-    if search.epochs and not resumed:
-        experiment = experiment.override("train.epochs", search.epochs)
-    scheduler(experiment, space)  # refuses what it cannot do
-    if search.algorithm == "grid":
-        grid(space)
     if search.start_from and not (Path(search.start_from) / "trials.parquet").is_file():
         raise ConfigError(
             f"search.start_from {search.start_from}: this is no finished search (it has no trials.parquet)"
         )
+    if search.epochs and not resumed:
+        experiment = experiment.override("train.epochs", search.epochs)
+    if not search.probe:  # which decides what the space is
+        _checked_space(experiment, dataset)
+    cluster = _ray.connect(dashboard=experiment.workers.count > 1)
+    _ray.refuse_unplaceable(experiment.workers, cluster)
+    place = Place(experiment, dataset, cluster)
+    if search.probe and not resumed:
+        experiment, notes = _with_best_backbone(experiment, place, folder / "features")
+    if experiment.data.batch_auto and not resumed:
+        found, lines = place.do(best_batch, experiment)
+        experiment, notes = experiment.override_all(found), [*notes, *lines]
+    space, is_own = _checked_space(experiment, dataset), bool(search.vary or search.space)
     if search.final is None:
         experiment, why = _with_final(experiment, dataset)
         notes = [*notes, *why]
-    _refuse_what_models_refuse(experiment, space, dataset)
-    cluster = _ray.connect(dashboard=experiment.workers.count > 1)
-    _ray.refuse_unplaceable(experiment.workers, cluster)
     portfolio = [] if is_own or not search.portfolio else portfolio_for(experiment)
     left_out: dict[str, str] = {}
     step, share = 0.0, 1.0
     if search.minutes:
-        resolved = resolve(experiment, dataset)
-        step = cost.step_seconds(resolved, dataset)
+        step = place.do(cost.step_seconds, experiment)
         if not resumed:
             experiment, cuts = _cut(experiment, dataset, step, cluster)
             notes += cuts
         share = _search_share(resolve(experiment, dataset), dataset, step)
         if not is_own and isinstance(names := space.get("model.name"), Choice):
             listed = dict.fromkeys((*names.values, *(entry.get("model.name") for entry in portfolio)))
-            left_out = _too_slow(resolve(experiment, dataset), dataset, [name for name in listed if name])
+            left_out = _too_slow(experiment, place, [name for name in listed if name])
+    if search.scheduler != "pbt":
+        grace = grace_of(experiment, _pace.steps_of(experiment, dataset))
+        experiment = experiment.override("search.grace", grace)
     resolved = resolve(experiment, dataset)
     drafted = Plan(
         experiment=experiment,
@@ -141,8 +143,8 @@ def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool =
         at_once=_ray.at_once(experiment.workers, cluster),
         reserved=_ray.reserved(experiment.workers, cluster),
         portfolio=[entry for entry in portfolio if entry.get("model.name") not in left_out],
-        costs=_costs(resolved, dataset, space) if {"latency", "size"} & set(search.objective) else {},
-        end=_pace.end_of(resolved, dataset, step, _crowd(experiment, cluster)),
+        costs=_costs(experiment, place, space) if {"latency", "size"} & set(search.objective) else {},
+        end=_pace.end_of(resolved, dataset, step, crowd=_crowd(experiment, cluster), is_here=place.is_here),
         search_share=share,
         beside=_pace.beside(resolved, dataset),
         notes=[
@@ -152,6 +154,7 @@ def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool =
             *(f"{name} is left out: {why}" for name, why in left_out.items()),
         ],
         left_out=tuple(left_out),
+        is_here=place.is_here,
     )
     return dataclasses.replace(drafted, space=drafted.trimmed(space))
 
@@ -193,12 +196,24 @@ def _crowd(experiment: Experiment, cluster: dict[str, float]) -> float:
     return max(1.0, len(os.sched_getaffinity(0)) / (experiment.workers.cpus or 1.0))
 
 
-def _with_best_backbone(experiment: Experiment, dataset: Dataset, kept: Path) -> tuple[Experiment, list[str]]:
+def _checked_space(experiment: Experiment, dataset: Dataset) -> Space:
+    """What is searched. ConfigError for what is wrong in it, or what the scheduler or a model refuses."""
+    search = experiment.search
+    file = read_yaml(search.space) if search.space else {}
+    space = space_from(search.vary, file, experiment, len(dataset.train))
+    scheduler(experiment, space)
+    if search.algorithm == "grid":
+        grid(space)
+    _refuse_what_models_refuse(experiment, space, dataset)
+    return space
+
+
+def _with_best_backbone(experiment: Experiment, place: Place, kept: Path) -> tuple[Experiment, list[str]]:
     """The experiment with the backbone of search.probe that a linear probe ranks first; without portfolio the first."""
     if not experiment.search.portfolio:
         name, weights = parsed(experiment.search.probe)[0]
         return experiment.override_all({"model.name": name, "model.weights": weights}), []
-    probes = ranked(resolve(experiment, dataset), dataset, kept)
+    probes = place.do(ranked, experiment, kept.resolve())
     notes = [
         f"a linear probe of {one.name} makes {one.accuracy:.2%}, loss {one.loss:.3f}, in {one.seconds:.0f} s"
         for one in probes
@@ -226,7 +241,7 @@ def _cut(
     epochs = experiment.train.epochs
     fitting = int(epochs * SHARE_OF_BUDGET * seconds / alone)
     if experiment.search.final and not experiment.search.epochs and experiment.search.scheduler != "pbt":
-        held = seconds - _pace.end_of(resolve(experiment, dataset), dataset, step, crowd=1.0).seconds()
+        held = seconds - _pace.end_of(resolve(experiment, dataset), dataset, step).seconds()
         several = int(max(LEAST * epochs, epochs * held / (ROUNDS_FOR_LAST * alone)))
         fewer = max(1, min(several, fitting))
         if fewer < epochs:
@@ -243,14 +258,14 @@ def _cut(
     return experiment, notes
 
 
-def _too_slow(resolved: Experiment, dataset: Dataset, names: list[str]) -> dict[str, str]:
+def _too_slow(experiment: Experiment, place: Place, names: list[str]) -> dict[str, str]:
     """Architectures whose training would take most of the budget, with the reason; the recipe's own is never among."""
-    found, seconds = {}, 60 * (resolved.search.minutes or math.inf)
+    found, seconds = {}, 60 * (experiment.search.minutes or math.inf)
     for name in names:
-        if name == resolved.model.name:
+        if name == experiment.model.name:
             continue
-        tried = resolved.override("model.name", name)
-        needed = _pace.alone(tried, dataset, cost.step_seconds(tried, dataset, steps=2))
+        tried = experiment.override("model.name", name)
+        needed = _pace.alone(tried, place.dataset, place.do(cost.step_seconds, tried, steps=2))
         if needed > SHARE_OF_BUDGET * seconds:
             found[name] = f"one trial of it would take about {needed / 60:.1f} of the {seconds / 60:g} minutes"
     return found
@@ -271,13 +286,13 @@ def _refuse_what_models_refuse(experiment: Experiment, space: Space, dataset: Da
                 raise ConfigError(f"the search space of {name} holds {value!r}: {error}") from None
 
 
-def _costs(resolved: Experiment, dataset: Dataset, space: Space) -> dict[str, dict[str, float]]:
+def _costs(experiment: Experiment, place: Place, space: Space) -> dict[str, dict[str, float]]:
     """Latency and size of each architecture, measured while nothing else runs."""
-    names = space.get("model.name")
-    every = names.values if isinstance(names, Choice) else (resolved.model.name,)
+    names, own = space.get("model.name"), experiment.model.name
+    every = names.values if isinstance(names, Choice) else (own,)
     return {
-        name: cost.prediction(resolved.override("model.name", name), dataset, resolved.data.batch)
-        for name in dict.fromkeys((resolved.model.name, *every))
+        name: place.do(cost.prediction, experiment.override("model.name", name), experiment.data.batch)
+        for name in dict.fromkeys((own, *every))
     }
 
 

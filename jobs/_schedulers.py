@@ -23,6 +23,8 @@ SCORES = ("accuracy", "macro_f1", "loss")
 # Of each rung's trials, one in so many goes on (Li et al., "A System for Massively Parallel Hyperparameter Tuning").
 REDUCTION = 3
 BRACKETS = 3
+# After fewer steps than this most trainings are as good as chance (LOG.md): which go on would be luck.
+TELLING = 100
 
 
 def scheduler(experiment: Experiment, space: Space) -> TrialScheduler:
@@ -51,9 +53,15 @@ def scheduler(experiment: Experiment, space: Space) -> TrialScheduler:
     )
 
 
-def grace_of(experiment: Experiment) -> int:
-    """search.grace, or the ninth of the epochs: two rungs lie between it and the end."""
-    return experiment.search.grace or max(1, experiment.train.epochs // REDUCTION**2)
+def grace_of(experiment: Experiment, steps_per_epoch: int | None = None) -> int:
+    """search.grace, or the ninth of the epochs: one rung lies between it and the end.
+
+    The third where a ninth are too few steps to tell anything by: then there is no other rung.
+    """
+    epochs = experiment.train.epochs
+    ninth, third = -(-epochs // REDUCTION**2), -(-epochs // REDUCTION)
+    is_dumb = steps_per_epoch is not None and ninth * steps_per_epoch < TELLING
+    return experiment.search.grace or (third if is_dumb else ninth)
 
 
 def rungs(grace: int, epochs: int) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ import json
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from classifier.run import ASKED, Run, read_experiment
 from jobs import _belief, _storage, _torchrun
 from jobs._cli import EXIT_DONE, EXIT_INTERRUPTED, Interrupts, Request
 from jobs._console import Journal, headline
+from jobs._pace import Deadline
 
 # What may change when a run is taken up again.
 RESUMABLE = {
@@ -65,8 +66,8 @@ def begun(kind: str, request: Request) -> Iterator[Work]:
         with Interrupts() as interrupts, Journal(run.folder / "run.log") as journal:
             dataset = data.load(experiment.data, journal.bar)
             resolved = resolve(experiment, dataset)
-            # Where a probe chooses the model, the search's plan finds the batch, once the model is known.
-            if resolved.data.batch_auto and not (kind == "tune" and experiment.search.probe):
+            # A search's plan finds the batch, where its trials run.
+            if resolved.data.batch_auto and kind != "tune":
                 found, lines = best_batch(resolved, dataset)
                 experiment, resolved = experiment.override_all(found), resolved.override_all(found)
                 for line in lines:
@@ -174,24 +175,21 @@ def train_here(work: Work) -> str | None:
         return train_in(work, group)
 
 
-def train_in(work: Work, group: Group, must_stop: Callable[[Step], bool] = lambda step: False) -> str | None:
-    """Train in this process and tell each epoch; why it stopped early, or None.
-
-    must_stop: told of a step a few times a second, it ends the training as the user would.
-    """
-    stopped, is_over = None, False
+def train_in(work: Work, group: Group, deadline: Deadline | None = None) -> str | None:
+    """Train in this process and tell each epoch; why it stopped early, or None. A missed deadline stops as users do."""
+    stopped = None
 
     def see(step: Step) -> None:
-        nonlocal is_over
         work.journal.progress(step)
-        is_over = is_over or must_stop(step)
+        if deadline is not None:
+            deadline.see(step.step / (step.steps // step.epochs), step.epochs)
 
     for epoch in recorded(
         work.run,
         work.experiment,
         work.dataset,
         group=group,
-        should_stop=lambda: work.interrupts.asked or is_over,
+        should_stop=lambda: work.interrupts.asked or (deadline is not None and deadline.is_missed),
         on_step=see,
     ):
         work.journal.epoch(epoch.row(), work.experiment.train.epochs)

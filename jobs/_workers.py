@@ -33,8 +33,10 @@ LAST_WORD = ".last_word"
 LOOK_EVERY = 2.0
 
 
-def train(run: Run, experiment: Experiment, *, should_stop: Callable[[], bool]) -> Iterator[dict[str, Any]]:
-    """Train on Ray workers; yield the journal's lines as they come.
+def train(
+    run: Run, experiment: Experiment, *, should_stop: Callable[[], bool], merged: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Train on Ray workers; yield the journal's lines as they come. merged: on the validation images too.
 
     The workers share the run's folder, which every node must reach; or they have one of their own where the run has a
     storage, and the folder gets what they made in the end.
@@ -46,7 +48,7 @@ def train(run: Run, experiment: Experiment, *, should_stop: Callable[[], bool]) 
         if storage is not None:
             storage.remove(name)
     outcome: dict[str, Any] = {}
-    thread = threading.Thread(target=_launch, args=(run, experiment, outcome), daemon=True)
+    thread = threading.Thread(target=_launch, args=(run, experiment, merged, outcome), daemon=True)
     thread.start()
     seen, look = len(run.history()), time.monotonic()
     try:
@@ -93,14 +95,14 @@ def _is_result(name: str) -> bool:
     return name.partition("/")[0] in _storage.WORKERS_OWN and not name.startswith("checkpoints/")
 
 
-def _launch(run: Run, experiment: Experiment, outcome: dict[str, Any]) -> None:
+def _launch(run: Run, experiment: Experiment, merged: bool, outcome: dict[str, Any]) -> None:
     try:
-        outcome["value"] = run_trainer(run, experiment)
+        run_trainer(run, experiment, merged)
     except BaseException as error:
         outcome["error"] = error
 
 
-def run_trainer(run: Run, experiment: Experiment) -> None:
+def run_trainer(run: Run, experiment: Experiment, merged: bool = False) -> None:
     """One Ray Train run to its end. Errors of this package come back as they were raised in the workers."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -117,6 +119,7 @@ def run_trainer(run: Run, experiment: Experiment) -> None:
                 "storage": storage,
                 "scratch": f"{run.folder.name}-{uuid.uuid4().hex[:8]}",
                 "experiment": experiment.as_dict(),
+                "merged": merged,
             },
             scaling_config=ScalingConfig(
                 num_workers=(workers.min, workers.count) if workers.min else workers.count,
@@ -195,6 +198,8 @@ def _worker(config: dict[str, Any]) -> ClassifierError | None:
         try:
             experiment = Experiment.from_dict(config["experiment"])
             dataset = data.load(experiment.data)
+            if config["merged"]:
+                dataset = dataset.merged(experiment)
             experiment = group.share(resolve(experiment, dataset))
             with _storage.kept(run, fetch=STOP_FILE) if group.is_first else contextlib.nullcontext():
                 if group.is_first:

@@ -68,7 +68,7 @@ def test_classifier_stays_inside_its_walls(path):
 
 def test_one_file_imports_the_command_line_and_few_import_ray():
     users = {name: {p.name for p in sources("jobs") if name in roots(p)} for name in ("tyro", "ray")}
-    searching = {"_search.py", "_trial.py", "_guide.py", "_schedulers.py", "_several.py"}
+    searching = {"_place.py", "_search.py", "_trial.py", "_guide.py", "_schedulers.py", "_several.py"}
     assert users == {"tyro": {"_cli.py"}, "ray": {"_ray.py", "_workers.py", *searching}}
 
 

@@ -1,12 +1,15 @@
 """A data set that is ready to train on: decoded pictures, labels, splits, statistics."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
-from classifier.data.images import Images
+from classifier.config import Experiment
+from classifier.data.images import Images, chosen, joined
 
 Kind = Literal["symbols", "objects", "photos"]
 """What augmentation may do: symbols (letters, digits) are never mirrored; objects are small, centred and alike."""
@@ -63,6 +66,22 @@ class Dataset:
     def counts(self) -> dict[str, int]:
         """Images a split."""
         return {split: len(getattr(self, split)) for split in SPLITS}
+
+    def merged(self, experiment: Experiment) -> "Dataset":
+        """With its validation images among the training ones; none is left to validate with.
+
+        A schedule that waits for a plateau waits for scores, be they of images that it has seen: there they stay too.
+        """
+        parts = (self.train, self.validation)
+        train = Part(
+            joined(*(part.images_NCHW for part in parts)),
+            torch.cat([part.labels_N for part in parts]),
+            tuple(name for part in parts for name in part.ids),
+        )
+        none = torch.empty(0, dtype=torch.int64)
+        empty = Part(chosen(self.validation.images_NCHW, none), none, ())
+        stays = experiment.schedule.name == "plateau"
+        return dataclasses.replace(self, train=train, validation=self.validation if stays else empty)
 
     def summary(self) -> dict[str, Any]:
         """The `dataset` part of result.json."""

@@ -87,3 +87,19 @@ def test_a_driver_that_is_killed_goes_on_from_storage(three: Cluster):
     assert three.ended("second") == "SUCCEEDED", three.logs("second")
     rows = [json.loads(line) for line in (storage / "k" / "history.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == list(range(1, 31))
+
+
+def test_a_search_measures_and_trains_last_where_its_trials_run(three: Cluster):
+    """The driver is on a head that gives no core away, as one without a GPU beside machines that have some."""
+    storage = three.shared / "measured"
+    words = ("python", "jobs/tune.py", "--model.name", "cnn", "--train.epochs", 4, "--search.trials", 3)
+    words += ("--search.minutes", 3, "--search.final", "true", "--name", "m", "--out", "/tmp/runs")
+    three.submit(*words, "--storage", storage, name="measured")
+    assert three.ended("measured") == "SUCCEEDED", three.logs("measured")
+    assert "the winner is trained once more" in three.logs("measured")
+    result = json.loads((storage / "m" / "result.json").read_text())
+    assert result["validation"] is None
+    assert result["test"]["count"] == 331
+    assert result["epochs"] == len((storage / "m" / "final" / "history.jsonl").read_text().splitlines())
+    said = (storage / "m" / "final" / "worker.log").read_text()
+    assert "of host2" in said or "of host3" in said

@@ -42,7 +42,8 @@ def test_trials_as_short_as_the_grace_are_never_stopped():
 
 
 def test_the_grace_follows_the_epochs():
-    assert [grace_of(Experiment().override("train.epochs", epochs)) for epochs in (4, 16, 20, 160)] == [1, 1, 2, 17]
+    assert [grace_of(Experiment().override("train.epochs", epochs)) for epochs in (4, 16, 20, 160)] == [1, 2, 3, 18]
+    assert [grace_of(Experiment().override("train.epochs", 79), steps) for steps in (5, 50)] == [27, 9]
     assert rungs(2, 20) == (2, 6, 18)
 
 

@@ -1,17 +1,24 @@
 """How many trials run at once follows the cluster as it is now; what is planned for the end follows the images."""
 
 import dataclasses
+import os
 import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
+import torch
 
 from classifier import data
 from classifier.config import Experiment, WorkersConfig
+from classifier.data.dataset import Dataset
+from classifier.errors import ConfigError
+from classifier.run import Run
 from jobs import _memory, _ray, _search
 from jobs._guide import Sample
-from jobs._leaderboard import Row
+from jobs._leaderboard import Leaderboard, Row
+from jobs._place import Place
 from jobs._plan import _with_final
 
 
@@ -73,3 +80,48 @@ def test_minutes_in_which_no_longer_training_fits_are_not_thrown_away(tmp_path):
     assert [sample.name for sample in rest.first] == [samples[1].name]
     assert [(seen.settings, seen.scores) for seen in rest.seen] == [({}, best)]
     assert rest.tried == 2
+
+
+def whereabouts(experiment: Experiment, dataset: Dataset, *, word: str) -> tuple[int, int, int, str, str]:
+    return os.getpid(), torch.get_num_threads(), len(dataset.train), experiment.train.device, word
+
+
+@pytest.mark.usefixtures("joined")
+def test_what_the_driver_machine_cannot_hold_is_measured_where_it_can_be(monkeypatch):
+    """As on a head that has no GPU, or that gives no core away."""
+    experiment = Experiment()
+    dataset, cluster = data.load(experiment.data), _ray.connect(dashboard=False)
+    try:
+        place = Place(experiment, dataset, cluster)
+        assert place.is_here
+        assert place.do(whereabouts, experiment, word="a")[::4] == (os.getpid(), "a")
+        nodes = ray.nodes()
+        monkeypatch.setattr(
+            ray, "nodes", lambda: [node | {"Resources": node["Resources"] | {"CPU": 0}} for node in nodes]
+        )
+        monkeypatch.setattr(_ray, "largest_node", lambda: 2.0)
+        place = Place(experiment, dataset, cluster)
+        assert not place.is_here
+        pid, threads, count, device, word = place.do(whereabouts, experiment, word="b")
+        assert pid != os.getpid()
+        assert (threads, count, device, word) == (2, len(dataset.train), "cpu", "b")
+        with pytest.raises(ConfigError, match=r"data\.batch"):
+            place.do(whereabouts, experiment.override("data.batch", 10**6), word="c")
+    finally:
+        ray.shutdown()
+
+
+def test_a_winner_is_not_bound_to_the_device_of_its_trial(tmp_path):
+    """Its trial ran on a GPU of another machine; the driver, who tests it, has none."""
+    experiment = Experiment()
+    plan: Any = SimpleNamespace(experiment=experiment, space={})
+    board = Leaderboard(Run(tmp_path), plan)
+    sample = Sample({}, "recipe")
+    board.rows[sample.name] = Row(sample.name, {}, best={"accuracy": 0.9, "loss": 0.3}, whole=True)
+    trial = Run(tmp_path / "trials" / sample.name)
+    trial.folder.mkdir(parents=True)
+    there = {"train.device": "cuda", "train.precision": "bf16", "train.threads": 8, "workers.cpus": 8.0}
+    trial.write_experiment(experiment.override_all(there))
+    _, winner = board.winner()
+    assert (winner.train.device, winner.train.precision) == ("auto", "auto")
+    assert (winner.train.threads, winner.workers.cpus) == (None, None)

@@ -199,6 +199,18 @@ def test_minutes_are_kept(verb):
 
 
 @pytest.mark.usefixtures("joined")
+def test_a_last_training_is_longer_than_trials_and_keeps_the_minutes(verb):
+    words = ("--train.epochs", "100000", "--search.trials", "500", "--search.minutes", "0.6", "--search.final", "true")
+    done = verb("tune", *FAST, *words)
+    assert done.code == 0, done.err
+    assert "the last training has 100000 epochs" in done.out
+    assert done.result["seconds"] < 60 * 0.6 + 3
+    epochs = read_experiment(done.folder / "best.yaml").train.epochs  # as it was trained
+    assert done.result["epochs"] == read_history(done.folder / "final")[-1]["epoch"] == epochs
+    assert epochs > read_experiment(done.folder / "asked.yaml").train.epochs / 2
+
+
+@pytest.mark.usefixtures("joined")
 def test_a_search_starts_from_an_earlier_one(search, verb):
     words = (*FAST, "--train.epochs", "3", "--search.grace", "1", "--search.trials", "2")
     vary = ("--search.vary", "optimizer.lr=1e-3,1e-2,3e-3", "model.name=cnn,resnet9_16", "optimizer.clip=1,1e30")

@@ -1,0 +1,49 @@
+"""Where trials run: a cluster's driver often sits on a head that has no GPU, or no core to give.
+
+What the plan measures, and the last training, must be made there.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import ray
+import torch
+
+from classifier.config import Experiment
+from classifier.data.dataset import Dataset
+from classifier.resolve import resolve
+from jobs import _ray
+from jobs._trial import Shared
+
+T = TypeVar("T")
+
+
+class Place:
+    """A place with what one trial reserves: this machine if it is such a one, else wherever Ray finds it."""
+
+    def __init__(self, asked: Experiment, dataset: Dataset, cluster: dict[str, float]) -> None:
+        self.dataset, self.needs = dataset, _ray.needs(asked.workers, cluster)
+        here = ray.get_runtime_context().get_node_id()
+        node = next(one["Resources"] for one in ray.nodes() if one["NodeID"] == here)
+        holds = all(node.get(name, 0.0) >= amount for name, amount in self.needs.items())
+        self.is_here = holds and ("GPU" not in self.needs or torch.cuda.is_available())
+        self.shared = None if self.is_here else ray.put(Shared.of(dataset, asked.data))
+        self.cores = int(_ray.largest_node())
+
+    def do(self, function: Callable[..., T], experiment: Experiment, *words: Any, **named: Any) -> T:
+        """function(the experiment as that machine resolves it, data set, ...). The function's errors."""
+        if self.shared is None:
+            return function(resolve(experiment, self.dataset), self.dataset, *words, **named)
+        process = _there.options(num_cpus=self.needs["CPU"], num_gpus=self.needs.get("GPU", 0.0))
+        begin = (os.getcwd(), self.cores, experiment.as_dict())
+        return ray.get(process.remote(function, begin, self.shared, words, named))
+
+
+@ray.remote
+def _there(function: Callable[..., T], begin: tuple, shared: Shared, words: tuple, named: dict[str, Any]) -> T:
+    cwd, cores, experiment = begin
+    _ray.work_in(cwd)
+    torch.set_num_threads(cores)  # all of them, whatever Ray thinks that it reserves: nothing else runs yet
+    dataset = shared.opened()
+    return function(resolve(Experiment.from_dict(experiment), dataset), dataset, *words, **named)

@@ -1,0 +1,107 @@
+"""What the end of a search takes, told by what its trials took; and a last training that must not come too late."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from classifier import data
+from classifier.config import Experiment
+from classifier.data.dataset import Dataset
+from jobs import _memory, _pace, _plan, _ray
+from jobs._pace import Deadline, End
+
+END = End(epoch=2.0, looking=3.0, learning=1.5, epochs=10, limit=60.0, beginning=3.0, crowd=2.0)
+
+
+@pytest.fixture
+def now(monkeypatch) -> SimpleNamespace:
+    """The time, which a test sets."""
+    clock = SimpleNamespace(time=100.0)
+    monkeypatch.setattr(_pace.time, "monotonic", lambda: clock.time)
+    return clock
+
+
+def test_the_end_is_its_rest_and_a_last_training_within_bounds():
+    assert END.seconds() == 7 + 3 * 2 + 3 + 1.5 * 10 * 2
+    assert END.seconds(1.0) == 7 + 3 + 3 + 15
+    assert END.seconds(1.0, epochs=20) == 7 + 3 + 3 + 30
+    assert END.seconds(8.0) == 7 + 24 + 3 + 60  # not more than half of the minutes
+    assert End(2.0, 3.0, 0.0, 10, 60.0).seconds() == 7 + 6  # no last training
+
+
+def test_what_trials_take_moves_the_end_of_the_trials(tmp_path):
+    experiment = Experiment().override("search.minutes", 5.0)
+    plan: Any = SimpleNamespace(experiment=experiment, end=END)
+    clock = _memory.Clock(SimpleNamespace(folder=tmp_path, seconds=0.0), plan)  # pyright: ignore[reportArgumentType]
+    before = clock.left()
+    board: Any = SimpleNamespace(epoch_seconds=lambda: 1.0, rows={"a": SimpleNamespace(sample={})})
+    clock.hear(board)
+    assert clock.left() - before == pytest.approx(END.seconds() - END.seconds(1.0), abs=0.1)
+    board.rows["b"] = SimpleNamespace(sample={"train.epochs": 30})  # which may be trained once more
+    clock.hear(board)
+    assert clock.left() - before == pytest.approx(END.seconds() - END.seconds(1.0, epochs=30), abs=0.1)
+    assert clock.left_to_train(1.0) == pytest.approx(300 - END.rest(1.0), abs=1)
+
+
+def test_a_training_in_time_is_left_alone(now):
+    deadline = Deadline(100.0)
+    for done in range(1, 60):
+        now.time += 1.0
+        deadline.see(float(done), 100)
+        assert not deadline.is_missed
+
+
+def test_a_training_that_becomes_slower_gets_as_many_epochs_as_fit(now):
+    deadline = Deadline(100.0)
+    for done in range(1, 31):  # a second each, and then two
+        now.time += 1.0
+        deadline.see(float(done), 100)
+    for done in range(31, 34):
+        now.time += 2.0
+        deadline.see(float(done), 100)
+    assert deadline.is_missed
+    assert deadline.fitting == 33 + int((100 - 36) / 2)
+
+
+def test_without_a_limit_no_training_is_late(now):
+    deadline = Deadline(float("inf"))
+    for done in range(1, 20):
+        now.time += 5.0
+        deadline.see(float(done), 10**9)
+    assert not deadline.is_missed
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return data.load(Experiment().data)
+
+
+def cut(digits: Dataset, minutes: float, monkeypatch, **more: Any) -> tuple[Experiment, list[str]]:
+    """Of 100 epochs of 0.38 s each, without their validation."""
+    monkeypatch.setattr(_ray, "largest_node", lambda: 2.0)
+    settings = {"train.epochs": 100, "search.minutes": minutes, "search.final": True, "data.batch": 32}
+    experiment = Experiment().override_all(settings | more)
+    return _plan._cut(experiment, digits, 0.01, {"CPU": 2.0})
+
+
+def test_before_a_last_training_trials_are_shorter(digits, monkeypatch):
+    experiment, words = cut(digits, 2.0, monkeypatch)
+    assert experiment.search.final_epochs == 100
+    assert 25 <= experiment.train.epochs <= 50
+    assert "the last training has 100 epochs" in words[0]
+    end = _pace.end_of(experiment, digits, 0.01).seconds()
+    assert 4 * _pace.alone(experiment, digits, 0.01) <= 120 - end + 1
+
+
+def test_minutes_that_hold_many_trials_leave_them_as_they_are(digits, monkeypatch):
+    experiment, words = cut(digits, 20.0, monkeypatch)
+    assert (experiment.train.epochs, experiment.search.final_epochs, words) == (100, None, [])
+
+
+def test_epochs_that_the_user_named_are_cut_only_where_no_trial_would_end(digits, monkeypatch):
+    experiment, _ = cut(digits, 2.0, monkeypatch, **{"search.epochs": 100})
+    assert (experiment.train.epochs, experiment.search.final_epochs) == (100, None)
+    experiment, words = cut(digits, 1.0, monkeypatch, **{"search.epochs": 100})
+    assert experiment.train.epochs < 100
+    assert "would take" in words[0]
