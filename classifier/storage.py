@@ -88,7 +88,10 @@ class Storage:
         os.replace(part, path)
 
     def remove(self, folder: str) -> None:
-        """Remove a folder, its document first: what is left of it by a death in between counts for nothing."""
+        """Remove a file or a folder; its document first: what is left by a death in between counts for nothing."""
+        if self.system.get_file_info(f"{self.root}/{folder}".rstrip("/")).type == fs.FileType.File:
+            self.system.delete_file(f"{self.root}/{folder}")
+            return
         for name in sorted(self.files(folder), key=lambda name: not name.endswith(DOCUMENTS)):
             self.system.delete_file(f"{self.root}/{name}")
         with contextlib.suppress(FileNotFoundError):

@@ -46,7 +46,7 @@ def trained(work: Work, board: Leaderboard, clock: Clock) -> Experiment | None:
     train = _there if not plan.is_here or experiment.workers.count > 1 else _here
     while True:
         last = experiment.override_all({"train.epochs": epochs, "train.keep": "last", "train.patience": None})
-        deadline = Deadline(clock.left_to_train(alone))
+        deadline = Deadline(clock.left_to_train(alone), pause=plan.end.beginning)
         if not train(work, run, last, deadline):
             break
         if work.interrupts.asked:

@@ -63,7 +63,7 @@ def end_of(resolved: Experiment, dataset: Dataset, step: float, *, crowd: float 
     return End(
         epoch=step * steps_of(resolved, dataset),
         looking=predicting(resolved, looked_at) / train,
-        learning=(train + held) / train if final else 0.0,
+        learning=KEEPING * (train + held) / train if final else 0.0,
         epochs=search.final_epochs or resolved.train.epochs,
         limit=SHARE_OF_LAST * 60 * search.minutes if search.minutes else math.inf,
         beginning=BEGINNING if is_here else STARTING,
@@ -95,10 +95,13 @@ def predicting(experiment: Experiment, count: int) -> float:
 
 
 class Deadline:
-    """Whether a training will be over in so many seconds, by what its last epochs take."""
+    """Whether a training will be over in so many seconds, by what its last epochs take.
 
-    def __init__(self, seconds: float) -> None:
-        self.at = time.monotonic() + seconds
+    pause: seconds that it takes to stop it and go on with fewer epochs, which must gain more than that.
+    """
+
+    def __init__(self, seconds: float, pause: float = 0.0) -> None:
+        self.at, self.pause, self.watched = time.monotonic() + seconds, pause, max(WATCHED, pause)
         self.seen: deque[tuple[float, float]] = deque()
         self.is_missed = False
         self.fitting = 0
@@ -108,12 +111,12 @@ class Deadline:
         """Told how many epochs are done, in parts too, of how many; at most a few times a second."""
         now = time.monotonic()
         self.seen.append((now, done))
-        while len(self.seen) > 2 and now - self.seen[1][0] >= WATCHED:
+        while len(self.seen) > 2 and now - self.seen[1][0] >= self.watched:
             self.seen.popleft()
         began, first = self.seen[0]
-        if now - began < WATCHED or done == first:
+        if now - began < self.watched or done == first:
             return
         an_epoch, left = (now - began) / (done - first), max(0.0, self.at - now)
-        if an_epoch * (epochs - done) - left > max(TOLERANCE * left, an_epoch):
-            self.fitting = max(math.ceil(done), int(done + left / an_epoch))
+        if an_epoch * (epochs - done) - left > max(TOLERANCE * left, an_epoch, self.pause):
+            self.fitting = max(math.ceil(done), int(done + max(0.0, left - self.pause) / an_epoch))
             self.is_missed = self.fitting < epochs

@@ -84,6 +84,17 @@ def test_an_empty_storage_has_nothing(uri):
     assert storage.newest_step() == -1
 
 
+def test_files_and_folders_are_removed(uri, folder):
+    storage = Storage.at(uri, "run")
+    (folder / "file").write_text("a")
+    for name in ("word", "many/one", "many/two", "word.more"):
+        storage.put(folder / "file", name)
+    storage.remove("word")
+    storage.remove("many")
+    storage.remove("nothing")
+    assert [*storage.files()] == ["word.more"]
+
+
 def test_at_every_moment_a_bundle_is_whole(uri, folder, tmp_path, monkeypatch):
     """Each write is the last one before a death: what is there then is pulled, and looked at."""
     storage, puts, seen = Storage.at(uri, "r"), [], []

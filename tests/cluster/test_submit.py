@@ -100,6 +100,7 @@ def test_a_search_measures_and_trains_last_where_its_trials_run(three: Cluster):
     result = json.loads((storage / "m" / "result.json").read_text())
     assert result["validation"] is None
     assert result["test"]["count"] == 331
+    assert result["seconds"] < 180 + 20
     assert result["epochs"] == len((storage / "m" / "final" / "history.jsonl").read_text().splitlines())
     said = (storage / "m" / "final" / "worker.log").read_text()
     assert "of host2" in said or "of host3" in said

@@ -64,6 +64,16 @@ def test_a_training_that_becomes_slower_gets_as_many_epochs_as_fit(now):
     assert deadline.fitting == 33 + int((100 - 36) / 2)
 
 
+def test_a_stop_that_gains_less_than_it_takes_is_left_out(now):
+    deadlines = {pause: Deadline(100.0, pause) for pause in (10.0, 20.0)}
+    for done in range(1, 41):
+        now.time += 1.0
+        for deadline in deadlines.values():
+            deadline.see(float(done), 115)
+    assert [deadline.is_missed for deadline in deadlines.values()] == [True, False]
+    assert deadlines[10.0].fitting == 90
+
+
 def test_without_a_limit_no_training_is_late(now):
     deadline = Deadline(float("inf"))
     for done in range(1, 20):
