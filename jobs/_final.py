@@ -34,20 +34,22 @@ def trained(work: Work, board: Leaderboard, clock: Clock) -> Experiment | None:
     say, plan = work.journal.say, clock.plan
     winner, experiment = board.winner()
     alone = board.epoch_seconds() or plan.end.epoch
-    run, begun = _begun(work, winner.folder.name, elsewhere=not plan.is_here)
+    elsewhere = not plan.is_here or experiment.workers.count > 1
+    run, begun = _begun(work, winner.folder.name, elsewhere=elsewhere)
     wanted = board.ranked()[0].sample.get("train.epochs", plan.end.epochs)
     epochs = begun or min(wanted, _fitting(clock, alone))
-    if epochs < WORTH * experiment.train.epochs:
+    if epochs < min(wanted, WORTH * experiment.train.epochs):
         say(f"note: the winner is not trained once more: {max(0, epochs)} epochs are what the minutes still hold")
         return None
     say("the winner is trained once more, on training and validation images together")
     if epochs < wanted:
         say(f"note: it has {epochs} epochs, as many as the minutes hold, instead of {wanted}")
-    train = _there if not plan.is_here or experiment.workers.count > 1 else _here
+    if elsewhere:  # it has of a machine what a trial had
+        experiment = experiment.override("workers.cpus", plan.experiment.workers.cpus)
     while True:
         last = experiment.override_all({"train.epochs": epochs, "train.keep": "last", "train.patience": None})
         deadline = Deadline(clock.left_to_train(alone), pause=plan.end.beginning)
-        if not train(work, run, last, deadline):
+        if not (_there if elsewhere else _here)(work, run, last, deadline):
             break
         if work.interrupts.asked:
             return None
@@ -61,7 +63,7 @@ def trained(work: Work, board: Leaderboard, clock: Clock) -> Experiment | None:
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     if run.storage is not None:
         run.storage.remove("")
-    return experiment.override("train.epochs", epochs)
+    return experiment.override_all({"train.epochs": epochs, "workers.cpus": None})
 
 
 def _fitting(clock: Clock, alone: float) -> int | float:

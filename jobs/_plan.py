@@ -144,7 +144,7 @@ def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool =
         reserved=_ray.reserved(experiment.workers, cluster),
         portfolio=[entry for entry in portfolio if entry.get("model.name") not in left_out],
         costs=_costs(experiment, place, space) if {"latency", "size"} & set(search.objective) else {},
-        end=_pace.end_of(resolved, dataset, step, crowd=_crowd(experiment, cluster), is_here=place.is_here),
+        end=_pace.end_of(resolved, dataset, step, crowd=_crowd(experiment, place), is_here=place.is_here),
         search_share=share,
         beside=_pace.beside(resolved, dataset),
         notes=[
@@ -189,9 +189,9 @@ def _search_share(resolved: Experiment, dataset: Dataset, step: float) -> float:
     return HALF if may and rounds >= ROUNDS_FOR_LONGER else 1.0
 
 
-def _crowd(experiment: Experiment, cluster: dict[str, float]) -> float:
-    """How many trials share the cores of this machine."""
-    if cluster.get("GPU", 0) > 0 or experiment.workers.count > 1:
+def _crowd(experiment: Experiment, place: Place) -> float:
+    """How many trials share the cores that the last training has for itself."""
+    if not place.is_here or "GPU" in place.needs or experiment.workers.count > 1:
         return 1.0
     return max(1.0, len(os.sched_getaffinity(0)) / (experiment.workers.cpus or 1.0))
 

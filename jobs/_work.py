@@ -68,7 +68,7 @@ def begun(kind: str, request: Request) -> Iterator[Work]:
             resolved = resolve(experiment, dataset)
             # A search's plan finds the batch, where its trials run.
             if resolved.data.batch_auto and kind != "tune":
-                found, lines = best_batch(resolved, dataset)
+                found, lines = _measured_batch(experiment, resolved, dataset)
                 experiment, resolved = experiment.override_all(found), resolved.override_all(found)
                 for line in lines:
                     journal.say(line)
@@ -95,6 +95,18 @@ def begun(kind: str, request: Request) -> Iterator[Work]:
     finally:
         with contextlib.closing(run):
             mirror.close()
+
+
+def _measured_batch(experiment: Experiment, resolved: Experiment, dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
+    """`best_batch`, on a machine such as the workers have."""
+    if experiment.workers.count == 1 or _torchrun.world() > 1:
+        return best_batch(resolved, dataset)
+    from jobs import _ray
+    from jobs._place import Place
+
+    cluster = _ray.connect()
+    _ray.refuse_unplaceable(experiment.workers, cluster)
+    return Place(experiment, dataset, cluster).do(best_batch, experiment)
 
 
 def best_batch(resolved: Experiment, dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
