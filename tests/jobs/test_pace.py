@@ -52,26 +52,41 @@ def test_a_training_in_time_is_left_alone(now):
         assert not deadline.is_missed
 
 
+def run(deadline: Deadline, now: SimpleNamespace, epochs: int, *, of: int, seconds: float) -> None:
+    done = deadline.seen[-1][1] if deadline.seen else 0.0
+    for _ in range(epochs):
+        if not deadline.is_missed:
+            now.time, done = now.time + seconds, done + 1.0
+            deadline.see(done, of)
+
+
 def test_a_training_that_becomes_slower_gets_as_many_epochs_as_fit(now):
+    end, epochs, done, stops = now.time + 100, 100, 0.0, 0
     deadline = Deadline(100.0)
-    for done in range(1, 31):  # a second each, and then two
-        now.time += 1.0
-        deadline.see(float(done), 100)
-    for done in range(31, 34):
-        now.time += 2.0
-        deadline.see(float(done), 100)
-    assert deadline.is_missed
-    assert deadline.fitting == 33 + int((100 - 36) / 2)
+    while done < epochs:
+        now.time, done = now.time + (1.0 if done < 30 else 2.0), done + 1
+        deadline.see(done, epochs)
+        if deadline.is_missed:
+            epochs, stops, deadline = deadline.fitting, stops + 1, Deadline(end - now.time)
+    assert 60 <= epochs <= 66
+    assert now.time <= end + 3
+    assert 1 <= stops <= 4
+
+
+def test_a_short_delay_is_waited_for(now):
+    deadline = Deadline(104.0)
+    run(deadline, now, 30, of=100, seconds=1.0)
+    run(deadline, now, 2, of=100, seconds=3.0)
+    run(deadline, now, 100, of=100, seconds=1.0)
+    assert not deadline.is_missed
 
 
 def test_a_stop_that_gains_less_than_it_takes_is_left_out(now):
-    deadlines = {pause: Deadline(100.0, pause) for pause in (10.0, 20.0)}
-    for done in range(1, 41):
-        now.time += 1.0
-        for deadline in deadlines.values():
-            deadline.see(float(done), 115)
-    assert [deadline.is_missed for deadline in deadlines.values()] == [True, False]
-    assert deadlines[10.0].fitting == 90
+    for pause, is_missed in ((10.0, True), (20.0, False)):
+        deadline = Deadline(100.0, pause)
+        run(deadline, now, 60, of=115, seconds=1.0)
+        assert deadline.is_missed == is_missed
+        assert deadline.fitting in (0, 90)
 
 
 def test_without_a_limit_no_training_is_late(now):
