@@ -36,9 +36,10 @@ def trained(work: Work, board: Leaderboard, clock: Clock) -> Experiment | None:
     alone = board.epoch_seconds() or plan.end.epoch
     elsewhere = not plan.is_here or experiment.workers.count > 1
     run, begun = _begun(work, winner.folder.name, elsewhere=elsewhere)
-    wanted = board.ranked()[0].sample.get("train.epochs", plan.end.epochs)
+    row = board.ranked()[0]
+    wanted = row.sample.get("train.epochs", plan.end.epochs)
     epochs = begun or min(wanted, _fitting(clock, alone))
-    if epochs < min(wanted, WORTH * experiment.train.epochs):
+    if epochs < min(wanted, WORTH * row.epochs):
         say(f"note: the winner is not trained once more: {max(0, epochs)} epochs are what the minutes still hold")
         return None
     say("the winner is trained once more, on training and validation images together")

@@ -15,6 +15,7 @@ from classifier.run import Run, read_history, read_result
 from classifier.space import space_from
 from jobs._guide import Past, Sample, Seen, first_samples, samples_in, unique
 from jobs._leaderboard import Leaderboard
+from jobs._pace import SHARE_OF_LAST
 from jobs._plan import Plan
 
 # Seconds between two writings of the time spent.
@@ -118,7 +119,10 @@ class Clock:
         self.before = json.loads(self.path.read_text())["seconds"] if self.path.exists() else 0.0
         self.saved = time.monotonic()
         self.began = self.saved - run.seconds
-        self.ending = plan.end.seconds()
+        # The plan has taken its time too: what is left is shared by the trials and the last training.
+        shared = max(0.0, self._all() - self._spent() - plan.end.rest(plan.end.epoch) - plan.end.beginning)
+        self.end = dataclasses.replace(plan.end, limit=min(plan.end.limit, SHARE_OF_LAST * shared))
+        self.ending = self.end.seconds()
 
     def seconds(self) -> float:
         """Until now; kept on disk, every few seconds, for a process that takes over."""
@@ -136,14 +140,14 @@ class Clock:
 
     def left_to_train(self, alone: float) -> float:
         """For trials and the last training together, where an epoch takes so long, alone on the machine."""
-        return self._all() - self.plan.end.rest(alone) - self._spent()
+        return self._all() - self.end.rest(alone) - self._spent()
 
     def hear(self, board: Leaderboard) -> None:
         """Go by what trials really take: the one that leads would be trained last, for as long as the longest."""
         alone = board.epoch_seconds()
         if alone and self.plan.experiment.search.minutes:
             longest = max(row.sample.get("train.epochs", 0) for row in board.rows.values())
-            self.ending = self.plan.end.seconds(alone, max(longest, self.plan.end.epochs))
+            self.ending = self.end.seconds(alone, max(longest, self.end.epochs))
 
     def _all(self) -> float:
         minutes = self.plan.experiment.search.minutes
