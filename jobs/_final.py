@@ -16,11 +16,11 @@ from classifier.run import Run, read_experiment
 from jobs import _workers
 from jobs._leaderboard import Leaderboard
 from jobs._memory import Clock
-from jobs._pace import Deadline
+from jobs._pace import Deadline, steps_of
 from jobs._work import Work, train_in
 
-# A last training with less than this share of the epochs that the winner had would lose more than the validation
-# images bring.
+# A last training with less than this share of the steps that the winner had would lose more than the validation images
+# bring.
 WORTH = 0.75
 
 
@@ -39,7 +39,8 @@ def trained(work: Work, board: Leaderboard, clock: Clock) -> Experiment | None:
     row = board.ranked()[0]
     wanted = row.sample.get("train.epochs", plan.end.epochs)
     epochs = begun or min(wanted, _fitting(clock, alone))
-    if epochs < min(wanted, WORTH * row.epochs):
+    train, held = len(work.dataset.train), len(work.dataset.validation)
+    if epochs < wanted and epochs * (train + held) < WORTH * row.epochs * train:
         say(f"note: the winner is not trained once more: {max(0, epochs)} epochs are what the minutes still hold")
         return None
     say("the winner is trained once more, on training and validation images together")
@@ -104,11 +105,14 @@ def _here(work: Work, run: Run, experiment: Experiment, deadline: Deadline) -> b
 def _there(work: Work, run: Run, experiment: Experiment, deadline: Deadline) -> bool:
     """Train on Ray's workers; whether it was stopped."""
     run.write_experiment(experiment)
+    step, epochs = 0, experiment.train.epochs
 
     def should_stop() -> bool:
         return deadline.is_missed or work.interrupts.asked
 
     for row in _workers.train(run, experiment, should_stop=should_stop, merged=True):
-        work.journal.epoch(row, experiment.train.epochs)
-        deadline.see(row["epoch"], experiment.train.epochs)
-    return should_stop()
+        work.journal.epoch(row, epochs)
+        deadline.see(row["epoch"], epochs)
+        step = row["step"]
+    # It may have come to its end before it heard that it was to stop.
+    return step < epochs * steps_of(experiment, len(work.dataset.train) + len(work.dataset.validation))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from classifier.config import Experiment
 from classifier.data.dataset import Dataset
+from classifier.data.loader import steps_per_epoch
 from classifier.novelty import MOST
 
 # Checkpoints and all else beside the steps and the validation, as a factor.
@@ -64,7 +65,7 @@ def end_of(resolved: Experiment, dataset: Dataset, step: float, *, crowd: float 
     # The test; the calibration, and what tells new pictures; training images that are like mistakes, of both splits.
     looked_at = len(dataset.test) + held + (1 + final) * (min(MOST, held) + seen) + 2 * seen
     return End(
-        epoch=step * steps_of(resolved, dataset),
+        epoch=step * steps_of(resolved, train),
         looking=predicting(resolved, looked_at) / train,
         learning=KEEPING * (train + held) / train if final else 0.0,
         epochs=search.final_epochs or resolved.train.epochs,
@@ -74,14 +75,14 @@ def end_of(resolved: Experiment, dataset: Dataset, step: float, *, crowd: float 
     )
 
 
-def steps_of(experiment: Experiment, dataset: Dataset) -> int:
-    """Updates an epoch."""
-    return -(-len(dataset.train) // (experiment.data.batch * experiment.optimizer.accumulate))
+def steps_of(experiment: Experiment, images: int) -> int:
+    """Steps of an epoch of so many images."""
+    return steps_per_epoch(images, experiment.data.batch * experiment.optimizer.accumulate)
 
 
 def alone(experiment: Experiment, dataset: Dataset, step: float) -> float:
     """Seconds that one trial takes with the machine to itself, by what a step takes."""
-    return step * steps_of(experiment, dataset) * experiment.train.epochs * beside(experiment, dataset)
+    return step * steps_of(experiment, len(dataset.train)) * experiment.train.epochs * beside(experiment, dataset)
 
 
 def beside(experiment: Experiment, dataset: Dataset) -> float:

@@ -3,6 +3,7 @@
 What the plan measures, and the last training, must be made there.
 """
 
+import functools
 import os
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -23,20 +24,23 @@ class Place:
     """A place with what one trial reserves: this machine if it is such a one, else wherever Ray finds it."""
 
     def __init__(self, asked: Experiment, dataset: Dataset, cluster: dict[str, float]) -> None:
-        self.dataset, self.needs = dataset, _ray.needs(asked.workers, cluster)
+        self.dataset, self.config, self.needs = dataset, asked.data, _ray.needs(asked.workers, cluster)
         here = ray.get_runtime_context().get_node_id()
         node = next(one["Resources"] for one in ray.nodes() if one["NodeID"] == here)
         holds = all(node.get(name, 0.0) >= amount for name, amount in self.needs.items())
         self.is_here = holds and ("GPU" not in self.needs or torch.cuda.is_available())
-        self.shared = None if self.is_here else ray.put(Shared.of(dataset, asked.data))
-        self.cores = int(_ray.largest_node())
+
+    @functools.cached_property
+    def shared(self) -> Any:
+        """The data set in Ray's memory, once something is done there."""
+        return ray.put(Shared.of(self.dataset, self.config))
 
     def do(self, function: Callable[..., T], experiment: Experiment, *words: Any, **named: Any) -> T:
         """function(the experiment as that machine resolves it, data set, ...). The function's errors."""
-        if self.shared is None:
+        if self.is_here:
             return function(resolve(experiment, self.dataset), self.dataset, *words, **named)
         process = _there.options(num_cpus=self.needs["CPU"], num_gpus=self.needs.get("GPU", 0.0))
-        begin = (os.getcwd(), self.cores, experiment.as_dict())
+        begin = (os.getcwd(), int(_ray.largest_node()), experiment.as_dict())
         return ray.get(process.remote(function, begin, self.shared, words, named))
 
 

@@ -106,8 +106,8 @@ def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool =
         )
     if search.epochs and not resumed:
         experiment = experiment.override("train.epochs", search.epochs)
-    if not search.probe:  # which decides what the space is
-        _checked_space(experiment, dataset)
+    # Before anything starts; a probe decides later what the space is.
+    asked, space = experiment, {} if search.probe else _checked_space(experiment, dataset)
     cluster = _ray.connect(dashboard=experiment.workers.count > 1)
     _ray.refuse_unplaceable(experiment.workers, cluster)
     place = Place(experiment, dataset, cluster)
@@ -116,7 +116,9 @@ def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool =
     if experiment.data.batch_auto and not resumed:
         found, lines = place.do(best_batch, experiment)
         experiment, notes = experiment.override_all(found), [*notes, *lines]
-    space, is_own = _checked_space(experiment, dataset), bool(search.vary or search.space)
+    if search.probe or experiment != asked:
+        space = _checked_space(experiment, dataset)
+    is_own = bool(search.vary or search.space)
     if search.final is None:
         experiment, why = _with_final(experiment, dataset)
         notes = [*notes, *why]
@@ -131,9 +133,12 @@ def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool =
         share = _search_share(resolve(experiment, dataset), dataset, step)
         if not is_own and isinstance(names := space.get("model.name"), Choice):
             listed = dict.fromkeys((*names.values, *(entry.get("model.name") for entry in portfolio)))
-            left_out = _too_slow(experiment, place, [name for name in listed if name])
+            end = _pace.end_of(resolve(experiment, dataset), dataset, step)
+            left_out = _too_slow(
+                experiment, place, [name for name in listed if name], 60 * search.minutes - end.seconds()
+            )
     if search.scheduler != "pbt":
-        grace = grace_of(experiment, _pace.steps_of(experiment, dataset))
+        grace = grace_of(experiment, _pace.steps_of(experiment, len(dataset.train)))
         experiment = experiment.override("search.grace", grace)
     resolved = resolve(experiment, dataset)
     drafted = Plan(
@@ -241,16 +246,13 @@ def _cut(
     epochs = experiment.train.epochs
     fitting = int(epochs * SHARE_OF_BUDGET * seconds / alone)
     if experiment.search.final and not experiment.search.epochs and experiment.search.scheduler != "pbt":
+        last = experiment.search.final_epochs or epochs
         held = seconds - _pace.end_of(resolve(experiment, dataset), dataset, step).seconds()
         several = int(max(LEAST * epochs, epochs * held / (ROUNDS_FOR_LAST * alone)))
         fewer = max(1, min(several, fitting))
         if fewer < epochs:
-            notes.append(
-                f"the last training has {epochs} epochs, trials have {fewer}, so that the minutes hold several"
-            )
-            return experiment.override_all(
-                {"train.epochs": fewer, "search.final_epochs": experiment.search.final_epochs or epochs}
-            ), notes
+            notes.append(f"the last training has {last} epochs, trials have {fewer}, so that the minutes hold several")
+            return experiment.override_all({"train.epochs": fewer, "search.final_epochs": last}), notes
     fewer = max(1, fitting)
     if fewer < epochs:
         experiment = experiment.override("train.epochs", fewer)
@@ -258,16 +260,21 @@ def _cut(
     return experiment, notes
 
 
-def _too_slow(experiment: Experiment, place: Place, names: list[str]) -> dict[str, str]:
-    """Architectures whose training would take most of the budget, with the reason; the recipe's own is never among."""
-    found, seconds = {}, 60 * (experiment.search.minutes or math.inf)
+def _too_slow(experiment: Experiment, place: Place, names: list[str], held: float) -> dict[str, str]:
+    """Architectures of which one trial would take most of the seconds that are held for trials, with the reason.
+
+    The recipe's own is never among them.
+    """
+    found, most = {}, SHARE_OF_BUDGET * held
     for name in names:
         if name == experiment.model.name:
             continue
         tried = experiment.override("model.name", name)
         needed = _pace.alone(tried, place.dataset, place.do(cost.step_seconds, tried, steps=2))
-        if needed > SHARE_OF_BUDGET * seconds:
-            found[name] = f"one trial of it would take about {needed / 60:.1f} of the {seconds / 60:g} minutes"
+        if needed > most:
+            found[name] = (
+                f"one trial of it would take about {needed / 60:.1f} minutes, of {held / 60:.1f} for all trials"
+            )
     return found
 
 

@@ -8,7 +8,8 @@ import pytest
 from classifier import data
 from classifier.config import Experiment
 from classifier.data.dataset import Dataset
-from jobs import _memory, _pace, _plan, _ray
+from classifier.run import Run
+from jobs import _final, _memory, _pace, _plan, _ray
 from jobs._pace import Deadline, End
 
 END = End(epoch=2.0, looking=3.0, learning=1.5, epochs=10, limit=60.0, beginning=3.0, crowd=2.0)
@@ -82,11 +83,10 @@ def test_a_short_delay_is_waited_for(now):
 
 
 def test_a_stop_that_gains_less_than_it_takes_is_left_out(now):
-    for pause, is_missed in ((10.0, True), (20.0, False)):
+    for pause, fitting in ((10.0, 90), (20.0, 0)):
         deadline = Deadline(100.0, pause)
         run(deadline, now, 60, of=115, seconds=1.0)
-        assert deadline.is_missed == is_missed
-        assert deadline.fitting in (0, 90)
+        assert (deadline.is_missed, deadline.fitting) == (fitting > 0, fitting)
 
 
 def test_without_a_limit_no_training_is_late(now):
@@ -130,3 +130,25 @@ def test_epochs_that_the_user_named_are_cut_only_where_no_trial_would_end(digits
     experiment, words = cut(digits, 1.0, monkeypatch, **{"search.epochs": 100})
     assert experiment.train.epochs < 100
     assert "would take" in words[0]
+
+
+def test_an_architecture_of_which_one_trial_takes_most_of_their_time_is_left_out(digits):
+    """By what a step of it takes; the recipe's own stays."""
+    steps = {"resnet9_16": 0.02, "resnet9_32": 0.04}
+    place: Any = SimpleNamespace(dataset=digits, do=lambda _, experiment, **__: steps[experiment.model.name])
+    experiment = Experiment().override_all({"model.name": "cnn", "train.epochs": 20})
+    needed = {name: _pace.alone(experiment.override("model.name", name), digits, step) for name, step in steps.items()}
+    held = 2 * needed["resnet9_16"] + 1
+    left_out = _plan._too_slow(experiment, place, ["cnn", *steps], held)
+    assert [*left_out] == ["resnet9_32"]
+
+
+def test_a_last_training_goes_on_where_it_was_begun_for_the_same_winner(tmp_path):
+    work: Any = SimpleNamespace(run=Run(tmp_path))
+    run, epochs = _final._begun(work, "first", elsewhere=False)
+    assert epochs is None
+    run.write_experiment(Experiment().override("train.epochs", 7))
+    assert _final._begun(work, "first", elsewhere=False)[1] == 7
+    run, epochs = _final._begun(work, "second", elsewhere=False)
+    assert epochs is None
+    assert not (run.folder / "experiment.yaml").exists()
