@@ -40,6 +40,7 @@ def finish(work: Work, board: Leaderboard, clock: Clock) -> int:
         write_atomically(run.folder / "best.yaml", dump_experiment(last))
         trained = outcome(run.folder / "final")
         parts = outcome(run.folder) | {name: trained[name] for name in ("epochs", "images_per_second", "input_wait")}
+    interrupted = work.interrupts.asked  # it may be so since the last training
     reading = _holdout.taken(run.folder, [run.folder], device=experiment.train.device, dataset=work.dataset)
     for thing in _holdout.score_tables(reading.scores):
         journal.say(thing)
