@@ -218,7 +218,8 @@ class TrialActor(tune.Trainable):
         return self.last
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """What population-based training copies from one member to another: the newest checkpoint and the bundle."""
+        """What population-based training copies from one member to another: how it came here, and where it is."""
+        shutil.copy(self.run.folder / "history.jsonl", checkpoint_dir)
         for folder in (self.run.checkpoints, self.run.bundle):
             shutil.copytree(folder, Path(checkpoint_dir) / folder.name)
 
@@ -228,6 +229,8 @@ class TrialActor(tune.Trainable):
         for folder in (self.run.checkpoints, self.run.bundle):
             shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(Path(checkpoint_dir) / folder.name, folder)
+        # Its own epochs are not these weights': a member that was behind would have a gap, too.
+        shutil.copy(Path(checkpoint_dir) / "history.jsonl", self.run.folder)
         manifest = Store(self.run.checkpoints).latest_manifest()
         assert manifest is not None
         self.run.rewind(manifest)

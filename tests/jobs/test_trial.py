@@ -121,11 +121,12 @@ def test_a_member_of_a_population_goes_on_from_another(actor, tmp_path):
     donor, other = actor({"seed": 1}), actor({"seed": 2})
     for _ in range(2):
         donor.step()
-    other.step()
+    other.step()  # behind the one that it copies
     (tmp_path / "checkpoint").mkdir()
     donor.save_checkpoint(str(tmp_path / "checkpoint"))
     other.load_checkpoint(str(tmp_path / "checkpoint"))
     assert other.step()["epoch"] == 3
+    assert other.run.history()[:2] == donor.run.history()  # of the model, without a gap
 
 
 def test_shared_images_are_the_same_images(digits):
