@@ -19,11 +19,13 @@ _A, _B, _C, _ROUNDS = 3.4445, -4.7750, 2.0315, 5
 class Muon(torch.optim.Optimizer):
     """Groups with `orthogonal` true take Muon's steps, the others SGD's.
 
-    Each group also has lr, momentum and weight_decay (decoupled for Muon, coupled for SGD).
+    Each group also has lr, momentum and weight_decay (decoupled for Muon, coupled for SGD). dtype: of the products
+    that make a matrix orthogonal; bfloat16 is enough, and slow where a processor emulates it.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], lr: float) -> None:
+    def __init__(self, groups: list[dict[str, Any]], lr: float, *, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(groups, {"lr": lr, "momentum": 0.95, "weight_decay": 0.0, "orthogonal": False})
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -41,18 +43,19 @@ class Muon(torch.optim.Optimizer):
                 if group["orthogonal"]:
                     buffer = state["momentum"].lerp_(gradient, 1 - momentum)
                     parameter.mul_(1 - lr * decay)
-                    parameter.add_(orthogonal(gradient.lerp(buffer, momentum)), alpha=-lr)
+                    update = orthogonal(gradient.lerp(buffer, momentum), self.dtype)
+                    parameter.add_(update, alpha=-lr)
                 else:
                     buffer = state["momentum"].mul_(momentum).add_(gradient)
                     parameter.add_(gradient.add(buffer, alpha=momentum), alpha=-lr * SGD_SCALE)
 
 
-def orthogonal(update: Tensor) -> Tensor:
+def orthogonal(update: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """The nearest (semi-)orthogonal matrix to a weight's update of shape (out, ...), about, times sqrt(max(1, out/in)).
 
-    Singular values come out between about 0.7 and 1.2: exactness is not needed. In bfloat16, as the paper does.
+    Singular values come out between about 0.7 and 1.2: exactness is not needed. The paper computes in bfloat16.
     """
-    matrix = update.flatten(1).bfloat16()
+    matrix = update.flatten(1).to(dtype)
     is_tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if is_tall else matrix
     x = x / (x.norm() + 1e-7)

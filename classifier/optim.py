@@ -13,12 +13,18 @@ _ADDED = ("bias", "pos_embed", "position", "_token")
 
 
 def build(
-    config: OptimizerConfig, model: nn.Module, *, head_names: frozenset[str], is_pretrained: bool = False
+    config: OptimizerConfig,
+    model: nn.Module,
+    *,
+    head_names: frozenset[str],
+    is_pretrained: bool = False,
+    dtype: torch.dtype = torch.float32,
 ) -> torch.optim.Optimizer:
     """SGD (Nesterov), Adam, AdamW or Muon over all parameters of the model, frozen ones too, as they may thaw.
 
     head_names: parameters of the head; if is_pretrained, the others learn config.backbone_scale times as fast.
-    Each group has `scale` and `base_momentum` for set_lr. Decay leaves out biases, norms and other vectors.
+    dtype: of Muon's products. Each group has `scale` and `base_momentum` for set_lr. Decay leaves out biases, norms and
+    other vectors.
     """
     plain = _undecayed(model)
     groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
@@ -43,7 +49,7 @@ def build(
         nesterov = config.momentum > 0
         optimizer = torch.optim.SGD(settings, lr=config.lr, momentum=config.momentum, nesterov=nesterov)
     elif config.name == "muon":
-        optimizer = Muon([group | {"momentum": config.momentum} for group in settings], lr=config.lr)
+        optimizer = Muon([group | {"momentum": config.momentum} for group in settings], lr=config.lr, dtype=dtype)
     else:
         kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
         optimizer = kind(settings, lr=config.lr, betas=(config.momentum, 0.999))

@@ -38,6 +38,7 @@ class Training:
             self.model,
             head_names=models.head_names(self.model),
             is_pretrained=experiment.model.weights is not None,
+            dtype=torch.bfloat16 if experiment.train.precision == "bf16" else torch.float32,
         )
         counts_K = torch.bincount(dataset.train.labels_N, minlength=len(dataset.class_names))
         self.loss = losses.build(experiment.loss, class_counts_K=counts_K.to(self.device))

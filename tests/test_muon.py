@@ -6,13 +6,15 @@ from classifier.muon import SGD_SCALE, Muon, orthogonal
 from classifier.optim import build
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(8, 32), (32, 8), (16, 4, 3, 3), (5, 5)])
-def test_an_update_has_singular_values_near_one(shape):
-    update = orthogonal(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+def test_an_update_has_singular_values_near_one(shape, dtype):
+    update = orthogonal(torch.randn(shape, generator=torch.Generator().manual_seed(0)), dtype)
     matrix = update.flatten(1)
     scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
     values = torch.linalg.svdvals(matrix) / scale
     assert update.shape == shape
+    assert update.dtype == torch.float32
     assert values.min() > 0.5
     assert values.max() < 1.3
 

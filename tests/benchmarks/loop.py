@@ -1,10 +1,13 @@
-"""What the loop costs beside one written by hand: python tests/benchmarks/loop.py
+"""What the loop costs beside one written by hand: python tests/benchmarks/loop.py [--device cuda]
 
 The same net, batch, number format and augmentation strength on Fashion-MNIST-like images, in one process, in turns:
 the project's `Training.update`, and a plain loop over a DataLoader with torchvision's transforms. Prints images a
 second of each and their ratio; the figures of one run can be compared with each other only.
 """
 
+import argparse
+import dataclasses
+import os
 import sys
 import time
 from pathlib import Path
@@ -19,20 +22,46 @@ from classifier import models
 from classifier.config import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset, Part
-from classifier.distributed import Group
+from classifier.distributed import Group, pick_device
 from classifier.recipes import recipe
 from classifier.resolve import resolve
 from classifier.training import Training
 
-IMAGES, ROUNDS, STEPS = 8192, 3, 24
+ROUNDS = 3
+IMAGES = {"cpu": 1 << 13, "cuda": 1 << 16}
+WARM, STEPS = 4, {"cpu": 24, "cuda": 120}
 
 
-def made_up() -> Dataset:
+@dataclasses.dataclass
+class Watch:
+    """Images a second from step WARM to the last, when the device has done what it was given."""
+
+    device: torch.device
+    began: float = 0.0
+    images: int = 0
+
+    def passed(self, step: int, images: int) -> bool:
+        """Called after each step; whether it was the last."""
+        self.images += images
+        if step == WARM:
+            self.began, self.images = self.now(), 0
+        return step == STEPS[self.device.type]
+
+    def now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def speed(self) -> float:
+        return self.images / (self.now() - self.began)
+
+
+def made_up(count: int) -> Dataset:
     """Images whose content costs what real ones cost: none of the arithmetic depends on it."""
     generator = torch.Generator().manual_seed(0)
-    images_NCHW = torch.randint(0, 256, (IMAGES, 1, 28, 28), dtype=torch.uint8, generator=generator)
-    labels_N = torch.randint(0, 10, (IMAGES,), generator=generator)
-    part = Part(images_NCHW, labels_N, tuple(map(str, range(IMAGES))))
+    images_NCHW = torch.randint(0, 256, (count, 1, 28, 28), dtype=torch.uint8, generator=generator)
+    labels_N = torch.randint(0, 10, (count,), generator=generator)
+    part = Part(images_NCHW, labels_N, tuple(map(str, range(count))))
     names = tuple("0123456789")
     return Dataset(
         name="made up",
@@ -50,19 +79,16 @@ def made_up() -> Dataset:
     )
 
 
-def ours(experiment: Experiment, dataset: Dataset) -> float:
+def ours(experiment: Experiment, dataset: Dataset, device: torch.device) -> float:
     """Images a second of the project's steps."""
-    training = Training(experiment, dataset, Group())
+    training, watch = Training(experiment, dataset, Group(device=device)), Watch(device)
     training.begin_epoch(0)
-    began, images = 0.0, 0
-    for batch in loader.batches(dataset.train, batch=training.batch, seed=0, epoch=0):
-        if batch.step == 4:  # warm
-            began, images = time.perf_counter(), 0
+    batches = loader.batches(dataset.train, batch=training.batch, seed=0, epoch=0)
+    for batch in loader.ahead(batches, pin=device.type == "cuda"):
         training.update(batch, 0)
-        images += batch.global_count
-        if batch.step == STEPS:
+        if watch.passed(batch.step, batch.global_count):
             break
-    return images / (time.perf_counter() - began)
+    return watch.speed()
 
 
 class Pictures(torch.utils.data.Dataset):
@@ -86,40 +112,45 @@ class Pictures(torch.utils.data.Dataset):
         return self.transform(self.images_NCHW[i]), self.part.labels_N[i]
 
 
-def by_hand(experiment: Experiment, dataset: Dataset, workers: int) -> float:
+def by_hand(experiment: Experiment, dataset: Dataset, device: torch.device, workers: int) -> float:
     """Images a second of a plain loop, with the same net, number format and optimizer family (SGD)."""
-    net = models.build(experiment.model, classes=10, channels=1, size=28).to(memory_format=torch.channels_last)
+    net = models.build(experiment.model, classes=10, channels=1, size=28)
+    net = net.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, nesterov=True)
     batches = torch.utils.data.DataLoader(
-        Pictures(dataset.train), batch_size=experiment.data.batch, shuffle=True, num_workers=workers
+        Pictures(dataset.train),
+        batch_size=experiment.data.batch,
+        shuffle=True,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
     )
-    began, images = 0.0, 0
+    watch = Watch(device)
     for step, (images_NCHW, labels_N) in enumerate(batches):
-        if step == 4:
-            began, images = time.perf_counter(), 0
-        with torch.autocast("cpu", torch.bfloat16, enabled=experiment.train.precision == "bf16"):
-            outputs_NK = net(images_NCHW.contiguous(memory_format=torch.channels_last))
+        images_NCHW = images_NCHW.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=experiment.train.precision == "bf16"):
+            outputs_NK = net(images_NCHW)
+        labels_N = labels_N.to(device, non_blocking=True)
         loss = nn.functional.cross_entropy(outputs_NK.float(), labels_N, label_smoothing=0.1)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        images += len(labels_N)
-        if step == STEPS:
+        if watch.passed(step, len(labels_N)):
             break
-    return images / (time.perf_counter() - began)
+    return watch.speed()
 
 
 def main() -> None:
-    dataset = made_up()
-    experiment = resolve(recipe("fashion-quick"), dataset)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", default="cpu", choices=list(IMAGES))
+    device = pick_device(parser.parse_args().device)
+    dataset = made_up(IMAGES[device.type])
+    experiment = resolve(recipe("fashion-quick").override("train.device", device.type), dataset)
     best: dict[str, float] = {}
     for _ in range(ROUNDS):  # in turns, so that a disturbance hits all; the best of each is told
-        for name, measure in (
-            ("classifier", lambda: ours(experiment, dataset)),
-            ("by hand, 0 loader workers", lambda: by_hand(experiment, dataset, 0)),
-            ("by hand, 2 loader workers", lambda: by_hand(experiment, dataset, 2)),
-        ):
-            best[name] = max(best.get(name, 0.0), measure())
+        best["classifier"] = max(best.get("classifier", 0.0), ours(experiment, dataset, device))
+        for workers in (0, os.cpu_count() or 1):
+            name = f"by hand, {workers} loader workers"
+            best[name] = max(best.get(name, 0.0), by_hand(experiment, dataset, device, workers))
     for name, speed in best.items():
         print(f"{name:<28} {speed:8,.0f} images/s   classifier / this: {best['classifier'] / speed:.2f}")
 
