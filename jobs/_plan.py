@@ -16,7 +16,7 @@ from classifier.portfolio import portfolio_for
 from classifier.probe import parsed, ranked
 from classifier.resolve import resolve
 from classifier.run import read_yaml
-from classifier.space import Choice, Space, conditions, grid, space_from
+from classifier.space import Choice, Interval, Space, conditions, grid, space_from
 from jobs import _pace, _ray
 from jobs._pace import End
 from jobs._place import Place
@@ -36,6 +36,8 @@ ROUNDS_FOR_LONGER, HALF = 4, 0.5
 # So many trials the minutes should hold before the last training, which alone has all epochs; and the share of them
 # that a trial needs to tell what it is worth.
 ROUNDS_FOR_LAST, LEAST = 4, 0.25
+# What the machine that runs a trial decides.
+MACHINES = ("train.device", "train.precision")
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,7 @@ def _checked_space(experiment: Experiment, dataset: Dataset) -> Space:
     scheduler(experiment, space)
     if search.algorithm == "grid":
         grid(space)
-    _refuse_what_models_refuse(experiment, space, dataset)
+    _refuse_what_no_trial_can_have(experiment, space, dataset)
     return space
 
 
@@ -278,17 +280,21 @@ def _too_slow(experiment: Experiment, place: Place, names: list[str], held: floa
     return found
 
 
-def _refuse_what_models_refuse(experiment: Experiment, space: Space, dataset: Dataset) -> None:
-    """Build what the space can name. ConfigError for a value that a model refuses."""
+def _refuse_what_no_trial_can_have(experiment: Experiment, space: Space, dataset: Dataset) -> None:
+    """ConfigError for a value that a model, or this data set, refuses."""
+    # What depends on the machine is told by the trials: this one may run none.
+    asked = experiment.override_all(dict.fromkeys(MACHINES, "auto"))
     for name, values in space.items():
-        if not name.startswith("model.") or not isinstance(values, Choice):
+        if name in MACHINES:
             continue
-        for value in values.values:
-            tried = experiment.override(name, value).model
+        ends = (values.low, values.high) if isinstance(values, Interval) else ()
+        for value in values.values if isinstance(values, Choice) else ends:
             try:
-                models.build(
-                    tried, classes=len(dataset.class_names), channels=dataset.channels, size=dataset.size, weights=False
-                )
+                tried = asked.override(name, int(value) if isinstance(values, Interval) and values.whole else value)
+                resolve(tried, dataset)
+                if name.startswith("model."):
+                    shape = {"channels": dataset.channels, "size": dataset.size, "weights": False}
+                    models.build(tried.model, classes=len(dataset.class_names), **shape)
             except ClassifierError as error:
                 raise ConfigError(f"the search space of {name} holds {value!r}: {error}") from None
 

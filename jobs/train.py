@@ -43,6 +43,11 @@ def train(request: Request) -> int:
             return _torchrun.follow()
     with _work.begun(VERB.name, request) as work:
         on_ray = work.experiment.workers.count > 1 and _torchrun.world() == 1
+        if not on_ray and work.experiment.workers.gpus and work.experiment.train.device == "cpu":
+            work.journal.say(
+                "note: one worker trains in this process, which has no GPU: as a job, submit it with "
+                "--entrypoint-num-gpus 1"
+            )
         stopped = _work.train_on_ray(work) if on_ray else _work.train_here(work)
         return _work.finish_training(work, stopped)
 

@@ -144,6 +144,7 @@ def test_what_is_no_model_is_refused_by_evaluate_and_predict(verb, tmp_path):
         (["--workers.count", "1000"], ["1000", "cluster has"]),
         (["--search.objective", "accuracy,speed"], ["search.objective", "speed", "accuracy, macro_f1"]),
         (["--search.vary", "model.name=cnn,inception_v3"], ["model.name", "inception_v3", "8 x 8"]),
+        (["--search.vary", "data.batch=64,2048"], ["data.batch holds 2048", "1304 training images"]),
         (["--search.algorithm", "grid"], ["grid", "optimizer.lr is a range"]),
         (["--search.scheduler", "pbt", "--search.trials", "2"], ["pbt", "4 or more"]),
         (["--search.start_from", "absent"], ["absent", "no finished search"]),

@@ -7,6 +7,7 @@ import subprocess
 import time
 
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 
@@ -63,10 +64,11 @@ def test_default_names_differ(verb):
 
 def test_a_recipe_then_a_file_then_flags(verb, tmp_path):
     (tmp_path / "e.yaml").write_text("model.name: cnn\ntrain: {epochs: 3}\noptimizer.lr: 1e-3\n")
-    done = verb("train", "--recipe", "digits", "--experiment", "e.yaml", "--train.epochs", "1")
+    done = verb("train", "--recipe", "digits", "--experiment", "e.yaml", "--train.epochs", "1", "--workers.gpus", "1")
     config = done.result["config"]
     assert (config["model"]["name"], config["train"]["epochs"], config["optimizer"]["lr"]) == ("cnn", 1, 1e-3)
     assert config["loss"]["smoothing"] == 0.1  # the recipe's
+    assert ("--entrypoint-num-gpus" in done.out) == (not torch.cuda.is_available())
 
 
 def test_a_dry_run_leaves_nothing(verb, tmp_path):
