@@ -4,6 +4,9 @@ It needs fewer epochs than SGD or AdamW where epochs are few. What is no matrix 
 first convolution, the head) takes steps of SGD with Nesterov momentum, as in K. Jordan's airbench for CIFAR-10.
 """
 
+# torch's optimizers use these lists of tensors, and torch gives them no public names.
+# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportCallIssue=false
+
 from collections.abc import Callable
 from typing import Any
 
@@ -40,8 +43,8 @@ class Muon(torch.optim.Optimizer):
         """Muon's step. Lists of tensors at once, here and below: a GPU is given a few calls instead of hundreds."""
         lr, momentum, gradients = group["lr"], group["momentum"], [p.grad for p in parameters]
         buffers = [self.state[p]["momentum"] for p in parameters]
-        torch._foreach_lerp_(buffers, gradients, 1 - momentum)  # pyright: ignore
-        updates = torch._foreach_lerp(gradients, buffers, momentum)  # pyright: ignore
+        torch._foreach_lerp_(buffers, gradients, 1 - momentum)
+        updates = torch._foreach_lerp(gradients, buffers, momentum)
         if group["weight_decay"]:
             torch._foreach_mul_(parameters, 1 - lr * group["weight_decay"])
         torch._foreach_add_(parameters, [orthogonal(update, self.dtype) for update in updates], alpha=-lr)
@@ -51,10 +54,10 @@ class Muon(torch.optim.Optimizer):
         momentum, gradients = group["momentum"], [p.grad for p in parameters]
         buffers = [self.state[p]["momentum"] for p in parameters]
         if group["weight_decay"]:
-            gradients = torch._foreach_add(gradients, parameters, alpha=group["weight_decay"])  # pyright: ignore
+            gradients = torch._foreach_add(gradients, parameters, alpha=group["weight_decay"])
         torch._foreach_mul_(buffers, momentum)
-        torch._foreach_add_(buffers, gradients)  # pyright: ignore
-        updates = torch._foreach_add(gradients, buffers, alpha=momentum)  # pyright: ignore
+        torch._foreach_add_(buffers, gradients)
+        updates = torch._foreach_add(gradients, buffers, alpha=momentum)
         torch._foreach_add_(parameters, updates, alpha=-group["lr"] * SGD_SCALE)
 
 

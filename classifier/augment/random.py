@@ -6,6 +6,7 @@ The numbers are those of SplitMix64, which can be entered at any place: G. Steel
 pseudorandom number generators", OOPSLA 2014.
 """
 
+import functools
 import math
 from enum import IntEnum
 
@@ -58,12 +59,18 @@ def key(seed: int, epoch: int) -> int:
 
 def uniforms(key: int, positions_N: Tensor, *streams: int) -> tuple[Tensor, ...]:
     """Float32 in [0, 1) of each stream, each of shape N. positions_N: int64. The draws of all streams cost as one."""
-    streams_S = torch.tensor(streams, dtype=torch.int64).to(positions_N.device, non_blocking=True)
-    z = (positions_N * _STREAMS + streams_S[:, None]) * _signed(_GAMMA) + key
+    z = (positions_N * _STREAMS + _column(streams, positions_N.device)) * _signed(_GAMMA) + key
     z = (z ^ _shifted(z, 30)) * _signed(_MIX_1)
     z = (z ^ _shifted(z, 27)) * _signed(_MIX_2)
     z = z ^ _shifted(z, 31)
     return (_shifted(z, 40).to(torch.float32) * 2.0**-24).unbind(0)  # float32 holds 24 bits exactly
+
+
+@functools.lru_cache(maxsize=256)
+def _column(streams: tuple[int, ...], device: torch.device) -> Tensor:
+    """Of shape S x 1; made once, as a GPU is sent nothing more slowly than a few numbers."""
+    with torch.inference_mode(False):
+        return torch.tensor(streams, dtype=torch.int64, device=device)[:, None]
 
 
 def uniform(key: int, positions_N: Tensor, stream: int) -> Tensor:
