@@ -291,7 +291,8 @@ def _refuse_what_no_trial_can_have(experiment: Experiment, space: Space, dataset
         for value in values.values if isinstance(values, Choice) else ends:
             try:
                 tried = asked.override(name, int(value) if isinstance(values, Interval) and values.whole else value)
-                resolve(tried, dataset)
+                if not values.when:  # else it may fit under its conditions alone
+                    resolve(tried, dataset)
                 if name.startswith("model."):
                     shape = {"channels": dataset.channels, "size": dataset.size, "weights": False}
                     models.build(tried.model, classes=len(dataset.class_names), **shape)

@@ -230,7 +230,7 @@ class TrialActor(tune.Trainable):
             shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(Path(checkpoint_dir) / folder.name, folder)
         # Its own epochs are not these weights': a member that was behind would have a gap, too.
-        shutil.copy(Path(checkpoint_dir) / "history.jsonl", self.run.folder)
+        write_atomically(self.run.folder / "history.jsonl", (Path(checkpoint_dir) / "history.jsonl").read_text())
         manifest = Store(self.run.checkpoints).latest_manifest()
         assert manifest is not None
         self.run.rewind(manifest)

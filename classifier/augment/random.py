@@ -68,7 +68,7 @@ def uniforms(key: int, positions_N: Tensor, *streams: int) -> tuple[Tensor, ...]
 
 @functools.lru_cache(maxsize=256)
 def _column(streams: tuple[int, ...], device: torch.device) -> Tensor:
-    """Of shape S x 1; made once, as a GPU is sent nothing more slowly than a few numbers."""
+    """Of shape S x 1; made once, or a GPU would be sent it with each batch."""
     with torch.inference_mode(False):
         return torch.tensor(streams, dtype=torch.int64, device=device)[:, None]
 
