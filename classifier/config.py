@@ -61,6 +61,11 @@ class Experiment(Slice):
     workers: WorkersConfig = field(default_factory=WorkersConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
 
+    @property
+    def views(self) -> int:
+        """augment.views, where a frozen backbone gives it an effect; else 0."""
+        return (self.augment.views or 0) if self.model.freeze == "backbone" else 0
+
     def get(self, dotted: str) -> Any:
         """The value of one setting. ConfigError if there is no such name."""
         _refuse_unknown(dotted)

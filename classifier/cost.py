@@ -1,12 +1,14 @@
 """What an experiment costs here: seconds a training step, milliseconds a prediction, and the batch that suits best."""
 
 import contextlib
+import dataclasses
 import gc
 import itertools
 import statistics
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -18,6 +20,7 @@ from classifier.data.dataset import Dataset
 from classifier.data.images import are_decoded_each_time
 from classifier.distributed import Group, pick_device
 from classifier.evaluate import Scorer
+from classifier.heap import keep_freed_memory
 from classifier.scaling import Load
 from classifier.training import Training, build_model
 
@@ -30,26 +33,61 @@ LARGEST_BATCH = 4096
 WATCHED = 4.0
 
 
-def step_seconds(experiment: Experiment, dataset: Dataset, steps: int = 3, watched: float = 0.0) -> float:
-    """Seconds that one update of a resolved experiment takes: the quickest of a few after a first one.
+@dataclass(frozen=True)
+class Pace:
+    """What a training takes on this machine, in seconds."""
+
+    step: float
+    """One update."""
+    image: float = 0.0
+    """Where a frozen backbone's views are kept (augment.views): to see one image, beside the updates."""
+
+
+def pace(experiment: Experiment, dataset: Dataset, steps: int = 3, watched: float = 0.0) -> Pace:
+    """What a resolved experiment takes: the quickest of a few updates after a first one.
 
     What else the machine does can only make a step slower, and would pass before the training does. watched: seconds
     for which more steps are made, of other images each, as in a training; then their median counts.
     """
+    thaws, epochs = experiment.model.freeze_epochs, experiment.train.epochs
+    if experiment.views and thaws is not None:
+        frozen = pace(experiment.override("model.freeze_epochs", None), dataset, steps, watched)
+        thawed = pace(experiment.override("model.freeze", "none"), dataset, steps, watched)
+        share = min(1.0, thaws / epochs)
+        return dataclasses.replace(frozen, step=share * frozen.step + (1 - share) * thawed.step)
     training = Training(experiment, dataset, Group(device=pick_device(experiment.train.device)))
+    if training.device.type == "cpu":
+        keep_freed_memory()  # as trainings do
     training.begin_epoch(0)
     size, seed = training.batch, experiment.seed
-    epochs = (loader.batches(dataset.train, batch=size, seed=seed, epoch=epoch) for epoch in itertools.count())
-    seconds = []
+    every = (loader.batches(dataset.train, batch=size, seed=seed, epoch=epoch) for epoch in itertools.count())
+    middle = statistics.median if watched else min
+    seconds, again, epoch = [], [], -1
     decodes = are_decoded_each_time(dataset.train.images_NCHW)
-    for batch in loader.ahead(itertools.chain.from_iterable(epochs), decodes=decodes):
-        began = time.perf_counter()  # reading is told apart
-        training.update(batch, 0)
-        training.sums.tolist()  # waits for the device
-        seconds.append(time.perf_counter() - began)
+    for batch in loader.ahead(itertools.chain.from_iterable(every), decodes=decodes):
+        epoch += batch.step == 0
+        seconds.append(_seconds_to_update(training, batch, epoch))  # reading is told apart
+        if training.frozen:
+            again.append(_seconds_to_update(training, batch, epoch))
         if len(seconds) > steps and sum(seconds[1:]) >= watched:
             break
-    return statistics.median(seconds[1:]) if watched else min(seconds[1:])
+    if not again:
+        return Pace(middle(seconds[1:]))
+    step = middle(again[1:])
+    # Not the quickest: what is seen at the end of a search is seen at the speed that the machine has on the whole.
+    return Pace(step, max(0.0, statistics.median(seconds[1:]) - step) / size)
+
+
+def _seconds_to_update(training: Training, batch: loader.Batch, epoch: int) -> float:
+    began = time.perf_counter()
+    training.update(batch, epoch)
+    training.sums.tolist()  # waits for the device
+    return time.perf_counter() - began
+
+
+def step_seconds(experiment: Experiment, dataset: Dataset) -> float:
+    """Seconds that one update of a resolved experiment takes."""
+    return pace(experiment, dataset).step
 
 
 def prediction(experiment: Experiment, dataset: Dataset, batch: int) -> dict[str, float]:
@@ -105,13 +143,14 @@ def load_of(experiment: Experiment, dataset: Dataset, beside: int = 0) -> Load:
     torch.set_num_threads(experiment.train.threads or before)
     try:
         with _busy(beside, torch.get_num_threads()):
-            whole = step_seconds(experiment, dataset, watched=WATCHED)
+            whole = pace(experiment, dataset, watched=WATCHED)
             fewer = experiment.override_all({"data.batch": small, "optimizer.accumulate": 1})
-            part = step_seconds(fewer, dataset, watched=WATCHED)
+            part = pace(fewer, dataset, watched=WATCHED)
     finally:
         torch.set_num_threads(before)
     # A step is so much for each image, and something beside that; noise must make neither negative.
-    image = min(max((whole - part) / (batch - small), 0.0), whole / batch) if batch > small else whole / batch
+    most = whole.step / batch
+    image = min(max((whole.step - part.step) / (batch - small), 0.0), most) if batch > small else most
     training = Training(experiment, dataset, Group(device=pick_device(experiment.train.device)))
     training.begin_epoch(0)
     few = next(loader.batches(dataset.train, batch=2, seed=0, epoch=0))
@@ -124,6 +163,13 @@ def load_of(experiment: Experiment, dataset: Dataset, beside: int = 0) -> Load:
 
     with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(see, lambda t: t):
         training.update(few, 0)
+    flops = float(counter.get_total_flops())
+    seen = 1.0  # the share of the epochs in which a frozen backbone sees the images
+    if training.frozen:
+        seen = min(1.0, training.frozen.views / experiment.train.epochs)
+        with FlopCounterMode(display=False) as counter:
+            training.update(few, 0)
+        flops = counter.get_total_flops() + seen * (flops - counter.get_total_flops())
     parameters = models.parameter_count(training.model)
     # Weights, gradients, and what the optimizer keeps of each; activations grow with the images.
     kept = 4 * parameters * (2 if experiment.optimizer.name == "sgd" else 3) + 4 * parameters
@@ -133,10 +179,10 @@ def load_of(experiment: Experiment, dataset: Dataset, beside: int = 0) -> Load:
         images=len(dataset.train),
         epochs=experiment.train.epochs,
         parameters=parameters,
-        image_seconds=image,
-        step_seconds=max(0.0, whole - image * batch),
+        image_seconds=image + seen * whole.image,
+        step_seconds=max(0.0, whole.step - image * batch),
         input_seconds=_input_seconds(experiment, dataset),
-        flops=counter.get_total_flops() / len(few.labels_N),
+        flops=flops / len(few.labels_N),
         memory_bytes=kept + activations * experiment.data.batch,
     )
 

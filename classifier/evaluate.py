@@ -16,6 +16,7 @@ from classifier.config import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset, Part
 from classifier.distributed import Group
+from classifier.heap import keep_freed_memory
 from classifier.metrics import Tally
 
 # A batch holds about this many pixels a channel (64 photographs of 224 x 224), which fits wherever the model was
@@ -68,6 +69,8 @@ class Scorer:
 
     def place(self, model: nn.Module) -> nn.Module:
         """The model on the scorer's device, in its memory layout and in eval mode."""
+        if self.device.type == "cpu":
+            keep_freed_memory()
         model = model.to(self.device)
         if self.channels_last:
             model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -82,7 +85,7 @@ class Scorer:
         images_NCHW = policy.normalise(images_NCHW, self.mean, self.std)
         if self.channels_last:
             images_NCHW = images_NCHW.contiguous(memory_format=torch.channels_last)
-        with self._number_format():
+        with self.number_format():
             outputs = model(images_NCHW)
         if isinstance(outputs, tuple):
             return tuple(output.float() for output in outputs)
@@ -135,7 +138,8 @@ class Scorer:
                 labels_N = batch.labels_N.to(self.device, non_blocking=True)
                 yield self.log_probabilities(model, batch.images_NCHW), labels_N
 
-    def _number_format(self) -> contextlib.AbstractContextManager[Any]:
+    def number_format(self) -> contextlib.AbstractContextManager[Any]:
+        """What models compute in, while it lasts."""
         if self.precision not in _DTYPES:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=_DTYPES[self.precision])

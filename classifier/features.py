@@ -1,29 +1,42 @@
 """What a model sees in images before its head, and a linear classifier on it."""
 
+import os
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
 from classifier import models
 from classifier.data.images import Images
 from classifier.evaluate import Scorer
+from classifier.files import patiently, sha256_of, write_tensors
 
 # L2 penalty of the regression, on standardised features.
 PENALTY = 1e-2
 
 
-def features(model: nn.Module, scorer: Scorer, images_NCHW: Images) -> Tensor:
-    """features_NF, float32 on the CPU: what goes into the model's head. The model is placed and in eval mode."""
+def seen(model: nn.Module, scorer: Scorer, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """features_NF, float32, what goes into the model's head, and logits_NK, float32: of one batch, on the device.
+
+    The model is placed and in eval mode; no gradients.
+    """
     # Auxiliary heads come after the head, and are silent in eval mode.
     head = next(iter(models.head_modules(model).values()))
     taken: list[Tensor] = []
-    hook = head.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0].flatten(1).float().cpu()))
+    hook = head.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0].flatten(1).float()))
     try:
-        for start in range(0, len(images_NCHW), scorer.batch):
-            scorer.log_probabilities(model, images_NCHW[start : start + scorer.batch])
+        with torch.no_grad():
+            logits_NK = scorer.forward(model, images_NCHW.to(scorer.device, non_blocking=True))
     finally:
         hook.remove()
-    # With mirrored views, each batch has passed twice: the plain view is the first.
-    return torch.cat(taken[:: 2 if scorer.test_flip else 1]).clone()
+    return taken[0], logits_NK
+
+
+def features(model: nn.Module, scorer: Scorer, images_NCHW: Images) -> Tensor:
+    """features_NF, float32 on the CPU, of any number of plain images. The model is placed."""
+    model.eval()
+    starts = range(0, len(images_NCHW), scorer.batch)
+    return torch.cat([seen(model, scorer, images_NCHW[start : start + scorer.batch])[0].cpu() for start in starts])
 
 
 def regression(train_NF: Tensor, labels_N: Tensor, classes: int) -> tuple[Tensor, Tensor]:
@@ -41,3 +54,20 @@ def regression(train_NF: Tensor, labels_N: Tensor, classes: int) -> tuple[Tensor
 
     optimizer.step(closure)
     return weight_KF.detach(), bias_K.detach()
+
+
+def keep(features: dict[str, Tensor], path: Path) -> None:
+    """Write features into a .safetensors file, whole or not at all. RunError if it cannot be written."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+
+    def write() -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_tensors(features, part)
+        part.replace(path)
+
+    patiently(write, path)
+
+
+def identity(weights: str | None) -> str:
+    """What names the weights that features were made with: a file by its content."""
+    return sha256_of(Path(weights)) if weights is not None and Path(weights).is_file() else str(weights)

@@ -4,6 +4,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -87,12 +88,14 @@ def fit(
     *,
     group: Group | None = None,
     store: Store | None = None,
+    features: Path | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     should_save: Callable[[], bool] = lambda: False,
     on_step: Callable[[Step], None] | None = None,
 ) -> Iterator[Epoch]:
     """Train a resolved experiment; begin at the store's newest whole checkpoint, if it has one.
 
+    features: a folder for what a frozen backbone sees (augment.views), which other trainings of these images may use.
     should_stop is polled at each step; when it answers true on any rank, all ranks commit a checkpoint and end.
     should_save is polled on rank 0; when it answers true, a checkpoint is written beside the training.
     An epoch's checkpoint is committed after the caller took the Epoch: keep its model before you commit it.
@@ -104,7 +107,7 @@ def fit(
     threads = torch.get_num_threads()
     torch.set_num_threads(experiment.train.threads or threads)
     try:
-        training = Training(experiment, dataset, group)
+        training = Training(experiment, dataset, group, features)
         if store is not None and (checkpoint := group.share(store.latest() if group.is_first else None)):
             training.restore(checkpoint)
         yield from _epochs(training, store, should_stop, should_save, on_step)
@@ -123,17 +126,17 @@ def _epochs(
     writer = Writer(store) if store is not None and group.is_first else None
     look = _Look(training, should_stop, should_save, writer)
     speed = Speed(group.device)
-    pin, decodes = group.device.type == "cuda", are_decoded_each_time(training.dataset.train.images_NCHW)
+    pin = group.device.type == "cuda"
     try:
         while not training.is_over:
             epoch, start = divmod(training.step, training.steps_per_epoch)
-            training.begin_epoch(epoch)
+            part = training.begin_epoch(epoch)
             if start == 0:
                 training.forget_sums()
             began, stopped = time.perf_counter(), None
             speed.resume()
             batches = loader.batches(
-                training.dataset.train,
+                part,
                 batch=training.batch,
                 seed=experiment.seed,
                 epoch=epoch,
@@ -142,7 +145,7 @@ def _epochs(
                 world=group.world,
                 balance=experiment.data.balance,
             )
-            for batch in speed.waiting(loader.ahead(batches, pin=pin, decodes=decodes)):
+            for batch in speed.waiting(loader.ahead(batches, pin=pin, decodes=are_decoded_each_time(part.images_NCHW))):
                 training.update(batch, epoch)
                 speed.count(batch.global_count)
                 if on_step is not None and speed.time_to_tell():
@@ -248,12 +251,14 @@ def _closed(training: Training, number: int, seconds: float, stopped: str | None
     Where there is nothing to validate with, the last model is the one to keep.
     """
     whole = training.step % training.steps_per_epoch == 0
+    if whole:
+        training.end_epoch(number - 1)
     training.group.average_buffers(training.kept)
     loss, hits, count, _ = training.group.sum(training.sums.clone()).tolist()
     trace = int(training.group.sum(training.trace.clone()))
     scores, validated = None, len(training.dataset.validation) > 0
     if validated and (whole or training.best is None):
-        scores = training.scorer.score(training.kept, training.dataset.validation, training.group)
+        scores = training.score()
     return Epoch(
         number=number,
         step=training.step,

@@ -82,9 +82,10 @@ def watched(model: nn.Module, layers: list[str], views: int = 1) -> Iterator[dic
 
 
 def _statistics(model: nn.Module, scorer: Scorer, images_NCHW: Images, layers: list[str]) -> dict[str, Tensor]:
-    with watched(model, layers, views=2 if scorer.test_flip else 1) as found:
+    model.eval()
+    with torch.inference_mode(), watched(model, layers) as found:
         for start in range(0, len(images_NCHW), scorer.batch):
-            scorer.log_probabilities(model, images_NCHW[start : start + scorer.batch])
+            scorer.forward(model, images_NCHW[start : start + scorer.batch].to(scorer.device))
     return found
 
 

@@ -13,8 +13,7 @@ from classifier.data.dataset import Dataset, Part
 from classifier.distributed import pick_device
 from classifier.errors import ConfigError
 from classifier.evaluate import Scorer
-from classifier.features import features, regression
-from classifier.files import sha256_of
+from classifier.features import features, identity, keep, regression
 from classifier.training import build_model
 
 # More images than this change the ranking little and cost much.
@@ -75,9 +74,9 @@ def probe(experiment: Experiment, dataset: Dataset, name: str, weights: str, kep
 
 def _features(experiment: Experiment, dataset: Dataset, parts: dict[str, Part], kept: Path) -> dict[str, Tensor]:
     """features_NF of each part, float32: what goes into the model's head. From disk, where they were kept."""
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
 
-    settings = (experiment.model.name, _identity(experiment.model.weights), dataset.fingerprint, dataset.size, MOST)
+    settings = (experiment.model.name, identity(experiment.model.weights), dataset.fingerprint, dataset.size, MOST)
     path = kept / f"{hashlib.sha256(repr(settings).encode()).hexdigest()[:16]}.safetensors"
     if path.exists():
         return load_file(path)
@@ -85,13 +84,5 @@ def _features(experiment: Experiment, dataset: Dataset, parts: dict[str, Part], 
     scorer = Scorer.of(experiment, dataset, device)
     model = scorer.place(build_model(experiment, dataset))
     found = {split: features(model, scorer, part.images_NCHW) for split, part in parts.items()}
-    kept.mkdir(parents=True, exist_ok=True)
-    part_path = path.with_suffix(".part")
-    save_file(found, part_path)
-    part_path.replace(path)
+    keep(found, path)
     return found
-
-
-def _identity(weights: str | None) -> str:
-    """What names the weights: a file by its content."""
-    return sha256_of(Path(weights)) if weights is not None and Path(weights).is_file() else str(weights)

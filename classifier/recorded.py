@@ -40,7 +40,7 @@ def recorded(
     trackers = Trackers(experiment, run.folder) if group.is_first else None
     hooks = {"should_stop": should_stop, "should_save": should_save, "on_step": on_step}
     try:
-        for epoch in fit(experiment, dataset, group=group, store=store, **hooks):
+        for epoch in fit(experiment, dataset, group=group, store=store, features=run.features, **hooks):
             if group.is_first:
                 if epoch.is_best:
                     pack(run, experiment, dataset, epoch)

@@ -3,10 +3,12 @@
 The resolved experiment is what is saved and resumed, so that two runs of it agree.
 """
 
+import dataclasses
+
 import torch
 
 from classifier.augment import policy
-from classifier.config import Experiment
+from classifier.config import AugmentConfig, Experiment
 from classifier.data.dataset import Dataset
 from classifier.distributed import pick_device
 from classifier.errors import ConfigError, DataError
@@ -37,6 +39,8 @@ def resolve(experiment: Experiment, dataset: Dataset) -> Experiment:
         )
     device = pick_device(experiment.train.device)
     augment = policy.resolve(experiment.augment, kind=dataset.kind, channels=dataset.channels, size=dataset.size)
+    augment = dataclasses.replace(augment, views=experiment.views or None)
+    _refuse_views(experiment, augment)
     resolved = {
         "data.size": dataset.size,
         "data.channels": dataset.channels,
@@ -46,6 +50,17 @@ def resolve(experiment: Experiment, dataset: Dataset) -> Experiment:
     }
     changes = {f"augment.{name}": value for name, value in augment.__dict__.items()}
     return experiment.override_all(changes | resolved)
+
+
+def _refuse_views(experiment: Experiment, augment: AugmentConfig) -> None:
+    """ConfigError where features of single images cannot be kept."""
+    mixes = [name for name in ("mixup", "cutmix") if getattr(augment, name)]
+    if augment.views and (mixes or experiment.data.stream):
+        why = f"augment.{mixes[0]} mixes images" if mixes else "data.stream is for more images than memory holds"
+        raise ConfigError(
+            f"augment.views {augment.views} keeps what the backbone sees in each image, but {why}: leave one out, "
+            "as by --augment.views none"
+        )
 
 
 def _precision(wanted: str, device: torch.device) -> str:

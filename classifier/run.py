@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 ASKED = "asked.yaml"
+# Of a search: what frozen backbones see in its images.
+FEATURES = "features"
 # Keys of every result.json; null where a verb has nothing to say of them.
 RESULT_PARTS = ("config", "dataset", "validation", "test", "images_per_second", "input_wait", "epochs")
 RESULT_PARTS += ("parameters", "device")
@@ -41,6 +43,8 @@ class Run:
     folder: Path
     storage: "Storage | None" = None
     """Where its copy lies, if it has one."""
+    features: Path | None = None
+    """Where what a frozen backbone sees is kept for other trainings of the same images, if it is."""
     started: float = field(default_factory=time.monotonic)
     _lock: IO[str] | None = None
 

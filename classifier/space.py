@@ -89,6 +89,7 @@ _MATTERS: dict[str, tuple[str, Callable[[Experiment], bool]]] = {
     "model.freeze_epochs": ("where model.freeze is backbone", lambda e: e.model.freeze == "backbone"),
     "optimizer.backbone_scale": ("with model.weights", lambda e: e.model.weights is not None),
     "loss.gamma": ("where loss.name is focal", lambda e: e.loss.name == "focal"),
+    "augment.views": ("where model.freeze is backbone", lambda e: e.model.freeze == "backbone"),
     "augment.magnitude": ("with augment.randaugment", lambda e: bool(e.augment.randaugment)),
     "schedule.step_epochs": ("in the schedules step and plateau", lambda e: e.schedule.name in ("step", "plateau")),
     "schedule.step_factor": ("in the schedules step and plateau", lambda e: e.schedule.name in ("step", "plateau")),
@@ -112,7 +113,8 @@ def default_space(experiment: Experiment, images: int) -> Space:
     space["optimizer.weight_decay"] = (
         Interval(decay / 10, decay * 10, log=True) if decay else Choice((0.0, 1e-3, 1e-2, 1e-1))
     )
-    space["augment.strength"] = Interval(0.0, 2.0)
+    if not experiment.views:  # else trials share what the frozen backbone sees
+        space["augment.strength"] = Interval(0.0, 2.0)
     space["loss.smoothing"] = Interval(0.0, max(0.2, experiment.loss.smoothing))
     if experiment.search.scheduler == "pbt":
         space = {name: values for name, values in space.items() if name.startswith(_WHILE_TRAINING)}

@@ -6,6 +6,7 @@ step, rank): so a checkpoint holds no random state, and a resumed run equals an 
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,17 +18,18 @@ from classifier.augment import random as counter
 from classifier.checkpoint import Checkpoint
 from classifier.config import Experiment
 from classifier.data import loader
-from classifier.data.dataset import Dataset
+from classifier.data.dataset import Dataset, Part
 from classifier.distributed import Group
 from classifier.ema import Average
 from classifier.evaluate import Scorer
+from classifier.frozen import Frozen
 
 
 class Training:
-    """Weights, optimizer and counters of one run on one rank."""
+    """Weights, optimizer and counters of one run on one rank. features: where what a frozen backbone sees is kept."""
 
-    def __init__(self, experiment: Experiment, dataset: Dataset, group: Group) -> None:
-        self.experiment, self.dataset, self.group = experiment, dataset, group
+    def __init__(self, experiment: Experiment, dataset: Dataset, group: Group, features: Path | None = None) -> None:
+        self.experiment, self.dataset, self.group, self.features = experiment, dataset, group, features
         self.device = group.device
         torch.manual_seed(experiment.seed)
         self.model = build_model(experiment, dataset).to(self.device)
@@ -56,7 +58,8 @@ class Training:
         self.best: tuple[float, float] | None = None
         self.best_epoch = 0
         self.network: nn.Module = self.model
-        self.frozen: bool | None = None
+        self.is_frozen: bool | None = None
+        self.frozen: Frozen | None = None
         self.forget_sums()
 
     @property
@@ -70,18 +73,29 @@ class Training:
         self.sums = torch.tensor([0.0, 0.0, 0.0, -1.0], dtype=dtype, device=self.device)
         self.trace = torch.zeros(1, dtype=torch.int64)
 
-    def begin_epoch(self, epoch: int) -> None:
-        """Freeze or thaw the backbone; wrap the model anew when that changes which gradients are exchanged."""
+    def begin_epoch(self, epoch: int) -> Part:
+        """Freeze or thaw the backbone; wrap the model anew when that changes which gradients are exchanged.
+
+        The training images for the epoch's loader.
+        """
         config = self.experiment.model
         until = math.inf if config.freeze_epochs is None else config.freeze_epochs
         frozen = config.freeze == "backbone" and epoch < until
-        if frozen != self.frozen:
-            if frozen or self.frozen:
+        if frozen != self.is_frozen:
+            if frozen or self.is_frozen:
                 models.freeze(self.model, frozen)
-            self.frozen = frozen
-            self.network = self.group.wrap(self.model)
+            self.is_frozen, self.frozen = frozen, None
+            if frozen and self.experiment.views:
+                self.frozen = Frozen(self.experiment, self.dataset, self.model, self.scorer, self.features)
+            self.network = self.group.wrap(self.frozen.head if self.frozen else self.model)
             if self.experiment.train.compile:
                 self.network.compile()
+        return self.frozen.part(epoch) if self.frozen else self.dataset.train
+
+    def end_epoch(self, epoch: int) -> None:
+        """Every rank has come to the end of the epoch."""
+        if self.frozen:
+            self.frozen.close(epoch, self.group)
 
     def update(self, batch: loader.Batch, epoch: int) -> None:
         """The only function that changes weights: one step on one global batch, of which this rank has its shard."""
@@ -98,7 +112,7 @@ class Training:
         torch.manual_seed((experiment.seed * 1_000_003 + self.step) * 4099 + self.group.rank)
         self.optimizer.zero_grad(set_to_none=True)
         self.network.train()
-        if self.frozen:
+        if self.is_frozen and not self.frozen:
             models.freeze(self.model, True)  # train() has woken the frozen batch norms
         *others, last = _pieces(batch, experiment.optimizer.accumulate)
         for piece in others:  # only the last piece's backward pass exchanges gradients between the ranks
@@ -120,15 +134,11 @@ class Training:
         count = len(batch.labels_N)
         if count == 0:  # a rank without images still takes part in the exchange of gradients, with weight zero
             batch = _blank(batch, self.dataset)
-        key, config = counter.key(self.experiment.seed, epoch), self.experiment.augment
-        images_NCHW = batch.images_NCHW.to(self.device, non_blocking=True)
         labels_N = batch.labels_N.to(self.device, non_blocking=True)
-        positions_N = batch.positions_N.to(self.device, non_blocking=True)
-        images_NCHW = policy.augment(images_NCHW, config, key=key, positions_N=positions_N)
-        images_NCHW, targets = policy.mix(
-            images_NCHW, labels_N, config, classes=len(self.dataset.class_names), key=key, positions_N=positions_N
-        )
-        outputs = self.scorer.forward(self.network, images_NCHW)
+        if self.frozen:
+            outputs, targets = self.frozen.answers(self.network, self.frozen.of(batch, epoch)), labels_N
+        else:
+            outputs, targets = self._seen(batch, labels_N, epoch)
         losses_N = self.loss(outputs, targets)
         # The ranks' gradients are averaged: so this makes them the sum over all images, divided by their number.
         weight = self.group.world / batch.global_count if count else 0.0
@@ -141,6 +151,23 @@ class Training:
                 self.sums[:3] += torch.stack([loss, hits.to(loss.dtype), torch.full_like(loss, count)])
             bad = ~torch.isfinite(loss) & (self.sums[3] < 0)
             self.sums[3] = torch.where(bad, float(self.step + 1), self.sums[3])
+
+    def _seen(self, batch: loader.Batch, labels_N: Tensor, epoch: int) -> tuple[Any, Tensor]:
+        """The network's outputs for augmented images, and what they should have been."""
+        key, config = counter.key(self.experiment.seed, epoch), self.experiment.augment
+        images_NCHW = batch.images_NCHW.to(self.device, non_blocking=True)
+        positions_N = batch.positions_N.to(self.device, non_blocking=True)
+        images_NCHW = policy.augment(images_NCHW, config, key=key, positions_N=positions_N)
+        images_NCHW, targets = policy.mix(
+            images_NCHW, labels_N, config, classes=len(self.dataset.class_names), key=key, positions_N=positions_N
+        )
+        return self.scorer.forward(self.network, images_NCHW), targets
+
+    def score(self) -> dict[str, Any]:
+        """The validation scores of the model to keep, on every rank."""
+        if self.frozen:
+            return self.frozen.score(self.kept, self.group)
+        return self.scorer.score(self.kept, self.dataset.validation, self.group)
 
     def judge(self, scores: dict[str, Any], number: int) -> bool:
         """Remember a validated epoch; true if its weights are the ones to keep. Of equal scores the lower loss wins."""
@@ -224,16 +251,13 @@ def build_model(experiment: Experiment, dataset: Dataset) -> nn.Module:
 
 def _pieces(batch: loader.Batch, count: int) -> list[loader.Batch]:
     """Cut a batch for gradient accumulation; the sizes differ by one at most."""
-    columns = [torch.tensor_split(t, count) for t in (batch.images_NCHW, batch.labels_N, batch.positions_N)]
-    return [
-        dataclasses.replace(batch, images_NCHW=images, labels_N=labels, positions_N=positions)
-        for images, labels, positions in zip(*columns, strict=True)
-    ]
+    names = ("images_NCHW", "labels_N", "positions_N", "indices_N")
+    columns = zip(*(torch.tensor_split(getattr(batch, name), count) for name in names), strict=True)
+    return [dataclasses.replace(batch, **dict(zip(names, piece, strict=True))) for piece in columns]
 
 
 def _blank(batch: loader.Batch, dataset: Dataset) -> loader.Batch:
     """One image to compute with, where a shard has none."""
     part, position = dataset.train, torch.zeros(1, dtype=torch.int64)
-    return dataclasses.replace(
-        batch, images_NCHW=part.images_NCHW[:1], labels_N=part.labels_N[:1], positions_N=position
-    )
+    blank = {"images_NCHW": part.images_NCHW[:1], "labels_N": part.labels_N[:1]}
+    return dataclasses.replace(batch, **blank, positions_N=position, indices_N=position)

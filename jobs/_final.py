@@ -12,7 +12,7 @@ from classifier.config import Experiment
 from classifier.distributed import Group, pick_device
 from classifier.files import write_atomically
 from classifier.resolve import resolve
-from classifier.run import Run, read_experiment
+from classifier.run import FEATURES, Run, read_experiment
 from jobs import _workers
 from jobs._leaderboard import Leaderboard
 from jobs._memory import Clock
@@ -81,7 +81,7 @@ def _begun(work: Work, winner: str, *, elsewhere: bool) -> tuple[Run, int | None
     """Its run, and how many epochs an earlier process has begun it with; what it had begun for another winner goes."""
     # No mirror looks below ray/: the worker keeps its copy by itself.
     storage = work.run.storage.below("ray/final") if work.run.storage is not None and elsewhere else None
-    run = Run(work.run.folder / "final", storage)
+    run = Run(work.run.folder / "final", storage, features=work.run.folder / FEATURES)
     about, written = run.folder / "winner.json", run.folder / "experiment.yaml"
     if about.exists() and json.loads(about.read_text())["trial"] == winner and written.exists():
         return run, read_experiment(written).train.epochs

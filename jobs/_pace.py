@@ -8,8 +8,10 @@ from collections import deque
 from dataclasses import dataclass
 
 from classifier.config import Experiment
+from classifier.cost import Pace
 from classifier.data.dataset import Dataset
 from classifier.data.loader import steps_per_epoch
+from classifier.mistakes import SHOWN
 from classifier.novelty import MOST
 
 # Checkpoints and all else beside the steps and the validation, as a factor.
@@ -19,6 +21,8 @@ KEEPING = 1.05
 PACKING, BEGINNING, STARTING = 7.0, 3.0, 20.0
 # A last training may take this share of the minutes.
 SHARE_OF_LAST = 0.5
+# What a map of a mistake takes, forward and backward, and its features, in predictions.
+PASSES = 4
 # A training is late where it would overrun by more than this share of what is left, by what it did in another share of
 # it, but not less than so many seconds. What is told within a moment was told at once.
 TOLERANCE, WATCHED, LEAST_WATCHED, TOGETHER = 0.05, 0.25, 3.0, 0.2
@@ -42,6 +46,8 @@ class End:
     """Seconds that the last training may take."""
     beginning: float = BEGINNING
     """Seconds until the last training makes its first step."""
+    packing: float = PACKING
+    """Seconds to end it all, beside looking at images."""
     crowd: float = 1.0
     """How many times as long an epoch takes in a trial, which shares the machine with others."""
 
@@ -55,22 +61,27 @@ class End:
 
     def rest(self, alone: float) -> float:
         """What follows the last training."""
-        return PACKING + self.looking * alone
+        return self.packing + self.looking * alone
 
 
-def end_of(resolved: Experiment, dataset: Dataset, step: float, *, crowd: float = 1.0, is_here: bool = True) -> End:
-    """From what a step takes in seconds; 0 where the search has all the time it wants."""
+def end_of(resolved: Experiment, dataset: Dataset, pace: Pace, *, crowd: float = 1.0, is_here: bool = True) -> End:
+    """From what the search's own experiment takes; nothing where the search has all the time it wants."""
     search, train, held = resolved.search, len(dataset.train), len(dataset.validation)
     seen, final = min(MOST, train), bool(search.final)
-    # The test; the calibration, and what tells new pictures; training images that are like mistakes, of both splits.
-    looked_at = len(dataset.test) + held + (1 + final) * (min(MOST, held) + seen) + 2 * seen
+    # The test and the calibration; what tells new pictures; of both splits, maps of mistakes and images like them.
+    looked_at = predicting(resolved, len(dataset.test) + held)
+    unlike, alike = (1 + final) * (min(MOST, held) + seen), 2 * (seen + 2 * SHOWN * PASSES)
+    looked_at += predicting(resolved, unlike + alike, mirrored=False)
+    # What a frozen backbone is to see goes by no epoch; trials here leave the last training the validation images.
+    unseen = resolved.views * (held if is_here else train + held) * pace.image if final else 0.0
     return End(
-        epoch=step * steps_of(resolved, train),
-        looking=predicting(resolved, looked_at) / train,
+        epoch=pace.step * steps_of(resolved, train),
+        looking=0.0 if _is_frozen(resolved) else looked_at / train,
         learning=KEEPING * (train + held) / train if final else 0.0,
         epochs=search.final_epochs or resolved.train.epochs,
         limit=SHARE_OF_LAST * 60 * search.minutes if search.minutes else math.inf,
-        beginning=BEGINNING if is_here else STARTING,
+        beginning=(BEGINNING if is_here else STARTING) + unseen,
+        packing=PACKING + looked_at * pace.image,
         crowd=crowd,
     )
 
@@ -80,22 +91,34 @@ def steps_of(experiment: Experiment, images: int) -> int:
     return steps_per_epoch(images, experiment.data.batch * experiment.optimizer.accumulate)
 
 
-def alone(experiment: Experiment, dataset: Dataset, step: float) -> float:
-    """Seconds that one trial takes with the machine to itself, by what a step takes."""
-    return step * steps_of(experiment, len(dataset.train)) * experiment.train.epochs * beside(experiment, dataset)
+def alone(experiment: Experiment, dataset: Dataset, pace: Pace) -> float:
+    """Seconds that one trial takes with the machine to itself; the first, where views are kept for the others."""
+    epochs = experiment.train.epochs
+    seen = min(experiment.views, epochs) * len(dataset.train)
+    if _is_frozen(experiment):
+        seen += predicting(experiment, len(dataset.validation))
+    steps = epochs * steps_of(experiment, len(dataset.train))
+    return steps * pace.step * beside(experiment, dataset) + seen * pace.image
 
 
 def beside(experiment: Experiment, dataset: Dataset) -> float:
     """What an epoch takes with its validation and checkpoint, as a multiple of its steps alone."""
+    if _is_frozen(experiment):  # what its backbone sees in validation images is kept, too
+        return KEEPING
     return KEEPING * (1 + predicting(experiment, len(dataset.validation)) / len(dataset.train))
 
 
-def predicting(experiment: Experiment, count: int) -> float:
+def predicting(experiment: Experiment, count: int, *, mirrored: bool = True) -> float:
     """Images that take as long to train on as `count` ones to predict: half, as nothing goes backward; or all of them,
     where little goes backward in training. Mirrored views take as long again.
     """
     share = 0.5 if experiment.model.freeze == "none" else 1.0
-    return count * share * (2 if experiment.augment.test_flip else 1)
+    return count * share * (2 if mirrored and experiment.augment.test_flip else 1)
+
+
+def _is_frozen(experiment: Experiment) -> bool:
+    """Epochs cost what its head takes, beside what the backbone is to see once (see cost.Pace)."""
+    return bool(experiment.views) and experiment.model.freeze_epochs is None
 
 
 class Deadline:

@@ -10,12 +10,13 @@ from typing import Any
 
 from classifier import cost, models
 from classifier.config import Experiment
+from classifier.cost import Pace
 from classifier.data.dataset import Dataset
 from classifier.errors import ClassifierError, ConfigError, DataError
 from classifier.portfolio import portfolio_for
 from classifier.probe import parsed, ranked
 from classifier.resolve import resolve
-from classifier.run import read_yaml
+from classifier.run import FEATURES, read_yaml
 from classifier.space import Choice, Interval, Space, conditions, grid, space_from
 from jobs import _pace, _ray
 from jobs._pace import End
@@ -114,7 +115,7 @@ def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool =
     _ray.refuse_unplaceable(experiment.workers, cluster)
     place = Place(experiment, dataset, cluster)
     if search.probe and not resumed:
-        experiment, notes = _with_best_backbone(experiment, place, folder / "features")
+        experiment, notes = _with_best_backbone(experiment, place, folder / FEATURES)
     if experiment.data.batch_auto and not resumed:
         found, lines = place.do(best_batch, experiment)
         experiment, notes = experiment.override_all(found), [*notes, *lines]
@@ -126,16 +127,16 @@ def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool =
         notes = [*notes, *why]
     portfolio = [] if is_own or not search.portfolio else portfolio_for(experiment)
     left_out: dict[str, str] = {}
-    step, share = 0.0, 1.0
+    pace, share = Pace(0.0), 1.0
     if search.minutes:
-        step = place.do(cost.step_seconds, experiment)
+        pace = place.do(cost.pace, experiment)
         if not resumed:
-            experiment, cuts = _cut(experiment, dataset, step, cluster)
+            experiment, cuts = _cut(experiment, dataset, pace, cluster)
             notes += cuts
-        share = _search_share(resolve(experiment, dataset), dataset, step)
+        share = _search_share(resolve(experiment, dataset), dataset, pace)
         if not is_own and isinstance(names := space.get("model.name"), Choice):
             listed = dict.fromkeys((*names.values, *(entry.get("model.name") for entry in portfolio)))
-            end = _pace.end_of(resolve(experiment, dataset), dataset, step)
+            end = _pace.end_of(resolve(experiment, dataset), dataset, pace)
             left_out = _too_slow(
                 experiment, place, [name for name in listed if name], 60 * search.minutes - end.seconds()
             )
@@ -151,7 +152,7 @@ def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool =
         reserved=_ray.reserved(experiment.workers, cluster),
         portfolio=[entry for entry in portfolio if entry.get("model.name") not in left_out],
         costs=_costs(experiment, place, space) if {"latency", "size"} & set(search.objective) else {},
-        end=_pace.end_of(resolved, dataset, step, crowd=_crowd(experiment, place), is_here=place.is_here),
+        end=_pace.end_of(resolved, dataset, pace, crowd=_crowd(experiment, place), is_here=place.is_here),
         search_share=share,
         beside=_pace.beside(resolved, dataset),
         notes=[
@@ -186,13 +187,13 @@ def _few_to_choose_by(count: int, *, told: bool) -> list[str]:
     ]
 
 
-def _search_share(resolved: Experiment, dataset: Dataset, step: float) -> float:
+def _search_share(resolved: Experiment, dataset: Dataset, pace: Pace) -> float:
     """Half of the minutes, where they hold several trials and a longer training may follow; else all of them."""
     search = resolved.search
     may = search.longer and search.scheduler != "pbt" and search.algorithm != "grid"
     # Where the last training alone has all epochs, it is the longer one.
     may = may and "epochs" not in search.objective and not (search.final and search.final_epochs)
-    rounds = 60 * (search.minutes or 0.0) / _pace.alone(resolved, dataset, step)
+    rounds = 60 * (search.minutes or 0.0) / _pace.alone(resolved, dataset, pace)
     return HALF if may and rounds >= ROUNDS_FOR_LONGER else 1.0
 
 
@@ -230,14 +231,14 @@ def _with_best_backbone(experiment: Experiment, place: Place, kept: Path) -> tup
 
 
 def _cut(
-    experiment: Experiment, dataset: Dataset, step: float, cluster: dict[str, float]
+    experiment: Experiment, dataset: Dataset, pace: Pace, cluster: dict[str, float]
 ) -> tuple[Experiment, list[str]]:
     """Fit the trials to the minutes: fewer at once, each with more cores, where few would end; then fewer epochs.
 
     What will be trained once more at last need not be trained as long to be compared.
     """
     seconds, notes = 60 * (experiment.search.minutes or math.inf), []
-    alone = _pace.alone(experiment, dataset, step)
+    alone = _pace.alone(experiment, dataset, pace)
     at_once = 1
     if not cluster.get("GPU", 0) and experiment.workers.count == 1 and experiment.workers.cpus is None:
         cores = cluster["CPU"]
@@ -249,7 +250,7 @@ def _cut(
     fitting = int(epochs * SHARE_OF_BUDGET * seconds / alone)
     if experiment.search.final and not experiment.search.epochs and experiment.search.scheduler != "pbt":
         last = experiment.search.final_epochs or epochs
-        held = seconds - _pace.end_of(resolve(experiment, dataset), dataset, step).seconds()
+        held = seconds - _pace.end_of(resolve(experiment, dataset), dataset, pace).seconds()
         several = int(max(LEAST * epochs, epochs * held / (ROUNDS_FOR_LAST * alone)))
         fewer = max(1, min(several, fitting))
         if fewer < epochs:
@@ -272,7 +273,7 @@ def _too_slow(experiment: Experiment, place: Place, names: list[str], held: floa
         if name == experiment.model.name:
             continue
         tried = experiment.override("model.name", name)
-        needed = _pace.alone(tried, place.dataset, place.do(cost.step_seconds, tried, steps=2))
+        needed = _pace.alone(tried, place.dataset, place.do(cost.pace, tried, steps=2))
         if needed > most:
             found[name] = (
                 f"one trial of it would take about {needed / 60:.1f} minutes, of {held / 60:.1f} for all trials"

@@ -28,7 +28,7 @@ from classifier.errors import ClassifierError, DataError
 from classifier.files import patiently, write_atomically
 from classifier.recorded import recorded
 from classifier.resolve import resolve
-from classifier.run import Run, counted
+from classifier.run import FEATURES, Run, counted
 from classifier.storage import Mirror, Storage
 from jobs import _storage, _workers
 from jobs._guide import Sample, worst
@@ -113,7 +113,7 @@ class TrialActor(tune.Trainable):
         self.trials, self.costs, self.storage = Path(folder), costs, storage
         self.mirror = contextlib.ExitStack()
         if storage is not None:  # the driver's folder may be on another machine
-            self.trials = Path(tempfile.mkdtemp(prefix="classifier-trials-"))
+            self.trials = Path(tempfile.mkdtemp(prefix="classifier-trials-")) / "trials"
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -132,7 +132,8 @@ class TrialActor(tune.Trainable):
             earlier = config.get("start")  # the folder of this member before the search was resumed
             if earlier and (self.trials / earlier).exists() and not (self.trials / name).exists():
                 (self.trials / earlier).rename(self.trials / name)
-        self.run = Run(self.trials / name, self.storage.below(f"trials/{name}") if self.storage else None)
+        storage = self.storage.below(f"trials/{name}") if self.storage else None
+        self.run = Run(self.trials / name, storage, features=self.trials.parent / FEATURES)
         self.run.folder.mkdir(parents=True, exist_ok=True)
         if self.run.storage is not None:
             _storage.fetched(self.run.storage, self.run.folder)

@@ -7,6 +7,7 @@ import pytest
 
 from classifier import data
 from classifier.config import Experiment
+from classifier.cost import Pace
 from classifier.data.dataset import Dataset
 from classifier.run import Run
 from jobs import _final, _memory, _pace, _plan, _ray
@@ -107,7 +108,7 @@ def cut(digits: Dataset, minutes: float, monkeypatch, **more: Any) -> tuple[Expe
     monkeypatch.setattr(_ray, "largest_node", lambda: 2.0)
     settings = {"train.epochs": 100, "search.minutes": minutes, "search.final": True, "data.batch": 32}
     experiment = Experiment().override_all(settings | more)
-    return _plan._cut(experiment, digits, 0.01, {"CPU": 2.0})
+    return _plan._cut(experiment, digits, Pace(0.01), {"CPU": 2.0})
 
 
 def test_before_a_last_training_trials_are_shorter(digits, monkeypatch):
@@ -115,8 +116,8 @@ def test_before_a_last_training_trials_are_shorter(digits, monkeypatch):
     assert experiment.search.final_epochs == 100
     assert 25 <= experiment.train.epochs <= 50
     assert "the last training has 100 epochs" in words[0]
-    end = _pace.end_of(experiment, digits, 0.01).seconds()
-    assert 4 * _pace.alone(experiment, digits, 0.01) <= 120 - end + 1
+    end = _pace.end_of(experiment, digits, Pace(0.01)).seconds()
+    assert 4 * _pace.alone(experiment, digits, Pace(0.01)) <= 120 - end + 1
 
 
 def test_minutes_that_hold_many_trials_leave_them_as_they_are(digits, monkeypatch):
@@ -134,7 +135,7 @@ def test_epochs_that_the_user_named_are_cut_only_where_no_trial_would_end(digits
 
 def test_an_architecture_of_which_one_trial_takes_most_of_their_time_is_left_out(digits):
     """By what a step of it takes; the recipe's own stays."""
-    steps = {"resnet9_16": 0.02, "resnet9_32": 0.04}
+    steps = {"resnet9_16": Pace(0.02), "resnet9_32": Pace(0.04)}
     place: Any = SimpleNamespace(dataset=digits, do=lambda _, experiment, **__: steps[experiment.model.name])
     experiment = Experiment().override_all({"model.name": "cnn", "train.epochs": 20})
     needed = {name: _pace.alone(experiment.override("model.name", name), digits, step) for name, step in steps.items()}
