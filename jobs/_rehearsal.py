@@ -35,7 +35,9 @@ def rehearse(request: Request) -> None:
         training.update(batch, 0)
         loss = float(training.sums[0] / training.sums[2])
         seconds.append(time.perf_counter() - began)
-    minutes = seconds[1] * training.steps / 60
+    # A frozen backbone sees each view of an image in a first step alone.
+    seen = min(experiment.views, experiment.train.epochs) * len(dataset.train) / training.batch
+    minutes = (seconds[1] * training.steps + seen * seconds[0]) / 60
     say(f"one step: loss {loss:.4f}, {seconds[1]:.3f} s; about {minutes:.1f} minutes for all epochs")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     say(f"memory: {peak:,.0f} MiB at most in this process" + _gpu_memory(group.device))

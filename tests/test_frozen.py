@@ -1,16 +1,19 @@
 """Views of a frozen backbone: the head learns as it would from the images, and the backbone runs once a view."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import multiprocessing
 
 from classifier import data, frozen, models
 from classifier.checkpoint import Store
 from classifier.config import Experiment
 from classifier.data.loader import batches
-from classifier.distributed import Group
+from classifier.distributed import Group, joined
 from classifier.errors import ConfigError, ModelError
 from classifier.fit import fit
 from classifier.resolve import resolve
@@ -150,3 +153,31 @@ def test_a_model_that_goes_on_after_its_head_is_refused(experiment, digits, monk
     monkeypatch.setattr(frozen, "seen", lambda *some: (real(*some)[0], real(*some)[1].relu() + 1))
     with pytest.raises(ModelError, match=r"the last layer of resnet18 is not all .* set --augment\.views none"):
         next(fit(experiment, digits))
+
+
+def _rank(rank: int, world: int, folder: str, nested: dict) -> None:
+    """One of several processes: trains, and writes the journal's lines."""
+    with joined(backend="gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world):
+        experiment = Experiment.from_dict(nested)
+        dataset = data.load(Experiment().override_all({"data.limit": 200, "data.validation": 0.2}).data)
+        found = rows(fit(experiment, dataset, group=Group.joined(torch.device("cpu"))))
+    if rank == 0:
+        (Path(folder) / "rows.json").write_text(json.dumps(found))
+
+
+def test_two_workers_share_what_each_has_seen(experiment, digits, tmp_path):
+    """An image comes to another rank in another epoch: there its view is known, with the features of who saw it."""
+    changed = experiment.override_all({"model.dropout": 0.0, "optimizer.accumulate": 1})
+    context = multiprocessing.get_context("spawn")
+    begin = (2, str(tmp_path), changed.as_dict())
+    workers = [context.Process(target=_rank, args=(rank, *begin)) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    alone = rows(fit(changed, digits))
+    for worker in workers:
+        worker.join(timeout=120)
+        assert worker.exitcode == 0
+    for one, both in zip(alone, json.loads((tmp_path / "rows.json").read_text()), strict=True):
+        assert both["order"] == one["order"]
+        assert both["train_loss"] == pytest.approx(one["train_loss"], rel=1e-3)
+        assert both["validation_loss"] == pytest.approx(one["validation_loss"], rel=1e-3)
