@@ -50,7 +50,7 @@ def trained(work: Work, board: Leaderboard, clock: Clock) -> Experiment | None:
         experiment = experiment.override("workers.cpus", plan.experiment.workers.cpus)
     while True:
         last = experiment.override_all({"train.epochs": epochs, "train.keep": "last", "train.patience": None})
-        deadline = Deadline(clock.left_to_train(alone), pause=plan.end.beginning)
+        deadline = Deadline(clock.left_to_train(alone, is_late=True), pause=plan.end.beginning)
         if not (_there if elsewhere else _here)(work, run, last, deadline):
             break
         if work.interrupts.asked:
@@ -73,7 +73,7 @@ def _fitting(clock: Clock, alone: float) -> int | float:
     plan = clock.plan
     if not plan.experiment.search.minutes or not alone:
         return math.inf
-    seconds = clock.left_to_train(alone) - plan.end.beginning
+    seconds = clock.left_to_train(alone, is_late=True) - plan.end.beginning
     return int(seconds / (plan.end.learning * alone))
 
 

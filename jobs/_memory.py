@@ -138,9 +138,12 @@ class Clock:
         """For trials: what is left of this share of the minutes, without what the end will take."""
         return max(0.0, share * (self._all() - self.ending) - self._spent())
 
-    def left_to_train(self, alone: float) -> float:
-        """For trials and the last training together, where an epoch takes so long, alone on the machine."""
-        return self._all() - self.end.rest(alone) - self._spent()
+    def left_to_train(self, alone: float, *, is_late: bool = False) -> float:
+        """For trials and the last training together, where an epoch takes so long, alone on the machine.
+
+        is_late: for the last training, which now begins.
+        """
+        return self._all() - self.end.rest(alone, is_late=is_late) - self._spent()
 
     def hear(self, board: Leaderboard) -> None:
         """Go by what trials really take: the one that leads would be trained last, for as long as the longest."""

@@ -46,8 +46,10 @@ class End:
     """Seconds that the last training may take."""
     beginning: float = BEGINNING
     """Seconds until the last training makes its first step."""
-    packing: float = PACKING
-    """Seconds to end it all, beside looking at images."""
+    seeing: float = 0.0
+    """Predictions that go by no epoch, as a frozen backbone's, in seconds."""
+    early: float = 0.0
+    """The share of all predictions that comes before the last training."""
     crowd: float = 1.0
     """How many times as long an epoch takes in a trial, which shares the machine with others."""
 
@@ -59,9 +61,10 @@ class End:
         )
         return self.rest(alone) + last
 
-    def rest(self, alone: float) -> float:
-        """What follows the last training."""
-        return self.packing + self.looking * alone
+    def rest(self, alone: float, *, is_late: bool = False) -> float:
+        """All but the last training; is_late: what is left of that when the last training begins."""
+        share = 1 - self.early if is_late else 1.0
+        return PACKING + share * (self.looking * alone + self.seeing)
 
 
 def end_of(resolved: Experiment, dataset: Dataset, pace: Pace, *, crowd: float = 1.0, is_here: bool = True) -> End:
@@ -69,9 +72,10 @@ def end_of(resolved: Experiment, dataset: Dataset, pace: Pace, *, crowd: float =
     search, train, held = resolved.search, len(dataset.train), len(dataset.validation)
     seen, final = min(MOST, train), bool(search.final)
     # The test and the calibration; what tells new pictures; of both splits, maps of mistakes and images like them.
-    looked_at = predicting(resolved, len(dataset.test) + held)
-    unlike, alike = (1 + final) * (min(MOST, held) + seen), 2 * (seen + 2 * SHOWN * PASSES)
-    looked_at += predicting(resolved, unlike + alike, mirrored=False)
+    unlike, alike = min(MOST, held) + seen, seen + 2 * SHOWN * PASSES
+    early = predicting(resolved, held) + predicting(resolved, unlike + alike, mirrored=False)
+    late = predicting(resolved, len(dataset.test)) + predicting(resolved, final * unlike + alike, mirrored=False)
+    looked_at = early + late
     # What a frozen backbone is to see goes by no epoch; trials here leave the last training the validation images.
     unseen = resolved.views * (held if is_here else train + held) * pace.image if final else 0.0
     return End(
@@ -81,7 +85,8 @@ def end_of(resolved: Experiment, dataset: Dataset, pace: Pace, *, crowd: float =
         epochs=search.final_epochs or resolved.train.epochs,
         limit=SHARE_OF_LAST * 60 * search.minutes if search.minutes else math.inf,
         beginning=(BEGINNING if is_here else STARTING) + unseen,
-        packing=PACKING + looked_at * pace.image,
+        seeing=looked_at * pace.image,
+        early=early / looked_at,
         crowd=crowd,
     )
 
