@@ -64,7 +64,7 @@ class Experiment(Slice):
     @property
     def views(self) -> int:
         """augment.views, where a frozen backbone gives it an effect; else 0."""
-        return (self.augment.views or 0) if self.model.freeze == "backbone" else 0
+        return self.augment.views if self.model.freeze == "backbone" else 0
 
     def get(self, dotted: str) -> Any:
         """The value of one setting. ConfigError if there is no such name."""

@@ -67,7 +67,7 @@ class Frozen:
         if room > MOST:
             raise ConfigError(
                 f"augment.views {self.views}: what the backbone sees in {images:,} images would take {room / 1e9:.0f} "
-                f"GB of memory, more than {MOST / 1e9:.0f}: set --augment.views {MOST * self.views // room or 'none'}"
+                f"GB of memory, more than {MOST / 1e9:.0f}: set --augment.views {MOST * self.views // room}"
             )
         self.features_VNF = torch.zeros(self.views, images, width)
         self.is_there_VN = torch.zeros(self.views, images, dtype=torch.bool)
@@ -159,7 +159,7 @@ class Frozen:
         if own.shape != logits_NK.shape or not torch.allclose(own, logits_NK, rtol=CLOSE, atol=CLOSE):
             raise ModelError(
                 f"augment.views: the last layer of {self.experiment.model.name} is not all that follows its features, "
-                "which therefore cannot be kept: set --augment.views none, and --train.epochs to about 15"
+                "which therefore cannot be kept: set --augment.views 0, and --train.epochs to about 15"
             )
         return features_NF.shape[1]
 
@@ -179,7 +179,7 @@ class Frozen:
     def _key(self) -> str:
         """Of the backbone, and what it looks at. Merged with the validation images, a data set keeps its fingerprint,
         and its first images."""
-        model, augment = self.experiment.model, dataclasses.replace(self.experiment.augment, views=None)
+        model, augment = self.experiment.model, dataclasses.replace(self.experiment.augment, views=0)
         settings = (model.name, model.norm, model.stem, identity(model.weights), self.dataset.fingerprint)
         settings += (self.scorer.size, self.scorer.precision, self.experiment.seed, augment)
         return hashlib.sha256(repr(settings).encode()).hexdigest()[:16]

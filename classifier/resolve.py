@@ -39,7 +39,7 @@ def resolve(experiment: Experiment, dataset: Dataset) -> Experiment:
         )
     device = pick_device(experiment.train.device)
     augment = policy.resolve(experiment.augment, kind=dataset.kind, channels=dataset.channels, size=dataset.size)
-    augment = dataclasses.replace(augment, views=experiment.views or None)
+    augment = dataclasses.replace(augment, views=experiment.views)
     _refuse_views(experiment, augment)
     resolved = {
         "data.size": dataset.size,
@@ -59,7 +59,7 @@ def _refuse_views(experiment: Experiment, augment: AugmentConfig) -> None:
         why = f"augment.{mixes[0]} mixes images" if mixes else "data.stream is for more images than memory holds"
         raise ConfigError(
             f"augment.views {augment.views} keeps what the backbone sees in each image, but {why}: leave one out, "
-            "as by --augment.views none"
+            "as by --augment.views 0"
         )
 
 

@@ -111,9 +111,9 @@ class AugmentConfig(Slice):
     """RandAugment's strength, from 0 to 30."""
     trivial: bool | None = None
     """TrivialAugment: one random operation of random strength an image."""
-    views: Count | None = None
+    views: Natural = 0
     """With model.freeze backbone: augment each image in so many ways, once, and keep what the backbone sees; epochs
-    after that cost next to nothing. Not set: each epoch augments anew."""
+    after that cost next to nothing. 0: each epoch augments anew."""
     strength: Annotated[float, Range(0, 3)] = 1.0
     """Multiplies all strengths above from rotate to erase, and magnitude; a way to search them together."""
     test_flip: bool = False

@@ -89,7 +89,7 @@ def test_the_head_learns_as_from_the_images(experiment, digits):
     batch = next(batches(digits.train, batch=32, seed=0, epoch=0))
     features_NF = training.frozen.of(batch, 0)
     by_head = training.frozen.answers(training.frozen.head, features_NF)
-    plain = Training(experiment.override_all({"model.dropout": 0.0, "augment.views": None}), digits, Group())
+    plain = Training(experiment.override_all({"model.dropout": 0.0, "augment.views": 0}), digits, Group())
     plain.begin_epoch(0)
     plain.model.eval()
     # A view's draws go by the image's place in the data set, not in the epoch.
@@ -137,7 +137,7 @@ def test_after_a_thaw_the_backbone_learns(experiment, digits, passes):
 
 
 def test_without_a_frozen_backbone_there_are_no_views(experiment, digits):
-    assert resolve(experiment.override("model.freeze", "none"), digits).augment.views is None
+    assert resolve(experiment.override("model.freeze", "none"), digits).augment.views == 0
 
 
 def test_what_cannot_be_kept_is_refused_in_words(experiment, digits, monkeypatch):
@@ -151,7 +151,7 @@ def test_what_cannot_be_kept_is_refused_in_words(experiment, digits, monkeypatch
 def test_a_model_that_goes_on_after_its_head_is_refused(experiment, digits, monkeypatch):
     real = frozen.seen
     monkeypatch.setattr(frozen, "seen", lambda *some: (real(*some)[0], real(*some)[1].relu() + 1))
-    with pytest.raises(ModelError, match=r"the last layer of resnet18 is not all .* set --augment\.views none"):
+    with pytest.raises(ModelError, match=r"the last layer of resnet18 is not all .* set --augment\.views 0"):
         next(fit(experiment, digits))
 
 

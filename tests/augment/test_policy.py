@@ -145,7 +145,7 @@ def test_what_is_set_stays():
 
 
 def test_every_policy_sets_every_strength():
-    names = {f.name for f in dataclasses.fields(AugmentConfig)} - {"policy", "test_flip", "strength"}
+    names = {f.name for f in dataclasses.fields(AugmentConfig)} - {"policy", "test_flip", "strength", "views"}
     assert all(set(table) == names for table in policy.POLICIES.values())
 
 
