@@ -16,9 +16,11 @@ from classifier.novelty import MOST
 
 # Checkpoints and all else beside the steps and the validation, as a factor.
 KEEPING = 1.05
-# Seconds to end the trials, pack a model and write results and report, beside looking at images; and to begin with the
-# last training, beside its steps, in this process or by starting one elsewhere.
-PACKING, BEGINNING, STARTING = 7.0, 3.0, 20.0
+# Seconds to end the trials; to pack a model and write results and report, beside looking at images; and to begin with
+# the last training, beside its steps, in this process or by starting one elsewhere.
+ENDING, PACKING, BEGINNING, STARTING = 3.0, 4.0, 3.0, 20.0
+# What a frozen backbone takes at a search's end, with loading it and drawing maps, over what was measured of its views.
+SLOWER = 1.25
 # A last training may take this share of the minutes.
 SHARE_OF_LAST = 0.5
 # What a map of a mistake takes, forward and backward, and its features, in predictions.
@@ -64,7 +66,7 @@ class End:
     def rest(self, alone: float, *, is_late: bool = False) -> float:
         """All but the last training; is_late: what is left of that when the last training begins."""
         share = 1 - self.early if is_late else 1.0
-        return PACKING + share * (self.looking * alone + self.seeing)
+        return (0.0 if is_late else ENDING) + PACKING + share * (self.looking * alone + self.seeing)
 
 
 def end_of(resolved: Experiment, dataset: Dataset, pace: Pace, *, crowd: float = 1.0, is_here: bool = True) -> End:
@@ -77,7 +79,7 @@ def end_of(resolved: Experiment, dataset: Dataset, pace: Pace, *, crowd: float =
     late = predicting(resolved, len(dataset.test)) + predicting(resolved, final * unlike + alike, mirrored=False)
     looked_at = early + late
     # What a frozen backbone is to see goes by no epoch; trials here leave the last training the validation images.
-    unseen = resolved.views * (held if is_here else train + held) * pace.image if final else 0.0
+    unseen = SLOWER * resolved.views * (held if is_here else train + held) * pace.image if final else 0.0
     return End(
         epoch=pace.step * steps_of(resolved, train),
         looking=0.0 if _is_frozen(resolved) else looked_at / train,
@@ -85,7 +87,7 @@ def end_of(resolved: Experiment, dataset: Dataset, pace: Pace, *, crowd: float =
         epochs=search.final_epochs or resolved.train.epochs,
         limit=SHARE_OF_LAST * 60 * search.minutes if search.minutes else math.inf,
         beginning=(BEGINNING if is_here else STARTING) + unseen,
-        seeing=looked_at * pace.image,
+        seeing=SLOWER * looked_at * pace.image,
         early=early / looked_at,
         crowd=crowd,
     )
