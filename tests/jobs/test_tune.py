@@ -8,7 +8,7 @@ import time
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from classifier import models
 from classifier.config import Experiment
@@ -238,6 +238,22 @@ def test_a_probe_then_the_fastest_batch_then_a_search_from_weights_at_a_relative
     assert (best.model.name, best.model.weights) == ("cnn", "w.safetensors")
     assert f"data.batch {read_experiment(done.folder / 'asked.yaml').data.batch} is the fastest" in done.out
     assert not best.data.batch_auto
+
+
+@pytest.mark.usefixtures("joined")
+def test_trials_and_the_last_training_share_what_a_frozen_backbone_sees(verb, tmp_path):
+    model = models.build(Experiment().override("model.name", "cnn").model, classes=10, channels=1, size=8)
+    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, tmp_path / "w.safetensors")
+    words = ("--model.name", "cnn", "--model.weights", "w.safetensors", "--model.freeze", "backbone")
+    words += ("--augment.views", "2", "--train.epochs", "3", "--search.trials", "2", "--search.final", "true")
+    done = verb("tune", "--recipe", "digits", *words)
+    assert done.code == 0, done.err
+    assert done.result["trials"]["finished"] + done.result["trials"]["stopped"] == 2
+    files = sorted((done.folder / "features").iterdir())
+    assert [path.stem.partition("-")[2] for path in files] == ["validation", "view0", "view1"]
+    counts = done.result["dataset"]["counts"]
+    for path in files[1:]:  # the trials saw the training images in it, the last training the others
+        assert len(load_file(path)["features"]) == counts["train"] + counts["validation"]
 
 
 @pytest.mark.usefixtures("joined")
