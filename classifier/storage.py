@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 EVERY, SELDOM = 2.0, 60.0
 # A folder with one of these is whole once that file is there, which is written last.
 DOCUMENTS = ("manifest.json", "bundle.json")
-# Folders of Ray's own, and trials, which have a mirror each where they need one.
-NOT_MIRRORED = ("ray", "trials")
+# Folders of Ray's own; trials, which have a mirror each where they need one; and what can be seen again in the images.
+NOT_MIRRORED = ("ray", "trials", "features")
 # Renaming is atomic here; elsewhere a file is there only once it was written to its end.
 RENAMING = ("local", "hdfs")
 OLDER = ".bundle.older"

@@ -3,8 +3,8 @@
 from classifier import bundle, report, search_page
 from classifier.files import write_atomically
 from classifier.recorded import brief, outcome
-from classifier.run import dump_experiment
-from jobs import _belief, _final, _holdout, _storage
+from classifier.run import FEATURES, dump_experiment
+from jobs import _belief, _final, _holdout, _runs, _storage
 from jobs._cli import EXIT_DONE, EXIT_INTERRUPTED
 from jobs._leaderboard import Leaderboard
 from jobs._learned import importance
@@ -64,6 +64,8 @@ def finish(work: Work, board: Leaderboard, clock: Clock) -> int:
     )
     journal.say(f"what it learned: {run.folder / search_page.NAME}")
     journal.say(f"all about the model: {report.write(run.folder)}")
+    if (seen := run.folder / FEATURES).is_dir():
+        journal.say(f"{seen}, {_runs.size_of([seen])}, saves time where this search goes on; it may be deleted")
     journal.say(f"train it again: python jobs/train.py --experiment {run.folder / 'best.yaml'}")
     journal.say(str(run.folder))
     return EXIT_INTERRUPTED if interrupted else EXIT_DONE

@@ -1,7 +1,7 @@
 """The run folders below OUT as rows of a table."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,8 +129,8 @@ def table(rows: Sequence[Row]) -> Table:
     return shown
 
 
-def size_of(rows: Sequence[Row]) -> str:
-    total = sum(file.stat().st_size for row in rows for file in row.folder.rglob("*") if file.is_file())
+def size_of(folders: Iterable[Path]) -> str:
+    total = sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file())
     return f"{total / 1e6:,.1f} MB"
 
 

@@ -52,7 +52,7 @@ def runs(request: Request) -> int:
     if not options.delete or not found:
         return EXIT_DONE
     if not options.yes:
-        words = f"delete these {len(found)} runs, {_runs.size_of(found)}, for good? Type yes: "
+        words = f"delete these {len(found)} runs, {_runs.size_of(row.folder for row in found)}, for good? Type yes: "
         try:
             said = input(words)
         except EOFError:

@@ -254,6 +254,8 @@ def test_trials_and_the_last_training_share_what_a_frozen_backbone_sees(verb, tm
     counts = done.result["dataset"]["counts"]
     for path in files[1:]:  # the trials saw the training images in it, the last training the others
         assert len(load_file(path)["features"]) == counts["train"] + counts["validation"]
+    size = sum(path.stat().st_size for path in files)
+    assert f"{done.folder.relative_to(tmp_path) / 'features'}, {size / 1e6:.1f} MB, saves time" in done.out
 
 
 @pytest.mark.usefixtures("joined")
