@@ -22,8 +22,9 @@ tune: $(VENV)/.installed
 train: $(VENV)/.installed
 	$(BIN)/python jobs/train.py
 
+# A file's tests share fixtures. In the order of their folders, the long ones are not the last.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow

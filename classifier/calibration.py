@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from classifier.errors import ConfigError, DataError
@@ -74,6 +73,8 @@ def temperature_of(log_probabilities_NK: Tensor, labels_N: Tensor) -> float:
     As if one image in N + 2 had another label (Platt 1999): where a model makes no mistake, no confidence would be too
     high otherwise.
     """
+    from scipy.optimize import minimize_scalar
+
     if len(labels_N) < FEWEST:
         return 1.0
     log_probabilities_NK = log_probabilities_NK.double().clamp(min=LOWEST)

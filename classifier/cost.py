@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from classifier import models
 from classifier.config import Experiment
@@ -138,6 +137,8 @@ def load_of(experiment: Experiment, dataset: Dataset, beside: int = 0) -> Load:
 
     beside: how many other workers will compute on the same processor, whose clock and caches they share.
     """
+    from torch.utils.flop_counter import FlopCounterMode
+
     batch = experiment.data.batch * experiment.optimizer.accumulate
     small, before = max(1, batch // 4), torch.get_num_threads()
     torch.set_num_threads(experiment.train.threads or before)

@@ -192,8 +192,13 @@ def parse(verb: Verb, argv: Sequence[str]) -> Request:
     ]
     if missing:
         raise ConfigError(f"{missing[0].upper()} is missing: python jobs/{verb.name}.py --help shows an example")
-    Experiment().override_all(changes)  # refuses wrong values before any work is done
-    return Request(verb.options(**options), changes)
+    request = Request(verb.options(**options), changes)
+    # Refuse wrong values before any work is done, and before torch is loaded.
+    if isinstance(request.options, ExperimentOptions) and not request.options.resume:
+        request.experiment()
+    else:
+        Experiment().override_all(changes)
+    return request
 
 
 def _unknown(verb: Verb, name: str) -> str:

@@ -1,10 +1,14 @@
 """A Ray cluster that several tests join, as a user's command joins one that runs already."""
 
+import importlib
 import os
 import subprocess
 import sys
 
 import pytest
+
+from jobs import _cli
+from tests.conftest import Done
 
 SERVE = """
 import ray
@@ -33,3 +37,18 @@ def cluster():
 def joined(cluster, monkeypatch):
     """Commands of this test join a cluster that runs already."""
     monkeypatch.setenv("RAY_ADDRESS", cluster)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, capsys):
+    """A verb in this process: for mistakes that are told before anything starts, when starting is most of the time."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(name: str, *words: str) -> Done:
+        module = importlib.import_module(f"jobs.{name}")
+        with pytest.raises(SystemExit) as ended:
+            _cli.main(module.VERB, getattr(module, name), words)
+        assert isinstance(ended.value.code, int)
+        return Done(ended.value.code, *capsys.readouterr())
+
+    return run
