@@ -24,7 +24,8 @@ train: $(VENV)/.installed
 
 # A file's tests share fixtures. In the order of their folders, the long ones are not the last.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not alone"
+	$(BIN)/python -m pytest -m "alone and not slow"
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow

@@ -187,25 +187,26 @@ def test_the_winner_is_trained_once_more_on_all_but_the_test(verb, tmp_path):
     assert verb("predict", "runs/s", done.folder / "confusion.png").code == 0
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("joined")
 def test_minutes_are_kept(verb):
     began = time.monotonic()
     done = verb("tune", *FAST, "--train.epochs", "100000", "--search.trials", "500", "--search.minutes", "0.4")
     assert done.code == 0, done.err
     assert "epochs would take" in done.out
-    # Other tests may take half of the machine; unkept, 500 trials would take days.
-    assert done.result["seconds"] < 1.5 * 60 * 0.4
-    assert time.monotonic() - began < 80
+    assert done.result["seconds"] < 60 * 0.4 + 3
+    assert time.monotonic() - began < 50
     assert done.result["status"] == "finished"
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("joined")
 def test_a_last_training_is_longer_than_trials_and_keeps_the_minutes(verb):
     words = ("--train.epochs", "100000", "--search.trials", "500", "--search.minutes", "0.8", "--search.final", "true")
     done = verb("tune", *FAST, *words)
     assert done.code == 0, done.err
     assert "the last training has 100000 epochs" in done.out
-    assert done.result["seconds"] < 1.25 * 60 * 0.8
+    assert done.result["seconds"] < 60 * 0.8 + 3
     epochs = read_experiment(done.folder / "best.yaml").train.epochs  # as it was trained
     assert done.result["epochs"] == read_history(done.folder / "final")[-1]["epoch"] == epochs
     assert epochs >= 0.75 * pq.read_table(done.folder / "trials.parquet").to_pylist()[0]["epochs"]
