@@ -19,7 +19,7 @@ COVERAGE = 0.9
 # Log-probabilities below this have no float32.
 LOWEST = -100.0
 # The temperature lies between these; one learned from fewer images than FEWEST would be chance.
-COLDEST, HOTTEST, FEWEST = 0.05, 20.0, 50
+COLDEST, HOTTEST, FEWEST = 0.05, 20.0, 30
 
 
 @dataclass(frozen=True, kw_only=True)
