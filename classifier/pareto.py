@@ -1,5 +1,6 @@
 """Several objectives at once: which results no other one beats."""
 
+import bisect
 from collections.abc import Sequence
 
 # What is wanted of each score: more of it, or less.
@@ -19,14 +20,17 @@ def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
 def fronts(points: Sequence[Sequence[float]]) -> list[int]:
     """The front of each point: 0 for those that none dominates, 1 for those that only these do, and so on.
 
-    Non-dominated sorting (Deb et al., "A fast and elitist multiobjective genetic algorithm: NSGA-II", 2002).
+    Non-dominated sorting (Deb et al., "A fast and elitist multiobjective genetic algorithm: NSGA-II", 2002), by binary
+    search (Zhang et al., "An efficient approach to nondominated sorting for evolutionary multiobjective optimization",
+    2015).
     """
-    rank = [-1] * len(points)
-    front, left = 0, set(range(len(points)))
-    while left:
-        best = {i for i in left if not any(dominates(points[j], points[i]) for j in left)}
-        for i in best:
-            rank[i] = front
-        left -= best
-        front += 1
-    return rank
+    rank: dict[tuple[float, ...], int] = {}
+    found: list[list[tuple[float, ...]]] = []
+    for point in sorted({tuple(point) for point in points}):  # none is dominated by one that comes after it
+        rank[point] = bisect.bisect_left(
+            found, True, key=lambda front, point=point: not any(dominates(other, point) for other in front)
+        )
+        if rank[point] == len(found):
+            found.append([])
+        found[rank[point]].append(point)
+    return [rank[tuple(point)] for point in points]

@@ -48,7 +48,7 @@ class Leaderboard:
         self.experiment = plan.experiment
         self.rows: dict[str, Row] = {}
         self.is_over = False
-        self._tidied: set[str] = set()
+        self._holding: dict[str, Row] = {}  # those whose models are still there: few, however many there were
         self._reports: list[float] = []
 
     def seconds(self) -> list[float]:
@@ -57,7 +57,9 @@ class Leaderboard:
 
     def take(self, event: Event, at: float) -> Row:
         """Account for a report; the row that it changed. Of ended trials the best keep their models, the others not."""
-        row = self.rows.setdefault(event.trial, Row(event.trial, event.sample))
+        if event.trial not in self.rows:
+            self.rows[event.trial] = self._holding[event.trial] = Row(event.trial, event.sample)
+        row = self.rows[event.trial]
         row.sample = event.sample
         if event.ended:
             row.ended = True
@@ -94,23 +96,24 @@ class Leaderboard:
             return "finished"
         return "stopped" if row.ended else "unfinished" if self.is_over else "running"
 
-    def ranked(self) -> list[Row]:
+    def ranked(self, rows: dict[str, Row] | None = None) -> list[Row]:
         """Best first, by the first objective; trials that were stopped behind those that came to their end.
 
         The score of a training that was cut off is mostly luck, and with few validation images luck would win.
         """
-        scored = [row for row in self.rows.values() if row.best]
+        rows = self.rows if rows is None else rows
+        scored = [row for row in rows.values() if row.best]
         scored.sort(key=lambda row: (not row.whole, rank(self.experiment, row.best)))
-        return scored + [row for row in self.rows.values() if not row.best]
+        return scored + [row for row in rows.values() if not row.best]
 
     def epoch_seconds(self) -> float | None:
         """Of the trial that leads, an epoch's lately, as if it had the machine to itself; None before the first."""
-        lately = next((row.lately for row in self.ranked()), ())
+        lately = next((row.lately for row in self.ranked(self._holding)), ())
         return statistics.median(lately) / self.plan.end.crowd if lately else None
 
-    def front(self) -> list[Row]:
+    def front(self, rows: dict[str, Row] | None = None) -> list[Row]:
         """The trials that no other one beats in all objectives, best first by the first of them."""
-        scored = [row for row in self.ranked() if row.best]
+        scored = [row for row in self.ranked(rows) if row.best]
         ranks = fronts([losses(row.best, self.experiment.search.objective) for row in scored])
         return [row for row, rank in zip(scored, ranks, strict=True) if rank == 0]
 
@@ -189,12 +192,12 @@ class Leaderboard:
 
     def _tidy(self) -> None:
         """Keep the models and checkpoints of search.keep trials and of the front; the others cannot win any more."""
-        kept = {row.trial for row in self.ranked()[: self.experiment.search.keep]}
+        kept = {row.trial for row in self.ranked(self._holding)[: self.experiment.search.keep]}
         if len(self.experiment.search.objective) > 1:
-            kept |= {row.trial for row in self.front()}
-        for row in self.rows.values():
-            if row.ended and row.trial not in kept | self._tidied:
-                self._tidied.add(row.trial)
+            kept |= {row.trial for row in self.front(self._holding)}
+        for row in list(self._holding.values()):
+            if row.ended and row.trial not in kept:
+                del self._holding[row.trial]
                 for name in ("checkpoints", "bundle"):
                     shutil.rmtree(self.folder / "trials" / row.trial / name, ignore_errors=True)
                     if self.storage is not None:

@@ -147,8 +147,7 @@ class Clock:
 
     def hear(self, board: Leaderboard) -> None:
         """Go by what trials really take: the one that leads would be trained last, for as long as the longest."""
-        alone = board.epoch_seconds()
-        if alone and self.plan.experiment.search.minutes:
+        if self.plan.experiment.search.minutes and (alone := board.epoch_seconds()):
             longest = max(row.sample.get("train.epochs", 0) for row in board.rows.values())
             self.ending = self.end.seconds(alone, max(longest, self.end.epochs))
 

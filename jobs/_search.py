@@ -173,7 +173,8 @@ def run_trials(work: Work, plan: Plan, past: Past, left: Callable[[], float]) ->
                 event = events.queue.get(timeout=0.3)
             except queue.Empty:
                 continue
-            _refuse_another(experiment, event)
+            if not event.ended:  # the end says again what was reported
+                _refuse_another(experiment, event)
             if event.ended and "error" in event.report:
                 _storage.bring_trials(work.run, event.trial)
             yield event
