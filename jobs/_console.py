@@ -4,19 +4,25 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from classifier.config import Experiment
-from classifier.data.dataset import Dataset
-from classifier.fit import Step
+if TYPE_CHECKING:  # a verb that only reads files prints too, and needs no torch
+    from classifier.config import Experiment
+    from classifier.data.dataset import Dataset
+    from classifier.fit import Step
 
 # So many pictures take long enough to decode that a log should say so.
 LONG = 2000
+
+
+def console(**options: Any) -> Console:
+    """One that prints text as it is: what people name their files may look like markup, or like an emoji."""
+    return Console(highlight=False, markup=False, emoji=False, **options)
 
 
 class Journal:
@@ -24,10 +30,10 @@ class Journal:
 
     def __init__(self, log: Path) -> None:
         self._file = log.open("a", encoding="utf-8")
-        self._screen = Console(highlight=False, soft_wrap=True)
+        self._screen = console(soft_wrap=True)
         if not self._screen.is_terminal:  # a log has room for a whole table
             self._screen.width = 120
-        self._log = Console(file=self._file, highlight=False, width=120, color_system=None)
+        self._log = console(file=self._file, width=120, color_system=None)
         self._live: Live | None = None
 
     def __enter__(self) -> "Journal":
@@ -49,7 +55,7 @@ class Journal:
         print(text, file=sys.stderr)
         self._log.print(text)
 
-    def progress(self, step: Step) -> None:
+    def progress(self, step: "Step") -> None:
         """Redraw the live line; on no terminal, nothing."""
         self.show(Text(_progress(step)))
 
@@ -60,7 +66,7 @@ class Journal:
         if not self.is_live and total >= LONG:
             self.say(f"{words}: {total:,} pictures, once")
         with Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
@@ -103,7 +109,7 @@ class Journal:
             self._live = None
 
 
-def headline(experiment: Experiment, dataset: Dataset) -> Iterator[str]:
+def headline(experiment: "Experiment", dataset: "Dataset") -> Iterator[str]:
     """What a run is about to do, and what was noticed of its data."""
     yield from describe_data(dataset)
     train, optimizer = experiment.train, experiment.optimizer
@@ -113,7 +119,7 @@ def headline(experiment: Experiment, dataset: Dataset) -> Iterator[str]:
     )
 
 
-def describe_data(dataset: Dataset) -> Iterator[str]:
+def describe_data(dataset: "Dataset") -> Iterator[str]:
     """What there is to learn from, and what was noticed of it."""
     counts = ", ".join(f"{count:,} {split}" for split, count in dataset.counts.items())
     shape = f"{dataset.size}x{dataset.size}x{dataset.channels}"
@@ -121,7 +127,7 @@ def describe_data(dataset: Dataset) -> Iterator[str]:
     yield from (f"note: {finding}" for finding in dataset.findings)
 
 
-def _progress(step: Step) -> str:
+def _progress(step: "Step") -> str:
     done = step.step / step.steps
     bar = "━" * round(20 * done) + "─" * (20 - round(20 * done))
     text = f"epoch {step.epoch}/{step.epochs} {bar} step {step.step}/{step.steps}"

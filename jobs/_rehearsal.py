@@ -4,7 +4,6 @@ import resource
 import time
 
 import torch
-from rich.console import Console
 
 from classifier import data, models
 from classifier.data import loader
@@ -12,12 +11,12 @@ from classifier.distributed import Group, pick_device
 from classifier.resolve import resolve
 from classifier.training import Training
 from jobs._cli import Request
-from jobs._console import headline
+from jobs._console import console, headline
 
 
 def rehearse(request: Request) -> None:
     """--dry_run: show data, shapes, memory and one step, and leave nothing behind."""
-    say = Console(highlight=False, soft_wrap=True).print
+    say = console(soft_wrap=True).print
     experiment = request.experiment()
     dataset = data.load(experiment.data)
     experiment = resolve(experiment, dataset)

@@ -42,13 +42,12 @@ VERB = Verb(
 
 def runs(request: Request) -> int:
     """Print the table, and delete what is in it if that is asked for and meant."""
-    from rich.console import Console
-
     from jobs import _runs
+    from jobs._console import console
 
     options = request.options
     found = _runs.found(Path(options.out), options.where, options.sort)
-    Console(highlight=False).print(_runs.table(found))
+    console().print(_runs.table(found))
     if not options.delete or not found:
         return EXIT_DONE
     if not options.yes:
