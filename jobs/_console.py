@@ -22,7 +22,10 @@ LONG = 2000
 
 def console(**options: Any) -> Console:
     """One that prints text as it is: what people name their files may look like markup, or like an emoji."""
-    return Console(highlight=False, markup=False, emoji=False, **options)
+    made = Console(highlight=False, markup=False, emoji=False, **options)
+    if not made.is_terminal:  # a log has room for a whole table
+        made.width = 120
+    return made
 
 
 class Journal:
@@ -31,9 +34,7 @@ class Journal:
     def __init__(self, log: Path) -> None:
         self._file = log.open("a", encoding="utf-8")
         self._screen = console(soft_wrap=True)
-        if not self._screen.is_terminal:  # a log has room for a whole table
-            self._screen.width = 120
-        self._log = console(file=self._file, width=120, color_system=None)
+        self._log = console(file=self._file, color_system=None)
         self._live: Live | None = None
 
     def __enter__(self) -> "Journal":
