@@ -22,7 +22,9 @@ tune: $(VENV)/.installed
 train: $(VENV)/.installed
 	$(BIN)/python jobs/train.py
 
-# A file's tests share fixtures. In the order of their folders, the long ones are not the last.
+# A file's tests share fixtures. In the order of their folders, the long ones are not the last. Trainings beside each
+# other that wait for their threads by spinning take each other's cores: twice the time.
+test: export OMP_WAIT_POLICY = passive
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not alone"
 	$(BIN)/python -m pytest -m "alone and not slow"

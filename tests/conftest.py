@@ -1,5 +1,6 @@
 """What tests share: small real data sets, and the verbs as a user runs them."""
 
+import contextlib
 import json
 import os
 import signal
@@ -126,18 +127,14 @@ def draw_photos(root: Path, counts: dict[str, int], *, size: int = 24, seed: int
 
 
 @pytest.fixture
-def command():
-    """command_of, for tests that start a verb and do not wait for its end."""
-    return command_of
+def started(tmp_path):
+    """Start a verb in the test's folder and do not wait for its end; a test that fails leaves none behind."""
+    with contextlib.ExitStack() as ends:
 
+        def start(name: str, *words: object, cwd: Path = tmp_path, **pipes: Any) -> subprocess.Popen[str]:
+            pipes = {"stdout": subprocess.DEVNULL} | pipes
+            process = ends.enter_context(subprocess.Popen(command_of(name, *words), cwd=cwd, text=True, **pipes))
+            ends.callback(process.kill)
+            return process
 
-@pytest.fixture
-def draw():
-    """draw_photos, for tests that lay out folders of their own."""
-    return draw_photos
-
-
-@pytest.fixture
-def photos(tmp_path) -> Path:
-    """Three classes of 40 pictures of 24 x 24."""
-    return draw_photos(tmp_path / "photos", {"red": 40, "green": 40, "blue": 40})
+        yield start

@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-import subprocess
 import time
 
 import pyarrow.parquet as pq
@@ -60,25 +59,23 @@ def test_a_watched_run_that_has_ended_is_told_once(run, verb_in, home):
     assert 'http-equiv="refresh"' not in (run.folder / "report.html").read_text()
 
 
-def test_a_watched_run_is_told_again_and_again_until_it_has_ended(verb_in, command, home):
+def test_a_watched_run_is_told_again_and_again_until_it_has_ended(verb_in, started, home):
     words = ("--model.name", "cnn", "--data.batch", "128", "--train.epochs", "60", "--name", "watched")
-    training = subprocess.Popen(command("train", *words), cwd=home, stdout=subprocess.DEVNULL)
-    try:
-        while not (home / "runs" / "watched" / "history.jsonl").exists():
-            assert training.poll() is None
-            time.sleep(0.1)
-        done = verb_in(home, "report", "runs/watched", "--watch")
-    finally:
-        assert training.wait(timeout=120) == 0
+    training = started("train", *words, cwd=home)
+    while not (home / "runs" / "watched" / "history.jsonl").exists():
+        assert training.poll() is None
+        time.sleep(0.1)
+    done = verb_in(home, "report", "runs/watched", "--watch")
     assert done.code == 0, done.err
+    assert training.wait(timeout=120) == 0
     assert "while the run goes on" in done.out
     assert 'http-equiv="refresh"' not in (home / "runs" / "watched" / "report.html").read_text()
 
 
 @pytest.mark.slow
-def test_a_cross_validation_stops_when_asked_and_goes_on(joined, verb_in, command, home):
+def test_a_cross_validation_stops_when_asked_and_goes_on(joined, verb_in, started, home):
     words = ("--model.name", "cnn", "--data.batch", "64", "--train.epochs", "40", "--folds", "4", "--name", "cut")
-    running = subprocess.Popen(command("crossval", *words), cwd=home, stdout=subprocess.DEVNULL)
+    running = started("crossval", *words, cwd=home)
     folds = home / "runs" / "cut" / "folds"
     while not list(folds.glob("*/result.json")):
         assert running.poll() is None
@@ -132,8 +129,8 @@ def test_thresholds_for_a_wish_are_kept_and_predict_abides_by_them(run, verb_in,
         (("--precision", "2"), "at most 1"),
     ],
 )
-def test_wishes_that_cannot_be_are_refused(run, verb_in, home, words, said):
-    done = verb_in(home, "calibrate", str(run.folder), *words)
+def test_wishes_that_cannot_be_are_refused(run, here, words, said):
+    done = here("calibrate", str(run.folder), *words)
     assert done.code == 2
     assert said in done.err
     assert "Traceback" not in done.err

@@ -4,7 +4,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -31,15 +30,15 @@ def assert_whole(folder: Path, result: dict) -> None:
     assert (result["status"], result["test_reads"]) == ("finished", 1)
 
 
-def test_a_driver_killed_five_times(verb, command, tmp_path):
+def test_a_driver_killed_five_times(verb, started, tmp_path):
     rng, folder = random.Random(0), tmp_path / "runs" / "s"
     before: dict[str, bytes] = {}
     for kill in range(5):
         words = ("--resume", "runs/s") if kill else WORDS
-        process = subprocess.Popen(command("tune", *words), cwd=tmp_path, stdout=subprocess.DEVNULL)
-        started, wanted = time.monotonic(), len(list(folder.glob("trials/*")))
+        process = started("tune", *words)
+        began, wanted = time.monotonic(), len(list(folder.glob("trials/*")))
         while len(list(folder.glob("trials/*"))) <= min(wanted, TRIALS - 2) and process.poll() is None:
-            assert time.monotonic() - started < 120
+            assert time.monotonic() - began < 120
             time.sleep(0.05)
         time.sleep(rng.uniform(0, 1.5))
         assert process.poll() is None, "the search ended before it could be killed"
@@ -75,25 +74,20 @@ def actors_of(driver: int) -> list[int]:
     return [pid for pid, name in names.items() if "TrialActor" in name and is_mine(pid)]
 
 
-def test_workers_killed_five_times(command, tmp_path):
+def test_workers_killed_five_times(started, tmp_path):
     rng, folder = random.Random(1), tmp_path / "runs" / "s"
-    words = command("tune", *WORDS, "--train.epochs", "300")  # long enough to be killed in
-    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL)
-    kills, started = 0, time.monotonic()
-    try:
-        while kills < 5:
-            assert process.poll() is None, f"the search ended after {kills} kills"
-            assert time.monotonic() - started < 240
-            time.sleep(rng.uniform(0.2, 1.0))
-            actors = actors_of(process.pid)
-            if actors and list(folder.glob("trials/*/history.jsonl")):
-                os.kill(rng.choice(actors), signal.SIGKILL)
-                kills += 1
-                time.sleep(2)
-        assert process.wait(timeout=900) == 0  # ten minutes on a slow machine
-    finally:
-        process.kill()
-        process.wait()
+    process = started("tune", *WORDS, "--train.epochs", "300")  # long enough to be killed in
+    kills, began = 0, time.monotonic()
+    while kills < 5:
+        assert process.poll() is None, f"the search ended after {kills} kills"
+        assert time.monotonic() - began < 240
+        time.sleep(rng.uniform(0.2, 1.0))
+        actors = actors_of(process.pid)
+        if actors and list(folder.glob("trials/*/history.jsonl")):
+            os.kill(rng.choice(actors), signal.SIGKILL)
+            kills += 1
+            time.sleep(2)
+    assert process.wait(timeout=900) == 0  # ten minutes on a slow machine
     assert_whole(folder, json.loads((folder / "result.json").read_text()))
 
 

@@ -45,9 +45,9 @@ def test_a_plan_for_rented_machines(verb, tmp_path):
         ("{", "big", "no YAML"),
     ],
 )
-def test_a_wrong_file_of_prices_is_told(verb, tmp_path, text, kind, word):
+def test_a_wrong_file_of_prices_is_told(here, tmp_path, text, kind, word):
     (tmp_path / "mine.yaml").write_text(text)
-    done = verb("plan", "--kind", kind, "--prices", "mine.yaml")
+    done = here("plan", "--kind", kind, "--prices", "mine.yaml")
     assert (done.code, done.out) == (2, "")
     assert word in done.err
     assert "mine.yaml" in done.err

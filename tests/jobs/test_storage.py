@@ -3,7 +3,6 @@
 import json
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -29,7 +28,7 @@ def wait_for(condition, seconds: float = 60) -> None:
 
 
 @pytest.mark.slow
-def test_a_machine_is_lost_and_the_run_goes_on_elsewhere(verb, command, tmp_path):
+def test_a_machine_is_lost_and_the_run_goes_on_elsewhere(verb, started, tmp_path):
     clean = verb("train", *SETTINGS, "--name", "clean", "--storage", "far")
     assert clean.code == 0, clean.err
     assert names(tmp_path / "far" / "clean") == names(clean.folder)
@@ -40,8 +39,7 @@ def test_a_machine_is_lost_and_the_run_goes_on_elsewhere(verb, command, tmp_path
     assert "--resume clean --storage far" in taken.err
     assert not (tmp_path / "elsewhere" / "clean").exists()
 
-    words = command("train", *SETTINGS, "--name", "hurt", "--storage", "far")
-    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    process = started("train", *SETTINGS, "--name", "hurt", "--storage", "far")
     wait_for(lambda: list((tmp_path / "far" / "hurt").glob("checkpoints/*/manifest.json")))
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -86,11 +84,11 @@ def test_a_storage_that_cannot_be_used_is_told_before_any_work(verb, tmp_path):
     assert "empty/nobody holds no run" in missing.err
 
 
-def test_a_search_goes_on_elsewhere(verb, command, tmp_path):
+def test_a_search_goes_on_elsewhere(verb, started, tmp_path):
     """Killed, and its folder lost with the machine: trials that ended are not trained again."""
     words = ("--model.name", "cnn", "--data.batch", "128", "--train.epochs", "8", "--search.trials", "5")
     words += ("--search.scheduler", "none", "--search.vary", "optimizer.lr=1e-4..1e-2:log", "--storage", "far")
-    process = subprocess.Popen(command("tune", *words, "--name", "s"), cwd=tmp_path, stdout=subprocess.DEVNULL)
+    process = started("tune", *words, "--name", "s")
     far = tmp_path / "far" / "s"
     wait_for(lambda: len(list(far.glob("trials/*/ended.json"))) >= 2, 120)
     process.send_signal(signal.SIGKILL)

@@ -6,15 +6,17 @@ import sys
 
 import pytest
 
+from tests.conftest import command_of
+
 SETTINGS = ("--model.name", "cnn", "--train.epochs", "2", "--data.batch", "128", "--train.precision", "fp32")
 SETTINGS += ("--optimizer.name", "sgd", "--optimizer.lr", "0.02", "--augment.policy", "none", "--model.norm", "group")
 
 
 @pytest.fixture
-def torchrun(command, tmp_path):
+def torchrun(tmp_path):
     def run(*words: str):
         launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        launched += command("train", *words)[1:]
+        launched += command_of("train", *words)[1:]
         return subprocess.run(launched, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
 
     return run

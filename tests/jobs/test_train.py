@@ -118,7 +118,7 @@ def wait_for(condition, seconds=60):
         time.sleep(0.01)
 
 
-def test_a_run_that_was_killed_and_resumed_ends_with_the_same_weights(verb, command, tmp_path):
+def test_a_run_that_was_killed_and_resumed_ends_with_the_same_weights(verb, started, tmp_path):
     settings = (
         "--model.name",
         "cnn",
@@ -131,7 +131,7 @@ def test_a_run_that_was_killed_and_resumed_ends_with_the_same_weights(verb, comm
     )
     clean = verb("train", *settings, "--name", "clean")
     hurt = tmp_path / "runs" / "hurt"
-    process = subprocess.Popen(command("train", *settings, "--name", "hurt"), cwd=tmp_path, stdout=subprocess.DEVNULL)
+    process = started("train", *settings, "--name", "hurt")
     history = hurt / "history.jsonl"
     wait_for(lambda: history.exists() and history.read_text().count("\n") >= 4)
     process.send_signal(signal.SIGKILL)
@@ -147,9 +147,8 @@ def test_a_run_that_was_killed_and_resumed_ends_with_the_same_weights(verb, comm
     assert [row["epoch"] for row in rows] == list(range(1, 21))
 
 
-def test_ctrl_c_saves_and_a_second_process_is_refused_meanwhile(verb, command, tmp_path):
-    words = command("train", "--train.epochs", "500", "--name", "long")
-    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+def test_ctrl_c_saves_and_a_second_process_is_refused_meanwhile(verb, started, tmp_path):
+    process = started("train", "--train.epochs", "500", "--name", "long", stdout=subprocess.PIPE)
     folder = tmp_path / "runs" / "long"
     wait_for(lambda: (folder / "history.jsonl").exists())
     second = verb("train", "--resume", "runs/long")
@@ -172,8 +171,8 @@ def test_ctrl_c_saves_and_a_second_process_is_refused_meanwhile(verb, command, t
         (("--name", "b"), "--name cannot be used"),
     ],
 )
-def test_resume_takes_only_workers_and_longer_epochs(verb, short, words, says):
-    refused = verb("train", "--resume", short.folder, *words)
+def test_resume_takes_only_workers_and_longer_epochs(here, short, words, says):
+    refused = here("train", "--resume", str(short.folder), *words)
     assert refused.code == 2
     assert says in refused.err
 

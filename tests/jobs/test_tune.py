@@ -75,9 +75,10 @@ def test_a_search_folder_serves_as_a_run(search, verb):
 
 
 @pytest.mark.usefixtures("joined")
-def test_ctrl_c_ends_a_search_with_the_best_so_far(command, tmp_path):
-    words = command("tune", *FAST, "--train.epochs", "300", "--search.trials", "50", "--name", "s")
-    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+def test_ctrl_c_ends_a_search_with_the_best_so_far(started, tmp_path):
+    process = started(
+        "tune", *FAST, "--train.epochs", "300", "--search.trials", "50", "--name", "s", stdout=subprocess.PIPE
+    )
     deadline = time.monotonic() + 120
     # The moment an epoch is written down, the driver need not have heard of it.
     while not any(path.read_text().endswith("\n") for path in tmp_path.glob("runs/s/trials/*/history.jsonl")):
@@ -92,9 +93,19 @@ def test_ctrl_c_ends_a_search_with_the_best_so_far(command, tmp_path):
     assert (tmp_path / "runs" / "s" / "bundle" / "bundle.json").exists()
 
 
-def test_ctrl_c_before_the_first_epoch_leaves_a_search_that_can_go_on(command, tmp_path):
-    words = command("tune", *FAST, "--train.epochs", "3", "--search.trials", "1", "--name", "s")
-    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def test_ctrl_c_before_the_first_epoch_leaves_a_search_that_can_go_on(started, tmp_path):
+    process = started(
+        "tune",
+        *FAST,
+        "--train.epochs",
+        "3",
+        "--search.trials",
+        "1",
+        "--name",
+        "s",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     deadline = time.monotonic() + 120
     while not (tmp_path / "runs" / "s" / "asked.yaml").exists():
         assert time.monotonic() < deadline
@@ -117,9 +128,9 @@ def kill_at(process, condition, seconds=120) -> None:
     process.wait()
 
 
-def test_a_killed_search_goes_on_and_repeats_no_finished_trial(verb, command, tmp_path):
+def test_a_killed_search_goes_on_and_repeats_no_finished_trial(verb, started, tmp_path):
     words = (*FAST, "--train.epochs", "3", "--search.grace", "1", "--search.trials", "4", "--name", "s")
-    process = subprocess.Popen(command("tune", *words), cwd=tmp_path, stdout=subprocess.DEVNULL)
+    process = started("tune", *words)
     folder = tmp_path / "runs" / "s"
     kill_at(process, lambda: len(list(folder.glob("trials/*/ended.json"))) >= 1)
     ended = {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("trials/*/ended.json")}
