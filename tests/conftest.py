@@ -138,3 +138,15 @@ def started(tmp_path):
             return process
 
         yield start
+
+
+@pytest.fixture
+def draw():
+    """draw_photos, for tests that lay out folders of their own."""
+    return draw_photos
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """Three classes of 40 pictures of 24 x 24."""
+    return draw_photos(tmp_path / "photos", {"red": 40, "green": 40, "blue": 40})
