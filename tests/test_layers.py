@@ -117,16 +117,21 @@ def test_importing_the_package_loads_nothing_heavy():
     assert not heavy & loaded_by("import classifier, classifier.config, classifier.recipes, classifier.run")
 
 
-@pytest.mark.parametrize("verb", [p.stem for p in sources("jobs") if not p.stem.startswith("_")])
-def test_help_loads_nothing_heavy(verb):
+VERBS = [p.stem for p in sources("jobs") if not p.stem.startswith("_")]
+WRONG = [("tune", "--search.minuts", "2"), ("tune", "--recipe", "digit"), ("train", "--experiment", "absent.yaml")]
+
+
+@pytest.mark.parametrize("words", [*((verb, "--help") for verb in VERBS), *WRONG], ids=" ".join)
+def test_help_and_mistakes_load_nothing_heavy(words):
     heavy = {"torch", "torchvision", "sklearn", "ray", "matplotlib", "pyarrow", "PIL"}
+    verb, *rest = words
     code = f"""
 import runpy
-sys.argv = ["jobs/{verb}.py", "--help"]
+sys.argv = ["jobs/{verb}.py", *{rest!r}]
 try:
     runpy.run_path("jobs/{verb}.py", run_name="__main__")
 except SystemExit as end:
-    assert end.code == 0
+    assert end.code == {2 * (words in WRONG)}
 """
     assert not heavy & loaded_by(code)
 
