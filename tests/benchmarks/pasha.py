@@ -24,7 +24,7 @@ import numpy as np
 
 from jobs._schedulers import REDUCTION, rungs
 
-PLACES, ORDERS = 2, 300
+PLACES, ORDERS, FEWEST = 2, 300, 20
 SHARES = (0.1, 0.2, 0.4)
 
 
@@ -136,8 +136,10 @@ def main() -> None:
     parser.add_argument("searches", nargs="+", type=Path)
     for folder in parser.parse_args().searches:
         curves = [Curve.read(path) for path in sorted(folder.glob("trials/*/history.jsonl"))]
-        epochs = max(len(curve.accuracy) for curve in curves)
+        epochs = max((len(curve.accuracy) for curve in curves), default=0)
         curves = [curve for curve in curves if len(curve.accuracy) == epochs]
+        if len(curves) < FEWEST:
+            sys.exit(f"{folder}: {len(curves)} trials came to their end, {FEWEST} are needed to tell anything")
         levels = rungs(-(-epochs // REDUCTION**2), epochs)
         all_seconds = sum(curve.at[-1] for curve in curves) / PLACES
         print(f"{folder.name}: {len(curves)} trials of {epochs} epochs, rungs {levels}, {all_seconds:.0f} s for all")
