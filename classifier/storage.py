@@ -30,6 +30,7 @@ DOCUMENTS = ("manifest.json", "bundle.json")
 NOT_MIRRORED = ("ray", "trials", "features")
 # Renaming is atomic here; elsewhere a file is there only once it was written to its end.
 RENAMING = ("local", "hdfs")
+PART = ".part"
 OLDER = ".bundle.older"
 
 
@@ -54,10 +55,11 @@ class Storage:
         return dataclasses.replace(self, root=f"{self.root}/{name}")
 
     def files(self, folder: str = "") -> dict[str, int]:
-        """The files below a folder, with their bytes."""
+        """The files below a folder, with their bytes; none of those that are being written."""
         place = f"{self.root}/{folder}".rstrip("/")
         found = self.system.get_file_info(fs.FileSelector(place, recursive=True, allow_not_found=True))
-        return {info.path.removeprefix(f"{self.root}/"): info.size for info in found if info.type == fs.FileType.File}
+        there = [info for info in found if info.type == fs.FileType.File and not info.path.endswith(PART)]
+        return {info.path.removeprefix(f"{self.root}/"): info.size for info in there}
 
     def read(self, name: str) -> bytes | None:
         """A file's content; None where there is none."""
@@ -70,7 +72,7 @@ class Storage:
     def put(self, path: Path, name: str) -> None:
         """Copy a local file; a reader sees the old content or the new."""
         place = f"{self.root}/{name}"
-        part = f"{place}.part" if self.system.type_name in RENAMING else place
+        part = f"{place}{PART}" if self.system.type_name in RENAMING else place
         self.system.create_dir(place.rpartition("/")[0], recursive=True)
         with path.open("rb") as file, self.system.open_output_stream(part) as stream:
             while block := file.read(1 << 22):
@@ -102,8 +104,14 @@ class Storage:
         return max((_step(name) for name in self.files("checkpoints") if name.endswith(DOCUMENTS)), default=-1)
 
     def pull(self, folder: Path, *, wanted: Callable[[str], bool] = lambda _: True) -> None:
-        """Copy the run's files into a local folder, over those that are there; documents last."""
-        for name in sorted(filter(wanted, self.files()), key=lambda name: name.endswith(DOCUMENTS)):
+        """Copy the run's files into a local folder, over those that are there; documents last.
+
+        A bundle or checkpoint that a death left without its document is as good as absent.
+        """
+        names = self.files()
+        whole = {_place(name) for name in names if name.endswith(DOCUMENTS)}
+        there = [name for name in names if _place(name) in whole or not _has_document(_place(name))]
+        for name in sorted(filter(wanted, there), key=lambda name: name.endswith(DOCUMENTS)):
             self.get(name, folder / name)
 
 
@@ -128,7 +136,10 @@ class Mirror:
         self.folder, self.storage = folder, storage
         self.skip, self.more, self.fetch = {*NOT_MIRRORED, *skip}, more, fetch
         self.sent: dict[str, tuple[int, int]] = {}
-        self.kept = {_step(name) for name in storage.files("checkpoints")}
+        names = storage.files("checkpoints")
+        self.there = {_step(name) for name in names}
+        self.whole = {_step(name) for name in names if name.endswith(DOCUMENTS)}
+        self.lock = threading.Lock()
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._follow, name="mirror", daemon=True)
 
@@ -147,6 +158,10 @@ class Mirror:
 
     def sync(self) -> None:
         """Bring the copy up to date. OSError if the storage cannot be reached."""
+        with self.lock:  # two at once would move away what the other writes
+            self._sync()
+
+    def _sync(self) -> None:
         if self.fetch is not None and not (self.folder / self.fetch).exists():
             with contextlib.suppress(FileNotFoundError):
                 self.storage.get(self.fetch, self.folder / self.fetch)
@@ -158,12 +173,13 @@ class Mirror:
         for path in self._plain_files():
             self._send(path)
         for step, place in sorted(checkpoints.items()):
-            if step not in self.kept and self._send_folder(place, place.relative_to(self.folder).as_posix()):
-                self.kept.add(step)
-        for step in sorted(self.kept - checkpoints.keys()) if checkpoints else ():
+            if step not in self.whole and self._send_folder(place, place.relative_to(self.folder).as_posix()):
+                self.whole.add(step)
+                self.there.add(step)
+        for step in sorted(self.there - checkpoints.keys()) if checkpoints else ():
             if step < max(checkpoints):  # pruned here
                 self.storage.remove(f"checkpoints/step-{step:08d}")
-                self.kept.discard(step)
+                self.there.discard(step)
 
     def _follow(self) -> None:
         pause, failed = EVERY, False
@@ -239,6 +255,17 @@ class Mirror:
                 raise  # the storage's own
             return False
         return True
+
+
+def _place(name: str) -> str:
+    """The folder that a file lies in."""
+    return name.rpartition("/")[0]
+
+
+def _has_document(place: str) -> bool:
+    """Whether the folder is a bundle or a checkpoint, whole once its document is there."""
+    last = place.rpartition("/")[2]
+    return last in ("bundle", OLDER) or last.startswith("step-")
 
 
 def _step(name: str) -> int:

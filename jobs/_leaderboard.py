@@ -14,6 +14,7 @@ from classifier.config import Experiment
 from classifier.errors import RunError
 from classifier.pareto import fronts, losses
 from classifier.run import Run, read_experiment, read_history
+from classifier.storage import Storage
 from jobs._guide import rank, samples_in, takes_over
 from jobs._plan import Plan
 from jobs._schedulers import EPOCH, SCORES
@@ -200,9 +201,16 @@ class Leaderboard:
                 del self._holding[row.trial]
                 for name in ("checkpoints", "bundle"):
                     shutil.rmtree(self.folder / "trials" / row.trial / name, ignore_errors=True)
-                    if self.storage is not None:
-                        with contextlib.suppress(OSError):  # it costs room there, and nothing else
-                            self.storage.remove(f"trials/{row.trial}/{name}")
+                if self.storage is not None:
+                    self._tidy_copy(self.storage, f"trials/{row.trial}")
+
+    def _tidy_copy(self, storage: Storage, trial: str) -> None:
+        """Remove an ended trial's models from storage; where that cannot be, they cost room there, and nothing else."""
+        with contextlib.suppress(OSError):
+            # Without that mark a search that is taken up elsewhere would train it again.
+            storage.put(self.folder / trial / "ended.json", f"{trial}/ended.json")
+            for name in ("checkpoints", "bundle"):
+                storage.remove(f"{trial}/{name}")
 
 
 def _briefly(sample: dict[str, Any]) -> str:

@@ -145,6 +145,70 @@ def test_a_checkpoint_counts_once_its_manifest_is_there(uri, folder, monkeypatch
     assert storage.newest_step() == 1
 
 
+def test_a_death_before_the_first_bundle_is_whole_leaves_none(uri, folder, tmp_path, monkeypatch):
+    """Half a bundle would pass for a folder of the user, and a run that goes on elsewhere could not save its own."""
+    storage = Storage.at(uri, "r")
+    pack(folder, "one")
+    Store(folder / "checkpoints").commit(checkpoint(1))
+    original = Storage.put
+
+    def dies(self, path, name):
+        if name.endswith(("bundle.json", "manifest.json")):
+            raise ConnectionError("gone")
+        original(self, path, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "put", dies)
+        with pytest.raises(ConnectionError):
+            Mirror(folder, storage).sync()
+    assert [*storage.files()] == ["bundle/model.safetensors"]
+    storage.pull(tmp_path / "back")
+    assert not (tmp_path / "back" / "bundle").exists()
+
+
+def test_half_a_checkpoint_is_sent_again(uri, folder, tmp_path, monkeypatch):
+    storage, original = Storage.at(uri, "r"), Storage.put
+    Store(folder / "checkpoints").commit(checkpoint(1))
+
+    def dies(self, path, name):
+        if name.endswith("manifest.json"):
+            raise ConnectionError("gone")
+        original(self, path, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "put", dies)
+        with pytest.raises(ConnectionError):
+            Mirror(folder, storage).sync()
+    assert storage.files("checkpoints")
+    storage.pull(tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+    with Mirror(folder, storage):
+        pass
+    assert storage.newest_step() == 1
+
+
+def test_two_looks_at_once_send_whole_files(folder, tmp_path):
+    """A trial's end does not wait for the next look of the mirror's own thread."""
+    storage, run = Storage.at(str(tmp_path / "far"), "r"), Run(folder)
+    with Mirror(folder, storage) as mirror:
+        for step in range(100):
+            run.append({"step": step})
+            beside = threading.Thread(target=mirror.sync)
+            beside.start()
+            mirror.sync()
+            assert storage.read("history.jsonl") == (folder / "history.jsonl").read_bytes()
+            beside.join()
+
+
+def test_what_is_being_written_is_not_listed(tmp_path):
+    storage = Storage.at(str(tmp_path / "far"), "r")
+    (tmp_path / "far" / "r").mkdir(parents=True)
+    (tmp_path / "far" / "r" / "history.jsonl.part").write_text("{")
+    assert storage.files() == {}
+    storage.remove("")
+    assert not (tmp_path / "far" / "r").exists()
+
+
 def test_a_folder_that_changes_under_way_is_sent_again(folder, tmp_path, monkeypatch):
     storage = Storage.at(str(tmp_path / "far"), "r")
     pack(folder, "one")

@@ -98,7 +98,7 @@ def test_a_search_goes_on_elsewhere(verb, started, tmp_path):
     shutil.rmtree(tmp_path / "runs" / "s")
     done = verb("tune", "--resume", "s", "--storage", "far")
     assert done.code == 0, done.err
-    assert done.result["trials"]["finished"] == 5
+    assert done.result["trials"] == {"finished": 5, "stopped": 0, "unfinished": 0, "failed": 0}, done.out
     assert {name: ended[name].read_bytes() for name in before} == before
     assert (far / "bundle" / "bundle.json").exists()
     assert names(far) >= {"result.json", "trials.parquet", "search.html", "best.yaml", "trials"}
