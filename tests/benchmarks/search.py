@@ -10,6 +10,8 @@ Ways to spend the same minutes on the same machine, with the same model code, lo
 Few images need a larger --validation, and --splits, or chance chooses. With --weights NAME FILE every arm begins with
 the same pretrained, frozen backbone. A line a run in OUT/search.jsonl; started again, it goes on where it was. The
 table has the mean over the seeds, and when each passed what `ray random` ended with; OUT/search.png has the curves.
+The best of many epochs on few images is luck for a part. With --again N the best trial's settings of each run are
+trained N times more, from other seeds on the same images: `again` is the mean of their last epochs.
 """
 
 import argparse
@@ -196,6 +198,30 @@ def trained(experiment: Experiment, dataset: Dataset, folder: Path):
         yield epoch.validation["accuracy"]
 
 
+def again(out: Path, seeds: range) -> list[tuple[float, float]]:
+    """The best and the last validation accuracy of the best trial's settings, from other seeds."""
+    base = read_experiment(best_trial([*out.rglob("history.jsonl")]) / "experiment.yaml")
+    # Of its own search it had a share of the machine.
+    base = base.override_all({"train.threads": None, "data.batch_auto": False})
+    scores = []
+    for seed in seeds:
+        folder = out.parent / f"{out.name}-again-{seed}"
+        accuracies = list(trained(base.override("seed", seed), data.load(base.data), folder))
+        scores.append((max(accuracies), accuracies[-1]))
+    return scores
+
+
+def best_trial(histories: list[Path]) -> Path:
+    """The folder of the trial with the best epoch."""
+
+    def score(path: Path) -> tuple[float, float]:
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        judged = [row for row in rows if row["validation_accuracy"] is not None]  # the last training is not
+        return max(((row["validation_accuracy"], -row["validation_loss"]) for row in judged), default=(-1.0, 0.0))
+
+    return max(histories, key=score).parent
+
+
 def curve_of(trials: list[Path], began: float) -> Curve:
     """Best validation accuracy so far against seconds since `began`, by the clock of the TensorBoard events."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -217,12 +243,7 @@ def tested(out: Path, began: float, dataset: Dataset) -> tuple[Curve, float]:
     """The curve of an arm's trials, and the test accuracy of the best."""
     histories = list(out.glob("*/history.jsonl"))
     curve = curve_of([path.parent for path in histories], began)
-
-    def score(path: Path) -> tuple[float, float]:
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-        return max((row["validation_accuracy"], -row["validation_loss"]) for row in rows)
-
-    best = max(histories, key=score).parent
+    best = best_trial(histories)
     device = read_experiment(best / "experiment.yaml").train.device
     return curve, read_test(best, device=pick_device(device), dataset=dataset).scores["accuracy"]
 
@@ -243,7 +264,9 @@ def table(rows: list[dict]) -> None:
     """The mean of each arm on each set, and what it took to pass random search."""
     for one in dict.fromkeys(row["set"] for row in rows):
         print(f"\n{one}, {next(row['minutes'] for row in rows if row['set'] == one):g} minutes")
-        print(f"{'':<12} {'validation':>11} {'test':>18} {'seeds':>6}   passes ray random's last score after")
+        print(
+            f"{'':<12} {'validation':>11} {'again':>8} {'test':>18} {'seeds':>6}   passes ray random's last score after"
+        )
         for arm in ARMS:
             mine = [row for row in rows if row["set"] == one and row["arm"] == arm]
             if not mine:
@@ -253,9 +276,10 @@ def table(rows: list[dict]) -> None:
             spread = statistics.stdev(tests) if len(tests) > 1 else 0.0
             shares = [share for row in mine if (share := passing(row, rows)) is not None]
             words = f"{statistics.mean(shares):.0%} of the time" if len(shares) == len(mine) else "not on every seed"
-            print(
-                f"{arm:<12} {validation:>11.2%} {statistics.mean(tests):>9.2%} ± {spread:.2%} {len(mine):>6}   {words}"
-            )
+            lasts = [last for row in mine for _, last in row.get("again", [])]
+            told = f"{statistics.mean(lasts):.2%}" if lasts else ""
+            test = f"{statistics.mean(tests):>9.2%} ± {spread:.2%}"
+            print(f"{arm:<12} {validation:>11.2%} {told:>8} {test} {len(mine):>6}   {words}")
 
 
 def passing(row: dict, rows: list[dict]) -> float | None:
@@ -297,6 +321,7 @@ def main() -> None:
     parser.add_argument("--splits", action="store_true", help="other validation images for each seed, in every arm")
     parser.add_argument("--portfolio", type=Path, metavar="JOURNAL")
     parser.add_argument("--weights", nargs=2, metavar=("NAME", "FILE"))
+    parser.add_argument("--again", type=int, default=0, metavar="N")
     words = parser.parse_args()
     out = words.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -312,9 +337,10 @@ def main() -> None:
                 weights = words.weights and (words.weights[0], str(Path(words.weights[1]).resolve()))
                 task = Task(str(Path(path).resolve()), float(minutes), seed, words.validation, weights, words.splits)
                 curve, test = ARMS[arm](folder, task, **more)
-                rows.append(
-                    {"set": name, "seed": seed, "arm": arm, "minutes": task.minutes, "test": test, "curve": curve}
-                )
+                row = {"set": name, "seed": seed, "arm": arm, "minutes": task.minutes, "test": test, "curve": curve}
+                if words.again:
+                    row["again"] = again(folder, range(1000, 1000 + words.again))
+                rows.append(row)
                 with journal.open("a") as file:
                     file.write(json.dumps(rows[-1]) + "\n")
                 print(f"{name} seed {seed} {arm}: validation {curve[-1][1]:.2%}, test {test:.2%}", flush=True)
