@@ -2,18 +2,25 @@
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from pyarrow import fs
+from safetensors.torch import load_file
 
-from classifier import files
+from classifier import data, files
 from classifier.checkpoint import Checkpoint, Store
+from classifier.config import Experiment
 from classifier.errors import ConfigError, RunError
+from classifier.recorded import recorded
+from classifier.resolve import resolve
 from classifier.run import Run
 from classifier.storage import Mirror, Storage
 
@@ -164,6 +171,56 @@ def test_a_death_before_the_first_bundle_is_whole_leaves_none(uri, folder, tmp_p
     assert [*storage.files()] == ["bundle/model.safetensors"]
     storage.pull(tmp_path / "back")
     assert not (tmp_path / "back" / "bundle").exists()
+
+
+class Watched:
+    """A file system that calls `after` whenever something in it has changed."""
+
+    def __init__(self, system: fs.FileSystem, after: Callable[[], None]) -> None:
+        self.system, self.after = system, after
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.system, name)
+        if name not in ("move", "copy_file", "delete_file", "delete_dir"):
+            return method
+
+        def call(*words: str) -> None:
+            method(*words)
+            self.after()
+
+        return call
+
+
+def test_a_death_at_any_moment_of_sending_costs_nothing_but_time(tmp_path):
+    """The copy as it is after each change is pulled elsewhere and trained to its end: the same model."""
+    experiment = Experiment().override_all({"model.name": "cnn", "data.batch": 512, "train.epochs": 3})
+    dataset = data.load(experiment.data)
+    experiment, far = resolve(experiment, dataset), tmp_path / "far"
+
+    def train(run: Run, after: Callable[[], None] = lambda: None) -> tuple[dict[str, list], list[int]]:
+        run.folder.mkdir(exist_ok=True)
+        run.write_experiment(experiment)
+        for _ in recorded(run, experiment, dataset):
+            after()
+        weights = load_file(run.bundle / "model.safetensors")
+        return {name: value.tolist() for name, value in weights.items()}, [row["epoch"] for row in run.history()]
+
+    def look() -> None:
+        shutil.copytree(far, tmp_path / f"far{len(moments)}")
+        moments.append(tmp_path / f"far{len(moments)}")
+
+    moments: list[Path] = []
+    watched: Any = Watched(fs.LocalFileSystem(), look)
+    run = Run(tmp_path / "near")
+    run.folder.mkdir()
+    mirror = Mirror(run.folder, Storage(watched, str(far)))
+    unbroken = train(run, mirror.sync)
+    mirror.sync()
+    assert len(moments) > 30
+    for number, moment in enumerate(moments):
+        other = Run(tmp_path / f"other{number}")
+        Storage(fs.LocalFileSystem(), str(moment)).pull(other.folder)
+        assert train(other) == unbroken, number
 
 
 def test_half_a_checkpoint_is_sent_again(uri, folder, tmp_path, monkeypatch):

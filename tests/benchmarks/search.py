@@ -11,12 +11,13 @@ Few images need a larger --validation, and --splits, or chance chooses. With --w
 the same pretrained, frozen backbone. A line a run in OUT/search.jsonl; started again, it goes on where it was. The
 table has the mean over the seeds, and when each passed what `ray random` ended with; OUT/search.png has the curves.
 The best of many epochs on few images is luck for a part. With --again N the best trial's settings of each run are
-trained N times more, from other seeds on the same images: `again` is the mean of their last epochs.
+trained N times more, from other seeds on the same images: `again` is the mean accuracy of the same epoch then.
 """
 
 import argparse
 import dataclasses
 import functools
+import itertools
 import json
 import statistics
 import subprocess
@@ -198,28 +199,28 @@ def trained(experiment: Experiment, dataset: Dataset, folder: Path):
         yield epoch.validation["accuracy"]
 
 
-def again(out: Path, seeds: range) -> list[tuple[float, float]]:
-    """The best and the last validation accuracy of the best trial's settings, from other seeds."""
-    base = read_experiment(best_trial([*out.rglob("history.jsonl")]) / "experiment.yaml")
-    # Of its own search it had a share of the machine.
-    base = base.override_all({"train.threads": None, "data.batch_auto": False})
-    scores = []
+def again(out: Path, seeds: range) -> list[float]:
+    """The validation accuracy of the best trial's best epoch, with the same settings from other seeds."""
+    best = best_trial([*out.glob("*/history.jsonl"), *out.glob("trials/*/history.jsonl")])
+    base = read_experiment(best / "experiment.yaml").override("train.threads", None)  # it had a share of the machine
+    number, scores = best_epoch(best / "history.jsonl")[1], []
     for seed in seeds:
-        folder = out.parent / f"{out.name}-again-{seed}"
-        accuracies = list(trained(base.override("seed", seed), data.load(base.data), folder))
-        scores.append((max(accuracies), accuracies[-1]))
+        accuracies = trained(base.override("seed", seed), data.load(base.data), out / "again" / str(seed))
+        scores.append(next(itertools.islice(accuracies, number - 1, None)))
     return scores
 
 
 def best_trial(histories: list[Path]) -> Path:
     """The folder of the trial with the best epoch."""
+    return max(histories, key=best_epoch).parent
 
-    def score(path: Path) -> tuple[float, float]:
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-        judged = [row for row in rows if row["validation_accuracy"] is not None]  # the last training is not
-        return max(((row["validation_accuracy"], -row["validation_loss"]) for row in judged), default=(-1.0, 0.0))
 
-    return max(histories, key=score).parent
+def best_epoch(history: Path) -> tuple[tuple[float, float], int]:
+    """Accuracy and loss, negated, of a training's best epoch, and its number."""
+    rows = [json.loads(line) for line in history.read_text().splitlines()]
+    judged = [row for row in rows if row["validation_accuracy"] is not None]  # a search's last training is not
+    scores = [((row["validation_accuracy"], -row["validation_loss"]), row["epoch"]) for row in judged]
+    return max(scores, default=((-1.0, 0.0), 0))
 
 
 def curve_of(trials: list[Path], began: float) -> Curve:
@@ -276,8 +277,8 @@ def table(rows: list[dict]) -> None:
             spread = statistics.stdev(tests) if len(tests) > 1 else 0.0
             shares = [share for row in mine if (share := passing(row, rows)) is not None]
             words = f"{statistics.mean(shares):.0%} of the time" if len(shares) == len(mine) else "not on every seed"
-            lasts = [last for row in mine for _, last in row.get("again", [])]
-            told = f"{statistics.mean(lasts):.2%}" if lasts else ""
+            scores = [score for row in mine for score in row.get("again", [])]
+            told = f"{statistics.mean(scores):.2%}" if scores else ""
             test = f"{statistics.mean(tests):>9.2%} ± {spread:.2%}"
             print(f"{arm:<12} {validation:>11.2%} {told:>8} {test} {len(mine):>6}   {words}")
 
