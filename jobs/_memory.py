@@ -38,12 +38,13 @@ def past_of(folder: Path, plan: Plan, dataset: Dataset) -> Past:
         for trial in [path for path in trials.glob("*") if not (path / "sample.json").exists()]:
             shutil.rmtree(trial)  # the search was killed as it wrote the sample: the trial never began
         mine = samples_in(trials)
-    if not mine:
-        first = first_samples(plan.experiment, plan.space, plan.portfolio)
-        return Past(first=unique([first[0], *start, *first[1:]]), seen=seen)
     drawn = folder / "space.json"
-    if not drawn.exists():
-        return Past(first=mine, seen=seen)
+    if not drawn.exists():  # what is known to be good was not all handed out
+        first = first_samples(plan.experiment, plan.space, plan.portfolio)
+        known = [first[0], *start, *first[1:]]
+        if search.scheduler == "pbt" and mine:  # its members change, and are none of these any more
+            known = []
+        return Past(first=unique([*mine, *known]), seen=seen)
     document = json.loads(drawn.read_text())
     space = space_from((), document["space"], plan.experiment, len(dataset.train))
     return Past(first=mine, seen=seen, base=document["base"], space=space)

@@ -130,6 +130,7 @@ def kill_at(process, condition, seconds=120) -> None:
 
 def test_a_killed_search_goes_on_and_repeats_no_finished_trial(verb, started, tmp_path):
     words = (*FAST, "--train.epochs", "3", "--search.grace", "1", "--search.trials", "4", "--name", "s")
+    words += ("--search.vary", "optimizer.lr=1e-3..1e-2:log")
     process = started("tune", *words)
     folder = tmp_path / "runs" / "s"
     kill_at(process, lambda: len(list(folder.glob("trials/*/ended.json"))) >= 1)
@@ -186,7 +187,7 @@ def test_a_population_trains_on_from_copies_of_its_best(verb, tmp_path):
 @pytest.mark.usefixtures("joined")
 def test_the_winner_is_trained_once_more_on_all_but_the_test(verb, tmp_path):
     words = (*FAST, "--train.epochs", "2", "--search.trials", "2", "--search.final", "true", "--search.keep", "1")
-    done = verb("tune", *words, "--name", "s")
+    done = verb("tune", *words, "--search.vary", "optimizer.lr=1e-3..1e-2:log", "--name", "s")
     assert done.code == 0, done.err
     result = done.result
     assert result["validation"] is None
