@@ -6,15 +6,14 @@ BIN := $(VENV)/bin
 .PHONY: tune train test test-slow check bench
 .DEFAULT_GOAL := tune
 
-# Of what is installed a small part is ever imported: the rest is not compiled, which would take more than a minute.
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
-	$(BIN)/python -m pip install --quiet --no-compile --editable .
+	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --no-compile --editable ".[test]"
+	$(BIN)/python -m pip install --quiet --editable ".[test]"
 	touch $@
 
 tune: $(VENV)/.installed
