@@ -1,12 +1,13 @@
 """Storage: what lies there is whole at every moment, and the same as on the disk in the end."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -133,41 +134,52 @@ def test_at_every_moment_a_bundle_is_whole(uri, folder, tmp_path, monkeypatch):
     assert seen == [{"one"}, {"one", "two"}, {"two"}]
 
 
-def test_a_checkpoint_counts_once_its_manifest_is_there(uri, folder, monkeypatch):
+@contextlib.contextmanager
+def dying_before(*names: str) -> Iterator[None]:
+    """What is sent in this context dies where a file of such a name would be next."""
+    original = Storage.put
+
+    def put(self: Storage, path: Path, name: str) -> None:
+        if name.endswith(names):
+            raise ConnectionError("gone")
+        original(self, path, name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Storage, "put", put)
+        with pytest.raises(ConnectionError):
+            yield
+
+
+def test_a_checkpoint_counts_once_its_manifest_is_there(uri, folder):
     storage = Storage.at(uri, "r")
     Store(folder / "checkpoints").commit(checkpoint(1))
     with Mirror(folder, storage):
         pass
     Store(folder / "checkpoints").commit(checkpoint(2))
-    original = Storage.put
-
-    def dies(self, path, name):
-        if name.endswith("manifest.json"):
-            raise ConnectionError("gone")
-        original(self, path, name)
-
-    monkeypatch.setattr(Storage, "put", dies)
-    with pytest.raises(ConnectionError):
+    with dying_before("manifest.json"):
         Mirror(folder, storage).sync()
     assert storage.newest_step() == 1
 
 
-def test_a_death_before_the_first_bundle_is_whole_leaves_none(uri, folder, tmp_path, monkeypatch):
+def test_half_a_checkpoint_is_sent_again(uri, folder, tmp_path):
+    storage = Storage.at(uri, "r")
+    Store(folder / "checkpoints").commit(checkpoint(1))
+    with dying_before("manifest.json"):
+        Mirror(folder, storage).sync()
+    assert storage.files("checkpoints")
+    storage.pull(tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+    with Mirror(folder, storage):
+        pass
+    assert storage.newest_step() == 1
+
+
+def test_a_death_before_the_first_bundle_is_whole_leaves_none(uri, folder, tmp_path):
     """Half a bundle would pass for a folder of the user, and a run that goes on elsewhere could not save its own."""
     storage = Storage.at(uri, "r")
     pack(folder, "one")
-    Store(folder / "checkpoints").commit(checkpoint(1))
-    original = Storage.put
-
-    def dies(self, path, name):
-        if name.endswith(("bundle.json", "manifest.json")):
-            raise ConnectionError("gone")
-        original(self, path, name)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Storage, "put", dies)
-        with pytest.raises(ConnectionError):
-            Mirror(folder, storage).sync()
+    with dying_before("bundle.json"):
+        Mirror(folder, storage).sync()
     assert [*storage.files()] == ["bundle/model.safetensors"]
     storage.pull(tmp_path / "back")
     assert not (tmp_path / "back" / "bundle").exists()
@@ -221,27 +233,6 @@ def test_a_death_at_any_moment_of_sending_costs_nothing_but_time(tmp_path):
         other = Run(tmp_path / f"other{number}")
         Storage(fs.LocalFileSystem(), str(moment)).pull(other.folder)
         assert train(other) == unbroken, number
-
-
-def test_half_a_checkpoint_is_sent_again(uri, folder, tmp_path, monkeypatch):
-    storage, original = Storage.at(uri, "r"), Storage.put
-    Store(folder / "checkpoints").commit(checkpoint(1))
-
-    def dies(self, path, name):
-        if name.endswith("manifest.json"):
-            raise ConnectionError("gone")
-        original(self, path, name)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Storage, "put", dies)
-        with pytest.raises(ConnectionError):
-            Mirror(folder, storage).sync()
-    assert storage.files("checkpoints")
-    storage.pull(tmp_path / "back")
-    assert not (tmp_path / "back").exists()
-    with Mirror(folder, storage):
-        pass
-    assert storage.newest_step() == 1
 
 
 def test_two_looks_at_once_send_whole_files(folder, tmp_path):
