@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from classifier.version import __version__ as __version__
 
 # Public name -> where it lives. Importing torch takes two seconds, so nothing is imported before it is asked for.
 _HOMES = {

@@ -24,7 +24,7 @@ from classifier.data.dataset import Dataset
 from classifier.errors import ConfigError, RunError
 from classifier.evaluate import Scorer
 from classifier.files import patiently, refuse_unknown_format, sha256_of, write_atomically, write_tensors
-from classifier.run import versions
+from classifier.version import versions
 
 FORMAT_VERSION = 1
 DOCUMENT, WEIGHTS, NOVELTY = "bundle.json", "model.safetensors", "novelty.safetensors"

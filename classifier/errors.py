@@ -11,6 +11,8 @@ All but the last are the user's to mend; a verb answers them with exit code 2.
 Each takes its message alone, so that it crosses process boundaries whole.
 """
 
+from collections.abc import Sequence
+
 
 def in_short(error: BaseException, most: int = 100) -> str:
     """What another library says went wrong, on one line and not too long; where it says nothing, the error's name."""
@@ -39,3 +41,9 @@ class RunError(ClassifierError):
 
 class DivergedError(ClassifierError):
     """The loss became NaN or infinite."""
+
+
+def few(words: Sequence[str], most: int = 3) -> str:
+    """The first words, and how many more there are."""
+    more = len(words) - most
+    return ", ".join(words[:most]) + (f" and {more:,} more" if more > 0 else "")

@@ -6,15 +6,12 @@ ended, result.json. One process owns it at a time; the lock dies with its owner.
 
 import contextlib
 import fcntl
-import functools
 import json
 import os
-import platform
 import re
 import shutil
 import time
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -23,6 +20,7 @@ import yaml
 from classifier.config import Experiment
 from classifier.errors import ConfigError, RunError
 from classifier.files import patiently, refuse_unknown_format, write_atomically
+from classifier.version import versions
 
 if TYPE_CHECKING:
     from classifier.storage import Storage
@@ -218,19 +216,3 @@ def dump_experiment(experiment: Experiment) -> str:
     """The whole experiment as YAML that `read_experiment` takes back unchanged."""
     document = {"format_version": FORMAT_VERSION} | experiment.as_dict()
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
-
-
-def versions() -> dict[str, str]:
-    """What the result was made with: this code, Python, and the packages at its heart."""
-    from classifier import __version__
-
-    return {"classifier": __version__, "python": platform.python_version()} | _packages()
-
-
-@functools.cache  # each look reads a package's metadata, 1 ms
-def _packages() -> dict[str, str]:
-    found = {}
-    for name in ("torch", "torchvision", "ray", "numpy", "pillow"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found

@@ -17,13 +17,12 @@ from classifier.config import DataConfig, Experiment
 from classifier.data import audit as auditing
 from classifier.data import pictures
 from classifier.data.content import read
-from classifier.data.dataset import SPLITS
 from classifier.data.decode import FlawError
 from classifier.data.finding import KINDS, Finding
 from classifier.data.looked import Looked, look
 from classifier.data.sides import shape
-from classifier.data.source import few
-from classifier.errors import DataError
+from classifier.data.split_names import SPLITS
+from classifier.errors import DataError, few
 from classifier.files import write_atomically
 from classifier.run import Run
 from jobs._console import Journal

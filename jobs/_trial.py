@@ -20,8 +20,9 @@ from classifier import data
 from classifier.checkpoint import Store
 from classifier.config import DataConfig, Experiment
 from classifier.cost import is_out_of_memory
-from classifier.data.dataset import SPLITS, Dataset
+from classifier.data.dataset import Dataset
 from classifier.data.images import Mapped, Segment
+from classifier.data.split_names import SPLITS
 from classifier.data.stream import Streamed
 from classifier.distributed import Group, pick_device
 from classifier.errors import ClassifierError, DataError

@@ -11,12 +11,13 @@ import torch
 
 from classifier.config import DataConfig
 from classifier.data import pictures, split
-from classifier.data.dataset import SPLITS, Dataset, Part
+from classifier.data.dataset import Dataset, Part
 from classifier.data.draft import lines, sums_of
 from classifier.data.images import Images, Mapped, chosen
 from classifier.data.packed import chosen as chosen_names
 from classifier.data.pictures import Pictures, Progress
 from classifier.data.source import Source, kind_of
+from classifier.data.split_names import SPLITS
 from classifier.data.stream import SAMPLE, Streamed
 from classifier.errors import DataError
 

@@ -9,12 +9,11 @@ from torch import Tensor
 from classifier.config import DataConfig
 from classifier.data import lookalikes, split
 from classifier.data.assembly import IMBALANCE
-from classifier.data.dataset import SPLITS
 from classifier.data.finding import Finding
 from classifier.data.looked import Looked
 from classifier.data.packed import chosen
-from classifier.data.source import few
-from classifier.data.split import TEST, TRAIN, VALIDATION
+from classifier.data.split_names import SPLITS, TEST, TRAIN, VALIDATION
+from classifier.errors import few
 
 # Where more of the images than this are dark, bright, blurred or oddly shaped, that is what such images are.
 NATURE = 0.1

@@ -10,11 +10,7 @@ from torch import Tensor
 
 from classifier.config import Experiment
 from classifier.data.images import Images, chosen, joined
-
-Kind = Literal["symbols", "objects", "photos"]
-"""What augmentation may do: symbols (letters, digits) are never mirrored; objects are small, centred and alike."""
-
-SPLITS = ("train", "validation", "test")
+from classifier.data.split_names import SPLITS, Kind
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from classifier.config import DataConfig
-from classifier.data.source import DRAWN, Source
+from classifier.data.source import Source
+from classifier.data.split_names import DRAWN
 from classifier.errors import DataError
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from classifier.config import DataConfig
 from classifier.data.known import damaged, home
 from classifier.data.source import Source, from_files
-from classifier.data.split import TEST, TRAIN, VALIDATION
+from classifier.data.split_names import TEST, TRAIN, VALIDATION
 from classifier.data.svhn import matlab
 
 _SPLITS = {"trnid": TRAIN, "valid": VALIDATION, "tstid": TEST}

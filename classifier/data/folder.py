@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from classifier.data.source import DRAWN, Collected, Source, few, refuse_lookalikes
-from classifier.data.split import VALIDATION, WORDS
+from classifier.data.source import Collected, Source, refuse_lookalikes
+from classifier.data.split_names import DRAWN, VALIDATION, WORDS
 from classifier.data.tree import Disk, Tree
-from classifier.errors import DataError
+from classifier.errors import DataError, few
 
 
 def read(folder: Path, *, splits: Sequence[str] = tuple(WORDS)) -> Source:

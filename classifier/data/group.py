@@ -3,8 +3,8 @@
 import dataclasses
 import re
 
-from classifier.data.source import Source, few
-from classifier.errors import ConfigError, DataError
+from classifier.data.source import Source
+from classifier.errors import ConfigError, DataError, few
 
 
 def grouped(source: Source, pattern: str) -> Source:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from classifier.data.dataset import Kind
 from classifier.data.source import Source, from_arrays
+from classifier.data.split_names import Kind
 from classifier.errors import DataError
 
 FASHION = (

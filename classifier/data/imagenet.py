@@ -9,7 +9,7 @@ from classifier.config import DataConfig
 from classifier.data import folder
 from classifier.data.known import damaged, home
 from classifier.data.source import Source
-from classifier.data.split import TEST, VALIDATION
+from classifier.data.split_names import TEST, VALIDATION
 
 _DEVKIT = "ILSVRC2012_devkit_t12"
 

@@ -21,10 +21,10 @@ import pyarrow.parquet as pq
 from classifier.data.packed import Names
 from classifier.data.remote import Remote, identity_of, named_from, random_access
 from classifier.data.shards import split_of
-from classifier.data.source import Collected, Source, few, refuse_lookalikes
+from classifier.data.source import Collected, Source, refuse_lookalikes
 from classifier.data.table import split_named
 from classifier.data.tree import Packed, part_of
-from classifier.errors import DataError, in_short
+from classifier.errors import DataError, few, in_short
 
 LABELS = ("label", "labels", "class", "fine_label")
 KEPT_GROUPS = 8

@@ -6,7 +6,7 @@ from typing import Any
 from classifier.config import DataConfig
 from classifier.data.known import damaged, home
 from classifier.data.source import Source, from_files
-from classifier.data.split import TEST, TRAIN
+from classifier.data.split_names import TEST, TRAIN
 
 
 def read(config: DataConfig) -> Source:

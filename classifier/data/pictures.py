@@ -24,11 +24,11 @@ from classifier.data.encoded import JPEG, Frames
 from classifier.data.images import Images
 from classifier.data.packed import digests_of
 from classifier.data.sides import shape
-from classifier.data.source import Source, few
+from classifier.data.source import Source
 from classifier.data.stream import Streamed
 from classifier.data.threads import cores, in_threads
 from classifier.data.tree import File, identity
-from classifier.errors import ConfigError, DataError
+from classifier.errors import ConfigError, DataError, few
 from classifier.heap import keep_freed_memory
 
 if TYPE_CHECKING:

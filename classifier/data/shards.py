@@ -14,10 +14,10 @@ from typing import Any
 from classifier.data.archive import Member, tarred
 from classifier.data.decode import SUFFIXES
 from classifier.data.remote import Remote, named_from
-from classifier.data.source import DRAWN, Collected, Source, few, refuse_lookalikes
-from classifier.data.split import WORDS
+from classifier.data.source import Collected, Source, refuse_lookalikes
+from classifier.data.split_names import DRAWN, WORDS
 from classifier.data.tree import is_hidden
-from classifier.errors import DataError
+from classifier.errors import DataError, few
 
 LABELS = ("cls", "json")
 KEYS = ("label", "cls", "class")

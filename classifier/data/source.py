@@ -7,13 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from classifier.data.dataset import SPLITS, Kind
 from classifier.data.packed import Files, Names
+from classifier.data.split_names import SPLITS, Kind
 from classifier.data.tree import File
 from classifier.errors import DataError
-
-DRAWN = -1
-"""In splits_N: the data set does not say where this image belongs."""
 
 _NUMBER_WORDS = frozenset(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"])
 
@@ -165,9 +162,3 @@ def kind_of(class_names: Sequence[str]) -> Kind:
     """symbols if every class is named by a single sign or a number word, else photos."""
     named = (len(name) == 1 or name.casefold() in _NUMBER_WORDS for name in class_names)
     return "symbols" if all(named) else "photos"
-
-
-def few(words: Sequence[str], most: int = 3) -> str:
-    """The first words, and how many more there are."""
-    more = len(words) - most
-    return ", ".join(words[:most]) + (f" and {more:,} more" if more > 0 else "")

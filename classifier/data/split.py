@@ -12,14 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from classifier.data.dataset import SPLITS
 from classifier.data.folds import fold_of
-from classifier.data.source import DRAWN, few
-from classifier.errors import DataError
-
-TRAIN, VALIDATION, TEST = range(3)
-# What folders, files and manifests call them.
-WORDS = {"train": TRAIN, "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION, "test": TEST}
+from classifier.data.split_names import DRAWN, SPLITS, TEST, TRAIN, VALIDATION
+from classifier.errors import DataError, few
 
 
 @dataclass(frozen=True)

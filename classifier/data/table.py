@@ -12,8 +12,8 @@ from typing import Any
 
 from classifier.data.archive import inside
 from classifier.data.remote import Remote, random_access
-from classifier.data.source import DRAWN, Source, from_files, refuse_lookalikes
-from classifier.data.split import WORDS
+from classifier.data.source import Source, from_files, refuse_lookalikes
+from classifier.data.split_names import DRAWN, WORDS
 from classifier.errors import DataError, in_short
 
 LISTS = (".txt", ".lst")

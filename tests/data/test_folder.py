@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from classifier.data.folder import read
-from classifier.data.source import DRAWN, Source
-from classifier.data.split import TEST, TRAIN, VALIDATION
+from classifier.data.source import Source
+from classifier.data.split_names import DRAWN, TEST, TRAIN, VALIDATION
 from classifier.errors import DataError
 
 

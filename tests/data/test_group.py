@@ -9,7 +9,7 @@ from classifier import data
 from classifier.config import DataConfig
 from classifier.data import split
 from classifier.data.packed import digests_of
-from classifier.data.source import DRAWN
+from classifier.data.split_names import DRAWN
 from classifier.errors import ConfigError, DataError
 
 

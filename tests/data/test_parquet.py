@@ -11,7 +11,8 @@ import pytest
 from classifier import data
 from classifier.config import DataConfig
 from classifier.data import parquet
-from classifier.data.split import DRAWN, TEST, TRAIN
+from classifier.data.split import DRAWN
+from classifier.data.split_names import TEST, TRAIN
 from classifier.errors import DataError
 
 NAMES = {"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}, "image": {"_type": "Image"}}}}

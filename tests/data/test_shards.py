@@ -9,7 +9,7 @@ import pytest
 from classifier import data
 from classifier.config import DataConfig
 from classifier.data import place, shards
-from classifier.data.split import TEST, TRAIN, VALIDATION
+from classifier.data.split_names import TEST, TRAIN, VALIDATION
 from classifier.errors import DataError
 from tests.data.test_archive import pack_tar
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from classifier.data.source import few, from_arrays, from_files, kind_of, ordered, refuse_lookalikes
-from classifier.errors import DataError
+from classifier.data.source import from_arrays, from_files, kind_of, ordered, refuse_lookalikes
+from classifier.errors import DataError, few
 
 
 def test_numbers_are_ordered_as_numbers() -> None:

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from classifier.data.packed import digests_of
-from classifier.data.source import DRAWN
-from classifier.data.split import SPLITS, TEST, TRAIN, VALIDATION, Drawn, Labelled, draw
+from classifier.data.split import SPLITS, Drawn, Labelled, draw
+from classifier.data.split_names import DRAWN, TEST, TRAIN, VALIDATION
 from classifier.errors import DataError
 
 QUICK = settings(max_examples=60, deadline=None)

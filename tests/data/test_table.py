@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from classifier.data.source import DRAWN, Source
-from classifier.data.split import TEST, TRAIN, VALIDATION
+from classifier.data.source import Source
+from classifier.data.split_names import DRAWN, TEST, TRAIN, VALIDATION
 from classifier.data.table import read
 from classifier.errors import DataError
 
