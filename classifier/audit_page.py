@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 
 from classifier import page
-from classifier.data.finding import KINDS, Finding
+from classifier.data.audit.finding import KINDS, Finding
 
 NAME = "audit.html"
 # Findings of a kind that are shown, and images of a finding.
@@ -93,7 +93,7 @@ def thumbnail(content: bytes | None, name: str) -> str:
     """An image as HTML that holds it; nothing where it cannot be read."""
     if content is None:
         return ""
-    from classifier.data import decode
+    from classifier.data.decoding import decode
 
     try:
         return page.picture(decode.opened(content, max_pixels=100_000_000, least=page.SIDE), name)

@@ -16,7 +16,7 @@ from classifier import models
 from classifier.config import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset
-from classifier.data.images import are_decoded_each_time
+from classifier.data.images.arrays import are_decoded_each_time
 from classifier.distributed import Group, pick_device
 from classifier.evaluate import Scorer
 from classifier.heap import keep_freed_memory

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from classifier import models
-from classifier.data.images import Images
+from classifier.data.images.arrays import Images
 from classifier.evaluate import Scorer
 from classifier.files import patiently, sha256_of, write_tensors
 

@@ -15,7 +15,7 @@ from classifier.clock import Speed, Timer
 from classifier.config import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset
-from classifier.data.images import are_decoded_each_time
+from classifier.data.images.arrays import are_decoded_each_time
 from classifier.distributed import Group
 from classifier.errors import DivergedError
 from classifier.heap import keep_freed_memory

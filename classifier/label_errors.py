@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from classifier.config import Experiment
-from classifier.data import pictures
-from classifier.data.finding import Finding
-from classifier.data.images import chosen
-from classifier.data.looked import Looked
+from classifier.data import decode_all
+from classifier.data.audit.finding import Finding
+from classifier.data.audit.scan import Looked
+from classifier.data.images.arrays import chosen
 from classifier.data.split import numbered
 from classifier.errors import DataError
 from classifier.features import features, regression
@@ -34,7 +34,7 @@ def seen(looked: Looked, model: Path, experiment: Experiment) -> Tensor:
         raise DataError(f"{model} was trained on other classes than {source.name} has: give a model of these")
     channels = predictor.bundle.dataset["channels"]
     config = experiment.override("data.size", size).override("data.channels", channels).data
-    images_NCHW = pictures.decoded(source, config).images_NCHW
+    images_NCHW = decode_all.decoded(source, config).images_NCHW
     kept_N = torch.from_numpy(looked.kept_N)
     return features(predictor.model, predictor.scorer, chosen(images_NCHW, kept_N))
 

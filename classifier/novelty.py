@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from classifier.data.images import Images, chosen
+from classifier.data.images.arrays import Images, chosen
 from classifier.evaluate import Scorer
 
 # Layers, evenly spaced; channels and axes of variation of each; training images that they are fitted to.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from classifier import bundle, explain
 from classifier.calibration import Calibration
-from classifier.data import decode
+from classifier.data.decoding import decode
 from classifier.distributed import pick_device
 from classifier.errors import DataError, RunError
 from classifier.novelty import Novelty, watched

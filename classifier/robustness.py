@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from classifier.attacks import fgsm, pgd, right
 from classifier.corruptions import GROUPS, SEVERITIES, corrupted
 from classifier.data.dataset import Part
-from classifier.data.images import chosen
-from classifier.data.packed import chosen as chosen_names
+from classifier.data.images.arrays import chosen
+from classifier.data.readers.compact import chosen as chosen_names
 from classifier.evaluate import Scorer
 from classifier.figures import figures
 from classifier.novelty import Novelty

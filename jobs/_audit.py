@@ -14,13 +14,13 @@ from rich.table import Table
 
 from classifier import audit_page, data
 from classifier.config import DataConfig, Experiment
-from classifier.data import audit as auditing
-from classifier.data import pictures
-from classifier.data.content import read
-from classifier.data.decode import FlawError
-from classifier.data.finding import KINDS, Finding
-from classifier.data.looked import Looked, look
-from classifier.data.sides import shape
+from classifier.data import decode_all
+from classifier.data.audit import checks as auditing
+from classifier.data.audit.finding import KINDS, Finding
+from classifier.data.audit.scan import Looked, look
+from classifier.data.decoding.decode import FlawError
+from classifier.data.infer_shape import shape
+from classifier.data.readers.file_bytes import read
 from classifier.data.split_names import SPLITS
 from classifier.errors import DataError, few
 from classifier.files import write_atomically
@@ -62,7 +62,7 @@ def audit(experiment: Experiment, options: Any, run: Run, journal: Journal) -> N
         try:
             picture = source.pictures[places[id_]]
             if isinstance(picture, np.ndarray):
-                return pictures.as_png(picture)
+                return decode_all.as_png(picture)
             return read(picture, config.max_bytes)
         except FlawError:
             return None

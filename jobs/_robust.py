@@ -13,7 +13,7 @@ from classifier import bundle, data, report, robustness
 from classifier.bundle import Bundle
 from classifier.config import Experiment
 from classifier.data.dataset import Dataset, Part
-from classifier.data.images import joined
+from classifier.data.images.arrays import joined
 from classifier.data.split_names import SPLITS
 from classifier.distributed import pick_device
 from classifier.errors import DataError

@@ -21,9 +21,9 @@ from classifier.checkpoint import Store
 from classifier.config import DataConfig, Experiment
 from classifier.cost import is_out_of_memory
 from classifier.data.dataset import Dataset
-from classifier.data.images import Mapped, Segment
+from classifier.data.images.arrays import Mapped, Segment
+from classifier.data.images.stream import Streamed
 from classifier.data.split_names import SPLITS
-from classifier.data.stream import Streamed
 from classifier.distributed import Group, pick_device
 from classifier.errors import ClassifierError, DataError
 from classifier.files import patiently, write_atomically

@@ -6,8 +6,8 @@ from classifier.config import DataConfig
 
 if TYPE_CHECKING:
     from classifier.data.dataset import Dataset
-    from classifier.data.pictures import Progress
-    from classifier.data.source import Source
+    from classifier.data.decode_all import Progress
+    from classifier.data.readers.source import Source
 
 
 def load(config: DataConfig, progress: "Progress | None" = None) -> "Dataset":
@@ -17,7 +17,7 @@ def load(config: DataConfig, progress: "Progress | None" = None) -> "Dataset":
     how many more are done. DataError in one sentence if it is missing, or cannot be trained and tested on.
     """
     # Not at the top: a process that only decodes imports this package, and needs no torch.
-    from classifier.data.assembly import assemble
+    from classifier.data.build import assemble
     from classifier.data.subset import limited
 
     dataset = assemble(find(config), config, progress)
@@ -26,6 +26,6 @@ def load(config: DataConfig, progress: "Progress | None" = None) -> "Dataset":
 
 def find(config: DataConfig) -> "Source":
     """What lies at config.path, before anything is decoded. DataError if there is nothing to learn from."""
-    from classifier.data import place
+    from classifier.data.readers import detect
 
-    return place.find(config)
+    return detect.find(config)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from classifier.config import Experiment
-from classifier.data.images import Images, chosen, joined
+from classifier.data.images.arrays import Images, chosen, joined
 from classifier.data.split_names import SPLITS, Kind
 
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from classifier.data.dataset import Part
-from classifier.data.images import gathered
+from classifier.data.images.arrays import gathered
+from classifier.data.images.stream import Streamed
 from classifier.data.numbers import order, splitmix64
-from classifier.data.stream import Streamed
 
 WORTH_A_THREAD = 1 << 20
 """Bytes of a batch that take longer to gather than to hand over from a thread."""

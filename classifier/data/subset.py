@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from classifier.data.dataset import Dataset, Part
-from classifier.data.images import chosen
-from classifier.data.packed import chosen as chosen_names
+from classifier.data.images.arrays import chosen
+from classifier.data.readers.compact import chosen as chosen_names
 from classifier.errors import DataError
 
 

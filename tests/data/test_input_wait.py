@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.audit.test_checks import as_folder, as_list, as_manifest, as_parquet
 from tests.data.faults import encoded, scene
-from tests.data.test_archive import pack_tar, pack_zip
-from tests.data.test_audit import as_folder, as_list, as_manifest, as_parquet
-from tests.data.test_shards import shard
+from tests.data.readers.test_archive import pack_tar, pack_zip
+from tests.data.readers.test_webdataset import shard
 
 pytestmark = pytest.mark.slow
 COUNT = 600

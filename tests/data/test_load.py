@@ -7,7 +7,7 @@ import pytest
 
 from classifier.config import DataConfig
 from classifier.data import find, load
-from classifier.data.place import DATASETS
+from classifier.data.readers.detect import DATASETS
 from classifier.errors import DataError
 
 

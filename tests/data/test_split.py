@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from classifier.data.packed import digests_of
+from classifier.data.readers.compact import digests_of
 from classifier.data.split import SPLITS, Drawn, Labelled, draw
 from classifier.data.split_names import DRAWN, TEST, TRAIN, VALIDATION
 from classifier.errors import DataError

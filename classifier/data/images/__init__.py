@@ -1,0 +1,1 @@
+"""Where pixels live: arrays, memory-mapped segments, lazily decoded rows, streams. Kept empty so that decoding processes load no torch."""

@@ -1,0 +1,1 @@
+"""Data sets known by name: MNIST, CIFAR, SVHN, Flowers 102 and others."""

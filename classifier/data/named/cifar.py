@@ -1,0 +1,89 @@
+"""CIFAR-10 and CIFAR-100: 60,000 colour pictures of 32 x 32 (A. Krizhevsky, 2009), in their Python batches."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from classifier.config import DataConfig
+from classifier.data.named.mnist import damaged, home
+from classifier.data.readers.source import Source, from_arrays
+
+
+def cifar10(config: DataConfig) -> Source:
+    folder = "cifar-10-batches-py"
+    place = home(
+        config,
+        "cifar10",
+        (folder, f"cifar10/{folder}"),
+        lambda path: (path / "batches.meta").is_file(),
+        lambda datasets, root: datasets.CIFAR10(root, download=True),
+    )
+    train = [_batch(place / f"data_batch_{n}", "labels") for n in range(1, 6)]
+    parts = {"train": _joined(train), "test": _batch(place / "test_batch", "labels")}
+    return from_arrays("cifar10", parts, _names(place / "batches.meta", "label_names"), kind="photos")
+
+
+def cifar100(config: DataConfig) -> Source:
+    """With the 100 fine labels."""
+    folder = "cifar-100-python"
+    place = home(
+        config,
+        "cifar100",
+        (folder, f"cifar100/{folder}"),
+        lambda path: (path / "meta").is_file(),
+        lambda datasets, root: datasets.CIFAR100(root, download=True),
+    )
+    parts = {split: _batch(place / split, "fine_labels") for split in ("train", "test")}
+    return from_arrays("cifar100", parts, _names(place / "meta", "fine_label_names"), kind="photos")
+
+
+def _joined(batches: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    return np.concatenate([images for images, _ in batches]), np.concatenate([labels for _, labels in batches])
+
+
+def _batch(path: Path, labels: str) -> tuple[np.ndarray, np.ndarray]:
+    """images_NCHW and labels_N of one file. DataError names it if it is missing or damaged."""
+    entry = _unpickled(path)
+    try:
+        images_NCHW = np.asarray(entry["data"], np.uint8).reshape(-1, 3, 32, 32)
+        labels_N = np.asarray(entry[labels], np.int64)
+    except (KeyError, ValueError, TypeError) as error:
+        raise damaged(path, error) from None
+    if labels_N.shape != images_NCHW.shape[:1]:
+        raise damaged(path, f"{len(images_NCHW)} pictures, labels of shape {labels_N.shape}")
+    return images_NCHW, labels_N
+
+
+def _names(path: Path, key: str) -> tuple[str, ...]:
+    names = _unpickled(path).get(key)
+    if not isinstance(names, list):
+        raise damaged(path, f"no {key}")
+    return tuple(name.decode("latin1") if isinstance(name, bytes) else str(name) for name in names)
+
+
+def _unpickled(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            entry = _PlainUnpickler(file, encoding="latin1").load()
+        return {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in entry.items()}
+    except Exception as error:  # a damaged pickle can fail in any way
+        raise damaged(path, error) from None
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads arrays, and refuses all else that a pickle could call: these files come from anywhere."""
+
+    _ALLOWED = frozenset(
+        [("multiarray", "_reconstruct"), ("numeric", "_frombuffer"), ("numpy", "ndarray"), ("numpy", "dtype")]
+    )
+
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        last = module_name.rpartition(".")[2]
+        if module_name == "_codecs" and global_name == "encode":  # how Python 3 wrote bytes in old protocols
+            return super().find_class(module_name, global_name)
+        if module_name.partition(".")[0] == "numpy" and (last, global_name) in self._ALLOWED:
+            # numpy.core became numpy._core, and warns under its old name
+            return super().find_class(module_name.replace("numpy.core", "numpy._core"), global_name)
+        raise pickle.UnpicklingError(f"it wants to call {module_name}.{global_name}")

@@ -1,0 +1,44 @@
+"""The embedded data set: 1,797 handwritten digits of 8 x 8 pixels, which scikit-learn brings along.
+
+E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998.
+"""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+
+from classifier.config import DataConfig
+from classifier.data.readers.source import Source
+from classifier.data.split_names import DRAWN
+from classifier.errors import DataError
+
+
+def read(config: DataConfig) -> Source:
+    """The digits, values 0 to 16 scaled to 0 to 255. DataError if scikit-learn is not installed."""
+    values = _values()
+    images_NHW = ((values[:, :64] * 255 + 8) // 16).astype(np.uint8).reshape(-1, 8, 8)
+    return Source(
+        name="digits",
+        class_names=tuple("0123456789"),
+        ids=[f"digits/{n}" for n in range(len(values))],
+        labels_N=values[:, 64].astype(np.int64),
+        splits_N=np.full(len(values), DRAWN, np.int8),
+        pictures=images_NHW[:, None],
+        kind="symbols",
+    )
+
+
+def _values() -> np.ndarray:
+    """N x 65: pixels and the label. From the file itself where it lies as ever: importing sklearn takes seconds."""
+    spec = importlib.util.find_spec("sklearn")
+    if spec is None:
+        raise DataError("digits come with scikit-learn, which is not installed: pip install scikit-learn")
+    for folder in spec.submodule_search_locations or ():
+        path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if path.is_file():
+            return np.loadtxt(path, delimiter=",", dtype=np.int64)
+    from sklearn.datasets import load_digits
+
+    pixels, labels_N = load_digits(return_X_y=True)
+    return np.column_stack([pixels, labels_N]).astype(np.int64)

@@ -1,0 +1,41 @@
+"""Flowers102: 8,189 photographs of flowers (M.-E. Nilsback, A. Zisserman, 2008), with splits in MATLAB files."""
+
+from typing import Any
+
+from classifier.config import DataConfig
+from classifier.data.named.mnist import damaged, home
+from classifier.data.named.svhn import matlab
+from classifier.data.readers.source import Source, from_files
+from classifier.data.split_names import TEST, TRAIN, VALIDATION
+
+_SPLITS = {"trnid": TRAIN, "valid": VALIDATION, "tstid": TEST}
+
+
+def read(config: DataConfig) -> Source:
+    """1,020 pictures to train, 1,020 for validation, 6,149 to test."""
+
+    def fetch(datasets: Any, root: str) -> None:
+        datasets.Flowers102(root, download=True)
+
+    place = home(
+        config, "flowers102", ("flowers-102", "flowers102"), lambda path: (path / "setid.mat").is_file(), fetch
+    )
+    splits, labels = matlab(place / "setid.mat"), matlab(place / "imagelabels.mat")
+    names = _class_names()
+    try:
+        label_of = labels["labels"].reshape(-1).tolist()
+        rows = [
+            (f"jpg/image_{number:05d}.jpg", names[int(label_of[number - 1]) - 1], split)
+            for variable, split in _SPLITS.items()
+            for number in splits[variable].reshape(-1).tolist()
+        ]
+    except (KeyError, IndexError, TypeError) as error:
+        raise damaged(place / "setid.mat", error) from None
+    return from_files("flowers102", [(id_, place / id_, name, split) for id_, name, split in rows], kind="photos")
+
+
+def _class_names() -> list[str]:
+    """torchvision knows the flowers; in versions that do not, they are numbers."""
+    from torchvision.datasets import Flowers102
+
+    return list(getattr(Flowers102, "classes", [str(number) for number in range(1, 103)]))

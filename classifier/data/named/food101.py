@@ -1,0 +1,34 @@
+"""Food-101: 101,000 photographs of dishes (L. Bossard, M. Guillaumin, L. Van Gool, 2014)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from classifier.config import DataConfig
+from classifier.data.named.mnist import damaged, home
+from classifier.data.readers.source import Source, from_files
+from classifier.data.split_names import TEST, TRAIN
+
+
+def read(config: DataConfig) -> Source:
+    """The splits of meta/train.json and meta/test.json."""
+
+    def fetch(datasets: Any, root: str) -> None:
+        datasets.Food101(root, download=True)
+
+    def is_here(path: Path) -> bool:
+        return (path / "meta" / "train.json").is_file()
+
+    place = home(config, "food101", ("food-101", "food101"), is_here, fetch)
+    rows = []
+    for word, split in (("train", TRAIN), ("test", TEST)):
+        path = place / "meta" / f"{word}.json"
+        try:
+            listed = json.loads(path.read_text(encoding="utf-8"))
+            for class_name, images in listed.items():
+                for image in images:
+                    id_ = f"images/{image}.jpg"
+                    rows.append((id_, place / id_, class_name.replace("_", " "), split))
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            raise damaged(path, error) from None
+    return from_files("food101", rows, kind="photos")

@@ -1,0 +1,65 @@
+"""ImageNet (ILSVRC 2012): train/ and val/ with a folder a WordNet number (O. Russakovsky et al., 2015)."""
+
+import dataclasses
+import io
+import tarfile
+from pathlib import Path
+
+from classifier.config import DataConfig
+from classifier.data.named.mnist import damaged, home
+from classifier.data.readers import folder
+from classifier.data.readers.source import Source
+from classifier.data.split_names import TEST, VALIDATION
+
+_DEVKIT = "ILSVRC2012_devkit_t12"
+
+
+def read(config: DataConfig) -> Source:
+    """val/ is the test split, since the real test set has no public labels; validation is drawn from train/.
+
+    Classes bear their first English name where meta.bin (torchvision's) or the devkit's archive lies beside.
+    """
+
+    def is_here(path: Path) -> bool:
+        return (path / "train").is_dir() and (path / "val").is_dir()
+
+    place = home(config, "imagenet", ("imagenet", "ImageNet", "."), is_here, None)
+    source = folder.read(place, splits=("train", "val"))  # test/ has no labels
+    names = _english(place)
+    splits_N = source.splits_N.copy()
+    splits_N[splits_N == VALIDATION] = TEST
+    chosen = [names.get(wnid, wnid) for wnid in source.class_names]
+    # two classes are called crane, two maillot
+    class_names = tuple(
+        f"{name} ({wnid})" if chosen.count(name) > 1 else name
+        for name, wnid in zip(chosen, source.class_names, strict=True)
+    )
+    return dataclasses.replace(source, name="imagenet", class_names=class_names, splits_N=splits_N, kind="photos")
+
+
+def _english(place: Path) -> dict[str, str]:
+    """WordNet number -> first English name; empty where neither file is there."""
+    path = place / "meta.bin"
+    if path.is_file():
+        import torch
+
+        try:
+            words, _ = torch.load(path, weights_only=True)
+            return {wnid: names[0] for wnid, names in words.items()}
+        except Exception as error:  # a damaged file can fail in any way
+            raise damaged(path, error) from None
+    path = place / f"{_DEVKIT}.tar.gz"
+    return _from_devkit(path) if path.is_file() else {}
+
+
+def _from_devkit(path: Path) -> dict[str, str]:
+    from scipy.io import loadmat
+
+    try:
+        with tarfile.open(path) as archive:
+            member = archive.extractfile(f"{_DEVKIT}/data/meta.mat")
+            assert member is not None
+            synsets = loadmat(io.BytesIO(member.read()), squeeze_me=True)["synsets"]
+        return {str(row["WNID"]): str(row["words"]).split(", ")[0] for row in synsets}
+    except Exception as error:  # a damaged file can fail in any way
+        raise damaged(path, error) from None

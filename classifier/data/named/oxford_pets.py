@@ -1,0 +1,34 @@
+"""Oxford-IIIT Pet: 7,349 photographs of 37 breeds of cats and dogs (O. Parkhi et al., 2012)."""
+
+from pathlib import Path
+from typing import Any
+
+from classifier.config import DataConfig
+from classifier.data.named.mnist import damaged, home
+from classifier.data.readers.source import Source, from_files
+from classifier.data.split_names import TEST, TRAIN
+
+
+def read(config: DataConfig) -> Source:
+    """trainval is train, test is test."""
+
+    def fetch(datasets: Any, root: str) -> None:
+        datasets.OxfordIIITPet(root, download=True)
+
+    def is_here(path: Path) -> bool:
+        return (path / "annotations" / "trainval.txt").is_file()
+
+    place = home(config, "oxford_iiit_pet", ("oxford-iiit-pet", "oxford_iiit_pet"), is_here, fetch)
+    rows = []
+    for word, split in (("trainval", TRAIN), ("test", TEST)):
+        path = place / "annotations" / f"{word}.txt"
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise damaged(path, error) from None
+        for line in lines:
+            if line.strip() and not line.startswith("#"):
+                image = line.split()[0]  # the breed and a number: great_pyrenees_17
+                id_, breed = f"images/{image}.jpg", image.rpartition("_")[0].replace("_", " ").title()
+                rows.append((id_, place / id_, breed, split))
+    return from_files("oxford_iiit_pet", rows, kind="photos")

@@ -1,0 +1,202 @@
+"""A manifest: a CSV or Parquet table with the columns path and label, and split where the splits are decided.
+
+Or a list: lines of a path and its label, as Caffe and ImageNet's kits have them (.txt), or MXNet's of a number, a label
+and a path with tabs between them (.lst).
+"""
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from classifier.data.readers.archive import inside
+from classifier.data.readers.remote import Remote, random_access
+from classifier.data.readers.source import Source, from_files, refuse_lookalikes
+from classifier.data.split_names import DRAWN, WORDS
+from classifier.errors import DataError, in_short
+
+LISTS = (".txt", ".lst")
+
+Row = tuple[str, dict[str, Any]]
+"""Where it stands ("line 7"), and its values by column; None where a value is missing."""
+
+
+def read(manifest: Path | Remote, *, group: str | None = None, outside: bool = False) -> Source:
+    """The pictures that a manifest lists; their paths are absolute, or relative to its folder.
+
+    group: a column; rows with one value of it are never split. outside: paths may lead out of the manifest's folder.
+    An empty split is drawn. DataError names the line of a missing file, an unknown split or a second label.
+    """
+    suffix = manifest.suffix.lower()
+    columns = ("path", "label", "split", *([group] if group else []))
+    if suffix in (".csv", ".tsv"):
+        rows = csv_rows(manifest, "\t" if suffix == ".tsv" else ",", columns)
+    elif suffix in (".parquet", ".pq"):
+        rows = _parquet_rows(manifest, columns)
+    elif suffix in LISTS and group is None:
+        rows = _list_rows(manifest)
+    elif suffix in LISTS:
+        raise DataError(f"{manifest} is a list of paths and labels, and has no column {group}: write it as CSV")
+    else:
+        raise DataError(
+            f"{manifest} is no folder, archive (.zip, .tar), manifest (.csv, .tsv, .parquet) or list (.txt, .lst): "
+            "give one of these"
+        )
+    seen: dict[str, tuple[str, str, int]] = {}
+    found, groups = [], []
+    for where, row in rows:
+        path, label, split = _checked(f"{manifest} {where}", manifest.parent, row, outside)
+        id_ = _id(path, manifest.parent)
+        if id_ in seen:
+            first, *same = seen[id_]
+            if same[0] != label:
+                raise DataError(
+                    f"{manifest} {where}: {row['path']} has two labels, {same[0]!r} ({first}) and {label!r}: "
+                    "keep one, an image has one class here"
+                )
+            raise DataError(f"{manifest} {where}: {row['path']} is listed already ({first}): keep one of the two")
+        seen[id_] = (where, label, split)
+        found.append((id_, path, label, split))
+        if group is not None:
+            if row[group] in (None, ""):
+                raise DataError(f"{manifest} {where} has no {group}: fill it in, or name another column in data.group")
+            groups.append(str(row[group]))
+    if not found:
+        raise DataError(f"{manifest} lists no pictures: add a line of path,label for each")
+    refuse_lookalikes(str(manifest), (label for _, _, label, _ in found))
+    return from_files(manifest.stem, found, groups=groups if group is not None else None)
+
+
+def _checked(where: str, folder: Path | Remote, row: dict[str, Any], outside: bool) -> tuple[Path | Remote, str, int]:
+    """Path, label and split of a row."""
+    if not row["path"]:
+        raise DataError(f"{where} has no path: fill it in, or remove the line")
+    label, split = label_of(where, row["label"]), split_named(where, row.get("split"))
+    if isinstance(folder, Remote):  # whether it is there shows when it is read: to ask for each would take its time
+        return folder / inside(where, str(row["path"])), label, split
+    path = folder / str(row["path"])
+    if not outside and not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):
+        raise DataError(
+            f"{where}: {row['path']} leads out of {folder}: where you trust this manifest, set --data.outside true"
+        )
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise DataError(
+            f"{where}: {row['path']} {what}: correct the path (it is relative to {folder}), or remove the line"
+        )
+    return path, label, split
+
+
+def split_named(where: str, word: Any) -> int:
+    """The split that a row names, or DRAWN where it names none. DataError if there is no such split."""
+    word = "" if word is None else str(word)
+    split = WORDS.get(word.lower(), DRAWN)
+    if word and split == DRAWN:
+        raise DataError(f"{where}: unknown split {word!r}: write {', '.join(WORDS)}, or nothing")
+    return split
+
+
+def label_of(where: str, value: Any) -> str:
+    """A single label, as it stands: blanks are part of it."""
+    if value is None or value == "":
+        raise DataError(f"{where} has no label: fill it in, or remove the line")
+    text = str(value)
+    several = isinstance(value, (list, tuple, dict)) or ";" in text or "|" in text
+    if several or (text.startswith("[") and text.endswith("]")):
+        raise DataError(f"{where} has several labels ({text[:60]}): keep one, an image has one class here")
+    return text
+
+
+def _id(path: Path | Remote, folder: Path | Remote) -> str:
+    """The path relative to the manifest's folder where it lies inside, spelled in one way."""
+    if isinstance(path, Remote) or isinstance(folder, Remote):
+        assert isinstance(path, Remote)
+        assert isinstance(folder, Remote)
+        return path.relative_to(folder).as_posix()
+    normal = Path(os.path.normpath(path))
+    base = Path(os.path.normpath(folder))
+    return (normal.relative_to(base) if normal.is_relative_to(base) else normal).as_posix()
+
+
+def csv_rows(manifest: Path | Remote, delimiter: str, wanted: Sequence[str]) -> Iterator[Row]:
+    """The lines of a CSV file; of `wanted` columns split alone may be missing. DataError if it is none."""
+    try:
+        with manifest.open(encoding="utf-8-sig", newline="") as file:
+            lines = csv.reader(file, delimiter=delimiter, strict=True)
+            columns = _columns(f"{manifest} line 1", next(lines, []), wanted)
+            for values in lines:
+                where = f"line {lines.line_num}"
+                if not values:
+                    continue
+                needed = [columns[c] for c in columns if c not in ("split", "*")]
+                if len(values) <= max(needed) or len(values) > columns["*"]:
+                    raise DataError(
+                        f"{manifest} {where} has {len(values)} values, its first line {columns['*']}: "
+                        "give each line as many, and put values that hold the delimiter in quotes"
+                    )
+                yield where, {c: values[n] if n < len(values) else None for c, n in columns.items() if c != "*"}
+    except UnicodeDecodeError:
+        raise DataError(f"{manifest} is not UTF-8 text: save it as UTF-8") from None
+    except csv.Error as error:
+        raise DataError(f"{manifest} is no CSV table ({error}): save it as CSV again") from None
+    except OSError as error:
+        raise DataError(
+            f"{manifest} cannot be read ({error.strerror or error}): give it the right to be read"
+        ) from None
+
+
+def _list_rows(manifest: Path | Remote) -> Iterator[Row]:
+    """A path and its label, or a number, a label and a path."""
+    try:
+        lines = manifest.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise DataError(f"{manifest} is not UTF-8 text: save it as UTF-8") from None
+    except OSError as error:
+        raise DataError(
+            f"{manifest} cannot be read ({error.strerror or error}): give it the right to be read"
+        ) from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        tabs = line.split("\t")
+        if manifest.suffix.lower() == ".lst" and len(tabs) == 3:
+            _, label, path = tabs
+        else:
+            path, _, label = line.strip().replace("\t", " ").rpartition(" ")
+        if not path.strip():
+            raise DataError(f"{manifest} line {number} must hold a path and its label, with a blank between them")
+        yield f"line {number}", {"path": path.strip(), "label": label.strip()}
+
+
+def _columns(where: str, names: list[str], wanted: Sequence[str]) -> dict[str, int]:
+    """Where each wanted column stands; under '*', how many there are."""
+    for column in (c for c in wanted if c != "split"):
+        if column not in names:
+            have = ", ".join(names) or "none"
+            raise DataError(f"{where}: there is no column {column} (only {have}): name it so, or add it")
+    for column in wanted:
+        if names.count(column) > 1:
+            raise DataError(f"{where}: the column {column} stands there twice: keep one")
+    return {column: names.index(column) for column in wanted if column in names} | {"*": len(names)}
+
+
+def _parquet_rows(manifest: Path | Remote, wanted: Sequence[str]) -> Iterator[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(random_access(manifest)) as file:
+            names = _columns(str(manifest), file.schema_arrow.names, wanted)
+            label = file.schema_arrow.field("label").type
+            if pa.types.is_nested(label):
+                raise DataError(f"{manifest}: the column label holds several labels an image ({label}): keep one")
+            columns = [column for column in names if column != "*"]
+            number = 0
+            for batch in file.iter_batches(columns=columns):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"row {number}", row
+    except (pa.ArrowException, OSError) as error:
+        reason = in_short(error)
+        raise DataError(f"{manifest} is no Parquet table, or damaged ({reason}): write it again") from None

@@ -1,0 +1,174 @@
+"""Near-duplicates among photographs: what is the same picture is found, what is only alike is not."""
+
+import io
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw, ImageEnhance
+
+from classifier.data.audit import near_duplicates
+from classifier.data.decoding.image_stats import glance
+
+KINDS = ("recompressed", "resized", "cropped", "brightened", "mirrored")
+
+
+def changed(image: Image.Image, kind: str, rng: np.random.Generator) -> bytes:
+    """The same picture, changed in one way."""
+    quality = 92
+    if kind == "recompressed":
+        quality = int(rng.integers(30, 70))
+    elif kind == "resized":
+        factor = float(rng.choice([0.5, 0.66, 1.5, 2.0]))
+        image = image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.BICUBIC)
+    elif kind == "cropped":
+        wide, high = round(0.95 * image.width), round(0.95 * image.height)
+        left, top = rng.integers(0, image.width - wide + 1), rng.integers(0, image.height - high + 1)
+        image = image.crop((int(left), int(top), int(left) + wide, int(top) + high))
+    elif kind == "brightened":
+        image = ImageEnhance.Brightness(image).enhance(rng.uniform(1.15, 1.4))
+    elif kind == "mirrored":
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    stream = io.BytesIO()
+    image.save(stream, "jpeg", quality=quality)
+    return stream.getvalue()
+
+
+def pairs_of(contents: list[bytes]) -> list[near_duplicates.Pair]:
+    glances = [glance(content, max_pixels=10**8) for content in contents]
+    sides = [min(one.width, one.height) for one in glances]
+    return near_duplicates.pairs(np.stack([one.thumb for one in glances]), np.array(sides))
+
+
+def test_a_few() -> None:
+    from tests.data.faults import encoded, scene
+
+    rng = np.random.default_rng(0)
+    images = [encoded(scene(n)) for n in range(60)]
+    copies = [changed(scene(n), KINDS[n % 5], rng) for n in range(20)]
+    blank = [encoded(Image.new("RGB", (40, 40), colour)) for colour in ("red", "blue", "white")]
+    found = pairs_of(images + copies + blank)
+    assert {(pair.first, pair.second) for pair in found} == {(n, 60 + n) for n in range(20)}
+    assert all(pair.mirrored == (KINDS[pair.first % 5] == "mirrored") for pair in found)
+    assert all(near_duplicates.SAME <= pair.likeness <= 1.001 for pair in found)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_hardly_any_pictures(count: int) -> None:
+    from tests.data.faults import encoded, scene
+
+    thumb = glance(encoded(scene(0)), max_pixels=10**8).thumb
+    thumbs = np.stack([thumb] * count) if count else np.zeros((0, 64, 64), np.uint8)
+    assert len(near_duplicates.pairs(thumbs, np.full(count, 64))) == (count == 2)
+
+
+# Of scikit-image's pictures, those that are photographs.
+SCENES = ("astronaut", "brick", "camera", "cell", "chelsea", "coffee", "coins", "grass", "gravel", "hubble_deep_field")
+SCENES += ("ihc", "moon", "motorcycle_left", "retina", "rocket")
+STAMPS = ("animals", "food", "plants", "household", "hobbies", "vehicles", "sports", "medical", "military/vehicles")
+DRAWN = ("cartoon", "_mirror", "plastic", "teddy", "dinosaur")
+
+
+def photographs(folder: Path) -> list[Image.Image]:
+    """Those of scikit-image and scikit-learn, and those of Debian's tuxpaint-stamps-default, which is fetched."""
+    import skimage
+    import sklearn
+
+    paths = [next((Path(skimage.__file__).parent / "data").glob(f"{name}.*")) for name in SCENES]
+    paths += sorted((Path(sklearn.__file__).parent / "datasets" / "images").glob("*.jpg"))
+    if shutil.which("apt-get") is None:
+        pytest.skip("the photographs are a Debian package")
+    subprocess.run(["apt-get", "download", "tuxpaint-stamps-default"], cwd=folder, check=True, capture_output=True)
+    subprocess.run(["dpkg-deb", "-x", next(folder.glob("*.deb")), folder / "stamps"], check=True)
+    home = folder / "stamps" / "usr" / "share" / "tuxpaint" / "stamps"
+    names = [str(path.relative_to(home)) for path in sorted(home.rglob("*.png"))]
+    paths += [home / name for name in names if name.startswith(STAMPS) and not any(word in name for word in DRAWN)]
+    found = []
+    for path in paths:
+        with Image.open(path) as image:
+            if min(image.size) >= 64:
+                found.append(flat(image) if image.mode in ("RGBA", "LA", "P") else image.convert("RGB"))
+    return found
+
+
+def flat(image: Image.Image) -> Image.Image:
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
+
+
+def tiles(images: list[Image.Image], rng: np.random.Generator) -> list[Image.Image]:
+    """Crops of places of their own, that show something, in random order."""
+    found = []
+    for image in images:
+        side = int(rng.integers(32, 48))
+        if side > 0.6 * min(image.size):
+            continue
+        for top in range(0, image.height - side + 1, side):
+            for left in range(0, image.width - side + 1, side):
+                tile = image.crop((left, top, left + side, top + side))
+                grey_HW = np.asarray(tile.convert("L"))
+                if grey_HW.std() > 12 and (grey_HW > 245).mean() < 0.5:  # no corner of a cut-out on white
+                    found.append(tile)
+    return [found[n] for n in rng.permutation(len(found))]
+
+
+@pytest.mark.slow
+def test_two_hundred_photographs_among_five_thousand(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    whole = photographs(tmp_path)
+    whole = [whole[n] for n in rng.permutation(len(whole))]
+    images = [*whole, *tiles(whole, rng)][:5000]
+    assert len(whole) >= 200
+    assert len(images) == 5000
+    contents = []
+    for image in images:
+        stream = io.BytesIO()
+        image.save(stream, "jpeg", quality=92)
+        contents.append(stream.getvalue())
+    wanted = {}
+    for n in range(200):
+        kind = KINDS[n % 5]
+        wanted[n, len(contents)] = kind
+        contents.append(changed(images[n], kind, rng))
+    began = time.perf_counter()
+    found = pairs_of(contents)
+    seconds = time.perf_counter() - began
+    pairs = {(pair.first, pair.second) for pair in found}
+    by_kind = {kind: sum(pair in pairs for pair, k in wanted.items() if k == kind) for kind in KINDS}
+    false = pairs - wanted.keys()
+    print(f"found of 40 each: {by_kind}; false {len(false)} among {len(contents)}; {seconds:.1f} s")
+    assert len(pairs & wanted.keys()) >= 0.95 * len(wanted)
+    assert len(false) <= 0.01 * len(wanted)
+
+
+def test_small_pictures_of_one_kind_must_be_much_nearer_than_the_next() -> None:
+    """Two hundred outlines that are much alike, and ten copies that are brighter by a quarter."""
+    from tests.data.faults import encoded
+
+    rng = np.random.default_rng(0)
+    drawn = []
+    for _ in range(200):
+        image = Image.new("L", (28, 28))
+        left, top = rng.integers(4, 7, 2).tolist()
+        ImageDraw.Draw(image).rectangle((left, top, 27 - left, 27 - top), fill=int(rng.integers(90, 200)))
+        noise_HW = rng.normal(0, 6, (28, 28)) * (np.asarray(image) > 0)
+        drawn.append(Image.fromarray((np.asarray(image) + noise_HW).clip(0, 255).astype(np.uint8)))
+    drawn += [image.point(lambda value: round(1.25 * value)) for image in drawn[:10]]
+    found = {(pair.first, pair.second) for pair in pairs_of([encoded(image) for image in drawn])}
+    assert {(n, 200 + n) for n in range(10)} <= found
+    assert len(found) <= 12
+
+
+def test_what_a_model_sees_as_one_picture() -> None:
+    """Features of copies lie close together, and far from all others; those of one class do not count as copies."""
+    rng = torch.Generator().manual_seed(0)
+    classes_ND = torch.randn(4, 32, generator=rng).repeat_interleave(25, 0)
+    features_ND = classes_ND + torch.randn(100, 32, generator=rng)
+    copies_ND = features_ND[:10] + 0.1 * torch.randn(10, 32, generator=rng)
+    found = near_duplicates.seen_alike(torch.cat([features_ND, copies_ND]))
+    assert {(pair.first, pair.second) for pair in found} == {(n, 100 + n) for n in range(10)}
+    assert all(pair.is_seen and pair.likeness >= near_duplicates.SEEN for pair in found)
+    assert near_duplicates.seen_alike(features_ND[:3]) == []

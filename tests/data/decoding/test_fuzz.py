@@ -1,0 +1,122 @@
+"""Slow: whatever bytes come, a picture is read or has a flaw; nothing else happens, and it does not take long."""
+
+import io
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from classifier import data
+from classifier.config import DataConfig
+from classifier.data.decoding import decode
+from classifier.data.decoding.image_stats import glance
+from classifier.errors import DataError
+from tests.data.audit.test_checks import as_list, as_manifest, as_parquet, as_shards
+from tests.data.faults import encoded, scene
+from tests.data.readers.test_archive import pack_tar, pack_zip
+
+FORMATS = ("png", "jpeg", "webp", "gif", "bmp", "tiff", "ppm", "avif", "jpeg2000")
+CASES = 10_000
+
+
+def seeds() -> list[bytes]:
+    found = []
+    for name in FORMATS:
+        for mode in ("RGB", "L", "P", "RGBA", "1", "CMYK"):
+            stream = io.BytesIO()
+            try:
+                scene(3, 24).convert(mode).save(stream, name)
+            except (OSError, KeyError, ValueError):
+                continue
+            found.append(stream.getvalue())
+    return found
+
+
+def mutated(content: bytes, rng: np.random.Generator) -> bytes:
+    """Some bytes changed, doubled, cut out or cut off; most of all at the head, where formats decide."""
+    work = bytearray(content)
+    for _ in range(int(rng.integers(1, 8))):
+        at = int(rng.integers(0, min(len(work), 64 if rng.random() < 0.5 else len(work)) or 1))
+        length = int(rng.integers(1, 9))
+        what = int(rng.integers(0, 5))
+        if what == 0:
+            work[at : at + length] = rng.bytes(len(work[at : at + length]))
+        elif what == 1:
+            work[at : at + 4] = int(rng.choice([0, 1, 0x7FFFFFFF, 0xFFFFFFFF, 65535])).to_bytes(4, "big")
+        elif what == 2:
+            del work[at : at + length]
+        elif what == 3:
+            work[at:at] = work[at : at + length]
+        else:
+            del work[at + length :]
+    return bytes(work)
+
+
+@pytest.mark.slow
+def test_ten_thousand_files_of_mutated_and_of_random_bytes() -> None:
+    rng, found = np.random.default_rng(0), seeds()
+    assert len(found) > 25
+    read = flawed = 0
+    slowest = 0.0
+    with decode.quiet():
+        for case in range(CASES):
+            content = (
+                rng.bytes(int(rng.integers(0, 2000))) if case % 10 == 0 else mutated(found[case % len(found)], rng)
+            )
+            began = time.perf_counter()
+            try:
+                pixels = decode.loaded(content, size=16, channels=3, fit="crop", max_pixels=1_000_000)
+                assert pixels.shape == (3, 16, 16)
+                assert glance(content, max_pixels=1_000_000).thumb.shape == (64, 64)
+                read += 1
+            except decode.FlawError as flaw:
+                flawed += bool(str(flaw)) and "\n" not in str(flaw)
+            slowest = max(slowest, time.perf_counter() - began)
+    print(f"{read} read, {flawed} with a flaw, the slowest {slowest:.2f} s")
+    assert read > 500
+    assert flawed > 2000
+    assert read + flawed == CASES
+    assert slowest < 10
+
+
+WHOLES = {
+    "zip": lambda home, files: pack_zip(home / "set.zip", files),
+    "tar": lambda home, files: pack_tar(home / "set.tar", files),
+    "manifest": as_manifest,
+    "list": as_list,
+    "table": as_parquet,
+    "shards": as_shards,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", WHOLES)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_thousand_mutated_archives_tables_and_lists(kind: str, stream: bool, tmp_path: Path) -> None:
+    files = {f"{'cat' if n % 2 else 'dog'}/{n:02d}.png": encoded(scene(n, 16), "png") for n in range(24)}
+    path = WHOLES[kind](tmp_path, files)
+    sound, rng = path.read_bytes(), np.random.default_rng(1)
+    config = DataConfig(path=str(path), cache=None, size=16, channels=3, max_corrupt=0.5, stream=stream)
+    loaded = refused = 0
+    slowest = 0.0
+    for _ in range(1_000):
+        path.write_bytes(mutated(sound, rng))
+        began = time.perf_counter()
+        try:
+            dataset = data.load(config)
+            assert dataset.train.images_NCHW[: len(dataset.train)].shape[1:] == (3, 16, 16)
+            loaded += 1
+        except DataError as error:
+            refused += "\n" not in str(error)
+        slowest = max(slowest, time.perf_counter() - began)
+    print(f"{kind}{', a stream' * stream}: {loaded} loaded, {refused} refused, the slowest {slowest:.2f} s")
+    assert refused > 100
+    assert loaded + refused == 1_000
+    assert slowest < 10
+
+
+def test_formats_that_are_tried() -> None:
+    Image.init()
+    assert len(seeds()) > 25

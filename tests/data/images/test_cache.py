@@ -1,0 +1,277 @@
+"""The cache: each content is decoded once, whoever asks, and whoever dies."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from classifier import data
+from classifier.config import DataConfig
+from classifier.data import decode_all
+from classifier.data.decoding import decode
+from classifier.data.images.arrays import Mapped, chosen, joined
+from classifier.data.readers import tree
+from classifier.errors import DataError
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture
+def config(photos: Path, tmp_path: Path) -> DataConfig:
+    settle(photos)
+    return DataConfig(path=str(photos), cache=str(tmp_path / "cache"), size=8, channels=3)
+
+
+def settle(folder: Path) -> None:
+    """Have its files as if they were made an hour ago: what is new may still change unseen."""
+    for path in folder.rglob("*.*"):
+        os.utime(path, (time.time() - 3600, time.time() - 3600))
+
+
+@pytest.fixture(autouse=True)
+def settled(monkeypatch) -> None:
+    monkeypatch.setattr(tree, "SETTLED", 0.0)  # the time of change of an inode cannot be set
+
+
+@pytest.fixture
+def work(monkeypatch) -> dict[str, int]:
+    """Counts files that were read and decoded."""
+    counts = {"read": 0, "decoded": 0}
+    read, loaded = decode_all.read, decode.loaded
+
+    def counted_read(*words):
+        counts["read"] += 1
+        return read(*words)
+
+    def counted_loaded(*words, **settings):
+        counts["decoded"] += 1
+        return loaded(*words, **settings)
+
+    monkeypatch.setattr(decode_all, "read", counted_read)
+    monkeypatch.setattr(decode, "loaded", counted_loaded)
+    return counts
+
+
+def test_what_the_cache_gives_is_what_memory_gives(config: DataConfig) -> None:
+    import dataclasses
+
+    mapped, plain = data.load(config), data.load(dataclasses.replace(config, cache=None))
+    assert isinstance(mapped.train.images_NCHW, Mapped)
+    assert isinstance(plain.train.images_NCHW, torch.Tensor)
+    for split in ("train", "validation", "test"):
+        one, other = getattr(mapped, split), getattr(plain, split)
+        assert one.ids == other.ids
+        assert one.images_NCHW[:].equal(other.images_NCHW)
+        assert one.images_NCHW.shape == other.images_NCHW.shape
+        index = torch.randperm(len(one))
+        assert one.images_NCHW[index].equal(other.images_NCHW[index])
+        assert one.images_NCHW[2:5].equal(other.images_NCHW[2:5])
+    assert (mapped.mean, mapped.std, mapped.fingerprint) == (plain.mean, plain.std, plain.fingerprint)
+    values = plain.train.images_NCHW.double() / 255
+    assert mapped.mean == pytest.approx(values.mean((0, 2, 3)).tolist())
+    assert mapped.std == pytest.approx(values.std((0, 2, 3), correction=0).tolist())
+
+
+def test_a_second_load_reads_and_decodes_nothing(config: DataConfig, work) -> None:
+    first = data.load(config)
+    assert work == {"read": 40, "decoded": 40}
+    again = data.load(config)
+    assert work == {"read": 40, "decoded": 40}
+    assert again.fingerprint == first.fingerprint
+
+
+def test_what_is_new_is_decoded_alone(config: DataConfig, work, paint) -> None:
+    data.load(config)
+    for n in range(3):
+        paint(Path(config.path) / "cat" / f"new{n}.png")
+    (Path(config.path) / "cat" / "copy.png").write_bytes((Path(config.path) / "cat" / "03.png").read_bytes())
+    grown = data.load(config)
+    assert work == {"read": 44, "decoded": 43}
+    assert sum(grown.counts.values()) == 44
+    assert len(list(Path(config.cache or "").rglob("segment-*.arrow"))) == 2
+    ids = {id_: split for split in ("train", "validation", "test") for id_ in getattr(grown, split).ids}
+    part = getattr(grown, ids["cat/new1.png"])
+    image = part.images_NCHW[torch.tensor([part.ids.index("cat/new1.png")])][0]
+    path = Path(config.path) / "cat" / "new1.png"
+    wanted = decode.load(path, size=8, channels=3, fit="crop", max_pixels=10**8)
+    np.testing.assert_array_equal(image.numpy(), wanted)
+    (Path(config.path) / "cat" / "new0.png").touch()
+    data.load(config)
+    assert work == {"read": 45, "decoded": 44}  # `wanted` is the one more
+    paint(Path(config.path) / "cat" / "new0.png")
+    data.load(config)
+    assert work == {"read": 46, "decoded": 45}
+
+
+def test_other_settings_have_pictures_of_their_own(config: DataConfig, work) -> None:
+    import dataclasses
+
+    data.load(config)
+    data.load(dataclasses.replace(config, size=16))
+    data.load(dataclasses.replace(config, fit="pad"))
+    assert work["decoded"] == 120
+    data.load(config)
+    assert work["decoded"] == 120
+
+
+def test_a_flaw_is_remembered_until_the_file_is_mended(config: DataConfig, work, paint) -> None:
+    bad = Path(config.path) / "dog" / "bad.png"
+    bad.write_bytes(b"no image")
+    import dataclasses
+
+    config = dataclasses.replace(config, max_corrupt=0.1)
+    for _ in range(2):
+        loaded = data.load(config)
+        assert loaded.loans["unreadable"] == [
+            {"id": "dog/bad.png", "reason": "it is no image, or of an unknown format"}
+        ]
+        assert work["read"] == 41
+    paint(bad)
+    assert data.load(config).loans["unreadable"] == []
+    assert sum(data.load(config).counts.values()) == 41
+
+
+def test_what_was_not_used_longest_makes_room(config: DataConfig) -> None:
+    import dataclasses
+
+    old = data.load(config)
+    home = Path(config.cache or "")
+    first = next(home.rglob("segment-*.arrow"))
+    os.utime(first, (1, 1))
+    small = dataclasses.replace(config, cache_gb=first.stat().st_size * 1.5e-9, fit="pad")
+    data.load(small)
+    assert not first.exists()
+    assert len(list(home.rglob("segment-*.arrow"))) == 1
+    assert old.train.images_NCHW[:].shape[0] == len(old.train)  # who has it open goes on reading
+    again = data.load(config)
+    assert again.train.images_NCHW[:].equal(old.train.images_NCHW[:])
+
+
+def test_pictures_cross_to_another_process_by_their_place(config: DataConfig) -> None:
+    loaded = data.load(config)
+    images = loaded.train.images_NCHW
+    assert isinstance(images, Mapped)
+    content = pickle.dumps(images)
+    assert len(content) < 5000
+    assert pickle.loads(content)[:].equal(images[:])  # noqa: S301 - made two lines above
+    both = joined(images, loaded.test.images_NCHW)
+    assert isinstance(both, Mapped)
+    assert both[:].equal(torch.cat([images[:], loaded.test.images_NCHW[:]]))
+    index = torch.tensor([3, 1])
+    assert chosen(images, index)[:].equal(images[index])
+
+
+def test_a_cache_that_cannot_be_written_is_told(config: DataConfig, tmp_path: Path) -> None:
+    import dataclasses
+
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"file cannot be written .*--data\.cache"):
+        data.load(dataclasses.replace(config, cache=str(tmp_path / "file")))
+
+
+CODE = """
+import sys
+from classifier import data
+from classifier.config import DataConfig
+loaded = data.load(DataConfig(path=sys.argv[1], cache=sys.argv[2], size=32))
+images = loaded.train.images_NCHW
+print(loaded.fingerprint, int(images[:].long().sum()), len(images.segments))
+"""
+
+
+def start(folder: Path, home: Path) -> subprocess.Popen:
+    words = [sys.executable, "-c", CODE, str(folder), str(home)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, cwd=ROOT, start_new_session=True)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory) -> Path:
+    """20,000 different JPEG photographs of two classes, small ones."""
+    folder = tmp_path_factory.mktemp("many")
+    rng = np.random.default_rng(0)
+    for number in range(20_000):
+        home = folder / "ab"[number % 2]
+        home.mkdir(exist_ok=True)
+        pixels = np.kron(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
+        Image.fromarray(pixels).save(home / f"{number:05d}.jpg", quality=90)
+    return folder
+
+
+@pytest.mark.slow
+def test_eight_processes_at_once(many: Path, tmp_path: Path) -> None:
+    processes = [start(many, tmp_path / "cache") for _ in range(8)]
+    said = [process.communicate(timeout=500) for process in processes]
+    assert [process.returncode for process in processes] == [0] * 8, said
+    assert len({out for out, _ in said}) == 1
+    assert sum("decodes these pictures already" in err for _, err in said) <= 7
+    assert len(list((tmp_path / "cache").rglob("segment-*.arrow"))) == 1
+    assert not list((tmp_path / "cache").rglob("*.part"))
+
+
+@pytest.mark.slow
+def test_killed_while_it_is_built(many: Path, tmp_path: Path) -> None:
+    out, err = start(many, tmp_path / "whole").communicate(timeout=500)
+    assert out, err
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        process = start(many, tmp_path / "hurt")
+        deadline = time.monotonic() + 120
+        while not list((tmp_path / "hurt").rglob("*.part")) and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0, 3))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    again, err = start(many, tmp_path / "hurt").communicate(timeout=500)
+    assert again == out, err
+    assert not list((tmp_path / "hurt").rglob("*.part"))
+
+
+def test_a_damaged_segment_is_decoded_again(config: DataConfig, work, caplog) -> None:
+    first = data.load(config)
+    path = next(Path(config.cache or "").rglob("segment-*.arrow"))
+    content = path.read_bytes()
+    images = first.train.images_NCHW[:]
+    path.unlink()
+    path.write_bytes(content[: len(content) // 2])
+    again = data.load(config)
+    assert "is damaged" in caplog.text
+    assert work["decoded"] == 80
+    assert again.train.images_NCHW[:].equal(images)
+
+
+def test_a_home_that_cannot_be_written_costs_the_cache_alone(
+    config: DataConfig, tmp_path: Path, monkeypatch, caplog
+) -> None:
+    import dataclasses
+
+    (tmp_path / "home").write_text("a file")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    loaded = data.load(dataclasses.replace(config, cache=DataConfig().cache))
+    assert isinstance(loaded.train.images_NCHW, torch.Tensor)
+    assert "decoded in memory" in caplog.text
+
+
+def test_a_disk_that_fills_up_is_told_and_no_picture_is_blamed(config: DataConfig, monkeypatch) -> None:
+    from classifier.data.images.pixel_segment import Draft
+
+    put = Draft.put
+
+    def full(*_) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Draft, "put", full)
+    with pytest.raises(DataError, match=r"cannot be written \(No space left on device\).*--data\.cache"):
+        data.load(config)
+    monkeypatch.setattr(Draft, "put", put)
+    assert not any("cannot be used" in finding for finding in data.load(config).findings)
+    assert not list(Path(config.cache or "").rglob("*.part"))

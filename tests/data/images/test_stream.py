@@ -1,0 +1,169 @@
+"""A stream: few chunks in memory, each picture once an epoch, the same batches on any number of workers."""
+
+import io
+import itertools
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import simplejpeg
+import torch
+
+from classifier import data
+from classifier.config import DataConfig
+from classifier.data.dataset import Part
+from classifier.data.images import stream
+from classifier.data.images.stream import Streamed
+from classifier.data.loader import batches
+
+
+class Disk:
+    """Pictures that bear their own number, and what was read of them."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.read_chunks = count, []
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        self.read_chunks.append(int(rows[0]) // stream.CHUNK)
+        pixels = np.zeros((len(rows), 3, 2, 2), np.uint8)
+        pixels[:, 0] = (rows % 256)[:, None, None]
+        pixels[:, 1] = (rows // 256)[:, None, None]
+        return pixels
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch) -> None:
+    monkeypatch.setattr(stream, "CHUNK", 20)
+
+
+def part_of(disk: Disk, window: int = 6) -> Part:
+    images = Streamed(disk.read, torch.arange(disk.count), (3, 2, 2), disk.count, window)
+    return Part(images, torch.arange(disk.count), tuple(map(str, range(disk.count))))
+
+
+def numbers(images_NCHW: torch.Tensor) -> list[int]:
+    return (images_NCHW[:, 0, 0, 0].long() + 256 * images_NCHW[:, 1, 0, 0].long()).tolist()
+
+
+def test_each_picture_once_with_its_label_from_few_chunks() -> None:
+    disk = Disk(1990)
+    part = part_of(disk)
+    orders = []
+    for epoch in range(2):
+        disk.read_chunks.clear()
+        seen = []
+        for batch in batches(part, batch=32, seed=0, epoch=epoch):
+            assert numbers(batch.images_NCHW) == batch.labels_N.tolist()
+            seen += batch.labels_N.tolist()
+            assert isinstance(part.images_NCHW, Streamed)
+            assert len(part.images_NCHW._kept) <= 12
+        assert sorted(seen) == list(range(1990))
+        assert len(disk.read_chunks) == 100
+        orders.append(seen)
+    assert orders[0] != orders[1]
+    chunks = [len({n // 20 for n in orders[0][start : start + 32]}) for start in range(0, 1900, 32)]
+    assert min(chunks) >= 5  # not chunk by chunk
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_workers_see_the_same_batches_and_read_their_own_part(world: int) -> None:
+    alone = [batch.labels_N.tolist() for batch in batches(part_of(Disk(4000)), batch=64, seed=1, epoch=0)]
+    disks = [Disk(4000) for _ in range(world)]
+    shards = [batches(part_of(disk), batch=64, seed=1, epoch=0, rank=r, world=world) for r, disk in enumerate(disks)]
+    together = [[n for batch in step for n in batch.labels_N.tolist()] for step in zip(*shards, strict=True)]
+    assert together == alone
+    assert sum(len(disk.read_chunks) for disk in disks) < 1.5 * 200
+    sizes = {len(step) for step in alone}
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_an_epoch_goes_on_in_its_middle() -> None:
+    whole = [batch.labels_N.tolist() for batch in batches(part_of(Disk(500)), batch=32, seed=0, epoch=5)]
+    rest = [batch.labels_N.tolist() for batch in batches(part_of(Disk(500)), batch=32, seed=0, epoch=5, start=9)]
+    assert rest == whole[9:]
+
+
+def test_a_data_set_as_a_stream(photos: Path, caplog) -> None:
+    (photos / "cat" / "bad.png").write_bytes(b"no image")
+    config = DataConfig(path=str(photos), stream=True, size=8)
+    dataset = data.load(config)
+    assert sum(dataset.counts.values()) == 41
+    assert any("read as a stream" in finding for finding in dataset.findings)
+    plain = data.load(DataConfig(path=str(photos), cache=None, size=8, max_corrupt=0.1))
+    by_id = {}
+    for split in ("train", "validation", "test"):
+        part = getattr(plain, split)
+        by_id |= dict(zip(part.ids, part.images_NCHW, strict=True))
+    for id_, image_CHW in zip(dataset.train.ids, dataset.train.images_NCHW, strict=True):
+        if id_ != "cat/bad.png":
+            assert image_CHW.equal(by_id[id_])
+    assert dataset.mean == pytest.approx(plain.mean, abs=0.05)
+    assert "1 pictures of photos cannot be used" in caplog.text
+
+
+def test_training_on_a_stream(verb, photos: Path) -> None:
+    done = verb("train", "--data.path", photos, "--data.stream", "true", "--data.batch", "8", "--train.epochs", "2")
+    assert done.code == 0, done.err
+    assert done.result["epochs"] == 2
+
+
+def as_tables(folder: Path, contents: Iterator[bytes]) -> None:
+    for number, part in enumerate(iter(lambda: list(itertools.islice(contents, 10_000)), [])):
+        rows = [{"bytes": content, "path": None} for content in part]
+        images = pa.array(rows, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+        table = pa.table({"image": images, "label": [n % 10 for n in range(len(part))]})
+        pq.write_table(table, folder / f"train-{number:05d}.parquet", row_group_size=1000)
+
+
+def as_shards(folder: Path, contents: Iterator[bytes]) -> None:
+    for number, part in enumerate(iter(lambda: list(itertools.islice(contents, 10_000)), [])):
+        with tarfile.open(folder / f"train-{number:05d}.tar", "w") as tar:
+            for n, content in enumerate(part):
+                for ending, data in (("jpg", content), ("cls", str(n % 10).encode())):
+                    member = tarfile.TarInfo(f"{number:03d}{n:05d}.{ending}")
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+
+
+def pictures_of(count: int) -> Iterator[bytes]:
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        coarse_HWC = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        yield simplejpeg.encode_jpeg(np.ascontiguousarray(coarse_HWC.repeat(8, 0).repeat(8, 1)))
+
+
+STREAMED = """
+import sys
+from classifier import data
+from classifier.config import DataConfig
+from classifier.data import loader
+dataset = data.load(DataConfig(path=sys.argv[1], stream=True, size=32, channels=3, validation=0.02, test=0.02))
+most, seen = 0, 0
+for batch in loader.ahead(loader.batches(dataset.train, batch=256, seed=0, epoch=0)):
+    seen += len(batch.labels_N)
+    with open("/proc/self/status") as status:
+        most = max(most, *(int(line.split()[1]) for line in status if line.startswith("RssAnon")))
+print(seen, most)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells how much memory is no file's")
+@pytest.mark.parametrize("write", [as_tables, as_shards])
+def test_ten_times_as_many_pictures_take_no_more_memory(write, tmp_path: Path) -> None:
+    most = {}
+    for count in (20_000, 200_000):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        write(folder, pictures_of(count))
+        done = subprocess.run([sys.executable, "-c", STREAMED, folder], capture_output=True, text=True, check=True)
+        seen, most[count] = map(int, done.stdout.split())
+        assert seen > 0.9 * count
+    print({count: f"{kilobytes / 1e3:.0f} MB" for count, kilobytes in most.items()})
+    assert most[200_000] < 1.1 * most[20_000]

@@ -1,0 +1,45 @@
+"""The embedded digits are scikit-learn's."""
+
+import importlib.util
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from classifier.config import DataConfig
+from classifier.data.named.digits import read
+from classifier.errors import DataError
+
+
+def test_they_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, bunch = read(DataConfig()), load_digits(return_X_y=True)
+    assert isinstance(source.pictures, np.ndarray)
+    np.testing.assert_array_equal(source.labels_N, bunch[1])
+    np.testing.assert_array_equal(source.pictures[:, 0].reshape(-1, 64), np.floor(bunch[0] * 255 / 16 + 0.5))
+    assert source.kind == "symbols"
+    moved = types.SimpleNamespace(submodule_search_locations=["/nowhere"])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: moved)
+    elsewhere = read(DataConfig())  # where the file has moved, scikit-learn itself is asked
+    np.testing.assert_array_equal(np.asarray(elsewhere.pictures), source.pictures)
+
+
+def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match="digits come with scikit-learn, which is not installed"):
+        read(DataConfig())
+
+
+def test_they_come_without_importing_scikit_learn() -> None:
+    code = """
+import sys
+import types
+from classifier.config import DataConfig
+from classifier.data import load
+load(DataConfig())
+print(*sorted({name.partition('.')[0] for name in sys.modules} & {'sklearn', 'scipy', 'torchvision', 'pyarrow'}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

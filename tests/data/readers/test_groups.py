@@ -1,0 +1,79 @@
+"""What belongs together is never split."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from classifier import data
+from classifier.config import DataConfig
+from classifier.data import split
+from classifier.data.readers.compact import digests_of
+from classifier.data.split_names import DRAWN
+from classifier.errors import ConfigError, DataError
+
+
+def drawn(groups, digests=None, labels=None, supplied=None, seed=0):
+    count = len(groups)
+    return split.draw(
+        split.Labelled(
+            name="set",
+            class_names=("a", "b"),
+            ids=[str(n) for n in range(count)],
+            digests_N=digests_of(digests or [n.to_bytes(16, "big") for n in range(count)]),
+            labels_N=np.arange(count) % 2 if labels is None else labels,
+            supplied_N=np.full(count, DRAWN, np.int8) if supplied is None else supplied,
+            groups=groups,
+        ),
+        validation=0.2,
+        test=0.2,
+        seed=seed,
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_group_lies_in_one_split(seed: int) -> None:
+    groups = [f"patient {n % 60}" for n in range(600)]
+    splits_N = drawn(groups, seed=seed).splits_N
+    for number in range(60):
+        assert len(set(splits_N[number::60].tolist())) == 1
+    assert 0.08 < (splits_N == split.TEST).mean() < 0.35
+    assert len(set(splits_N.tolist())) == 3
+
+
+def test_equal_contents_join_groups_and_a_group_that_grows_stays() -> None:
+    groups = [f"p{n % 50:02d}" for n in range(200)]
+    digests = [n.to_bytes(16, "big") for n in range(200)]
+    digests[1] = digests[0]  # of p00 and p01
+    splits_N = drawn(groups, digests).splits_N
+    assert len({*splits_N[0::50].tolist(), *splits_N[1::50].tolist()}) == 1
+    more_N = drawn([*groups, *groups], [*digests, *(n.to_bytes(16, "big") for n in range(200, 400))]).splits_N
+    assert (more_N[:200] == splits_N).all()
+
+
+def test_groups_across_given_splits_are_told() -> None:
+    supplied = np.repeat([split.TRAIN, split.VALIDATION, split.TEST], 20).astype(np.int8)
+    groups = [f"p{n}" for n in range(60)]
+    groups[50] = "p3"
+    found = drawn(groups, supplied=supplied)
+    assert found.findings == ("1 pictures of test are of groups that train has too: 50.",)
+    assert (found.splits_N == supplied).all()
+
+
+def test_a_class_of_one_group_is_refused() -> None:
+    with pytest.raises(DataError, match="the 10 pictures of class 'a' are of one group, or copies"):
+        drawn(["one" if n % 2 == 0 else f"p{n}" for n in range(20)])
+
+
+def test_groups_in_names(photos: Path) -> None:
+    source = data.find(DataConfig(path=str(photos), group=r"/(\d)\d\.png"))
+    assert source.groups == [f"group {id_[-6]}" for id_ in source.ids]
+    source = data.find(DataConfig(path=str(photos), group=r"cat/(\d)"))
+    assert "20 pictures belong to no group by data.group, and stand alone: dog/00.png" in source.findings[0]
+    for pattern, error, reason in (
+        ("(", ConfigError, "no regular expression"),
+        ("patient", ConfigError, "photos has no columns; give a regular expression with one pair of brackets"),
+        ("owl/(.)", DataError, "is found in no name of photos"),
+    ):
+        with pytest.raises(error, match=reason):
+            data.find(DataConfig(path=str(photos), group=pattern))

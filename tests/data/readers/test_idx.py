@@ -1,0 +1,124 @@
+"""IDX files, in the ways that they are shipped, and damaged."""
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from classifier.data.readers import idx
+from classifier.data.readers.idx import FASHION, read, read_file
+from classifier.errors import DataError
+
+RANDOM = np.random.default_rng(0)
+IMAGES = RANDOM.integers(0, 256, (60, 28, 28), dtype=np.uint8)
+LABELS = np.arange(60, dtype=np.uint8) % 10
+
+
+def idx_bytes(values: np.ndarray) -> bytes:
+    return struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape) + values.tobytes()
+
+
+def lay(folder: Path, *, gz: bool = True, dot: str = "-") -> Path:
+    """40 images to train, 20 to test."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for prefix, chosen in (("train", slice(0, 40)), ("t10k", slice(40, 60))):
+        for what, values in (("images", IMAGES[chosen]), ("labels", LABELS[chosen])):
+            content = idx_bytes(values)
+            path = folder / f"{prefix}-{what}{dot}idx{values.ndim}-ubyte{'.gz' if gz else ''}"
+            path.write_bytes(gzip.compress(content) if gz else content)
+    return folder
+
+
+@pytest.mark.parametrize("gz", [True, False])
+@pytest.mark.parametrize("dot", ["-", "."])
+@pytest.mark.parametrize("inside", ["", "raw"])
+def test_the_files_of_mnist(gz: bool, dot: str, inside: str, tmp_path: Path) -> None:
+    lay(tmp_path / "mnist" / inside, gz=gz, dot=dot)
+    assert idx.is_here(tmp_path / "mnist")
+    source = read(tmp_path / "mnist")
+    assert source.name == "mnist"
+    assert source.class_names == tuple("0123456789")
+    assert source.kind == "symbols"
+    assert isinstance(source.pictures, np.ndarray)
+    np.testing.assert_array_equal(source.pictures, IMAGES[:, None])
+    np.testing.assert_array_equal(source.labels_N, LABELS)
+    assert source.splits_N.tolist() == [0] * 40 + [2] * 20
+    assert (source.ids[0], source.ids[40]) == ("train/0", "test/0")
+
+
+@pytest.mark.parametrize("path", ["fashion-mnist", "FashionMNIST", "FashionMNIST/raw", "my_fashion"])
+def test_fashion_has_class_names(path: str, tmp_path: Path) -> None:
+    source = read(lay(tmp_path / path))
+    assert source.class_names == FASHION
+    assert source.kind == "objects"
+
+
+def test_kuzushiji(tmp_path: Path) -> None:
+    source = read(lay(tmp_path / "KMNIST"))
+    assert source.class_names[:3] == ("o", "ki", "su")
+    assert source.kind == "symbols"
+
+
+def test_without_a_test_split(tmp_path: Path) -> None:
+    folder = lay(tmp_path)
+    for path in folder.glob("t10k-*"):
+        path.unlink()
+    assert set(read(folder).splits_N.tolist()) == {0}
+
+
+def test_a_folder_without_them(photos: Path) -> None:
+    assert not idx.is_here(photos)
+
+
+IMAGES_FILE, LABELS_FILE = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+WHOLE = idx_bytes(IMAGES[:40])
+DAMAGED = {
+    "truncated": (IMAGES_FILE, WHOLE[:-1], r"is truncated or damaged: 31,359 bytes where its head says 40 x 28 x 28"),
+    "longer": (IMAGES_FILE, WHOLE + b"!", r"is truncated or damaged: 31,361 bytes"),
+    "no sizes": (IMAGES_FILE, WHOLE[:9], r"is truncated or damaged: 0 bytes"),
+    "empty": (IMAGES_FILE, b"", r"is no IDX file \(its first bytes are missing\)"),
+    "other": (IMAGES_FILE, b"\x89PNG\r\n", r"is no IDX file \(its first bytes are 89504e47\)"),
+    "floats": (
+        IMAGES_FILE,
+        b"\0\0\x0d\x03" + WHOLE[4:],
+        r"has type 13 and 3 axes, where uint8 \(type 8\) and 3 are read",
+    ),
+    "axes": (IMAGES_FILE, idx_bytes(IMAGES[:40, 0]), r"has type 8 and 2 axes"),
+    "cut gzip": (IMAGES_FILE, gzip.compress(WHOLE)[:-200], r"is a damaged or truncated gzip file: fetch it again"),
+    "hurt gzip": (IMAGES_FILE, gzip.compress(WHOLE)[:40] + bytes(9999), r"is a damaged or truncated gzip file"),
+    "wrong sum": (IMAGES_FILE, gzip.compress(WHOLE)[:-8] + bytes(8), r"is a damaged or truncated gzip file"),
+    "1x1": (IMAGES_FILE, idx_bytes(IMAGES[:40, :1, :1]), r"holds 40 images of 1 x 1 pixels"),
+    "none": (IMAGES_FILE, idx_bytes(IMAGES[:0]), r"holds 0 images|40 labels"),
+    "labels": (
+        LABELS_FILE,
+        idx_bytes(LABELS[:39]),
+        r"holds 40 images, but train-labels-idx1-ubyte 39 labels: fetch both",
+    ),
+    "label axes": (LABELS_FILE, WHOLE, r"has type 8 and 3 axes, where uint8 \(type 8\) and 1 are read"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damage_is_named(name: str, tmp_path: Path) -> None:
+    file, content, reason = DAMAGED[name]
+    folder = lay(tmp_path, gz=False)
+    (folder / file).write_bytes(content)
+    with pytest.raises(DataError, match=reason) as caught:
+        read(folder)
+    assert str(folder / "train-") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("file", ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-labels-idx1-ubyte"])
+def test_a_missing_file_is_named(file: str, tmp_path: Path) -> None:
+    folder = lay(tmp_path)
+    (folder / f"{file}.gz").unlink()
+    with pytest.raises(DataError, match=rf"has no {file} \(or {file}\.gz\): put it beside the others"):
+        read(folder)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="gone cannot be read"):
+        read_file(tmp_path / "gone", axes=1)

@@ -1,0 +1,149 @@
+"""From a source to a data set: flaws within bounds, statistics of the training images alone, a fingerprint."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from classifier.config import DataConfig
+from classifier.data import load
+from classifier.data.build import statistics
+from classifier.errors import DataError
+
+
+def config(folder: Path, **settings: object) -> DataConfig:
+    return DataConfig(**({"path": str(folder), "size": 8, "cache": None} | settings))  # pyright: ignore[reportArgumentType]
+
+
+def test_labels_and_pictures_stay_together(photos: Path) -> None:
+    dataset = load(config(photos, size=10))
+    for part in (dataset.train, dataset.validation, dataset.test):
+        assert part.images_NCHW[:].dtype == torch.uint8
+        assert part.labels_N.dtype == torch.int64
+        for image_CHW, label, id_ in zip(part.images_NCHW, part.labels_N.tolist(), part.ids, strict=True):
+            assert id_.startswith(dataset.class_names[label])
+            from PIL import Image
+
+            with Image.open(photos / id_) as image:
+                np.testing.assert_array_equal(image_CHW.numpy(), np.asarray(image)[:, 1:11].transpose(2, 0, 1))
+
+
+def test_statistics_are_those_of_the_training_images(photos: Path) -> None:
+    dataset = load(config(photos))
+    scaled = dataset.train.images_NCHW[:].double() / 255
+    torch.testing.assert_close(torch.tensor(dataset.mean).double(), scaled.mean((0, 2, 3)), check_dtype=False)
+    torch.testing.assert_close(
+        torch.tensor(dataset.std).double(), scaled.std((0, 2, 3), correction=0), check_dtype=False
+    )
+
+
+def test_statistics_of_flat_and_of_many_images() -> None:
+    assert statistics(torch.full((3, 1, 4, 4), 51, dtype=torch.uint8)) == ((0.2,), (1 / 255,))
+    images_NCHW = np.random.default_rng(0).integers(0, 256, (50, 3, 128, 128), dtype=np.uint8)
+    mean, std = statistics(torch.from_numpy(images_NCHW))
+    np.testing.assert_allclose(mean, images_NCHW[:, :, ::4].mean((0, 2, 3)) / 255)
+    np.testing.assert_allclose(std, images_NCHW[:, :, ::4].std((0, 2, 3)) / 255)
+    small = images_NCHW[..., :63, :]
+    np.testing.assert_allclose(statistics(torch.from_numpy(small))[0], small.mean((0, 2, 3)) / 255)
+
+
+def test_the_fingerprint_tells_data_apart(photos: Path, paint: Callable[[Path], Path], tmp_path: Path) -> None:
+    first = load(config(photos)).fingerprint
+    assert load(config(photos)).fingerprint == first
+    shutil.move(photos, tmp_path / "moved")
+    photos = tmp_path / "moved"
+    assert load(config(photos)).fingerprint == first
+    others = [load(config(photos, **change)).fingerprint for change in ({"size": 9}, {"channels": 1}, {"fit": "pad"})]
+    others += [load(config(photos, **change)).fingerprint for change in ({"split_seed": 1}, {"test": 0.4})]
+    shutil.move(photos / "cat" / "03.png", photos / "dog" / "zz.png")
+    others.append(load(config(photos)).fingerprint)
+    paint(photos / "cat" / "03.png")
+    others.append(load(config(photos)).fingerprint)
+    assert len({first, *others}) == 8
+
+
+def test_adding_pictures_moves_no_other(photos: Path, paint: Callable[[Path], Path]) -> None:
+    def places() -> dict[str, str]:
+        dataset = load(config(photos))
+        assert not dataset.loans["loans"]
+        return {id_: split for split in dataset.counts for id_ in getattr(dataset, split).ids}
+
+    before = places()
+    for number in range(30):
+        paint(photos / "cat" / f"new{number}.png")
+    after = places()
+    assert {id_: after[id_] for id_ in before} == before
+    assert len(after) == 70
+
+
+def test_corrupt_files_are_skipped_up_to_a_share_and_refused_above(photos: Path) -> None:
+    (photos / "cat" / "03.png").write_text("no picture")
+    (photos / "dog" / "05.png").write_bytes(b"")
+    reasons = "cat/03.png (it is no image, or of an unknown format), dog/05.png (the file is empty)"
+    dataset = load(config(photos, max_corrupt=0.05))
+    assert dataset.findings[0] == f"2 of 40 pictures cannot be used and were skipped: {reasons}."
+    assert sum(dataset.counts.values()) == 38
+    assert dataset.loans["unreadable_count"] == 2
+    assert [flaw["id"] for flaw in dataset.loans["unreadable"]] == ["cat/03.png", "dog/05.png"]
+    assert not {"cat/03.png", "dog/05.png"} & {*dataset.train.ids, *dataset.validation.ids, *dataset.test.ids}
+    with pytest.raises(DataError) as caught:
+        load(config(photos, max_corrupt=0.04))
+    assert str(caught.value) == (
+        f"photos: 2 of 40 pictures (5.0%, more than data.max_corrupt 4.0%) cannot be used: {reasons}; "
+        "replace or remove them, or raise --data.max_corrupt"
+    )
+    with pytest.raises(DataError, match="2 of 40 pictures"):  # 1 % by default
+        load(config(photos))
+    (photos / "cat" / "03.png").unlink()
+    shutil.copy(photos / "dog" / "04.png", photos / "dog" / "05.png")
+    assert not load(config(photos)).loans["unreadable"]
+
+
+def test_a_class_without_a_readable_picture(photos: Path) -> None:
+    for path in (photos / "cat").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="photos: the class 'cat' has no picture: add more, or remove it"):
+        load(config(photos, max_corrupt=1.0))
+    for path in (photos / "dog").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="the class 'cat' has no picture"):
+        load(config(photos, max_corrupt=1.0))
+
+
+@pytest.mark.parametrize(("validation", "test"), [(0.0, 0.2), (0.3, 0.0), (0.0, 0.0)])
+def test_splits_that_are_not_wanted_are_empty(validation: float, test: float, photos: Path) -> None:
+    dataset = load(config(photos, validation=validation, test=test))
+    assert (len(dataset.validation) == 0) == (validation == 0)
+    assert (len(dataset.test) == 0) == (test == 0)
+    assert dataset.test.images_NCHW.shape[1:] == dataset.train.images_NCHW.shape[1:]
+
+
+def test_loans_are_told_of(paint: Callable[[Path], Path], tmp_path: Path) -> None:
+    folder = tmp_path / "few"
+    for name, count in (("cat", 60), ("dog", 3)):
+        for number in range(count):
+            paint(folder / name / f"{number}.png")
+    dataset = load(config(folder))
+    for part in (dataset.train, dataset.validation, dataset.test):
+        assert set(part.labels_N.tolist()) == {0, 1}
+    loans = dataset.loans["loans"]
+    assert loans
+    for loan in loans:
+        assert set(loan) == {"id", "class_name", "home", "split"}
+        assert loan["id"] in getattr(dataset, loan["split"]).ids
+    assert any(f"{len(loans)} pictures of small classes moved" in finding for finding in dataset.findings)
+
+
+def test_one_class_only(photos: Path) -> None:
+    shutil.rmtree(photos / "cat")
+    with pytest.raises(DataError, match=r"photos has fewer than two classes \('dog'\)"):
+        load(config(photos))
+
+
+def test_a_class_with_one_picture(photos: Path, paint: Callable[[Path], Path]) -> None:
+    paint(photos / "bird" / "a.png")
+    with pytest.raises(DataError, match="photos: the class 'bird' has only one picture: add more, or remove it"):
+        load(config(photos))

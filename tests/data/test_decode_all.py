@@ -1,0 +1,186 @@
+"""Many pictures: the size and channels that suit them, all decoded, flaws by name."""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from classifier import data
+from classifier.config import DataConfig
+from classifier.data import decode_all
+from classifier.data.decode_all import decoded
+from classifier.data.decoding import decode, threads
+from classifier.data.decoding.threads import in_threads
+from classifier.data.infer_shape import shape
+from classifier.data.readers.file_bytes import digest
+from classifier.data.readers.source import Source, from_arrays, from_files
+from classifier.errors import DataError
+
+RANDOM = np.random.default_rng(0)
+
+
+def of_sizes(folder: Path, sizes: list[tuple[int, int]], mode: str = "RGB") -> Source:
+    rows = []
+    for number, size in enumerate(sizes):
+        path = folder / f"{number}.png"
+        Image.new(mode, size, number if mode == "L" else (number, 0, 9)).save(path)
+        rows.append((path.name, path, "ab"[number % 2], -1))
+    return from_files("x", rows)
+
+
+def of_arrays(images_NCHW: np.ndarray) -> Source:
+    return from_arrays("x", {"train": (images_NCHW, np.arange(len(images_NCHW)) % 2)}, ("a", "b"), kind="photos")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "side"),
+    [
+        ([(28, 28)] * 3, 28),
+        ([(5, 5)] * 3, 5),
+        ([(64, 64)] * 3, 64),
+        ([(3, 3)] * 3, 16),
+        ([(100, 100)] * 3, 96),
+        ([(640, 480)] * 3, 128),
+        ([(40, 60), (52, 50), (90, 70)], 48),
+        ([(28, 28), (28, 30)], 32),
+        ([(300, 20)] * 2, 16),
+        ([(32, 32), (33, 33), (33, 33)], 32),
+    ],
+)
+def test_the_size_is_found(sizes: list[tuple[int, int]], side: int, tmp_path: Path) -> None:
+    source = of_sizes(tmp_path, sizes)
+    assert shape(source, DataConfig()) == (side, 3)
+    assert shape(source, DataConfig(size=9)) == (9, 3)
+    assert decoded(source, DataConfig()).images_NCHW.shape == (len(sizes), 3, side, side)
+
+
+def test_channels_are_found(tmp_path: Path) -> None:
+    grey = of_sizes(tmp_path, [(8, 8)] * 4, "L")
+    assert shape(grey, DataConfig()) == (8, 1)
+    assert shape(grey, DataConfig(channels=3)) == (8, 3)
+    Image.new("RGB", (8, 8), (7, 7, 7)).save(tmp_path / "2.png")
+    assert shape(grey, DataConfig()) == (8, 1)
+    Image.new("RGB", (8, 8), (7, 7, 8)).save(tmp_path / "2.png")
+    assert shape(grey, DataConfig()) == (8, 3)
+    assert shape(of_arrays(np.zeros((4, 3, 8, 8), np.uint8)), DataConfig()) == (8, 1)
+    assert shape(of_arrays(RANDOM.integers(0, 256, (4, 3, 8, 8), np.uint8)), DataConfig()) == (8, 3)
+
+
+def test_files_are_what_decode_makes_of_them(tmp_path: Path) -> None:
+    source = of_sizes(tmp_path, [(n + 9, 20 - n) for n in range(11)])
+    config = DataConfig(size=7, channels=3, fit="pad")
+    found = decoded(source, config)
+    assert found.flaws == {}
+    for n in range(11):
+        path = tmp_path / f"{n}.png"
+        alone = decode.load(path, size=7, channels=3, fit="pad", max_pixels=config.max_pixels)
+        np.testing.assert_array_equal(found.images_NCHW[:][n], alone)
+        assert found.digests_N[n].tobytes() == digest(path.read_bytes())
+
+
+def test_a_file_is_read_once_where_nothing_is_to_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, reads = of_sizes(tmp_path, [(8, 8)] * 20), []
+    read = decode_all.read
+
+    def counted(file: Path, max_bytes: int) -> bytes:
+        reads.append(file)
+        return read(file, max_bytes)
+
+    monkeypatch.setattr(decode_all, "read", counted)
+    decoded(source, DataConfig(size=8, channels=3))
+    assert sorted(reads) == sorted(tmp_path.glob("*.png"))
+
+
+def test_flaws_by_index(tmp_path: Path) -> None:
+    source = of_sizes(tmp_path, [(8, 8)] * 6)
+    (tmp_path / "1.png").write_bytes(b"")
+    (tmp_path / "4.png").unlink()
+    (tmp_path / "5.png").write_bytes((tmp_path / "0.png").read_bytes()[:-30])
+    found = decoded(source, DataConfig())
+    assert list(found.flaws) == [1, 4, 5]
+    assert found.flaws[1] == "the file is empty"
+    assert "cannot be read (No such file" in found.flaws[4]
+    assert "truncated" in found.flaws[5]
+    for path in tmp_path.glob("*.png"):
+        path.write_text("no picture")
+    assert len(decoded(source, DataConfig()).flaws) == 6
+
+
+def test_arrays_stay_as_they_are_or_are_resized() -> None:
+    images_NCHW = RANDOM.integers(0, 256, (6, 1, 8, 8), dtype=np.uint8)
+    source = of_arrays(images_NCHW)
+    found = decoded(source, DataConfig())
+    np.testing.assert_array_equal(found.images_NCHW, images_NCHW)
+    assert len(set(found.digests_N.tolist())) == 6
+    np.testing.assert_array_equal(decoded(source, DataConfig(channels=3)).images_NCHW, images_NCHW.repeat(3, axis=1))
+    larger = decoded(source, DataConfig(size=16))
+    assert larger.digests_N.tolist() == found.digests_N.tolist()
+    for image, small in zip(larger.images_NCHW, images_NCHW, strict=True):
+        alone = decode.prepare(Image.fromarray(small[0]), size=16, channels=1, fit="crop")
+        np.testing.assert_array_equal(image, alone)
+    colour = of_arrays(RANDOM.integers(0, 256, (6, 3, 8, 8), dtype=np.uint8))
+    grey = decoded(colour, DataConfig(channels=1)).images_NCHW[:]
+    assert grey.shape == (6, 1, 8, 8)
+    weights = np.array([0.299, 0.587, 0.114])[:, None, None]
+    np.testing.assert_allclose(grey[:, 0], (np.asarray(colour.pictures) * weights).sum(1), atol=1)
+
+
+def test_pictures_that_do_not_fit_in_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = of_sizes(tmp_path, [(8, 8)] * 4)
+    sizes: dict[Any, int] = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}
+    monkeypatch.setattr(decode_all.os, "sysconf", sizes.__getitem__)
+    decoded(source, DataConfig())
+    with pytest.raises(DataError, match=r"x: 4 pictures of 2048 x 2048 x 3 need 0 GB .* set a smaller --data\.size"):
+        decoded(source, DataConfig(size=2048, cache=None))
+
+
+def test_an_error_in_a_thread_stops_the_others() -> None:
+    calls: list[int] = []
+    started = threading.Event()
+
+    def work(index: int) -> None:
+        calls.append(index)
+        if index == 0:
+            started.wait(timeout=30)
+            raise KeyboardInterrupt
+        started.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        pictures_in_two_threads(work)
+    assert len(calls) < 10**6
+
+
+def pictures_in_two_threads(work: Any) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threads, "cores", lambda: 2)
+        in_threads(work, range(10**6))
+
+
+def test_a_picture_that_hangs_is_left_behind(monkeypatch, paint, tmp_path: Path) -> None:
+    """In threads, where nothing can be ended: in a small set, and while its size is found out."""
+    for n in range(20):
+        paint(tmp_path / "set" / ("cat" if n % 2 else "dog") / f"{n}.png")
+    hangs = (tmp_path / "set" / "cat" / "7.png").read_bytes()
+    thorough, look, released = decode.thorough, decode.look, threading.Event()
+
+    def slow(function):
+        def work(content, **settings):
+            if content == hangs:
+                released.wait(timeout=60)
+            return function(content, **settings)
+
+        return work
+
+    monkeypatch.setattr(decode, "thorough", slow(thorough))
+    monkeypatch.setattr(decode, "look", slow(look))
+    config = DataConfig(path=str(tmp_path / "set"), cache=None, max_seconds=0.5)
+    began = time.monotonic()
+    found = decoded(data.find(config), config)
+    assert time.monotonic() - began < 20
+    released.set()
+    assert list(found.flaws.values()) == ["it takes longer than 0.5 s to decode"]
+    assert len(found.images_NCHW) == 20
