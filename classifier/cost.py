@@ -17,9 +17,9 @@ from classifier.config import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset
 from classifier.data.images.arrays import are_decoded_each_time
-from classifier.distributed import Group, pick_device
 from classifier.evaluate import Scorer
-from classifier.heap import keep_freed_memory
+from classifier.runtime.cpu import keep_freed_memory
+from classifier.runtime.distributed import Group, pick_device
 from classifier.scaling import Load
 from classifier.training import Training, build_model
 

@@ -15,9 +15,9 @@ from classifier.calibration import tempered
 from classifier.config import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset, Part
-from classifier.distributed import Group
-from classifier.heap import keep_freed_memory
 from classifier.metrics import Tally
+from classifier.runtime.cpu import keep_freed_memory
+from classifier.runtime.distributed import Group
 
 # A batch holds about this many pixels a channel (64 photographs of 224 x 224), which fits wherever the model was
 # trained, and at most so many images: 512 fill a GPU, but on a CPU they leave its caches (fp32 lost a third).

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from classifier.checkpoint import Checkpoint, Store, Writer
-from classifier.clock import Speed, Timer
 from classifier.config import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset
 from classifier.data.images.arrays import are_decoded_each_time
-from classifier.distributed import Group
 from classifier.errors import DivergedError
-from classifier.heap import keep_freed_memory
+from classifier.runtime.cpu import keep_freed_memory
+from classifier.runtime.distributed import Group
+from classifier.runtime.timing import Speed, Timer
 from classifier.training import Training
 
 # Ranks agree to stop, and look for a loss that is not finite, every so many steps: each look waits for the device.

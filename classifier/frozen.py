@@ -20,16 +20,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from classifier.augment import policy
-from classifier.augment import random as counter
 from classifier.config import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset, Part
-from classifier.distributed import Group
 from classifier.errors import ConfigError, ModelError
 from classifier.evaluate import Scorer
 from classifier.features import identity, keep, seen
 from classifier.metrics import Tally
 from classifier.models.head import DroppingLinear, head_modules
+from classifier.runtime import counter_rng as counter
+from classifier.runtime.distributed import Group
 
 # Bytes of memory that views may take.
 MOST = 8 << 30

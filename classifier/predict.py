@@ -13,9 +13,9 @@ from torch import Tensor
 from classifier import bundle, explain
 from classifier.calibration import Calibration
 from classifier.data.decoding import decode
-from classifier.distributed import pick_device
 from classifier.errors import DataError, RunError
 from classifier.novelty import Novelty, watched
+from classifier.runtime.distributed import pick_device
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from classifier.config import Experiment
 from classifier.data.dataset import Dataset, Part
-from classifier.distributed import pick_device
 from classifier.errors import ConfigError
 from classifier.evaluate import Scorer
 from classifier.features import features, identity, keep, regression
+from classifier.runtime.distributed import pick_device
 from classifier.training import build_model
 
 # More images than this change the ranking little and cost much.

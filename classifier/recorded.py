@@ -8,11 +8,11 @@ from classifier import bundle, models
 from classifier.checkpoint import Store
 from classifier.config import Experiment
 from classifier.data.dataset import Dataset
-from classifier.distributed import Group
 from classifier.errors import RunError
 from classifier.events import Events
 from classifier.fit import Epoch, Step, fit
 from classifier.run import Run, read_history
+from classifier.runtime.distributed import Group
 from classifier.tracking import Trackers
 
 

@@ -10,9 +10,9 @@ import torch
 from classifier.augment import policy
 from classifier.config import AugmentConfig, Experiment
 from classifier.data.dataset import Dataset
-from classifier.distributed import pick_device
 from classifier.errors import ConfigError, DataError
 from classifier.models import factory
+from classifier.runtime.distributed import pick_device
 
 
 def resolve(experiment: Experiment, dataset: Dataset) -> Experiment:

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from classifier import losses, models, optim, schedule
 from classifier.augment import policy
-from classifier.augment import random as counter
 from classifier.checkpoint import Checkpoint
 from classifier.config import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset, Part
-from classifier.distributed import Group
 from classifier.ema import Average
 from classifier.evaluate import Scorer
 from classifier.frozen import Frozen
+from classifier.runtime import counter_rng as counter
+from classifier.runtime.distributed import Group
 
 
 class Training:

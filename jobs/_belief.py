@@ -9,10 +9,10 @@ from classifier import bundle
 from classifier.bundle import Bundle
 from classifier.calibrated import calibrated
 from classifier.data.dataset import Dataset
-from classifier.distributed import pick_device
 from classifier.mistakes import looked_at
 from classifier.predict import predictions_table, save_predictions
 from classifier.report import MISTAKES, PREDICTIONS
+from classifier.runtime.distributed import pick_device
 
 
 def learned(

@@ -9,14 +9,15 @@ from classifier import bundle
 from classifier.calibrated import keep
 from classifier.calibration import Calibration
 from classifier.config import Experiment
-from classifier.distributed import Group, pick_device
 from classifier.files import write_atomically
 from classifier.resolve import resolve
 from classifier.run import FEATURES, Run, read_experiment
+from classifier.runtime.distributed import Group, pick_device
+from classifier.runtime.timing import Deadline
 from jobs import _workers
 from jobs._leaderboard import Leaderboard
 from jobs._memory import Clock
-from jobs._pace import Deadline, steps_of
+from jobs._pace import steps_of
 from jobs._work import Work, train_in
 
 # A last training with less than this share of the steps that the winner had would lose more than the validation images

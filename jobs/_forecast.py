@@ -11,10 +11,10 @@ from rich.table import Table
 
 from classifier import cost, data
 from classifier.config import Experiment
-from classifier.distributed import pick_device
 from classifier.errors import ConfigError
 from classifier.resolve import resolve
 from classifier.run import read_yaml
+from classifier.runtime.distributed import pick_device
 from classifier.scaling import Forecast, Kind, Load, forecast, warnings
 from classifier.setting import closest
 

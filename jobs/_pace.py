@@ -1,10 +1,6 @@
 """How long trainings take, and the end of a search: told before its first trial, and again by what its trials took."""
 
-import itertools
 import math
-import statistics
-import time
-from collections import deque
 from dataclasses import dataclass
 
 from classifier.config import Experiment
@@ -25,9 +21,6 @@ SLOWER = 1.25
 SHARE_OF_LAST = 0.5
 # What a map of a mistake takes, forward and backward, and its features, in predictions.
 PASSES = 4
-# A training is late where it would overrun by more than this share of what is left, by what it did in another share of
-# it, but not less than so many seconds. What is told within a moment was told at once.
-TOLERANCE, WATCHED, LEAST_WATCHED, TOGETHER = 0.05, 0.25, 3.0, 0.2
 
 
 @dataclass(frozen=True)
@@ -126,36 +119,3 @@ def predicting(experiment: Experiment, count: int, *, mirrored: bool = True) -> 
 def _is_frozen(experiment: Experiment) -> bool:
     """Epochs cost what its head takes, beside what the backbone is to see once (see cost.Pace)."""
     return bool(experiment.views) and experiment.model.freeze_epochs is None
-
-
-class Deadline:
-    """Whether a training will be over in so many seconds, by what its last epochs take.
-
-    pause: seconds that it takes to stop it and go on with fewer epochs, which must gain more than that.
-    """
-
-    def __init__(self, seconds: float, pause: float = 0.0) -> None:
-        self.at, self.pause = time.monotonic() + seconds, pause
-        self.seen: deque[tuple[float, float]] = deque()
-        self.is_missed = False
-        self.fitting = 0
-        """Epochs with which it would not be missed."""
-
-    def see(self, done: float, epochs: int) -> None:
-        """Told how many epochs are done, in parts too, of how many, as often as it is known."""
-        now = time.monotonic()
-        left = max(0.0, self.at - now)
-        watched = max(LEAST_WATCHED, self.pause, WATCHED * left)
-        if self.seen and now - self.seen[-1][0] < TOGETHER:  # journals come several lines at once
-            self.seen[-1] = (self.seen[-1][0], done)
-        else:
-            self.seen.append((now, done))
-        while len(self.seen) > 2 and now - self.seen[1][0] >= watched:
-            self.seen.popleft()
-        parts = [(b[0] - a[0]) / (b[1] - a[1]) for a, b in itertools.pairwise(self.seen) if b[1] > a[1]]
-        if now - self.seen[0][0] < watched or not parts:
-            return
-        an_epoch = statistics.median(parts)  # a machine that stands still for a moment is quick again
-        if an_epoch * (epochs - done) - left > max(TOLERANCE * left, an_epoch, self.pause):
-            self.fitting = max(math.ceil(done), int(done + max(0.0, left - self.pause) / an_epoch))
-            self.is_missed = self.fitting < epochs

@@ -7,8 +7,8 @@ import torch
 
 from classifier import data, models
 from classifier.data import loader
-from classifier.distributed import Group, pick_device
 from classifier.resolve import resolve
+from classifier.runtime.distributed import Group, pick_device
 from classifier.training import Training
 from jobs._cli import Request
 from jobs._console import console, headline

@@ -15,11 +15,11 @@ from typing import Any
 
 from classifier import data
 from classifier.config import Experiment
-from classifier.distributed import Group, pick_device
 from classifier.errors import ConfigError, RunError
 from classifier.recorded import outcome, recorded
 from classifier.resolve import resolve
 from classifier.run import ASKED, Run, dump_experiment, read_result
+from classifier.runtime.distributed import Group, pick_device
 from jobs import _belief, _holdout, _ray
 
 LOOK_EVERY = 0.5

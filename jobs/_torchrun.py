@@ -9,10 +9,10 @@ import torch
 
 from classifier import data
 from classifier.config import Experiment
-from classifier.distributed import Group, joined, pick_device
 from classifier.errors import ConfigError
 from classifier.recorded import recorded
 from classifier.run import Run
+from classifier.runtime.distributed import Group, joined, pick_device
 from jobs._cli import EXIT_DONE, EXIT_INTERRUPTED, Interrupts, Request
 
 

@@ -24,12 +24,12 @@ from classifier.data.dataset import Dataset
 from classifier.data.images.arrays import Mapped, Segment
 from classifier.data.images.stream import Streamed
 from classifier.data.split_names import SPLITS
-from classifier.distributed import Group, pick_device
 from classifier.errors import ClassifierError, DataError
 from classifier.files import patiently, write_atomically
 from classifier.recorded import recorded
 from classifier.resolve import resolve
 from classifier.run import FEATURES, Run, counted
+from classifier.runtime.distributed import Group, pick_device
 from classifier.storage import Mirror, Storage
 from jobs import _storage, _workers
 from jobs._guide import Sample, worst

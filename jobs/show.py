@@ -36,7 +36,8 @@ def show(request: Request) -> None:
     import torch
 
     from classifier import data, plots
-    from classifier.augment import policy, random
+    from classifier.augment import policy
+    from classifier.runtime import counter_rng
     from jobs import _console, _work
 
     options = request.options
@@ -51,7 +52,7 @@ def show(request: Request) -> None:
             ranks_N[mine_N] = torch.arange(int(mine_N.sum()))
         chosen_N = torch.argsort(ranks_N, stable=True)[: options.images]
         images_NCHW, labels_N = dataset.train.images_NCHW[chosen_N], dataset.train.labels_N[chosen_N]
-        epochs = (random.key(experiment.seed, epoch) for epoch in range(options.views))
+        epochs = (counter_rng.key(experiment.seed, epoch) for epoch in range(options.views))
         views = [policy.plain(policy.augment(images_NCHW, config, key=key, positions_N=chosen_N)) for key in epochs]
         rows = [
             (dataset.class_names[int(label)], [image_CHW, *(view_NCHW[i] for view_NCHW in views)])

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from classifier.config import Experiment
 from classifier.data.dataset import Part
-from classifier.distributed import Group
 from classifier.evaluate import Scorer
 from classifier.metrics import Tally
+from classifier.runtime.distributed import Group
 
 SCORER = Scorer(
     class_names=("a", "b", "c"), size=8, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25), device=torch.device("cpu")

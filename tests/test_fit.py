@@ -15,10 +15,10 @@ from classifier import data
 from classifier.checkpoint import Store
 from classifier.config import Experiment
 from classifier.data import loader
-from classifier.distributed import Group, joined
 from classifier.errors import ConfigError, DataError, DivergedError
 from classifier.fit import Epoch, fit
 from classifier.resolve import resolve
+from classifier.runtime.distributed import Group, joined
 from classifier.training import Training
 
 SMALL = {

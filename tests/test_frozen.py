@@ -13,10 +13,10 @@ from classifier import data, frozen, models
 from classifier.checkpoint import Store
 from classifier.config import Experiment
 from classifier.data.loader import batches
-from classifier.distributed import Group, joined
 from classifier.errors import ConfigError, ModelError
 from classifier.fit import fit
 from classifier.resolve import resolve
+from classifier.runtime.distributed import Group, joined
 from classifier.training import Training
 
 SMALL = {

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from classifier.augment import colour, geometry, random
-from classifier.augment.random import Stream
+from classifier.augment import colour, geometry
+from classifier.augment.streams import Stream
+from classifier.runtime import counter_rng
 
 MOVES = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
 OPERATIONS = (
@@ -56,7 +57,7 @@ def randaugment(
     """So many operations an image, all of strength magnitude / 30. Float images in [0, 1]."""
     for layer in range(layers):
         first = Stream.RANDAUGMENT + 2 * layer
-        u_N, sign_N = random.uniforms(key, positions_N, first, first + 1)
+        u_N, sign_N = counter_rng.uniforms(key, positions_N, first, first + 1)
         strength_N = torch.full_like(u_N, magnitude / STEPS)
         images_NCHW = apply(images_NCHW, _choice(u_N), strength_N, sign_N < 0.5, ranges, reflect=reflect)
     return images_NCHW
@@ -64,7 +65,7 @@ def randaugment(
 
 def trivialaugment(images_NCHW: Tensor, *, ranges: Ranges, key: int, positions_N: Tensor, reflect: bool) -> Tensor:
     """One operation an image, of a strength of its own. Float images in [0, 1]."""
-    u_N, strength_N, sign_N = random.uniforms(key, positions_N, *range(Stream.TRIVIAL, Stream.TRIVIAL + 3))
+    u_N, strength_N, sign_N = counter_rng.uniforms(key, positions_N, *range(Stream.TRIVIAL, Stream.TRIVIAL + 3))
     strength_N = (strength_N * (STEPS + 1)).floor() / STEPS
     return apply(images_NCHW, _choice(u_N), strength_N, sign_N < 0.5, ranges, reflect=reflect)
 

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from classifier.augment import auto, colour, geometry, random
+from classifier.augment import auto, colour, geometry
 from classifier.augment import mix as mixing
 from classifier.augment.geometry import plain as plain
-from classifier.augment.random import Stream
+from classifier.augment.streams import Stream
 from classifier.config import AugmentConfig
 from classifier.errors import ConfigError
+from classifier.runtime import counter_rng
 
 _OFF: dict[str, Any] = {
     "flip": 0.0,
@@ -107,12 +108,14 @@ def augment(images_NCHW: Tensor, config: AugmentConfig, *, key: int, positions_N
     if config.brightness or config.contrast or config.saturation or config.hue:
         images_NCHW = _lit(plain(images_NCHW), config, key, positions_N)
     if config.erase:
-        on_N, area_N, aspect_N, x_N, y_N = random.uniforms(key, positions_N, *range(Stream.ERASE, Stream.ERASE_Y + 1))
+        on_N, area_N, aspect_N, x_N, y_N = counter_rng.uniforms(
+            key, positions_N, *range(Stream.ERASE, Stream.ERASE_Y + 1)
+        )
         images_NCHW = mixing.erase(
             images_NCHW,
             on_N < config.erase,
-            random.between(area_N, *_ERASE_AREA),
-            random.log_between(aspect_N, *_ERASE_ASPECT),
+            counter_rng.between(area_N, *_ERASE_AREA),
+            counter_rng.log_between(aspect_N, *_ERASE_ASPECT),
             x_N,
             y_N,
         )
@@ -128,13 +131,13 @@ def mix(
     """
     if not config.mixup and not config.cutmix:
         return images_NCHW, labels_N
-    kind_N, x_N, y_N = random.uniforms(key, positions_N, Stream.MIX_KIND, Stream.MIX_X, Stream.MIX_Y)
+    kind_N, x_N, y_N = counter_rng.uniforms(key, positions_N, Stream.MIX_KIND, Stream.MIX_X, Stream.MIX_Y)
     paste_N = kind_N < (0.5 if config.mixup and config.cutmix else float(bool(config.cutmix)))
     share_N = torch.ones_like(x_N)
     if config.mixup:
-        share_N = random.beta(key, positions_N, Stream.MIX_SHARE, config.mixup)
+        share_N = counter_rng.beta(key, positions_N, Stream.MIX_SHARE, config.mixup)
     if config.cutmix:
-        share_N = torch.where(paste_N, random.beta(key, positions_N, Stream.MIX_SHARE, config.cutmix), share_N)
+        share_N = torch.where(paste_N, counter_rng.beta(key, positions_N, Stream.MIX_SHARE, config.cutmix), share_N)
     return mixing.mixed(plain(images_NCHW), mixing.one_hot(labels_N, classes), share_N, paste_N, x_N, y_N)
 
 
@@ -183,29 +186,29 @@ def _moved(images_NCHW: Tensor, config: AugmentConfig, key: int, positions_N: Te
     flip, rotate, scale, shear, shift, crop = (
         value or 0.0 for value in (config.flip, config.rotate, config.scale, config.shear, config.shift, config.crop)
     )
-    flip_N = random.uniform(key, positions_N, Stream.FLIP) < flip if flip else None
+    flip_N = counter_rng.uniform(key, positions_N, Stream.FLIP) < flip if flip else None
     if not (rotate or scale or shear or crop < 1):
         right_N = down_N = None
         if shift:
-            u_N, v_N = random.uniforms(key, positions_N, Stream.SHIFT_X, Stream.SHIFT_Y)
+            u_N, v_N = counter_rng.uniforms(key, positions_N, Stream.SHIFT_X, Stream.SHIFT_Y)
             right_N, down_N = _whole(u_N, shift, width), _whole(v_N, shift, height)
         return geometry.copy_moved(images_NCHW, flip_N, right_N, down_N, reflect=reflect)
     window = _window(crop, key, positions_N) if crop < 1 else None
     on_bytes = images_NCHW.dtype == torch.uint8 and images_NCHW.device.type == "cpu" and width >= _WORTH_A_CALL
     if window and on_bytes and not (rotate or scale or shear or shift):
         return geometry.resized_crops(images_NCHW, *window, flip_N)
-    turn_N, size_N, slant_N, right_N, down_N = random.uniforms(
+    turn_N, size_N, slant_N, right_N, down_N = counter_rng.uniforms(
         key, positions_N, *range(Stream.ROTATE, Stream.SHIFT_Y + 1)
     )
     matrix_N23 = geometry.affine(
         height,
         width,
-        degrees_N=random.between(turn_N, -rotate, rotate),
-        scale_N=random.between(size_N, 1 - scale, 1 + scale),
-        shear_x_N=random.between(slant_N, -shear, shear),
+        degrees_N=counter_rng.between(turn_N, -rotate, rotate),
+        scale_N=counter_rng.between(size_N, 1 - scale, 1 + scale),
+        shear_x_N=counter_rng.between(slant_N, -shear, shear),
         shear_y_N=torch.zeros_like(slant_N),
-        right_N=random.between(right_N, -shift, shift),
-        down_N=random.between(down_N, -shift, shift),
+        right_N=counter_rng.between(right_N, -shift, shift),
+        down_N=counter_rng.between(down_N, -shift, shift),
     )
     if window:
         matrix_N23 = geometry.cropped(matrix_N23, *window, square=height / width)
@@ -216,8 +219,8 @@ def _moved(images_NCHW: Tensor, config: AugmentConfig, key: int, positions_N: Te
 
 def _window(crop: float, key: int, positions_N: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Area and aspect of a crop's window, and where in the room left it lies; see geometry.cropped."""
-    area_N, aspect_N, x_N, y_N = random.uniforms(key, positions_N, *range(Stream.CROP_AREA, Stream.CROP_Y + 1))
-    return random.between(area_N, crop, 1), random.log_between(aspect_N, *_CROP_ASPECT), x_N, y_N
+    area_N, aspect_N, x_N, y_N = counter_rng.uniforms(key, positions_N, *range(Stream.CROP_AREA, Stream.CROP_Y + 1))
+    return counter_rng.between(area_N, crop, 1), counter_rng.log_between(aspect_N, *_CROP_ASPECT), x_N, y_N
 
 
 def _whole(u_N: Tensor, shift: float, side: int) -> Tensor:
@@ -246,9 +249,9 @@ def _operated(images_NCHW: Tensor, config: AugmentConfig, key: int, positions_N:
 
 def _lit(images_NCHW: Tensor, config: AugmentConfig, key: int, positions_N: Tensor) -> Tensor:
     strengths = (config.brightness, config.contrast, config.saturation, config.hue)
-    numbers = random.uniforms(key, positions_N, *range(Stream.BRIGHTNESS, Stream.HUE + 1))
+    numbers = counter_rng.uniforms(key, positions_N, *range(Stream.BRIGHTNESS, Stream.HUE + 1))
     light, contrast, saturation, turn = (
-        random.between(u_N, -strength, strength) if strength else None
+        counter_rng.between(u_N, -strength, strength) if strength else None
         for u_N, strength in zip(numbers, strengths, strict=True)
     )
     if light is not None:

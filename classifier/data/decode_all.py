@@ -17,7 +17,7 @@ from PIL import Image
 
 from classifier.config import DataConfig
 from classifier.data.decoding import decode, jpeg, worker_processes
-from classifier.data.decoding.threads import cores, in_threads
+from classifier.data.decoding.threads import in_threads
 from classifier.data.decoding.worker_processes import Decoder
 from classifier.data.images.arrays import Images
 from classifier.data.images.jpeg_segment import JPEG, Frames
@@ -29,7 +29,7 @@ from classifier.data.readers.file_bytes import digest, read
 from classifier.data.readers.source import Source
 from classifier.data.readers.tree import File, identity
 from classifier.errors import ConfigError, DataError, few
-from classifier.heap import keep_freed_memory
+from classifier.runtime.cpu import cores, keep_freed_memory
 
 if TYPE_CHECKING:
     from classifier.data.images.cache import Cache

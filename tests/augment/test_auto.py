@@ -4,12 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from classifier.augment import auto, random
+from classifier.augment import auto
 from classifier.augment.auto import NARROW, OPERATIONS, WIDE
+from classifier.runtime import counter_rng
 
 COUNT = 4000
 POSITIONS = torch.arange(COUNT)
-KEY = random.key(0, 0)
+KEY = counter_rng.key(0, 0)
 BYTES = (F.interpolate(torch.rand(8, 3, 5, 5, generator=torch.Generator().manual_seed(0)), 24) * 255).to(torch.uint8)
 IMAGES = BYTES.float() / 255
 NONE, ALL = torch.zeros(8, dtype=torch.bool), torch.ones(8, dtype=torch.bool)

@@ -28,10 +28,11 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from classifier import data, heap
-from classifier.augment import policy, random
+from classifier import data
+from classifier.augment import policy
 from classifier.config import AugmentConfig, DataConfig
 from classifier.data import loader
+from classifier.runtime import counter_rng, cpu
 
 BATCH, WORKERS = 128, (0, 1, 2, 3)
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -81,13 +82,13 @@ def ours(folder: Path, cache: Path, size: int, augment: AugmentConfig, epochs: i
     began, found = time.perf_counter(), []
     settings = {"validation": 0.0, "test": 0.0, "channels": 3, "size": size}
     dataset = data.load(DataConfig(path=str(folder), cache=str(cache), **settings))
-    heap.keep_freed_memory()  # as every training does
+    cpu.keep_freed_memory()  # as every training does
     config = policy.resolve(augment, kind="photos", channels=3, size=size)
     for epoch in range(epochs):
         count = 0
         batches = loader.batches(dataset.train, batch=BATCH, seed=0, epoch=epoch)
         for batch in loader.ahead(batches):
-            key = random.key(0, epoch)
+            key = counter_rng.key(0, epoch)
             images_NCHW = policy.augment(batch.images_NCHW, config, key=key, positions_N=batch.positions_N)
             count += len(policy.normalise(images_NCHW, MEAN, STD))
         found.append(count / (time.perf_counter() - began))

@@ -22,9 +22,9 @@ from classifier import models
 from classifier.config import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset, Part
-from classifier.distributed import Group, pick_device
 from classifier.recipes import recipe
 from classifier.resolve import resolve
+from classifier.runtime.distributed import Group, pick_device
 from classifier.training import Training
 
 ROUNDS = 3

@@ -32,12 +32,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 from classifier import data
 from classifier.config import Experiment
 from classifier.data.dataset import Dataset
-from classifier.distributed import pick_device
 from classifier.holdout import read_test
 from classifier.recipes import recipe, recipe_for
 from classifier.recorded import recorded
 from classifier.resolve import resolve
 from classifier.run import Run, dump_experiment, read_experiment, read_result
+from classifier.runtime.distributed import pick_device
 from classifier.space import Choice, Space, default_space
 from tests.benchmarks.portfolio import CANDIDATES, order
 

@@ -10,8 +10,9 @@ from classifier.config import Experiment
 from classifier.cost import Pace
 from classifier.data.dataset import Dataset
 from classifier.run import Run
+from classifier.runtime.timing import Deadline
 from jobs import _final, _memory, _pace, _plan, _ray
-from jobs._pace import Deadline, End
+from jobs._pace import End
 
 END = End(epoch=2.0, looking=3.0, learning=1.5, epochs=10, limit=60.0, beginning=3.0, crowd=2.0)
 

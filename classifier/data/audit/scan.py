@@ -12,11 +12,11 @@ from classifier.config import DataConfig
 from classifier.data.decoding import worker_processes
 from classifier.data.decoding.decode import FlawError
 from classifier.data.decoding.image_stats import SHARP_SIDE, SIDE, Glance
-from classifier.data.decoding.threads import cores
 from classifier.data.decoding.worker_processes import Decoder
 from classifier.data.readers.compact import digests_of
 from classifier.data.readers.file_bytes import digest, read
 from classifier.data.readers.source import Source
+from classifier.runtime.cpu import cores
 
 _BLOCK = 256
 

@@ -1,12 +1,12 @@
 """Work on many pictures in threads of this process, none of which another one waits for."""
 
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 
 from classifier.data.decoding import decode
+from classifier.runtime.cpu import cores
 
 LOOK_EVERY = 1.0
 """Seconds after which a thread that has not ended is looked at."""
@@ -69,10 +69,3 @@ def in_threads(
             over.set()
     if errors:
         raise errors[0]
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from classifier.data.decoding.threads import cores
 from classifier.data.images.jpeg_segment import JPEG, decoded_into
 from classifier.data.images.lazy import Rows
 from classifier.data.images.pixel_segment import DIGEST, PIXELS, SHAPE, SUMS, as_it_lies, has_channels_last
 from classifier.data.images.stream import Streamed
 from classifier.errors import DataError
+from classifier.runtime.cpu import cores
 
 WORTH_A_THREAD = 8
 """JPEGs for which to start a thread."""

@@ -8,7 +8,6 @@ pseudorandom number generators", OOPSLA 2014.
 
 import functools
 import math
-from enum import IntEnum
 
 import torch
 from torch import Tensor
@@ -17,36 +16,6 @@ _GAMMA, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB13311
 _MASK = (1 << 64) - 1
 # Numbers a position: every stream below, with room for RandAugment's layers.
 _STREAMS = 64
-
-
-class Stream(IntEnum):
-    """What a number is for. Each use has its own, so that turning one change off leaves all the others as they were."""
-
-    FLIP = 0
-    ROTATE = 1
-    SCALE = 2
-    SHEAR = 3
-    SHIFT_X = 4
-    SHIFT_Y = 5
-    CROP_AREA = 6
-    CROP_ASPECT = 7
-    CROP_X = 8
-    CROP_Y = 9
-    BRIGHTNESS = 10
-    CONTRAST = 11
-    SATURATION = 12
-    HUE = 13
-    ERASE = 14
-    ERASE_AREA = 15
-    ERASE_ASPECT = 16
-    ERASE_X = 17
-    ERASE_Y = 18
-    MIX_KIND = 19
-    MIX_SHARE = 20  # and 21
-    MIX_X = 22
-    MIX_Y = 23
-    TRIVIAL = 24  # to 26
-    RANDAUGMENT = 32  # to 47: two a layer
 
 
 def key(seed: int, epoch: int) -> int:

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import functools
+import os
 
 # mallopt's names for how many blocks glibc maps one by one, and for how much may lie idle at the heap's end.
 _M_MMAP_MAX, _M_TRIM_THRESHOLD = -4, -1
@@ -28,3 +29,10 @@ def keep_freed_memory() -> None:
             start = -(-block // _HUGE_PAGE) * _HUGE_PAGE
             libc.madvise(start, _IDLE_BYTES - _HUGE_PAGE, _MADV_HUGEPAGE)
             libc.free(block)
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

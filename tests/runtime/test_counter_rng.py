@@ -1,12 +1,12 @@
-"""classifier/augment/random.py: numbers that are looked up by (key, position, stream)."""
+"""classifier/runtime/counter_rng.py: numbers that are looked up by (key, position, stream)."""
 
 import math
 
 import pytest
 import torch
 
-from classifier.augment import random
-from classifier.augment.random import Stream
+from classifier.augment.streams import Stream
+from classifier.runtime import counter_rng
 
 POSITIONS = torch.arange(20_000)
 
@@ -21,9 +21,9 @@ def reference(key: int, position: int, stream: int) -> float:
 
 
 def test_numbers_are_those_of_splitmix64():
-    key = random.key(3, 5)
+    key = counter_rng.key(3, 5)
     positions = torch.tensor([0, 1, 59_999, 2**40])
-    u_N, v_N = random.uniforms(key, positions, 0, 47)
+    u_N, v_N = counter_rng.uniforms(key, positions, 0, 47)
     assert u_N.tolist() == [reference(key, p, 0) for p in positions.tolist()]
     assert v_N.tolist() == [reference(key, p, 47) for p in positions.tolist()]
     assert u_N.dtype == torch.float32
@@ -31,29 +31,29 @@ def test_numbers_are_those_of_splitmix64():
 
 def test_published_first_output():
     # SplitMix64 seeded with 1234567 begins with 6457827717110365317 (the generator's own test vector).
-    (first,) = random.uniform(1234567, torch.tensor([0]), 1).tolist()
+    (first,) = counter_rng.uniform(1234567, torch.tensor([0]), 1).tolist()
     assert first == (6457827717110365317 >> 40) / 2**24
 
 
 def test_a_number_depends_on_key_position_and_stream_alone():
-    key = random.key(0, 0)
-    whole = random.uniform(key, POSITIONS, Stream.FLIP)
-    assert torch.equal(whole[700:900], random.uniform(key, POSITIONS[700:900], Stream.FLIP))
-    assert torch.equal(whole, random.uniforms(key, POSITIONS, Stream.HUE, Stream.FLIP)[1])
-    others = [random.uniform(random.key(*at), POSITIONS, Stream.FLIP) for at in ((1, 0), (0, 1))]
-    others.append(random.uniform(key, POSITIONS, Stream.ROTATE))
+    key = counter_rng.key(0, 0)
+    whole = counter_rng.uniform(key, POSITIONS, Stream.FLIP)
+    assert torch.equal(whole[700:900], counter_rng.uniform(key, POSITIONS[700:900], Stream.FLIP))
+    assert torch.equal(whole, counter_rng.uniforms(key, POSITIONS, Stream.HUE, Stream.FLIP)[1])
+    others = [counter_rng.uniform(counter_rng.key(*at), POSITIONS, Stream.FLIP) for at in ((1, 0), (0, 1))]
+    others.append(counter_rng.uniform(key, POSITIONS, Stream.ROTATE))
     for other in others:
         assert abs(torch.corrcoef(torch.stack([whole, other]))[0, 1]) < 0.03
 
 
 def test_keys_fit_64_bits_and_differ():
-    keys = {random.key(seed, epoch) for seed in range(60) for epoch in range(60)}
+    keys = {counter_rng.key(seed, epoch) for seed in range(60) for epoch in range(60)}
     assert len(keys) == 3600
-    assert all(-(2**63) <= key < 2**63 for key in {*keys, random.key(2**70, 10**9)})
+    assert all(-(2**63) <= key < 2**63 for key in {*keys, counter_rng.key(2**70, 10**9)})
 
 
 def test_numbers_are_uniform():
-    u_N = random.uniform(random.key(1, 2), POSITIONS, Stream.SCALE)
+    u_N = counter_rng.uniform(counter_rng.key(1, 2), POSITIONS, Stream.SCALE)
     assert u_N.min() >= 0
     assert u_N.max() < 1
     counts = torch.histc(u_N, 20, 0, 1)
@@ -62,7 +62,7 @@ def test_numbers_are_uniform():
 
 @pytest.mark.parametrize("alpha", [0.1, 0.2, 0.4, 1.0, 3.0])
 def test_beta_has_its_distribution(alpha):
-    share_N = random.beta(random.key(0, 1), POSITIONS, Stream.MIX_SHARE, alpha).sort().values.double()
+    share_N = counter_rng.beta(counter_rng.key(0, 1), POSITIONS, Stream.MIX_SHARE, alpha).sort().values.double()
     torch.manual_seed(0)
     drawn_N = torch.distributions.Beta(alpha, alpha).sample((200_000,)).sort().values.double()
     assert share_N[0] >= 0
@@ -76,9 +76,9 @@ def test_beta_has_its_distribution(alpha):
 
 
 def test_stretched_numbers_stay_in_their_range():
-    u_N = random.uniform(random.key(0, 1), POSITIONS, Stream.CROP_ASPECT)
-    aspect_N = random.log_between(u_N, 3 / 4, 4 / 3)
+    u_N = counter_rng.uniform(counter_rng.key(0, 1), POSITIONS, Stream.CROP_ASPECT)
+    aspect_N = counter_rng.log_between(u_N, 3 / 4, 4 / 3)
     assert aspect_N.min() >= 0.7499
     assert aspect_N.max() <= 1.3334
     assert aspect_N.log().mean() == pytest.approx(0, abs=0.005)
-    assert random.between(u_N, -2, 4).mean() == pytest.approx(1, abs=0.05)
+    assert counter_rng.between(u_N, -2, 4).mean() == pytest.approx(1, abs=0.05)
