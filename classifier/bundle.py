@@ -23,7 +23,7 @@ from classifier.config import Experiment, ModelConfig
 from classifier.data.dataset import Dataset
 from classifier.errors import ConfigError, RunError
 from classifier.evaluate import Scorer
-from classifier.files import patiently, refuse_unknown_format, sha256_of, write_atomically, write_tensors
+from classifier.storage.atomic import patiently, refuse_unknown_format, sha256_of, write_atomically, write_tensors
 from classifier.version import versions
 
 FORMAT_VERSION = 1

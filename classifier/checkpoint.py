@@ -16,7 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from classifier.files import flush, patiently, refuse_unknown_format, sha256_of, write_atomically, write_tensors
+from classifier.storage.atomic import (
+    flush,
+    patiently,
+    refuse_unknown_format,
+    sha256_of,
+    write_atomically,
+    write_tensors,
+)
 
 FORMAT_VERSION = 1
 

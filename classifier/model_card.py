@@ -5,7 +5,7 @@ from typing import Any
 
 from classifier import verdict
 from classifier.bundle import Bundle
-from classifier.files import write_atomically
+from classifier.storage.atomic import write_atomically
 
 # Rows of the table of classes: the weakest ones.
 CLASSES = 30

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from classifier.charts import STYLE
-from classifier.files import write_atomically
+from classifier.storage.atomic import write_atomically
 
 # Side of a thumbnail, in pixels.
 SIDE = 112

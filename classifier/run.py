@@ -19,11 +19,11 @@ import yaml
 
 from classifier.config import Experiment
 from classifier.errors import ConfigError, RunError
-from classifier.files import patiently, refuse_unknown_format, write_atomically
+from classifier.storage.atomic import patiently, refuse_unknown_format, write_atomically
 from classifier.version import versions
 
 if TYPE_CHECKING:
-    from classifier.storage import Storage
+    from classifier.storage.bucket import Storage
 
 FORMAT_VERSION = 1
 ASKED = "asked.yaml"

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from classifier.config import Experiment, flatten
 from classifier.errors import ConfigError
-from classifier.files import write_atomically
+from classifier.storage.atomic import write_atomically
 
 logger = logging.getLogger(__name__)
 PROJECT = "classifier"

@@ -23,8 +23,8 @@ from classifier.data.infer_shape import shape
 from classifier.data.readers.file_bytes import read
 from classifier.data.split_names import SPLITS
 from classifier.errors import DataError, few
-from classifier.files import write_atomically
 from classifier.run import Run
+from classifier.storage.atomic import write_atomically
 from jobs._console import Journal
 
 FINDINGS = "findings.parquet"

@@ -10,9 +10,9 @@ import torch
 from rich.table import Table
 
 from classifier.figures import figures
-from classifier.files import write_atomically
 from classifier.predict import save_predictions
 from classifier.report import SCORES
+from classifier.storage.atomic import write_atomically
 from jobs._several import Member
 
 SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "loss")

@@ -22,10 +22,10 @@ from classifier import data
 from classifier.config import Experiment
 from classifier.data.loader import steps_per_epoch
 from classifier.errors import RunError
-from classifier.files import write_atomically
 from classifier.resolve import resolve
 from classifier.run import dump_experiment, read_history
-from classifier.storage import Storage
+from classifier.storage.atomic import write_atomically
+from classifier.storage.bucket import Storage
 from jobs import _storage
 
 # A piece has at least so many steps for each fault, and at most so many an epoch.

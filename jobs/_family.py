@@ -12,9 +12,9 @@ from classifier import data, report
 from classifier.config import Experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import ConfigError, RunError
-from classifier.files import write_atomically
 from classifier.resolve import resolve
 from classifier.run import Run, read_experiment
+from classifier.storage.atomic import write_atomically
 from jobs._cli import EXIT_DONE, EXIT_INTERRUPTED, Interrupts, Request
 from jobs._console import Journal
 from jobs._work import default_name

@@ -9,11 +9,11 @@ from classifier import bundle
 from classifier.calibrated import keep
 from classifier.calibration import Calibration
 from classifier.config import Experiment
-from classifier.files import write_atomically
 from classifier.resolve import resolve
 from classifier.run import FEATURES, Run, read_experiment
 from classifier.runtime.distributed import Group, pick_device
 from classifier.runtime.timing import Deadline
+from classifier.storage.atomic import write_atomically
 from jobs import _workers
 from jobs._leaderboard import Leaderboard
 from jobs._memory import Clock

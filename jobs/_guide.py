@@ -16,9 +16,9 @@ import optuna
 from ray.tune.search import Searcher
 
 from classifier.config import Experiment
-from classifier.files import write_atomically
 from classifier.pareto import MODES, losses
 from classifier.space import Choice, Interval, Space, grid, trimmed
+from classifier.storage.atomic import write_atomically
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 # A trial whose process dies is handed out again so often; it goes on from its last checkpoint.

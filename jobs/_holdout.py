@@ -9,11 +9,11 @@ from rich.table import Table
 
 from classifier import bundle, plots
 from classifier.data.dataset import Dataset
-from classifier.files import write_atomically
 from classifier.holdout import Reading, read_test
 from classifier.recorded import brief
 from classifier.run import read_result
 from classifier.runtime.distributed import pick_device
+from classifier.storage.atomic import write_atomically
 from jobs._belief import keep_answers
 
 # More classes than this are told as the worst ones alone.

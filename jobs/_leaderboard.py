@@ -14,7 +14,7 @@ from classifier.config import Experiment
 from classifier.errors import RunError
 from classifier.pareto import fronts, losses
 from classifier.run import Run, read_experiment, read_history
-from classifier.storage import Storage
+from classifier.storage.bucket import Storage
 from jobs._guide import rank, samples_in, takes_over
 from jobs._plan import Plan
 from jobs._schedulers import EPOCH, SCORES

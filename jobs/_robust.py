@@ -16,10 +16,10 @@ from classifier.data.dataset import Dataset, Part
 from classifier.data.images.arrays import joined
 from classifier.data.split_names import SPLITS
 from classifier.errors import DataError
-from classifier.files import write_atomically
 from classifier.holdout import same_data
 from classifier.novelty import Novelty
 from classifier.runtime.distributed import pick_device
+from classifier.storage.atomic import write_atomically
 from jobs import _holdout
 from jobs._console import Journal
 

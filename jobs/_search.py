@@ -18,8 +18,8 @@ from ray.tune.stopper import Stopper
 
 from classifier.config import Experiment
 from classifier.errors import RunError
-from classifier.files import write_atomically
 from classifier.space import Space, default_space
+from classifier.storage.atomic import write_atomically
 from jobs import _ray, _storage
 from jobs._guide import DEATHS, Guide, Past, Sample
 from jobs._plan import Plan

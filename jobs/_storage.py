@@ -8,9 +8,10 @@ from pathlib import Path
 
 from classifier.checkpoint import Store
 from classifier.errors import RunError
-from classifier.files import patiently, write_atomically
 from classifier.run import Run
-from classifier.storage import Mirror, Storage
+from classifier.storage.atomic import patiently, write_atomically
+from classifier.storage.bucket import Storage
+from classifier.storage.mirror import Mirror
 
 # Where a run remembers its storage, so that --resume needs no --storage.
 REMEMBERED = "storage.json"

@@ -25,12 +25,13 @@ from classifier.data.images.arrays import Mapped, Segment
 from classifier.data.images.stream import Streamed
 from classifier.data.split_names import SPLITS
 from classifier.errors import ClassifierError, DataError
-from classifier.files import patiently, write_atomically
 from classifier.recorded import recorded
 from classifier.resolve import resolve
 from classifier.run import FEATURES, Run, counted
 from classifier.runtime.distributed import Group, pick_device
-from classifier.storage import Mirror, Storage
+from classifier.storage.atomic import patiently, write_atomically
+from classifier.storage.bucket import Storage
+from classifier.storage.mirror import Mirror
 from jobs import _storage, _workers
 from jobs._guide import Sample, worst
 from jobs._ray import work_in

@@ -14,13 +14,13 @@ from classifier import cost, data, plots, report
 from classifier.config import Experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import ClassifierError, ConfigError, DivergedError
-from classifier.files import write_atomically
 from classifier.fit import Step
 from classifier.recorded import outcome, recorded
 from classifier.resolve import resolve
 from classifier.run import ASKED, Run, read_experiment
 from classifier.runtime.distributed import Group, pick_device
 from classifier.runtime.timing import Deadline
+from classifier.storage.atomic import write_atomically
 from jobs import _belief, _storage, _torchrun
 from jobs._cli import EXIT_DONE, EXIT_INTERRUPTED, Interrupts, Request
 from jobs._console import Journal, headline

@@ -16,9 +16,9 @@ from typing import Any
 from classifier.checkpoint import Store
 from classifier.config import Experiment
 from classifier.errors import ClassifierError, RunError
-from classifier.files import patiently
 from classifier.run import Run
 from classifier.runtime.distributed import COLLECTIVE_LIMIT, Group
+from classifier.storage.atomic import patiently
 from jobs import _storage
 from jobs._ray import connect, needs, work_in
 

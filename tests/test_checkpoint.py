@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from classifier import files
 from classifier.checkpoint import Checkpoint, Store, Writer
 from classifier.errors import RunError
+from classifier.storage import atomic
 
 
 def checkpoint(step: int) -> Checkpoint:
@@ -85,7 +85,7 @@ def test_loading_executes_no_code(store, tmp_path):
     place = store.commit(checkpoint(1))
     torch.save({"x": Evil()}, place / "state.pt")
     manifest = json.loads((place / "manifest.json").read_text())
-    manifest["files"]["state.pt"]["sha256"] = files.sha256_of(place / "state.pt")
+    manifest["files"]["state.pt"]["sha256"] = atomic.sha256_of(place / "state.pt")
     (place / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(Exception, match=r"weights_only|Unsupported|GLOBAL"):
         store.latest()
@@ -93,7 +93,7 @@ def test_loading_executes_no_code(store, tmp_path):
 
 
 def test_a_disk_that_fails_for_a_while_is_waited_for(store, monkeypatch, caplog):
-    monkeypatch.setattr(files, "PAUSES", (0.01,))
+    monkeypatch.setattr(atomic, "PAUSES", (0.01,))
     fails = iter([OSError(errno.ENOSPC, "No space left on device")] * 3)
 
     def sometimes(tensors, path, **about):
@@ -102,7 +102,7 @@ def test_a_disk_that_fails_for_a_while_is_waited_for(store, monkeypatch, caplog)
             raise error
         write_tensors(tensors, path, **about)
 
-    write_tensors = files.write_tensors
+    write_tensors = atomic.write_tensors
     monkeypatch.setattr("classifier.checkpoint.write_tensors", sometimes)
     store.commit(checkpoint(1))
     assert store.latest().step == 1
@@ -111,7 +111,7 @@ def test_a_disk_that_fails_for_a_while_is_waited_for(store, monkeypatch, caplog)
 
 
 def test_a_disk_that_stays_full_is_told_and_the_last_one_is_kept(store, monkeypatch):
-    monkeypatch.setattr(files, "PATIENCE", 0.0)
+    monkeypatch.setattr(atomic, "PATIENCE", 0.0)
     store.commit(checkpoint(1))
 
     def fails(value, path):
@@ -129,14 +129,14 @@ def test_what_a_wait_cannot_mend_is_told_at_once():
         raise PermissionError(errno.EACCES, "Permission denied")
 
     with pytest.raises(RunError, match=r"a/b cannot be written \(Permission denied\)"):
-        files.patiently(denied, "a/b")
+        atomic.patiently(denied, "a/b")
 
 
 def test_a_writer_gives_back_what_went_wrong(store, monkeypatch):
-    monkeypatch.setattr(files, "PATIENCE", 0.0)
+    monkeypatch.setattr(atomic, "PATIENCE", 0.0)
     writer = Writer(store)
     writer.begin(checkpoint(1))
-    monkeypatch.setattr("classifier.checkpoint._write", lambda *_: files.flush(Path("/nowhere")))
+    monkeypatch.setattr("classifier.checkpoint._write", lambda *_: atomic.flush(Path("/nowhere")))
     writer.begin(checkpoint(2))
     with pytest.raises(RunError, match="step-00000002 cannot be written"):
         writer.wait()

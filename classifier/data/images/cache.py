@@ -26,7 +26,7 @@ from classifier.data.images.arrays import Mapped, Segment
 from classifier.data.images.jpeg_segment import Frames
 from classifier.data.images.pixel_segment import DIGEST, PIXELS, Draft
 from classifier.errors import DataError, in_short
-from classifier.files import flush, flushing
+from classifier.storage.atomic import flush, flushing
 
 logger = logging.getLogger(__name__)
 

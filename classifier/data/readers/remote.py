@@ -12,7 +12,7 @@ from pyarrow import fs
 
 from classifier.data.readers.tree import Packed, identity, part_of
 from classifier.errors import DataError, in_short
-from classifier.filesystem import opened
+from classifier.storage.uri import opened
 
 
 @dataclass(frozen=True)

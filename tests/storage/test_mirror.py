@@ -16,14 +16,16 @@ import torch
 from pyarrow import fs
 from safetensors.torch import load_file
 
-from classifier import data, files
+from classifier import data
 from classifier.checkpoint import Checkpoint, Store
 from classifier.config import Experiment
 from classifier.errors import ConfigError, RunError
 from classifier.recorded import recorded
 from classifier.resolve import resolve
 from classifier.run import Run
-from classifier.storage import Mirror, Storage
+from classifier.storage import atomic
+from classifier.storage.bucket import Storage
+from classifier.storage.mirror import Mirror
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -297,14 +299,14 @@ def test_a_checkpoint_that_is_pruned_while_others_are_sent_is_passed_over(folder
 
 
 def test_whatever_goes_wrong_the_next_look_sends_it(folder, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("classifier.storage.EVERY", 0.05)
-    storage, files = Storage(fs.LocalFileSystem(), str(tmp_path / "far")), Storage.put
+    monkeypatch.setattr("classifier.storage.mirror.EVERY", 0.05)
+    storage, atomic = Storage(fs.LocalFileSystem(), str(tmp_path / "far")), Storage.put
     failures = iter([StopIteration("odd"), ValueError("odd")])
 
     def put(self, path, name):
         if (error := next(failures, None)) is not None:
             raise error
-        files(self, path, name)
+        atomic(self, path, name)
 
     monkeypatch.setattr(Storage, "put", put)
     with Mirror(folder, storage):
@@ -321,7 +323,7 @@ def test_an_outage_is_told_and_made_up_for(s3_server, folder, monkeypatch, caplo
     process, port = s3_server
     for name, value in {"ACCESS_KEY_ID": "me", "SECRET_ACCESS_KEY": "secret", "DEFAULT_REGION": "us-east-1"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.setattr("classifier.storage.EVERY", 0.1)
+    monkeypatch.setattr("classifier.storage.mirror.EVERY", 0.1)
     bucket = f"b{time.time_ns()}"
     address = f"http://127.0.0.1:{port}"
     fs.S3FileSystem(endpoint_override=address, allow_bucket_creation=True).create_dir(bucket)
@@ -344,7 +346,7 @@ def test_an_outage_is_told_and_made_up_for(s3_server, folder, monkeypatch, caplo
 
 
 def test_what_never_reached_the_storage_is_told(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "PATIENCE", 0.0)
+    monkeypatch.setattr(atomic, "PATIENCE", 0.0)
     (folder / "a").write_text("a")
     (tmp_path / "far").write_text("a file where a folder is wanted")
     with (
