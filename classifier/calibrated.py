@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from classifier import bundle
 from classifier.bundle import Bundle
-from classifier.calibration import Calibration, calibrate, tempered
 from classifier.data.dataset import Dataset
-from classifier.figures import figures
+from classifier.metrics.calibration import Calibration, calibrate, tempered
+from classifier.metrics.scores import figures
 from classifier.novelty import Novelty
 
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from classifier import models
 from classifier.augment import policy
-from classifier.calibration import tempered
 from classifier.config import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset, Part
-from classifier.metrics import Tally
+from classifier.metrics.calibration import tempered
+from classifier.metrics.confusion import Tally
 from classifier.runtime.cpu import keep_freed_memory
 from classifier.runtime.distributed import Group
 

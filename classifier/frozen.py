@@ -26,7 +26,7 @@ from classifier.data.dataset import Dataset, Part
 from classifier.errors import ConfigError, ModelError
 from classifier.evaluate import Scorer
 from classifier.features import identity, keep, seen
-from classifier.metrics import Tally
+from classifier.metrics.confusion import Tally
 from classifier.models.head import DroppingLinear, head_modules
 from classifier.runtime import counter_rng as counter
 from classifier.runtime.distributed import Group

@@ -13,7 +13,7 @@ from classifier.bundle import Bundle
 from classifier.config import Experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import DataError, RunError
-from classifier.figures import figures
+from classifier.metrics.scores import figures
 
 
 @dataclass(frozen=True)

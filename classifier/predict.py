@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from classifier import bundle, explain
-from classifier.calibration import Calibration
 from classifier.data.decoding import decode
 from classifier.errors import DataError, RunError
+from classifier.metrics.calibration import Calibration
 from classifier.novelty import Novelty, watched
 from classifier.runtime.distributed import pick_device
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from PIL.Image import Image
 
-    from classifier.comparison import Answers
+    from classifier.metrics.significance import Answers
 
 Picture: TypeAlias = "str | Path | bytes | Image | np.ndarray[Any, Any]"
 """A file, an encoded file's bytes, a Pillow image, or a uint8 array of H x W (grey) or H x W x 3 or 4."""
@@ -267,7 +267,7 @@ def read_answers(folder: Path) -> "Answers":
     """What a tested run said of its test images, for a comparison. RunError if it was not tested."""
     import pyarrow.parquet as pq
 
-    from classifier.comparison import Answers
+    from classifier.metrics.significance import Answers
 
     path = Path(folder) / "predictions.parquet"
     if not Path(folder).is_dir():

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from classifier import page, verdict
 from classifier.bundle import Bundle
-from classifier.calibration import Calibration, coverage_curve, reliability
 from classifier.charts import Axis, Series, plot
+from classifier.metrics.calibration import Calibration, coverage_curve, reliability
 from classifier.mistakes import UNSURE, WRONG
 from classifier.page import charts, items, section, table
 

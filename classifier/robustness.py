@@ -14,7 +14,7 @@ from classifier.data.dataset import Part
 from classifier.data.images.arrays import chosen
 from classifier.data.readers.compact import chosen as chosen_names
 from classifier.evaluate import Scorer
-from classifier.figures import figures
+from classifier.metrics.scores import figures
 from classifier.novelty import Novelty
 
 # Of each value, in 1/255: what attacks may move it by.

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from classifier.figures import figures
+from classifier.metrics.scores import figures
 from classifier.predict import save_predictions
 from classifier.report import SCORES
 from classifier.storage.atomic import write_atomically

@@ -9,7 +9,7 @@ from rich.table import Table
 from classifier.config import Experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import ConfigError, DataError
-from classifier.power_law import PowerLaw, fitted
+from classifier.metrics.power_law import PowerLaw, fitted
 from classifier.run import read_history, read_result
 from jobs._several import Member
 

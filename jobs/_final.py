@@ -7,8 +7,8 @@ import shutil
 
 from classifier import bundle
 from classifier.calibrated import keep
-from classifier.calibration import Calibration
 from classifier.config import Experiment
+from classifier.metrics.calibration import Calibration
 from classifier.resolve import resolve
 from classifier.run import FEATURES, Run, read_experiment
 from classifier.runtime.distributed import Group, pick_device

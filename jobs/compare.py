@@ -35,7 +35,7 @@ def compare(request: Request) -> None:
     """Compare each run with the first, and say which is better."""
     from rich.table import Table
 
-    from classifier.comparison import compared, holm
+    from classifier.metrics.significance import compared, holm
     from classifier.predict import read_answers
     from jobs import _work
 

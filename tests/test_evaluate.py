@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from classifier.config import Experiment
 from classifier.data.dataset import Part
 from classifier.evaluate import Scorer
-from classifier.metrics import Tally
+from classifier.metrics.confusion import Tally
 from classifier.runtime.distributed import Group
 
 SCORER = Scorer(

@@ -11,8 +11,8 @@ import torch
 from PIL import Image, ImageEnhance
 
 from classifier import bundle, report
-from classifier.calibration import Calibration, temperature_of, tempered
-from classifier.figures import figures
+from classifier.metrics.calibration import Calibration, temperature_of, tempered
+from classifier.metrics.scores import figures
 from tests.browser import shown
 
 pytestmark = pytest.mark.slow

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from classifier.comparison import Answers, compared, holm
 from classifier.errors import DataError
+from classifier.metrics.significance import Answers, compared, holm
 
 
 def answers(name: str, right: np.ndarray) -> Answers:

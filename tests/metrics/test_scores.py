@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from classifier.errors import DataError
-from classifier.figures import figures
+from classifier.metrics.scores import figures
 
 NOTHING: Any = {"zero_division": 0}
 SAME = {"rel_tol": 0, "abs_tol": 1e-6}

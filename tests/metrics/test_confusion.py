@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from classifier.errors import DataError, DivergedError
-from classifier.metrics import Tally
+from classifier.metrics.confusion import Tally
 
 
 @st.composite

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from classifier.errors import DataError
-from classifier.power_law import fitted
+from classifier.metrics.power_law import fitted
 
 SIZES = [500, 1000, 2000, 4000, 8000, 16000]
 

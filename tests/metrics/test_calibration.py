@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from classifier.calibration import (
+from classifier.errors import ConfigError, DataError
+from classifier.metrics.calibration import (
     Calibration,
     calibrate,
     coverage_curve,
@@ -16,8 +17,7 @@ from classifier.calibration import (
     tempered,
     thresholds_of,
 )
-from classifier.errors import ConfigError, DataError
-from classifier.figures import figures
+from classifier.metrics.scores import figures
 
 
 def drawn(count: int, *, seed: int, heat: float = 1.0, classes: int = 5) -> tuple[Tensor, Tensor]:

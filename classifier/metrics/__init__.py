@@ -1,0 +1,1 @@
+"""Numbers about predictions: confusion counts, scores with intervals, calibration, significance, power laws."""
