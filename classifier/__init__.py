@@ -11,23 +11,23 @@ _HOMES = {
     "ClassifierError": "classifier.errors",
     "Dataset": "classifier.data.dataset",
     "Epoch": "classifier.fit",
-    "Experiment": "classifier.config",
+    "Experiment": "classifier.config.experiment",
     "Predictor": "classifier.predict",
     "fit": "classifier.fit",
     "load_data": "classifier.data",
-    "recipe": "classifier.recipes",
+    "recipe": "classifier.config.recipes",
     "resolve": "classifier.resolve",
 }
 
 if TYPE_CHECKING:
     from classifier.bundle import Bundle
-    from classifier.config import Experiment
+    from classifier.config.experiment import Experiment
+    from classifier.config.recipes import recipe
     from classifier.data import load as load_data
     from classifier.data.dataset import Dataset
     from classifier.errors import ClassifierError
     from classifier.fit import Epoch, fit
     from classifier.predict import Predictor
-    from classifier.recipes import recipe
     from classifier.resolve import resolve
 
 __all__ = [

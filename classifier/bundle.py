@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from classifier import models
-from classifier.config import Experiment, ModelConfig
+from classifier.config.experiment import Experiment, ModelConfig
 from classifier.data.dataset import Dataset
 from classifier.errors import ConfigError, RunError
 from classifier.evaluate import Scorer

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from classifier import models
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset
 from classifier.data.images.arrays import are_decoded_each_time

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from classifier import models
 from classifier.augment import policy
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset, Part
 from classifier.metrics.calibration import tempered

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from classifier.checkpoint import Checkpoint, Store, Writer
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset
 from classifier.data.images.arrays import are_decoded_each_time

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from classifier.augment import policy
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset, Part
 from classifier.errors import ConfigError, ModelError

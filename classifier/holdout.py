@@ -10,7 +10,7 @@ from torch import Tensor
 
 from classifier import bundle, data
 from classifier.bundle import Bundle
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import DataError, RunError
 from classifier.metrics.scores import figures

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.data import decode_all
 from classifier.data.audit.finding import Finding
 from classifier.data.audit.scan import Looked

@@ -7,7 +7,7 @@ The accuracies, on a third of the training images that was held out, stand in LO
 
 from typing import Any
 
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 
 _ADAMW: dict[str, Any] = {
     "optimizer.name": "adamw",

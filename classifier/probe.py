@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset, Part
 from classifier.errors import ConfigError
 from classifier.evaluate import Scorer

@@ -6,7 +6,7 @@ from typing import Any
 
 from classifier import bundle, models
 from classifier.checkpoint import Store
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import RunError
 from classifier.events import Events

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from classifier import bundle, model_card, page, report_scores, report_studies, verdict
 from classifier.bundle import Bundle
+from classifier.config.files import read_experiment
 from classifier.data.split import COPIES
 from classifier.errors import RunError
 from classifier.page import items, section
-from classifier.run import ASKED, read_experiment, read_history, read_result
+from classifier.run import ASKED, read_history, read_result
 
 NAME, CARD = "report.html", "model_card.md"
 # The scores of a run that has no model of its own: those of a cross-validation.

@@ -15,17 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import yaml
-
-from classifier.config import Experiment
-from classifier.errors import ConfigError, RunError
+from classifier.config.experiment import Experiment
+from classifier.config.files import FORMAT_VERSION, _Loader, dump_experiment
+from classifier.errors import RunError
 from classifier.storage.atomic import patiently, refuse_unknown_format, write_atomically
 from classifier.version import versions
 
 if TYPE_CHECKING:
     from classifier.storage.bucket import Storage
 
-FORMAT_VERSION = 1
 ASKED = "asked.yaml"
 # Of a search: what frozen backbones see in its images.
 FEATURES = "features"
@@ -181,38 +179,6 @@ def read_result(folder: Path) -> dict[str, Any]:
     return result
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-3 as text; people mean a number."""
-
-
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
 )
-
-
-def read_yaml(path: str | Path) -> Any:
-    """A YAML (or JSON) file as plain data. ConfigError if it cannot be read."""
-    try:
-        return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no YAML or JSON: {' '.join(str(error).split())[:200]}") from None
-
-
-def read_experiment(path: str | Path, base: Experiment | None = None) -> Experiment:
-    """An experiment file (YAML or JSON) over `base`. ConfigError names the file and the setting at fault."""
-    nested = read_yaml(path)
-    if isinstance(nested, dict):
-        version = nested.pop("format_version", FORMAT_VERSION)
-        refuse_unknown_format({"format_version": version}, Path(path), FORMAT_VERSION)
-    try:
-        return Experiment.from_dict(nested if nested is not None else {}, base)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
-
-
-def dump_experiment(experiment: Experiment) -> str:
-    """The whole experiment as YAML that `read_experiment` takes back unchanged."""
-    document = {"format_version": FORMAT_VERSION} | experiment.as_dict()
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)

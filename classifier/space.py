@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from classifier.config import Experiment, setting_names
+from classifier.config.experiment import Experiment, setting_names
+from classifier.config.fields import from_text
 from classifier.errors import ConfigError
 from classifier.models.catalogue import MODELS, ZOO
-from classifier.setting import from_text
 
 
 @dataclass(frozen=True)

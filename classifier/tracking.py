@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
-from classifier.config import Experiment, flatten
+from classifier.config.experiment import Experiment, flatten
 from classifier.errors import ConfigError
 from classifier.storage.atomic import write_atomically
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from classifier import losses, models, optim, schedule
 from classifier.augment import policy
 from classifier.checkpoint import Checkpoint
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset, Part
 from classifier.ema import Average

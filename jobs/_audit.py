@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from rich.table import Table
 
 from classifier import audit_page, data
-from classifier.config import DataConfig, Experiment
+from classifier.config.experiment import DataConfig, Experiment
 from classifier.data import decode_all
 from classifier.data.audit import checks as auditing
 from classifier.data.audit.finding import KINDS, Finding

@@ -16,11 +16,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from classifier.config import Experiment, setting_names
+from classifier.config.experiment import Experiment, setting_names
+from classifier.config.fields import Slice, closest, from_text, hints, words_of
+from classifier.config.files import read_experiment
+from classifier.config.recipes import recipe, recipe_for
 from classifier.errors import ClassifierError, ConfigError, DivergedError
-from classifier.recipes import recipe, recipe_for
-from classifier.run import read_experiment
-from classifier.setting import Slice, closest, from_text, hints, words_of
 
 EXIT_DONE, EXIT_FAILED, EXIT_MISTAKE, EXIT_INTERRUPTED = 0, 1, 2, 130
 # What a newcomer sets first stands first on the page.

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 if TYPE_CHECKING:  # a verb that only reads files prints too, and needs no torch
-    from classifier.config import Experiment
+    from classifier.config.experiment import Experiment
     from classifier.data.dataset import Dataset
     from classifier.fit import Step
 

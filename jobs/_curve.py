@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import ConfigError, DataError
 from classifier.metrics.power_law import PowerLaw, fitted

@@ -19,11 +19,12 @@ from rich.table import Table
 from safetensors.torch import load_file
 
 from classifier import data
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
+from classifier.config.files import dump_experiment
 from classifier.data.loader import steps_per_epoch
 from classifier.errors import RunError
 from classifier.resolve import resolve
-from classifier.run import dump_experiment, read_history
+from classifier.run import read_history
 from classifier.storage.atomic import write_atomically
 from classifier.storage.bucket import Storage
 from jobs import _storage

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from classifier import data, report
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
+from classifier.config.files import read_experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import ConfigError, RunError
 from classifier.resolve import resolve
-from classifier.run import Run, read_experiment
+from classifier.run import Run
 from classifier.storage.atomic import write_atomically
 from jobs._cli import EXIT_DONE, EXIT_INTERRUPTED, Interrupts, Request
 from jobs._console import Journal

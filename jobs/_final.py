@@ -7,10 +7,11 @@ import shutil
 
 from classifier import bundle
 from classifier.calibrated import keep
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
+from classifier.config.files import read_experiment
 from classifier.metrics.calibration import Calibration
 from classifier.resolve import resolve
-from classifier.run import FEATURES, Run, read_experiment
+from classifier.run import FEATURES, Run
 from classifier.runtime.distributed import Group, pick_device
 from classifier.runtime.timing import Deadline
 from classifier.storage.atomic import write_atomically

@@ -1,8 +1,9 @@
 """The end of a search: the winner packed, trained once more if wished, tested once, and what was learned told."""
 
 from classifier import bundle, report, search_page
+from classifier.config.files import dump_experiment
 from classifier.recorded import brief, outcome
-from classifier.run import FEATURES, dump_experiment
+from classifier.run import FEATURES
 from classifier.storage.atomic import write_atomically
 from jobs import _belief, _final, _holdout, _runs, _storage
 from jobs._cli import EXIT_DONE, EXIT_INTERRUPTED

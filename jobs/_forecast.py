@@ -10,13 +10,13 @@ from typing import Any
 from rich.table import Table
 
 from classifier import cost, data
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
+from classifier.config.fields import closest
+from classifier.config.files import read_yaml
 from classifier.errors import ConfigError
 from classifier.resolve import resolve
-from classifier.run import read_yaml
 from classifier.runtime.distributed import pick_device
 from classifier.scaling import Forecast, Kind, Load, forecast, warnings
-from classifier.setting import closest
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 import optuna
 from ray.tune.search import Searcher
 
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.pareto import MODES, losses
 from classifier.space import Choice, Interval, Space, grid, trimmed
 from classifier.storage.atomic import write_atomically

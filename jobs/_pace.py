@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.cost import Pace
 from classifier.data.dataset import Dataset
 from classifier.data.loader import steps_per_epoch

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import ray
 import torch
 
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset
 from classifier.resolve import resolve
 from jobs import _ray

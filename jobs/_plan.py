@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from classifier import cost, models
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
+from classifier.config.files import read_yaml
 from classifier.cost import Pace
 from classifier.data.dataset import Dataset
 from classifier.errors import ClassifierError, ConfigError, DataError
 from classifier.portfolio import portfolio_for
 from classifier.probe import parsed, ranked
 from classifier.resolve import resolve
-from classifier.run import FEATURES, read_yaml
+from classifier.run import FEATURES
 from classifier.space import Choice, Interval, Space, conditions, grid, space_from
 from jobs import _pace, _ray
 from jobs._pace import End

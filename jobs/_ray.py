@@ -11,7 +11,7 @@ import time
 import uuid
 from pathlib import Path
 
-from classifier.config import WorkersConfig
+from classifier.config.experiment import WorkersConfig
 from classifier.errors import ConfigError
 from classifier.run import Run
 from jobs import TOKEN

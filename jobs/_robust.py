@@ -11,7 +11,7 @@ import torch
 
 from classifier import bundle, data, report, robustness
 from classifier.bundle import Bundle
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset, Part
 from classifier.data.images.arrays import joined
 from classifier.data.split_names import SPLITS

@@ -8,10 +8,11 @@ from typing import Any
 
 from rich.table import Table
 
-from classifier.config import flatten, setting_names
+from classifier.config.experiment import flatten, setting_names
+from classifier.config.fields import closest
+from classifier.config.files import read_experiment
 from classifier.errors import ClassifierError, ConfigError, RunError
-from classifier.run import Run, read_experiment, read_history, read_result
-from classifier.setting import closest
+from classifier.run import Run, read_history, read_result
 
 COLUMNS = ("when", "name", "validation", "test", "seconds")
 KEYS = ("kind", "status", "data", "name")

@@ -11,7 +11,7 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.errors import ConfigError
 from classifier.pareto import MODES, fronts, losses
 from classifier.space import Choice, Interval, Space

@@ -16,7 +16,7 @@ from ray.tune.experiment import Trial
 from ray.tune.search.basic_variant import BasicVariantGenerator
 from ray.tune.stopper import Stopper
 
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.errors import RunError
 from classifier.space import Space, default_space
 from classifier.storage.atomic import write_atomically

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from classifier import data
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
+from classifier.config.files import dump_experiment
 from classifier.errors import ConfigError, RunError
 from classifier.recorded import outcome, recorded
 from classifier.resolve import resolve
-from classifier.run import ASKED, Run, dump_experiment, read_result
+from classifier.run import ASKED, Run, read_result
 from classifier.runtime.distributed import Group, pick_device
 from jobs import _belief, _holdout, _ray
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from classifier import data
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.errors import ConfigError
 from classifier.recorded import recorded
 from classifier.run import Run

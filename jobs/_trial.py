@@ -18,7 +18,7 @@ from torch import Tensor
 
 from classifier import data
 from classifier.checkpoint import Store
-from classifier.config import DataConfig, Experiment
+from classifier.config.experiment import DataConfig, Experiment
 from classifier.cost import is_out_of_memory
 from classifier.data.dataset import Dataset
 from classifier.data.images.arrays import Mapped, Segment

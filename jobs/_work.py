@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from classifier import cost, data, plots, report
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
+from classifier.config.files import read_experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import ClassifierError, ConfigError, DivergedError
 from classifier.fit import Step
 from classifier.recorded import outcome, recorded
 from classifier.resolve import resolve
-from classifier.run import ASKED, Run, read_experiment
+from classifier.run import ASKED, Run
 from classifier.runtime.distributed import Group, pick_device
 from classifier.runtime.timing import Deadline
 from classifier.storage.atomic import write_atomically

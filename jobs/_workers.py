@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from classifier.checkpoint import Store
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.errors import ClassifierError, RunError
 from classifier.run import Run
 from classifier.runtime.distributed import COLLECTIVE_LIMIT, Group

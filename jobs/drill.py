@@ -12,7 +12,7 @@ from pathlib import Path
 # This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from classifier.setting import Count  # noqa: E402
+from classifier.config.fields import Count  # noqa: E402
 from jobs._cli import EXIT_DONE, EXIT_FAILED, SLICES, BeginningOptions, Request, Verb, main  # noqa: E402
 
 

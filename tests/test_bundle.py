@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from classifier import bundle, models
 from classifier.bundle import Bundle
 from classifier.calibrated import calibrated
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset, Part
 from classifier.errors import RunError
 from classifier.evaluate import Scorer

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from classifier import cost, data
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.resolve import resolve
 
 

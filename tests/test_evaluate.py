@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.data.dataset import Part
 from classifier.evaluate import Scorer
 from classifier.metrics.confusion import Tally

@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from classifier import explain, models
-from classifier.config import ModelConfig
+from classifier.config.experiment import ModelConfig
 from classifier.evaluate import Scorer
 
 SIZE = 32

@@ -13,7 +13,7 @@ import torch
 
 from classifier import data
 from classifier.checkpoint import Store
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.data import loader
 from classifier.errors import ConfigError, DataError, DivergedError
 from classifier.fit import Epoch, fit

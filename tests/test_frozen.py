@@ -11,7 +11,7 @@ from torch import multiprocessing
 
 from classifier import data, frozen, models
 from classifier.checkpoint import Store
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.data.loader import batches
 from classifier.errors import ConfigError, ModelError
 from classifier.fit import fit

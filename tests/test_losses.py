@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from classifier import losses
-from classifier.config import LossConfig
+from classifier.config.experiment import LossConfig
 
 GENERATOR = torch.Generator().manual_seed(0)
 LOGITS = torch.randn(40, 5, generator=GENERATOR) * 3

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from classifier.config import OptimizerConfig
+from classifier.config.experiment import OptimizerConfig
 from classifier.muon import SGD_SCALE, Muon, orthogonal
 from classifier.optim import build
 

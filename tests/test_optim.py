@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from classifier import optim
-from classifier.config import OptimizerConfig
+from classifier.config.experiment import OptimizerConfig
 
 
 class Attending(nn.Module):

@@ -1,9 +1,9 @@
 """Settings that were good elsewhere: what they change of an experiment."""
 
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
+from classifier.config.recipes import RECIPES, recipe
 from classifier.models.catalogue import names
 from classifier.portfolio import PORTFOLIO, portfolio_for
-from classifier.recipes import RECIPES, recipe
 
 
 def test_every_entry_is_an_experiment():

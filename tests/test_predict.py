@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from classifier import bundle, data, models
-from classifier.config import DataConfig, Experiment
+from classifier.config.experiment import DataConfig, Experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import DataError, RunError
 from classifier.evaluate import Scorer

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from classifier import data, models, probe
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.errors import ConfigError
 from classifier.fit import fit
 from classifier.resolve import resolve

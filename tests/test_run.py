@@ -5,9 +5,10 @@ import sys
 
 import pytest
 
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
+from classifier.config.files import dump_experiment, read_experiment
 from classifier.errors import ConfigError, RunError
-from classifier.run import Run, dump_experiment, read_experiment, read_result
+from classifier.run import Run, read_result
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from classifier import schedule
-from classifier.config import ScheduleConfig
+from classifier.config.experiment import ScheduleConfig
 
 STEPS, STEPS_PER_EPOCH = 200, 10
 

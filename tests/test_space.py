@@ -1,6 +1,6 @@
 import pytest
 
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.errors import ConfigError
 from classifier.space import Choice, Interval, conditions, default_space, grid, space_from, trimmed
 

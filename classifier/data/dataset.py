@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.data.images.arrays import Images, chosen, joined
 from classifier.data.split_names import SPLITS, Kind
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from classifier.config import ModelConfig
+from classifier.config.experiment import ModelConfig
+from classifier.config.fields import closest
 from classifier.errors import ModelError
 from classifier.models.head import drop_before_head
-from classifier.setting import closest
 
 # What a user's class may call the number of classes, the channels and the side of an image.
 _WORDS = {

@@ -6,11 +6,11 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from classifier.config import ModelConfig
+from classifier.config.experiment import ModelConfig
+from classifier.config.fields import closest
 from classifier.errors import ModelError
 from classifier.models import external, transfer, zoo
 from classifier.models.catalogue import MODELS, ZOO, names
-from classifier.setting import closest
 
 # Sizes that an error may propose, in pixels.
 _SIZES = (16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 299, 320, 384, 448, 512)

@@ -21,7 +21,7 @@ from PIL import Image
 
 from classifier import data
 from classifier.checkpoint import Store
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset
 from classifier.fit import Step, fit
 from classifier.resolve import resolve

@@ -19,10 +19,10 @@ from torch import nn
 from torchvision.transforms import v2
 
 from classifier import models
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
+from classifier.config.recipes import recipe
 from classifier.data import loader
 from classifier.data.dataset import Dataset, Part
-from classifier.recipes import recipe
 from classifier.resolve import resolve
 from classifier.runtime.distributed import Group, pick_device
 from classifier.training import Training

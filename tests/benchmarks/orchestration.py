@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from classifier import data
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.recorded import recorded
 from classifier.resolve import resolve
 from classifier.run import Run

@@ -20,10 +20,10 @@ import numpy as np
 from PIL import Image
 
 from classifier import data
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
+from classifier.config.recipes import recipe, recipe_for
 from classifier.data.dataset import Part
 from classifier.fit import fit
-from classifier.recipes import recipe, recipe_for
 from classifier.resolve import resolve
 
 MUON = {

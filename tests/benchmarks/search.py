@@ -30,13 +30,14 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from classifier import data
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
+from classifier.config.files import dump_experiment, read_experiment
+from classifier.config.recipes import recipe, recipe_for
 from classifier.data.dataset import Dataset
 from classifier.holdout import read_test
-from classifier.recipes import recipe, recipe_for
 from classifier.recorded import recorded
 from classifier.resolve import resolve
-from classifier.run import Run, dump_experiment, read_experiment, read_result
+from classifier.run import Run, read_result
 from classifier.runtime.distributed import pick_device
 from classifier.space import Choice, Space, default_space
 from tests.benchmarks.portfolio import CANDIDATES, order

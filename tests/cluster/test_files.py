@@ -177,8 +177,8 @@ def test_versions_are_those_that_are_tested(path):
 def test_every_command_names_what_there_is(path):
     """Verbs, settings and files that the manuals name exist."""
     sys.path.insert(0, str(ROOT))
-    from classifier.config import setting_names
-    from classifier.setting import hints
+    from classifier.config.experiment import setting_names
+    from classifier.config.fields import hints
     from jobs._cli import ExperimentOptions
 
     text = path.read_text()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from classifier import data
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.data.subset import limited
 from classifier.errors import DataError
 

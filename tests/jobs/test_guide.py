@@ -5,7 +5,7 @@ import json
 import optuna
 import pytest
 
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.space import Choice, Interval, Space, space_from
 from jobs._guide import Guide, Past, Sample, Seen, first_samples, samples_in
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from jobs._leaderboard import Leaderboard
 from jobs._search import Event
 

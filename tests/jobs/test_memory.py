@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from classifier import data
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.space import Choice, Interval, Space
 from jobs._guide import Past, Sample
 from jobs._memory import past_of

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from classifier import data
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.cost import Pace
 from classifier.data.dataset import Dataset
 from classifier.run import Run

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, PopulationBasedTraining
 
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.errors import ConfigError
 from classifier.space import default_space
 from jobs._schedulers import FrontScheduler, grace_of, rungs, scheduler

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from classifier import data
-from classifier.config import Experiment, WorkersConfig
+from classifier.config.experiment import Experiment, WorkersConfig
 from classifier.data.dataset import Dataset
 from classifier.run import Run
 from jobs import _memory, _ray, _search

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from classifier import data
 from classifier.checkpoint import Checkpoint, Store
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.errors import ConfigError, RunError
 from classifier.recorded import recorded
 from classifier.resolve import resolve

@@ -7,12 +7,12 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from classifier.config import DataConfig
+from classifier.config.experiment import DataConfig
+from classifier.config.fields import closest
 from classifier.data.readers import folder, idx
 from classifier.data.readers.groups import grouped
 from classifier.data.readers.source import Source
 from classifier.errors import DataError
-from classifier.setting import closest
 
 if TYPE_CHECKING:
     from classifier.data.readers.remote import Remote

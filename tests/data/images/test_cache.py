@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from classifier import data
-from classifier.config import DataConfig
+from classifier.config.experiment import DataConfig
 from classifier.data import decode_all
 from classifier.data.decoding import decode
 from classifier.data.images.arrays import Mapped, chosen, joined

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from classifier import data
-from classifier.config import DataConfig
+from classifier.config.experiment import DataConfig
 from classifier.data import decode_all
 from classifier.data.images.arrays import Mapped, Segment
 from classifier.data.images.jpeg_segment import Frames

@@ -16,7 +16,7 @@ import simplejpeg
 import torch
 
 from classifier import data
-from classifier.config import DataConfig
+from classifier.config.experiment import DataConfig
 from classifier.data.dataset import Part
 from classifier.data.images import stream
 from classifier.data.images.stream import Streamed

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from classifier.config import DataConfig
+from classifier.config.experiment import DataConfig
 from classifier.data.named.digits import read
 from classifier.errors import DataError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from classifier import data
-from classifier.config import DataConfig
+from classifier.config.experiment import DataConfig
 from classifier.data.readers import detect, webdataset
 from classifier.data.split_names import TEST, TRAIN, VALIDATION
 from classifier.errors import DataError

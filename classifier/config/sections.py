@@ -6,7 +6,7 @@ This module imports no torch, so that `--help` answers at once.
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from classifier.setting import Count, Natural, NonNegative, Positive, Range, Share, Slice
+from classifier.config.fields import Count, Natural, NonNegative, Positive, Range, Share, Slice
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from classifier.config import Experiment, flatten, setting_names
+from classifier.config.experiment import Experiment, flatten, setting_names
 from classifier.errors import ConfigError
 
 
@@ -15,10 +15,10 @@ def test_every_setting_can_be_read_and_overridden_by_its_dotted_name():
 def test_every_setting_has_a_sentence_of_help():
     import inspect
 
-    from classifier import slices
+    from classifier.config import sections
 
-    source = inspect.getsource(slices)
-    for name, value in vars(slices).items():
+    source = inspect.getsource(sections)
+    for name, value in vars(sections).items():
         if dataclasses.is_dataclass(value) and name.endswith("Config"):
             body = source.split(f"class {name}(")[1].split("\n@dataclass")[0]
             fields = [f.name for f in dataclasses.fields(value)]

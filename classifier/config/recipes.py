@@ -8,9 +8,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
+from classifier.config.fields import closest
 from classifier.errors import ConfigError
-from classifier.setting import closest
 
 
 def digits() -> Experiment:

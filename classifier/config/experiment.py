@@ -12,9 +12,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from classifier.errors import ConfigError
-from classifier.setting import Natural, Slice, closest, from_text, hints
-from classifier.slices import (
+from classifier.config.fields import Natural, Slice, closest, from_text, hints
+from classifier.config.sections import (
     AugmentConfig,
     CheckpointConfig,
     DataConfig,
@@ -26,6 +25,7 @@ from classifier.slices import (
     TrainConfig,
     WorkersConfig,
 )
+from classifier.errors import ConfigError
 
 __all__ = [
     "AugmentConfig",

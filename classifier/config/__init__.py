@@ -1,0 +1,1 @@
+"""Settings as plain data: fields, sections, the experiment, recipes, YAML files."""

@@ -1,0 +1,47 @@
+"""Experiment files: YAML or JSON to settings and back."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from classifier.config.experiment import Experiment
+from classifier.errors import ConfigError
+from classifier.storage.atomic import refuse_unknown_format
+
+if TYPE_CHECKING:
+    pass
+
+FORMAT_VERSION = 1
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-3 as text; people mean a number."""
+
+
+def read_yaml(path: str | Path) -> Any:
+    """A YAML (or JSON) file as plain data. ConfigError if it cannot be read."""
+    try:
+        return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no YAML or JSON: {' '.join(str(error).split())[:200]}") from None
+
+
+def read_experiment(path: str | Path, base: Experiment | None = None) -> Experiment:
+    """An experiment file (YAML or JSON) over `base`. ConfigError names the file and the setting at fault."""
+    nested = read_yaml(path)
+    if isinstance(nested, dict):
+        version = nested.pop("format_version", FORMAT_VERSION)
+        refuse_unknown_format({"format_version": version}, Path(path), FORMAT_VERSION)
+    try:
+        return Experiment.from_dict(nested if nested is not None else {}, base)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def dump_experiment(experiment: Experiment) -> str:
+    """The whole experiment as YAML that `read_experiment` takes back unchanged."""
+    document = {"format_version": FORMAT_VERSION} | experiment.as_dict()
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
