@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classifier.evaluate import Scorer
+from classifier.inference.scorer import Scorer
 
 
 def fgsm(model: nn.Module, scorer: Scorer, images_NCHW: Tensor, labels_N: Tensor, epsilon: float) -> Tensor:

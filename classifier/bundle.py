@@ -22,7 +22,7 @@ from classifier import models
 from classifier.config.experiment import Experiment, ModelConfig
 from classifier.data.dataset import Dataset
 from classifier.errors import ConfigError, RunError
-from classifier.evaluate import Scorer
+from classifier.inference.scorer import Scorer
 from classifier.storage.atomic import patiently, refuse_unknown_format, sha256_of, write_atomically, write_tensors
 from classifier.version import versions
 

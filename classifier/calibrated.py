@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from classifier import bundle
 from classifier.bundle import Bundle
 from classifier.data.dataset import Dataset
+from classifier.inference.out_of_distribution import Novelty
 from classifier.metrics.calibration import Calibration, calibrate, tempered
 from classifier.metrics.scores import figures
-from classifier.novelty import Novelty
 
 
 def calibrated(

@@ -17,7 +17,7 @@ from classifier.config.experiment import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset
 from classifier.data.images.arrays import are_decoded_each_time
-from classifier.evaluate import Scorer
+from classifier.inference.scorer import Scorer
 from classifier.runtime.cpu import keep_freed_memory
 from classifier.runtime.distributed import Group, pick_device
 from classifier.scaling import Load

@@ -24,8 +24,8 @@ from classifier.config.experiment import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset, Part
 from classifier.errors import ConfigError, ModelError
-from classifier.evaluate import Scorer
-from classifier.features import identity, keep, seen
+from classifier.inference.features import identity, keep, seen
+from classifier.inference.scorer import Scorer
 from classifier.metrics.confusion import Tally
 from classifier.models.head import DroppingLinear, head_modules
 from classifier.runtime import counter_rng as counter

@@ -17,7 +17,7 @@ from classifier.data.audit.scan import Looked
 from classifier.data.images.arrays import chosen
 from classifier.data.split import numbered
 from classifier.errors import DataError
-from classifier.features import features, regression
+from classifier.inference.features import features, regression
 from classifier.predict import Predictor
 
 FOLDS = 5

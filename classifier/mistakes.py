@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from classifier.data.dataset import Dataset, Part
-from classifier.evaluate import Scorer
-from classifier.explain import grad_cam, nearest, overlaid
-from classifier.features import features
-from classifier.novelty import places_of, some
+from classifier.inference.explain import grad_cam, nearest, overlaid
+from classifier.inference.features import features
+from classifier.inference.out_of_distribution import places_of, some
+from classifier.inference.scorer import Scorer
 
 if TYPE_CHECKING:
     import pyarrow as pa

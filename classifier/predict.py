@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from classifier import bundle, explain
+from classifier import bundle
 from classifier.data.decoding import decode
 from classifier.errors import DataError, RunError
+from classifier.inference import explain
+from classifier.inference.out_of_distribution import Novelty, watched
 from classifier.metrics.calibration import Calibration
-from classifier.novelty import Novelty, watched
 from classifier.runtime.distributed import pick_device
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from torch import Tensor
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset, Part
 from classifier.errors import ConfigError
-from classifier.evaluate import Scorer
-from classifier.features import features, identity, keep, regression
+from classifier.inference.features import features, identity, keep, regression
+from classifier.inference.scorer import Scorer
 from classifier.runtime.distributed import pick_device
 from classifier.training import build_model
 

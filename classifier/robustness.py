@@ -13,9 +13,9 @@ from classifier.corruptions import GROUPS, SEVERITIES, corrupted
 from classifier.data.dataset import Part
 from classifier.data.images.arrays import chosen
 from classifier.data.readers.compact import chosen as chosen_names
-from classifier.evaluate import Scorer
+from classifier.inference.out_of_distribution import Novelty
+from classifier.inference.scorer import Scorer
 from classifier.metrics.scores import figures
-from classifier.novelty import Novelty
 
 # Of each value, in 1/255: what attacks may move it by.
 EPSILONS = (1, 2, 4, 8)

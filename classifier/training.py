@@ -19,8 +19,8 @@ from classifier.config.experiment import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset, Part
 from classifier.ema import Average
-from classifier.evaluate import Scorer
 from classifier.frozen import Frozen
+from classifier.inference.scorer import Scorer
 from classifier.runtime import counter_rng as counter
 from classifier.runtime.distributed import Group
 

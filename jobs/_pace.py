@@ -7,8 +7,8 @@ from classifier.config.experiment import Experiment
 from classifier.cost import Pace
 from classifier.data.dataset import Dataset
 from classifier.data.loader import steps_per_epoch
+from classifier.inference.out_of_distribution import MOST
 from classifier.mistakes import SHOWN
-from classifier.novelty import MOST
 
 # Checkpoints and all else beside the steps and the validation, as a factor.
 KEEPING = 1.05

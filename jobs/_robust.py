@@ -17,7 +17,7 @@ from classifier.data.images.arrays import joined
 from classifier.data.split_names import SPLITS
 from classifier.errors import DataError
 from classifier.holdout import same_data
-from classifier.novelty import Novelty
+from classifier.inference.out_of_distribution import Novelty
 from classifier.runtime.distributed import pick_device
 from classifier.storage.atomic import write_atomically
 from jobs import _holdout

@@ -17,7 +17,7 @@ from classifier.calibrated import calibrated
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset, Part
 from classifier.errors import RunError
-from classifier.evaluate import Scorer
+from classifier.inference.scorer import Scorer
 
 CPU = torch.device("cpu")
 

@@ -15,7 +15,7 @@ from classifier import bundle, data, models
 from classifier.config.experiment import DataConfig, Experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import DataError, RunError
-from classifier.evaluate import Scorer
+from classifier.inference.scorer import Scorer
 from classifier.predict import (
     Prediction,
     Predictor,

@@ -10,8 +10,8 @@ from torch import nn
 
 from classifier.attacks import fgsm, pgd, right
 from classifier.corruptions import GROUPS, SEVERITIES, corrupted
-from classifier.evaluate import Scorer
-from classifier.novelty import Novelty
+from classifier.inference.out_of_distribution import Novelty
+from classifier.inference.scorer import Scorer
 from classifier.robustness import auroc, told_apart
 
 KINDS = [kind for group in GROUPS.values() for kind in group]

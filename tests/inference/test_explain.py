@@ -9,9 +9,10 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
-from classifier import explain, models
+from classifier import models
 from classifier.config.experiment import ModelConfig
-from classifier.evaluate import Scorer
+from classifier.inference import explain
+from classifier.inference.scorer import Scorer
 
 SIZE = 32
 SCORER = Scorer(

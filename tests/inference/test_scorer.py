@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Part
-from classifier.evaluate import Scorer
+from classifier.inference.scorer import Scorer
 from classifier.metrics.confusion import Tally
 from classifier.runtime.distributed import Group
 

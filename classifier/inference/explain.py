@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from classifier.evaluate import Scorer
+from classifier.inference.scorer import Scorer
 
 # Of integrated gradients; of occlusion: windows along a side, and the side of each in steps, about a quarter of the
 # picture's: a smaller hole leaves a transformer as sure as it was.

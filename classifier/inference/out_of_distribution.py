@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from classifier.data.images.arrays import Images, chosen
-from classifier.evaluate import Scorer
+from classifier.inference.scorer import Scorer
 
 # Layers, evenly spaced; channels and axes of variation of each; training images that they are fitted to.
 LAYERS, CHANNELS, AXES, MOST = 6, 128, 32, 2000

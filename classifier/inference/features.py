@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from classifier import models
 from classifier.data.images.arrays import Images
-from classifier.evaluate import Scorer
+from classifier.inference.scorer import Scorer
 from classifier.storage.atomic import patiently, sha256_of, write_tensors
 
 # L2 penalty of the regression, on standardised features.

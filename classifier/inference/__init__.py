@@ -1,0 +1,1 @@
+"""Images to probabilities and features: scorer, features, explanations, out-of-distribution detection."""
