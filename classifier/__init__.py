@@ -10,13 +10,13 @@ _HOMES = {
     "Bundle": "classifier.bundle",
     "ClassifierError": "classifier.errors",
     "Dataset": "classifier.data.dataset",
-    "Epoch": "classifier.fit",
+    "Epoch": "classifier.training.loop",
     "Experiment": "classifier.config.experiment",
     "Predictor": "classifier.predict",
-    "fit": "classifier.fit",
+    "fit": "classifier.training.loop",
     "load_data": "classifier.data",
     "recipe": "classifier.config.recipes",
-    "resolve": "classifier.resolve",
+    "resolve": "classifier.training.resolve",
 }
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from classifier.data import load as load_data
     from classifier.data.dataset import Dataset
     from classifier.errors import ClassifierError
-    from classifier.fit import Epoch, fit
     from classifier.predict import Predictor
-    from classifier.resolve import resolve
+    from classifier.training.loop import Epoch, fit
+    from classifier.training.resolve import resolve
 
 __all__ = [
     "Bundle",

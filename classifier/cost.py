@@ -21,7 +21,7 @@ from classifier.inference.scorer import Scorer
 from classifier.runtime.cpu import keep_freed_memory
 from classifier.runtime.distributed import Group, pick_device
 from classifier.scaling import Load
-from classifier.training import Training, build_model
+from classifier.training.state import Training, build_model
 
 # The first runs also prepare kernels and memory.
 WARM, MEASURED = 2, 5

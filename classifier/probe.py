@@ -14,7 +14,7 @@ from classifier.errors import ConfigError
 from classifier.inference.features import features, identity, keep, regression
 from classifier.inference.scorer import Scorer
 from classifier.runtime.distributed import pick_device
-from classifier.training import build_model
+from classifier.training.state import build_model
 
 # More images than this change the ranking little and cost much.
 MOST = 20_000

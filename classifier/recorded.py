@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from classifier import bundle, models
-from classifier.checkpoint import Store
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import RunError
 from classifier.events import Events
-from classifier.fit import Epoch, Step, fit
 from classifier.run import Run, read_history
 from classifier.runtime.distributed import Group
 from classifier.tracking import Trackers
+from classifier.training.checkpoint import Store
+from classifier.training.loop import Epoch, Step, fit
 
 
 def recorded(

@@ -14,7 +14,7 @@ from rich.text import Text
 if TYPE_CHECKING:  # a verb that only reads files prints too, and needs no torch
     from classifier.config.experiment import Experiment
     from classifier.data.dataset import Dataset
-    from classifier.fit import Step
+    from classifier.training.loop import Step
 
 # So many pictures take long enough to decode that a log should say so.
 LONG = 2000

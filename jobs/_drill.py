@@ -23,10 +23,10 @@ from classifier.config.experiment import Experiment
 from classifier.config.files import dump_experiment
 from classifier.data.loader import steps_per_epoch
 from classifier.errors import RunError
-from classifier.resolve import resolve
 from classifier.run import read_history
 from classifier.storage.atomic import write_atomically
 from classifier.storage.bucket import Storage
+from classifier.training.resolve import resolve
 from jobs import _storage
 
 # A piece has at least so many steps for each fault, and at most so many an epoch.

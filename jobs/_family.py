@@ -13,9 +13,9 @@ from classifier.config.experiment import Experiment
 from classifier.config.files import read_experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import ConfigError, RunError
-from classifier.resolve import resolve
 from classifier.run import Run
 from classifier.storage.atomic import write_atomically
+from classifier.training.resolve import resolve
 from jobs._cli import EXIT_DONE, EXIT_INTERRUPTED, Interrupts, Request
 from jobs._console import Journal
 from jobs._work import default_name

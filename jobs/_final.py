@@ -10,11 +10,11 @@ from classifier.calibrated import keep
 from classifier.config.experiment import Experiment
 from classifier.config.files import read_experiment
 from classifier.metrics.calibration import Calibration
-from classifier.resolve import resolve
 from classifier.run import FEATURES, Run
 from classifier.runtime.distributed import Group, pick_device
 from classifier.runtime.timing import Deadline
 from classifier.storage.atomic import write_atomically
+from classifier.training.resolve import resolve
 from jobs import _workers
 from jobs._leaderboard import Leaderboard
 from jobs._memory import Clock

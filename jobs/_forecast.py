@@ -14,9 +14,9 @@ from classifier.config.experiment import Experiment
 from classifier.config.fields import closest
 from classifier.config.files import read_yaml
 from classifier.errors import ConfigError
-from classifier.resolve import resolve
 from classifier.runtime.distributed import pick_device
 from classifier.scaling import Forecast, Kind, Load, forecast, warnings
+from classifier.training.resolve import resolve
 
 
 @dataclass(frozen=True)

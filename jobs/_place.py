@@ -13,7 +13,7 @@ import torch
 
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset
-from classifier.resolve import resolve
+from classifier.training.resolve import resolve
 from jobs import _ray
 from jobs._trial import Shared
 

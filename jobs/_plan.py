@@ -16,9 +16,9 @@ from classifier.data.dataset import Dataset
 from classifier.errors import ClassifierError, ConfigError, DataError
 from classifier.portfolio import portfolio_for
 from classifier.probe import parsed, ranked
-from classifier.resolve import resolve
 from classifier.run import FEATURES
 from classifier.space import Choice, Interval, Space, conditions, grid, space_from
+from classifier.training.resolve import resolve
 from jobs import _pace, _ray
 from jobs._pace import End
 from jobs._place import Place

@@ -7,9 +7,9 @@ import torch
 
 from classifier import data, models
 from classifier.data import loader
-from classifier.resolve import resolve
 from classifier.runtime.distributed import Group, pick_device
-from classifier.training import Training
+from classifier.training.resolve import resolve
+from classifier.training.state import Training
 from jobs._cli import Request
 from jobs._console import console, headline
 

@@ -18,9 +18,9 @@ from classifier.config.experiment import Experiment
 from classifier.config.files import dump_experiment
 from classifier.errors import ConfigError, RunError
 from classifier.recorded import outcome, recorded
-from classifier.resolve import resolve
 from classifier.run import ASKED, Run, read_result
 from classifier.runtime.distributed import Group, pick_device
+from classifier.training.resolve import resolve
 from jobs import _belief, _holdout, _ray
 
 LOOK_EVERY = 0.5

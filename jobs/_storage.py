@@ -6,12 +6,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from classifier.checkpoint import Store
 from classifier.errors import RunError
 from classifier.run import Run
 from classifier.storage.atomic import patiently, write_atomically
 from classifier.storage.bucket import Storage
 from classifier.storage.mirror import Mirror
+from classifier.training.checkpoint import Store
 
 # Where a run remembers its storage, so that --resume needs no --storage.
 REMEMBERED = "storage.json"

@@ -17,7 +17,6 @@ from ray import tune
 from torch import Tensor
 
 from classifier import data
-from classifier.checkpoint import Store
 from classifier.config.experiment import DataConfig, Experiment
 from classifier.cost import is_out_of_memory
 from classifier.data.dataset import Dataset
@@ -26,12 +25,13 @@ from classifier.data.images.stream import Streamed
 from classifier.data.split_names import SPLITS
 from classifier.errors import ClassifierError, DataError
 from classifier.recorded import recorded
-from classifier.resolve import resolve
 from classifier.run import FEATURES, Run, counted
 from classifier.runtime.distributed import Group, pick_device
 from classifier.storage.atomic import patiently, write_atomically
 from classifier.storage.bucket import Storage
 from classifier.storage.mirror import Mirror
+from classifier.training.checkpoint import Store
+from classifier.training.resolve import resolve
 from jobs import _storage, _workers
 from jobs._guide import Sample, worst
 from jobs._ray import work_in

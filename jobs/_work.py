@@ -15,13 +15,13 @@ from classifier.config.experiment import Experiment
 from classifier.config.files import read_experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import ClassifierError, ConfigError, DivergedError
-from classifier.fit import Step
 from classifier.recorded import outcome, recorded
-from classifier.resolve import resolve
 from classifier.run import ASKED, Run
 from classifier.runtime.distributed import Group, pick_device
 from classifier.runtime.timing import Deadline
 from classifier.storage.atomic import write_atomically
+from classifier.training.loop import Step
+from classifier.training.resolve import resolve
 from jobs import _belief, _storage, _torchrun
 from jobs._cli import EXIT_DONE, EXIT_INTERRUPTED, Interrupts, Request
 from jobs._console import Journal, headline

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from classifier.checkpoint import Store
 from classifier.config.experiment import Experiment
 from classifier.errors import ClassifierError, RunError
 from classifier.run import Run
 from classifier.runtime.distributed import COLLECTIVE_LIMIT, Group
 from classifier.storage.atomic import patiently
+from classifier.training.checkpoint import Store
 from jobs import _storage
 from jobs._ray import connect, needs, work_in
 
@@ -178,7 +178,7 @@ def _worker(config: dict[str, Any]) -> ClassifierError | None:
 
     from classifier import data
     from classifier.recorded import recorded
-    from classifier.resolve import resolve
+    from classifier.training.resolve import resolve
     from jobs._voice import heard
 
     # Ray tells each report, which run.log has already; this logger bears its file's name.

@@ -5,7 +5,7 @@ import torch
 
 from classifier import cost, data
 from classifier.config.experiment import Experiment
-from classifier.resolve import resolve
+from classifier.training.resolve import resolve
 
 
 @pytest.fixture(scope="module")

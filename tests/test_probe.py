@@ -7,8 +7,8 @@ from safetensors.torch import save_file
 from classifier import data, models, probe
 from classifier.config.experiment import Experiment
 from classifier.errors import ConfigError
-from classifier.fit import fit
-from classifier.resolve import resolve
+from classifier.training.loop import fit
+from classifier.training.resolve import resolve
 
 SMALL = {"model.name": "cnn", "data.batch": 128, "train.epochs": 4, "train.precision": "fp32", "train.threads": 1}
 

@@ -11,9 +11,9 @@ from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.errors import ConfigError
 from classifier.recorded import recorded
-from classifier.resolve import resolve
 from classifier.run import Run, read_history
 from classifier.tracking import Trackers
+from classifier.training.resolve import resolve
 
 
 def trained(folder: Path, *, track: tuple[str, ...], epochs: int = 2) -> Run:

@@ -20,11 +20,11 @@ import numpy as np
 from PIL import Image
 
 from classifier import data
-from classifier.checkpoint import Store
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset
-from classifier.fit import Step, fit
-from classifier.resolve import resolve
+from classifier.training.checkpoint import Store
+from classifier.training.loop import Step, fit
+from classifier.training.resolve import resolve
 
 AFTER = 30.0
 """Seconds after a checkpoint in which it may still be written."""

@@ -23,9 +23,9 @@ from classifier.config.experiment import Experiment
 from classifier.config.recipes import recipe
 from classifier.data import loader
 from classifier.data.dataset import Dataset, Part
-from classifier.resolve import resolve
 from classifier.runtime.distributed import Group, pick_device
-from classifier.training import Training
+from classifier.training.resolve import resolve
+from classifier.training.state import Training
 
 ROUNDS = 3
 IMAGES = {"cpu": 1 << 13, "cuda": 1 << 16}

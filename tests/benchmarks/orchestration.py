@@ -21,8 +21,8 @@ from PIL import Image
 from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.recorded import recorded
-from classifier.resolve import resolve
 from classifier.run import Run
+from classifier.training.resolve import resolve
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LOOP = 20

@@ -23,8 +23,8 @@ from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.config.recipes import recipe, recipe_for
 from classifier.data.dataset import Part
-from classifier.fit import fit
-from classifier.resolve import resolve
+from classifier.training.loop import fit
+from classifier.training.resolve import resolve
 
 MUON = {
     "optimizer.name": "muon",

@@ -36,10 +36,10 @@ from classifier.config.recipes import recipe, recipe_for
 from classifier.data.dataset import Dataset
 from classifier.holdout import read_test
 from classifier.recorded import recorded
-from classifier.resolve import resolve
 from classifier.run import Run, read_result
 from classifier.runtime.distributed import pick_device
 from classifier.space import Choice, Space, default_space
+from classifier.training.resolve import resolve
 from tests.benchmarks.portfolio import CANDIDATES, order
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -17,15 +17,15 @@ from pyarrow import fs
 from safetensors.torch import load_file
 
 from classifier import data
-from classifier.checkpoint import Checkpoint, Store
 from classifier.config.experiment import Experiment
 from classifier.errors import ConfigError, RunError
 from classifier.recorded import recorded
-from classifier.resolve import resolve
 from classifier.run import Run
 from classifier.storage import atomic
 from classifier.storage.bucket import Storage
 from classifier.storage.mirror import Mirror
+from classifier.training.checkpoint import Checkpoint, Store
+from classifier.training.resolve import resolve
 
 
 @pytest.fixture(params=["local", "s3"])

@@ -1,4 +1,4 @@
-"""classifier/optim.py against plain torch optimizers."""
+"""classifier/training/optimizers.py against plain torch optimizers."""
 
 import copy
 
@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from classifier import optim
 from classifier.config.experiment import OptimizerConfig
+from classifier.training import optimizers
 
 
 class Attending(nn.Module):
@@ -62,7 +62,7 @@ def reference(name: str, model: nn.Module, momentum: float = 0.9) -> torch.optim
 def test_updates_are_torchs(name, momentum):
     mine, theirs = net(), net()
     config = OptimizerConfig(name=name, lr=0.05, momentum=momentum, weight_decay=0.01)
-    mine_after = train(mine, optim.build(config, mine, head_names=frozenset()))
+    mine_after = train(mine, optimizers.build(config, mine, head_names=frozenset()))
     assert all(
         torch.equal(a, b) for a, b in zip(mine_after, train(theirs, reference(name, theirs, momentum)), strict=True)
     )
@@ -70,14 +70,14 @@ def test_updates_are_torchs(name, momentum):
 
 def test_what_decays():
     model = net()
-    optimizer = optim.build(OptimizerConfig(weight_decay=0.01), model, head_names=frozenset())
+    optimizer = optimizers.build(OptimizerConfig(weight_decay=0.01), model, head_names=frozenset())
     assert names_of(model, optimizer, weight_decay=0.01) == {"0.weight", "5.weight"}
     assert names_of(model, optimizer, weight_decay=0.0) == {"0.bias", "1.weight", "1.bias", "5.bias"}
 
 
 def test_what_decays_in_a_transformer():
     model = Attending()
-    optimizer = optim.build(OptimizerConfig(weight_decay=0.01), model, head_names=frozenset())
+    optimizer = optimizers.build(OptimizerConfig(weight_decay=0.01), model, head_names=frozenset())
     decayed = {"attention.in_proj_weight", "attention.out_proj.weight", "head.weight"}
     assert names_of(model, optimizer, weight_decay=0.01) == decayed
     assert names_of(model, optimizer) == {name for name, _ in model.named_parameters()}
@@ -86,11 +86,13 @@ def test_what_decays_in_a_transformer():
 def test_backbone_learns_slower():
     model = net()
     head = frozenset({"5.weight", "5.bias"})
-    optimizer = optim.build(OptimizerConfig(lr=0.5, backbone_scale=0.2), model, head_names=head, is_pretrained=True)
+    optimizer = optimizers.build(
+        OptimizerConfig(lr=0.5, backbone_scale=0.2), model, head_names=head, is_pretrained=True
+    )
     assert names_of(model, optimizer, lr=0.5) == head
     assert names_of(model, optimizer, lr=0.1) == {"0.weight", "0.bias", "1.weight", "1.bias"}
     assert len(optimizer.param_groups) == 4
-    optim.set_lr(optimizer, 2.0)
+    optimizers.set_lr(optimizer, 2.0)
     assert names_of(model, optimizer, lr=2.0) == head
     assert names_of(model, optimizer, lr=pytest.approx(0.4)) == {"0.weight", "0.bias", "1.weight", "1.bias"}
 
@@ -99,7 +101,7 @@ def test_frozen_parameters_are_there_but_stay():
     model = net()
     model[0].requires_grad_(False)
     before = copy.deepcopy(model.state_dict())
-    optimizer = optim.build(OptimizerConfig(), model, head_names=frozenset({"5.weight", "5.bias"}))
+    optimizer = optimizers.build(OptimizerConfig(), model, head_names=frozenset({"5.weight", "5.bias"}))
     train(model, optimizer)
     assert torch.equal(model.state_dict()["0.weight"], before["0.weight"])
     assert not torch.equal(model.state_dict()["5.weight"], before["5.weight"])
@@ -111,21 +113,21 @@ def test_frozen_parameters_are_there_but_stay():
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
 def test_momentum_is_shifted_from_what_was_set(name):
     model = net()
-    optimizer = optim.build(OptimizerConfig(name=name, momentum=0.8), model, head_names=frozenset())
+    optimizer = optimizers.build(OptimizerConfig(name=name, momentum=0.8), model, head_names=frozenset())
 
     def momenta() -> set[float]:
         return {round(g["momentum"] if name == "sgd" else g["betas"][0], 6) for g in optimizer.param_groups}
 
     for shift, expected in ((0.05, 0.85), (0.05, 0.85), (-0.05, 0.75), (None, 0.75), (0.0, 0.8), (0.5, 0.999)):
-        optim.set_lr(optimizer, 0.1, shift)
+        optimizers.set_lr(optimizer, 0.1, shift)
         assert momenta() == {expected}
     if name != "sgd":
         assert {g["betas"][1] for g in optimizer.param_groups} == {0.999}
 
 
 def test_no_momentum_stays_none():
-    optimizer = optim.build(OptimizerConfig(name="sgd", momentum=0.0), net(), head_names=frozenset())
-    optim.set_lr(optimizer, 0.1, 0.05)
+    optimizer = optimizers.build(OptimizerConfig(name="sgd", momentum=0.0), net(), head_names=frozenset())
+    optimizers.set_lr(optimizer, 0.1, 0.05)
     assert {g["momentum"] for g in optimizer.param_groups} == {0.0}
     assert {g["nesterov"] for g in optimizer.param_groups} == {False}
 
@@ -134,7 +136,7 @@ def test_no_momentum_stays_none():
 def test_state_crosses_a_checkpoint_whatever_its_memory_layout(name):
     config = OptimizerConfig(name=name, lr=0.05)
     straight = net().to(memory_format=torch.channels_last)
-    optimizer = optim.build(config, straight, head_names=frozenset())
+    optimizer = optimizers.build(config, straight, head_names=frozenset())
     train(straight, optimizer, steps=3)
     resumed = net().to(memory_format=torch.channels_last)
     resumed.load_state_dict(straight.state_dict())
@@ -142,6 +144,6 @@ def test_state_crosses_a_checkpoint_whatever_its_memory_layout(name):
     for values in state["state"].values():
         for key, value in values.items():
             values[key] = value.contiguous()  # as safetensors would give it back
-    other = optim.build(config, resumed, head_names=frozenset())
+    other = optimizers.build(config, resumed, head_names=frozenset())
     other.load_state_dict(state)
     assert all(torch.equal(a, b) for a, b in zip(train(straight, optimizer), train(resumed, other), strict=True))

@@ -12,17 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from classifier import losses, models, optim, schedule
+from classifier import models
 from classifier.augment import policy
-from classifier.checkpoint import Checkpoint
 from classifier.config.experiment import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset, Part
-from classifier.ema import Average
-from classifier.frozen import Frozen
 from classifier.inference.scorer import Scorer
 from classifier.runtime import counter_rng as counter
 from classifier.runtime.distributed import Group
+from classifier.training import losses, optimizers, schedule
+from classifier.training.checkpoint import Checkpoint
+from classifier.training.ema import Average
+from classifier.training.feature_cache import Frozen
 
 
 class Training:
@@ -35,7 +36,7 @@ class Training:
         self.model = build_model(experiment, dataset).to(self.device)
         if experiment.train.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.optimizer = optim.build(
+        self.optimizer = optimizers.build(
             experiment.optimizer,
             self.model,
             head_names=models.head_names(self.model),
@@ -108,7 +109,7 @@ class Training:
             falls=self.plateau.falls,
         )
         self.lr = experiment.optimizer.lr * scale
-        optim.set_lr(self.optimizer, self.lr, momentum)
+        optimizers.set_lr(self.optimizer, self.lr, momentum)
         torch.manual_seed((experiment.seed * 1_000_003 + self.step) * 4099 + self.group.rank)
         self.optimizer.zero_grad(set_to_none=True)
         self.network.train()

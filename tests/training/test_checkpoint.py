@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from classifier.checkpoint import Checkpoint, Store, Writer
 from classifier.errors import RunError
 from classifier.storage import atomic
+from classifier.training.checkpoint import Checkpoint, Store, Writer
 
 
 def checkpoint(step: int) -> Checkpoint:
@@ -103,7 +103,7 @@ def test_a_disk_that_fails_for_a_while_is_waited_for(store, monkeypatch, caplog)
         write_tensors(tensors, path, **about)
 
     write_tensors = atomic.write_tensors
-    monkeypatch.setattr("classifier.checkpoint.write_tensors", sometimes)
+    monkeypatch.setattr("classifier.training.checkpoint.write_tensors", sometimes)
     store.commit(checkpoint(1))
     assert store.latest().step == 1
     assert len(caplog.records) == 3
@@ -136,7 +136,7 @@ def test_a_writer_gives_back_what_went_wrong(store, monkeypatch):
     monkeypatch.setattr(atomic, "PATIENCE", 0.0)
     writer = Writer(store)
     writer.begin(checkpoint(1))
-    monkeypatch.setattr("classifier.checkpoint._write", lambda *_: atomic.flush(Path("/nowhere")))
+    monkeypatch.setattr("classifier.training.checkpoint._write", lambda *_: atomic.flush(Path("/nowhere")))
     writer.begin(checkpoint(2))
     with pytest.raises(RunError, match="step-00000002 cannot be written"):
         writer.wait()

@@ -1,4 +1,4 @@
-"""classifier/losses.py against torch's cross-entropy, the focal loss's paper, and laws of the weights."""
+"""classifier/training/losses.py against torch's cross-entropy, the focal loss's paper, and laws of the weights."""
 
 import itertools
 
@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from classifier import losses
 from classifier.config.experiment import LossConfig
+from classifier.training import losses
 
 GENERATOR = torch.Generator().manual_seed(0)
 LOGITS = torch.randn(40, 5, generator=GENERATOR) * 3

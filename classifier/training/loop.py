@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from classifier.checkpoint import Checkpoint, Store, Writer
 from classifier.config.experiment import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset
@@ -19,7 +18,8 @@ from classifier.errors import DivergedError
 from classifier.runtime.cpu import keep_freed_memory
 from classifier.runtime.distributed import Group
 from classifier.runtime.timing import Speed, Timer
-from classifier.training import Training
+from classifier.training.checkpoint import Checkpoint, Store, Writer
+from classifier.training.state import Training
 
 # Ranks agree to stop, and look for a loss that is not finite, every so many steps: each look waits for the device.
 AGREE_EVERY = 16

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from classifier.config.experiment import OptimizerConfig
-from classifier.muon import SGD_SCALE, Muon, orthogonal
-from classifier.optim import build
+from classifier.training.muon import SGD_SCALE, Muon, orthogonal
+from classifier.training.optimizers import build
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

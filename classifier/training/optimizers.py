@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from classifier.config.experiment import OptimizerConfig
-from classifier.muon import Muon
+from classifier.training.muon import Muon
 
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
 # Parameters of several dimensions that are added to the features, as biases are, in transformers.

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from classifier import data
-from classifier.checkpoint import Store
 from classifier.config.experiment import Experiment
 from classifier.data import loader
 from classifier.errors import ConfigError, DataError, DivergedError
-from classifier.fit import Epoch, fit
-from classifier.resolve import resolve
 from classifier.runtime.distributed import Group, joined
-from classifier.training import Training
+from classifier.training.checkpoint import Store
+from classifier.training.loop import Epoch, fit
+from classifier.training.resolve import resolve
+from classifier.training.state import Training
 
 SMALL = {
     "model.name": "cnn",
@@ -293,7 +293,7 @@ def test_a_checkpoint_inside_an_epoch_is_written_while_the_training_goes_on(digi
         if next(steps) == 5:
             slow.set()
 
-    monkeypatch.setattr("classifier.fit.Speed.time_to_tell", lambda _: True)
+    monkeypatch.setattr("classifier.training.loop.Speed.time_to_tell", lambda _: True)
     list(fit(experiment, digits, store=Store(tmp_path, keep=100), on_step=seen))
     assert min(tmp_path.iterdir()).name == "step-00000001"
     assert not (tmp_path / "step-00000002").exists()

@@ -6,7 +6,7 @@ import torch
 from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.errors import ConfigError
-from classifier.resolve import resolve
+from classifier.training.resolve import resolve
 
 
 @pytest.fixture(scope="module")

@@ -9,15 +9,16 @@ import torch
 from safetensors.torch import save_file
 from torch import multiprocessing
 
-from classifier import data, frozen, models
-from classifier.checkpoint import Store
+from classifier import data, models
 from classifier.config.experiment import Experiment
 from classifier.data.loader import batches
 from classifier.errors import ConfigError, ModelError
-from classifier.fit import fit
-from classifier.resolve import resolve
 from classifier.runtime.distributed import Group, joined
-from classifier.training import Training
+from classifier.training import feature_cache
+from classifier.training.checkpoint import Store
+from classifier.training.loop import fit
+from classifier.training.resolve import resolve
+from classifier.training.state import Training
 
 SMALL = {
     "model.name": "resnet18",
@@ -56,13 +57,13 @@ def experiment(weights, digits):
 @pytest.fixture
 def passes(monkeypatch):
     """Images that went through the backbone, a batch each."""
-    counts, real = [], frozen.seen
+    counts, real = [], feature_cache.seen
 
     def seen(model, scorer, images_NCHW):
         counts.append(len(images_NCHW))
         return real(model, scorer, images_NCHW)
 
-    monkeypatch.setattr(frozen, "seen", seen)
+    monkeypatch.setattr(feature_cache, "seen", seen)
     return counts
 
 
@@ -143,14 +144,14 @@ def test_without_a_frozen_backbone_there_are_no_views(experiment, digits):
 def test_what_cannot_be_kept_is_refused_in_words(experiment, digits, monkeypatch):
     with pytest.raises(ConfigError, match=r"augment\.cutmix mixes images: leave one out"):
         resolve(experiment.override("augment.cutmix", 1.0), digits)
-    monkeypatch.setattr(frozen, "MOST", 4 * 200 * 512)
+    monkeypatch.setattr(feature_cache, "MOST", 4 * 200 * 512)
     with pytest.raises(ConfigError, match=r"augment\.views 2: what the backbone sees in .* set --augment\.views 1"):
         next(fit(experiment, digits))
 
 
 def test_a_model_that_goes_on_after_its_head_is_refused(experiment, digits, monkeypatch):
-    real = frozen.seen
-    monkeypatch.setattr(frozen, "seen", lambda *some: (real(*some)[0], real(*some)[1].relu() + 1))
+    real = feature_cache.seen
+    monkeypatch.setattr(feature_cache, "seen", lambda *some: (real(*some)[0], real(*some)[1].relu() + 1))
     with pytest.raises(ModelError, match=r"the last layer of resnet18 is not all .* set --augment\.views 0"):
         next(fit(experiment, digits))
 

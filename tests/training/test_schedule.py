@@ -1,4 +1,4 @@
-"""classifier/schedule.py against torch's schedulers, where they have the same shape."""
+"""classifier/training/schedule.py against torch's schedulers, where they have the same shape."""
 
 import math
 import warnings
@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from classifier import schedule
 from classifier.config.experiment import ScheduleConfig
+from classifier.training import schedule
 
 STEPS, STEPS_PER_EPOCH = 200, 10
 
