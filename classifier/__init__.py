@@ -7,12 +7,12 @@ from classifier.version import __version__ as __version__
 
 # Public name -> where it lives. Importing torch takes two seconds, so nothing is imported before it is asked for.
 _HOMES = {
-    "Bundle": "classifier.bundle",
+    "Bundle": "classifier.bundle.bundle",
     "ClassifierError": "classifier.errors",
     "Dataset": "classifier.data.dataset",
     "Epoch": "classifier.training.loop",
     "Experiment": "classifier.config.experiment",
-    "Predictor": "classifier.predict",
+    "Predictor": "classifier.bundle.predictor",
     "fit": "classifier.training.loop",
     "load_data": "classifier.data",
     "recipe": "classifier.config.recipes",
@@ -20,13 +20,13 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
-    from classifier.bundle import Bundle
+    from classifier.bundle.bundle import Bundle
+    from classifier.bundle.predictor import Predictor
     from classifier.config.experiment import Experiment
     from classifier.config.recipes import recipe
     from classifier.data import load as load_data
     from classifier.data.dataset import Dataset
     from classifier.errors import ClassifierError
-    from classifier.predict import Predictor
     from classifier.training.loop import Epoch, fit
     from classifier.training.resolve import resolve
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from classifier import bundle
-from classifier.bundle import Bundle
+from classifier.bundle import bundle
+from classifier.bundle.bundle import Bundle
 from classifier.data.dataset import Dataset
 from classifier.inference.out_of_distribution import Novelty
 from classifier.metrics.calibration import Calibration, calibrate, tempered

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from classifier import bundle, data
-from classifier.bundle import Bundle
+from classifier import data
+from classifier.bundle import bundle
+from classifier.bundle.bundle import Bundle
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import DataError, RunError

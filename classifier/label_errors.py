@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from classifier.bundle.predictor import Predictor
 from classifier.config.experiment import Experiment
 from classifier.data import decode_all
 from classifier.data.audit.finding import Finding
@@ -18,7 +19,6 @@ from classifier.data.images.arrays import chosen
 from classifier.data.split import numbered
 from classifier.errors import DataError
 from classifier.inference.features import features, regression
-from classifier.predict import Predictor
 
 FOLDS = 5
 

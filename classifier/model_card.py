@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from classifier import verdict
-from classifier.bundle import Bundle
+from classifier.bundle.bundle import Bundle
 from classifier.storage.atomic import write_atomically
 
 # Rows of the table of classes: the weakest ones.

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from classifier import bundle, model_card, page, report_scores, report_studies, verdict
-from classifier.bundle import Bundle
+from classifier import model_card, page, report_scores, report_studies, verdict
+from classifier.bundle import bundle
+from classifier.bundle.bundle import Bundle
 from classifier.config.files import read_experiment
 from classifier.data.split import COPIES
 from classifier.errors import RunError

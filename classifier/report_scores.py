@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from classifier import page, verdict
-from classifier.bundle import Bundle
+from classifier.bundle.bundle import Bundle
 from classifier.charts import Axis, Series, plot
 from classifier.metrics.calibration import Calibration, coverage_curve, reliability
 from classifier.mistakes import UNSURE, WRONG

@@ -5,12 +5,12 @@ from typing import Any
 
 from torch import Tensor
 
-from classifier import bundle
-from classifier.bundle import Bundle
+from classifier.bundle import bundle
+from classifier.bundle.bundle import Bundle
+from classifier.bundle.predictions import predictions_table, save_predictions
 from classifier.calibrated import calibrated
 from classifier.data.dataset import Dataset
 from classifier.mistakes import looked_at
-from classifier.predict import predictions_table, save_predictions
 from classifier.report import MISTAKES, PREDICTIONS
 from classifier.runtime.distributed import pick_device
 

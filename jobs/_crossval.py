@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from rich.table import Table
 
+from classifier.bundle.predictions import save_predictions
 from classifier.metrics.scores import figures
-from classifier.predict import save_predictions
 from classifier.report import SCORES
 from classifier.storage.atomic import write_atomically
 from jobs._several import Member
@@ -39,7 +39,7 @@ def summed(folder: Path, runs: list[Member]) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from classifier import bundle
+    from classifier.bundle import bundle
 
     tables, by_name = [], {name: [] for name in SHOWN}
     for member in runs:

@@ -5,7 +5,7 @@ import json
 import math
 import shutil
 
-from classifier import bundle
+from classifier.bundle import bundle
 from classifier.calibrated import keep
 from classifier.config.experiment import Experiment
 from classifier.config.files import read_experiment

@@ -1,6 +1,7 @@
 """The end of a search: the winner packed, trained once more if wished, tested once, and what was learned told."""
 
-from classifier import bundle, report, search_page
+from classifier import report, search_page
+from classifier.bundle import bundle
 from classifier.config.files import dump_experiment
 from classifier.recorded import brief, outcome
 from classifier.run import FEATURES

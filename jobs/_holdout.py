@@ -7,7 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
-from classifier import bundle, plots
+from classifier import plots
+from classifier.bundle import bundle
 from classifier.data.dataset import Dataset
 from classifier.holdout import Reading, read_test
 from classifier.recorded import brief

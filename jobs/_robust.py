@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from classifier import bundle, data, report, robustness
-from classifier.bundle import Bundle
+from classifier import data, report, robustness
+from classifier.bundle import bundle
+from classifier.bundle.bundle import Bundle
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset, Part
 from classifier.data.images.arrays import joined

@@ -40,7 +40,7 @@ VERB = Verb(
 
 def calibrate(request: Request) -> None:
     """Calibrate, write it into the bundle, and say what was learned."""
-    from classifier import bundle
+    from classifier.bundle import bundle
     from classifier.holdout import same_data
     from classifier.recorded import outcome
     from jobs import _belief, _work

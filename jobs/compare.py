@@ -35,8 +35,8 @@ def compare(request: Request) -> None:
     """Compare each run with the first, and say which is better."""
     from rich.table import Table
 
+    from classifier.bundle.predictions import read_answers
     from classifier.metrics.significance import compared, holm
-    from classifier.predict import read_answers
     from jobs import _work
 
     options = request.options

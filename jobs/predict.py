@@ -37,7 +37,8 @@ VERB = Verb(
 
 def predict(request: Request) -> int:
     """Answer picture by picture; a broken one is told and does not stop the others, but makes the exit code 2."""
-    from classifier.predict import Prediction, Predictor, answered_table, pictures, save_predictions
+    from classifier.bundle.predictions import answered_table, save_predictions
+    from classifier.bundle.predictor import Prediction, Predictor, pictures
     from classifier.recorded import outcome
     from jobs import _work
 

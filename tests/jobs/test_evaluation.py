@@ -8,7 +8,7 @@ import time
 import pyarrow.parquet as pq
 import pytest
 
-from classifier import bundle
+from classifier.bundle import bundle
 
 QUICK = ("--model.name", "cnn", "--data.batch", "128", "--train.epochs", "3")
 

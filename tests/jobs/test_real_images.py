@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance
 
-from classifier import bundle, report
+from classifier import report
+from classifier.bundle import bundle
 from classifier.metrics.calibration import Calibration, temperature_of, tempered
 from classifier.metrics.scores import figures
 from tests.browser import shown

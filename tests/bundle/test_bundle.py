@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from classifier import bundle, models
-from classifier.bundle import Bundle
+from classifier import models
+from classifier.bundle import bundle
+from classifier.bundle.bundle import Bundle
 from classifier.calibrated import calibrated
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset, Part
@@ -213,7 +214,7 @@ def die_renaming(source: Path, target: Path) -> Path:
     ("target", "death"),
     [
         ("safetensors.torch.save_file", die),
-        ("classifier.bundle.write_atomically", die),
+        ("classifier.bundle.bundle.write_atomically", die),
         ("pathlib.Path.rename", die),
         ("pathlib.Path.rename", die_renaming),
     ],

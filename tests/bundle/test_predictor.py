@@ -11,20 +11,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from classifier import bundle, data, models
+from classifier import data, models
+from classifier.bundle import bundle
+from classifier.bundle.predictions import answered_table, predictions_table, save_predictions
+from classifier.bundle.predictor import Prediction, Predictor, Unreadable, pictures
 from classifier.config.experiment import DataConfig, Experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import DataError, RunError
 from classifier.inference.scorer import Scorer
-from classifier.predict import (
-    Prediction,
-    Predictor,
-    Unreadable,
-    answered_table,
-    pictures,
-    predictions_table,
-    save_predictions,
-)
 
 CLASSES = ("blue", "green", "red")
 
