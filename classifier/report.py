@@ -20,14 +20,9 @@ from classifier.config.files import read_experiment
 from classifier.data.split import COPIES
 from classifier.errors import RunError
 from classifier.page import items, section
-from classifier.run import ASKED, read_history, read_result
+from classifier.runs.folder import ASKED, MISTAKES, PREDICTIONS, ROBUSTNESS, SCORES, read_history, read_result
 
 NAME, CARD = "report.html", "model_card.md"
-# The scores of a run that has no model of its own: those of a cross-validation.
-SCORES = "scores.json"
-ROBUSTNESS = "robustness.json"
-PREDICTIONS = {"test": "predictions.parquet", "validation": "validation.parquet"}
-MISTAKES = {"test": "mistakes.parquet", "validation": "validation-mistakes.parquet"}
 # Names of classes that the page has room for.
 CLASSES = 60
 

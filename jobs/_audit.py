@@ -23,7 +23,7 @@ from classifier.data.infer_shape import shape
 from classifier.data.readers.file_bytes import read
 from classifier.data.split_names import SPLITS
 from classifier.errors import DataError, few
-from classifier.run import Run
+from classifier.runs.folder import Run
 from classifier.storage.atomic import write_atomically
 from jobs._console import Journal
 

@@ -11,7 +11,7 @@ from classifier.bundle.predictions import predictions_table, save_predictions
 from classifier.calibrated import calibrated
 from classifier.data.dataset import Dataset
 from classifier.mistakes import looked_at
-from classifier.report import MISTAKES, PREDICTIONS
+from classifier.runs.folder import MISTAKES, PREDICTIONS
 from classifier.runtime.distributed import pick_device
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from classifier.bundle.predictions import save_predictions
 from classifier.metrics.scores import figures
-from classifier.report import SCORES
+from classifier.runs.folder import SCORES
 from classifier.storage.atomic import write_atomically
 from jobs._several import Member
 

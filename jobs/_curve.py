@@ -10,7 +10,7 @@ from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import ConfigError, DataError
 from classifier.metrics.power_law import PowerLaw, fitted
-from classifier.run import read_history, read_result
+from classifier.runs.folder import read_history, read_result
 from jobs._several import Member
 
 # Points of accuracy between training and validation from which on a model has learned by heart.

@@ -23,7 +23,7 @@ from classifier.config.experiment import Experiment
 from classifier.config.files import dump_experiment
 from classifier.data.loader import steps_per_epoch
 from classifier.errors import RunError
-from classifier.run import read_history
+from classifier.runs.folder import read_history
 from classifier.storage.atomic import write_atomically
 from classifier.storage.bucket import Storage
 from classifier.training.resolve import resolve

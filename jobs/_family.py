@@ -13,7 +13,7 @@ from classifier.config.experiment import Experiment
 from classifier.config.files import read_experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import ConfigError, RunError
-from classifier.run import Run
+from classifier.runs.folder import Run
 from classifier.storage.atomic import write_atomically
 from classifier.training.resolve import resolve
 from jobs._cli import EXIT_DONE, EXIT_INTERRUPTED, Interrupts, Request

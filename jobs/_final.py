@@ -10,7 +10,7 @@ from classifier.calibrated import keep
 from classifier.config.experiment import Experiment
 from classifier.config.files import read_experiment
 from classifier.metrics.calibration import Calibration
-from classifier.run import FEATURES, Run
+from classifier.runs.folder import FEATURES, Run
 from classifier.runtime.distributed import Group, pick_device
 from classifier.runtime.timing import Deadline
 from classifier.storage.atomic import write_atomically

@@ -3,8 +3,8 @@
 from classifier import report, search_page
 from classifier.bundle import bundle
 from classifier.config.files import dump_experiment
-from classifier.recorded import brief, outcome
-from classifier.run import FEATURES
+from classifier.runs.folder import FEATURES
+from classifier.runs.recorder import brief, outcome
 from classifier.storage.atomic import write_atomically
 from jobs import _belief, _final, _holdout, _runs, _storage
 from jobs._cli import EXIT_DONE, EXIT_INTERRUPTED

@@ -11,8 +11,8 @@ from classifier import plots
 from classifier.bundle import bundle
 from classifier.data.dataset import Dataset
 from classifier.holdout import Reading, read_test
-from classifier.recorded import brief
-from classifier.run import read_result
+from classifier.runs.folder import read_result
+from classifier.runs.recorder import brief
 from classifier.runtime.distributed import pick_device
 from classifier.storage.atomic import write_atomically
 from jobs._belief import keep_answers

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from classifier.data.dataset import Dataset
 from classifier.errors import RunError
-from classifier.run import Run, read_history, read_result
+from classifier.runs.folder import Run, read_history, read_result
 from classifier.space import space_from
 from classifier.storage.atomic import write_atomically
 from jobs._guide import Past, Sample, Seen, first_samples, samples_in, unique

@@ -16,7 +16,7 @@ from classifier.data.dataset import Dataset
 from classifier.errors import ClassifierError, ConfigError, DataError
 from classifier.portfolio import portfolio_for
 from classifier.probe import parsed, ranked
-from classifier.run import FEATURES
+from classifier.runs.folder import FEATURES
 from classifier.space import Choice, Interval, Space, conditions, grid, space_from
 from classifier.training.resolve import resolve
 from jobs import _pace, _ray

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from classifier.config.experiment import WorkersConfig
 from classifier.errors import ConfigError
-from classifier.run import Run
+from classifier.runs.folder import Run
 from jobs import TOKEN
 
 ROOT = str(Path(__file__).resolve().parent.parent)

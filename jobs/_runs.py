@@ -12,7 +12,7 @@ from classifier.config.experiment import flatten, setting_names
 from classifier.config.fields import closest
 from classifier.config.files import read_experiment
 from classifier.errors import ClassifierError, ConfigError, RunError
-from classifier.run import Run, read_history, read_result
+from classifier.runs.folder import Run, read_history, read_result
 
 COLUMNS = ("when", "name", "validation", "test", "seconds")
 KEYS = ("kind", "status", "data", "name")

@@ -17,8 +17,8 @@ from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.config.files import dump_experiment
 from classifier.errors import ConfigError, RunError
-from classifier.recorded import outcome, recorded
-from classifier.run import ASKED, Run, read_result
+from classifier.runs.folder import ASKED, Run, read_result
+from classifier.runs.recorder import outcome, recorded
 from classifier.runtime.distributed import Group, pick_device
 from classifier.training.resolve import resolve
 from jobs import _belief, _holdout, _ray

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from classifier.errors import RunError
-from classifier.run import Run
+from classifier.runs.folder import Run
 from classifier.storage.atomic import patiently, write_atomically
 from classifier.storage.bucket import Storage
 from classifier.storage.mirror import Mirror

@@ -10,8 +10,8 @@ import torch
 from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.errors import ConfigError
-from classifier.recorded import recorded
-from classifier.run import Run
+from classifier.runs.folder import Run
+from classifier.runs.recorder import recorded
 from classifier.runtime.distributed import Group, joined, pick_device
 from jobs._cli import EXIT_DONE, EXIT_INTERRUPTED, Interrupts, Request
 

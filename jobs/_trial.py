@@ -24,8 +24,8 @@ from classifier.data.images.arrays import Mapped, Segment
 from classifier.data.images.stream import Streamed
 from classifier.data.split_names import SPLITS
 from classifier.errors import ClassifierError, DataError
-from classifier.recorded import recorded
-from classifier.run import FEATURES, Run, counted
+from classifier.runs.folder import FEATURES, Run, counted
+from classifier.runs.recorder import recorded
 from classifier.runtime.distributed import Group, pick_device
 from classifier.storage.atomic import patiently, write_atomically
 from classifier.storage.bucket import Storage

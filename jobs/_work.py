@@ -15,8 +15,8 @@ from classifier.config.experiment import Experiment
 from classifier.config.files import read_experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import ClassifierError, ConfigError, DivergedError
-from classifier.recorded import outcome, recorded
-from classifier.run import ASKED, Run
+from classifier.runs.folder import ASKED, Run
+from classifier.runs.recorder import outcome, recorded
 from classifier.runtime.distributed import Group, pick_device
 from classifier.runtime.timing import Deadline
 from classifier.storage.atomic import write_atomically

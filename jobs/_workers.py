@@ -15,7 +15,7 @@ from typing import Any
 
 from classifier.config.experiment import Experiment
 from classifier.errors import ClassifierError, RunError
-from classifier.run import Run
+from classifier.runs.folder import Run
 from classifier.runtime.distributed import COLLECTIVE_LIMIT, Group
 from classifier.storage.atomic import patiently
 from classifier.training.checkpoint import Store
@@ -177,7 +177,7 @@ def _worker(config: dict[str, Any]) -> ClassifierError | None:
     import ray.train.torch
 
     from classifier import data
-    from classifier.recorded import recorded
+    from classifier.runs.recorder import recorded
     from classifier.training.resolve import resolve
     from jobs._voice import heard
 

@@ -42,7 +42,7 @@ def calibrate(request: Request) -> None:
     """Calibrate, write it into the bundle, and say what was learned."""
     from classifier.bundle import bundle
     from classifier.holdout import same_data
-    from classifier.recorded import outcome
+    from classifier.runs.recorder import outcome
     from jobs import _belief, _work
 
     options = request.options

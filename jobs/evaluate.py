@@ -36,7 +36,7 @@ VERB = Verb(
 def evaluate(request: Request) -> None:
     """Read the test split or remember it, write the figures where they belong, and show them."""
     from classifier import report
-    from classifier.recorded import outcome
+    from classifier.runs.recorder import outcome
     from jobs import _holdout, _work
 
     options = request.options

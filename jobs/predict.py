@@ -39,7 +39,7 @@ def predict(request: Request) -> int:
     """Answer picture by picture; a broken one is told and does not stop the others, but makes the exit code 2."""
     from classifier.bundle.predictions import answered_table, save_predictions
     from classifier.bundle.predictor import Prediction, Predictor, pictures
-    from classifier.recorded import outcome
+    from classifier.runs.recorder import outcome
     from jobs import _work
 
     options = request.options

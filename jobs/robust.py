@@ -42,7 +42,7 @@ VERB = Verb(
 
 def robust(request: Request) -> None:
     """Measure, save robustness.json in the run that is tested, and make its report anew."""
-    from classifier.recorded import outcome
+    from classifier.runs.recorder import outcome
     from jobs import _robust, _work
 
     options = request.options

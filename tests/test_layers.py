@@ -115,7 +115,7 @@ import classifier.recorded
 def test_importing_the_package_loads_nothing_heavy():
     heavy = {"torch", "torchvision", "sklearn", "ray", "matplotlib", "pyarrow", "PIL", "tyro"}
     assert not heavy & loaded_by(
-        "import classifier, classifier.config.experiment, classifier.config.recipes, classifier.run"
+        "import classifier, classifier.config.experiment, classifier.config.recipes, classifier.runs.folder"
     )
 
 

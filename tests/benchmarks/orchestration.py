@@ -20,8 +20,8 @@ from PIL import Image
 
 from classifier import data
 from classifier.config.experiment import Experiment
-from classifier.recorded import recorded
-from classifier.run import Run
+from classifier.runs.folder import Run
+from classifier.runs.recorder import recorded
 from classifier.training.resolve import resolve
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -35,8 +35,8 @@ from classifier.config.files import dump_experiment, read_experiment
 from classifier.config.recipes import recipe, recipe_for
 from classifier.data.dataset import Dataset
 from classifier.holdout import read_test
-from classifier.recorded import recorded
-from classifier.run import Run, read_result
+from classifier.runs.folder import Run, read_result
+from classifier.runs.recorder import recorded
 from classifier.runtime.distributed import pick_device
 from classifier.space import Choice, Space, default_space
 from classifier.training.resolve import resolve

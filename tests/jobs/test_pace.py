@@ -9,7 +9,7 @@ from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.cost import Pace
 from classifier.data.dataset import Dataset
-from classifier.run import Run
+from classifier.runs.folder import Run
 from classifier.runtime.timing import Deadline
 from jobs import _final, _memory, _pace, _plan, _ray
 from jobs._pace import End

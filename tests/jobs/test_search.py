@@ -15,7 +15,7 @@ import torch
 from classifier import data
 from classifier.config.experiment import Experiment, WorkersConfig
 from classifier.data.dataset import Dataset
-from classifier.run import Run
+from classifier.runs.folder import Run
 from jobs import _memory, _ray, _search
 from jobs._guide import Sample
 from jobs._leaderboard import Leaderboard, Row

@@ -10,7 +10,7 @@ from classifier import data
 from classifier.config.experiment import DataConfig, Experiment
 from classifier.config.files import read_experiment
 from classifier.errors import DivergedError
-from classifier.run import read_history
+from classifier.runs.folder import read_history
 from jobs import _trial
 from jobs._trial import Shared, TrialActor
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from classifier import models
 from classifier.config.experiment import Experiment
 from classifier.config.files import read_experiment
-from classifier.run import read_history
+from classifier.runs.folder import read_history
 from tests.conftest import draw_photos
 
 FAST = ("--model.name", "cnn", "--data.batch", "128")

@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.errors import ConfigError, RunError
-from classifier.recorded import recorded
-from classifier.run import Run
+from classifier.runs.folder import Run
+from classifier.runs.recorder import recorded
 from classifier.storage import atomic
 from classifier.storage.bucket import Storage
 from classifier.storage.mirror import Mirror

@@ -8,7 +8,7 @@ import pytest
 from classifier.config.experiment import Experiment
 from classifier.config.files import dump_experiment, read_experiment
 from classifier.errors import ConfigError, RunError
-from classifier.run import Run, read_result
+from classifier.runs.folder import Run, read_result
 
 
 @pytest.fixture

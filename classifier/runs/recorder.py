@@ -9,10 +9,10 @@ from classifier.bundle import bundle
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import RunError
-from classifier.events import Events
-from classifier.run import Run, read_history
+from classifier.runs.tensorboard import Events
+from classifier.runs.folder import Run, read_history
 from classifier.runtime.distributed import Group
-from classifier.tracking import Trackers
+from classifier.runs.trackers import Trackers
 from classifier.training.checkpoint import Store
 from classifier.training.loop import Epoch, Step, fit
 

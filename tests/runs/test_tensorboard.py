@@ -3,7 +3,7 @@ import subprocess
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from classifier.events import Events
+from classifier.runs.tensorboard import Events
 from tests.cluster.hosts import can_be_made
 
 

@@ -182,3 +182,16 @@ def read_result(folder: Path) -> dict[str, Any]:
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
 )
+
+
+# The scores of a run that has no model of its own: those of a cross-validation.
+SCORES = "scores.json"
+
+
+ROBUSTNESS = "robustness.json"
+
+
+PREDICTIONS = {"test": "predictions.parquet", "validation": "validation.parquet"}
+
+
+MISTAKES = {"test": "mistakes.parquet", "validation": "validation-mistakes.parquet"}
