@@ -1,4 +1,4 @@
-"""A plan for N workers: measured here, forecast by `classifier.scaling`, and told as a table."""
+"""A plan for N workers: measured here, forecast by `classifier.profiling.scaling`, and told as a table."""
 
 import dataclasses
 import math
@@ -9,13 +9,14 @@ from typing import Any
 
 from rich.table import Table
 
-from classifier import cost, data
+from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.config.fields import closest
 from classifier.config.files import read_yaml
 from classifier.errors import ConfigError
+from classifier.profiling import step_time
+from classifier.profiling.scaling import Forecast, Kind, Load, forecast, warnings
 from classifier.runtime.distributed import pick_device
-from classifier.scaling import Forecast, Kind, Load, forecast, warnings
 from classifier.training.resolve import resolve
 
 
@@ -61,7 +62,7 @@ def of(experiment: Experiment, kind: Kind, up_to: int) -> list[Planned]:
         threads = max(1, kind.cores // count) if shares_cores else (resolved.train.threads or 1)
         if threads not in loads:
             beside = count - 1 if shares_cores else 0
-            loads[threads] = cost.load_of(resolved.override("train.threads", threads), dataset, beside)
+            loads[threads] = step_time.load_of(resolved.override("train.threads", threads), dataset, beside)
         load = loads[threads]
         here = dataclasses.replace(kind, gpus=max(counts)) if shares_cores else kind
         found.append(Planned(load, forecast(load, here, count, alone=next(iter(loads.values())))))

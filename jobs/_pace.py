@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass
 
 from classifier.config.experiment import Experiment
-from classifier.cost import Pace
 from classifier.data.dataset import Dataset
 from classifier.data.loader import steps_per_epoch
 from classifier.inference.out_of_distribution import MOST
 from classifier.mistakes import SHOWN
+from classifier.profiling.step_time import Pace
 
 # Checkpoints and all else beside the steps and the validation, as a factor.
 KEEPING = 1.05

@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from classifier import cost, models
+from classifier import models
 from classifier.config.experiment import Experiment
 from classifier.config.files import read_yaml
-from classifier.cost import Pace
 from classifier.data.dataset import Dataset
 from classifier.errors import ClassifierError, ConfigError, DataError
 from classifier.portfolio import portfolio_for
 from classifier.probe import parsed, ranked
+from classifier.profiling import step_time
+from classifier.profiling.step_time import Pace
 from classifier.runs.folder import FEATURES
 from classifier.space import Choice, Interval, Space, conditions, grid, space_from
 from classifier.training.resolve import resolve
@@ -130,7 +131,7 @@ def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool =
     left_out: dict[str, str] = {}
     pace, share = Pace(0.0), 1.0
     if search.minutes:
-        pace = place.do(cost.pace, experiment)
+        pace = place.do(step_time.pace, experiment)
         if not resumed:
             experiment, cuts = _cut(experiment, dataset, pace, cluster)
             notes += cuts
@@ -274,7 +275,7 @@ def _too_slow(experiment: Experiment, place: Place, names: list[str], held: floa
         if name == experiment.model.name:
             continue
         tried = experiment.override("model.name", name)
-        needed = _pace.alone(tried, place.dataset, place.do(cost.pace, tried, steps=2))
+        needed = _pace.alone(tried, place.dataset, place.do(step_time.pace, tried, steps=2))
         if needed > most:
             found[name] = (
                 f"one trial of it would take about {needed / 60:.1f} minutes, of {held / 60:.1f} for all trials"
@@ -307,7 +308,7 @@ def _costs(experiment: Experiment, place: Place, space: Space) -> dict[str, dict
     names, own = space.get("model.name"), experiment.model.name
     every = names.values if isinstance(names, Choice) else (own,)
     return {
-        name: place.do(cost.prediction, experiment.override("model.name", name), experiment.data.batch)
+        name: place.do(step_time.prediction, experiment.override("model.name", name), experiment.data.batch)
         for name in dict.fromkeys((own, *every))
     }
 

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from classifier import data
 from classifier.config.experiment import DataConfig, Experiment
-from classifier.cost import is_out_of_memory
 from classifier.data.dataset import Dataset
 from classifier.data.images.arrays import Mapped, Segment
 from classifier.data.images.stream import Streamed
 from classifier.data.split_names import SPLITS
 from classifier.errors import ClassifierError, DataError
+from classifier.profiling.step_time import is_out_of_memory
 from classifier.runs.folder import FEATURES, Run, counted
 from classifier.runs.recorder import recorded
 from classifier.runtime.distributed import Group, pick_device

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from classifier import cost, data, plots, report
+from classifier import data, plots, report
 from classifier.config.experiment import Experiment
 from classifier.config.files import read_experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import ClassifierError, ConfigError, DivergedError
+from classifier.profiling import step_time
 from classifier.runs.folder import ASKED, Run
 from classifier.runs.recorder import outcome, recorded
 from classifier.runtime.distributed import Group, pick_device
@@ -112,7 +113,7 @@ def _measured_batch(experiment: Experiment, resolved: Experiment, dataset: Datas
 
 def best_batch(resolved: Experiment, dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
     """data.batch_auto: settings as measured once, so that a resumed run has the same, and what to say of it."""
-    batch, speeds = cost.best_batch(resolved, dataset)
+    batch, speeds = step_time.best_batch(resolved, dataset)
     lines = [f"  {size:>5} {speed:8,.0f} images/s{' *' if size == batch else ''}" for size, speed in speeds.items()]
     return {"data.batch": batch, "data.batch_auto": False}, [f"data.batch {batch} is the fastest that fits:", *lines]
 

@@ -7,8 +7,8 @@ import pytest
 
 from classifier import data
 from classifier.config.experiment import Experiment
-from classifier.cost import Pace
 from classifier.data.dataset import Dataset
+from classifier.profiling.step_time import Pace
 from classifier.runs.folder import Run
 from classifier.runtime.timing import Deadline
 from jobs import _final, _memory, _pace, _plan, _ray

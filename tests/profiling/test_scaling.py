@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from classifier.scaling import Kind, Load, forecast, warnings
+from classifier.profiling.scaling import Kind, Load, forecast, warnings
 
 # ResNet-50 on ImageNet: 25.6 million parameters, 4.1 GFLOP (multiply-adds twice) forward, three times that in all.
 RESNET50 = Load(

@@ -18,9 +18,9 @@ from classifier.data import loader
 from classifier.data.dataset import Dataset
 from classifier.data.images.arrays import are_decoded_each_time
 from classifier.inference.scorer import Scorer
+from classifier.profiling.scaling import Load
 from classifier.runtime.cpu import keep_freed_memory
 from classifier.runtime.distributed import Group, pick_device
-from classifier.scaling import Load
 from classifier.training.state import Training, build_model
 
 # The first runs also prepare kernels and memory.

@@ -1,0 +1,1 @@
+"""What a step takes, and what more workers would bring."""
