@@ -10,8 +10,8 @@ from torch import Tensor
 from classifier import page, verdict
 from classifier.bundle.bundle import Bundle
 from classifier.charts import Axis, Series, plot
+from classifier.evaluation.hard_examples import UNSURE, WRONG
 from classifier.metrics.calibration import Calibration, coverage_curve, reliability
-from classifier.mistakes import UNSURE, WRONG
 from classifier.page import charts, items, section, table
 
 # Classes up to which the whole confusion matrix is shown, rows of the table of classes, pairs of confused classes.

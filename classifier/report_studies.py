@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from classifier.charts import Axis, Series, bars, plot
-from classifier.corruptions import GROUPS, SEVERITIES
+from classifier.evaluation.corruptions import GROUPS, SEVERITIES
 from classifier.page import items, section, table
 from classifier.report_scores import figure, with_interval
 

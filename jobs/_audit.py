@@ -42,7 +42,7 @@ def audit(experiment: Experiment, options: Any, run: Run, journal: Journal) -> N
     splits_K = auditing.drawn_splits(looked, config)
     size, _ = shape(source, config)
     if options.model:
-        from classifier import label_errors
+        from classifier.evaluation import label_errors
 
         features_KF = label_errors.seen(looked, Path(options.model), experiment)
         found = auditing.findings(looked, splits_K, size, features_KF) + label_errors.find(looked, features_KF)

@@ -6,9 +6,9 @@ import math
 import shutil
 
 from classifier.bundle import bundle
-from classifier.calibrated import keep
 from classifier.config.experiment import Experiment
 from classifier.config.files import read_experiment
+from classifier.evaluation.calibrate import keep
 from classifier.metrics.calibration import Calibration
 from classifier.runs.folder import FEATURES, Run
 from classifier.runtime.distributed import Group, pick_device

@@ -10,12 +10,12 @@ from rich.table import Table
 from classifier import plots
 from classifier.bundle import bundle
 from classifier.data.dataset import Dataset
-from classifier.holdout import Reading, read_test
+from classifier.evaluation.calibrate import keep_answers
+from classifier.evaluation.test_split import Reading, read_test
 from classifier.runs.folder import read_result
 from classifier.runs.recorder import brief
 from classifier.runtime.distributed import pick_device
 from classifier.storage.atomic import write_atomically
-from jobs._belief import keep_answers
 
 # More classes than this are told as the worst ones alone.
 TABLE_CLASSES = 20

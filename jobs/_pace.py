@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset
 from classifier.data.loader import steps_per_epoch
+from classifier.evaluation.hard_examples import SHOWN
 from classifier.inference.out_of_distribution import MOST
-from classifier.mistakes import SHOWN
 from classifier.profiling.step_time import Pace
 
 # Checkpoints and all else beside the steps and the validation, as a factor.

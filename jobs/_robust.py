@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from classifier import data, report, robustness
+from classifier import data, report
 from classifier.bundle import bundle
 from classifier.bundle.bundle import Bundle
 from classifier.config.experiment import Experiment
@@ -17,7 +17,8 @@ from classifier.data.dataset import Dataset, Part
 from classifier.data.images.arrays import joined
 from classifier.data.split_names import SPLITS
 from classifier.errors import DataError
-from classifier.holdout import same_data
+from classifier.evaluation import robustness
+from classifier.evaluation.test_split import same_data
 from classifier.inference.out_of_distribution import Novelty
 from classifier.runtime.distributed import pick_device
 from classifier.storage.atomic import write_atomically

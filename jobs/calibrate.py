@@ -41,7 +41,7 @@ VERB = Verb(
 def calibrate(request: Request) -> None:
     """Calibrate, write it into the bundle, and say what was learned."""
     from classifier.bundle import bundle
-    from classifier.holdout import same_data
+    from classifier.evaluation.test_split import same_data
     from classifier.runs.recorder import outcome
     from jobs import _belief, _work
 

@@ -34,7 +34,7 @@ from classifier.config.experiment import Experiment
 from classifier.config.files import dump_experiment, read_experiment
 from classifier.config.recipes import recipe, recipe_for
 from classifier.data.dataset import Dataset
-from classifier.holdout import read_test
+from classifier.evaluation.test_split import read_test
 from classifier.runs.folder import Run, read_result
 from classifier.runs.recorder import recorded
 from classifier.runtime.distributed import pick_device

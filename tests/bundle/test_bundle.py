@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from classifier import models
 from classifier.bundle import bundle
 from classifier.bundle.bundle import Bundle
-from classifier.calibrated import calibrated
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset, Part
 from classifier.errors import RunError
+from classifier.evaluation.calibrate import calibrated
 from classifier.inference.scorer import Scorer
 
 CPU = torch.device("cpu")

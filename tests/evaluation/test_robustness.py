@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from classifier.attacks import fgsm, pgd, right
-from classifier.corruptions import GROUPS, SEVERITIES, corrupted
+from classifier.evaluation.adversarial import fgsm, pgd, right
+from classifier.evaluation.corruptions import GROUPS, SEVERITIES, corrupted
+from classifier.evaluation.robustness import auroc, told_apart
 from classifier.inference.out_of_distribution import Novelty
 from classifier.inference.scorer import Scorer
-from classifier.robustness import auroc, told_apart
 
 KINDS = [kind for group in GROUPS.values() for kind in group]
 SCORER = Scorer(class_names=("a", "b", "c"), size=32, mean=(0.5,) * 3, std=(0.25,) * 3, device=torch.device("cpu"))

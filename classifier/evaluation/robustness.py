@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from classifier.attacks import fgsm, pgd, right
-from classifier.corruptions import GROUPS, SEVERITIES, corrupted
 from classifier.data.dataset import Part
 from classifier.data.images.arrays import chosen
 from classifier.data.readers.compact import chosen as chosen_names
+from classifier.evaluation.adversarial import fgsm, pgd, right
+from classifier.evaluation.corruptions import GROUPS, SEVERITIES, corrupted
 from classifier.inference.out_of_distribution import Novelty
 from classifier.inference.scorer import Scorer
 from classifier.metrics.scores import figures

@@ -1,0 +1,1 @@
+"""Judging a trained model: the test split, calibration, hard examples, robustness, label errors."""
