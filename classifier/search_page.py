@@ -9,8 +9,8 @@ from typing import Any
 from classifier import page
 from classifier.charts import Axis, Series, bars, parallel, plot
 from classifier.page import section, table
-from classifier.pareto import MODES
 from classifier.runs.folder import read_history, read_result
+from classifier.search.pareto import MODES
 
 NAME = "search.html"
 # Rows of the table, curves, and axes that a person can still tell apart.

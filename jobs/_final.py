@@ -13,12 +13,12 @@ from classifier.metrics.calibration import Calibration
 from classifier.runs.folder import FEATURES, Run
 from classifier.runtime.distributed import Group, pick_device
 from classifier.runtime.timing import Deadline
+from classifier.search.budget import steps_of
 from classifier.storage.atomic import write_atomically
 from classifier.training.resolve import resolve
 from jobs import _workers
 from jobs._leaderboard import Leaderboard
 from jobs._memory import Clock
-from jobs._pace import steps_of
 from jobs._work import Work, train_in
 
 # A last training with less than this share of the steps that the winner had would lose more than the validation images

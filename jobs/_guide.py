@@ -16,8 +16,8 @@ import optuna
 from ray.tune.search import Searcher
 
 from classifier.config.experiment import Experiment
-from classifier.pareto import MODES, losses
-from classifier.space import Choice, Interval, Space, grid, trimmed
+from classifier.search.pareto import MODES, losses
+from classifier.search.space import Choice, Interval, Space, grid, trimmed
 from classifier.storage.atomic import write_atomically
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)

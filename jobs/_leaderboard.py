@@ -13,8 +13,8 @@ from rich.table import Table
 from classifier.config.experiment import Experiment
 from classifier.config.files import read_experiment
 from classifier.errors import RunError
-from classifier.pareto import fronts, losses
 from classifier.runs.folder import Run, read_history
+from classifier.search.pareto import fronts, losses
 from classifier.storage.bucket import Storage
 from jobs._guide import rank, samples_in, takes_over
 from jobs._plan import Plan

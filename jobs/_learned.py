@@ -5,7 +5,7 @@ import warnings
 import optuna
 
 from classifier.errors import ConfigError
-from classifier.pareto import MODES
+from classifier.search.pareto import MODES
 from jobs._guide import distribution
 from jobs._leaderboard import Leaderboard
 

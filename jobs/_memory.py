@@ -11,11 +11,11 @@ from pathlib import Path
 from classifier.data.dataset import Dataset
 from classifier.errors import RunError
 from classifier.runs.folder import Run, read_history, read_result
-from classifier.space import space_from
+from classifier.search.budget import SHARE_OF_LAST
+from classifier.search.space import space_from
 from classifier.storage.atomic import write_atomically
 from jobs._guide import Past, Sample, Seen, first_samples, samples_in, unique
 from jobs._leaderboard import Leaderboard
-from jobs._pace import SHARE_OF_LAST
 from jobs._plan import Plan
 
 # Seconds between two writings of the time spent.

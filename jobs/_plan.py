@@ -13,15 +13,16 @@ from classifier.config.experiment import Experiment
 from classifier.config.files import read_yaml
 from classifier.data.dataset import Dataset
 from classifier.errors import ClassifierError, ConfigError, DataError
-from classifier.portfolio import portfolio_for
-from classifier.probe import parsed, ranked
 from classifier.profiling import step_time
 from classifier.profiling.step_time import Pace
 from classifier.runs.folder import FEATURES
-from classifier.space import Choice, Interval, Space, conditions, grid, space_from
+from classifier.search import budget as pace_module
+from classifier.search.budget import End
+from classifier.search.linear_probe import parsed, ranked
+from classifier.search.portfolio import portfolio_for
+from classifier.search.space import Choice, Interval, Space, conditions, grid, space_from
 from classifier.training.resolve import resolve
-from jobs import _pace, _ray
-from jobs._pace import End
+from jobs import _ray
 from jobs._place import Place
 from jobs._schedulers import grace_of, scheduler
 from jobs._work import best_batch
@@ -138,12 +139,12 @@ def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool =
         share = _search_share(resolve(experiment, dataset), dataset, pace)
         if not is_own and isinstance(names := space.get("model.name"), Choice):
             listed = dict.fromkeys((*names.values, *(entry.get("model.name") for entry in portfolio)))
-            end = _pace.end_of(resolve(experiment, dataset), dataset, pace)
+            end = pace_module.end_of(resolve(experiment, dataset), dataset, pace)
             left_out = _too_slow(
                 experiment, place, [name for name in listed if name], 60 * search.minutes - end.seconds()
             )
     if search.scheduler != "pbt":
-        grace = grace_of(experiment, _pace.steps_of(experiment, len(dataset.train)))
+        grace = grace_of(experiment, pace_module.steps_of(experiment, len(dataset.train)))
         experiment = experiment.override("search.grace", grace)
     resolved = resolve(experiment, dataset)
     drafted = Plan(
@@ -154,9 +155,9 @@ def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool =
         reserved=_ray.reserved(experiment.workers, cluster),
         portfolio=[entry for entry in portfolio if entry.get("model.name") not in left_out],
         costs=_costs(experiment, place, space) if {"latency", "size"} & set(search.objective) else {},
-        end=_pace.end_of(resolved, dataset, pace, crowd=_crowd(experiment, place), is_here=place.is_here),
+        end=pace_module.end_of(resolved, dataset, pace, crowd=_crowd(experiment, place), is_here=place.is_here),
         search_share=share,
-        beside=_pace.beside(resolved, dataset),
+        beside=pace_module.beside(resolved, dataset),
         notes=[
             *notes,
             *_few_to_choose_by(len(dataset.validation), told=bool(resolved.search.final)),
@@ -195,7 +196,7 @@ def _search_share(resolved: Experiment, dataset: Dataset, pace: Pace) -> float:
     may = search.longer and search.scheduler != "pbt" and search.algorithm != "grid"
     # Where the last training alone has all epochs, it is the longer one.
     may = may and "epochs" not in search.objective and not (search.final and search.final_epochs)
-    rounds = 60 * (search.minutes or 0.0) / _pace.alone(resolved, dataset, pace)
+    rounds = 60 * (search.minutes or 0.0) / pace_module.alone(resolved, dataset, pace)
     return HALF if may and rounds >= ROUNDS_FOR_LONGER else 1.0
 
 
@@ -240,7 +241,7 @@ def _cut(
     What will be trained once more at last need not be trained as long to be compared.
     """
     seconds, notes = 60 * (experiment.search.minutes or math.inf), []
-    alone = _pace.alone(experiment, dataset, pace)
+    alone = pace_module.alone(experiment, dataset, pace)
     at_once = 1
     if not cluster.get("GPU", 0) and experiment.workers.count == 1 and experiment.workers.cpus is None:
         cores = cluster["CPU"]
@@ -252,7 +253,7 @@ def _cut(
     fitting = int(epochs * SHARE_OF_BUDGET * seconds / alone)
     if experiment.search.final and not experiment.search.epochs and experiment.search.scheduler != "pbt":
         last = experiment.search.final_epochs or epochs
-        held = seconds - _pace.end_of(resolve(experiment, dataset), dataset, pace).seconds()
+        held = seconds - pace_module.end_of(resolve(experiment, dataset), dataset, pace).seconds()
         several = int(max(LEAST * epochs, epochs * held / (ROUNDS_FOR_LAST * alone)))
         fewer = max(1, min(several, fitting))
         if fewer < epochs:
@@ -275,7 +276,7 @@ def _too_slow(experiment: Experiment, place: Place, names: list[str], held: floa
         if name == experiment.model.name:
             continue
         tried = experiment.override("model.name", name)
-        needed = _pace.alone(tried, place.dataset, place.do(step_time.pace, tried, steps=2))
+        needed = pace_module.alone(tried, place.dataset, place.do(step_time.pace, tried, steps=2))
         if needed > most:
             found[name] = (
                 f"one trial of it would take about {needed / 60:.1f} minutes, of {held / 60:.1f} for all trials"

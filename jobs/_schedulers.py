@@ -13,8 +13,8 @@ from ray.tune.schedulers import (
 
 from classifier.config.experiment import Experiment
 from classifier.errors import ConfigError
-from classifier.pareto import MODES, fronts, losses
-from classifier.space import Choice, Interval, Space
+from classifier.search.pareto import MODES, fronts, losses
+from classifier.search.space import Choice, Interval, Space
 
 # Tune stops a trial on this name, and draws its rungs on it.
 EPOCH = "epoch"

@@ -18,7 +18,7 @@ from ray.tune.stopper import Stopper
 
 from classifier.config.experiment import Experiment
 from classifier.errors import RunError
-from classifier.space import Space, default_space
+from classifier.search.space import Space, default_space
 from classifier.storage.atomic import write_atomically
 from jobs import _ray, _storage
 from jobs._guide import DEATHS, Guide, Past, Sample

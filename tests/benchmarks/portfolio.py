@@ -3,7 +3,7 @@
 Trains each candidate on each set with a third of its training images held out (test splits are never read), a line a
 training in OUT/portfolio.jsonl, and goes on where it was. Then prints the order in which candidates, after the recipe,
 close most of the gap to the best known on each set, summed over the sets: greedily, as in Wistuba et al., "Sequential
-Model-Free Hyperparameter Tuning", 2015. The result belongs into classifier/portfolio.py.
+Model-Free Hyperparameter Tuning", 2015. The result belongs into classifier/search/portfolio.py.
 """
 
 import argparse

@@ -38,7 +38,7 @@ from classifier.evaluation.test_split import read_test
 from classifier.runs.folder import Run, read_result
 from classifier.runs.recorder import recorded
 from classifier.runtime.distributed import pick_device
-from classifier.space import Choice, Space, default_space
+from classifier.search.space import Choice, Space, default_space
 from classifier.training.resolve import resolve
 from tests.benchmarks.portfolio import CANDIDATES, order
 
@@ -49,7 +49,7 @@ WITH_PORTFOLIO = f"""
 import json, runpy, sys
 sys.path.insert(0, {str(ROOT)!r})
 import classifier.portfolio
-classifier.portfolio.PORTFOLIO = tuple(json.loads(sys.argv.pop(1)))
+classifier.search.portfolio.PORTFOLIO = tuple(json.loads(sys.argv.pop(1)))
 runpy.run_path({str(ROOT / "jobs" / "tune.py")!r}, run_name="__main__")
 """
 

@@ -6,7 +6,7 @@ import optuna
 import pytest
 
 from classifier.config.experiment import Experiment
-from classifier.space import Choice, Interval, Space, space_from
+from classifier.search.space import Choice, Interval, Space, space_from
 from jobs._guide import Guide, Past, Sample, Seen, first_samples, samples_in
 
 SPACE: Space = {"optimizer.lr": Interval(1e-4, 1e-1, log=True), "data.batch": Choice((32, 64, 128))}

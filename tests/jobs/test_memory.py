@@ -7,10 +7,10 @@ import pytest
 
 from classifier import data
 from classifier.config.experiment import Experiment
-from classifier.space import Choice, Interval, Space
+from classifier.search.budget import End
+from classifier.search.space import Choice, Interval, Space
 from jobs._guide import Past, Sample
 from jobs._memory import past_of
-from jobs._pace import End
 from jobs._plan import Plan
 
 END = End(epoch=0.0, looking=0.0, learning=0.0, epochs=1, limit=0.0)

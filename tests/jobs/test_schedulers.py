@@ -8,7 +8,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianSt
 
 from classifier.config.experiment import Experiment
 from classifier.errors import ConfigError
-from classifier.space import default_space
+from classifier.search.space import default_space
 from jobs._schedulers import FrontScheduler, grace_of, rungs, scheduler
 
 

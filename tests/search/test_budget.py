@@ -11,8 +11,9 @@ from classifier.data.dataset import Dataset
 from classifier.profiling.step_time import Pace
 from classifier.runs.folder import Run
 from classifier.runtime.timing import Deadline
-from jobs import _final, _memory, _pace, _plan, _ray
-from jobs._pace import End
+from classifier.search import budget
+from classifier.search.budget import End
+from jobs import _final, _memory, _plan, _ray
 
 END = End(epoch=2.0, looking=3.0, learning=1.5, epochs=10, limit=60.0, beginning=3.0, crowd=2.0)
 
@@ -21,7 +22,7 @@ END = End(epoch=2.0, looking=3.0, learning=1.5, epochs=10, limit=60.0, beginning
 def now(monkeypatch) -> SimpleNamespace:
     """The time, which a test sets."""
     clock = SimpleNamespace(time=100.0)
-    monkeypatch.setattr(_pace.time, "monotonic", lambda: clock.time)
+    monkeypatch.setattr(budget.time, "monotonic", lambda: clock.time)
     return clock
 
 
@@ -117,8 +118,8 @@ def test_before_a_last_training_trials_are_shorter(digits, monkeypatch):
     assert experiment.search.final_epochs == 100
     assert 25 <= experiment.train.epochs <= 50
     assert "the last training has 100 epochs" in words[0]
-    end = _pace.end_of(experiment, digits, Pace(0.01)).seconds()
-    assert 4 * _pace.alone(experiment, digits, Pace(0.01)) <= 120 - end + 1
+    end = budget.end_of(experiment, digits, Pace(0.01)).seconds()
+    assert 4 * budget.alone(experiment, digits, Pace(0.01)) <= 120 - end + 1
 
 
 def test_minutes_that_hold_many_trials_leave_them_as_they_are(digits, monkeypatch):
@@ -139,7 +140,7 @@ def test_an_architecture_of_which_one_trial_takes_most_of_their_time_is_left_out
     steps = {"resnet9_16": Pace(0.02), "resnet9_32": Pace(0.04)}
     place: Any = SimpleNamespace(dataset=digits, do=lambda _, experiment, **__: steps[experiment.model.name])
     experiment = Experiment().override_all({"model.name": "cnn", "train.epochs": 20})
-    needed = {name: _pace.alone(experiment.override("model.name", name), digits, step) for name, step in steps.items()}
+    needed = {name: budget.alone(experiment.override("model.name", name), digits, step) for name, step in steps.items()}
     held = 2 * needed["resnet9_16"] + 1
     left_out = _plan._too_slow(experiment, place, ["cnn", *steps], held)
     assert [*left_out] == ["resnet9_32"]

@@ -3,7 +3,7 @@
 from classifier.config.experiment import Experiment
 from classifier.config.recipes import RECIPES, recipe
 from classifier.models.catalogue import names
-from classifier.portfolio import PORTFOLIO, portfolio_for
+from classifier.search.portfolio import PORTFOLIO, portfolio_for
 
 
 def test_every_entry_is_an_experiment():

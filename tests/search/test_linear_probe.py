@@ -4,9 +4,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from classifier import data, models, probe
+from classifier import data, models
 from classifier.config.experiment import Experiment
 from classifier.errors import ConfigError
+from classifier.search import linear_probe
 from classifier.training.loop import fit
 from classifier.training.resolve import resolve
 
@@ -35,7 +36,7 @@ def weights(digits, tmp_path_factory):
 def test_the_better_backbone_comes_first(digits, weights, tmp_path):
     words = (f"cnn={weights / 'born.safetensors'}", f"cnn={weights / 'trained.safetensors'}")
     experiment = resolve(Experiment().override_all(SMALL | {"search.probe": words}), digits)
-    first, second = probe.ranked(experiment, digits, tmp_path)
+    first, second = linear_probe.ranked(experiment, digits, tmp_path)
     assert first.weights.endswith("trained.safetensors")
     assert first.accuracy > 0.95
     assert (first.accuracy, -first.loss) >= (second.accuracy, -second.loss)
@@ -45,19 +46,19 @@ def test_the_better_backbone_comes_first(digits, weights, tmp_path):
 def test_features_are_computed_once(digits, weights, tmp_path, monkeypatch):
     word = f"cnn={weights / 'trained.safetensors'}"
     experiment = resolve(Experiment().override_all(SMALL | {"search.probe": (word,)}), digits)
-    (before,) = probe.ranked(experiment, digits, tmp_path)
+    (before,) = linear_probe.ranked(experiment, digits, tmp_path)
     assert len(list(tmp_path.iterdir())) == 1
-    monkeypatch.setattr(probe, "build_model", None)  # would fail if it were called
-    (after,) = probe.ranked(experiment, digits, tmp_path)
+    monkeypatch.setattr(linear_probe, "build_model", None)  # would fail if it were called
+    (after,) = linear_probe.ranked(experiment, digits, tmp_path)
     assert (after.accuracy, after.loss) == (before.accuracy, before.loss)
 
 
 def test_mirrored_views_do_not_count_twice(digits, weights, tmp_path):
     word = f"cnn={weights / 'trained.safetensors'}"
     changes = SMALL | {"search.probe": (word,), "augment.test_flip": True}
-    (flipped,) = probe.ranked(resolve(Experiment().override_all(changes), digits), digits, tmp_path)
+    (flipped,) = linear_probe.ranked(resolve(Experiment().override_all(changes), digits), digits, tmp_path)
     plain = SMALL | {"search.probe": (word,)}
-    (once,) = probe.ranked(resolve(Experiment().override_all(plain), digits), digits, tmp_path / "other")
+    (once,) = linear_probe.ranked(resolve(Experiment().override_all(plain), digits), digits, tmp_path / "other")
     assert flipped.accuracy == once.accuracy
     assert flipped.loss == pytest.approx(once.loss)
 
@@ -65,4 +66,4 @@ def test_mirrored_views_do_not_count_twice(digits, weights, tmp_path):
 @pytest.mark.parametrize("word", ["resnet18", "=imagenet", "resnet18="])
 def test_a_word_that_is_no_pair_is_refused(word):
     with pytest.raises(ConfigError, match="NAME=WEIGHTS"):
-        probe.parsed((word,))
+        linear_probe.parsed((word,))

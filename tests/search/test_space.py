@@ -2,7 +2,7 @@ import pytest
 
 from classifier.config.experiment import Experiment
 from classifier.errors import ConfigError
-from classifier.space import Choice, Interval, conditions, default_space, grid, space_from, trimmed
+from classifier.search.space import Choice, Interval, conditions, default_space, grid, space_from, trimmed
 
 
 def parse(*words: str, file=None):

@@ -1,0 +1,1 @@
+"""Search without Ray: space, portfolio, Pareto fronts, linear probe, time budget."""
