@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.table import Table
 
-from classifier import audit_page, data
+from classifier import data
 from classifier.config.experiment import DataConfig, Experiment
 from classifier.data import decode_all
 from classifier.data.audit import checks as auditing
@@ -23,6 +23,7 @@ from classifier.data.infer_shape import shape
 from classifier.data.readers.file_bytes import read
 from classifier.data.split_names import SPLITS
 from classifier.errors import DataError, few
+from classifier.report import audit_page
 from classifier.runs.folder import Run
 from classifier.storage.atomic import write_atomically
 from jobs._console import Journal

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from classifier import data, report
+from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.config.files import read_experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import ConfigError, RunError
+from classifier.report import run_page
 from classifier.runs.folder import Run
 from classifier.storage.atomic import write_atomically
 from classifier.training.resolve import resolve
@@ -57,7 +58,7 @@ class Family:
         """Write the result and the report."""
         about = {"config": self.experiment.as_dict(), "dataset": self.dataset.summary()}
         self.run.write_result(self.kind, "finished", **about, **parts)
-        self.say(f"all about it: {report.write(self.folder)}")
+        self.say(f"all about it: {run_page.write(self.folder)}")
         self.say(str(self.folder))
         return EXIT_DONE
 

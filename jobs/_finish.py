@@ -1,8 +1,8 @@
 """The end of a search: the winner packed, trained once more if wished, tested once, and what was learned told."""
 
-from classifier import report, search_page
 from classifier.bundle import bundle
 from classifier.config.files import dump_experiment
+from classifier.report import run_page, search_page
 from classifier.runs.folder import FEATURES
 from classifier.runs.recorder import brief, outcome
 from classifier.storage.atomic import write_atomically
@@ -65,7 +65,7 @@ def finish(work: Work, board: Leaderboard, clock: Clock) -> int:
         f"{selection['accuracy']:.2%}, test accuracy {reading.scores['accuracy']:.2%}"
     )
     journal.say(f"what it learned: {run.folder / search_page.NAME}")
-    journal.say(f"all about the model: {report.write(run.folder)}")
+    journal.say(f"all about the model: {run_page.write(run.folder)}")
     if (seen := run.folder / FEATURES).is_dir():
         journal.say(f"{seen}, {_runs.size_of([seen])}, saves time where this search goes on; it may be deleted")
     journal.say(f"train it again: python jobs/train.py --experiment {run.folder / 'best.yaml'}")

@@ -7,11 +7,11 @@ from typing import Any
 
 from rich.table import Table
 
-from classifier import plots
 from classifier.bundle import bundle
 from classifier.data.dataset import Dataset
 from classifier.evaluation.calibrate import keep_answers
 from classifier.evaluation.test_split import Reading, read_test
+from classifier.report import png
 from classifier.runs.folder import read_result
 from classifier.runs.recorder import brief
 from classifier.runtime.distributed import pick_device
@@ -34,7 +34,7 @@ def taken(
     reading = read_test(path, device=pick_device(device), again=again, data_path=data_path, dataset=dataset)
     names = reading.bundle.class_names
     for folder in into:
-        plots.confusion_png(reading.scores["confusion"], names, folder / "confusion.png")
+        png.confusion_png(reading.scores["confusion"], names, folder / "confusion.png")
         if reading.dataset is not None and reading.probabilities is not None:
             keep_answers(path, folder, reading.dataset, "test", reading.probabilities, device)
     return reading

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from classifier import data, report
+from classifier import data
 from classifier.bundle import bundle
 from classifier.bundle.bundle import Bundle
 from classifier.config.experiment import Experiment
@@ -20,6 +20,7 @@ from classifier.errors import DataError
 from classifier.evaluation import robustness
 from classifier.evaluation.test_split import same_data
 from classifier.inference.out_of_distribution import Novelty
+from classifier.report import run_page
 from classifier.runtime.distributed import pick_device
 from classifier.storage.atomic import write_atomically
 from jobs import _holdout
@@ -71,9 +72,9 @@ def kept(path: str, into: Path, found: dict[str, Any]) -> Iterator[str]:
     owner = _holdout.owner_of(path)
     text = json.dumps(found, indent=1, allow_nan=False) + "\n"
     for folder in {into, owner or into}:
-        write_atomically(folder / report.ROBUSTNESS, text)
+        write_atomically(folder / run_page.ROBUSTNESS, text)
     if owner:
-        yield f"all about it: {report.write(owner)}"
+        yield f"all about it: {run_page.write(owner)}"
 
 
 def _every(made: Bundle, path: str) -> Dataset:

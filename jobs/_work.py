@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from classifier import data, plots, report
+from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.config.files import read_experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import ClassifierError, ConfigError, DivergedError
 from classifier.profiling import step_time
+from classifier.report import png, run_page
 from classifier.runs.folder import ASKED, Run
 from classifier.runs.recorder import outcome, recorded
 from classifier.runtime.distributed import Group, pick_device
@@ -231,8 +232,8 @@ def finish_training(work: Work, stopped: str | None) -> int:
             _storage.send_bundle(run)
     parts = outcome(run.folder)
     run.write_result(work.kind, "stopped" if interrupted else "finished", **parts, test_reads=earlier_reads(run.folder))
-    plots.curves_png(run.history(), run.folder / "curves.png")
-    page = report.write(run.folder)
+    png.curves_png(run.history(), run.folder / "curves.png")
+    page = run_page.write(run.folder)
     validation = parts["validation"]
     said = (
         f"validation accuracy {validation['accuracy']:.2%} on {validation['count']:,} images"

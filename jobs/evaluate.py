@@ -35,7 +35,7 @@ VERB = Verb(
 
 def evaluate(request: Request) -> None:
     """Read the test split or remember it, write the figures where they belong, and show them."""
-    from classifier import report
+    from classifier.report import run_page
     from classifier.runs.recorder import outcome
     from jobs import _holdout, _work
 
@@ -53,7 +53,7 @@ def evaluate(request: Request) -> None:
         elif reads > 1:
             journal.say(f"the test split was read {reads} times now: a model chosen by it is no longer held to it")
         if owner:
-            journal.say(f"all about it: {report.write(owner)}")
+            journal.say(f"all about it: {run_page.write(owner)}")
         journal.say(str(run.folder))
 
 

@@ -35,17 +35,17 @@ EVERY = 5.0
 
 def report(request: Request) -> int:
     """Write the page and print where it lies."""
-    from classifier import report
+    from classifier.report import run_page
 
     options = request.options
     folder = Path(options.run)
     with Interrupts() as interrupts:
         while options.watch and not (folder / "result.json").exists() and not interrupts.asked:
             print(
-                f"{report.write(folder, refresh=EVERY)}: the browser loads it again while the run goes on", flush=True
+                f"{run_page.write(folder, refresh=EVERY)}: the browser loads it again while the run goes on", flush=True
             )
             wait(EVERY, lambda: interrupts.asked)
-    print(report.write(folder))
+    print(run_page.write(folder))
     return EXIT_INTERRUPTED if interrupts.asked else EXIT_DONE
 
 
@@ -57,4 +57,4 @@ def wait(seconds: float, until: Callable[[], bool]) -> None:
 
 
 if __name__ == "__main__":
-    main(VERB, report)
+    main(VERB, run_page)

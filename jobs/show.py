@@ -35,8 +35,9 @@ def show(request: Request) -> None:
     """Load, augment a few images as the first epochs of a training would, and draw them."""
     import torch
 
-    from classifier import data, plots
+    from classifier import data
     from classifier.augment import policy
+    from classifier.report import png
     from classifier.runtime import counter_rng
     from jobs import _console, _work
 
@@ -58,7 +59,7 @@ def show(request: Request) -> None:
             (dataset.class_names[int(label)], [image_CHW, *(view_NCHW[i] for view_NCHW in views)])
             for i, (label, image_CHW) in enumerate(zip(labels_N, images_NCHW, strict=True))
         ]
-        plots.grid_png(rows, run.folder / "grid.png")
+        png.grid_png(rows, run.folder / "grid.png")
         for line in _console.describe_data(dataset):
             journal.say(line)
         settings = dataclasses.replace(experiment, augment=config).as_dict()

@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance
 
-from classifier import report
 from classifier.bundle import bundle
 from classifier.metrics.calibration import Calibration, temperature_of, tempered
 from classifier.metrics.scores import figures
+from classifier.report import run_page
 from tests.browser import shown
 
 pytestmark = pytest.mark.slow
@@ -82,7 +82,7 @@ def clothes(tmp_path_factory) -> Path:
 def told_of(run: Path, folder: Path) -> None:
     """The report of a tested run is made in seconds, small, whole, and readable on a phone and a desktop."""
     began = time.monotonic()
-    page = report.write(run).read_text()
+    page = run_page.write(run).read_text()
     assert time.monotonic() - began < 20
     assert len(page) < 5_000_000
     for width in (380, 1200):

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 
-from classifier import page
 from classifier.data.audit.finding import KINDS, Finding
+from classifier.report import html
 
 NAME = "audit.html"
 # Findings of a kind that are shown, and images of a finding.
@@ -26,7 +26,7 @@ def write(
     counts: what was looked at, a sentence. content: the bytes of an image by its name, None where there is none. mend:
     the command that trains without what is bad.
     """
-    return page.write(path, f"Audit of {name}", _sections(name, counts, findings, content, mend))
+    return html.write(path, f"Audit of {name}", _sections(name, counts, findings, content, mend))
 
 
 def title_of(kind: str) -> str:
@@ -96,6 +96,6 @@ def thumbnail(content: bytes | None, name: str) -> str:
     from classifier.data.decoding import decode
 
     try:
-        return page.picture(decode.opened(content, max_pixels=100_000_000, least=page.SIDE), name)
+        return html.picture(decode.opened(content, max_pixels=100_000_000, least=html.SIDE), name)
     except decode.FlawError:
         return ""

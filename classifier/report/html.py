@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from classifier.charts import STYLE
+from classifier.report.svg import STYLE
 from classifier.storage.atomic import write_atomically
 
 # Side of a thumbnail, in pixels.

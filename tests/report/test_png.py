@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from classifier import plots
 from classifier.errors import RunError
+from classifier.report import png
 
 NAMES = {
     2: ("cat", "dog"),
@@ -39,7 +39,7 @@ def drawn(path: Path) -> np.ndarray:
 def test_a_confusion_matrix_of_any_size(classes: int, tmp_path: Path) -> None:
     confusion_KK = 10 * np.eye(classes, dtype=int)
     confusion_KK[0, 1] = 3
-    plots.confusion_png(confusion_KK, NAMES[classes], tmp_path / "confusion.png")
+    png.confusion_png(confusion_KK, NAMES[classes], tmp_path / "confusion.png")
     pixels = drawn(tmp_path / "confusion.png")
     assert 250 < len(pixels) < 2500
     blue, red = pixels[..., 2] - pixels[..., 0], pixels[..., 0] - pixels[..., 2]
@@ -49,14 +49,14 @@ def test_a_confusion_matrix_of_any_size(classes: int, tmp_path: Path) -> None:
 
 
 def test_a_matrix_as_lists_and_one_without_images(tmp_path: Path) -> None:
-    plots.confusion_png([[0, 0], [0, 0]], ["a", "b"], tmp_path / "empty.png")
+    png.confusion_png([[0, 0], [0, 0]], ["a", "b"], tmp_path / "empty.png")
     assert drawn(tmp_path / "empty.png").size
 
 
 def test_colour_grows_with_the_share_of_the_row(tmp_path: Path) -> None:
     rare, often = (np.array([[100 - n, n], [0, 100]]) for n in (1, 40))
-    plots.confusion_png(rare, ["a", "b"], tmp_path / "rare.png")
-    plots.confusion_png(often, ["a", "b"], tmp_path / "often.png")
+    png.confusion_png(rare, ["a", "b"], tmp_path / "rare.png")
+    png.confusion_png(often, ["a", "b"], tmp_path / "often.png")
     orange = [(drawn(tmp_path / n)[..., 0] - drawn(tmp_path / n)[..., 2]).max() for n in ("rare.png", "often.png")]
     assert 10 < orange[0] < orange[1]
 
@@ -73,7 +73,7 @@ def test_colour_grows_with_the_share_of_the_row(tmp_path: Path) -> None:
     ids=["none", "one", "never-validated", "gaps", "many"],
 )
 def test_curves_of_any_history(rows: list[dict[str, Any]], tmp_path: Path) -> None:
-    plots.curves_png(rows, tmp_path / "curves.png")
+    png.curves_png(rows, tmp_path / "curves.png")
     height, width, _ = drawn(tmp_path / "curves.png").shape
     assert width > 2 * height
 
@@ -81,16 +81,16 @@ def test_curves_of_any_history(rows: list[dict[str, Any]], tmp_path: Path) -> No
 def test_a_grid_of_pictures_as_they_are_and_as_they_are_seen(tmp_path: Path) -> None:
     red, grey = np.zeros((3, 8, 8), np.uint8), torch.full((1, 8, 8), 1.5)
     red[0] = 255
-    plots.grid_png([("$red$", [red, red / 255]), ("grey", [grey])], tmp_path / "grid.png")
+    png.grid_png([("$red$", [red, red / 255]), ("grey", [grey])], tmp_path / "grid.png")
     pixels = drawn(tmp_path / "grid.png")
     assert (pixels == [255, 0, 0]).all(-1).sum() > 2 * 80 * 80
-    plots.grid_png([], tmp_path / "empty.png")
+    png.grid_png([], tmp_path / "empty.png")
     assert drawn(tmp_path / "empty.png").size
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="gone"):
-        plots.curves_png([], tmp_path / "gone" / "curves.png")
+        png.curves_png([], tmp_path / "gone" / "curves.png")
 
 
 def test_pyplot_is_never_loaded(tmp_path: Path) -> None:

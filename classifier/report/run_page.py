@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from classifier import model_card, page, report_scores, report_studies, verdict
 from classifier.bundle import bundle
 from classifier.bundle.bundle import Bundle
 from classifier.config.files import read_experiment
 from classifier.data.split import COPIES
 from classifier.errors import RunError
-from classifier.page import items, section
+from classifier.report import html, model_card, model_sections, sentences, study_sections
+from classifier.report.html import items, section
 from classifier.runs.folder import ASKED, MISTAKES, PREDICTIONS, ROBUSTNESS, SCORES, read_history, read_result
 
 NAME, CARD = "report.html", "model_card.md"
@@ -40,7 +40,7 @@ def write(folder: str | Path, *, refresh: float | None = None) -> Path:
     found = _Found(folder)
     if found.made is not None:
         model_card.write(folder / CARD, found.made, found.result, found.split)
-    return page.write(folder / NAME, f"Report of {folder.name}", _sections(found), refresh=refresh)
+    return html.write(folder / NAME, f"Report of {folder.name}", _sections(found), refresh=refresh)
 
 
 class _Found:
@@ -84,24 +84,24 @@ def _sections(found: _Found) -> Iterator[str]:
     yield _summary(found)
     yield _data(found)
     if found.history:
-        yield report_scores.training(found.history)
+        yield model_sections.training(found.history)
     if "folds" in found.result:
-        yield report_studies.folds(found.result["folds"])
+        yield study_sections.folds(found.result["folds"])
     if "curve" in found.result:
-        yield report_studies.curve(found.result["curve"])
+        yield study_sections.curve(found.result["curve"])
     if found.scores:
-        yield report_scores.confusion(found.scores)
-        yield report_scores.classes(found.scores)
+        yield model_sections.confusion(found.scores)
+        yield model_sections.classes(found.scores)
     answers = found.predictions()
     if answers is not None:
-        yield report_scores.belief(found.made, *answers)
+        yield model_sections.belief(found.made, *answers)
     mistakes = found.mistakes()
     if mistakes:
-        yield report_scores.mistakes(mistakes, found.split)
+        yield model_sections.mistakes(mistakes, found.split)
     if (found.folder / ROBUSTNESS).is_file():
-        yield report_studies.robustness(json.loads((found.folder / ROBUSTNESS).read_text()))
+        yield study_sections.robustness(json.loads((found.folder / ROBUSTNESS).read_text()))
     if "trials" in found.result:
-        yield report_studies.search(found.result)
+        yield study_sections.search(found.result)
     yield _proven(found)
     yield _again(found)
 
@@ -118,8 +118,8 @@ def _summary(found: _Found) -> str:
     elif result["status"] != "finished":
         parts.append(f'<p class="warning">This run is {escape(result["status"])}, not finished.</p>')
     if found.scores:
-        parts.append(f'<p class="big">{escape(verdict.of(found.scores, is_test=found.split == "test"))}</p>')
-        parts.append(items(verdict.details(found.scores)))
+        parts.append(f'<p class="big">{escape(sentences.of(found.scores, is_test=found.split == "test"))}</p>')
+        parts.append(items(sentences.details(found.scores)))
     elif "curve" in result:
         parts.append(items(result["curve"]["says"]))
     elif made is None:

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from classifier import verdict
 from classifier.bundle.bundle import Bundle
+from classifier.report import sentences
 from classifier.storage.atomic import write_atomically
 
 # Rows of the table of classes: the weakest ones.
@@ -22,7 +22,7 @@ def _lines(made: Bundle, result: dict[str, Any], split: str) -> list[str]:
     counts = ", ".join(f"{count:,} {name}" for name, count in data["counts"].items())
     lines = [f"# A classifier of {_safe(data['name'])}", ""]
     if split:
-        lines += [verdict.of(made.scores[split], is_test=split == "test"), ""]
+        lines += [sentences.of(made.scores[split], is_test=split == "test"), ""]
     settings = made.experiment
     lines += [
         "## Model",
@@ -39,7 +39,13 @@ def _lines(made: Bundle, result: dict[str, Any], split: str) -> list[str]:
     ]
     if split:
         scores = made.scores[split]
-        lines += ["", f"## Scores ({split} images)", "", *(f"- {_safe(line)}" for line in verdict.details(scores)), ""]
+        lines += [
+            "",
+            f"## Scores ({split} images)",
+            "",
+            *(f"- {_safe(line)}" for line in sentences.details(scores)),
+            "",
+        ]
         lines += ["| class | precision | recall | F1 | images |", "|---|---|---|---|---|"]
         for row in sorted(scores["per_class"], key=lambda row: row["f1"])[:CLASSES]:
             figures = " | ".join(f"{row[name]:.1%}" for name in ("precision", "recall", "f1"))

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from classifier import page, verdict
 from classifier.bundle.bundle import Bundle
-from classifier.charts import Axis, Series, plot
 from classifier.evaluation.hard_examples import UNSURE, WRONG
 from classifier.metrics.calibration import Calibration, coverage_curve, reliability
-from classifier.page import charts, items, section, table
+from classifier.report import html, sentences
+from classifier.report.html import charts, items, section, table
+from classifier.report.svg import Axis, Series, plot
 
 # Classes up to which the whole confusion matrix is shown, rows of the table of classes, pairs of confused classes.
 MATRIX, CLASSES, PAIRS = 24, 60, 8
@@ -40,7 +40,7 @@ def training(rows: Sequence[dict[str, Any]]) -> str:
         ]
         label = f"{name}: training blue, validation orange"
         drawn.append(plot(series, Axis.over(epochs, "epoch"), Axis.over(values, name, unit), label))
-    words = verdict.fit(rows)
+    words = sentences.fit(rows)
     note = f"<p>{escape(words)}</p>" if words else ""
     speed = [row["images_per_second"] for row in rows if row["images_per_second"]]
     took = f"{len(rows)} epochs in {sum(row['seconds'] for row in rows):,.0f} s"
@@ -61,7 +61,7 @@ def confusion(scores: dict[str, Any]) -> str:
             cells = "".join(_cell(n, n / whole, is_right=i == j) for j, n in enumerate(row))
             lines.append(f"<tr><td>{escape(names[i][:24])}</td>{cells}</tr>")
         content = f'<div class="wide"><table class="matrix">{"".join(lines)}</table></div>'
-    pairs = verdict.confused(scores, PAIRS)
+    pairs = sentences.confused(scores, PAIRS)
     if pairs:
         content += table(["is", "was taken for", "images"], [(a, b, f"{n:,}") for a, b, n in pairs])
     words = "A row is a class, a column what it was taken for; blue is right, orange wrong."
@@ -191,9 +191,9 @@ def mistakes(rows: list[dict[str, Any]], split: str) -> str:
 
 
 def _card(row: dict[str, Any]) -> str:
-    pictures = page.embedded(row["picture"], row["image_id"]) + page.embedded(row["map"], "where it looked", "map")
+    pictures = html.embedded(row["picture"], row["image_id"]) + html.embedded(row["map"], "where it looked", "map")
     likes = zip(row["like_pictures"], row["like_ids"], row["like_labels"], strict=True)
-    alike = "".join(page.embedded(jpeg, f"{name}: {label}") for jpeg, name, label in likes)
+    alike = "".join(html.embedded(jpeg, f"{name}: {label}") for jpeg, name, label in likes)
     labels = ", ".join(row["like_labels"])
     right = row["label"] == row["predicted"]
     said = f"{row['predicted']} {row['probability']:.0%}" + (", right" if right else f"; it is {row['label']}")

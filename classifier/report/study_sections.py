@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from classifier.charts import Axis, Series, bars, plot
 from classifier.evaluation.corruptions import GROUPS, SEVERITIES
-from classifier.page import items, section, table
-from classifier.report_scores import figure, with_interval
+from classifier.report.html import items, section, table
+from classifier.report.model_sections import figure, with_interval
+from classifier.report.svg import Axis, Series, bars, plot
 
 
 def folds(folds: dict[str, Any]) -> str:

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from classifier import search_page
-from classifier.charts import Axis, Series, bars, parallel, plot
+from classifier.report import search_page
+from classifier.report.svg import Axis, Series, bars, parallel, plot
 from tests.browser import shown
 
 

@@ -6,9 +6,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from classifier import page
-from classifier.charts import Axis, Series, bars, parallel, plot
-from classifier.page import section, table
+from classifier.report import html
+from classifier.report.html import section, table
+from classifier.report.svg import Axis, Series, bars, parallel, plot
 from classifier.runs.folder import read_history, read_result
 from classifier.search.pareto import MODES
 
@@ -24,7 +24,7 @@ def write(folder: Path) -> Path:
 
     result = read_result(folder)
     rows = pq.read_table(folder / "trials.parquet").to_pylist()
-    return page.write(folder / NAME, f"Search of {result['dataset']['name']}", _sections(folder, result, rows))
+    return html.write(folder / NAME, f"Search of {result['dataset']['name']}", _sections(folder, result, rows))
 
 
 def _sections(folder: Path, result: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[str]:

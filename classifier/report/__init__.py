@@ -1,0 +1,1 @@
+"""Pages made from saved results alone: report, search page, audit page, model card."""
