@@ -11,7 +11,8 @@ from pathlib import Path
 # This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from jobs._cli import BeginningOptions, Request, Verb, main, positional  # noqa: E402
+from jobs.cli.command import main
+from jobs.cli.verb import BeginningOptions, Request, Verb, positional  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +35,14 @@ VERB = Verb(
 
 def audit(request: Request) -> None:
     """Look at every picture, say what was found, and write page, table and manifest."""
-    from jobs import _audit, _work
+    from jobs.steps import audit as audit_module
+    from jobs.steps import session
 
     options = request.options
     changes = request.changes | ({"data.path": options.path} if options.path else {})
     experiment = Request(options, changes).experiment()
-    with _work.opened(VERB.name, options, subject=experiment.data.path) as (run, journal):
-        _audit.audit(experiment, options, run, journal)
+    with session.opened(VERB.name, options, subject=experiment.data.path) as (run, journal):
+        audit_module.audit(experiment, options, run, journal)
         journal.say(str(run.folder))
 
 

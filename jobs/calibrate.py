@@ -11,7 +11,8 @@ from pathlib import Path
 # This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from jobs._cli import Options, Request, Verb, main, positional  # noqa: E402
+from jobs.cli.command import main
+from jobs.cli.verb import Options, Request, Verb, positional  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +44,11 @@ def calibrate(request: Request) -> None:
     from classifier.bundle import bundle
     from classifier.evaluation.test_split import same_data
     from classifier.runs.recorder import outcome
-    from jobs import _belief, _work
+    from jobs import _belief
+    from jobs.steps import session
 
     options = request.options
-    with _work.opened(VERB.name, options, subject=options.run) as (run, journal):
+    with session.opened(VERB.name, options, subject=options.run) as (run, journal):
         dataset = same_data(bundle.read(options.run), options.data)
         wishes = {"coverage": options.coverage, "precision": options.precision, "recall": options.recall}
         made, line = _belief.learned(options.run, run.folder, dataset, device=options.device, **wishes)

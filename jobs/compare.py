@@ -13,7 +13,8 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from classifier.errors import ConfigError  # noqa: E402
-from jobs._cli import Options, Request, Verb, main, positional  # noqa: E402
+from jobs.cli.command import main
+from jobs.cli.verb import Options, Request, Verb, positional  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +38,13 @@ def compare(request: Request) -> None:
 
     from classifier.bundle.predictions import read_answers
     from classifier.metrics.significance import compared, holm
-    from jobs import _work
+    from jobs.steps import session
 
     options = request.options
     if len(options.runs) < 2:
         raise ConfigError("give two runs at least: python jobs/compare.py runs/A runs/B")
     answers = [read_answers(Path(run)) for run in options.runs]
-    with _work.opened(VERB.name, options, subject=options.runs[0]) as (run, journal):
+    with session.opened(VERB.name, options, subject=options.runs[0]) as (run, journal):
         found = [compared(answers[0], other) for other in answers[1:]]
         found = [dataclasses.replace(one, p=p) for one, p in zip(found, holm([one.p for one in found]), strict=True)]
         shown = Table(box=None, pad_edge=False)

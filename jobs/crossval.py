@@ -13,7 +13,8 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from classifier.config.fields import Count  # noqa: E402
-from jobs._cli import SLICES, BeginningOptions, Request, Verb, main  # noqa: E402
+from jobs.cli.command import main
+from jobs.cli.verb import SLICES, BeginningOptions, Request, Verb  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,20 +45,20 @@ VERB = Verb(
 
 def crossval(request: Request) -> int:
     """Train and test each fold, and tell the mean."""
-    from jobs import _crossval, _family, _several
+    from jobs.studies import cross_validation, parallel_runs, study
 
     first = {"data.folds": request.options.folds, "data.fold": 0}
-    with _family.begun(VERB.name, request, keep=("folds", "repeats", "search"), first=first) as family:
+    with study.begun(VERB.name, request, keep=("folds", "repeats", "search"), first=first) as family:
         asked = family.options
-        members = _crossval.members(asked["folds"], asked["repeats"], family.experiment.data.split_seed)
-        way = _several.searched if asked["search"] else _several.trained
+        members = cross_validation.members(asked["folds"], asked["repeats"], family.experiment.data.split_seed)
+        way = parallel_runs.searched if asked["search"] else parallel_runs.trained
         for member, result in way(family.experiment, members, family.folder / "folds", asked=family.is_asked):
             test = result["test"]
             family.say(f"{member.name}: accuracy {test['accuracy']:.2%}, macro F1 {test['macro_f1']:.2%}")
         if family.is_asked():
             return family.stopped()
-        found = _crossval.summed(family.folder, members)
-        family.say(_crossval.table(found, members))
+        found = cross_validation.summed(family.folder, members)
+        family.say(cross_validation.table(found, members))
         return family.finished(folds=found)
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from classifier.config.fields import Count, Positive  # noqa: E402
-from jobs._cli import SLICES, BeginningOptions, Request, Verb, main  # noqa: E402
+from jobs.cli.command import main
+from jobs.cli.verb import SLICES, BeginningOptions, Request, Verb  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,19 +43,19 @@ VERB = Verb(
 
 def curve(request: Request) -> int:
     """Train at each size, fit, and tell what it means."""
-    from jobs import _curve, _family, _several
+    from jobs.studies import learning_curve, parallel_runs, study
 
-    with _family.begun(VERB.name, request, keep=("sizes", "largest", "repeats")) as family:
+    with study.begun(VERB.name, request, keep=("sizes", "largest", "repeats")) as family:
         asked = family.options
-        members = _curve.members(family.dataset, family.experiment, **asked)
-        for member, result in _several.trained(
+        members = learning_curve.members(family.dataset, family.experiment, **asked)
+        for member, result in parallel_runs.trained(
             family.experiment, members, family.folder / "sizes", asked=family.is_asked
         ):
             family.say(f"{member.changes['data.limit']:,} images: validation {result['validation']['accuracy']:.2%}")
         if family.is_asked():
             return family.stopped()
-        found = _curve.summed(family.folder, members, len(family.dataset.train))
-        family.say(_curve.table(found))
+        found = learning_curve.summed(family.folder, members, len(family.dataset.train))
+        family.say(learning_curve.table(found))
         for line in found["says"]:
             family.say(line)
         return family.finished(curve=found)

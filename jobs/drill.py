@@ -13,7 +13,8 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from classifier.config.fields import Count  # noqa: E402
-from jobs._cli import EXIT_DONE, EXIT_FAILED, SLICES, BeginningOptions, Request, Verb, main  # noqa: E402
+from jobs.cli.command import main
+from jobs.cli.verb import EXIT_DONE, EXIT_FAILED, SLICES, BeginningOptions, Request, Verb  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,21 +42,21 @@ VERB = Verb(
 
 def drill(request: Request) -> int:
     """Train the piece unbroken, then broken, compare, and say what was proven."""
-    from jobs import _drill, _work
+    from jobs.steps import fire_drill, session
 
     experiment = request.experiment()
-    piece = _drill.piece_of(experiment, request.options.faults, chosen=request.changes)
-    with _work.opened(VERB.name, request.options, subject=experiment.data.path, keep=True) as (run, journal):
-        setting = _drill.Setting(run.folder, piece, request.options.storage, kills_nodes=request.options.nodes)
+    piece = fire_drill.piece_of(experiment, request.options.faults, chosen=request.changes)
+    with session.opened(VERB.name, request.options, subject=experiment.data.path, keep=True) as (run, journal):
+        setting = fire_drill.Setting(run.folder, piece, request.options.storage, kills_nodes=request.options.nodes)
         for line in setting.lines():
             journal.say(line)
-        calm = _drill.unbroken(setting)
+        calm = fire_drill.unbroken(setting)
         journal.say(f"unbroken: {calm.seconds:.1f} s, {calm.training_seconds:.1f} s of them training")
         faults = []
-        for fault in _drill.broken(setting, calm, request.options.faults):
+        for fault in fire_drill.broken(setting, calm, request.options.faults):
             faults.append(fault)
             journal.say(fault.line())
-        verdict = _drill.compared(setting, faults)
+        verdict = fire_drill.compared(setting, faults)
         for thing in verdict.told():
             journal.say(thing)
         run.write_result(VERB.name, "finished", config=piece.as_dict(), **verdict.plain())

@@ -11,7 +11,8 @@ from pathlib import Path
 # This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from jobs._cli import Options, Request, Verb, main, positional  # noqa: E402
+from jobs.cli.command import main
+from jobs.cli.verb import Options, Request, Verb, positional  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,16 +38,18 @@ def evaluate(request: Request) -> None:
     """Read the test split or remember it, write the figures where they belong, and show them."""
     from classifier.report import run_page
     from classifier.runs.recorder import outcome
-    from jobs import _holdout, _work
+    from jobs.steps import session, test_model
 
     options = request.options
-    with _work.opened(VERB.name, options, subject=options.run) as (run, journal):
-        owner = _holdout.owner_of(options.run)
+    with session.opened(VERB.name, options, subject=options.run) as (run, journal):
+        owner = test_model.owner_of(options.run)
         into = [run.folder, owner] if owner else [run.folder]
-        reading = _holdout.taken(options.run, into, again=options.again, data_path=options.data, device=options.device)
-        reads = _holdout.note_in_result(owner, reading) if owner else 1
+        reading = test_model.taken(
+            options.run, into, again=options.again, data_path=options.data, device=options.device
+        )
+        reads = test_model.note_in_result(owner, reading) if owner else 1
         run.write_result(VERB.name, "finished", **outcome(options.run), test_reads=reads)
-        for thing in _holdout.score_tables(reading.scores):
+        for thing in test_model.score_tables(reading.scores):
             journal.say(thing)
         if reading.dataset is None:
             journal.say("these figures were saved when the test split was read; --again reads it again")

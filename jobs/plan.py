@@ -12,7 +12,8 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from classifier.config.fields import Count  # noqa: E402
-from jobs._cli import SLICES, BeginningOptions, Request, Verb, main  # noqa: E402
+from jobs.cli.command import main
+from jobs.cli.verb import SLICES, BeginningOptions, Request, Verb  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,15 +40,15 @@ VERB = Verb(
 
 def plan(request: Request) -> None:
     """Measure, forecast, warn."""
-    from jobs import _forecast, _work
+    from jobs.steps import scaling_forecast, session
 
     experiment = request.experiment()
-    kind = _forecast.kind_of(request.options.kind, request.options.prices)
-    with _work.opened(VERB.name, request.options, subject=experiment.data.path) as (run, journal):
-        forecasts = _forecast.of(experiment, kind, request.options.up_to)
-        for thing in _forecast.told(forecasts, kind):
+    kind = scaling_forecast.kind_of(request.options.kind, request.options.prices)
+    with session.opened(VERB.name, request.options, subject=experiment.data.path) as (run, journal):
+        forecasts = scaling_forecast.of(experiment, kind, request.options.up_to)
+        for thing in scaling_forecast.told(forecasts, kind):
             journal.say(thing)
-        run.write_result(VERB.name, "finished", config=experiment.as_dict(), **_forecast.plain(forecasts, kind))
+        run.write_result(VERB.name, "finished", config=experiment.as_dict(), **scaling_forecast.plain(forecasts, kind))
         journal.say(str(run.folder))
 
 

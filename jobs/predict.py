@@ -12,7 +12,8 @@ from typing import Literal
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from classifier.errors import DataError  # noqa: E402
-from jobs._cli import EXIT_DONE, EXIT_MISTAKE, Options, Request, Verb, main, positional  # noqa: E402
+from jobs.cli.command import main
+from jobs.cli.verb import EXIT_DONE, EXIT_MISTAKE, Options, Request, Verb, positional  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +41,12 @@ def predict(request: Request) -> int:
     from classifier.bundle.predictions import answered_table, save_predictions
     from classifier.bundle.predictor import Prediction, Predictor, pictures
     from classifier.runs.recorder import outcome
-    from jobs import _work
+    from jobs.steps import session
 
     options = request.options
     files = pictures(options.images)
     predictor = Predictor(options.run, device=options.device)
-    with _work.opened(VERB.name, options, subject=options.run) as (run, journal):
+    with session.opened(VERB.name, options, subject=options.run) as (run, journal):
         answers = []
         for answer in predictor.files(files, k=options.top):
             if isinstance(answer, Prediction):

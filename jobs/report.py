@@ -14,7 +14,9 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from classifier.config.fields import Slice  # noqa: E402
-from jobs._cli import EXIT_DONE, EXIT_INTERRUPTED, Interrupts, Request, Verb, main, positional  # noqa: E402
+from jobs.cli.command import main
+from jobs.cli.interrupts import Interrupts
+from jobs.cli.verb import EXIT_DONE, EXIT_INTERRUPTED, Request, Verb, positional  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)

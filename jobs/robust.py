@@ -12,7 +12,8 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from classifier.config.fields import Count  # noqa: E402
-from jobs._cli import Options, Request, Verb, main, positional  # noqa: E402
+from jobs.cli.command import main
+from jobs.cli.verb import Options, Request, Verb, positional  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +44,12 @@ VERB = Verb(
 def robust(request: Request) -> None:
     """Measure, save robustness.json in the run that is tested, and make its report anew."""
     from classifier.runs.recorder import outcome
-    from jobs import _robust, _work
+    from jobs.steps import robustness, session
 
     options = request.options
-    with _work.opened(VERB.name, options, subject=options.run) as (run, journal):
-        found = _robust.measured(options, journal)
-        for line in _robust.kept(options.run, run.folder, found):
+    with session.opened(VERB.name, options, subject=options.run) as (run, journal):
+        found = robustness.measured(options, journal)
+        for line in robustness.kept(options.run, run.folder, found):
             journal.say(line)
         run.write_result(VERB.name, "finished", **outcome(options.run), robustness=found)
         journal.say(str(run.folder))

@@ -11,7 +11,8 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from classifier.config.fields import Slice  # noqa: E402
-from jobs._cli import EXIT_DONE, EXIT_MISTAKE, Request, Verb, main  # noqa: E402
+from jobs.cli.command import main
+from jobs.cli.verb import EXIT_DONE, EXIT_MISTAKE, Request, Verb  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,16 +43,18 @@ VERB = Verb(
 
 def runs(request: Request) -> int:
     """Print the table, and delete what is in it if that is asked for and meant."""
-    from jobs import _runs
-    from jobs._console import console
+    from jobs.cli.console import console
+    from jobs.steps import runs_table
 
     options = request.options
-    found = _runs.found(Path(options.out), options.where, options.sort)
-    console().print(_runs.table(found))
+    found = runs_table.found(Path(options.out), options.where, options.sort)
+    console().print(runs_table.table(found))
     if not options.delete or not found:
         return EXIT_DONE
     if not options.yes:
-        words = f"delete these {len(found)} runs, {_runs.size_of(row.folder for row in found)}, for good? Type yes: "
+        words = (
+            f"delete these {len(found)} runs, {runs_table.size_of(row.folder for row in found)}, for good? Type yes: "
+        )
         try:
             said = input(words)
         except EOFError:
@@ -59,7 +62,7 @@ def runs(request: Request) -> int:
         if said.strip().lower() != "yes":
             print("nothing was deleted")
             return EXIT_MISTAKE
-    for line in _runs.deleted(found):
+    for line in runs_table.deleted(found):
         print(line)
     return EXIT_DONE
 

@@ -11,7 +11,8 @@ from pathlib import Path
 # This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from jobs._cli import BeginningOptions, Request, Verb, main  # noqa: E402
+from jobs.cli.command import main
+from jobs.cli.verb import BeginningOptions, Request, Verb  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +40,12 @@ def show(request: Request) -> None:
     from classifier.augment import policy
     from classifier.report import png
     from classifier.runtime import counter_rng
-    from jobs import _console, _work
+    from jobs.cli import console
+    from jobs.steps import session
 
     options = request.options
     experiment = request.experiment()
-    with _work.opened(VERB.name, options, subject=experiment.data.path) as (run, journal):
+    with session.opened(VERB.name, options, subject=experiment.data.path) as (run, journal):
         dataset = data.load(experiment.data)
         config = policy.resolve(experiment.augment, kind=dataset.kind, channels=dataset.channels, size=dataset.size)
         # One of each class in turn, as far as the picture goes.
@@ -60,7 +62,7 @@ def show(request: Request) -> None:
             for i, (label, image_CHW) in enumerate(zip(labels_N, images_NCHW, strict=True))
         ]
         png.grid_png(rows, run.folder / "grid.png")
-        for line in _console.describe_data(dataset):
+        for line in console.describe_data(dataset):
             journal.say(line)
         settings = dataclasses.replace(experiment, augment=config).as_dict()
         run.write_result(VERB.name, "finished", config=settings, dataset=dataset.summary())

@@ -11,7 +11,8 @@ from pathlib import Path
 # This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from jobs._cli import EXIT_DONE, SLICES, ExperimentOptions, Request, Verb, main  # noqa: E402
+from jobs.cli.command import main
+from jobs.cli.verb import EXIT_DONE, SLICES, ExperimentOptions, Request, Verb  # noqa: E402
 
 VERB = Verb(
     name="train",
@@ -30,26 +31,27 @@ VERB = Verb(
 
 def train(request: Request) -> int:
     """Load, resolve, train, pack, and say how it went."""
-    from jobs import _torchrun, _work
+    from jobs.launch import torchrun
+    from jobs.steps import session
 
     if request.options.dry_run:
-        from jobs._rehearsal import rehearse
+        from jobs.steps.dry_run import rehearse
 
         rehearse(request)
         return EXIT_DONE
-    if _torchrun.world() > 1:
-        request = _torchrun.told(request)
-        if _torchrun.is_follower():
-            return _torchrun.follow()
-    with _work.begun(VERB.name, request) as work:
-        on_ray = work.experiment.workers.count > 1 and _torchrun.world() == 1
+    if torchrun.world() > 1:
+        request = torchrun.told(request)
+        if torchrun.is_follower():
+            return torchrun.follow()
+    with session.begun(VERB.name, request) as work:
+        on_ray = work.experiment.workers.count > 1 and torchrun.world() == 1
         if not on_ray and work.experiment.workers.gpus and work.experiment.train.device == "cpu":
             work.journal.say(
                 "note: one worker trains in this process, which has no GPU: as a job, submit it with "
                 "--entrypoint-num-gpus 1"
             )
-        stopped = _work.train_on_ray(work) if on_ray else _work.train_here(work)
-        return _work.finish_training(work, stopped)
+        stopped = session.train_on_ray(work) if on_ray else session.train_here(work)
+        return session.finish_training(work, stopped)
 
 
 if __name__ == "__main__":

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jobs._leaderboard import Leaderboard
-    from jobs._memory import Clock
-    from jobs._search import Event
-    from jobs._work import Work
+    from jobs.search.history import Clock
+    from jobs.search.leaderboard import Leaderboard
+    from jobs.search.tuner import Event
+    from jobs.steps.session import Work
 
 # This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from jobs._cli import EXIT_DONE, SLICES, ExperimentOptions, Request, Verb, main  # noqa: E402
+from jobs.cli.command import main
+from jobs.cli.verb import EXIT_DONE, SLICES, ExperimentOptions, Request, Verb  # noqa: E402
 
 VERB = Verb(
     name="tune",
@@ -39,30 +40,32 @@ VERB = Verb(
 
 def tune(request: Request) -> int:
     """Plan, search, choose, test once, and say how it went."""
-    from jobs import _finish, _memory, _plan, _search, _work
-    from jobs._leaderboard import Leaderboard
+    from jobs.search import conclude, history, tuner
+    from jobs.search import plan as plan_module
+    from jobs.search.leaderboard import Leaderboard
+    from jobs.steps import session
 
     if request.options.dry_run:
-        from jobs._rehearsal import rehearse
+        from jobs.steps.dry_run import rehearse
 
         rehearse(request)
         return EXIT_DONE
-    with _work.begun(VERB.name, request) as work:
-        plan = _plan.plan(work.asked, work.dataset, work.run.folder, resumed=bool(request.options.resume))
+    with session.begun(VERB.name, request) as work:
+        plan = plan_module.plan(work.asked, work.dataset, work.run.folder, resumed=bool(request.options.resume))
         work.run.write_asked(plan.experiment)
-        past = _memory.past_of(work.run.folder, plan, work.dataset)
-        for line in (*_memory.changed_since(work.run.folder, work.dataset), *plan.lines()):
+        past = history.past_of(work.run.folder, plan, work.dataset)
+        for line in (*history.changed_since(work.run.folder, work.dataset), *plan.lines()):
             work.journal.say(line)
         board = Leaderboard(work.run, plan)
-        clock = _memory.Clock(work.run, plan)
-        watch(work, board, clock, _search.run_trials(work, plan, past, lambda: clock.left(plan.search_share)))
-        if not work.interrupts.asked and (more := _memory.longer(plan, board, clock)):
+        clock = history.Clock(work.run, plan)
+        watch(work, board, clock, tuner.run_trials(work, plan, past, lambda: clock.left(plan.search_share)))
+        if not work.interrupts.asked and (more := history.longer(plan, board, clock)):
             work.journal.say(f"now the best settings for {more.first[0].changes['train.epochs']} epochs")
-            watch(work, board, clock, _search.run_trials(work, _plan.alone(plan), more, clock.left))
-        elif not work.interrupts.asked and plan.search_share < 1 and clock.left() > _memory.ACTOR_SECONDS:
-            rest = _memory.rest(work.run.folder, plan, work.dataset, board)
-            watch(work, board, clock, _search.run_trials(work, plan, rest, clock.left))
-        return _finish.finish(work, board, clock)
+            watch(work, board, clock, tuner.run_trials(work, plan_module.alone(plan), more, clock.left))
+        elif not work.interrupts.asked and plan.search_share < 1 and clock.left() > history.ACTOR_SECONDS:
+            rest = history.rest(work.run.folder, plan, work.dataset, board)
+            watch(work, board, clock, tuner.run_trials(work, plan, rest, clock.left))
+        return conclude.finish(work, board, clock)
 
 
 def watch(work: "Work", board: "Leaderboard", clock: "Clock", events: "Iterator[Event]") -> None:

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 import numpy as np
 
-from jobs._schedulers import REDUCTION, rungs
+from jobs.search.schedulers import REDUCTION, rungs
 
 PLACES, ORDERS, FEWEST = 2, 300, 20
 SHARES = (0.1, 0.2, 0.4)

@@ -179,7 +179,7 @@ def test_every_command_names_what_there_is(path):
     sys.path.insert(0, str(ROOT))
     from classifier.config.experiment import setting_names
     from classifier.config.fields import hints
-    from jobs._cli import ExperimentOptions
+    from jobs.cli.verb import ExperimentOptions
 
     text = path.read_text()
     known = {*setting_names(), *hints(ExperimentOptions)}

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from jobs import _cli
+from jobs.cli import command
 from tests.conftest import Done
 
 SERVE = """
@@ -47,7 +47,7 @@ def here(tmp_path, monkeypatch, capsys):
     def run(name: str, *words: str) -> Done:
         module = importlib.import_module(f"jobs.{name}")
         with pytest.raises(SystemExit) as ended:
-            _cli.main(module.VERB, getattr(module, name), words)
+            command.main(module.VERB, getattr(module, name), words)
         assert isinstance(ended.value.code, int)
         return Done(ended.value.code, *capsys.readouterr())
 

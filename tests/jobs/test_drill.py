@@ -31,7 +31,7 @@ def test_a_drill_notices_what_is_not_equal(verb, tmp_path):
     done = verb("drill", *SMALL, "--faults", "1", "--storage", "far")
     assert done.code == 0, done.err + done.out
     from classifier.config.files import read_experiment
-    from jobs._drill import Setting, compared
+    from jobs.steps.fire_drill import Setting, compared
 
     setting = Setting(done.folder, read_experiment(done.folder / "piece.yaml"), None, kills_nodes=False)
     other = verb("train", "--experiment", done.folder / "piece.yaml", "--seed", "1", "--name", "other")

@@ -13,7 +13,9 @@ from classifier.runs.folder import Run
 from classifier.runtime.timing import Deadline
 from classifier.search import budget
 from classifier.search.budget import End
-from jobs import _final, _memory, _plan, _ray
+from jobs.launch import cluster
+from jobs.search import history, refit
+from jobs.search import plan as plan_module
 
 END = End(epoch=2.0, looking=3.0, learning=1.5, epochs=10, limit=60.0, beginning=3.0, crowd=2.0)
 
@@ -37,7 +39,7 @@ def test_the_end_is_its_rest_and_a_last_training_within_bounds():
 def test_what_trials_take_moves_the_end_of_the_trials(tmp_path):
     experiment = Experiment().override("search.minutes", 5.0)
     plan: Any = SimpleNamespace(experiment=experiment, end=END)
-    clock = _memory.Clock(SimpleNamespace(folder=tmp_path, seconds=0.0), plan)  # pyright: ignore[reportArgumentType]
+    clock = history.Clock(SimpleNamespace(folder=tmp_path, seconds=0.0), plan)  # pyright: ignore[reportArgumentType]
     before = clock.left()
     board: Any = SimpleNamespace(epoch_seconds=lambda: 1.0, rows={"a": SimpleNamespace(sample={})})
     clock.hear(board)
@@ -107,10 +109,10 @@ def digits() -> Dataset:
 
 def cut(digits: Dataset, minutes: float, monkeypatch, **more: Any) -> tuple[Experiment, list[str]]:
     """Of 100 epochs of 0.38 s each, without their validation."""
-    monkeypatch.setattr(_ray, "largest_node", lambda: 2.0)
+    monkeypatch.setattr(cluster, "largest_node", lambda: 2.0)
     settings = {"train.epochs": 100, "search.minutes": minutes, "search.final": True, "data.batch": 32}
     experiment = Experiment().override_all(settings | more)
-    return _plan._cut(experiment, digits, Pace(0.01), {"CPU": 2.0})
+    return plan_module._cut(experiment, digits, Pace(0.01), {"CPU": 2.0})
 
 
 def test_before_a_last_training_trials_are_shorter(digits, monkeypatch):
@@ -142,16 +144,16 @@ def test_an_architecture_of_which_one_trial_takes_most_of_their_time_is_left_out
     experiment = Experiment().override_all({"model.name": "cnn", "train.epochs": 20})
     needed = {name: budget.alone(experiment.override("model.name", name), digits, step) for name, step in steps.items()}
     held = 2 * needed["resnet9_16"] + 1
-    left_out = _plan._too_slow(experiment, place, ["cnn", *steps], held)
+    left_out = plan_module._too_slow(experiment, place, ["cnn", *steps], held)
     assert [*left_out] == ["resnet9_32"]
 
 
 def test_a_last_training_goes_on_where_it_was_begun_for_the_same_winner(tmp_path):
     work: Any = SimpleNamespace(run=Run(tmp_path))
-    run, epochs = _final._begun(work, "first", elsewhere=False)
+    run, epochs = refit._begun(work, "first", elsewhere=False)
     assert epochs is None
     run.write_experiment(Experiment().override("train.epochs", 7))
-    assert _final._begun(work, "first", elsewhere=False)[1] == 7
-    run, epochs = _final._begun(work, "second", elsewhere=False)
+    assert refit._begun(work, "first", elsewhere=False)[1] == 7
+    run, epochs = refit._begun(work, "second", elsewhere=False)
     assert epochs is None
     assert not (run.folder / "experiment.yaml").exists()

@@ -1,0 +1,1 @@
+"""Where work runs: the Ray cluster, training workers, torchrun, remote calls."""

@@ -1,0 +1,53 @@
+"""Where trials run: a cluster's driver often sits on a head that has no GPU, or no core to give.
+
+What the plan measures, and the last training, must be made there.
+"""
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import ray
+import torch
+
+from classifier.config.experiment import Experiment
+from classifier.data.dataset import Dataset
+from classifier.training.resolve import resolve
+from jobs.launch import cluster as ray_module
+from jobs.launch.shared_dataset import Shared
+
+T = TypeVar("T")
+
+
+class Place:
+    """A place with what one trial reserves: this machine if it is such a one, else wherever Ray finds it."""
+
+    def __init__(self, asked: Experiment, dataset: Dataset, cluster: dict[str, float]) -> None:
+        self.dataset, self.config, self.needs = dataset, asked.data, ray_module.needs(asked.workers, cluster)
+        here = ray.get_runtime_context().get_node_id()
+        node = next(one["Resources"] for one in ray.nodes() if one["NodeID"] == here)
+        holds = all(node.get(name, 0.0) >= amount for name, amount in self.needs.items())
+        self.is_here = holds and ("GPU" not in self.needs or torch.cuda.is_available())
+
+    @functools.cached_property
+    def shared(self) -> Any:
+        """The data set in Ray's memory, once something is done there."""
+        return ray.put(Shared.of(self.dataset, self.config))
+
+    def do(self, function: Callable[..., T], experiment: Experiment, *words: Any, **named: Any) -> T:
+        """function(the experiment as that machine resolves it, data set, ...). The function's errors."""
+        if self.is_here:
+            return function(resolve(experiment, self.dataset), self.dataset, *words, **named)
+        process = _there.options(num_cpus=self.needs["CPU"], num_gpus=self.needs.get("GPU", 0.0))
+        begin = (os.getcwd(), int(ray_module.largest_node()), experiment.as_dict())
+        return ray.get(process.remote(function, begin, self.shared, words, named))
+
+
+@ray.remote
+def _there(function: Callable[..., T], begin: tuple, shared: Shared, words: tuple, named: dict[str, Any]) -> T:
+    cwd, cores, experiment = begin
+    ray_module.work_in(cwd)
+    torch.set_num_threads(cores)  # all of them, whatever Ray thinks that it reserves: nothing else runs yet
+    dataset = shared.opened()
+    return function(resolve(Experiment.from_dict(experiment), dataset), dataset, *words, **named)

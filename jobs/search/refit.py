@@ -1,0 +1,120 @@
+"""The last training of a search: its winner learns from the validation images too, in the time that is left."""
+
+import dataclasses
+import json
+import math
+import shutil
+
+from classifier.bundle import bundle
+from classifier.config.experiment import Experiment
+from classifier.config.files import read_experiment
+from classifier.evaluation.calibrate import keep
+from classifier.metrics.calibration import Calibration
+from classifier.runs.folder import FEATURES, Run
+from classifier.runtime.distributed import Group, pick_device
+from classifier.runtime.timing import Deadline
+from classifier.search.budget import steps_of
+from classifier.storage.atomic import write_atomically
+from classifier.training.resolve import resolve
+from jobs.launch import workers
+from jobs.search.history import Clock
+from jobs.search.leaderboard import Leaderboard
+from jobs.steps.session import Work, train_in
+
+# A last training with less than this share of the steps that the winner had would lose more than the validation images
+# bring.
+WORTH = 0.75
+
+
+def trained(work: Work, board: Leaderboard, clock: Clock) -> Experiment | None:
+    """Train the winner's experiment on training and validation images together; its bundle becomes the search's.
+
+    Where the minutes do not hold all of its epochs, it has fewer, and fewer still where the machine becomes slower
+    meanwhile. Its validation scores would be those of images that it has seen: the bundle has none. The experiment as
+    it was trained; None if there was no time for it, or it was stopped.
+    """
+    say, plan = work.journal.say, clock.plan
+    winner, experiment = board.winner()
+    alone = board.epoch_seconds() or plan.end.epoch
+    elsewhere = not plan.is_here or experiment.workers.count > 1
+    run, begun = _begun(work, winner.folder.name, elsewhere=elsewhere)
+    row = board.ranked()[0]
+    wanted = row.sample.get("train.epochs", plan.end.epochs)
+    epochs = begun or min(wanted, _fitting(clock, alone))
+    train, held = len(work.dataset.train), len(work.dataset.validation)
+    if epochs < wanted and epochs * (train + held) < WORTH * row.epochs * train:
+        say(f"note: the winner is not trained once more: {max(0, epochs)} epochs are what the minutes still hold")
+        return None
+    say("the winner is trained once more, on training and validation images together")
+    if epochs < wanted:
+        say(f"note: it has {epochs} epochs, as many as the minutes hold, instead of {wanted}")
+    if elsewhere:  # it has of a machine what a trial had
+        experiment = experiment.override("workers.cpus", plan.experiment.workers.cpus)
+    while True:
+        last = experiment.override_all({"train.epochs": epochs, "train.keep": "last", "train.patience": None})
+        deadline = Deadline(clock.left_to_train(alone, is_late=True), pause=plan.end.beginning)
+        if not (_there if elsewhere else _here)(work, run, last, deadline):
+            break
+        if work.interrupts.asked:
+            return None
+        epochs = deadline.fitting
+        say(f"note: it became slower: {epochs} epochs are what the minutes still hold")
+    made, model = bundle.load(run.folder)
+    made = dataclasses.replace(made, scores={"validation": None, "test": None}, dataset=work.dataset.summary())
+    # What was learned of the winner holds for it: it has seen the images that could tell more.
+    known = Calibration.from_dict(bundle.read(work.run.folder).calibration or {})
+    keep(made, known, model, work.dataset, work.run.bundle, pick_device(work.experiment.train.device))
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
+    if run.storage is not None:
+        run.storage.remove("")
+    return experiment.override_all({"train.epochs": epochs, "workers.cpus": None})
+
+
+def _fitting(clock: Clock, alone: float) -> int | float:
+    """Epochs for which there is time left, where one takes so many seconds in a trial."""
+    plan = clock.plan
+    if not plan.experiment.search.minutes or not alone:
+        return math.inf
+    seconds = clock.left_to_train(alone, is_late=True) - plan.end.beginning
+    return int(seconds / (plan.end.learning * alone))
+
+
+def _begun(work: Work, winner: str, *, elsewhere: bool) -> tuple[Run, int | None]:
+    """Its run, and how many epochs an earlier process has begun it with; what it had begun for another winner goes."""
+    # No mirror looks below ray/: the worker keeps its copy by itself.
+    storage = work.run.storage.below("ray/final") if work.run.storage is not None and elsewhere else None
+    run = Run(work.run.folder / "final", storage, features=work.run.folder / FEATURES)
+    about, written = run.folder / "winner.json", run.folder / "experiment.yaml"
+    if about.exists() and json.loads(about.read_text())["trial"] == winner and written.exists():
+        return run, read_experiment(written).train.epochs
+    shutil.rmtree(run.folder, ignore_errors=True)
+    if storage is not None:
+        storage.remove("")
+    run.folder.mkdir()
+    write_atomically(about, json.dumps({"trial": winner}) + "\n")
+    return run, None
+
+
+def _here(work: Work, run: Run, experiment: Experiment, deadline: Deadline) -> bool:
+    """Train in this process; whether it was stopped."""
+    dataset = work.dataset.merged(experiment)
+    experiment = resolve(experiment, dataset)
+    run.write_experiment(experiment)
+    last = dataclasses.replace(work, run=run, experiment=experiment, dataset=dataset)
+    return bool(train_in(last, Group(device=pick_device(experiment.train.device)), deadline))
+
+
+def _there(work: Work, run: Run, experiment: Experiment, deadline: Deadline) -> bool:
+    """Train on Ray's workers; whether it was stopped."""
+    run.write_experiment(experiment)
+    step, epochs = 0, experiment.train.epochs
+
+    def should_stop() -> bool:
+        return deadline.is_missed or work.interrupts.asked
+
+    for row in workers.train(run, experiment, should_stop=should_stop, merged=True):
+        work.journal.epoch(row, epochs)
+        deadline.see(row["epoch"], epochs)
+        step = row["step"]
+    # It may have come to its end before it heard that it was to stop.
+    return step < epochs * steps_of(experiment, len(work.dataset.train) + len(work.dataset.validation))

@@ -1,0 +1,190 @@
+"""One trial of a search: a run folder under OUT/NAME/trials/, trained by Tune's actor an epoch a step."""
+
+import contextlib
+import dataclasses
+import gc
+import json
+import shutil
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from classifier import data
+from classifier.config.experiment import Experiment
+from classifier.errors import ClassifierError
+from classifier.profiling.step_time import is_out_of_memory
+from classifier.runs.folder import FEATURES, Run, counted
+from classifier.runs.recorder import recorded
+from classifier.runtime.distributed import Group, pick_device
+from classifier.storage.atomic import patiently, write_atomically
+from classifier.storage.bucket import Storage
+from classifier.storage.mirror import Mirror
+from classifier.training.checkpoint import Store
+from classifier.training.resolve import resolve
+from jobs.launch import run_storage, workers
+from jobs.launch.cluster import work_in
+from jobs.launch.shared_dataset import Shared
+from jobs.launch.worker_log import heard
+from jobs.search.schedulers import EPOCH, SCORES
+from jobs.search.searcher import Sample, worst
+
+
+class TrialActor(tune.Trainable):
+    """One trial after another in one process: a step of Tune is an epoch of ours.
+
+    What a trial's folder holds already is reported first, without training it again: so a trial that was killed, or a
+    search that is resumed, goes on where it was.
+    """
+
+    def setup(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        config: dict[str, Any],
+        *,
+        experiment: dict[str, Any],
+        shared: Shared,
+        folder: str,
+        storage: Storage | None,
+        costs: dict[str, dict[str, float]],
+        cwd: str,
+    ) -> None:
+        work_in(cwd)
+        self.base, self.dataset = Experiment.from_dict(experiment), shared.opened()
+        self.trials, self.costs, self.storage = Path(folder), costs, storage
+        self.mirror = contextlib.ExitStack()
+        if storage is not None:  # the driver's folder may be on another machine
+            self.trials = Path(tempfile.mkdtemp(prefix="classifier-trials-")) / "trials"
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.cleanup()
+        self._begin(new_config)
+        return True
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        changes = {name: value for name, value in config.items() if name != "start"}
+        self.experiment = self.base.override_all(changes)
+        self.digest = self.experiment.digest()
+        self.last: dict[str, Any] = {EPOCH: 0}
+        name = Sample(changes, "").name
+        if self.base.search.scheduler == "pbt":  # its settings change, and copies of it go other ways
+            name = self.trial_id
+            earlier = config.get("start")  # the folder of this member before the search was resumed
+            if earlier and (self.trials / earlier).exists() and not (self.trials / name).exists():
+                (self.trials / earlier).rename(self.trials / name)
+        storage = self.storage.below(f"trials/{name}") if self.storage else None
+        self.run = Run(self.trials / name, storage, features=self.trials.parent / FEATURES)
+        self.run.folder.mkdir(parents=True, exist_ok=True)
+        if self.run.storage is not None:
+            run_storage.fetched(self.run.storage, self.run.folder)
+            skip = run_storage.WORKERS_OWN if self.experiment.workers.count > 1 else ()
+            self.sync = self.mirror.enter_context(Mirror(self.run.folder, self.run.storage, skip=skip)).sync
+        write_atomically(self.run.folder / "changes.json", json.dumps(changes) + "\n")
+        self._rows = self._reported()
+
+    def _reported(self) -> Generator[dict[str, Any], None, None]:
+        """The journal's lines: those that are there, then those of the epochs that are left."""
+        run, rows = self.run, self.run.history()
+        if (run.folder / "ended.json").exists():
+            yield from rows
+            return
+        manifest = Store(run.checkpoints).latest_manifest()
+        rows = counted(rows, manifest)
+        # A population is compared at the epochs where it is now.
+        yield from rows[-1:] if self.base.search.scheduler == "pbt" else rows
+        try:
+            yield from self._trained(self.experiment)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            batch, accumulate = self.experiment.data.batch, self.experiment.optimizer.accumulate
+            if not is_out_of_memory(error) or batch < 2:
+                raise
+            print(f"out of memory with data.batch {batch}: halved, with optimizer.accumulate {2 * accumulate}")
+        else:
+            return
+        gc.collect()
+        torch.cuda.empty_cache()
+        shutil.rmtree(run.checkpoints, ignore_errors=True)
+        write_atomically(run.folder / "halved.json", json.dumps({"from": batch, "to": batch // 2}) + "\n")
+        halved = {"data.batch": batch // 2, "optimizer.accumulate": 2 * accumulate}
+        yield from self._trained(self.experiment.override_all(halved))
+
+    def _trained(self, experiment: Experiment) -> Generator[dict[str, Any], None, None]:
+        if experiment.workers.count > 1:
+            yield from workers.train(self.run, experiment, should_stop=lambda: False)
+            return
+        dataset = self.dataset
+        if experiment.data != dataclasses.replace(self.base.data, batch=experiment.data.batch):
+            dataset = data.load(experiment.data)
+        resolved = resolve(experiment, dataset)
+        self.run.write_experiment(resolved)
+        group = Group(device=pick_device(resolved.train.device))
+        yield from (epoch.row() for epoch in recorded(self.run, resolved, dataset, group=group))
+
+    def step(self) -> dict[str, Any]:
+        """One epoch's report. A trial that cannot go on ends with the worst scores and its reason."""
+        costs = self.costs.get(self.experiment.model.name, {})
+        try:
+            # Only while it trains: between two steps the process is Tune's, and may go over to another trial.
+            with heard(self.run.folder / "run.log", f"trial {self.run.folder.name}"):
+                row = next(self._rows, None)
+        except Exception as error:
+            if not isinstance(error, ClassifierError | torch.OutOfMemoryError | MemoryError):
+                raise  # Tune tries it again
+            write_atomically(self.run.folder / "error.txt", f"{error}\n")
+            return self._failed(str(error), costs)
+        if row is None and self.last[EPOCH]:  # patience ended it, or it had ended before
+            ended = self.run.folder / "ended.json"
+            whole = json.loads(ended.read_text())["whole"] if ended.exists() else True
+            return self._report(self.last | {"done": True, "whole": whole})
+        if row is None:  # it had failed before
+            error = (self.run.folder / "error.txt").read_text().strip()
+            return self._failed(error, costs)
+        scores = {name: row[f"validation_{name}"] for name in SCORES}
+        is_last = row[EPOCH] >= self.experiment.train.epochs
+        about = {EPOCH: row[EPOCH], "seconds": row["seconds"], "done": is_last, "whole": is_last}
+        return self._report(about | scores | costs)
+
+    def _failed(self, error: str, costs: dict[str, float]) -> dict[str, Any]:
+        scores = {name: worst(name) for name in SCORES}
+        return self._report({EPOCH: self.last[EPOCH], "error": error, "done": True, "whole": False} | scores | costs)
+
+    def _report(self, report: dict[str, Any]) -> dict[str, Any]:
+        """With the proof of what was trained; `epochs` is the objective, `epoch` the time.
+
+        `whole`: the training came to its end. Tune says `done` also of trials that it stops.
+        """
+        self.last = report | {"digest": self.digest, "epochs": report[EPOCH], "folder": self.run.folder.name}
+        if self.run.storage is not None and report["done"]:  # the driver looks there once it knows
+            patiently(self.sync, self.run.storage.root)
+        return self.last
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """What population-based training copies from one member to another: how it came here, and where it is."""
+        shutil.copy(self.run.folder / "history.jsonl", checkpoint_dir)
+        for folder in (self.run.checkpoints, self.run.bundle):
+            shutil.copytree(folder, Path(checkpoint_dir) / folder.name)
+
+    def load_checkpoint(self, checkpoint_dir: str) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Go on from another member's checkpoint, with this trial's settings."""
+        self._rows.close()
+        for folder in (self.run.checkpoints, self.run.bundle):
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(Path(checkpoint_dir) / folder.name, folder)
+        # Its own epochs are not these weights': a member that was behind would have a gap, too.
+        write_atomically(self.run.folder / "history.jsonl", (Path(checkpoint_dir) / "history.jsonl").read_text())
+        manifest = Store(self.run.checkpoints).latest_manifest()
+        assert manifest is not None
+        self.run.rewind(manifest)
+        self._rows = self._going_on(manifest["about"]["epoch"])
+
+    def _going_on(self, epoch: int) -> Generator[dict[str, Any], None, None]:
+        yield from (row for row in self._reported() if row[EPOCH] > epoch)
+
+    def cleanup(self) -> None:
+        self._rows.close()
+        self.mirror.close()
+        if self.storage is not None:
+            shutil.rmtree(self.run.folder, ignore_errors=True)

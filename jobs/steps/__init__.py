@@ -1,0 +1,1 @@
+"""What verbs share: a session, a dry run, tests, audits, forecasts."""

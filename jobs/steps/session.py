@@ -1,0 +1,258 @@
+"""What the verbs that train have in common: begin a run folder, go on with one, and end it with a result."""
+
+import contextlib
+import json
+import re
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from classifier import data
+from classifier.config.experiment import Experiment
+from classifier.config.files import read_experiment
+from classifier.data.dataset import Dataset
+from classifier.errors import ClassifierError, ConfigError, DivergedError
+from classifier.profiling import step_time
+from classifier.report import png, run_page
+from classifier.runs.folder import ASKED, Run
+from classifier.runs.recorder import outcome, recorded
+from classifier.runtime.distributed import Group, pick_device
+from classifier.runtime.timing import Deadline
+from classifier.storage.atomic import write_atomically
+from classifier.training.loop import Step
+from classifier.training.resolve import resolve
+from jobs import _belief
+from jobs.cli.console import Journal, headline
+from jobs.cli.interrupts import Interrupts
+from jobs.cli.verb import EXIT_DONE, EXIT_INTERRUPTED, Request
+from jobs.launch import run_storage, torchrun
+
+# What may change when a run is taken up again.
+RESUMABLE = {
+    "train": ("workers.count", "workers.min", "workers.wait", "workers.cpus", "workers.gpus", "train.epochs"),
+    "tune": ("workers.wait", "workers.cpus", "workers.gpus", "search.trials", "search.minutes", "search.keep"),
+}
+# The result that a run had before it was taken up again.
+EARLIER = "result.earlier.json"
+
+
+@dataclass(frozen=True)
+class Work:
+    """A run that this process works on: the experiment as it was asked for, and as it was resolved."""
+
+    kind: str
+    run: Run
+    journal: Journal
+    interrupts: Interrupts
+    asked: Experiment
+    experiment: Experiment
+    dataset: Dataset
+
+
+@contextlib.contextmanager
+def begun(kind: str, request: Request) -> Iterator[Work]:
+    """A new run, or with --resume an earlier one, with its data loaded and its experiment resolved and saved.
+
+    A mistake that shows before training began leaves no folder behind; a later failure is written into result.json.
+    """
+    options, mirror = request.options, contextlib.ExitStack()
+    if options.resume:
+        run, experiment = _taken_up(kind, request)
+    else:
+        experiment = request.experiment()
+        name = options.name or default_name(kind, experiment.data.path, options.out)
+        storage = run_storage.of_new(options.storage, name)
+        run = Run.create(options.out, name)
+        run.storage = storage
+    try:
+        with Interrupts() as interrupts, Journal(run.folder / "run.log") as journal:
+            dataset = data.load(experiment.data, journal.bar)
+            resolved = resolve(experiment, dataset)
+            # A search's plan finds the batch, where its trials run.
+            if resolved.data.batch_auto and kind != "tune":
+                found, lines = _measured_batch(experiment, resolved, dataset)
+                experiment, resolved = experiment.override_all(found), resolved.override_all(found)
+                for line in lines:
+                    journal.say(line)
+            run.write_experiment(resolved)
+            if kind == "tune":
+                run.write_asked(experiment)
+            write_atomically(run.folder / "split.json", json.dumps(dataset.loans, indent=1) + "\n")
+            for line in headline(resolved, dataset):
+                journal.say(line)
+            if run.storage is not None:
+                # torchrun's workers are on this machine, and write into the folder itself.
+                elsewhere = resolved.workers.count > 1 and torchrun.world() == 1
+                mirror.enter_context(run_storage.mirror(run, elsewhere=elsewhere))
+            yield Work(kind, run, journal, interrupts, experiment, resolved, dataset)
+    except BaseException as error:
+        if isinstance(error, ClassifierError) and not isinstance(error, DivergedError) and not run.has_begun:
+            run.discard()
+            run_storage.forget(run)
+        elif not (run.folder / "result.json").exists():
+            with (run.folder / "run.log").open("a", encoding="utf-8") as log:
+                log.write(f"{error}\n" if isinstance(error, ClassifierError) else traceback.format_exc())
+            run.write_result(kind, "failed", error=str(error) or type(error).__name__, config=experiment.as_dict())
+        raise
+    finally:
+        with contextlib.closing(run):
+            mirror.close()
+
+
+def _measured_batch(experiment: Experiment, resolved: Experiment, dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
+    """`best_batch`, on a machine such as the workers have."""
+    if experiment.workers.count == 1 or torchrun.world() > 1:
+        return best_batch(resolved, dataset)
+    from jobs.launch import cluster as ray_module
+    from jobs.launch.remote_call import Place
+
+    cluster = ray_module.connect()
+    ray_module.refuse_unplaceable(experiment.workers, cluster)
+    return Place(experiment, dataset, cluster).do(best_batch, experiment)
+
+
+def best_batch(resolved: Experiment, dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
+    """data.batch_auto: settings as measured once, so that a resumed run has the same, and what to say of it."""
+    batch, speeds = step_time.best_batch(resolved, dataset)
+    lines = [f"  {size:>5} {speed:8,.0f} images/s{' *' if size == batch else ''}" for size, speed in speeds.items()]
+    return {"data.batch": batch, "data.batch_auto": False}, [f"data.batch {batch} is the fastest that fits:", *lines]
+
+
+@contextlib.contextmanager
+def opened(kind: str, options: Any, subject: str, *, keep: bool = False) -> Iterator[tuple[Run, Journal]]:
+    """A run folder for a verb that trains nothing; it is gone again if the verb fails, unless `keep`."""
+    run = Run.create(options.out, options.name or default_name(kind, subject, options.out))
+    try:
+        with Journal(run.folder / "run.log") as journal:
+            yield run, journal
+    except BaseException:
+        if not keep:
+            run.discard()
+        raise
+    finally:
+        run.close()
+
+
+def _taken_up(kind: str, request: Request) -> tuple[Run, Experiment]:
+    """The run that --resume names, and its experiment with the few changes that a resumed run may have."""
+    options = request.options
+    for given in ("name", "recipe", "experiment"):
+        if getattr(options, given):
+            raise ConfigError(f"--{given} cannot be used with --resume: the run keeps its own")
+    folder = Path(options.resume)
+    folder = folder if folder.is_dir() or len(folder.parts) > 1 else Path(options.out) / options.resume
+    storage = run_storage.of_earlier(options.storage, folder)
+    run = Run.resume(folder)
+    run.storage = storage
+    try:
+        if (run.folder / ASKED).exists() != (kind == "tune"):
+            raise ConfigError(
+                f"{run.folder} is {'no' if kind == 'tune' else 'a'} search: jobs/{kind}.py cannot go on with it"
+            )
+        experiment = read_experiment(run.folder / (ASKED if kind == "tune" else "experiment.yaml"))
+        for name, value in request.changes.items():
+            if name not in RESUMABLE[kind]:
+                allowed = ", ".join(f"--{name}" for name in RESUMABLE[kind])
+                raise ConfigError(f"--{name} cannot be changed on --resume: only {allowed} can")
+            if name in ("train.epochs", "search.trials") and value < experiment.get(name):
+                raise ConfigError(f"--{name} {value} is fewer than the run's {experiment.get(name)}: it can grow only")
+        changed = experiment.override_all(request.changes)
+        if changed.workers.count != experiment.workers.count:
+            changed = changed.override("train.threads", None)  # each worker's share of the cores is another
+        if (run.folder / "result.json").exists():  # while it goes on it has no result
+            (run.folder / "result.json").replace(run.folder / EARLIER)
+        return run, changed
+    except ClassifierError:
+        run.close()
+        raise
+
+
+def earlier_reads(folder: Path) -> int:
+    """How often the test split was read before the run was taken up again: it is no longer unseen."""
+    path = folder / EARLIER
+    return json.loads(path.read_text()).get("test_reads", 0) if path.exists() else 0
+
+
+def default_name(kind: str, path: str, out: str) -> str:
+    """Verb, data set and time; a number too, where two runs begin in one second."""
+    subject = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(path).stem).strip("-") or "data"
+    name = f"{kind}-{subject}-{time.strftime('%Y%m%d-%H%M%S')}"
+    taken = [n for n in range(1, 100) if not (Path(out) / (name if n == 1 else f"{name}-{n}")).exists()]
+    return name if taken[0] == 1 else f"{name}-{taken[0]}"
+
+
+def train_here(work: Work) -> str | None:
+    """Train in this process, together with others where torchrun launched them; why it stopped early, or None."""
+    if torchrun.world() == 1:
+        return train_in(work, Group.joined(pick_device(work.experiment.train.device)))
+    with torchrun.together(work.experiment, work.run.folder) as (group, *_):
+        return train_in(work, group)
+
+
+def train_in(work: Work, group: Group, deadline: Deadline | None = None) -> str | None:
+    """Train in this process and tell each epoch; why it stopped early, or None. A missed deadline stops as users do."""
+    stopped = None
+
+    def see(step: Step) -> None:
+        work.journal.progress(step)
+        if deadline is not None:
+            deadline.see(step.step / (step.steps // step.epochs), step.epochs)
+
+    for epoch in recorded(
+        work.run,
+        work.experiment,
+        work.dataset,
+        group=group,
+        should_stop=lambda: work.interrupts.asked or (deadline is not None and deadline.is_missed),
+        on_step=see,
+    ):
+        work.journal.epoch(epoch.row(), work.experiment.train.epochs)
+        stopped = epoch.stopped
+    return stopped
+
+
+def train_on_ray(work: Work) -> str | None:
+    """Train on Ray workers; why it stopped early, or None."""
+    from jobs.launch import cluster as ray_module
+    from jobs.launch import workers
+
+    ray_module.refuse_unplaceable(work.experiment.workers, ray_module.connect())
+    ray_module.refuse_unshared(work.run)
+    for row in workers.train(work.run, work.asked, should_stop=lambda: work.interrupts.asked):
+        work.journal.epoch(row, work.experiment.train.epochs)
+    return "asked" if work.interrupts.asked else None
+
+
+def finish_training(work: Work, stopped: str | None) -> int:
+    """Write result.json and the curves, say where everything lies, and give the exit code."""
+    run, interrupted = work.run, stopped == "asked"
+    if not interrupted and len(work.dataset.validation):
+        work.journal.say(_belief.learned(run.folder, run.folder, work.dataset)[1])
+        if work.experiment.workers.count > 1:
+            run_storage.send_bundle(run)
+    parts = outcome(run.folder)
+    run.write_result(work.kind, "stopped" if interrupted else "finished", **parts, test_reads=earlier_reads(run.folder))
+    png.curves_png(run.history(), run.folder / "curves.png")
+    page = run_page.write(run.folder)
+    validation = parts["validation"]
+    said = (
+        f"validation accuracy {validation['accuracy']:.2%} on {validation['count']:,} images"
+        if validation
+        else "nothing was kept to validate it"
+    )
+    work.journal.say(
+        f"{'stopped' if interrupted else 'finished'} after {run.seconds:.0f} s: {said}, "
+        f"{parts['parameters']:,} parameters"
+    )
+    if parts["input_wait"] is not None:
+        work.journal.say(f"waiting for images took {parts['input_wait']:.1%} of the training steps")
+    if interrupted:
+        work.journal.say(f"go on with it: python jobs/{work.kind}.py --resume {run.folder}")
+    else:
+        work.journal.say(f"test it, once: python jobs/evaluate.py {run.folder}")
+    work.journal.say(f"all about it: {page}")
+    work.journal.say(str(run.folder))
+    return EXIT_INTERRUPTED if interrupted else EXIT_DONE

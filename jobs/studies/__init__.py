@@ -1,0 +1,1 @@
+"""Several trainings as one: cross-validation and learning curves."""

@@ -1,0 +1,147 @@
+"""Several trainings of one experiment, side by side on Ray: the folds of a cross-validation, the sizes of a curve.
+
+Each is a whole run, in a folder of its own, which any other verb takes; a second call goes on where the first ended.
+"""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from classifier import data
+from classifier.config.experiment import Experiment
+from classifier.config.files import dump_experiment
+from classifier.errors import ConfigError, RunError
+from classifier.runs.folder import ASKED, Run, read_result
+from classifier.runs.recorder import outcome, recorded
+from classifier.runtime.distributed import Group, pick_device
+from classifier.training.resolve import resolve
+from jobs import _belief
+from jobs.launch import cluster as ray_module
+from jobs.steps import test_model
+
+LOOK_EVERY = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One training: its run's name, the settings that set it apart, and whether its test split is read."""
+
+    name: str
+    changes: dict[str, Any]
+    tested: bool
+
+
+def trained(
+    experiment: Experiment, members: list[Member], folder: Path, *, asked: Callable[[], bool]
+) -> Iterator[tuple[Member, dict[str, Any]]]:
+    """Train all of them below `folder`, as many at once as there is room for; each with its result, as they end.
+
+    Ends early where `asked` answers true: what was trained by then is kept. ConfigError if the cluster has no room, or
+    a training would launch workers; RunError if one fails.
+    """
+    import ray
+    from ray.exceptions import RayError
+
+    if experiment.workers.count > 1:
+        raise ConfigError(f"workers.count {experiment.workers.count}: each training here has one worker; leave it out")
+    cluster = ray_module.connect(dashboard=False)
+    if experiment.workers.cpus is None and not cluster.get("GPU"):
+        at_once = max(1, min(int(cluster["CPU"]), len(members)))
+        cpus = min(int(cluster["CPU"]) // at_once, int(ray_module.largest_node()))
+        experiment = experiment.override("workers.cpus", float(max(1, cpus)))
+    ray_module.refuse_unplaceable(experiment.workers, cluster)
+    needs = ray_module.needs(experiment.workers, cluster)
+    remote = ray.remote(num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0), max_retries=2)(_member)
+    pending, cwd = {}, os.getcwd()
+    for member in members:
+        done = folder / member.name / "result.json"
+        if done.is_file() and read_result(done.parent)["status"] == "finished":
+            yield member, read_result(done.parent)
+            continue
+        plain = experiment.override_all(member.changes).as_dict()
+        pending[remote.remote(plain, str((folder / member.name).resolve()), member.tested, cwd)] = member
+    while pending and not asked():
+        ready, _ = ray.wait(list(pending), timeout=LOOK_EVERY)
+        for reference in ready:
+            member = pending.pop(reference)
+            try:
+                said = ray.get(reference)
+            except RayError as error:
+                raise RunError(f"{folder / member.name} failed: {str(error).strip().rpartition(chr(10))[2]}") from None
+            if isinstance(said, str):
+                raise ConfigError(f"{member.name}: {said}")
+            yield member, said
+    for reference in pending:
+        ray.cancel(reference, force=True)
+
+
+def _member(plain: dict[str, Any], folder: str, tested: bool, cwd: str) -> dict[str, Any] | str:
+    """Train, calibrate and test in this process; the result. A user's mistake comes back as its sentence."""
+    from classifier.errors import ClassifierError
+
+    try:
+        ray_module.work_in(cwd)
+        return _run(Experiment.from_dict(plain), Path(folder), tested)
+    except ClassifierError as error:
+        return str(error)
+
+
+def _run(experiment: Experiment, folder: Path, tested: bool) -> dict[str, Any]:
+    dataset = data.load(experiment.data)
+    experiment = resolve(experiment, dataset)
+    begun = (folder / "experiment.yaml").is_file()
+    run = _taken(folder) if begun else Run.create(folder.parent, folder.name)
+    try:
+        run.write_experiment(experiment)
+        for _ in recorded(run, experiment, dataset, group=Group.joined(pick_device(experiment.train.device))):
+            pass
+        if len(dataset.validation):
+            _belief.learned(folder, folder, dataset)
+        reads = 0
+        if tested:
+            reads = int(test_model.taken(folder, [folder], device="auto", dataset=dataset).dataset is not None)
+        return run.write_result("train", "finished", **outcome(folder), test_reads=reads)
+    finally:
+        run.close()
+
+
+def _taken(folder: Path, patience: float = 10.0) -> Run:
+    """The run that an earlier process began; where that one was ended just now, its lock may need a moment to go."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return Run.resume(folder)
+        except RunError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+
+
+def searched(
+    experiment: Experiment, members: list[Member], folder: Path, *, asked: Callable[[], bool]
+) -> Iterator[tuple[Member, dict[str, Any]]]:
+    """The same with a search in place of each training: one after the other, since each takes the whole cluster."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for member in members:
+        home = folder / member.name
+        if not ((home / "result.json").is_file() and read_result(home)["status"] == "finished"):
+            file = folder / f"{member.name}.yaml"
+            file.write_text(dump_experiment(experiment.override_all(member.changes)), encoding="utf-8")
+            words = ["--resume", str(home)] if (home / ASKED).is_file() else ["--experiment", str(file)]
+            words += [] if "--resume" in words else ["--out", str(folder), "--name", member.name]
+            process = subprocess.Popen([sys.executable, str(Path(__file__).with_name("tune.py")), *words])
+            while process.poll() is None:
+                if asked():
+                    process.send_signal(signal.SIGTERM)
+                    process.wait()
+                    return
+                time.sleep(LOOK_EVERY)
+            if process.returncode:
+                raise RunError(f"the search in {home} failed (exit code {process.returncode}): its run.log says why")
+        yield member, read_result(home)

@@ -1,0 +1,26 @@
+"""What workers say: their lines and their last words stand in run.log."""
+
+import sys
+
+import pytest
+
+from jobs.launch.worker_log import heard
+
+
+def test_lines_are_written_under_the_speakers_name_and_still_said(tmp_path, capsys):
+    (tmp_path / "run.log").write_text("before\n")
+    with heard(tmp_path / "run.log", "worker 1"):
+        print("one\ntwo")
+        print("half", end="")
+        print("10 %\r20 %\rdone", file=sys.stderr)
+    print("after")
+    assert (
+        tmp_path / "run.log"
+    ).read_text() == "before\nworker 1: one\nworker 1: two\nworker 1: done\nworker 1: half\n"
+    assert capsys.readouterr().out == "one\ntwo\nhalf\nafter\n"
+
+
+def test_last_words_are_heard(tmp_path):
+    with pytest.raises(ValueError, match="no more"), heard(tmp_path / "run.log", "worker 0"):
+        raise ValueError("no more")
+    assert "worker 0: ValueError: no more\n" in (tmp_path / "run.log").read_text()

@@ -1,0 +1,66 @@
+"""The scale plan: sane figures here, prices elsewhere, and a word for what is wrong."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from jobs.steps.scaling_forecast import _time, kind_of
+
+SMALL = ("--model.name", "cnn", "--data.batch", "128")
+BIG = "big: {gpus: 8, tflops: 100, cores: 64, network_gbit: 100, dollars_an_hour: 10}\n"
+
+
+def test_a_plan_for_this_machine(verb):
+    done = verb("plan", *SMALL)
+    assert done.code == 0, done.err
+    rows = done.result["forecasts"]
+    assert rows[0]["workers"] == rows[0]["efficiency"] == 1
+    for row in rows:
+        assert row["images_per_second"] > 100
+        assert row["step"] == pytest.approx(row["compute"] + row["exchange"] + row["waiting"] + row["input"])
+    assert "measured here:" in done.out
+    assert "GFLOP an image" in done.out
+
+
+def test_a_plan_for_rented_machines(verb, tmp_path):
+    (tmp_path / "mine.yaml").write_text(BIG)
+    done = verb("plan", *SMALL, "--kind", "big", "--prices", "mine.yaml", "--up_to", "32")
+    assert done.code == 0, done.err
+    rows = done.result["forecasts"]
+    assert [(row["workers"], row["machines"]) for row in rows] == [(1, 1), (2, 1), (4, 1), (8, 1), (16, 2), (32, 4)]
+    assert rows[0]["dollars"] == pytest.approx(10 * rows[0]["hours"])
+    assert rows[0]["exchange"] == 0 < rows[-1]["exchange"]
+    assert "32 workers share a batch of 128: 4.0 images each" in done.out
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "word"),
+    [
+        ("big: {tflops: 1}", "bog", "did you mean big"),
+        ("big: {tflops: -1}", "big", "must be a number above 0"),
+        ("big: {tflops: 1, price: 2}", "big", "only cores"),
+        ("big: 3", "big", "must have tflops"),
+        ("- 1", "big", "no such machine"),
+        ("{", "big", "no YAML"),
+    ],
+)
+def test_a_wrong_file_of_prices_is_told(here, tmp_path, text, kind, word):
+    (tmp_path / "mine.yaml").write_text(text)
+    done = here("plan", "--kind", kind, "--prices", "mine.yaml")
+    assert (done.code, done.out) == (2, "")
+    assert word in done.err
+    assert "mine.yaml" in done.err
+
+
+@pytest.mark.parametrize(
+    ("hours", "said"), [(0.001, "3.6 s"), (0.5, "30.0 min"), (1.5, "90.0 min"), (30, "30.0 h"), (5000, "5,000.0 h")]
+)
+def test_a_time_is_told_in_its_unit(hours, said):
+    assert _time(hours) == said
+
+
+def test_the_shipped_prices_are_read():
+    path = Path(__file__).resolve().parent.parent.parent / "cluster" / "prices.yaml"
+    for name in yaml.safe_load(path.read_text()):
+        assert kind_of(name, str(path)).dollars_an_hour > 0

@@ -1,0 +1,141 @@
+"""One trial in its process, without a cluster: memory that ends, losses that end, deaths, and shared images."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from classifier import data
+from classifier.config.experiment import DataConfig, Experiment
+from classifier.config.files import read_experiment
+from classifier.errors import DivergedError
+from classifier.runs.folder import read_history
+from jobs.launch.shared_dataset import Shared
+from jobs.search import trial as trial_module
+from jobs.search.trial import TrialActor
+
+SMALL = {"model.name": "cnn", "data.batch": 64, "train.epochs": 3, "train.threads": 1, "train.precision": "fp32"}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load(Experiment().data)
+
+
+@pytest.fixture
+def actor(digits, tmp_path):
+    """Makes a trial's process for some changes; its folder is under tmp_path/trials."""
+    base = Experiment().override_all(SMALL)
+
+    class Local(TrialActor):
+        def setup(self, config):  # pyright: ignore[reportIncompatibleMethodOverride]
+            where = {"folder": str(tmp_path / "trials"), "storage": None, "cwd": "."}
+            super().setup(config, experiment=base.as_dict(), shared=Shared.of(digits, base.data), costs={}, **where)
+
+    return Local
+
+
+def reports(trial: TrialActor) -> list[dict]:
+    """All that a trial reports to its end."""
+    found = [trial.step()]
+    while not found[-1]["done"]:
+        found.append(trial.step())
+        assert len(found) < 10
+    return found
+
+
+def test_a_trial_reports_each_epoch_and_what_it_trained(actor):
+    trial = actor({"optimizer.lr": 0.01})
+    rows = reports(trial)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    wanted = Experiment().override_all(SMALL | {"optimizer.lr": 0.01})
+    assert {row["digest"] for row in rows} == {wanted.digest()}
+    assert rows[-1]["accuracy"] > 0.3
+    assert read_experiment(trial.run.folder / "experiment.yaml").optimizer.lr == 0.01
+
+
+def test_a_process_that_is_used_again_trains_another_trial(actor):
+    trial = actor({})
+    first = reports(trial)
+    assert trial.reset_config({"optimizer.lr": 0.01})
+    second = reports(trial)
+    assert first[0]["folder"] != second[0]["folder"]
+    assert first[-1]["digest"] != second[-1]["digest"]
+
+
+def test_a_trial_that_died_goes_on_and_ends_as_an_unbroken_one(actor, tmp_path):
+    unbroken = reports(actor({"seed": 1}))
+    (tmp_path / "trials").rename(tmp_path / "away")
+    trial = actor({"seed": 1})
+    trial.step()
+    trial.step()
+    again = reports(actor({"seed": 1}))
+    same = ("epoch", "accuracy", "loss")
+    assert [[row[n] for n in same] for row in again] == [[row[n] for n in same] for row in unbroken]
+    assert len(read_history(trial.run.folder)) == 3
+
+
+def test_memory_that_ends_halves_the_batch_once(actor, monkeypatch, capsys):
+    real = trial_module.recorded
+
+    def recorded(run, experiment, dataset, group):
+        if experiment.data.batch > 32:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return real(run, experiment, dataset, group=group)
+
+    monkeypatch.setattr(trial_module, "recorded", recorded)
+    trial = actor({})
+    rows = reports(trial)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    trained = read_experiment(trial.run.folder / "experiment.yaml")
+    assert (trained.data.batch, trained.optimizer.accumulate) == (32, 2)
+    assert json.loads((trial.run.folder / "halved.json").read_text()) == {"from": 64, "to": 32}
+    assert "out of memory with data.batch 64: halved" in (trial.run.folder / "run.log").read_text()
+    asked = Experiment().override_all(SMALL)
+    assert rows[0]["digest"] == asked.digest()  # it is the trial that was asked for
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), DivergedError("the loss is not finite")]
+)
+def test_a_trial_that_cannot_go_on_ends_with_the_worst_scores(actor, monkeypatch, error):
+    def recorded(*_, **__):
+        raise error
+
+    monkeypatch.setattr(trial_module, "recorded", recorded)
+    trial = actor({})
+    (row,) = reports(trial)
+    assert (row["accuracy"], row["loss"], row["error"]) == (0.0, float("inf"), str(error))
+    assert (trial.run.folder / "error.txt").read_text() == f"{error}\n"
+
+
+def test_a_death_of_another_kind_is_left_to_tune(actor, monkeypatch):
+    def recorded(*_, **__):
+        raise RuntimeError("a lost connection")
+
+    monkeypatch.setattr(trial_module, "recorded", recorded)
+    with pytest.raises(RuntimeError, match="a lost connection"):
+        actor({}).step()
+
+
+def test_a_member_of_a_population_goes_on_from_another(actor, tmp_path):
+    donor, other = actor({"seed": 1}), actor({"seed": 2})
+    for _ in range(2):
+        donor.step()
+    other.step()  # behind the one that it copies
+    (tmp_path / "checkpoint").mkdir()
+    donor.save_checkpoint(str(tmp_path / "checkpoint"))
+    other.load_checkpoint(str(tmp_path / "checkpoint"))
+    assert other.step()["epoch"] == 3
+    assert other.run.history()[:2] == donor.run.history()  # of the model, without a gap
+
+
+def test_shared_images_are_the_same_images(digits):
+    shared = Shared.of(digits, DataConfig())
+    assert all(
+        np.shares_memory(array, getattr(digits, split).images_NCHW.numpy()) for split, array in shared.images.items()
+    )
+    opened = shared.opened()
+    assert opened.train.images_NCHW[:].equal(digits.train.images_NCHW[:])
+    assert (opened.fingerprint, opened.train.ids) == (digits.fingerprint, digits.train.ids)
