@@ -11,7 +11,7 @@ from pathlib import Path
 # This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from jobs.cli.command import main
+from jobs.cli.command import main  # noqa: E402
 from jobs.cli.verb import Options, Request, Verb, positional  # noqa: E402
 
 
@@ -42,16 +42,16 @@ VERB = Verb(
 def calibrate(request: Request) -> None:
     """Calibrate, write it into the bundle, and say what was learned."""
     from classifier.bundle import bundle
+    from classifier.evaluation import calibrate as calibration
     from classifier.evaluation.test_split import same_data
     from classifier.runs.recorder import outcome
-    from jobs import _belief
     from jobs.steps import session
 
     options = request.options
     with session.opened(VERB.name, options, subject=options.run) as (run, journal):
         dataset = same_data(bundle.read(options.run), options.data)
         wishes = {"coverage": options.coverage, "precision": options.precision, "recall": options.recall}
-        made, line = _belief.learned(options.run, run.folder, dataset, device=options.device, **wishes)
+        made, line = calibration.learned(options.run, run.folder, dataset, device=options.device, **wishes)
         journal.say(line)
         known = made.calibration or {}
         for name, least in zip(made.class_names, known["thresholds"] or (), strict=False):

@@ -11,7 +11,7 @@ from pathlib import Path
 # This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from jobs.cli.command import main
+from jobs.cli.command import main  # noqa: E402
 from jobs.cli.verb import Options, Request, Verb, positional  # noqa: E402
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from classifier.errors import DataError  # noqa: E402
-from jobs.cli.command import main
+from jobs.cli.command import main  # noqa: E402
 from jobs.cli.verb import EXIT_DONE, EXIT_MISTAKE, Options, Request, Verb, positional  # noqa: E402
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from classifier.config.fields import Slice  # noqa: E402
-from jobs.cli.command import main
-from jobs.cli.interrupts import Interrupts
+from jobs.cli.command import main  # noqa: E402
+from jobs.cli.interrupts import Interrupts  # noqa: E402
 from jobs.cli.verb import EXIT_DONE, EXIT_INTERRUPTED, Request, Verb, positional  # noqa: E402
 
 
@@ -59,4 +59,4 @@ def wait(seconds: float, until: Callable[[], bool]) -> None:
 
 
 if __name__ == "__main__":
-    main(VERB, run_page)
+    main(VERB, report)

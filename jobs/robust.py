@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from classifier.config.fields import Count  # noqa: E402
-from jobs.cli.command import main
+from jobs.cli.command import main  # noqa: E402
 from jobs.cli.verb import Options, Request, Verb, positional  # noqa: E402
 
 

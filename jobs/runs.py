@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from classifier.config.fields import Slice  # noqa: E402
-from jobs.cli.command import main
+from jobs.cli.command import main  # noqa: E402
 from jobs.cli.verb import EXIT_DONE, EXIT_MISTAKE, Request, Verb  # noqa: E402
 
 

@@ -1,6 +1,7 @@
 """The walls: who may import whom, and what is loaded when."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -8,37 +9,25 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# Lower never imports higher. Names are files or folders of classifier/.
-LAYERS = [
-    ["errors", "heap", "pareto", "charts", "corruptions", "verdict"],
-    ["setting", "files", "filesystem", "events", "power_law", "comparison", "calibration", "figures"],
-    ["slices", "storage", "page"],
-    ["config"],
-    ["run", "muon", "tracking"],
-    [
-        "data",
-        "augment",
-        "models",
-        "losses",
-        "optim",
-        "schedule",
-        "metrics",
-        "distributed",
-        "checkpoint",
-        "ema",
-        "clock",
-    ],
-    ["resolve", "evaluate", "space", "scaling"],
-    ["features"],
-    ["frozen"],
-    ["training", "novelty", "explain", "attacks"],
-    ["fit", "cost", "probe", "mistakes", "robustness"],
-    ["bundle", "plots", "search_page", "audit_page"],
-    ["predict", "recorded", "holdout", "calibrated", "model_card", "report_scores"],
-    ["recipes", "portfolio", "label_errors", "report_studies"],
-    ["report"],
-]
-FLOOR = {name: floor for floor, names in enumerate(LAYERS) for name in names}
+# Packages stand on floors, the ground floor first. An import goes down only: never up, never to a neighbour.
+FLOORS = (
+    ("classifier.errors", "classifier.version"),
+    ("classifier.runtime", "classifier.storage", "classifier.metrics"),
+    ("classifier.config",),
+    ("classifier.data", "classifier.models", "classifier.augment"),
+    ("classifier.inference",),
+    ("classifier.training", "classifier.bundle"),
+    ("classifier.runs", "classifier.profiling", "jobs.cli"),
+    ("classifier.evaluation", "jobs.launch"),
+    ("classifier.search",),
+    ("classifier.report",),
+    ("jobs.steps",),
+    ("jobs.search", "jobs.studies"),
+    ("jobs",),
+)
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+# At most so many files in a folder; a verb is a file of jobs/, however many there are.
+MOST_FILES = 16
 
 
 def sources(folder: str) -> list[Path]:
@@ -69,26 +58,85 @@ def test_classifier_stays_inside_its_walls(path):
 
 
 def test_one_file_imports_the_command_line_and_few_import_ray():
-    users = {name: {p.name for p in sources("jobs") if name in roots(p)} for name in ("tyro", "ray")}
-    searching = {"_place.py", "_search.py", "_trial.py", "_guide.py", "_schedulers.py", "_several.py"}
-    assert users == {"tyro": {"_cli.py"}, "ray": {"_ray.py", "_workers.py", *searching}}
+    users = {name: {str(p.relative_to(ROOT)) for p in sources("jobs") if name in roots(p)} for name in ("tyro", "ray")}
+    assert users["tyro"] == {"jobs/cli/help.py"}
+    folders = {str(Path(user).parent) for user in users["ray"]}
+    assert folders == {"jobs/launch", "jobs/search", "jobs/studies"}
 
 
-@pytest.mark.parametrize("path", sources("classifier"), ids=lambda p: str(p.relative_to(ROOT)))
-def test_lower_layers_do_not_import_higher_ones(path):
-    place = path.relative_to(ROOT / "classifier").parts[0].removesuffix(".py")
-    if place == "__init__":
-        return
-    for name in imports(path):
-        package, _, rest = name.partition(".")
-        home = rest.partition(".")[0]
-        if package == "classifier" and home in FLOOR and home != place:
-            assert FLOOR[home] < FLOOR[place], f"{place} (floor {FLOOR[place]}) imports {home} (floor {FLOOR[home]})"
+def room_of(module: str) -> str:
+    """The package of classifier/ or jobs/ that a module lies in; the verbs are `jobs` itself."""
+    top, _, rest = module.partition(".")
+    room = f"{top}.{rest.partition('.')[0]}"
+    return room if room in FLOOR else top
 
 
-def test_every_file_has_a_floor():
-    places = {p.relative_to(ROOT / "classifier").parts[0].removesuffix(".py") for p in sources("classifier")}
-    assert places - {"__init__"} == set(FLOOR)
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(path): path for folder in ("classifier", "jobs") for path in sources(folder)}
+# The front door names what is behind it, to load it when asked for.
+EDGES = {
+    (module, name)
+    for module, path in MODULES.items()
+    for name in imports(path)
+    if module != "classifier" and name.partition(".")[0] in ("classifier", "jobs")
+}
+
+
+def test_imports_go_down_only():
+    for number, rooms in reversed(list(enumerate(FLOORS))):
+        print(f"{number:>2}  {'  '.join(rooms)}")
+    wrong = []
+    for module, name in sorted(EDGES):
+        here, there = room_of(module), room_of(name)
+        if here != there and there != "classifier" and not FLOOR[there] < FLOOR[here]:
+            wrong.append(f"{module} (floor {FLOOR[here]}) imports {name} (floor {FLOOR[there]})")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_package_has_a_floor():
+    found = {room_of(module) for module in MODULES if module != "classifier"}
+    assert found == set(FLOOR)
+    inside = {p.relative_to(ROOT).parts[1].removesuffix(".py") for p in sources("classifier")} - {"__init__"}
+    assert {f"classifier.{name}" for name in inside} == {room for room in FLOOR if room.startswith("classifier.")}
+
+
+def unit_of(module: str) -> str:
+    """The innermost package that a module lies in; a file beside packages stands for itself."""
+    target = module
+    while target not in MODULES:
+        target = target.rpartition(".")[0]
+    parent = MODULES[target].parent
+    has_packages = any((child / "__init__.py").exists() for child in parent.iterdir() if child.is_dir())
+    return target if has_packages or MODULES[target].name == "__init__.py" else target.rpartition(".")[0]
+
+
+def test_no_circle_between_packages():
+    below: dict[str, set[str]] = {}
+    for module, name in EDGES:
+        here, there = unit_of(module), unit_of(name)
+        if here != there and not here.startswith(f"{there}."):  # a package's own __init__ is above its files
+            below.setdefault(here, set()).add(there)
+    order = graphlib.TopologicalSorter(below)
+    order.prepare()  # CycleError names the circle
+
+
+def test_packages_take_only_public_names_of_each_other():
+    private = [
+        f"{module} imports {name}"
+        for module, name in sorted(EDGES)
+        if unit_of(module) != unit_of(name)
+        and any(part.startswith("_") and part != "__version__" for part in name.split("."))
+    ]
+    assert not private, "\n".join(private)
+
+
+def test_no_folder_is_crowded():
+    folders = {path.parent for top in ("classifier", "jobs", "tests") for path in sources(top)} - {ROOT / "jobs"}
+    counts = {str(f.relative_to(ROOT)): len([p for p in f.glob("*.py") if p.name != "__init__.py"]) for f in folders}
+    assert not {folder: count for folder, count in counts.items() if count > MOST_FILES}
 
 
 def loaded_by(code: str) -> set[str]:
@@ -107,7 +155,7 @@ sys.meta_path.insert(0, Absent())
 import classifier
 for name in classifier.__all__:
     getattr(classifier, name)
-import classifier.recorded
+import classifier.runs.recorder
 """
     assert "ray" not in loaded_by(code)
 
@@ -119,7 +167,7 @@ def test_importing_the_package_loads_nothing_heavy():
     )
 
 
-VERBS = [p.stem for p in sources("jobs") if not p.stem.startswith("_")]
+VERBS = [p.stem for p in sorted((ROOT / "jobs").glob("*.py")) if p.name != "__init__.py"]
 WRONG = [("tune", "--search.minuts", "2"), ("tune", "--recipe", "digit"), ("train", "--experiment", "absent.yaml")]
 
 

@@ -15,7 +15,7 @@ from classifier.augment import auto, colour, geometry
 from classifier.augment import mix as mixing
 from classifier.augment.geometry import plain as plain
 from classifier.augment.streams import Stream
-from classifier.config.experiment import AugmentConfig
+from classifier.config.sections import AugmentConfig
 from classifier.errors import ConfigError
 from classifier.runtime import counter_rng
 

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from classifier import models
-from classifier.config.experiment import Experiment, ModelConfig
+from classifier.config.experiment import Experiment
+from classifier.config.sections import ModelConfig
 from classifier.data.dataset import Dataset
 from classifier.errors import ConfigError, RunError
 from classifier.inference.scorer import Scorer

@@ -13,6 +13,7 @@ from classifier.errors import RunError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from classifier.bundle.predictor import Prediction
     from classifier.metrics.significance import Answers
 
 
@@ -42,7 +43,7 @@ def predictions_table(
     )
 
 
-def answered_table(answers: Sequence[Prediction], class_names: Sequence[str]) -> "pa.Table":
+def answered_table(answers: Sequence["Prediction"], class_names: Sequence[str]) -> "pa.Table":
     """predictions_table of what Predictor.files gave: the paths are the ids, and no label is known.
 
     Three more columns: taken (a class, null where the model is not sure), likely (a list of classes) and is_unlike.

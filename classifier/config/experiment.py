@@ -27,22 +27,6 @@ from classifier.config.sections import (
 )
 from classifier.errors import ConfigError
 
-__all__ = [
-    "AugmentConfig",
-    "CheckpointConfig",
-    "DataConfig",
-    "Experiment",
-    "LossConfig",
-    "ModelConfig",
-    "OptimizerConfig",
-    "ScheduleConfig",
-    "SearchConfig",
-    "TrainConfig",
-    "WorkersConfig",
-    "flatten",
-    "setting_names",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment(Slice):

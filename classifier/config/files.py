@@ -1,5 +1,6 @@
 """Experiment files: YAML or JSON to settings and back."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,11 @@ FORMAT_VERSION = 1
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 reads 1e-3 as text; people mean a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
 
 
 def read_yaml(path: str | Path) -> Any:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from classifier.config.experiment import DataConfig
+from classifier.config.sections import DataConfig
 
 if TYPE_CHECKING:
     from classifier.data.dataset import Dataset

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from classifier.config.experiment import DataConfig
+from classifier.config.sections import DataConfig
 from classifier.data import decode_all, split
 from classifier.data.dataset import Dataset, Part
 from classifier.data.decode_all import Pictures, Progress

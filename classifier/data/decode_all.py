@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from classifier.config.experiment import DataConfig
+from classifier.config.sections import DataConfig
 from classifier.data.decoding import decode, jpeg, worker_processes
 from classifier.data.decoding.threads import in_threads
 from classifier.data.decoding.worker_processes import Decoder

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from classifier.config.experiment import DataConfig
+from classifier.config.sections import DataConfig
 from classifier.data.decoding import decode
 from classifier.data.decoding.threads import in_threads
 from classifier.data.readers.file_bytes import read

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from classifier.config.experiment import ModelConfig
 from classifier.config.fields import closest
+from classifier.config.sections import ModelConfig
 from classifier.errors import ModelError
 from classifier.models.head import drop_before_head
 

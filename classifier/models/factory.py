@@ -6,8 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from classifier.config.experiment import ModelConfig
 from classifier.config.fields import closest
+from classifier.config.sections import ModelConfig
 from classifier.errors import ModelError
 from classifier.models import external, transfer, zoo
 from classifier.models.catalogue import MODELS, ZOO, names

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classifier.config.experiment import ModelConfig
+from classifier.config.sections import ModelConfig
 from classifier.errors import ModelError
 from classifier.models import external, zoo
 from classifier.models.catalogue import ZOO

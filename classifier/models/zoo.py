@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from classifier.config.experiment import ModelConfig
+from classifier.config.sections import ModelConfig
 from classifier.errors import ModelError
 from classifier.models.head import drop_before_head, replace
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from classifier.config.experiment import Experiment
-from classifier.config.files import FORMAT_VERSION, _Loader, dump_experiment
+from classifier.config.files import FORMAT_VERSION, dump_experiment
 from classifier.errors import RunError
 from classifier.storage.atomic import patiently, refuse_unknown_format, write_atomically
 from classifier.version import versions
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 ASKED = "asked.yaml"
 # Of a search: what frozen backbones see in its images.
 FEATURES = "features"
+# The scores of a run that has no model of its own: those of a cross-validation.
+SCORES = "scores.json"
+ROBUSTNESS = "robustness.json"
+PREDICTIONS = {"test": "predictions.parquet", "validation": "validation.parquet"}
+MISTAKES = {"test": "mistakes.parquet", "validation": "validation-mistakes.parquet"}
 # Keys of every result.json; null where a verb has nothing to say of them.
 RESULT_PARTS = ("config", "dataset", "validation", "test", "images_per_second", "input_wait", "epochs")
 RESULT_PARTS += ("parameters", "device")
@@ -179,19 +184,6 @@ def read_result(folder: Path) -> dict[str, Any]:
     return result
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-)
 
 
 # The scores of a run that has no model of its own: those of a cross-validation.
-SCORES = "scores.json"
-
-
-ROBUSTNESS = "robustness.json"
-
-
-PREDICTIONS = {"test": "predictions.parquet", "validation": "validation.parquet"}
-
-
-MISTAKES = {"test": "mistakes.parquet", "validation": "validation-mistakes.parquet"}

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from classifier.config.experiment import LossConfig
+from classifier.config.sections import LossConfig
 
 # What an auxiliary head's loss counts: as in C. Szegedy et al., "Going deeper with convolutions", 2015.
 AUXILIARY_SHARE = 0.3

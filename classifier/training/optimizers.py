@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from classifier.config.experiment import OptimizerConfig
+from classifier.config.sections import OptimizerConfig
 from classifier.training.muon import Muon
 
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)

@@ -8,7 +8,8 @@ import dataclasses
 import torch
 
 from classifier.augment import policy
-from classifier.config.experiment import AugmentConfig, Experiment
+from classifier.config.experiment import Experiment
+from classifier.config.sections import AugmentConfig
 from classifier.data.dataset import Dataset
 from classifier.errors import ConfigError, DataError
 from classifier.models import factory

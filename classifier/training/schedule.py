@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from classifier.config.experiment import ScheduleConfig
+from classifier.config.sections import ScheduleConfig
 
 # One-cycle's first learning rate as a share of the peak, and how far the momentum swings, as in torch's OneCycleLR.
 _ONECYCLE_START, _MOMENTUM_SWING = 1 / 25, 0.05

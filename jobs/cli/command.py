@@ -16,6 +16,7 @@ from typing import Any
 from classifier.config.experiment import Experiment, setting_names
 from classifier.config.fields import closest, from_text, hints, words_of
 from classifier.errors import ClassifierError, ConfigError, DivergedError
+from jobs.cli.environment import setup
 from jobs.cli.help import print_help
 from jobs.cli.verb import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_MISTAKE, ExperimentOptions, Request, Verb
 
@@ -23,6 +24,7 @@ from jobs.cli.verb import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_MISTAKE
 def main(verb: Verb, run: Callable[[Request], int | None], argv: Sequence[str] | None = None) -> typing.NoReturn:
     """Read the command line, run the verb, and exit with its code. A user's mistake is one line on stderr."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    setup()
     try:
         if "-h" in argv or "--help" in argv:
             print_help(verb)

@@ -11,12 +11,11 @@ import time
 import uuid
 from pathlib import Path
 
-from classifier.config.experiment import WorkersConfig
+from classifier.config.sections import WorkersConfig
 from classifier.errors import ConfigError
 from classifier.runs.folder import Run
-from jobs import TOKEN
+from jobs.cli.environment import TOKEN, VERBS
 
-ROOT = str(Path(__file__).resolve().parent.parent)
 REACH_SECONDS = 5.0
 # Seconds between two looks at a cluster that has no room.
 WAIT_EVERY = 10.0
@@ -39,7 +38,7 @@ def connect(dashboard: bool = True) -> dict[str, float]:
         # Workers find the packages beside this file, installed or not; under `ray job submit --working-dir` Ray
         # brings them itself.
         on_term = signal.getsignal(signal.SIGTERM)
-        path = os.pathsep.join(p for p in (ROOT, os.environ.get("PYTHONPATH", "")) if p)
+        path = os.pathsep.join(p for p in (str(VERBS.parent), os.environ.get("PYTHONPATH", "")) if p)
         try:
             ray.init(
                 address,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from classifier import data
-from classifier.config.experiment import DataConfig
+from classifier.config.sections import DataConfig
 from classifier.data.dataset import Dataset
 from classifier.data.images.arrays import Mapped, Segment
 from classifier.data.images.stream import Streamed

@@ -2,11 +2,11 @@
 
 from classifier.bundle import bundle
 from classifier.config.files import dump_experiment
+from classifier.evaluation import calibrate
 from classifier.report import run_page, search_page
 from classifier.runs.folder import FEATURES
 from classifier.runs.recorder import brief, outcome
 from classifier.storage.atomic import write_atomically
-from jobs import _belief
 from jobs.cli.verb import EXIT_DONE, EXIT_INTERRUPTED
 from jobs.launch import run_storage
 from jobs.search import refit
@@ -40,7 +40,7 @@ def finish(work: Work, board: Leaderboard, clock: Clock) -> int:
     parts = outcome(winner.folder)
     selection = parts["validation"]
     if not interrupted:
-        journal.say(_belief.learned(run.folder, run.folder, work.dataset)[1])
+        journal.say(calibrate.learned(run.folder, run.folder, work.dataset)[1])
     if experiment.search.final and not interrupted and (last := refit.trained(work, board, clock)):
         write_atomically(run.folder / "best.yaml", dump_experiment(last))
         trained = outcome(run.folder / "final")

@@ -14,6 +14,7 @@ from classifier.runs.folder import Run, read_history, read_result
 from classifier.search.budget import SHARE_OF_LAST
 from classifier.search.space import space_from
 from classifier.storage.atomic import write_atomically
+from jobs.cli.environment import VERBS
 from jobs.search.leaderboard import Leaderboard
 from jobs.search.plan import Plan
 from jobs.search.searcher import Past, Sample, Seen, first_samples, samples_in, unique
@@ -106,8 +107,8 @@ def changed_since(folder: Path, dataset: Dataset) -> list[str]:
 
 def code_digest() -> str:
     """16 hex digits over the source of both packages."""
-    root, digest = Path(__file__).resolve().parent.parent, hashlib.sha256()
-    for path in sorted((*(root / "classifier").rglob("*.py"), *(root / "jobs").rglob("*.py"))):
+    digest = hashlib.sha256()
+    for path in sorted((*(VERBS.parent / "classifier").rglob("*.py"), *VERBS.rglob("*.py"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from rich.table import Table
 
 from classifier import data
-from classifier.config.experiment import DataConfig, Experiment
+from classifier.config.experiment import Experiment
+from classifier.config.sections import DataConfig
 from classifier.data import decode_all
 from classifier.data.audit import checks as auditing
 from classifier.data.audit.finding import KINDS, Finding

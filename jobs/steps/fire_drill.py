@@ -27,6 +27,7 @@ from classifier.runs.folder import read_history
 from classifier.storage.atomic import write_atomically
 from classifier.storage.bucket import Storage
 from classifier.training.resolve import resolve
+from jobs.cli.environment import VERBS
 from jobs.launch import run_storage
 
 # A piece has at least so many steps for each fault, and at most so many an epoch.
@@ -34,7 +35,7 @@ STEPS_A_FAULT, STEPS_AN_EPOCH, EPOCHS = 12, 40, 3
 # A training that makes no step for so long hangs, in seconds.
 PATIENCE = 300.0
 CLOCK = ("seconds", "images_per_second", "input_wait")
-TRAIN = Path(__file__).resolve().parent / "train.py"
+TRAIN = VERBS / "train.py"
 NAMES = {"driver": "driver killed", "worker": "worker killed", "stop": "driver stopped", "node": "node killed"}
 
 

@@ -15,6 +15,7 @@ from classifier.config.experiment import Experiment
 from classifier.config.files import read_experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import ClassifierError, ConfigError, DivergedError
+from classifier.evaluation import calibrate
 from classifier.profiling import step_time
 from classifier.report import png, run_page
 from classifier.runs.folder import ASKED, Run
@@ -24,7 +25,6 @@ from classifier.runtime.timing import Deadline
 from classifier.storage.atomic import write_atomically
 from classifier.training.loop import Step
 from classifier.training.resolve import resolve
-from jobs import _belief
 from jobs.cli.console import Journal, headline
 from jobs.cli.interrupts import Interrupts
 from jobs.cli.verb import EXIT_DONE, EXIT_INTERRUPTED, Request
@@ -230,7 +230,7 @@ def finish_training(work: Work, stopped: str | None) -> int:
     """Write result.json and the curves, say where everything lies, and give the exit code."""
     run, interrupted = work.run, stopped == "asked"
     if not interrupted and len(work.dataset.validation):
-        work.journal.say(_belief.learned(run.folder, run.folder, work.dataset)[1])
+        work.journal.say(calibrate.learned(run.folder, run.folder, work.dataset)[1])
         if work.experiment.workers.count > 1:
             run_storage.send_bundle(run)
     parts = outcome(run.folder)

@@ -17,11 +17,12 @@ from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.config.files import dump_experiment
 from classifier.errors import ConfigError, RunError
+from classifier.evaluation import calibrate
 from classifier.runs.folder import ASKED, Run, read_result
 from classifier.runs.recorder import outcome, recorded
 from classifier.runtime.distributed import Group, pick_device
 from classifier.training.resolve import resolve
-from jobs import _belief
+from jobs.cli.environment import VERBS
 from jobs.launch import cluster as ray_module
 from jobs.steps import test_model
 
@@ -102,7 +103,7 @@ def _run(experiment: Experiment, folder: Path, tested: bool) -> dict[str, Any]:
         for _ in recorded(run, experiment, dataset, group=Group.joined(pick_device(experiment.train.device))):
             pass
         if len(dataset.validation):
-            _belief.learned(folder, folder, dataset)
+            calibrate.learned(folder, folder, dataset)
         reads = 0
         if tested:
             reads = int(test_model.taken(folder, [folder], device="auto", dataset=dataset).dataset is not None)
@@ -135,7 +136,7 @@ def searched(
             file.write_text(dump_experiment(experiment.override_all(member.changes)), encoding="utf-8")
             words = ["--resume", str(home)] if (home / ASKED).is_file() else ["--experiment", str(file)]
             words += [] if "--resume" in words else ["--out", str(folder), "--name", member.name]
-            process = subprocess.Popen([sys.executable, str(Path(__file__).with_name("tune.py")), *words])
+            process = subprocess.Popen([sys.executable, str(VERBS / "tune.py"), *words])
             while process.poll() is None:
                 if asked():
                     process.send_signal(signal.SIGTERM)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from classifier.augment import policy
-from classifier.config.experiment import AugmentConfig
+from classifier.config.sections import AugmentConfig
 from classifier.errors import ConfigError
 from classifier.runtime import counter_rng
 

@@ -30,7 +30,7 @@ from torchvision.datasets import ImageFolder
 
 from classifier import data
 from classifier.augment import policy
-from classifier.config.experiment import AugmentConfig, DataConfig
+from classifier.config.sections import AugmentConfig, DataConfig
 from classifier.data import loader
 from classifier.runtime import counter_rng, cpu
 

@@ -44,14 +44,14 @@ def tune(out: Path, path: str, trials: int, *words: str) -> dict:
     code = f"""
 import resource, runpy, sys
 sys.path.insert(0, {str(ROOT)!r})
-from jobs import _finish
+from jobs.search import conclude
 def most():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-found, finish = [], _finish.finish
+found, finish = [], conclude.finish
 def told(*words):
     found.append(most())
     return finish(*words)
-_finish.finish = told
+conclude.finish = told
 sys.argv = {argv!r}
 try:
     runpy.run_path(sys.argv[0], run_name="__main__")
@@ -89,10 +89,10 @@ sys.path.insert(0, {str(ROOT)!r})
 import ray
 from ray import tune
 from classifier import data
-from classifier.config import Experiment
-from classifier.recorded import recorded
-from classifier.resolve import resolve
-from classifier.run import Run
+from classifier.config.experiment import Experiment
+from classifier.runs.recorder import recorded
+from classifier.training.resolve import resolve
+from classifier.runs.folder import Run
 base = Experiment().override_all({{"data.path": {path!r}, "train.epochs": 1, "model.name": "cnn", "data.batch": 16}})
 dataset = data.load(base.data)
 times = []

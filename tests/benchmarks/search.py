@@ -48,7 +48,7 @@ Curve = list[tuple[float, float]]
 WITH_PORTFOLIO = f"""
 import json, runpy, sys
 sys.path.insert(0, {str(ROOT)!r})
-import classifier.portfolio
+import classifier.search.portfolio
 classifier.search.portfolio.PORTFOLIO = tuple(json.loads(sys.argv.pop(1)))
 runpy.run_path({str(ROOT / "jobs" / "tune.py")!r}, run_name="__main__")
 """

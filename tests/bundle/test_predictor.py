@@ -15,7 +15,8 @@ from classifier import data, models
 from classifier.bundle import bundle
 from classifier.bundle.predictions import answered_table, predictions_table, save_predictions
 from classifier.bundle.predictor import Prediction, Predictor, Unreadable, pictures
-from classifier.config.experiment import DataConfig, Experiment
+from classifier.config.experiment import Experiment
+from classifier.config.sections import DataConfig
 from classifier.data.dataset import Dataset
 from classifier.errors import DataError, RunError
 from classifier.inference.scorer import Scorer

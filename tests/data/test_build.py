@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from classifier.config.experiment import DataConfig
+from classifier.config.sections import DataConfig
 from classifier.data import load
 from classifier.data.build import statistics
 from classifier.errors import DataError

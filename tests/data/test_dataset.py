@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from classifier.config.experiment import DataConfig
+from classifier.config.sections import DataConfig
 from classifier.data import load
 from classifier.data.dataset import Dataset
 

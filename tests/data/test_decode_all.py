@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from classifier import data
-from classifier.config.experiment import DataConfig
+from classifier.config.sections import DataConfig
 from classifier.data import decode_all
 from classifier.data.decode_all import decoded
 from classifier.data.decoding import decode, threads

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from classifier.config.experiment import DataConfig
+from classifier.config.sections import DataConfig
 from classifier.data import find, load
 from classifier.data.readers.detect import DATASETS
 from classifier.errors import DataError

@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from classifier import models
-from classifier.config.experiment import ModelConfig
+from classifier.config.sections import ModelConfig
 from classifier.inference import explain
 from classifier.inference.scorer import Scorer
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from classifier import models
-from classifier.config.experiment import ModelConfig
+from classifier.config.sections import ModelConfig
 from classifier.errors import ModelError
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from classifier.config.experiment import ModelConfig
+from classifier.config.sections import ModelConfig
 from classifier.models import build, head_names
 from classifier.models.head import DroppingLinear, drop_before_head
 

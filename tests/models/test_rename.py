@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from classifier.config.experiment import ModelConfig
+from classifier.config.sections import ModelConfig
 from classifier.models import build
 from classifier.models.rename import renamed
 

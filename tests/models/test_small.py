@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from classifier.config.experiment import ModelConfig
+from classifier.config.sections import ModelConfig
 from classifier.models import MODELS, build, head_names, parameter_count
 
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from classifier.config.experiment import ModelConfig
+from classifier.config.sections import ModelConfig
 from classifier.errors import ModelError
 from classifier.models import build, freeze, head_names, statistics, transfer, zoo
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from classifier.config.experiment import ModelConfig
+from classifier.config.sections import ModelConfig
 from classifier.errors import ModelError
 from classifier.models import ZOO, build, factory, head_names, zoo
 

@@ -97,9 +97,9 @@ def test_pyplot_is_never_loaded(tmp_path: Path) -> None:
     code = f"""
 import sys
 from pathlib import Path
-from classifier import plots
+from classifier.report import png
 assert "matplotlib" not in sys.modules
-plots.confusion_png([[1, 0], [0, 1]], "ab", Path({str(tmp_path)!r}) / "c.png")
+png.confusion_png([[1, 0], [0, 1]], "ab", Path({str(tmp_path)!r}) / "c.png")
 assert "matplotlib.pyplot" not in sys.modules
 """
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

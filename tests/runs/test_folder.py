@@ -41,7 +41,7 @@ def test_a_second_owner_is_refused_while_the_first_lives(tmp_path):
     run = Run.create(tmp_path, "a")
     run.write_experiment(Experiment())
     code = f"""
-from classifier.run import Run
+from classifier.runs.folder import Run
 from classifier.errors import RunError
 try:
     Run.resume({str(run.folder)!r})

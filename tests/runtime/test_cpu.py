@@ -8,7 +8,7 @@ import pytest
 CODE = """
 import resource, sys
 import torch
-from classifier.heap import keep_freed_memory
+from classifier.runtime.cpu import keep_freed_memory
 torch.set_num_threads(1)
 if sys.argv[1] == "keep":
     keep_freed_memory()

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from classifier.config.experiment import LossConfig
+from classifier.config.sections import LossConfig
 from classifier.training import losses
 
 GENERATOR = torch.Generator().manual_seed(0)

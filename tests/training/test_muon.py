@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from classifier.config.experiment import OptimizerConfig
+from classifier.config.sections import OptimizerConfig
 from classifier.training.muon import SGD_SCALE, Muon, orthogonal
 from classifier.training.optimizers import build
 

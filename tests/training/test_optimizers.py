@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from classifier.config.experiment import OptimizerConfig
+from classifier.config.sections import OptimizerConfig
 from classifier.training import optimizers
 
 

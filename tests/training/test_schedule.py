@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from classifier.config.experiment import ScheduleConfig
+from classifier.config.sections import ScheduleConfig
 from classifier.training import schedule
 
 STEPS, STEPS_PER_EPOCH = 200, 10

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from classifier.config.experiment import DataConfig
+from classifier.config.sections import DataConfig
 from classifier.data import split
 from classifier.data.audit import near_duplicates
 from classifier.data.audit.finding import Finding

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from classifier.config.experiment import DataConfig
+from classifier.config.sections import DataConfig
 from classifier.data.decoding import worker_processes
 from classifier.data.decoding.decode import FlawError
 from classifier.data.decoding.image_stats import SHARP_SIDE, SIDE, Glance

@@ -1,1 +1,4 @@
-"""Bytes to pixels, in threads or in worker processes. Kept empty so that decoding processes load no torch."""
+"""Bytes to pixels, in threads or in worker processes.
+
+Empty, so that decoding processes load no torch.
+"""

@@ -27,8 +27,11 @@ from classifier.data.images.jpeg_segment import reopened
 FRAME_PICTURES, FRAME_BYTES, LINGER = 32, 4 << 20, 0.05
 START_SECONDS = 120.0
 _LENGTH = struct.Struct("<I")
-_ROOT = str(Path(__file__).resolve().parent.parent.parent)
-_MAIN = "import sys; sys.path.insert(0, sys.argv[1]); from classifier.data.decoding.worker_processes import serve; serve(sys.argv[2:])"
+_ROOT = str(Path(__file__).resolve().parents[3])
+_MAIN = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from classifier.data.decoding.worker_processes import serve; serve(sys.argv[2:])"
+)
 
 
 class Decoder:

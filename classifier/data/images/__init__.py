@@ -1,1 +1,4 @@
-"""Where pixels live: arrays, memory-mapped segments, lazily decoded rows, streams. Kept empty so that decoding processes load no torch."""
+"""Where pixels live: arrays, memory-mapped segments, lazily decoded rows, streams.
+
+Empty, so that decoding processes load no torch.
+"""

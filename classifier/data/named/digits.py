@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from classifier.config.experiment import DataConfig
+from classifier.config.sections import DataConfig
 from classifier.data.readers.source import Source
 from classifier.data.split_names import DRAWN
 from classifier.errors import DataError

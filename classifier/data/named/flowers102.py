@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from classifier.config.experiment import DataConfig
+from classifier.config.sections import DataConfig
 from classifier.data.named.mnist import damaged, home
 from classifier.data.named.svhn import matlab
 from classifier.data.readers.source import Source, from_files

@@ -5,7 +5,7 @@ import io
 import tarfile
 from pathlib import Path
 
-from classifier.config.experiment import DataConfig
+from classifier.config.sections import DataConfig
 from classifier.data.named.mnist import damaged, home
 from classifier.data.readers import folder
 from classifier.data.readers.source import Source

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from classifier.config.experiment import DataConfig
+from classifier.config.sections import DataConfig
 from classifier.data.named.mnist import damaged, home
 from classifier.data.readers.source import Source, from_files
 from classifier.data.split_names import TEST, TRAIN

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from classifier.config.experiment import DataConfig
+from classifier.config.sections import DataConfig
 from classifier.data.named.mnist import damaged, home
 from classifier.data.readers.source import Source, from_arrays
 

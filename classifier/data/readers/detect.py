@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from classifier.config.experiment import DataConfig
 from classifier.config.fields import closest
+from classifier.config.sections import DataConfig
 from classifier.data.readers import folder, idx
 from classifier.data.readers.groups import grouped
 from classifier.data.readers.source import Source

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from classifier import data
-from classifier.config.experiment import DataConfig
+from classifier.config.sections import DataConfig
 from classifier.data.audit import checks
 from classifier.data.audit.scan import look
 from classifier.data.readers.source import Source

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classifier.config.experiment import DataConfig
+from classifier.config.sections import DataConfig
 from classifier.data import decode_all
 from classifier.data.audit.scan import look
 from classifier.data.decoding.image_stats import glance

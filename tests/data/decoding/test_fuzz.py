@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from classifier import data
-from classifier.config.experiment import DataConfig
+from classifier.config.sections import DataConfig
 from classifier.data.decoding import decode
 from classifier.data.decoding.image_stats import glance
 from classifier.errors import DataError

@@ -21,7 +21,7 @@ SETTINGS = {"size": 8, "channels": 3, "fit": "crop", "max_pixels": 10_000}
 BAD = """
 import sys, time, os
 sys.path.insert(0, sys.argv[1])
-from classifier.data import decode, decoder
+from classifier.data.decoding import decode, worker_processes as decoder
 thorough = decode.thorough
 def bad(content, **settings):
     if content == b"hang":

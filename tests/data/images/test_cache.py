@@ -14,14 +14,14 @@ import torch
 from PIL import Image
 
 from classifier import data
-from classifier.config.experiment import DataConfig
+from classifier.config.sections import DataConfig
 from classifier.data import decode_all
 from classifier.data.decoding import decode
 from classifier.data.images.arrays import Mapped, chosen, joined
 from classifier.data.readers import tree
 from classifier.errors import DataError
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_a_cache_that_cannot_be_written_is_told(config: DataConfig, tmp_path: Pa
 CODE = """
 import sys
 from classifier import data
-from classifier.config import DataConfig
+from classifier.config.sections import DataConfig
 loaded = data.load(DataConfig(path=sys.argv[1], cache=sys.argv[2], size=32))
 images = loaded.train.images_NCHW
 print(loaded.fingerprint, int(images[:].long().sum()), len(images.segments))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from classifier import data
-from classifier.config.experiment import DataConfig
+from classifier.config.sections import DataConfig
 from classifier.data import decode_all
 from classifier.data.images.arrays import Mapped, Segment
 from classifier.data.images.jpeg_segment import Frames
@@ -75,7 +75,8 @@ def test_photographs_take_a_fifth(tmp_path: Path) -> None:
 def test_processes_append_to_one_file(tmp_path: Path) -> None:
     frames = Frames.begin(tmp_path / "frames", 200, (3, 64, 64))
     code = (
-        "import sys, numpy as np; from classifier.data.images.jpeg_segment import reopened; frames = reopened(sys.argv[2:]); "
+        "import sys, numpy as np; from classifier.data.images.jpeg_segment import reopened; "
+        "frames = reopened(sys.argv[2:]); "
         "[frames.put(n, np.full((3, 64, 64), n, np.uint8)) for n in range(int(sys.argv[1]), 200, 4)]; "
         "assert 'torch' not in sys.modules"
     )

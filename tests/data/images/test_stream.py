@@ -16,7 +16,7 @@ import simplejpeg
 import torch
 
 from classifier import data
-from classifier.config.experiment import DataConfig
+from classifier.config.sections import DataConfig
 from classifier.data.dataset import Part
 from classifier.data.images import stream
 from classifier.data.images.stream import Streamed
@@ -141,7 +141,7 @@ def pictures_of(count: int) -> Iterator[bytes]:
 STREAMED = """
 import sys
 from classifier import data
-from classifier.config import DataConfig
+from classifier.config.sections import DataConfig
 from classifier.data import loader
 dataset = data.load(DataConfig(path=sys.argv[1], stream=True, size=32, channels=3, validation=0.02, test=0.02))
 most, seen = 0, 0

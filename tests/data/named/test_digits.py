@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from classifier.config.experiment import DataConfig
+from classifier.config.sections import DataConfig
 from classifier.data.named.digits import read
 from classifier.errors import DataError
 
@@ -36,7 +36,7 @@ def test_they_come_without_importing_scikit_learn() -> None:
     code = """
 import sys
 import types
-from classifier.config import DataConfig
+from classifier.config.sections import DataConfig
 from classifier.data import load
 load(DataConfig())
 print(*sorted({name.partition('.')[0] for name in sys.modules} & {'sklearn', 'scipy', 'torchvision', 'pyarrow'}))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from classifier.config.experiment import DataConfig
+from classifier.config.sections import DataConfig
 from classifier.data import find, load
 from classifier.errors import DataError
 

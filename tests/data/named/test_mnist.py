@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from classifier.config.experiment import DataConfig
+from classifier.config.sections import DataConfig
 from classifier.data import find
 from classifier.data.named.mnist import home
 from classifier.data.readers.detect import DATASETS

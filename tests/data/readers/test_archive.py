@@ -11,7 +11,7 @@ from typing import Literal
 import pytest
 
 from classifier import data
-from classifier.config.experiment import DataConfig
+from classifier.config.sections import DataConfig
 from classifier.data.readers import archive
 from classifier.errors import DataError
 

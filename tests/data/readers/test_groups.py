@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from classifier import data
-from classifier.config.experiment import DataConfig
+from classifier.config.sections import DataConfig
 from classifier.data import split
 from classifier.data.readers.compact import digests_of
 from classifier.data.split_names import DRAWN

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from classifier import data
-from classifier.config.experiment import DataConfig
+from classifier.config.sections import DataConfig
 from classifier.data.readers import parquet
 from classifier.data.split import DRAWN
 from classifier.data.split_names import TEST, TRAIN

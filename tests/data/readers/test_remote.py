@@ -9,7 +9,7 @@ import pytest
 from pyarrow import fs
 
 from classifier import data
-from classifier.config.experiment import DataConfig
+from classifier.config.sections import DataConfig
 from classifier.errors import ConfigError, DataError
 from tests.data.readers.test_archive import PACK, contents
 from tests.data.readers.test_webdataset import shard

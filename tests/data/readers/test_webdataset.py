@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from classifier import data
-from classifier.config.experiment import DataConfig
+from classifier.config.sections import DataConfig
 from classifier.data.readers import detect, webdataset
 from classifier.data.split_names import TEST, TRAIN, VALIDATION
 from classifier.errors import DataError
@@ -47,8 +47,8 @@ def test_a_folder_of_shards(pictures, tmp_path: Path) -> None:
     assert split["train-0002.tar/000012.png"] == TRAIN
     assert split["val-0000.tar/000018.png"] == VALIDATION
     assert split["test-0000.tar/000023.png"] == TEST
-    detect = list(source.ids).index("test-0000.tar/000021.png")
-    assert list(source.pictures)[detect].read_bytes() == pictures[21]
+    index = list(source.ids).index("test-0000.tar/000021.png")
+    assert list(source.pictures)[index].read_bytes() == pictures[21]
     loaded = data.load(DataConfig(path=str(home / "train-{0000..0002}.tar"), validation=0.2))
     assert sum(loaded.counts.values()) == 18
     (home / "classes.txt").write_text("cat\ndog\n")

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from classifier import data
-from classifier.config.experiment import DataConfig, Experiment
+from classifier.config.experiment import Experiment
 from classifier.config.files import read_experiment
+from classifier.config.sections import DataConfig
 from classifier.errors import DivergedError
 from classifier.runs.folder import read_history
 from jobs.launch.shared_dataset import Shared

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from classifier import data
-from classifier.config.experiment import Experiment, WorkersConfig
+from classifier.config.experiment import Experiment
+from classifier.config.sections import WorkersConfig
 from classifier.data.dataset import Dataset
 from classifier.runs.folder import Run
 from jobs.launch import cluster as ray_module
@@ -22,7 +23,7 @@ from jobs.search.leaderboard import Leaderboard, Row
 from jobs.search.plan import _with_final
 from jobs.search.searcher import Sample
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.parametrize(
@@ -94,20 +95,20 @@ import os
 import jobs  # which brings the cluster's token to Ray
 import ray
 from classifier import data
-from classifier.config import Experiment
+from classifier.config.experiment import Experiment
 from classifier.errors import ConfigError
-from jobs import _ray
-from jobs._place import Place
-from tests.jobs.test_search import whereabouts
+from jobs.launch import cluster as ray_module
+from jobs.launch.remote_call import Place
+from tests.jobs.search.test_tuner import whereabouts
 
 experiment = Experiment()
-dataset, cluster = data.load(experiment.data), _ray.connect(dashboard=False)
+dataset, cluster = data.load(experiment.data), ray_module.connect(dashboard=False)
 place = Place(experiment, dataset, cluster)
 assert place.is_here
 assert place.do(whereabouts, experiment, word="a")[::4] == (os.getpid(), "a")
 nodes = ray.nodes()
 ray.nodes = lambda: [node | {"Resources": node["Resources"] | {"CPU": 0}} for node in nodes]
-_ray.largest_node = lambda: 2.0
+ray_module.largest_node = lambda: 2.0
 place = Place(experiment, dataset, cluster)
 assert not place.is_here
 pid, threads, count, device, word = place.do(whereabouts, experiment, word="b")

@@ -10,6 +10,7 @@ from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset
 from classifier.profiling.step_time import Pace
 from classifier.runs.folder import Run
+from classifier.runtime import timing
 from classifier.runtime.timing import Deadline
 from classifier.search import budget
 from classifier.search.budget import End
@@ -24,7 +25,7 @@ END = End(epoch=2.0, looking=3.0, learning=1.5, epochs=10, limit=60.0, beginning
 def now(monkeypatch) -> SimpleNamespace:
     """The time, which a test sets."""
     clock = SimpleNamespace(time=100.0)
-    monkeypatch.setattr(budget.time, "monotonic", lambda: clock.time)
+    monkeypatch.setattr(timing.time, "monotonic", lambda: clock.time)
     return clock
 
 

@@ -55,6 +55,11 @@ def test_a_drill_on_two_workers_passes(verb):
 
 @pytest.mark.usefixtures("joined")
 def test_the_head_is_never_killed():
-    lines = ("from jobs import _ray", "import ray", "_ray.connect()", "_ray.kill(ray.nodes()[0]['NodeID'])")
+    lines = (
+        "from jobs.launch import cluster",
+        "import ray",
+        "cluster.connect()",
+        "cluster.kill(ray.nodes()[0]['NodeID'])",
+    )
     done = subprocess.run([sys.executable, "-c", "; ".join(lines)], capture_output=True, text=True, check=False)
     assert "ConfigError: a worker runs on the cluster's head" in done.stderr

@@ -61,6 +61,6 @@ def test_a_time_is_told_in_its_unit(hours, said):
 
 
 def test_the_shipped_prices_are_read():
-    path = Path(__file__).resolve().parent.parent.parent / "cluster" / "prices.yaml"
+    path = Path(__file__).resolve().parents[3] / "cluster" / "prices.yaml"
     for name in yaml.safe_load(path.read_text()):
         assert kind_of(name, str(path)).dollars_an_hour > 0
