@@ -13,7 +13,7 @@ import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -101,6 +101,21 @@ class Bundle:
         )
 
 
+class LoadedBundle(NamedTuple):
+    """A bundle with its model in memory: load once, then pass it on."""
+
+    bundle: Bundle
+    model: nn.Module
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def scorer(self) -> Scorer:
+        """The bundle's scorer, on the model's device."""
+        return self.bundle.scorer(self.device)
+
+
 def save(bundle: Bundle, model: nn.Module, folder: Path, novelty: dict[str, Tensor] | None = None) -> None:
     """Write the bundle of a model into `folder`, in place of an older one, with the tensors of its Novelty.
 
@@ -159,7 +174,7 @@ def read(path: str | Path) -> Bundle:
     return _parsed(_document(folder), folder)
 
 
-def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[Bundle, nn.Module]:
+def load(path: str | Path, device: torch.device | str = "cpu") -> LoadedBundle:
     """The bundle and its model, in eval mode on `device`, given a bundle, run or search folder.
 
     RunError if there is none, or it is damaged, or of an unknown format_version; ModelError if its model (a user's
@@ -186,7 +201,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[Bundle, 
             f"{folder}: its weights do not fit model.name {settings.name} as it is here now ({_line(error)}): "
             "use the code that it was trained with"
         ) from None
-    return bundle, bundle.scorer(torch.device(device)).place(model)
+    return LoadedBundle(bundle, bundle.scorer(torch.device(device)).place(model))
 
 
 def novelty(path: str | Path) -> dict[str, Tensor] | None:

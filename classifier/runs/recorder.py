@@ -9,10 +9,10 @@ from classifier.bundle import bundle
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import RunError
-from classifier.runs.tensorboard import Events
 from classifier.runs.folder import Run, read_history
-from classifier.runtime.distributed import Group
+from classifier.runs.tensorboard import Events
 from classifier.runs.trackers import Trackers
+from classifier.runtime.distributed import Group
 from classifier.training.checkpoint import Store
 from classifier.training.loop import Epoch, Step, fit
 
@@ -62,12 +62,12 @@ def pack(run: Run, experiment: Experiment, dataset: Dataset, epoch: Epoch) -> No
     bundle.save(bundle.Bundle.of(experiment, dataset, scores=scores, epoch=epoch.number), epoch.model, run.bundle)
 
 
-def outcome(folder: Path) -> dict[str, Any]:
-    """What result.json says of the model in a run, search or bundle folder: read from its files, never from memory.
+def outcome(folder: Path, loaded: bundle.LoadedBundle | None = None) -> dict[str, Any]:
+    """Return the fields of result.json about the model in a run, search or bundle folder.
 
-    RunError if there is no bundle yet.
+    loaded: that folder's bundle, if the caller has it in memory already. RunError if there is no bundle yet.
     """
-    made, model = bundle.load(folder)
+    made, model = loaded or bundle.load(folder)
     history = read_history(folder)
     speeds = [row["images_per_second"] for row in history if row["images_per_second"] is not None]
     return {
