@@ -17,7 +17,7 @@ from torch import Tensor
 from classifier.data.dataset import Part
 from classifier.data.images.arrays import gathered
 from classifier.data.images.stream import Streamed
-from classifier.data.numbers import order, splitmix64
+from classifier.runtime.counter_rng import permutation, splitmix64
 
 WORTH_A_THREAD = 1 << 20
 """Bytes of a batch that take longer to gather than to hand over from a thread."""
@@ -74,7 +74,7 @@ def batches(
             places = slice(*cut(0, count, step, steps))
             order_N[places] = order_N[places][lanes_N[places].argsort(stable=True)]
     elif shuffle:
-        order_N = balanced_order(part.labels_N, seed, epoch, balance) if balance else order(count, seed, epoch)
+        order_N = balanced_order(part.labels_N, seed, epoch, balance) if balance else permutation(count, seed, epoch)
     for step in range(start, steps):
         low, high = cut(0, count, step, steps)
         mine = slice(*cut(low, high, rank, world))
@@ -138,11 +138,11 @@ def balanced_order(labels_N: Tensor, seed: int, epoch: int, balance: float) -> T
     counts_K = np.bincount(labels)
     weights_K = np.where(counts_K > 0, np.maximum(counts_K, 1) ** (1.0 - balance), 0.0)
     ends_K = np.rint(np.cumsum(weights_K) / weights_K.sum() * len(labels)).astype(int)
-    turns = order(len(labels), seed, epoch).numpy()
+    turns = permutation(len(labels), seed, epoch).numpy()
     turns = turns[np.argsort(labels[turns], kind="stable")]  # class by class, each in the epoch's order
     starts_K = np.cumsum(counts_K) - counts_K
     drawn = np.empty(len(labels), np.int64)
     for k in np.flatnonzero(counts_K):
         low, high = (int(ends_K[k - 1]) if k else 0), int(ends_K[k])
         drawn[low:high] = turns[starts_K[k] + np.arange(high - low) % counts_K[k]]
-    return torch.from_numpy(drawn[order(len(labels), seed + 1, epoch).numpy()])
+    return torch.from_numpy(drawn[permutation(len(labels), seed + 1, epoch).numpy()])

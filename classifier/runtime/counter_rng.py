@@ -9,6 +9,7 @@ pseudorandom number generators", OOPSLA 2014.
 import functools
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -89,3 +90,30 @@ def _signed(z: int) -> int:
 def _shifted(z: Tensor, bits: int) -> Tensor:
     """Shift to the right without dragging the sign along."""
     return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def permutation(count: int, seed: int, epoch: int) -> Tensor:
+    """Return a permutation of range(count), int64: a function of (seed, epoch), the same on every machine and version.
+
+    Sorts the indices by their hash; torch.randperm makes no such promise.
+    """
+    return torch.from_numpy(np.argsort(_hash_indices(count, seed, epoch), kind="stable"))
+
+
+def uniform_by_index(count: int, seed: int, epoch: int) -> np.ndarray:
+    """Return `count` numbers in [0, 1), float64, independent of the hashes that `permutation` sorts by."""
+    return (splitmix64(_hash_indices(count, seed, epoch)) >> np.uint64(11)) / 2.0**53
+
+
+def _hash_indices(count: int, seed: int, epoch: int) -> np.ndarray:
+    key = splitmix64(np.array([seed % 2**64], np.uint64))
+    key = splitmix64(key ^ np.uint64(epoch))
+    return splitmix64(splitmix64(np.arange(count, dtype=np.uint64)) ^ key)
+
+
+def splitmix64(values: np.ndarray) -> np.ndarray:
+    """Hash each uint64 by one step of SplitMix64 (see the top of this file)."""
+    values = values + np.uint64(_GAMMA)  # wraps around, as intended
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(_MIX_1)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(_MIX_2)
+    return values ^ (values >> np.uint64(31))

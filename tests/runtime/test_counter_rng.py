@@ -82,3 +82,24 @@ def test_stretched_numbers_stay_in_their_range():
     assert aspect_N.max() <= 1.3334
     assert aspect_N.log().mean() == pytest.approx(0, abs=0.005)
     assert counter_rng.between(u_N, -2, 4).mean() == pytest.approx(1, abs=0.05)
+
+
+def test_permutation_is_a_function_of_seed_and_epoch() -> None:
+    permutation = counter_rng.permutation
+    assert torch.equal(permutation(1000, 3, 5), permutation(1000, 3, 5))
+    others = [permutation(1000, 3, 6), permutation(1000, 4, 5), permutation(1000, 5, 3), permutation(1000, 0, 0)]
+    for other in others:
+        assert (other == permutation(1000, 3, 5)).float().mean() < 0.02
+    # On every machine and version, or a resumed run would go on with other images.
+    assert permutation(10, 0, 0).tolist() == [2, 6, 5, 3, 0, 4, 7, 1, 8, 9]
+    assert permutation(10, 2**64 + 1, 2).tolist() == permutation(10, 1, 2).tolist()
+
+
+def test_permutation_is_even() -> None:
+    """Over many epochs each image comes as often in the first half of an epoch as in the second."""
+    early = torch.stack([counter_rng.permutation(50, 1, epoch) for epoch in range(400)]).argsort(1) < 25
+    shares = early.float().mean(0)
+    assert shares.min() > 0.4
+    assert shares.max() < 0.6
+    neighbours = sum(int((counter_rng.permutation(50, 1, epoch).diff() == 1).sum()) for epoch in range(400))
+    assert neighbours == pytest.approx(400 * 49 / 50, rel=0.2)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from classifier.data.images.lazy import Rows
-from classifier.data.numbers import order, uniform
+from classifier.runtime.counter_rng import permutation, uniform_by_index
 
 CHUNK = 256
 """Pictures of a chunk."""
@@ -59,11 +59,11 @@ class Streamed(Rows):
         """Places in an epoch's order, int64, and the lane of each of them."""
         chunks, chunk_N = np.unique(self.rows_N.numpy() // CHUNK, return_inverse=True)
         turn_C = np.empty(len(chunks), np.int64)
-        turn_C[order(len(chunks), seed, epoch).numpy()] = np.arange(len(chunks))
+        turn_C[permutation(len(chunks), seed, epoch).numpy()] = np.arange(len(chunks))
         turn_N = turn_C[chunk_N]
         lane_N = turn_N % self.window
         # Chunk by chunk in each lane, in any order within a chunk; then each lane's pictures spread over the epoch.
-        by_lane = np.lexsort((uniform(len(turn_N), seed, epoch), turn_N, lane_N))
+        by_lane = np.lexsort((uniform_by_index(len(turn_N), seed, epoch), turn_N, lane_N))
         sizes_L = np.bincount(lane_N, minlength=self.window)
         rank_N = np.arange(len(turn_N)) - (np.cumsum(sizes_L) - sizes_L)[lane_N[by_lane]]
         spread = (rank_N + 0.5) / sizes_L[lane_N[by_lane]]
