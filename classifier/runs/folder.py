@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 from classifier.config.experiment import Experiment
 from classifier.config.files import FORMAT_VERSION, dump_experiment
 from classifier.errors import RunError
-from classifier.storage.atomic import patiently, refuse_unknown_format, write_atomically
+from classifier.storage.atomic import refuse_unknown_format, retry_io, write_atomically
 from classifier.version import versions
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Run:
                 file.truncate(length)  # a part of the line, which a full disk left
                 file.write(line)
 
-        patiently(write, path)
+        retry_io(write, path)
 
     def history(self) -> list[dict[str, Any]]:
         """The lines of history.jsonl."""
@@ -182,8 +182,3 @@ def read_result(folder: Path) -> dict[str, Any]:
         raise RunError(f"{path} is damaged: it is not JSON") from None
     refuse_unknown_format(result, path, FORMAT_VERSION)
     return result
-
-
-
-
-# The scores of a run that has no model of its own: those of a cross-validation.

@@ -12,7 +12,7 @@ from classifier.errors import RunError
 from classifier.runs.folder import Run, read_history
 from classifier.runs.tensorboard import Events
 from classifier.runs.trackers import Trackers
-from classifier.runtime.distributed import Group
+from classifier.runtime.distributed import ProcessGroup
 from classifier.training.checkpoint import Store
 from classifier.training.loop import Epoch, Step, fit
 
@@ -22,7 +22,7 @@ def recorded(
     experiment: Experiment,
     dataset: Dataset,
     *,
-    group: Group | None = None,
+    group: ProcessGroup | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     should_save: Callable[[], bool] = lambda: False,
     on_step: Callable[[Step], None] | None = None,
@@ -33,7 +33,7 @@ def recorded(
     the epoch is trained and written again, with the same result. All of them are there before the epoch is yielded.
     RunError if the data are not those it began with.
     """
-    group = group or Group()
+    group = group or ProcessGroup()
     store = Store(run.checkpoints)
     if group.is_first:
         _rewind(run, store, dataset)

@@ -10,8 +10,8 @@ import pytest
 from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.errors import ConfigError
-from classifier.runs.recorder import recorded
 from classifier.runs.folder import Run, read_history
+from classifier.runs.recorder import recorded
 from classifier.runs.trackers import Trackers
 from classifier.training.resolve import resolve
 
