@@ -35,14 +35,14 @@ VERB = Verb(
 
 def audit(request: Request) -> None:
     """Look at every picture, say what was found, and write page, table and manifest."""
-    from jobs.steps import audit as audit_module
     from jobs.steps import session
+    from jobs.steps.audit import run_audit
 
     options = request.options
     changes = request.changes | ({"data.path": options.path} if options.path else {})
     experiment = Request(options, changes).experiment()
     with session.opened(VERB.name, options, subject=experiment.data.path) as (run, journal):
-        audit_module.audit(experiment, options, run, journal)
+        run_audit(experiment, options, run, journal)
         journal.say(str(run.folder))
 
 

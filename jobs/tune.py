@@ -41,8 +41,8 @@ VERB = Verb(
 def tune(request: Request) -> int:
     """Plan, search, choose, test once, and say how it went."""
     from jobs.search import conclude, history, tuner
-    from jobs.search import plan as plan_module
     from jobs.search.leaderboard import Leaderboard
+    from jobs.search.plan import make_plan, single_trial_plan
     from jobs.steps import session
 
     if request.options.dry_run:
@@ -51,7 +51,7 @@ def tune(request: Request) -> int:
         rehearse(request)
         return EXIT_DONE
     with session.begun(VERB.name, request) as work:
-        plan = plan_module.plan(work.asked, work.dataset, work.run.folder, resumed=bool(request.options.resume))
+        plan = make_plan(work.asked, work.dataset, work.run.folder, resumed=bool(request.options.resume))
         work.run.write_asked(plan.experiment)
         past = history.past_of(work.run.folder, plan, work.dataset)
         for line in (*history.changed_since(work.run.folder, work.dataset), *plan.lines()):
@@ -61,7 +61,7 @@ def tune(request: Request) -> int:
         watch(work, board, clock, tuner.run_trials(work, plan, past, lambda: clock.left(plan.search_share)))
         if not work.interrupts.asked and (more := history.longer(plan, board, clock)):
             work.journal.say(f"now the best settings for {more.first[0].changes['train.epochs']} epochs")
-            watch(work, board, clock, tuner.run_trials(work, plan_module.alone(plan), more, clock.left))
+            watch(work, board, clock, tuner.run_trials(work, single_trial_plan(plan), more, clock.left))
         elif not work.interrupts.asked and plan.search_share < 1 and clock.left() > history.ACTOR_SECONDS:
             rest = history.rest(work.run.folder, plan, work.dataset, board)
             watch(work, board, clock, tuner.run_trials(work, plan, rest, clock.left))

@@ -83,44 +83,44 @@ def _address() -> str:
     return address
 
 
-def work_in(folder: str) -> None:
+def enter_driver_folder(folder: str) -> None:
     """Go to the driver's working directory, where this machine has it, so that relative paths mean the same."""
     with contextlib.suppress(OSError):
         os.chdir(folder)
 
 
-def needs(workers: WorkersConfig, cluster: dict[str, float]) -> dict[str, float]:
+def worker_resources(workers: WorkersConfig, resources: dict[str, float]) -> dict[str, float]:
     """What one worker (or trial) reserves."""
-    gpus = workers.gpus if workers.gpus is not None else float(cluster.get("GPU", 0) >= 1)
+    gpus = workers.gpus if workers.gpus is not None else float(resources.get("GPU", 0) >= 1)
     return {"CPU": workers.cpus or 1.0} | ({"GPU": gpus} if gpus else {})
 
 
-def at_once(workers: WorkersConfig, cluster: dict[str, float]) -> int:
+def max_concurrent_trials(workers: WorkersConfig, resources: dict[str, float]) -> int:
     """How many trials can be placed at once."""
-    wanted, count = needs(workers, cluster), workers.count
-    return min(int(cluster.get(name, 0.0) / (amount * count) + 1e-9) for name, amount in wanted.items())
+    wanted, count = worker_resources(workers, resources), workers.count
+    return min(int(resources.get(name, 0.0) / (amount * count) + 1e-9) for name, amount in wanted.items())
 
 
-def reserved(workers: WorkersConfig, cluster: dict[str, float]) -> dict[str, float]:
+def trial_resources(workers: WorkersConfig, resources: dict[str, float]) -> dict[str, float]:
     """What a trial's own process reserves. One of several workers only waits for them: it must take no core of theirs.
 
     Ray refuses a process that reserves nothing; a byte of memory is next to nothing.
     """
-    return needs(workers, cluster) if workers.count == 1 else {"memory": 1.0}
+    return worker_resources(workers, resources) if workers.count == 1 else {"memory": 1.0}
 
 
-def largest_node() -> float:
+def largest_node_cores() -> float:
     """CPU cores of the largest node: no worker can have more."""
     import ray
 
     return max(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
 
 
-def shortage(workers: WorkersConfig, cluster: dict[str, float]) -> str | None:
+def describe_shortage(workers: WorkersConfig, resources: dict[str, float]) -> str | None:
     """The sum that shows why the cluster as it is has no room for these workers; None where it has."""
     name, count = ("workers.min", workers.min) if workers.min else ("workers.count", workers.count)
-    for resource, amount in needs(workers, cluster).items():
-        there = cluster.get(resource, 0.0)
+    for resource, amount in worker_resources(workers, resources).items():
+        there = resources.get(resource, 0.0)
         if count * amount > there + 1e-9:
             setting = f"workers.{resource.lower()}s"
             return (
@@ -130,7 +130,7 @@ def shortage(workers: WorkersConfig, cluster: dict[str, float]) -> str | None:
     return None
 
 
-def refuse_unplaceable(workers: WorkersConfig, cluster: dict[str, float]) -> None:
+def refuse_unplaceable(workers: WorkersConfig, resources: dict[str, float]) -> None:
     """ConfigError, with the sum that shows why, if the cluster has no room, nor gets it while workers.wait lasts."""
     if workers.min and workers.min > workers.count:
         raise ConfigError(f"workers.min {workers.min} is more than workers.count {workers.count}: lower it")
@@ -138,16 +138,16 @@ def refuse_unplaceable(workers: WorkersConfig, cluster: dict[str, float]) -> Non
 
     began, asked = time.monotonic(), False
     try:
-        while problem := shortage(workers, cluster):
+        while problem := describe_shortage(workers, resources):
             if time.monotonic() - began >= 60 * workers.wait:
                 mend = "" if workers.wait else ", or wait for more nodes by --workers.wait MINUTES"
                 raise ConfigError(problem + mend)
             if not asked:  # an autoscaler starts nodes for what is wanted of it alone
-                request_resources(bundles=[needs(workers, cluster)] * (workers.min or workers.count))
+                request_resources(bundles=[worker_resources(workers, resources)] * (workers.min or workers.count))
                 asked = True
             logger.warning("waiting for the cluster to grow: %s", problem.partition(":")[0])
             time.sleep(min(WAIT_EVERY, 60 * workers.wait))
-            cluster = connect()
+            resources = connect()
     finally:
         if asked:  # what comes now asks for itself, and idle nodes may go
             request_resources(bundles=[])
@@ -186,7 +186,7 @@ def refuse_unshared(run: Run) -> None:
         )
 
 
-def kill(node: str, pid: int | None = None) -> None:
+def kill_on_node(node: str, pid: int | None = None) -> None:
     """SIGKILL a process on a node of the cluster, or the node itself: its Ray process, and all that it runs.
 
     ConfigError for the head, with which the cluster would end.

@@ -14,7 +14,7 @@ import torch
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset
 from classifier.training.resolve import resolve
-from jobs.launch import cluster as ray_module
+from jobs.launch.cluster import enter_driver_folder, largest_node_cores, worker_resources
 from jobs.launch.shared_dataset import Shared
 
 T = TypeVar("T")
@@ -23,8 +23,8 @@ T = TypeVar("T")
 class Place:
     """A place with what one trial reserves: this machine if it is such a one, else wherever Ray finds it."""
 
-    def __init__(self, asked: Experiment, dataset: Dataset, cluster: dict[str, float]) -> None:
-        self.dataset, self.config, self.needs = dataset, asked.data, ray_module.needs(asked.workers, cluster)
+    def __init__(self, asked: Experiment, dataset: Dataset, resources: dict[str, float]) -> None:
+        self.dataset, self.config, self.needs = dataset, asked.data, worker_resources(asked.workers, resources)
         here = ray.get_runtime_context().get_node_id()
         node = next(one["Resources"] for one in ray.nodes() if one["NodeID"] == here)
         holds = all(node.get(name, 0.0) >= amount for name, amount in self.needs.items())
@@ -40,14 +40,14 @@ class Place:
         if self.is_here:
             return function(resolve(experiment, self.dataset), self.dataset, *words, **named)
         process = _there.options(num_cpus=self.needs["CPU"], num_gpus=self.needs.get("GPU", 0.0))
-        begin = (os.getcwd(), int(ray_module.largest_node()), experiment.as_dict())
+        begin = (os.getcwd(), int(largest_node_cores()), experiment.as_dict())
         return ray.get(process.remote(function, begin, self.shared, words, named))
 
 
 @ray.remote
 def _there(function: Callable[..., T], begin: tuple, shared: Shared, words: tuple, named: dict[str, Any]) -> T:
     cwd, cores, experiment = begin
-    ray_module.work_in(cwd)
+    enter_driver_folder(cwd)
     torch.set_num_threads(cores)  # all of them, whatever Ray thinks that it reserves: nothing else runs yet
     dataset = shared.opened()
     return function(resolve(Experiment.from_dict(experiment), dataset), dataset, *words, **named)

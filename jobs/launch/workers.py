@@ -16,11 +16,11 @@ from typing import Any
 from classifier.config.experiment import Experiment
 from classifier.errors import ClassifierError, RunError
 from classifier.runs.folder import Run
-from classifier.runtime.distributed import COLLECTIVE_LIMIT, Group
-from classifier.storage.atomic import patiently
+from classifier.runtime.distributed import COLLECTIVE_TIMEOUT, ProcessGroup
+from classifier.storage.atomic import retry_io
 from classifier.training.checkpoint import Store
 from jobs.launch import run_storage
-from jobs.launch.cluster import connect, needs, work_in
+from jobs.launch.cluster import connect, enter_driver_folder, worker_resources
 
 logger = logging.getLogger(__name__)
 # Ray retries a worker group for ever by default: a group that cannot start or keeps dying is an error, not a wait.
@@ -66,7 +66,7 @@ def train(
             yield from rows[seen:]
             seen = len(rows)
         if storage is not None:
-            patiently(lambda: storage.pull(run.folder, wanted=_is_result), storage.root)
+            retry_io(lambda: storage.pull(run.folder, wanted=_is_result), storage.root)
         yield from run.history()[seen:]  # what was written while the caller was busy with the last lines
     finally:
         if thread.is_alive():  # the caller wants no more of it
@@ -107,12 +107,12 @@ def run_trainer(run: Run, experiment: Experiment, merged: bool = False) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    reserved, storage, workers = needs(experiment.workers, connect()), run.storage, experiment.workers
+    reserved, storage, workers = worker_resources(experiment.workers, connect()), run.storage, experiment.workers
 
     def trainer() -> TorchTrainer:
         return TorchTrainer(
             _worker,
-            torch_config=TorchConfig(timeout_s=int(COLLECTIVE_LIMIT.total_seconds())),
+            torch_config=TorchConfig(timeout_s=int(COLLECTIVE_TIMEOUT.total_seconds())),
             train_loop_config={
                 "folder": str(run.folder.resolve()),
                 "cwd": os.getcwd(),
@@ -164,7 +164,7 @@ def _in_words(failure: Exception) -> str:
 
 def _newest_step(run: Run) -> int:
     if run.storage is not None:
-        return patiently(run.storage.newest_step, run.storage.root)
+        return retry_io(run.storage.newest_step, run.storage.root)
     manifest = Store(run.checkpoints).latest_manifest()
     return manifest["step"] if manifest else -1
 
@@ -184,12 +184,12 @@ def _worker(config: dict[str, Any]) -> ClassifierError | None:
     # Ray tells each report, which run.log has already; this logger bears its file's name.
     teller = Path(ray.train.__file__).parent / "v2" / "_internal" / "execution" / "context.py"
     logging.getLogger(str(teller)).setLevel(logging.WARNING)
-    work_in(config["cwd"])
-    run, group = Run(Path(config["folder"]), config["storage"]), Group.joined(ray.train.torch.get_device())
+    enter_driver_folder(config["cwd"])
+    run, group = Run(Path(config["folder"]), config["storage"]), ProcessGroup.current(ray.train.torch.get_device())
     if run.storage is not None:
         run.folder = Path(tempfile.gettempdir(), "classifier", config["scratch"])
         run.folder.mkdir(parents=True, exist_ok=True)
-    if word := group.share(_last_word(run) if group.is_first else None):
+    if word := group.broadcast(_last_word(run) if group.is_first else None):
         return RunError(word)
     log = "run.log" if run.storage is None else run_storage.WORKER_LOG
     with heard(run.folder / log, f"worker {group.rank}"):
@@ -200,7 +200,7 @@ def _worker(config: dict[str, Any]) -> ClassifierError | None:
             dataset = data.load(experiment.data)
             if config["merged"]:
                 dataset = dataset.merged(experiment)
-            experiment = group.share(resolve(experiment, dataset))
+            experiment = group.broadcast(resolve(experiment, dataset))
             with run_storage.kept(run, fetch=STOP_FILE) if group.is_first else contextlib.nullcontext():
                 if group.is_first:
                     run.write_experiment(experiment)
@@ -209,7 +209,7 @@ def _worker(config: dict[str, Any]) -> ClassifierError | None:
                 for epoch in recorded(run, experiment, dataset, group=group, **hooks):
                     ray.train.report(epoch.row())
         except RunError as error:
-            if group.world == 1:
+            if group.world_size == 1:
                 return error
             # This worker's alone, and the others wait for it: all are begun again, and end by its word.
             _leave_word(run, error)
@@ -246,7 +246,7 @@ def _leave_word(run: Run, error: RunError) -> None:
 def _last_word(run: Run) -> str | None:
     """Why a worker before this one gave up for good."""
     if run.storage is not None:
-        word = patiently(lambda: run.storage and run.storage.read(LAST_WORD), run.storage.root)
+        word = retry_io(lambda: run.storage and run.storage.read(LAST_WORD), run.storage.root)
         return word.decode() if word else None
     path = run.folder / LAST_WORD
     return path.read_text(encoding="utf-8") if path.exists() else None

@@ -16,13 +16,19 @@ from classifier.errors import ClassifierError, ConfigError, DataError
 from classifier.profiling import step_time
 from classifier.profiling.step_time import Pace
 from classifier.runs.folder import FEATURES
-from classifier.search import budget as pace_module
+from classifier.search import budget
 from classifier.search.budget import End
 from classifier.search.linear_probe import parsed, ranked
 from classifier.search.portfolio import portfolio_for
 from classifier.search.space import Choice, Interval, Space, conditions, grid, space_from
 from classifier.training.resolve import resolve
-from jobs.launch import cluster as ray_module
+from jobs.launch.cluster import (
+    connect,
+    largest_node_cores,
+    max_concurrent_trials,
+    refuse_unplaceable,
+    trial_resources,
+)
 from jobs.launch.remote_call import Place
 from jobs.search.schedulers import grace_of, scheduler
 from jobs.steps.session import best_batch
@@ -81,13 +87,13 @@ class Plan:
         """What a person should know before it starts."""
         search = self.experiment.search
         trials = len(grid(self.space)) if search.algorithm == "grid" else search.trials
-        budget = f"{trials} trials of {self.experiment.train.epochs} epochs at most, {self.at_once} at once"
+        summary = f"{trials} trials of {self.experiment.train.epochs} epochs at most, {self.at_once} at once"
         if search.minutes:
-            budget += f", {search.minutes:g} min, of which about {self.end.seconds():.0f} s are kept for "
-            budget += "the last training and the test" if search.final else "the test"
+            summary += f", {search.minutes:g} min, of which about {self.end.seconds():.0f} s are kept for "
+            summary += "the last training and the test" if search.final else "the test"
         if self.search_share < 1:
-            budget += "; the second half trains the best of them for longer"
-        yield f"search {budget}, by {search.algorithm} and {search.scheduler}, for {', '.join(search.objective)}:"
+            summary += "; the second half trains the best of them for longer"
+        yield f"search {summary}, by {search.algorithm} and {search.scheduler}, for {', '.join(search.objective)}:"
         yield from (f"  {name:<22} {values}" for name, values in self.space.items())
         if self.portfolio:
             yield f"first the recipe itself, then {len(self.portfolio)} settings that were good on other images"
@@ -97,7 +103,7 @@ class Plan:
                 yield f"  {name:<22} {costs['latency']:.2f} ms an image, {costs['size']:,.0f} parameters"
 
 
-def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool = False) -> Plan:
+def make_plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool = False) -> Plan:
     """Check a search before anything starts, choose its backbone, and cut its trials to its budget.
 
     folder: the search's, where features are kept. resumed: all of that was decided before. ConfigError on a bad space,
@@ -114,9 +120,9 @@ def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool =
         experiment = experiment.override("train.epochs", search.epochs)
     # Before anything starts; a probe decides later what the space is.
     asked, space = experiment, {} if search.probe else _checked_space(experiment, dataset)
-    cluster = ray_module.connect(dashboard=experiment.workers.count > 1)
-    ray_module.refuse_unplaceable(experiment.workers, cluster)
-    place = Place(experiment, dataset, cluster)
+    resources = connect(dashboard=experiment.workers.count > 1)
+    refuse_unplaceable(experiment.workers, resources)
+    place = Place(experiment, dataset, resources)
     if search.probe and not resumed:
         experiment, notes = _with_best_backbone(experiment, place, folder / FEATURES)
     if experiment.data.batch_auto and not resumed:
@@ -134,30 +140,30 @@ def plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool =
     if search.minutes:
         pace = place.do(step_time.pace, experiment)
         if not resumed:
-            experiment, cuts = _cut(experiment, dataset, pace, cluster)
+            experiment, cuts = _cut(experiment, dataset, pace, resources)
             notes += cuts
         share = _search_share(resolve(experiment, dataset), dataset, pace)
         if not is_own and isinstance(names := space.get("model.name"), Choice):
             listed = dict.fromkeys((*names.values, *(entry.get("model.name") for entry in portfolio)))
-            end = pace_module.end_of(resolve(experiment, dataset), dataset, pace)
+            end = budget.end_of(resolve(experiment, dataset), dataset, pace)
             left_out = _too_slow(
                 experiment, place, [name for name in listed if name], 60 * search.minutes - end.seconds()
             )
     if search.scheduler != "pbt":
-        grace = grace_of(experiment, pace_module.steps_of(experiment, len(dataset.train)))
+        grace = grace_of(experiment, budget.steps_of(experiment, len(dataset.train)))
         experiment = experiment.override("search.grace", grace)
     resolved = resolve(experiment, dataset)
     drafted = Plan(
         experiment=experiment,
         space=space,
         is_own=is_own,
-        at_once=ray_module.at_once(experiment.workers, cluster),
-        reserved=ray_module.reserved(experiment.workers, cluster),
+        at_once=max_concurrent_trials(experiment.workers, resources),
+        reserved=trial_resources(experiment.workers, resources),
         portfolio=[entry for entry in portfolio if entry.get("model.name") not in left_out],
         costs=_costs(experiment, place, space) if {"latency", "size"} & set(search.objective) else {},
-        end=pace_module.end_of(resolved, dataset, pace, crowd=_crowd(experiment, place), is_here=place.is_here),
+        end=budget.end_of(resolved, dataset, pace, crowd=_crowd(experiment, place), is_here=place.is_here),
         search_share=share,
-        beside=pace_module.beside(resolved, dataset),
+        beside=budget.beside(resolved, dataset),
         notes=[
             *notes,
             *_few_to_choose_by(len(dataset.validation), told=bool(resolved.search.final)),
@@ -196,7 +202,7 @@ def _search_share(resolved: Experiment, dataset: Dataset, pace: Pace) -> float:
     may = search.longer and search.scheduler != "pbt" and search.algorithm != "grid"
     # Where the last training alone has all epochs, it is the longer one.
     may = may and "epochs" not in search.objective and not (search.final and search.final_epochs)
-    rounds = 60 * (search.minutes or 0.0) / pace_module.alone(resolved, dataset, pace)
+    rounds = 60 * (search.minutes or 0.0) / budget.alone(resolved, dataset, pace)
     return HALF if may and rounds >= ROUNDS_FOR_LONGER else 1.0
 
 
@@ -234,26 +240,26 @@ def _with_best_backbone(experiment: Experiment, place: Place, kept: Path) -> tup
 
 
 def _cut(
-    experiment: Experiment, dataset: Dataset, pace: Pace, cluster: dict[str, float]
+    experiment: Experiment, dataset: Dataset, pace: Pace, resources: dict[str, float]
 ) -> tuple[Experiment, list[str]]:
     """Fit the trials to the minutes: fewer at once, each with more cores, where few would end; then fewer epochs.
 
     What will be trained once more at last need not be trained as long to be compared.
     """
     seconds, notes = 60 * (experiment.search.minutes or math.inf), []
-    alone = pace_module.alone(experiment, dataset, pace)
+    alone = budget.alone(experiment, dataset, pace)
     at_once = 1
-    if not cluster.get("GPU", 0) and experiment.workers.count == 1 and experiment.workers.cpus is None:
-        cores = cluster["CPU"]
+    if not resources.get("GPU", 0) and experiment.workers.count == 1 and experiment.workers.cpus is None:
+        cores = resources["CPU"]
         at_once = int(min(cores, max(1, seconds / (ROUNDS * alone))))
-        cpus = max(1, min(int(cores / at_once), int(ray_module.largest_node())))
+        cpus = max(1, min(int(cores / at_once), int(largest_node_cores())))
         experiment = experiment.override("workers.cpus", float(cpus))
         alone *= at_once  # they share the cores
     epochs = experiment.train.epochs
     fitting = int(epochs * SHARE_OF_BUDGET * seconds / alone)
     if experiment.search.final and not experiment.search.epochs and experiment.search.scheduler != "pbt":
         last = experiment.search.final_epochs or epochs
-        held = seconds - pace_module.end_of(resolve(experiment, dataset), dataset, pace).seconds()
+        held = seconds - budget.end_of(resolve(experiment, dataset), dataset, pace).seconds()
         several = int(max(LEAST * epochs, epochs * held / (ROUNDS_FOR_LAST * alone)))
         fewer = max(1, min(several, fitting))
         if fewer < epochs:
@@ -276,7 +282,7 @@ def _too_slow(experiment: Experiment, place: Place, names: list[str], held: floa
         if name == experiment.model.name:
             continue
         tried = experiment.override("model.name", name)
-        needed = pace_module.alone(tried, place.dataset, place.do(step_time.pace, tried, steps=2))
+        needed = budget.alone(tried, place.dataset, place.do(step_time.pace, tried, steps=2))
         if needed > most:
             found[name] = (
                 f"one trial of it would take about {needed / 60:.1f} minutes, of {held / 60:.1f} for all trials"
@@ -314,12 +320,12 @@ def _costs(experiment: Experiment, place: Place, space: Space) -> dict[str, dict
     }
 
 
-def alone(plan: Plan) -> Plan:
+def single_trial_plan(plan: Plan) -> Plan:
     """The plan of one last trial, which has the machine to itself and is not stopped early."""
-    cluster = ray_module.connect()
+    resources = connect()
     experiment = plan.experiment.override_all(
         {"search.scheduler": "none", "search.trials": 1, "search.algorithm": "random"}
     )
     return dataclasses.replace(
-        plan, experiment=experiment, at_once=1, reserved=ray_module.reserved(experiment.workers, cluster)
+        plan, experiment=experiment, at_once=1, reserved=trial_resources(experiment.workers, resources)
     )

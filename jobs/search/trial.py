@@ -19,14 +19,14 @@ from classifier.errors import ClassifierError
 from classifier.profiling.step_time import is_out_of_memory
 from classifier.runs.folder import FEATURES, Run, counted
 from classifier.runs.recorder import recorded
-from classifier.runtime.distributed import Group, pick_device
-from classifier.storage.atomic import patiently, write_atomically
+from classifier.runtime.distributed import ProcessGroup, pick_device
+from classifier.storage.atomic import retry_io, write_atomically
 from classifier.storage.bucket import Storage
 from classifier.storage.mirror import Mirror
 from classifier.training.checkpoint import Store
 from classifier.training.resolve import resolve
 from jobs.launch import run_storage, workers
-from jobs.launch.cluster import work_in
+from jobs.launch.cluster import enter_driver_folder
 from jobs.launch.shared_dataset import Shared
 from jobs.launch.worker_log import heard
 from jobs.search.schedulers import EPOCH, SCORES
@@ -51,7 +51,7 @@ class TrialActor(tune.Trainable):
         costs: dict[str, dict[str, float]],
         cwd: str,
     ) -> None:
-        work_in(cwd)
+        enter_driver_folder(cwd)
         self.base, self.dataset = Experiment.from_dict(experiment), shared.opened()
         self.trials, self.costs, self.storage = Path(folder), costs, storage
         self.mirror = contextlib.ExitStack()
@@ -120,7 +120,7 @@ class TrialActor(tune.Trainable):
             dataset = data.load(experiment.data)
         resolved = resolve(experiment, dataset)
         self.run.write_experiment(resolved)
-        group = Group(device=pick_device(resolved.train.device))
+        group = ProcessGroup(device=pick_device(resolved.train.device))
         yield from (epoch.row() for epoch in recorded(self.run, resolved, dataset, group=group))
 
     def step(self) -> dict[str, Any]:
@@ -158,7 +158,7 @@ class TrialActor(tune.Trainable):
         """
         self.last = report | {"digest": self.digest, "epochs": report[EPOCH], "folder": self.run.folder.name}
         if self.run.storage is not None and report["done"]:  # the driver looks there once it knows
-            patiently(self.sync, self.run.storage.root)
+            retry_io(self.sync, self.run.storage.root)
         return self.last
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:

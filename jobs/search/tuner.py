@@ -20,7 +20,8 @@ from classifier.config.experiment import Experiment
 from classifier.errors import RunError
 from classifier.search.space import Space, default_space
 from classifier.storage.atomic import write_atomically
-from jobs.launch import cluster, run_storage
+from jobs.launch import run_storage
+from jobs.launch.cluster import connect, max_concurrent_trials, refuse_unshared
 from jobs.launch.shared_dataset import Shared
 from jobs.search.plan import Plan
 from jobs.search.schedulers import EPOCH, domain, scheduler
@@ -120,7 +121,7 @@ class Places:
     def __call__(self) -> int:
         if time.monotonic() - self.looked > LOOK_EVERY:
             self.looked = time.monotonic()
-            self.count = max(1, cluster.at_once(self.plan.experiment.workers, cluster.connect()))
+            self.count = max(1, max_concurrent_trials(self.plan.experiment.workers, connect()))
         return self.count
 
 
@@ -131,7 +132,7 @@ def run_trials(work: Work, plan: Plan, past: Past, left: Callable[[], float]) ->
     """
     experiment, folder = plan.experiment, work.run.folder.resolve()
     search, storage = experiment.search, work.run.storage
-    cluster.refuse_unshared(work.run)
+    refuse_unshared(work.run)
     trainable = tune.with_parameters(
         TrialActor,
         experiment=experiment.as_dict(),

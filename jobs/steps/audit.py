@@ -19,11 +19,11 @@ from classifier.data import decode_all
 from classifier.data.audit import checks as auditing
 from classifier.data.audit.finding import KINDS, Finding
 from classifier.data.audit.scan import Looked, look
-from classifier.data.decoding.decode import FlawError
+from classifier.data.decoding.decode import DecodeError
 from classifier.data.infer_shape import shape
 from classifier.data.readers.file_bytes import read
 from classifier.data.split_names import SPLITS
-from classifier.errors import DataError, few
+from classifier.errors import DataError, list_few
 from classifier.report import audit_page
 from classifier.runs.folder import Run
 from classifier.storage.atomic import write_atomically
@@ -32,7 +32,7 @@ from jobs.cli.console import Journal
 FINDINGS = "findings.parquet"
 
 
-def audit(experiment: Experiment, options: Any, run: Run, journal: Journal) -> None:
+def run_audit(experiment: Experiment, options: Any, run: Run, journal: Journal) -> None:
     """Look, tell, write."""
     began = time.perf_counter()
     config = experiment.data
@@ -66,7 +66,7 @@ def audit(experiment: Experiment, options: Any, run: Run, journal: Journal) -> N
             if isinstance(picture, np.ndarray):
                 return decode_all.as_png(picture)
             return read(picture, config.max_bytes)
-        except FlawError:
+        except DecodeError:
             return None
 
     page = audit_page.write(
@@ -140,7 +140,9 @@ def _write_manifest(
     write_atomically(path, stream.getvalue())
     kept = {n for n, _ in rows}
     left = [id_ for n, id_ in enumerate(source.ids) if n not in kept]
-    journal.say(f"{path} lists {len(rows):,} pictures; left out: {len(left):,} ({few(left)})" if left else f"{path}")
+    journal.say(
+        f"{path} lists {len(rows):,} pictures; left out: {len(left):,} ({list_few(left)})" if left else f"{path}"
+    )
     if not have_paths:
         return f"python jobs/train.py --data.path {config.path} --data.only {path}"
     return f"python jobs/train.py --data.path {path}{' --data.outside true' if outside else ''}"

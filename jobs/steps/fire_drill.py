@@ -250,9 +250,9 @@ def strike(training: Training, kind: str, rng: random.Random) -> None:
         if kind == "worker" and host == socket.gethostname():
             os.kill(pid, signal.SIGKILL)
         else:
-            from jobs.launch import cluster
+            from jobs.launch.cluster import kill_on_node
 
-            cluster.kill(node, None if kind == "node" else pid)
+            kill_on_node(node, None if kind == "node" else pid)
 
 
 # What a worker says of itself as it begins (jobs/launch/workers.py).

@@ -20,7 +20,7 @@ from classifier.profiling import step_time
 from classifier.report import png, run_page
 from classifier.runs.folder import ASKED, Run
 from classifier.runs.recorder import outcome, recorded
-from classifier.runtime.distributed import Group, pick_device
+from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.runtime.timing import Deadline
 from classifier.storage.atomic import write_atomically
 from classifier.training.loop import Step
@@ -80,7 +80,7 @@ def begun(kind: str, request: Request) -> Iterator[Work]:
             run.write_experiment(resolved)
             if kind == "tune":
                 run.write_asked(experiment)
-            write_atomically(run.folder / "split.json", json.dumps(dataset.loans, indent=1) + "\n")
+            write_atomically(run.folder / "split.json", json.dumps(dataset.split_record, indent=1) + "\n")
             for line in headline(resolved, dataset):
                 journal.say(line)
             if run.storage is not None:
@@ -106,12 +106,12 @@ def _measured_batch(experiment: Experiment, resolved: Experiment, dataset: Datas
     """`best_batch`, on a machine such as the workers have."""
     if experiment.workers.count == 1 or torchrun.world() > 1:
         return best_batch(resolved, dataset)
-    from jobs.launch import cluster as ray_module
+    from jobs.launch.cluster import connect, refuse_unplaceable
     from jobs.launch.remote_call import Place
 
-    cluster = ray_module.connect()
-    ray_module.refuse_unplaceable(experiment.workers, cluster)
-    return Place(experiment, dataset, cluster).do(best_batch, experiment)
+    resources = connect()
+    refuse_unplaceable(experiment.workers, resources)
+    return Place(experiment, dataset, resources).do(best_batch, experiment)
 
 
 def best_batch(resolved: Experiment, dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
@@ -187,19 +187,19 @@ def default_name(kind: str, path: str, out: str) -> str:
 def train_here(work: Work) -> str | None:
     """Train in this process, together with others where torchrun launched them; why it stopped early, or None."""
     if torchrun.world() == 1:
-        return train_in(work, Group.joined(pick_device(work.experiment.train.device)))
+        return train_in(work, ProcessGroup.current(pick_device(work.experiment.train.device)))
     with torchrun.together(work.experiment, work.run.folder) as (group, *_):
         return train_in(work, group)
 
 
-def train_in(work: Work, group: Group, deadline: Deadline | None = None) -> str | None:
+def train_in(work: Work, group: ProcessGroup, deadline: Deadline | None = None) -> str | None:
     """Train in this process and tell each epoch; why it stopped early, or None. A missed deadline stops as users do."""
     stopped = None
 
     def see(step: Step) -> None:
         work.journal.progress(step)
         if deadline is not None:
-            deadline.see(step.step / (step.steps // step.epochs), step.epochs)
+            deadline.update(step.step / (step.steps // step.epochs), step.epochs)
 
     for epoch in recorded(
         work.run,
@@ -216,11 +216,11 @@ def train_in(work: Work, group: Group, deadline: Deadline | None = None) -> str 
 
 def train_on_ray(work: Work) -> str | None:
     """Train on Ray workers; why it stopped early, or None."""
-    from jobs.launch import cluster as ray_module
     from jobs.launch import workers
+    from jobs.launch.cluster import connect, refuse_unplaceable, refuse_unshared
 
-    ray_module.refuse_unplaceable(work.experiment.workers, ray_module.connect())
-    ray_module.refuse_unshared(work.run)
+    refuse_unplaceable(work.experiment.workers, connect())
+    refuse_unshared(work.run)
     for row in workers.train(work.run, work.asked, should_stop=lambda: work.interrupts.asked):
         work.journal.epoch(row, work.experiment.train.epochs)
     return "asked" if work.interrupts.asked else None

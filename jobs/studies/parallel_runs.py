@@ -20,10 +20,16 @@ from classifier.errors import ConfigError, RunError
 from classifier.evaluation import calibrate
 from classifier.runs.folder import ASKED, Run, read_result
 from classifier.runs.recorder import outcome, recorded
-from classifier.runtime.distributed import Group, pick_device
+from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.training.resolve import resolve
 from jobs.cli.environment import VERBS
-from jobs.launch import cluster as ray_module
+from jobs.launch.cluster import (
+    connect,
+    enter_driver_folder,
+    largest_node_cores,
+    refuse_unplaceable,
+    worker_resources,
+)
 from jobs.steps import test_model
 
 LOOK_EVERY = 0.5
@@ -51,13 +57,13 @@ def trained(
 
     if experiment.workers.count > 1:
         raise ConfigError(f"workers.count {experiment.workers.count}: each training here has one worker; leave it out")
-    cluster = ray_module.connect(dashboard=False)
-    if experiment.workers.cpus is None and not cluster.get("GPU"):
-        at_once = max(1, min(int(cluster["CPU"]), len(members)))
-        cpus = min(int(cluster["CPU"]) // at_once, int(ray_module.largest_node()))
+    resources = connect(dashboard=False)
+    if experiment.workers.cpus is None and not resources.get("GPU"):
+        at_once = max(1, min(int(resources["CPU"]), len(members)))
+        cpus = min(int(resources["CPU"]) // at_once, int(largest_node_cores()))
         experiment = experiment.override("workers.cpus", float(max(1, cpus)))
-    ray_module.refuse_unplaceable(experiment.workers, cluster)
-    needs = ray_module.needs(experiment.workers, cluster)
+    refuse_unplaceable(experiment.workers, resources)
+    needs = worker_resources(experiment.workers, resources)
     remote = ray.remote(num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0), max_retries=2)(_member)
     pending, cwd = {}, os.getcwd()
     for member in members:
@@ -87,7 +93,7 @@ def _member(plain: dict[str, Any], folder: str, tested: bool, cwd: str) -> dict[
     from classifier.errors import ClassifierError
 
     try:
-        ray_module.work_in(cwd)
+        enter_driver_folder(cwd)
         return _run(Experiment.from_dict(plain), Path(folder), tested)
     except ClassifierError as error:
         return str(error)
@@ -100,7 +106,7 @@ def _run(experiment: Experiment, folder: Path, tested: bool) -> dict[str, Any]:
     run = _taken(folder) if begun else Run.create(folder.parent, folder.name)
     try:
         run.write_experiment(experiment)
-        for _ in recorded(run, experiment, dataset, group=Group.joined(pick_device(experiment.train.device))):
+        for _ in recorded(run, experiment, dataset, group=ProcessGroup.current(pick_device(experiment.train.device))):
             pass
         if len(dataset.validation):
             calibrate.learned(folder, folder, dataset)

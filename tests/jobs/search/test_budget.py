@@ -14,9 +14,8 @@ from classifier.runtime import timing
 from classifier.runtime.timing import Deadline
 from classifier.search import budget
 from classifier.search.budget import End
-from jobs.launch import cluster
 from jobs.search import history, refit
-from jobs.search import plan as plan_module
+from jobs.search.plan import _cut, _too_slow
 
 END = End(epoch=2.0, looking=3.0, learning=1.5, epochs=10, limit=60.0, beginning=3.0, crowd=2.0)
 
@@ -55,7 +54,7 @@ def test_a_training_in_time_is_left_alone(now):
     deadline = Deadline(100.0)
     for done in range(1, 60):
         now.time += 1.0
-        deadline.see(float(done), 100)
+        deadline.update(float(done), 100)
         assert not deadline.is_missed
 
 
@@ -64,7 +63,7 @@ def run(deadline: Deadline, now: SimpleNamespace, epochs: int, *, of: int, secon
     for _ in range(epochs):
         if not deadline.is_missed:
             now.time, done = now.time + seconds, done + 1.0
-            deadline.see(done, of)
+            deadline.update(done, of)
 
 
 def test_a_training_that_becomes_slower_gets_as_many_epochs_as_fit(now):
@@ -72,7 +71,7 @@ def test_a_training_that_becomes_slower_gets_as_many_epochs_as_fit(now):
     deadline = Deadline(100.0)
     while done < epochs:
         now.time, done = now.time + (1.0 if done < 30 else 2.0), done + 1
-        deadline.see(done, epochs)
+        deadline.update(done, epochs)
         if deadline.is_missed:
             epochs, stops, deadline = deadline.fitting, stops + 1, Deadline(end - now.time)
     assert 60 <= epochs <= 66
@@ -99,7 +98,7 @@ def test_without_a_limit_no_training_is_late(now):
     deadline = Deadline(float("inf"))
     for done in range(1, 20):
         now.time += 5.0
-        deadline.see(float(done), 10**9)
+        deadline.update(float(done), 10**9)
     assert not deadline.is_missed
 
 
@@ -110,10 +109,10 @@ def digits() -> Dataset:
 
 def cut(digits: Dataset, minutes: float, monkeypatch, **more: Any) -> tuple[Experiment, list[str]]:
     """Of 100 epochs of 0.38 s each, without their validation."""
-    monkeypatch.setattr(cluster, "largest_node", lambda: 2.0)
+    monkeypatch.setattr("jobs.search.plan.largest_node_cores", lambda: 2.0)
     settings = {"train.epochs": 100, "search.minutes": minutes, "search.final": True, "data.batch": 32}
     experiment = Experiment().override_all(settings | more)
-    return plan_module._cut(experiment, digits, Pace(0.01), {"CPU": 2.0})
+    return _cut(experiment, digits, Pace(0.01), {"CPU": 2.0})
 
 
 def test_before_a_last_training_trials_are_shorter(digits, monkeypatch):
@@ -145,7 +144,7 @@ def test_an_architecture_of_which_one_trial_takes_most_of_their_time_is_left_out
     experiment = Experiment().override_all({"model.name": "cnn", "train.epochs": 20})
     needed = {name: budget.alone(experiment.override("model.name", name), digits, step) for name, step in steps.items()}
     held = 2 * needed["resnet9_16"] + 1
-    left_out = plan_module._too_slow(experiment, place, ["cnn", *steps], held)
+    left_out = _too_slow(experiment, place, ["cnn", *steps], held)
     assert [*left_out] == ["resnet9_32"]
 
 

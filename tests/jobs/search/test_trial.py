@@ -13,7 +13,6 @@ from classifier.config.sections import DataConfig
 from classifier.errors import DivergedError
 from classifier.runs.folder import read_history
 from jobs.launch.shared_dataset import Shared
-from jobs.search import trial as trial_module
 from jobs.search.trial import TrialActor
 
 SMALL = {"model.name": "cnn", "data.batch": 64, "train.epochs": 3, "train.threads": 1, "train.precision": "fp32"}
@@ -78,14 +77,14 @@ def test_a_trial_that_died_goes_on_and_ends_as_an_unbroken_one(actor, tmp_path):
 
 
 def test_memory_that_ends_halves_the_batch_once(actor, monkeypatch, capsys):
-    real = trial_module.recorded
+    from classifier.runs.recorder import recorded as real
 
     def recorded(run, experiment, dataset, group):
         if experiment.data.batch > 32:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         return real(run, experiment, dataset, group=group)
 
-    monkeypatch.setattr(trial_module, "recorded", recorded)
+    monkeypatch.setattr("jobs.search.trial.recorded", recorded)
     trial = actor({})
     rows = reports(trial)
     assert [row["epoch"] for row in rows] == [1, 2, 3]
@@ -104,7 +103,7 @@ def test_a_trial_that_cannot_go_on_ends_with_the_worst_scores(actor, monkeypatch
     def recorded(*_, **__):
         raise error
 
-    monkeypatch.setattr(trial_module, "recorded", recorded)
+    monkeypatch.setattr("jobs.search.trial.recorded", recorded)
     trial = actor({})
     (row,) = reports(trial)
     assert (row["accuracy"], row["loss"], row["error"]) == (0.0, float("inf"), str(error))
@@ -115,7 +114,7 @@ def test_a_death_of_another_kind_is_left_to_tune(actor, monkeypatch):
     def recorded(*_, **__):
         raise RuntimeError("a lost connection")
 
-    monkeypatch.setattr(trial_module, "recorded", recorded)
+    monkeypatch.setattr("jobs.search.trial.recorded", recorded)
     with pytest.raises(RuntimeError, match="a lost connection"):
         actor({}).step()
 

@@ -17,7 +17,7 @@ from classifier.config.experiment import Experiment
 from classifier.config.sections import WorkersConfig
 from classifier.data.dataset import Dataset
 from classifier.runs.folder import Run
-from jobs.launch import cluster as ray_module
+from jobs.launch.cluster import max_concurrent_trials
 from jobs.search import history, tuner
 from jobs.search.leaderboard import Leaderboard, Row
 from jobs.search.plan import _with_final
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.parametrize(
-    ("workers", "cluster", "count"),
+    ("workers", "resources", "count"),
     [
         (WorkersConfig(), {"CPU": 8.0}, 8),
         (WorkersConfig(cpus=2.0), {"CPU": 7.0}, 3),
@@ -38,20 +38,20 @@ ROOT = Path(__file__).resolve().parents[3]
         (WorkersConfig(count=2), {"CPU": 8.0}, 4),  # what waits for them takes no core
     ],
 )
-def test_what_can_be_placed_at_once(workers, cluster, count):
-    assert ray_module.at_once(workers, cluster) == count
+def test_what_can_be_placed_at_once(workers, resources, count):
+    assert max_concurrent_trials(workers, resources) == count
 
 
 def test_the_count_follows_the_cluster(monkeypatch):
-    cluster = {"CPU": 2.0}
-    monkeypatch.setattr(ray_module, "connect", lambda: cluster)
+    resources = {"CPU": 2.0}
+    monkeypatch.setattr(tuner, "connect", lambda: resources)
     plan: Any = SimpleNamespace(experiment=SimpleNamespace(workers=WorkersConfig()), at_once=2)
     places = tuner.Places(plan)
-    cluster["CPU"] = 6.0
+    resources["CPU"] = 6.0
     assert places() == 2  # looked at just now
     places.looked = time.monotonic() - 60
     assert places() == 6
-    cluster["CPU"] = 0.0
+    resources["CPU"] = 0.0
     places.looked = time.monotonic() - 60
     assert places() == 1  # it waits for a node rather than ending
 
@@ -97,19 +97,20 @@ import ray
 from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.errors import ConfigError
-from jobs.launch import cluster as ray_module
+from jobs.launch import remote_call
+from jobs.launch.cluster import connect
 from jobs.launch.remote_call import Place
 from tests.jobs.search.test_tuner import whereabouts
 
 experiment = Experiment()
-dataset, cluster = data.load(experiment.data), ray_module.connect(dashboard=False)
-place = Place(experiment, dataset, cluster)
+dataset, resources = data.load(experiment.data), connect(dashboard=False)
+place = Place(experiment, dataset, resources)
 assert place.is_here
 assert place.do(whereabouts, experiment, word="a")[::4] == (os.getpid(), "a")
 nodes = ray.nodes()
 ray.nodes = lambda: [node | {"Resources": node["Resources"] | {"CPU": 0}} for node in nodes]
-ray_module.largest_node = lambda: 2.0
-place = Place(experiment, dataset, cluster)
+remote_call.largest_node_cores = lambda: 2.0
+place = Place(experiment, dataset, resources)
 assert not place.is_here
 pid, threads, count, device, word = place.do(whereabouts, experiment, word="b")
 assert pid != os.getpid()

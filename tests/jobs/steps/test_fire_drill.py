@@ -56,10 +56,10 @@ def test_a_drill_on_two_workers_passes(verb):
 @pytest.mark.usefixtures("joined")
 def test_the_head_is_never_killed():
     lines = (
-        "from jobs.launch import cluster",
+        "from jobs.launch.cluster import connect, kill_on_node",
         "import ray",
-        "cluster.connect()",
-        "cluster.kill(ray.nodes()[0]['NodeID'])",
+        "connect()",
+        "kill_on_node(ray.nodes()[0]['NodeID'])",
     )
     done = subprocess.run([sys.executable, "-c", "; ".join(lines)], capture_output=True, text=True, check=False)
     assert "ConfigError: a worker runs on the cluster's head" in done.stderr
