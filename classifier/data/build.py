@@ -13,9 +13,9 @@ from classifier.config.sections import DataConfig
 from classifier.data import decode_all, split
 from classifier.data.dataset import Dataset, Part
 from classifier.data.decode_all import Pictures, Progress
-from classifier.data.images.arrays import Images, Mapped, chosen
+from classifier.data.images.arrays import Images, MappedImages, select
 from classifier.data.images.pixel_segment import lines, sums_of
-from classifier.data.images.stream import SAMPLE, Streamed
+from classifier.data.images.stream import SAMPLE, StreamedImages
 from classifier.data.readers.compact import chosen as chosen_names
 from classifier.data.readers.source import Source, kind_of
 from classifier.data.split_names import SPLITS
@@ -40,12 +40,12 @@ def assemble(source: Source, config: DataConfig, progress: Progress | None = Non
     found = decode_all.decoded(source, config, progress)
     streamed = "its splits are drawn by the pictures' names, and copies are not looked for (python jobs/audit.py does)"
     told = [f"{source.name} is read as a stream: {streamed}."] if config.stream else []
-    if isinstance(found.images_NCHW, Mapped) and found.images_NCHW.is_lossy:
+    if isinstance(found.images_NCHW, MappedImages) and found.images_NCHW.is_lossy:
         told.append("its pictures are kept as JPEGs of quality 95 (--data.cache_as).")
     findings = [*source.findings, *told, *_judged(source, found.flaws, config.max_corrupt)]
     source, found, flaws = _usable(source, found)
-    drawn = split.draw(
-        split.Labelled(
+    drawn = split.draw_splits(
+        split.SplitInput(
             name=source.name,
             class_names=source.class_names,
             ids=source.ids,
@@ -71,12 +71,17 @@ def assemble(source: Source, config: DataConfig, progress: Progress | None = Non
         std=std,
         fit=config.fit,
         fingerprint=_fingerprint(source, found, drawn.splits_N, config.fit),
-        findings=(*findings, *drawn.findings, *_uneven(source.class_names, parts["train"])),
-        loans={
+        findings=(
+            *findings,
+            *(finding.text for finding in drawn.findings),
+            *_uneven(source.class_names, parts["train"]),
+        ),
+        split_record={
             "seed": config.split_seed,
             "validation": config.validation,
             "test": config.test,
             "loans": [dataclasses.asdict(loan) for loan in drawn.loans],
+            "findings": [dataclasses.asdict(finding) for finding in drawn.findings],
             "unreadable_count": len(flaws),
             "unreadable": flaws[:NAMED_FLAWS],
         },
@@ -89,11 +94,11 @@ def statistics(images_NCHW: Images) -> tuple[tuple[float, ...], tuple[float, ...
     From sums of whole numbers, which are exact: the same in any order, and wherever the pictures lie. Of large pictures
     every fourth line counts (draft.lines), of a stream a sample.
     """
-    if isinstance(images_NCHW, Streamed):
+    if isinstance(images_NCHW, StreamedImages):
         return statistics(images_NCHW[torch.linspace(0, len(images_NCHW) - 1, SAMPLE).long().unique()])
     height, width = images_NCHW.shape[2:]
     looked = lines(height)
-    if isinstance(images_NCHW, Mapped):
+    if isinstance(images_NCHW, MappedImages):
         sums_C2 = images_NCHW.sums()
     else:
         looked_at = images_NCHW[:, :, looked]
@@ -138,7 +143,7 @@ def _usable(source: Source, found: Pictures) -> tuple[Source, Pictures, list[dic
         pictures=[],  # decoded already
     )
     flaws = [{"id": source.ids[n], "reason": flaw} for n, flaw in found.flaws.items()]
-    images = chosen(found.images_NCHW, torch.tensor(kept, dtype=torch.int64))
+    images = select(found.images_NCHW, torch.tensor(kept, dtype=torch.int64))
     return usable, Pictures(images, found.digests_N[keep], {}), flaws
 
 
@@ -155,7 +160,7 @@ def _uneven(class_names: Sequence[str], train: Part) -> list[str]:
 
 def _part(source: Source, found: Pictures, here_N: np.ndarray) -> Part:
     return Part(
-        images_NCHW=chosen(found.images_NCHW, torch.from_numpy(np.flatnonzero(here_N))),
+        images_NCHW=select(found.images_NCHW, torch.from_numpy(np.flatnonzero(here_N))),
         labels_N=torch.from_numpy(source.labels_N[here_N]),
         ids=chosen_names(source.ids, np.flatnonzero(here_N).tolist()),
     )

@@ -9,16 +9,17 @@ number is nearest to that split; no other picture ever lies elsewhere than its n
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from classifier.data.folds import fold_of
 from classifier.data.split_names import DRAWN, SPLITS, TEST, TRAIN, VALIDATION
-from classifier.errors import DataError, few
+from classifier.errors import DataError, list_few
 
 
 @dataclass(frozen=True)
-class Loan:
+class Reassignment:
     """A picture that its class needs more in another split than the one its number says."""
 
     id: str
@@ -27,21 +28,30 @@ class Loan:
     split: str
 
 
-COPIES = "too, byte for byte"
-"""Words of a finding that tells of one image in two splits."""
+FindingKind = Literal[
+    "not_supplied", "duplicates_across", "groups_across", "label_conflict", "missing_class", "reassigned"
+]
+
+
+@dataclass(frozen=True)
+class SplitFinding:
+    """What a user should know about a split. text: a sentence; kind: what it is about, for code that looks for it."""
+
+    kind: FindingKind
+    text: str
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
+class DrawnSplits:
     """splits_N: int8, an index of SPLITS for every picture."""
 
     splits_N: np.ndarray
-    loans: tuple[Loan, ...]
-    findings: tuple[str, ...]
+    loans: tuple[Reassignment, ...]
+    findings: tuple[SplitFinding, ...]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Labelled:
+class SplitInput:
     """What a draw must know of N pictures: digests of their contents (V16), and what their source said of them."""
 
     name: str
@@ -55,15 +65,15 @@ class Labelled:
     """N names; pictures that share one are never split."""
 
 
-def draw(
-    pictures: Labelled,
+def draw_splits(
+    pictures: SplitInput,
     *,
     validation: float,
     test: float,
     seed: int,
     folds: int | None = None,
     fold: int = 0,
-) -> Drawn:
+) -> DrawnSplits:
     """The split of every picture. Supplied ones are honoured; what is missing is drawn from the others and from train.
 
     With folds, one of them is the test split, of all that was not supplied as a test: supplied test pictures are in no
@@ -108,15 +118,18 @@ def draw(
             raise DataError(f"{name} has too few pictures ({len(splits_N)}) to draw its splits: add more")
     _refuse_untrained_classes(pictures, splits_N)
     loans = tuple(
-        Loan(pictures.ids[n], pictures.class_names[int(pictures.labels_N[n])], SPLITS[home_N[n]], SPLITS[splits_N[n]])
+        Reassignment(
+            pictures.ids[n], pictures.class_names[int(pictures.labels_N[n])], SPLITS[home_N[n]], SPLITS[splits_N[n]]
+        )
         for n in np.flatnonzero(home_N != splits_N).tolist()
     )
     findings = [*_drawn_from_train(name, supplied, missing, shares), *_copies_across(pictures, contents, splits_N)]
     findings += [*_conflicts(pictures, contents), *_absent(pictures, splits_N)]
     if loans:
-        some = few([f"{loan.id} ({loan.home} to {loan.split})" for loan in loans])
-        findings.append(f"{len(loans)} pictures of small classes moved, so that no split lacks a class: {some}.")
-    return Drawn(splits_N, loans, tuple(findings))
+        some = list_few([f"{loan.id} ({loan.home} to {loan.split})" for loan in loans])
+        text = f"{len(loans)} pictures of small classes moved, so that no split lacks a class: {some}."
+        findings.append(SplitFinding("reassigned", text))
+    return DrawnSplits(splits_N, loans, tuple(findings))
 
 
 class _Contents:
@@ -125,7 +138,7 @@ class _Contents:
     content_N: a picture's content; unit_N: its unit; u_U: a unit's number in [0, 1).
     """
 
-    def __init__(self, pictures: Labelled, seed: int) -> None:
+    def __init__(self, pictures: SplitInput, seed: int) -> None:
         self.content_N, first_C = numbered(pictures.digests_N)
         self.unit_N, names = self.content_N, pictures.digests_N[first_C]
         if pictures.groups is not None:
@@ -170,7 +183,7 @@ def _have_several_labels(unit_N: np.ndarray, labels_N: np.ndarray, units: int) -
 
 
 def _lend(
-    pictures: Labelled,
+    pictures: SplitInput,
     contents: _Contents,
     splits_N: np.ndarray,
     pool_N: np.ndarray,
@@ -216,7 +229,7 @@ def _distance(u: float, split: int, shares: dict[int, float]) -> float:
     return max(shares[TEST] - u, u - (1 - shares[VALIDATION]))
 
 
-def _refuse_lonely_classes(pictures: Labelled, contents: _Contents, pool_N: np.ndarray, is_drawn: bool) -> None:
+def _refuse_lonely_classes(pictures: SplitInput, contents: _Contents, pool_N: np.ndarray, is_drawn: bool) -> None:
     counts_K = np.bincount(pictures.labels_N, minlength=len(pictures.class_names))
     for k in np.flatnonzero(counts_K < 2).tolist():
         count = "only one picture" if counts_K[k] else "no picture"
@@ -234,7 +247,7 @@ def _refuse_lonely_classes(pictures: Labelled, contents: _Contents, pool_N: np.n
         )
 
 
-def _refuse_untrained_classes(pictures: Labelled, splits_N: np.ndarray) -> None:
+def _refuse_untrained_classes(pictures: SplitInput, splits_N: np.ndarray) -> None:
     trained_K = np.bincount(pictures.labels_N[splits_N == TRAIN], minlength=len(pictures.class_names))
     for k in np.flatnonzero(trained_K == 0).tolist():
         raise DataError(
@@ -242,33 +255,42 @@ def _refuse_untrained_classes(pictures: Labelled, splits_N: np.ndarray) -> None:
         )
 
 
-def _drawn_from_train(name: str, supplied: set[int], missing: list[int], shares: dict[int, float]) -> list[str]:
+def _drawn_from_train(
+    name: str, supplied: set[int], missing: list[int], shares: dict[int, float]
+) -> list[SplitFinding]:
     if not supplied:
         return []
     return [
-        f"{name} brings no {SPLITS[split]} split: {shares[split]:.0%} of its training pictures are kept for it."
+        SplitFinding(
+            "not_supplied",
+            f"{name} brings no {SPLITS[split]} split: {shares[split]:.0%} of its training pictures are kept for it.",
+        )
         for split in missing
     ]
 
 
-def _copies_across(pictures: Labelled, contents: _Contents, splits_N: np.ndarray) -> list[str]:
+def _copies_across(pictures: SplitInput, contents: _Contents, splits_N: np.ndarray) -> list[SplitFinding]:
     """Copies in two splits make a score look better than it is."""
     findings = []
-    ways = [(contents.content_N, f"lie in {{}} {COPIES}")]
+    ways: list[tuple[FindingKind, np.ndarray, str]] = [
+        ("duplicates_across", contents.content_N, "lie in {} too, byte for byte")
+    ]
     if pictures.groups is not None:
-        ways.append((np.unique(np.asarray(pictures.groups), return_inverse=True)[1], "are of groups that {} has too"))
-    for unit_N, how in ways:
+        group_N = np.unique(np.asarray(pictures.groups), return_inverse=True)[1]
+        ways.append(("groups_across", group_N, "are of groups that {} has too"))
+    for kind, unit_N, how in ways:
         units_S = [np.unique(unit_N[splits_N == split]) for split in range(3)]
         for a, b in ((TRAIN, TEST), (TRAIN, VALIDATION), (VALIDATION, TEST)):
             both = np.intersect1d(units_S[a], units_S[b])
             copies = np.flatnonzero(np.isin(unit_N, both) & (splits_N == b)).tolist()
             if len(copies):
-                some = few([pictures.ids[n] for n in copies])
-                findings.append(f"{len(copies)} pictures of {SPLITS[b]} {how.format(SPLITS[a])}: {some}.")
+                some = list_few([pictures.ids[n] for n in copies])
+                text = f"{len(copies)} pictures of {SPLITS[b]} {how.format(SPLITS[a])}: {some}."
+                findings.append(SplitFinding(kind, text))
     return findings
 
 
-def _conflicts(pictures: Labelled, contents: _Contents) -> list[str]:
+def _conflicts(pictures: SplitInput, contents: _Contents) -> list[SplitFinding]:
     shared = np.flatnonzero(contents.shared_C)
     if not len(shared):
         return []
@@ -277,15 +299,16 @@ def _conflicts(pictures: Labelled, contents: _Contents) -> list[str]:
     pair = " and ".join(
         f"{pictures.ids[n]} ({pictures.class_names[pictures.labels_N[n]]})" for n in (example[0], other)
     )
-    return [f"{len(shared)} pictures lie under several labels, byte for byte; one pair is {pair}."]
+    text = f"{len(shared)} pictures lie under several labels, byte for byte; one pair is {pair}."
+    return [SplitFinding("label_conflict", text)]
 
 
-def _absent(pictures: Labelled, splits_N: np.ndarray) -> list[str]:
+def _absent(pictures: SplitInput, splits_N: np.ndarray) -> list[SplitFinding]:
     findings = []
     for split in (VALIDATION, TEST):
         here_N = splits_N == split
         counts_K = np.bincount(pictures.labels_N[here_N], minlength=len(pictures.class_names))
         absent = [repr(pictures.class_names[k]) for k in np.flatnonzero(counts_K == 0).tolist()]
         if absent and here_N.any():
-            findings.append(f"{SPLITS[split]} has no picture of {few(absent)}.")
+            findings.append(SplitFinding("missing_class", f"{SPLITS[split]} has no picture of {list_few(absent)}."))
     return findings

@@ -16,7 +16,6 @@ from torch import Tensor
 from classifier.bundle import bundle
 from classifier.bundle.bundle import Bundle
 from classifier.config.files import read_experiment
-from classifier.data.split import COPIES
 from classifier.errors import RunError
 from classifier.report import html, model_card, model_sections, sentences, study_sections
 from classifier.report.html import items, section
@@ -72,6 +71,11 @@ class _Found:
         flat = read["probabilities"].combine_chunks().flatten().to_numpy()
         probabilities = torch.from_numpy(flat.reshape(len(read), -1).copy())
         return probabilities, torch.from_numpy(read["label"].to_numpy().copy())
+
+    def split_record(self) -> dict[str, Any]:
+        """Return split.json; empty if there is none."""
+        path = self.folder / "split.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
     def mistakes(self) -> list[dict[str, Any]]:
         import pyarrow.parquet as pq
@@ -159,8 +163,11 @@ def _proven(found: _Found) -> str:
         lines.append("The test images were not read yet.")
     if found.made:
         data = found.made.dataset
-        across = any(COPIES in finding for finding in data.get("findings") or ())
-        if "findings" in data and not across and not found.experiment.data.stream:
+        if (
+            "findings" in data
+            and not splits_share_images(found.split_record(), data)
+            and not found.experiment.data.stream
+        ):
             lines.append("No two splits hold copies of one image: all were compared, byte for byte.")
         lines.append(f"Images, labels and splits have the fingerprint {data['fingerprint']}; others are refused.")
         lines.append("The weights' checksum is kept beside them, and checked whenever they are loaded.")
@@ -168,6 +175,17 @@ def _proven(found: _Found) -> str:
     if epochs and epochs == list(range(1, len(epochs) + 1)):
         lines.append(f"The journal has each of the {len(epochs)} epochs once, however often the run was interrupted.")
     return section("What was proven", items(lines)) if lines else ""
+
+
+def splits_share_images(split_record: dict[str, Any], dataset: dict[str, Any]) -> bool:
+    """Return whether one image was found in two splits.
+
+    split_record: split.json. Older runs have no kinds of findings in it: there the wording in `dataset`, which is
+    Dataset.summary(), decides.
+    """
+    if "findings" in split_record:
+        return any(finding["kind"] == "duplicates_across" for finding in split_record["findings"])
+    return any("too, byte for byte" in finding for finding in dataset.get("findings") or ())
 
 
 def _again(found: _Found) -> str:

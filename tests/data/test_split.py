@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from classifier.data.readers.compact import digests_of
-from classifier.data.split import SPLITS, Drawn, Labelled, draw
+from classifier.data.split import SPLITS, DrawnSplits, SplitInput, draw_splits
 from classifier.data.split_names import DRAWN, TEST, TRAIN, VALIDATION
 from classifier.errors import DataError
 
@@ -22,8 +22,8 @@ Picture = tuple[int, int]
 """Content and label."""
 
 
-def labelled(pictures: Sequence[Picture], supplied: Sequence[int] | None = None) -> Labelled:
-    return Labelled(
+def labelled(pictures: Sequence[Picture], supplied: Sequence[int] | None = None) -> SplitInput:
+    return SplitInput(
         name="photos",
         class_names=[f"class{k}" for k in range(max(label for _, label in pictures) + 1)],
         ids=[f"{n}.png" for n in range(len(pictures))],
@@ -33,12 +33,12 @@ def labelled(pictures: Sequence[Picture], supplied: Sequence[int] | None = None)
     )
 
 
-def drawn(pictures: Sequence[Picture], supplied: Sequence[int] | None = None, **shares: Any) -> Drawn:
+def drawn(pictures: Sequence[Picture], supplied: Sequence[int] | None = None, **shares: Any) -> DrawnSplits:
     settings: dict[str, Any] = {"validation": 0.1, "test": 0.2} | shares
-    return draw(labelled(pictures, supplied), **settings, seed=0)
+    return draw_splits(labelled(pictures, supplied), **settings, seed=0)
 
 
-def homes(result: Drawn) -> list[int]:
+def homes(result: DrawnSplits) -> list[int]:
     """Where every picture's number says it belongs."""
     home = result.splits_N.tolist()
     for loan in result.loans:
@@ -128,6 +128,10 @@ def numbered(count: int) -> dict[int, float]:
     return numbers
 
 
+def texts(result: DrawnSplits) -> tuple[str, ...]:
+    return tuple(finding.text for finding in result.findings)
+
+
 def test_the_nearest_is_lent() -> None:
     """Of ten pictures that all train, the lowest number goes to the test, the highest to validation."""
     numbers = numbered(1000)
@@ -139,7 +143,7 @@ def test_the_nearest_is_lent() -> None:
         (ranked[0], "train", "test"),
         (ranked[-1], "train", "validation"),
     }
-    assert any("2 pictures of small classes moved" in finding for finding in result.findings)
+    assert any("2 pictures of small classes moved" in text for text in texts(result))
     test = [content for content, u in numbers.items() if u < 0.2][:4]  # a class that would only test
     result = drawn([(content, 0) for content in test] + pictures[10:])
     ranked = sorted(test, key=lambda content: numbers[content])
@@ -154,7 +158,7 @@ def test_shares_hold_in_expectation() -> None:
     np.testing.assert_allclose(shares, [0.7, 0.1, 0.2], atol=0.01)
     assert not result.loans
     assert not result.findings
-    other = draw(labelled(pictures), validation=0.1, test=0.2, seed=1)
+    other = draw_splits(labelled(pictures), validation=0.1, test=0.2, seed=1)
     assert (other.splits_N == TEST)[result.splits_N == TEST].mean() == pytest.approx(0.2, abs=0.02)
 
 
@@ -169,7 +173,7 @@ def test_a_class_of_two_trains_and_tests() -> None:
     pictures = [(n, 0) for n in range(100)] + [(1000, 1), (1001, 1)]
     result = drawn(pictures)
     assert sorted(result.splits_N[-2:].tolist()) == [TRAIN, TEST]
-    assert "validation has no picture of 'class1'." in result.findings
+    assert "validation has no picture of 'class1'." in texts(result)
 
 
 def test_supplied_splits_stay() -> None:
@@ -189,9 +193,9 @@ def test_what_is_not_supplied_is_drawn_from_train() -> None:
         pytest.approx(30, abs=15),
         0,
     ]
-    assert result.findings == ("photos brings no validation split: 10% of its training pictures are kept for it.",)
+    assert texts(result) == ("photos brings no validation split: 10% of its training pictures are kept for it.",)
     only_train = drawn(pictures, [TRAIN] * 400)
-    assert [f.split(":")[0] for f in only_train.findings] == [
+    assert [text.split(":")[0] for text in texts(only_train)] == [
         "photos brings no test split",
         "photos brings no validation split",
     ]
@@ -213,15 +217,14 @@ def test_copies_across_supplied_splits_are_reported() -> None:
     supplied = [TRAIN] * 40 + [VALIDATION] * 10 + [TEST] * 10
     result = drawn(pictures, supplied)
     assert result.splits_N.tolist() == supplied
-    assert result.findings == (
-        "10 pictures of test lie in train too, byte for byte: 50.png, 51.png, 52.png and 7 more.",
-    )
+    assert [finding.kind for finding in result.findings] == ["duplicates_across"]
+    assert texts(result) == ("10 pictures of test lie in train too, byte for byte: 50.png, 51.png, 52.png and 7 more.",)
 
 
 def test_one_content_under_two_labels_is_reported_and_not_lent() -> None:
     pictures = [(n, 0) for n in range(50)] + [(n, 1) for n in range(45, 95)]
     result = drawn(pictures)
-    assert result.findings[0] == (
+    assert texts(result)[0] == (
         "5 pictures lie under several labels, byte for byte; one pair is 45.png (class0) and 50.png (class1)."
     )
     assert result.splits_N[45:50].tolist() == result.splits_N[50:55].tolist()
@@ -249,7 +252,7 @@ def test_refusals_name_the_class_and_the_mend() -> None:
         drawn([*many, (99, 1), (99, 1), (99, 1)])
     hollow = dataclasses.replace(labelled([*many, (99, 0)]), class_names=["class0", "class1"])
     with pytest.raises(DataError, match=r"the class 'class1' has no picture: add more"):
-        draw(hollow, validation=0.1, test=0.2, seed=0)
+        draw_splits(hollow, validation=0.1, test=0.2, seed=0)
     with pytest.raises(DataError, match=r"the class 'class1' has no training picture: add some, or remove it"):
         drawn([*many, (98, 1), (99, 1)], [TRAIN] * 50 + [TEST] * 2)
     with pytest.raises(DataError, match=r"data\.validation 0\.5 and data\.test 0\.5 leave no pictures to train on"):

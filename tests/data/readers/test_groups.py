@@ -15,8 +15,8 @@ from classifier.errors import ConfigError, DataError
 
 def drawn(groups, digests=None, labels=None, supplied=None, seed=0):
     count = len(groups)
-    return split.draw(
-        split.Labelled(
+    return split.draw_splits(
+        split.SplitInput(
             name="set",
             class_names=("a", "b"),
             ids=[str(n) for n in range(count)],
@@ -56,7 +56,9 @@ def test_groups_across_given_splits_are_told() -> None:
     groups = [f"p{n}" for n in range(60)]
     groups[50] = "p3"
     found = drawn(groups, supplied=supplied)
-    assert found.findings == ("1 pictures of test are of groups that train has too: 50.",)
+    assert found.findings == (
+        split.SplitFinding("groups_across", "1 pictures of test are of groups that train has too: 50."),
+    )
     assert (found.splits_N == supplied).all()
 
 
@@ -66,9 +68,9 @@ def test_a_class_of_one_group_is_refused() -> None:
 
 
 def test_groups_in_names(photos: Path) -> None:
-    source = data.find(DataConfig(path=str(photos), group=r"/(\d)\d\.png"))
+    source = data.open_source(DataConfig(path=str(photos), group=r"/(\d)\d\.png"))
     assert source.groups == [f"group {id_[-6]}" for id_ in source.ids]
-    source = data.find(DataConfig(path=str(photos), group=r"cat/(\d)"))
+    source = data.open_source(DataConfig(path=str(photos), group=r"cat/(\d)"))
     assert "20 pictures belong to no group by data.group, and stand alone: dog/00.png" in source.findings[0]
     for pattern, error, reason in (
         ("(", ConfigError, "no regular expression"),
@@ -76,4 +78,4 @@ def test_groups_in_names(photos: Path) -> None:
         ("owl/(.)", DataError, "is found in no name of photos"),
     ):
         with pytest.raises(error, match=reason):
-            data.find(DataConfig(path=str(photos), group=pattern))
+            data.open_source(DataConfig(path=str(photos), group=pattern))
