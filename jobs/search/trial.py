@@ -75,7 +75,7 @@ class TrialActor(tune.Trainable):
             earlier = config.get("start")  # the folder of this member before the search was resumed
             if earlier and (self.trials / earlier).exists() and not (self.trials / name).exists():
                 (self.trials / earlier).rename(self.trials / name)
-        storage = self.storage.below(f"trials/{name}") if self.storage else None
+        storage = self.storage.subfolder(f"trials/{name}") if self.storage else None
         self.run = Run(self.trials / name, storage, features=self.trials.parent / FEATURES)
         self.run.folder.mkdir(parents=True, exist_ok=True)
         if self.run.storage is not None:
@@ -130,9 +130,7 @@ class TrialActor(tune.Trainable):
             # Only while it trains: between two steps the process is Tune's, and may go over to another trial.
             with heard(self.run.folder / "run.log", f"trial {self.run.folder.name}"):
                 row = next(self._rows, None)
-        except Exception as error:
-            if not isinstance(error, ClassifierError | torch.OutOfMemoryError | MemoryError):
-                raise  # Tune tries it again
+        except (ClassifierError, torch.OutOfMemoryError, MemoryError) as error:  # Tune retries a trial on others
             write_atomically(self.run.folder / "error.txt", f"{error}\n")
             return self._failed(str(error), costs)
         if row is None and self.last[EPOCH]:  # patience ended it, or it had ended before
