@@ -20,7 +20,6 @@ from classifier.search.pareto import MODES, losses
 from classifier.search.space import Choice, Interval, Space, grid, trimmed
 from classifier.storage.atomic import write_atomically
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
 # A trial whose process dies is handed out again so often; it goes on from its last checkpoint.
 DEATHS = 5
 # A sampler that only draws what was tried before has come to the end of a small space.
@@ -233,6 +232,11 @@ class Guide(Searcher):
                 values=[scores[name] for name in self.objectives],
             )
         )
+
+
+def quiet_optuna() -> None:
+    """Silence Optuna's line per trial, for the whole process; warnings still appear."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def rank(experiment: Experiment, scores: dict[str, Any]) -> tuple[float, ...]:

@@ -25,7 +25,7 @@ from jobs.launch.cluster import connect, max_concurrent_trials, refuse_unshared
 from jobs.launch.shared_dataset import Shared
 from jobs.search.plan import Plan
 from jobs.search.schedulers import EPOCH, domain, scheduler
-from jobs.search.searcher import DEATHS, Guide, Past, Sample
+from jobs.search.searcher import DEATHS, Guide, Past, Sample, quiet_optuna
 from jobs.search.trial import TrialActor
 from jobs.steps.session import Work
 
@@ -132,6 +132,7 @@ def run_trials(work: Work, plan: Plan, past: Past, left: Callable[[], float]) ->
     """
     experiment, folder = plan.experiment, work.run.folder.resolve()
     search, storage = experiment.search, work.run.storage
+    quiet_optuna()
     refuse_unshared(work.run)
     trainable = tune.with_parameters(
         TrialActor,
