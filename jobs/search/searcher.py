@@ -39,14 +39,19 @@ class Sample:
 
     @property
     def name(self) -> str:
-        """The trial's folder: equal changes are one trial."""
-        return hashlib.sha256(json.dumps(self.changes, sort_keys=True).encode()).hexdigest()[:8]
+        """The name of the trial's folder."""
+        return trial_name(self.changes)
 
     def write(self, trials: Path) -> None:
         folder = trials / self.name
         folder.mkdir(parents=True, exist_ok=True)
         document = {"number": self.number, "source": self.source, "changes": self.changes, "drawn": self.drawn}
         write_atomically(folder / "sample.json", json.dumps(document, indent=1) + "\n")
+
+
+def trial_name(changes: dict[str, Any]) -> str:
+    """8 hex digits; equal changes, in any order, are one trial."""
+    return hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def samples_in(trials: Path) -> list[Sample]:

@@ -30,7 +30,7 @@ from jobs.launch.cluster import enter_driver_folder
 from jobs.launch.shared_dataset import Shared
 from jobs.launch.worker_log import heard
 from jobs.search.schedulers import EPOCH, SCORES
-from jobs.search.searcher import Sample, worst
+from jobs.search.searcher import trial_name, worst
 
 
 class TrialActor(tune.Trainable):
@@ -69,7 +69,7 @@ class TrialActor(tune.Trainable):
         self.experiment = self.base.override_all(changes)
         self.digest = self.experiment.digest()
         self.last: dict[str, Any] = {EPOCH: 0}
-        name = Sample(changes, "").name
+        name = trial_name(changes)
         if self.base.search.scheduler == "pbt":  # its settings change, and copies of it go other ways
             name = self.trial_id
             earlier = config.get("start")  # the folder of this member before the search was resumed

@@ -25,7 +25,7 @@ from jobs.launch.cluster import connect, max_concurrent_trials, refuse_unshared
 from jobs.launch.shared_dataset import Shared
 from jobs.search.plan import Plan
 from jobs.search.schedulers import EPOCH, domain, scheduler
-from jobs.search.searcher import DEATHS, Guide, Past, Sample, quiet_optuna
+from jobs.search.searcher import DEATHS, Guide, Past, quiet_optuna, trial_name
 from jobs.search.trial import TrialActor
 from jobs.steps.session import Work
 
@@ -101,7 +101,7 @@ class Events(tune.Callback):
         self.queue.put(Event(folder.name, settings_of(trial), result, ended=True))
 
     def _name(self, trial: Trial) -> str:
-        return self.last.get(trial.trial_id, {}).get("folder") or Sample(settings_of(trial), "").name
+        return self.last.get(trial.trial_id, {}).get("folder") or trial_name(settings_of(trial))
 
     def __reduce__(self) -> Any:  # Tune pickles callbacks with the experiment
         return (Events, ())
@@ -203,6 +203,7 @@ def _algorithm(work: Work, plan: Plan, past: Past) -> tuple[dict[str, Any], Any]
 
 
 def _refuse_another(experiment: Experiment, event: Event) -> None:
-    wanted = experiment.override_all(event.sample).digest()
-    if event.report.get("digest", wanted) != wanted and experiment.search.scheduler != "pbt":
+    if experiment.search.scheduler == "pbt" or "digest" not in event.report:
+        return
+    if event.report["digest"] != experiment.override_all(event.sample).digest():
         raise RunError(f"trial {event.trial} did not train what was sampled for it: {event.sample}")
