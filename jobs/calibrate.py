@@ -42,22 +42,22 @@ VERB = Verb(
 def calibrate(request: Request) -> None:
     """Calibrate, write it into the bundle, and say what was learned."""
     from classifier.bundle import bundle
-    from classifier.evaluation import calibrate as calibration
-    from classifier.evaluation.test_split import same_data
+    from classifier.evaluation.calibrate import calibrate_saved_bundle, describe_calibration
+    from classifier.evaluation.test_split import load_training_data
     from classifier.runs.recorder import outcome
     from jobs.steps import session
 
     options = request.options
     with session.opened(VERB.name, options, subject=options.run) as (run, journal):
-        dataset = same_data(bundle.read(options.run), options.data)
+        dataset = load_training_data(bundle.read(options.run), options.data)
         wishes = {"coverage": options.coverage, "precision": options.precision, "recall": options.recall}
-        made, line = calibration.learned(options.run, run.folder, dataset, device=options.device, **wishes)
-        journal.say(line)
-        known = made.calibration or {}
-        for name, least in zip(made.class_names, known["thresholds"] or (), strict=False):
-            journal.say(f"  {name}: {'never taken' if least is None else f'from {least:.1%} on'}")
-        run.write_result(VERB.name, "finished", **outcome(options.run), calibration=known)
-        journal.say(str(run.folder))
+        loaded = calibrate_saved_bundle(options.run, dataset, run.folder, device=options.device, **wishes)
+        journal.info(describe_calibration(loaded.bundle))
+        known = loaded.bundle.calibration or {}
+        for name, least in zip(loaded.bundle.class_names, known["thresholds"] or (), strict=False):
+            journal.info(f"  {name}: {'never taken' if least is None else f'from {least:.1%} on'}")
+        run.write_result(VERB.name, "finished", **outcome(options.run, loaded), calibration=known)
+        journal.info(str(run.folder))
 
 
 if __name__ == "__main__":

@@ -48,16 +48,16 @@ def evaluate(request: Request) -> None:
             options.run, into, again=options.again, data_path=options.data, device=options.device
         )
         reads = test_model.note_in_result(owner, reading) if owner else 1
-        run.write_result(VERB.name, "finished", **outcome(options.run), test_reads=reads)
+        run.write_result(VERB.name, "finished", **outcome(options.run, reading.loaded), test_reads=reads)
         for thing in test_model.score_tables(reading.scores):
-            journal.say(thing)
-        if reading.dataset is None:
-            journal.say("these figures were saved when the test split was read; --again reads it again")
+            journal.info(thing)
+        if reading.predictions is None:
+            journal.info("these figures were saved when the test split was read; --again reads it again")
         elif reads > 1:
-            journal.say(f"the test split was read {reads} times now: a model chosen by it is no longer held to it")
+            journal.info(f"the test split was read {reads} times now: a model chosen by it is no longer held to it")
         if owner:
-            journal.say(f"all about it: {run_page.write(owner)}")
-        journal.say(str(run.folder))
+            journal.info(f"all about it: {run_page.write(owner)}")
+        journal.info(str(run.folder))
 
 
 if __name__ == "__main__":

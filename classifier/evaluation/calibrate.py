@@ -1,93 +1,95 @@
-"""Learn from validation images when a finished model may be believed, and keep it in its bundle."""
+"""Calibrate a trained model on its validation images, and save the calibration in its bundle."""
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from classifier.bundle import bundle
-from classifier.bundle.bundle import Bundle
-from classifier.bundle.predictions import predictions_table, save_predictions
+from classifier.bundle import bundle as bundles
+from classifier.bundle.bundle import Bundle, LoadedBundle
 from classifier.data.dataset import Dataset
-from classifier.evaluation.hard_examples import looked_at
+from classifier.evaluation.split_predictions import SplitPredictions
 from classifier.inference.out_of_distribution import Novelty
-from classifier.metrics.calibration import Calibration, calibrate, tempered
-from classifier.metrics.scores import figures
-from classifier.runs.folder import MISTAKES, PREDICTIONS
+from classifier.metrics.calibration import apply_temperature, calibrate
+from classifier.metrics.scores import compute_scores
 from classifier.runtime.distributed import pick_device
 
+# Unreachable classes that the summary names.
+CLASSES_NAMED = 5
 
-def calibrated(
-    path: str | Path,
+
+def calibrate_bundle(
+    loaded: LoadedBundle,
     dataset: Dataset,
-    device: torch.device,
     *,
     coverage: float | None = None,
     precision: float | None = None,
     recall: float | None = None,
-) -> tuple[Bundle, Tensor]:
-    """Calibrate the bundle at `path` (a run, search or bundle folder); the bundle and its validation probabilities_NK.
+) -> tuple[LoadedBundle, Tensor]:
+    """Calibrate a loaded bundle on the validation images; the bundle and its calibrated probabilities_NK for them.
 
-    The scores on the validation images become those of the calibrated probabilities, and scores on the test split that
-    another temperature made are forgotten. Errors of bundle.load and calibrate; DivergedError from spoiled weights.
+    The bundle's validation scores become those of the calibrated probabilities. Its test scores are dropped if the
+    temperature changes. Nothing is saved. Errors of metrics.calibration.calibrate; DivergedError if predictions are
+    not finite.
     """
-    made, model = bundle.load(path, device)
-    plain, part = dataclasses.replace(made.scorer(device), temperature=1.0), dataset.validation
-    tally, probabilities_NK = plain.evaluate(model, part)
-    tally.scores()  # raises where they are not finite
-    found = calibrate(probabilities_NK, part.labels_N, coverage=coverage, precision=precision, recall=recall)
-    probabilities_NK = tempered(probabilities_NK.log(), found.temperature).exp()
-    scores = made.scores | {"validation": figures(probabilities_NK, part.labels_N, made.class_names)}
-    if made.calibration and made.calibration["temperature"] != found.temperature:
-        scores["test"] = None
-    made = keep(dataclasses.replace(made, scores=scores), found, model, dataset, bundle.home(path), device)
-    return made, probabilities_NK
-
-
-def keep(
-    made: Bundle, calibration: Calibration, model: nn.Module, dataset: Dataset, folder: Path, device: torch.device
-) -> Bundle:
-    """Write the bundle with this calibration, and with what tells pictures unlike its training images."""
-    made = dataclasses.replace(made, calibration=calibration.as_dict())
-    images = dataset.train.images_NCHW, dataset.validation.images_NCHW
-    novelty = Novelty.fitted(model, made.scorer(device), *images)
-    bundle.save(made, model, folder, novelty.tensors)
-    return made
-
-
-def learned(
-    path: str | Path, into: Path, dataset: Dataset, *, device: str = "auto", **wishes: Any
-) -> tuple[Bundle, str]:
-    """Calibrate the bundle at `path`, and save what it says of its validation images in `into`; a line about it."""
-    made, probabilities_NK = calibrated(path, dataset, pick_device(device), **wishes)
-    keep_answers(path, into, dataset, "validation", probabilities_NK, device)
-    return made, line(made)
-
-
-def keep_answers(
-    path: str | Path, into: Path, dataset: Dataset, split: str, probabilities_NK: Tensor, device: str = "auto"
-) -> None:
-    """Save the predictions of a split in the folder `into`, and the images that a person should look at."""
-    made, model = bundle.load(path, pick_device(device))
-    part = getattr(dataset, split)
-    table = predictions_table(part.ids, part.labels_N, probabilities_NK, made.class_names)
-    save_predictions(table, into / PREDICTIONS[split])
-    shown = looked_at(model, made.scorer(pick_device(device)), dataset, part, probabilities_NK)
-    save_predictions(shown, into / MISTAKES[split])
-
-
-def line(made: Bundle) -> str:
-    """What was learned, in a sentence."""
-    known, scores = made.calibration, made.scores["validation"]
-    assert known is not None
-    said = (
-        f"calibrated on {known['images']:,} validation images: temperature {known['temperature']:.2f}, confidence and "
+    bundle, model = loaded
+    validation = dataset.validation
+    uncalibrated_scorer = dataclasses.replace(loaded.scorer(), temperature=1.0)
+    tally, probabilities_NK = uncalibrated_scorer.evaluate(model, validation)
+    tally.scores()  # raises DivergedError
+    calibration = calibrate(
+        probabilities_NK, validation.labels_N, coverage=coverage, precision=precision, recall=recall
     )
-    said += f"accuracy {scores['ece']:.1%} apart"
-    if known["wish"]:
-        never = [n for n, least in zip(made.class_names, known["thresholds"], strict=True) if least is None]
-        said += f"; thresholds for {known['wish']}"
-        said += f" (it cannot be had for {', '.join(never[:5])}{'...' if len(never) > 5 else ''})" if never else ""
-    return said
+    probabilities_NK = apply_temperature(probabilities_NK.log(), calibration.temperature).exp()
+    scores = bundle.scores | {"validation": compute_scores(probabilities_NK, validation.labels_N, bundle.class_names)}
+    if bundle.calibration and bundle.calibration["temperature"] != calibration.temperature:
+        scores["test"] = None
+    bundle = dataclasses.replace(bundle, scores=scores, calibration=calibration.as_dict())
+    return LoadedBundle(bundle, model), probabilities_NK
+
+
+def save_with_ood_detector(loaded: LoadedBundle, dataset: Dataset, folder: Path) -> None:
+    """Save the bundle in `folder` with an OOD detector fitted to its training images. RunError as bundle.save."""
+    images = dataset.train.images_NCHW, dataset.validation.images_NCHW
+    detector = Novelty.fitted(loaded.model, loaded.scorer(), *images)
+    bundles.save(loaded.bundle, loaded.model, folder, detector.tensors)
+
+
+def calibrate_saved_bundle(
+    path: str | Path,
+    dataset: Dataset,
+    output_folder: Path,
+    *,
+    device: str = "auto",
+    coverage: float | None = None,
+    precision: float | None = None,
+    recall: float | None = None,
+) -> LoadedBundle:
+    """Calibrate the bundle at `path` (a run, search or bundle folder) and save it there.
+
+    Its validation predictions and hard examples are saved in `output_folder`. Errors of bundle.load and
+    calibrate_bundle.
+    """
+    loaded = bundles.load(path, pick_device(device))
+    loaded, probabilities_NK = calibrate_bundle(loaded, dataset, coverage=coverage, precision=precision, recall=recall)
+    save_with_ood_detector(loaded, dataset, bundles.home(path))
+    SplitPredictions(loaded, dataset, "validation", probabilities_NK).save([output_folder])
+    return loaded
+
+
+def describe_calibration(bundle: Bundle) -> str:
+    """Summarise the calibration of a calibrated bundle in one sentence."""
+    calibration, scores = bundle.calibration, bundle.scores["validation"]
+    assert calibration is not None
+    text = (
+        f"calibrated on {calibration['images']:,} validation images: temperature {calibration['temperature']:.2f}, "
+        f"expected calibration error {scores['ece']:.1%}"
+    )
+    if calibration["wish"]:
+        thresholds = zip(bundle.class_names, calibration["thresholds"], strict=True)
+        unreachable = [name for name, threshold in thresholds if threshold is None]
+        text += f"; thresholds for {calibration['wish']}"
+        if unreachable:
+            more = "..." if len(unreachable) > CLASSES_NAMED else ""
+            text += f" (not reachable for {', '.join(unreachable[:CLASSES_NAMED])}{more})"
+    return text

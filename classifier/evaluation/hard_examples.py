@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from classifier.data.dataset import Dataset, Part
+from classifier.data.dataset import Dataset, Split
 from classifier.inference.explain import grad_cam, nearest, overlaid
 from classifier.inference.features import features
 from classifier.inference.out_of_distribution import places_of, some
@@ -22,7 +22,7 @@ WRONG, UNSURE = "wrong", "unsure"
 """Why an image is shown."""
 
 
-def looked_at(model: nn.Module, scorer: Scorer, dataset: Dataset, part: Part, probabilities_NK: Tensor) -> "pa.Table":
+def looked_at(model: nn.Module, scorer: Scorer, dataset: Dataset, part: Split, probabilities_NK: Tensor) -> "pa.Table":
     """A row an image: kind, image_id, label, predicted (names), probability, picture and map (JPEG bytes), and lists of
     the most similar training images by the model's features: like_ids, like_labels, like_pictures.
 

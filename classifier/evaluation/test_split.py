@@ -1,4 +1,4 @@
-"""The held-out test split: read once, remembered, and counted when it is read again."""
+"""Evaluate a model on its held-out test split; the scores are saved in its bundle and reused."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -6,61 +6,69 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from classifier import data
-from classifier.bundle import bundle
-from classifier.bundle.bundle import Bundle
+from classifier.bundle import bundle as bundles
+from classifier.bundle.bundle import Bundle, LoadedBundle
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import DataError, RunError
-from classifier.metrics.scores import figures
+from classifier.evaluation.split_predictions import SplitPredictions
+from classifier.metrics.scores import compute_scores
 
 
 @dataclass(frozen=True)
-class Reading:
-    """Scores on the test split, with probabilities_NK; where they were remembered, both data and these are None."""
+class TestResult:
+    """A bundle's scores on its test split; `predictions` is None if the scores were saved by an earlier evaluation."""
 
     bundle: Bundle
     scores: dict[str, Any]
-    dataset: Dataset | None = None
-    probabilities: Tensor | None = None
+    predictions: SplitPredictions | None = None
+
+    @property
+    def loaded(self) -> LoadedBundle | None:
+        """The bundle with its model, if it was loaded to be evaluated."""
+        return self.predictions.loaded if self.predictions else None
 
 
-def read_test(
+def evaluate_test_split(
     path: str | Path,
     *,
     again: bool = False,
     data_path: str | None = None,
     device: torch.device,
     dataset: Dataset | None = None,
-) -> Reading:
-    """Test the bundle at `path` (a run, search or bundle folder) on its test split, and remember the scores in it.
+    loaded: LoadedBundle | None = None,
+) -> TestResult:
+    """Evaluate the bundle at `path` (a run, search or bundle folder) on its test split, and save the scores in it.
 
-    A second call answers from memory unless `again`. `dataset` spares the loading where the caller has it already.
-    DataError if there are no test images; RunError if the data are not those that the model was trained on: its test
-    split could then hold images that the model has seen.
+    Later calls return the saved scores unless `again`. dataset, loaded: the bundle's dataset, and the bundle with its
+    model, if the caller has them in memory already. DataError if there are no test images; RunError if the data are
+    not those that the model was trained on, whose training images may be among these test images.
     """
-    made = bundle.read(path)
-    if made.scores["test"] and "intervals" in made.scores["test"] and not again:
-        return Reading(made, made.scores["test"])
-    dataset = dataset or same_data(made, data_path)
+    bundle = bundles.read(path)
+    if bundle.scores["test"] and "intervals" in bundle.scores["test"] and not again:
+        return TestResult(bundle, bundle.scores["test"])
+    dataset = dataset or load_training_data(bundle, data_path)
     if len(dataset.test) == 0:
         raise DataError(f"{dataset.name} has no test images: train with --data.test above 0")
-    made, model = bundle.load(path, device)
-    tally, probabilities_NK = made.scorer(device).evaluate(model, dataset.test)
-    # The tally refuses answers that are not finite, and adds a loss that needs no clipping.
-    scores = figures(probabilities_NK, dataset.test.labels_N, made.class_names) | {"loss": tally.scores()["loss"]}
-    return Reading(bundle.update_scores(path, "test", scores), scores, dataset, probabilities_NK)
+    loaded = loaded or bundles.load(path, device)
+    confusion, probabilities_NK = loaded.scorer().evaluate(loaded.model, dataset.test)
+    # scores() raises if a prediction is not finite, and computes the loss without clipping.
+    loss = confusion.scores()["loss"]
+    scores = compute_scores(probabilities_NK, dataset.test.labels_N, bundle.class_names) | {"loss": loss}
+    bundle = bundles.update_scores(path, "test", scores)
+    loaded = LoadedBundle(bundle, loaded.model)
+    return TestResult(bundle, scores, SplitPredictions(loaded, dataset, "test", probabilities_NK))
 
 
-def same_data(made: Bundle, data_path: str | None) -> Dataset:
-    """The data that the bundle was trained on, from where they lie now. RunError if they are others."""
-    config = Experiment.from_dict(made.experiment).data
+def load_training_data(bundle: Bundle, data_path: str | None) -> Dataset:
+    """Load the dataset that the bundle was trained on, from data_path if it has moved. RunError if it has changed."""
+    config = Experiment.from_dict(bundle.experiment).data
     dataset = data.load(config if data_path is None else dataclasses.replace(config, path=data_path))
-    if dataset.fingerprint != made.dataset["fingerprint"]:
+    if dataset.fingerprint != bundle.dataset["fingerprint"]:
         raise RunError(
-            f"{dataset.name} holds other images, labels or splits than the model was trained with: bring them back as "
-            "they were, or train on what is there now"
+            f"{dataset.name} has other images, labels or splits than the model was trained on: restore the data, or "
+            "train a new model on them"
         )
     return dataset

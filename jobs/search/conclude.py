@@ -2,7 +2,7 @@
 
 from classifier.bundle import bundle
 from classifier.config.files import dump_experiment
-from classifier.evaluation import calibrate
+from classifier.evaluation.calibrate import calibrate_saved_bundle, describe_calibration
 from classifier.report import run_page, search_page
 from classifier.runs.folder import FEATURES
 from classifier.runs.recorder import brief, outcome
@@ -22,17 +22,17 @@ TRIAL_STATES = ("finished", "stopped", "unfinished", "failed")
 def finish(work: Work, board: Leaderboard, clock: Clock) -> int:
     """Pack the winner, train it once more if wished, test it once, and write what the search found."""
     run, journal, interrupted = work.run, work.journal, work.interrupts.asked
-    journal.quiet()
+    journal.clear()
     board.catch_up(clock.seconds())
     if interrupted and not board.has_winner:
         run.write_result(work.kind, "stopped", config=work.experiment.as_dict(), dataset=work.dataset.summary())
-        journal.say(
+        journal.info(
             f"stopped before a trial came to the end of an epoch; go on: python jobs/tune.py --resume {run.folder}"
         )
-        journal.say(str(run.folder))
+        journal.info(str(run.folder))
         return EXIT_INTERRUPTED
     board.write()
-    journal.say(board.table())
+    journal.info(board.table())
     winner, experiment = board.winner()
     run_storage.bring_trials(run, winner.folder.name, bundle=True)
     write_atomically(run.folder / "best.yaml", dump_experiment(experiment))
@@ -40,7 +40,8 @@ def finish(work: Work, board: Leaderboard, clock: Clock) -> int:
     parts = outcome(winner.folder)
     selection = parts["validation"]
     if not interrupted:
-        journal.say(calibrate.learned(run.folder, run.folder, work.dataset)[1])
+        loaded = calibrate_saved_bundle(run.folder, work.dataset, run.folder)
+        journal.info(describe_calibration(loaded.bundle))
     if experiment.search.final and not interrupted and (last := refit.trained(work, board, clock)):
         write_atomically(run.folder / "best.yaml", dump_experiment(last))
         trained = outcome(run.folder / "final")
@@ -48,7 +49,7 @@ def finish(work: Work, board: Leaderboard, clock: Clock) -> int:
     interrupted = work.interrupts.asked  # it may be so since the last training
     reading = test_model.taken(run.folder, [run.folder], device=experiment.train.device, dataset=work.dataset)
     for thing in test_model.score_tables(reading.scores):
-        journal.say(thing)
+        journal.info(thing)
     status = "stopped" if interrupted else "finished"
     run.write_result(
         work.kind,
@@ -63,14 +64,14 @@ def finish(work: Work, board: Leaderboard, clock: Clock) -> int:
         search_seconds=board.seconds(),
     )
     search_page.write(run.folder)
-    journal.say(
+    journal.info(
         f"{status} after {run.seconds:.0f} s: trial {winner.folder.name} won, validation accuracy "
         f"{selection['accuracy']:.2%}, test accuracy {reading.scores['accuracy']:.2%}"
     )
-    journal.say(f"what it learned: {run.folder / search_page.NAME}")
-    journal.say(f"all about the model: {run_page.write(run.folder)}")
+    journal.info(f"what it learned: {run.folder / search_page.NAME}")
+    journal.info(f"all about the model: {run_page.write(run.folder)}")
     if (seen := run.folder / FEATURES).is_dir():
-        journal.say(f"{seen}, {runs_table.size_of([seen])}, saves time where this search goes on; it may be deleted")
-    journal.say(f"train it again: python jobs/train.py --experiment {run.folder / 'best.yaml'}")
-    journal.say(str(run.folder))
+        journal.info(f"{seen}, {runs_table.size_of([seen])}, saves time where this search goes on; it may be deleted")
+    journal.info(f"train it again: python jobs/train.py --experiment {run.folder / 'best.yaml'}")
+    journal.info(str(run.folder))
     return EXIT_INTERRUPTED if interrupted else EXIT_DONE

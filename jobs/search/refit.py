@@ -8,10 +8,9 @@ import shutil
 from classifier.bundle import bundle
 from classifier.config.experiment import Experiment
 from classifier.config.files import read_experiment
-from classifier.evaluation.calibrate import keep
-from classifier.metrics.calibration import Calibration
+from classifier.evaluation.calibrate import save_with_ood_detector
 from classifier.runs.folder import FEATURES, Run
-from classifier.runtime.distributed import Group, pick_device
+from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.runtime.timing import Deadline
 from classifier.search.budget import steps_of
 from classifier.storage.atomic import write_atomically
@@ -33,7 +32,7 @@ def trained(work: Work, board: Leaderboard, clock: Clock) -> Experiment | None:
     meanwhile. Its validation scores would be those of images that it has seen: the bundle has none. The experiment as
     it was trained; None if there was no time for it, or it was stopped.
     """
-    say, plan = work.journal.say, clock.plan
+    say, plan = work.journal.info, clock.plan
     winner, experiment = board.winner()
     alone = board.epoch_seconds() or plan.end.epoch
     elsewhere = not plan.is_here or experiment.workers.count > 1
@@ -59,11 +58,15 @@ def trained(work: Work, board: Leaderboard, clock: Clock) -> Experiment | None:
             return None
         epochs = deadline.fitting
         say(f"note: it became slower: {epochs} epochs are what the minutes still hold")
-    made, model = bundle.load(run.folder)
-    made = dataclasses.replace(made, scores={"validation": None, "test": None}, dataset=work.dataset.summary())
-    # What was learned of the winner holds for it: it has seen the images that could tell more.
-    known = Calibration.from_dict(bundle.read(work.run.folder).calibration or {})
-    keep(made, known, model, work.dataset, work.run.bundle, pick_device(work.experiment.train.device))
+    made, model = bundle.load(run.folder, pick_device(work.experiment.train.device))
+    # The refit model has trained on the validation images, so it takes over the winner's calibration.
+    made = dataclasses.replace(
+        made,
+        scores={"validation": None, "test": None},
+        dataset=work.dataset.summary(),
+        calibration=bundle.read(work.run.folder).calibration,
+    )
+    save_with_ood_detector(bundle.LoadedBundle(made, model), work.dataset, work.run.bundle)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     if run.storage is not None:
         run.storage.remove("")
@@ -82,7 +85,7 @@ def _fitting(clock: Clock, alone: float) -> int | float:
 def _begun(work: Work, winner: str, *, elsewhere: bool) -> tuple[Run, int | None]:
     """Its run, and how many epochs an earlier process has begun it with; what it had begun for another winner goes."""
     # No mirror looks below ray/: the worker keeps its copy by itself.
-    storage = work.run.storage.below("ray/final") if work.run.storage is not None and elsewhere else None
+    storage = work.run.storage.subfolder("ray/final") if work.run.storage is not None and elsewhere else None
     run = Run(work.run.folder / "final", storage, features=work.run.folder / FEATURES)
     about, written = run.folder / "winner.json", run.folder / "experiment.yaml"
     if about.exists() and json.loads(about.read_text())["trial"] == winner and written.exists():
@@ -101,7 +104,7 @@ def _here(work: Work, run: Run, experiment: Experiment, deadline: Deadline) -> b
     experiment = resolve(experiment, dataset)
     run.write_experiment(experiment)
     last = dataclasses.replace(work, run=run, experiment=experiment, dataset=dataset)
-    return bool(train_in(last, Group(device=pick_device(experiment.train.device)), deadline))
+    return bool(train_in(last, ProcessGroup(device=pick_device(experiment.train.device)), deadline))
 
 
 def _there(work: Work, run: Run, experiment: Experiment, deadline: Deadline) -> bool:
@@ -113,8 +116,8 @@ def _there(work: Work, run: Run, experiment: Experiment, deadline: Deadline) -> 
         return deadline.is_missed or work.interrupts.asked
 
     for row in workers.train(run, experiment, should_stop=should_stop, merged=True):
-        work.journal.epoch(row, epochs)
-        deadline.see(row["epoch"], epochs)
+        work.journal.log_epoch(row, epochs)
+        deadline.update(row["epoch"], epochs)
         step = row["step"]
     # It may have come to its end before it heard that it was to stop.
     return step < epochs * steps_of(experiment, len(work.dataset.train) + len(work.dataset.validation))

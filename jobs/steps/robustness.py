@@ -13,28 +13,28 @@ from classifier import data
 from classifier.bundle import bundle
 from classifier.bundle.bundle import Bundle
 from classifier.config.experiment import Experiment
-from classifier.data.dataset import Dataset, Part
-from classifier.data.images.arrays import joined
+from classifier.data.dataset import Dataset, Split
+from classifier.data.images.arrays import concatenate
 from classifier.data.split_names import SPLITS
 from classifier.errors import DataError
 from classifier.evaluation import robustness
-from classifier.evaluation.test_split import same_data
+from classifier.evaluation.test_split import load_training_data
 from classifier.inference.out_of_distribution import Novelty
 from classifier.report import run_page
 from classifier.runtime.distributed import pick_device
 from classifier.storage.atomic import write_atomically
-from jobs.cli.console import Journal
+from jobs.cli.console import RunLog
 from jobs.steps import test_model
 
 
-def measured(options: Any, journal: Journal) -> dict[str, Any]:
+def measured(options: Any, journal: RunLog) -> dict[str, Any]:
     """All that was asked for. DataError where there are no test images, or the second set has other classes."""
     device = pick_device(options.device)
     made, model = bundle.load(options.run, device)
     scorer = made.scorer(device)
     tensors = bundle.novelty(options.run)
     novelty = Novelty(tensors) if tensors else None
-    dataset = same_data(made, options.data)
+    dataset = load_training_data(made, options.data)
     part = robustness.some(dataset.test if len(dataset.test) else dataset.validation, options.images)
     if len(part) == 0:
         raise DataError(f"{dataset.name} has neither test nor validation images")
@@ -43,10 +43,10 @@ def measured(options: Any, journal: Journal) -> dict[str, Any]:
     if shift is not None:
         shift = _as_known(made, shift)
     unlike = _every(made, options.unlike) if options.unlike else None
-    journal.say(f"{len(part):,} images of {dataset.name}, severities 1 to 5")
-    found: dict[str, Any] = {"corruptions": robustness.under_corruptions(model, scorer, part, journal.say)}
+    journal.info(f"{len(part):,} images of {dataset.name}, severities 1 to 5")
+    found: dict[str, Any] = {"corruptions": robustness.under_corruptions(model, scorer, part, journal.info)}
     if options.attacks:
-        found["attacks"] = robustness.under_attack(model, scorer, part, novelty, journal.say)
+        found["attacks"] = robustness.under_attack(model, scorer, part, novelty, journal.info)
     if shift is not None:
         scores = robustness.under_shift(model, scorer, _together(shift))
         found["shift"] = {"name": shift.name, **scores}
@@ -99,11 +99,11 @@ def _as_known(made: Bundle, dataset: Dataset) -> Dataset:
     return dataclasses.replace(dataset, **parts)
 
 
-def _together(dataset: Dataset) -> Part:
+def _together(dataset: Dataset) -> Split:
     parts = [part for split in SPLITS if len(part := getattr(dataset, split))]
     ids = tuple(name for part in parts for name in part.ids)
-    return Part(
-        functools.reduce(joined, (part.images_NCHW for part in parts)),
+    return Split(
+        functools.reduce(concatenate, (part.images_NCHW for part in parts)),
         torch.cat([part.labels_N for part in parts]),
         ids,
     )

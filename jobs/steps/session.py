@@ -15,7 +15,7 @@ from classifier.config.experiment import Experiment
 from classifier.config.files import read_experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import ClassifierError, ConfigError, DivergedError
-from classifier.evaluation import calibrate
+from classifier.evaluation.calibrate import calibrate_saved_bundle, describe_calibration
 from classifier.profiling import step_time
 from classifier.report import png, run_page
 from classifier.runs.folder import ASKED, Run
@@ -23,9 +23,9 @@ from classifier.runs.recorder import outcome, recorded
 from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.runtime.timing import Deadline
 from classifier.storage.atomic import write_atomically
-from classifier.training.loop import Step
+from classifier.training.loop import StepProgress
 from classifier.training.resolve import resolve
-from jobs.cli.console import Journal, headline
+from jobs.cli.console import RunLog, describe_run
 from jobs.cli.interrupts import Interrupts
 from jobs.cli.verb import EXIT_DONE, EXIT_INTERRUPTED, Request
 from jobs.launch import run_storage, torchrun
@@ -45,7 +45,7 @@ class Work:
 
     kind: str
     run: Run
-    journal: Journal
+    journal: RunLog
     interrupts: Interrupts
     asked: Experiment
     experiment: Experiment
@@ -68,21 +68,21 @@ def begun(kind: str, request: Request) -> Iterator[Work]:
         run = Run.create(options.out, name)
         run.storage = storage
     try:
-        with Interrupts() as interrupts, Journal(run.folder / "run.log") as journal:
-            dataset = data.load(experiment.data, journal.bar)
+        with Interrupts() as interrupts, RunLog(run.folder / "run.log") as journal:
+            dataset = data.load(experiment.data, journal.progress_bar)
             resolved = resolve(experiment, dataset)
             # A search's plan finds the batch, where its trials run.
             if resolved.data.batch_auto and kind != "tune":
                 found, lines = _measured_batch(experiment, resolved, dataset)
                 experiment, resolved = experiment.override_all(found), resolved.override_all(found)
                 for line in lines:
-                    journal.say(line)
+                    journal.info(line)
             run.write_experiment(resolved)
             if kind == "tune":
                 run.write_asked(experiment)
             write_atomically(run.folder / "split.json", json.dumps(dataset.split_record, indent=1) + "\n")
-            for line in headline(resolved, dataset):
-                journal.say(line)
+            for line in describe_run(resolved, dataset):
+                journal.info(line)
             if run.storage is not None:
                 # torchrun's workers are on this machine, and write into the folder itself.
                 elsewhere = resolved.workers.count > 1 and torchrun.world() == 1
@@ -122,11 +122,11 @@ def best_batch(resolved: Experiment, dataset: Dataset) -> tuple[dict[str, Any], 
 
 
 @contextlib.contextmanager
-def opened(kind: str, options: Any, subject: str, *, keep: bool = False) -> Iterator[tuple[Run, Journal]]:
+def opened(kind: str, options: Any, subject: str, *, keep: bool = False) -> Iterator[tuple[Run, RunLog]]:
     """A run folder for a verb that trains nothing; it is gone again if the verb fails, unless `keep`."""
     run = Run.create(options.out, options.name or default_name(kind, subject, options.out))
     try:
-        with Journal(run.folder / "run.log") as journal:
+        with RunLog(run.folder / "run.log") as journal:
             yield run, journal
     except BaseException:
         if not keep:
@@ -196,8 +196,8 @@ def train_in(work: Work, group: ProcessGroup, deadline: Deadline | None = None) 
     """Train in this process and tell each epoch; why it stopped early, or None. A missed deadline stops as users do."""
     stopped = None
 
-    def see(step: Step) -> None:
-        work.journal.progress(step)
+    def see(step: StepProgress) -> None:
+        work.journal.show_step(step)
         if deadline is not None:
             deadline.update(step.step / (step.steps // step.epochs), step.epochs)
 
@@ -209,7 +209,7 @@ def train_in(work: Work, group: ProcessGroup, deadline: Deadline | None = None) 
         should_stop=lambda: work.interrupts.asked or (deadline is not None and deadline.is_missed),
         on_step=see,
     ):
-        work.journal.epoch(epoch.row(), work.experiment.train.epochs)
+        work.journal.log_epoch(epoch.row(), work.experiment.train.epochs)
         stopped = epoch.stopped
     return stopped
 
@@ -222,18 +222,19 @@ def train_on_ray(work: Work) -> str | None:
     refuse_unplaceable(work.experiment.workers, connect())
     refuse_unshared(work.run)
     for row in workers.train(work.run, work.asked, should_stop=lambda: work.interrupts.asked):
-        work.journal.epoch(row, work.experiment.train.epochs)
+        work.journal.log_epoch(row, work.experiment.train.epochs)
     return "asked" if work.interrupts.asked else None
 
 
 def finish_training(work: Work, stopped: str | None) -> int:
     """Write result.json and the curves, say where everything lies, and give the exit code."""
-    run, interrupted = work.run, stopped == "asked"
+    run, interrupted, loaded = work.run, stopped == "asked", None
     if not interrupted and len(work.dataset.validation):
-        work.journal.say(calibrate.learned(run.folder, run.folder, work.dataset)[1])
+        loaded = calibrate_saved_bundle(run.folder, work.dataset, run.folder)
+        work.journal.info(describe_calibration(loaded.bundle))
         if work.experiment.workers.count > 1:
             run_storage.send_bundle(run)
-    parts = outcome(run.folder)
+    parts = outcome(run.folder, loaded)
     run.write_result(work.kind, "stopped" if interrupted else "finished", **parts, test_reads=earlier_reads(run.folder))
     png.curves_png(run.history(), run.folder / "curves.png")
     page = run_page.write(run.folder)
@@ -243,16 +244,16 @@ def finish_training(work: Work, stopped: str | None) -> int:
         if validation
         else "nothing was kept to validate it"
     )
-    work.journal.say(
+    work.journal.info(
         f"{'stopped' if interrupted else 'finished'} after {run.seconds:.0f} s: {said}, "
         f"{parts['parameters']:,} parameters"
     )
     if parts["input_wait"] is not None:
-        work.journal.say(f"waiting for images took {parts['input_wait']:.1%} of the training steps")
+        work.journal.info(f"waiting for images took {parts['input_wait']:.1%} of the training steps")
     if interrupted:
-        work.journal.say(f"go on with it: python jobs/{work.kind}.py --resume {run.folder}")
+        work.journal.info(f"go on with it: python jobs/{work.kind}.py --resume {run.folder}")
     else:
-        work.journal.say(f"test it, once: python jobs/evaluate.py {run.folder}")
-    work.journal.say(f"all about it: {page}")
-    work.journal.say(str(run.folder))
+        work.journal.info(f"test it, once: python jobs/evaluate.py {run.folder}")
+    work.journal.info(f"all about it: {page}")
+    work.journal.info(str(run.folder))
     return EXIT_INTERRUPTED if interrupted else EXIT_DONE

@@ -8,9 +8,9 @@ from typing import Any
 from rich.table import Table
 
 from classifier.bundle import bundle
+from classifier.bundle.bundle import LoadedBundle
 from classifier.data.dataset import Dataset
-from classifier.evaluation.calibrate import keep_answers
-from classifier.evaluation.test_split import Reading, read_test
+from classifier.evaluation.test_split import TestResult, evaluate_test_split
 from classifier.report import png
 from classifier.runs.folder import read_result
 from classifier.runs.recorder import brief
@@ -29,15 +29,20 @@ def taken(
     again: bool = False,
     data_path: str | None = None,
     dataset: Dataset | None = None,
-) -> Reading:
-    """Read the test split, or remember it; save predictions, mistakes and confusion.png in the folders `into`."""
-    reading = read_test(path, device=pick_device(device), again=again, data_path=data_path, dataset=dataset)
-    names = reading.bundle.class_names
+    loaded: LoadedBundle | None = None,
+) -> TestResult:
+    """Evaluate the test split, or read its saved scores; save predictions, hard examples and confusion.png in `into`.
+
+    dataset, loaded: see evaluate_test_split.
+    """
+    result = evaluate_test_split(
+        path, device=pick_device(device), again=again, data_path=data_path, dataset=dataset, loaded=loaded
+    )
     for folder in into:
-        png.confusion_png(reading.scores["confusion"], names, folder / "confusion.png")
-        if reading.dataset is not None and reading.probabilities is not None:
-            keep_answers(path, folder, reading.dataset, "test", reading.probabilities, device)
-    return reading
+        png.confusion_png(result.scores["confusion"], result.bundle.class_names, folder / "confusion.png")
+    if result.predictions is not None:
+        result.predictions.save(into)
+    return result
 
 
 def owner_of(path: str | Path) -> Path | None:
@@ -46,11 +51,11 @@ def owner_of(path: str | Path) -> Path | None:
     return folder.parent if (folder.parent / "result.json").is_file() else None
 
 
-def note_in_result(owner: Path, reading: Reading) -> int:
+def note_in_result(owner: Path, reading: TestResult) -> int:
     """Write the test scores into the result.json of the run that was tested; how often its test split was read."""
     result = read_result(owner)
     result["test"] = brief(reading.scores)
-    result["test_reads"] = result.get("test_reads", 0) + (reading.dataset is not None)
+    result["test_reads"] = result.get("test_reads", 0) + (reading.predictions is not None)
     write_atomically(owner / "result.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
     return result["test_reads"]
 

@@ -17,7 +17,7 @@ from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.config.files import dump_experiment
 from classifier.errors import ConfigError, RunError
-from classifier.evaluation import calibrate
+from classifier.evaluation.calibrate import calibrate_saved_bundle
 from classifier.runs.folder import ASKED, Run, read_result
 from classifier.runs.recorder import outcome, recorded
 from classifier.runtime.distributed import ProcessGroup, pick_device
@@ -108,12 +108,13 @@ def _run(experiment: Experiment, folder: Path, tested: bool) -> dict[str, Any]:
         run.write_experiment(experiment)
         for _ in recorded(run, experiment, dataset, group=ProcessGroup.current(pick_device(experiment.train.device))):
             pass
+        loaded, reads = None, 0
         if len(dataset.validation):
-            calibrate.learned(folder, folder, dataset)
-        reads = 0
+            loaded = calibrate_saved_bundle(folder, dataset, folder)
         if tested:
-            reads = int(test_model.taken(folder, [folder], device="auto", dataset=dataset).dataset is not None)
-        return run.write_result("train", "finished", **outcome(folder), test_reads=reads)
+            result = test_model.taken(folder, [folder], device="auto", dataset=dataset, loaded=loaded)
+            loaded, reads = result.loaded, int(result.predictions is not None)
+        return run.write_result("train", "finished", **outcome(folder, loaded), test_reads=reads)
     finally:
         run.close()
 

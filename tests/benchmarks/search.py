@@ -34,7 +34,7 @@ from classifier.config.experiment import Experiment
 from classifier.config.files import dump_experiment, read_experiment
 from classifier.config.recipes import recipe, recipe_for
 from classifier.data.dataset import Dataset
-from classifier.evaluation.test_split import read_test
+from classifier.evaluation.test_split import evaluate_test_split
 from classifier.runs.folder import Run, read_result
 from classifier.runs.recorder import recorded
 from classifier.runtime.distributed import pick_device
@@ -247,7 +247,7 @@ def tested(out: Path, began: float, dataset: Dataset) -> tuple[Curve, float]:
     curve = curve_of([path.parent for path in histories], began)
     best = best_trial(histories)
     device = read_experiment(best / "experiment.yaml").train.device
-    return curve, read_test(best, device=pick_device(device), dataset=dataset).scores["accuracy"]
+    return curve, evaluate_test_split(best, device=pick_device(device), dataset=dataset).scores["accuracy"]
 
 
 ARMS: dict[str, Callable[..., tuple[Curve, float]]] = {

@@ -15,9 +15,9 @@ from classifier import models
 from classifier.bundle import bundle
 from classifier.bundle.bundle import Bundle
 from classifier.config.experiment import Experiment
-from classifier.data.dataset import Dataset, Part
+from classifier.data.dataset import Dataset, Split
 from classifier.errors import RunError
-from classifier.evaluation.calibrate import calibrated
+from classifier.evaluation.calibrate import calibrate_bundle, calibrate_saved_bundle
 from classifier.inference.scorer import Scorer
 
 CPU = torch.device("cpu")
@@ -48,10 +48,10 @@ def dataset() -> Dataset:
     """Random grey pictures of ten classes."""
     generator = torch.Generator().manual_seed(0)
 
-    def part(split: str, count: int) -> Part:
+    def part(split: str, count: int) -> Split:
         images_NCHW = torch.randint(256, (count, 1, 12, 12), generator=generator, dtype=torch.uint8)
         labels_N = torch.randint(10, (count,), generator=generator)
-        return Part(images_NCHW, labels_N, tuple(f"{split}/{n}" for n in range(count)))
+        return Split(images_NCHW, labels_N, tuple(f"{split}/{n}" for n in range(count)))
 
     return Dataset(
         name="noise",
@@ -65,7 +65,7 @@ def dataset() -> Dataset:
         fit="crop",
         fingerprint="0123456789abcdef",
         findings=(),
-        loans={},
+        split_record={},
     )
 
 
@@ -293,7 +293,7 @@ def test_a_bundle_that_a_dead_save_put_aside_is_saved_again_in_its_place(dataset
     (tmp_path / "bundle").rename(tmp_path / ".bundle.older")
     assert bundle.find(tmp_path) == tmp_path / ".bundle.older"
     assert bundle.home(tmp_path) == tmp_path / "bundle"
-    calibrated(tmp_path, dataset, CPU)
+    calibrate_saved_bundle(tmp_path, dataset, tmp_path, device="cpu")
     assert bundle.find(tmp_path) == tmp_path / "bundle"
     assert not (tmp_path / ".bundle.older").exists()
 
@@ -301,7 +301,8 @@ def test_a_bundle_that_a_dead_save_put_aside_is_saved_again_in_its_place(dataset
 def test_a_calibrated_bundle_answers_as_it_was_calibrated(dataset: Dataset, tmp_path: Path) -> None:
     about, model = made(experiment_with(dataset), dataset)
     bundle.save(about, model, tmp_path / "bundle")
-    known, probabilities_NK = calibrated(tmp_path, dataset, CPU, precision=0.5)
+    _, probabilities_NK = calibrate_bundle(bundle.load(tmp_path), dataset, precision=0.5)
+    known = calibrate_saved_bundle(tmp_path, dataset, tmp_path, device="cpu", precision=0.5).bundle
     again, loaded = bundle.load(tmp_path)
     assert again.calibration == json.loads(json.dumps(known.calibration))
     torch.testing.assert_close(again.scorer(CPU).evaluate(loaded, dataset.validation)[1], probabilities_NK)

@@ -1,0 +1,33 @@
+"""A model's predictions for one split, saved with its hard examples."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from classifier.bundle.bundle import LoadedBundle
+from classifier.bundle.predictions import predictions_table, save_predictions
+from classifier.data.dataset import Dataset
+from classifier.evaluation.hard_examples import looked_at
+from classifier.runs.folder import MISTAKES, PREDICTIONS
+
+
+@dataclass(frozen=True, eq=False)
+class SplitPredictions:
+    """probabilities_NK: for each image of `split` ("validation" or "test") of the dataset."""
+
+    loaded: LoadedBundle
+    dataset: Dataset
+    split: str
+    probabilities_NK: Tensor
+
+    def save(self, folders: Sequence[Path]) -> None:
+        """Write the predictions and the hard examples as Parquet files into each folder. RunError if that fails."""
+        part = getattr(self.dataset, self.split)
+        bundle, model = self.loaded
+        predictions = predictions_table(part.ids, part.labels_N, self.probabilities_NK, bundle.class_names)
+        hard_examples = looked_at(model, self.loaded.scorer(), self.dataset, part, self.probabilities_NK)
+        for folder in folders:
+            save_predictions(predictions, folder / PREDICTIONS[self.split])
+            save_predictions(hard_examples, folder / MISTAKES[self.split])
