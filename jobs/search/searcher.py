@@ -131,7 +131,9 @@ class Guide(Searcher):
         return dict(sample.changes)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        name = self.live[trial_id].name
+        self._record(self.live[trial_id].name, result)
+
+    def _record(self, name: str, result: dict[str, Any]) -> None:
         now = {score: result[score] for score in MODES if score in result}
         if takes_over(self.experiment, now, self.best.get(name)):
             self.best[name] = now
@@ -142,6 +144,8 @@ class Guide(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         sample = self.live.pop(trial_id)
         name = sample.name
+        if result and "loss" in result and "error" not in result:  # Tune gives its last report to this method alone
+            self._record(name, result)
         if error:
             self.deaths[name] += 1
             if not self.has_given_up(name):

@@ -95,6 +95,20 @@ def test_the_sampler_remembers_what_it_did_not_draw(tmp_path):
     assert len(found) == 4  # what lies outside the space is no part of its model
 
 
+def test_last_report_of_a_trial_counts(tmp_path):
+    """Tune passes it to on_trial_complete, and not to on_trial_result."""
+    searcher = guide(tmp_path, experiment(trials=3), at_once=1)
+    run(searcher, "0", 0.6)
+    searcher.suggest("1")
+    scores = {"accuracy": 0.9, "macro_f1": 0.9, "loss": 0.1}
+    searcher.on_trial_complete("1", {"epoch": 1, "whole": True} | scores)
+    searcher.suggest("2")
+    searcher.on_trial_complete("2", {"epoch": 1, "whole": False} | scores)
+    assert searcher.study is not None
+    assert [trial.value for trial in searcher.study.trials] == [0.6, 0.9, 0.9]
+    assert searcher.study.trials[-1].state == optuna.trial.TrialState.PRUNED
+
+
 def test_a_trial_that_was_stopped_early_counts_as_pruned(tmp_path):
     tried = guide(tmp_path, at_once=1)
     run(tried, "0", 0.6)
