@@ -22,13 +22,13 @@ from classifier import models
 from classifier.config.experiment import Experiment
 from classifier.config.sections import ModelConfig
 from classifier.data.dataset import Dataset
-from classifier.errors import ConfigError, RunError
+from classifier.errors import ConfigError, RunError, in_short
 from classifier.inference.scorer import Scorer
-from classifier.storage.atomic import patiently, refuse_unknown_format, sha256_of, write_atomically, write_tensors
+from classifier.storage.atomic import check_format_version, file_sha256, retry_io, write_atomically, write_tensors
 from classifier.version import versions
 
 FORMAT_VERSION = 1
-DOCUMENT, WEIGHTS, NOVELTY = "bundle.json", "model.safetensors", "novelty.safetensors"
+DOCUMENT, WEIGHTS, OOD_TENSORS = "bundle.json", "model.safetensors", "novelty.safetensors"
 _TUPLES = ("class_names", "mean", "std")
 
 
@@ -61,7 +61,7 @@ class Bundle:
     format_version: int = FORMAT_VERSION
 
     @classmethod
-    def of(cls, experiment: Experiment, dataset: Dataset, *, scores: dict[str, Any], epoch: int) -> "Bundle":
+    def from_training(cls, experiment: Experiment, dataset: Dataset, *, scores: dict[str, Any], epoch: int) -> "Bundle":
         """The bundle of a resolved experiment on its data, after `epoch`."""
         settings = experiment.as_dict()
         scorer = Scorer.of(experiment, dataset, torch.device("cpu"))
@@ -116,7 +116,7 @@ class LoadedBundle(NamedTuple):
         return self.bundle.scorer(self.device)
 
 
-def save(bundle: Bundle, model: nn.Module, folder: Path, novelty: dict[str, Tensor] | None = None) -> None:
+def save(bundle: Bundle, model: nn.Module, folder: Path, ood_tensors: dict[str, Tensor] | None = None) -> None:
     """Write the bundle of a model into `folder`, in place of an older one, with the tensors of its Novelty.
 
     At every moment `find` leads to a whole bundle, the older or the new one, whenever the process dies.
@@ -133,10 +133,10 @@ def save(bundle: Bundle, model: nn.Module, folder: Path, novelty: dict[str, Tens
             raise RunError(f"{folder} is there already and is no bundle: choose another folder")
         shutil.rmtree(part, ignore_errors=True)  # what an interrupted save left
         part.mkdir(parents=True)
-        files = {WEIGHTS: tensors} | ({NOVELTY: novelty} if novelty else {})
+        files = {WEIGHTS: tensors} | ({OOD_TENSORS: ood_tensors} if ood_tensors else {})
         for name, content in files.items():
             write_tensors(content, part / name, format="pt")
-        document = dataclasses.asdict(bundle) | {"files": {n: {"sha256": sha256_of(part / n)} for n in files}}
+        document = dataclasses.asdict(bundle) | {"files": {n: {"sha256": file_sha256(part / n)} for n in files}}
         write_atomically(part / DOCUMENT, _text(document))
         # A folder cannot take the place of one that is not empty: the older one steps aside, where `find` looks too.
         if folder.exists():
@@ -144,7 +144,7 @@ def save(bundle: Bundle, model: nn.Module, folder: Path, novelty: dict[str, Tens
         part.rename(folder)
         shutil.rmtree(older, ignore_errors=True)
 
-    patiently(write, folder)
+    retry_io(write, folder)
 
 
 def find(path: str | Path) -> Path:
@@ -161,7 +161,7 @@ def find(path: str | Path) -> Path:
     raise RunError(f"{path} is no run, search or bundle folder: it holds neither {DOCUMENT} nor bundle/{DOCUMENT}")
 
 
-def home(path: str | Path) -> Path:
+def bundle_folder(path: str | Path) -> Path:
     """Where the bundle that `find` finds is saved again; elsewhere, after a save that died. RunError as `find`."""
     found = find(path)
     aside = found.name.startswith(".") and found.name.endswith(".older")
@@ -186,7 +186,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> LoadedBundle:
     try:
         settings, tensors = ModelConfig(**bundle.model), _tensors(folder / WEIGHTS, document)
     except (TypeError, ConfigError) as error:
-        raise RunError(f"{folder / DOCUMENT} is damaged ({_line(error)}): copy or train it again") from None
+        raise RunError(f"{folder / DOCUMENT} is damaged ({in_short(error, 160)}): copy or train it again") from None
     except RunError:
         if _document(find(path)) != document:  # a training saved a better one just now
             return load(path, device)
@@ -198,17 +198,17 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> LoadedBundle:
         model.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
         raise RunError(
-            f"{folder}: its weights do not fit model.name {settings.name} as it is here now ({_line(error)}): "
+            f"{folder}: its weights do not fit model.name {settings.name} as it is here now ({in_short(error, 160)}): "
             "use the code that it was trained with"
         ) from None
     return LoadedBundle(bundle, bundle.scorer(torch.device(device)).place(model))
 
 
-def novelty(path: str | Path) -> dict[str, Tensor] | None:
+def load_ood_tensors(path: str | Path) -> dict[str, Tensor] | None:
     """The tensors of the bundle's Novelty; None if it has none. RunError as `load`."""
     folder = find(path)
     document = _document(folder)
-    return _tensors(folder / NOVELTY, document) if NOVELTY in document["files"] else None
+    return _tensors(folder / OOD_TENSORS, document) if OOD_TENSORS in document["files"] else None
 
 
 def update_scores(path: str | Path, split: str, scores: dict[str, Any] | None) -> Bundle:
@@ -236,7 +236,7 @@ def _tensors(path: Path, document: dict[str, Any]) -> dict[str, Tensor]:
     except OSError as error:
         raise RunError(f"{path} cannot be read ({error.strerror}): copy or train it again") from None
     except (SafetensorError, KeyError, TypeError) as error:
-        raise RunError(f"{path} is damaged ({_line(error)}): copy or train it again") from None
+        raise RunError(f"{path} is damaged ({in_short(error, 160)}): copy or train it again") from None
 
 
 def _document(folder: Path) -> dict[str, Any]:
@@ -244,10 +244,10 @@ def _document(folder: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} is damaged ({_line(error)}): copy or train it again") from None
+        raise RunError(f"{path} is damaged ({in_short(error, 160)}): copy or train it again") from None
     if not isinstance(document, dict):
         raise RunError(f"{path} is damaged (it is no JSON object): copy or train it again")
-    refuse_unknown_format(document, path, FORMAT_VERSION)
+    check_format_version(document, path, FORMAT_VERSION)
     return document
 
 
@@ -260,7 +260,7 @@ def _parsed(document: dict[str, Any], folder: Path) -> Bundle:
         values |= {name: tuple(values[name]) for name in _TUPLES}
         return Bundle(**values)
     except (KeyError, TypeError) as error:
-        raise RunError(f"{folder / DOCUMENT} is damaged (no {_line(error)}): copy or train it again") from None
+        raise RunError(f"{folder / DOCUMENT} is damaged (no {in_short(error, 160)}): copy or train it again") from None
 
 
 def _beside(folder: Path, what: str) -> Path:
@@ -281,8 +281,3 @@ def _text(document: dict[str, Any]) -> str:
     """Strict JSON, a line a row of the confusion matrix. Line breaks are never inside a JSON string."""
     text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
     return re.sub(r"\[\n[\s\d,]*\]", lambda match: re.sub(r"\s+", " ", match[0]), text) + "\n"
-
-
-def _line(error: Exception) -> str:
-    """The error's text on one line, cut short."""
-    return " ".join(str(error).split())[:160]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from classifier.config.experiment import Experiment
-from classifier.errors import ConfigError
-from classifier.storage.atomic import refuse_unknown_format
+from classifier.errors import ConfigError, in_short
+from classifier.storage.atomic import check_format_version
 
 if TYPE_CHECKING:
     pass
@@ -32,7 +32,7 @@ def read_yaml(path: str | Path) -> Any:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no YAML or JSON: {' '.join(str(error).split())[:200]}") from None
+        raise ConfigError(f"{path} is no YAML or JSON: {in_short(error, 200)}") from None
 
 
 def read_experiment(path: str | Path, base: Experiment | None = None) -> Experiment:
@@ -40,7 +40,7 @@ def read_experiment(path: str | Path, base: Experiment | None = None) -> Experim
     nested = read_yaml(path)
     if isinstance(nested, dict):
         version = nested.pop("format_version", FORMAT_VERSION)
-        refuse_unknown_format({"format_version": version}, Path(path), FORMAT_VERSION)
+        check_format_version({"format_version": version}, Path(path), FORMAT_VERSION)
     try:
         return Experiment.from_dict(nested if nested is not None else {}, base)
     except ConfigError as error:

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from classifier.config.fields import closest
+from classifier.config.fields import suggest
 from classifier.config.sections import ModelConfig
-from classifier.errors import ModelError
+from classifier.errors import ModelError, in_short
 from classifier.models.head import drop_before_head
 
 # What a user's class may call the number of classes, the channels and the side of an image.
@@ -28,7 +28,7 @@ def from_timm(config: ModelConfig, *, classes: int, channels: int, size: int) ->
     timm = _timm(config.name)
     base = name.partition(".")[0]
     if not timm.is_model(base):
-        near = closest(base, timm.list_models())
+        near = suggest(base, timm.list_models())
         raise ModelError(f"model.name {config.name}: timm has no such model{near.replace('mean ', 'mean timm/')}")
     options: dict[str, Any] = {"num_classes": classes, "in_chans": channels, "drop_rate": config.dropout}
     try:
@@ -61,11 +61,11 @@ def from_path(config: ModelConfig, *, classes: int, channels: int, size: int) ->
     try:
         make = importlib.import_module(path)
     except Exception as error:  # the user's module may raise anything
-        reason = f"{type(error).__name__}: {error}".split("\n")[0]
+        reason = f"{type(error).__name__}: {in_short(error, 200)}"
         raise ModelError(f"{where}: {path} cannot be imported from {here} ({reason})") from error
     for part in attribute.split("."):
         if not hasattr(make, part):
-            near = closest(part, [name for name in vars(make) if not name.startswith("_")])
+            near = suggest(part, [name for name in vars(make) if not name.startswith("_")])
             raise ModelError(f"{where}: there is no {part} in {path}{near}")
         make = getattr(make, part)
     if not callable(make):

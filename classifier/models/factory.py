@@ -6,9 +6,9 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from classifier.config.fields import closest
+from classifier.config.fields import suggest
 from classifier.config.sections import ModelConfig
-from classifier.errors import ModelError
+from classifier.errors import ModelError, in_short
 from classifier.models import external, transfer, zoo
 from classifier.models.catalogue import MODELS, ZOO, names
 
@@ -56,7 +56,7 @@ def maker(config: ModelConfig) -> Callable[..., nn.Module]:
         return external.from_timm
     if ":" in name:
         return external.from_path
-    near = closest(name, names()) or ": choose one of " + ", ".join(MODELS) + ", a torchvision classifier, timm/NAME"
+    near = suggest(name, names()) or ": choose one of " + ", ".join(MODELS) + ", a torchvision classifier, timm/NAME"
     raise ModelError(f"model.name {name}: there is no such model{near}")
 
 
@@ -91,7 +91,7 @@ def _trial(model: nn.Module, config: ModelConfig, channels: int, size: int) -> t
 
 def _refusal(config: ModelConfig, classes: int, channels: int, size: int, error: Exception) -> str:
     """One sentence on a model that cannot take the images, with a size that it can take, where there is one."""
-    reason = f"{type(error).__name__}: {str(error).strip()}".split("\n")[0].rstrip(" .:")[:200]
+    reason = f"{type(error).__name__}: {in_short(error, 200)}".rstrip(" .:")
     words = f"model.name {config.name} cannot take {channels} x {size} x {size} images ({reason})"
     for larger in (s for s in _SIZES if s > size and config.name in ZOO):
         try:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classifier.config.sections import ModelConfig
-from classifier.errors import ModelError
+from classifier.errors import ModelError, in_short
 from classifier.models import external, zoo
 from classifier.models.catalogue import ZOO
 from classifier.models.head import head_names
@@ -87,7 +87,7 @@ def read(path: str) -> dict[str, Tensor]:
             "alone, with safetensors or torch.save(model.state_dict(), FILE)"
         ) from error
     except Exception as error:  # each format has its own errors for a damaged file
-        reason = _line(error)
+        reason = f"{type(error).__name__}: {in_short(error, 160)}"
         raise ModelError(f"{where} cannot be read ({reason}): is it a whole .safetensors or .pth file?") from error
     while isinstance(content, dict) and (inner := [k for k in _WRAPPERS if isinstance(content.get(k), dict)]):
         content = content[inner[0]]
@@ -136,8 +136,9 @@ def _downloaded(config: ModelConfig) -> dict[str, Tensor]:
             return zoo.imagenet_weights(config.name)
         return external.timm_weights(config.name)
     except Exception as error:  # the network, the disk, or a model that was published without weights
+        reason = f"{type(error).__name__}: {in_short(error, 160)}"
         raise ModelError(
-            f"model.weights imagenet: those of {config.name} could not be fetched ({_line(error)}): "
+            f"model.weights imagenet: those of {config.name} could not be fetched ({reason}): "
             "set model.weights to a .safetensors or .pth file of them"
         ) from error
 
@@ -163,7 +164,3 @@ def _resized(positions_1TD: Tensor, tokens: int) -> Tensor | None:
     grid_1DHW = positions_1TD[:, before:].transpose(1, 2).unflatten(2, (old_grid, old_grid))
     grid_1DHW = F.interpolate(grid_1DHW, (new_grid, new_grid), mode="bicubic", align_corners=False)
     return torch.cat([positions_1TD[:, :before], grid_1DHW.flatten(2).transpose(1, 2)], 1)
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".split("\n")[0][:160]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from classifier.config.experiment import Experiment, flatten
-from classifier.errors import ConfigError
+from classifier.errors import ConfigError, in_short
 from classifier.storage.atomic import write_atomically
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Trackers:
         try:
             act()
         except Exception as error:  # they raise what they like, and whatever it is, the training goes on
-            logger.warning("%s is told no more of this training (%s)", name, " ".join(str(error).split())[:200])
+            logger.warning("%s is told no more of this training (%s)", name, in_short(error, 200))
             if tracker in self.all:
                 self.all.remove(tracker)
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import fs
 
-from classifier.errors import ConfigError
+from classifier.errors import ConfigError, in_short
 
 
-def opened(uri: str, what: str) -> tuple[fs.FileSystem, str]:
+def open_filesystem(uri: str, what: str) -> tuple[fs.FileSystem, str]:
     """The file system of s3://bucket/folder, gs://..., hdfs://... or a path, and the place in it.
 
     what: the setting that has it. ConfigError if pyarrow cannot open it, or if it holds a secret.
@@ -19,4 +19,4 @@ def opened(uri: str, what: str) -> tuple[fs.FileSystem, str]:
         return fs.FileSystem.from_uri(uri if "://" in uri else str(Path(uri).resolve()))
     # Arrow raises ArrowNotImplementedError for a kind of storage that this build of it cannot open.
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        raise ConfigError(f"{what} {uri} cannot be opened: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{what} {uri} cannot be opened: {in_short(error, 200)}") from None

@@ -6,12 +6,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from classifier.errors import RunError
+from classifier.errors import RunError, in_short
 from classifier.runs.folder import Run
-from classifier.storage.atomic import patiently, write_atomically
+from classifier.storage.atomic import retry_io, write_atomically
 from classifier.storage.bucket import Storage
 from classifier.storage.mirror import Mirror
-from classifier.training.checkpoint import Store
+from classifier.training.checkpoint import CheckpointStore
 
 # Where a run remembers its storage, so that --resume needs no --storage.
 REMEMBERED = "storage.json"
@@ -25,11 +25,11 @@ def of_new(uri: str | None, name: str) -> Storage | None:
     """A new run's storage, or None. RunError if that name is taken there, or if it cannot be read."""
     if uri is None:
         return None
-    storage = Storage.at(uri, name)
+    storage = Storage.from_uri(uri, name)
     try:
         taken = storage.files()
     except OSError as error:
-        raise RunError(f"--storage {uri} cannot be read ({' '.join(str(error).split())})") from None
+        raise RunError(f"--storage {uri} cannot be read ({in_short(error, 200)})") from None
     if taken:
         mend = f"choose another --name, or go on with it by --resume {name} --storage {uri}"
         raise RunError(f"{storage.root} is there already: {mend}")
@@ -43,12 +43,12 @@ def of_earlier(uri: str | None, folder: Path) -> Storage | None:
         uri = json.loads(remembered.read_text())["uri"]
     if uri is None:
         return None
-    storage = Storage.at(uri, folder.name)
-    there = patiently(storage.files, storage.root)
+    storage = Storage.from_uri(uri, folder.name)
+    there = retry_io(storage.files, storage.root)
     if not there and not folder.is_dir():
         raise RunError(f"{storage.root} holds no run: give OUT/NAME of an earlier one, and its --storage")
     if any(name.startswith("trials/") for name in there):
-        patiently(lambda: storage.pull(folder, wanted=_is_of_a_search), storage.root)
+        retry_io(lambda: storage.download_folder(folder, wanted=_is_of_a_search), storage.root)
     else:
         fetched(storage, folder)
     return storage
@@ -72,26 +72,26 @@ def mirror(run: Run, *, elsewhere: bool) -> Mirror:
 def send_bundle(run: Run) -> None:
     """The bundle of this machine's folder, in place of the one that workers elsewhere have left in storage."""
     if (storage := run.storage) is not None:
-        patiently(lambda: Mirror(run.folder, storage).send_bundle(), storage.root)
+        retry_io(lambda: Mirror(run.folder, storage).send_bundle(), storage.root)
 
 
 def forget(run: Run) -> None:
     """Remove the copy of a run that never began."""
     if (storage := run.storage) is not None:
-        patiently(lambda: storage.remove(""), storage.root)
+        retry_io(lambda: storage.remove(""), storage.root)
 
 
 def fetched(storage: Storage, folder: Path) -> None:
     """Begin in a folder of this machine with what the storage has, unless the folder went further. RunError if away."""
 
     def bring() -> None:
-        mine = Store(folder / "checkpoints").latest_manifest()
+        mine = CheckpointStore(folder / "checkpoints").latest_manifest()
         if is_new or storage.newest_step() > (mine["step"] if mine else -1):
-            storage.pull(folder)
+            storage.download_folder(folder)
 
     is_new = not folder.is_dir() or not any(folder.iterdir())
     folder.mkdir(parents=True, exist_ok=True)
-    patiently(bring, storage.root)
+    retry_io(bring, storage.root)
 
 
 def bring_trials(run: Run, trial: str = "*", *, bundle: bool = False) -> None:
@@ -104,7 +104,7 @@ def bring_trials(run: Run, trial: str = "*", *, bundle: bool = False) -> None:
         parts = name.split("/")  # trials/TRIAL/...
         return parts[0] == "trials" and trial in ("*", parts[1]) and parts[2] not in left
 
-    patiently(lambda: storage.pull(run.folder, wanted=wanted), storage.root)
+    retry_io(lambda: storage.download_folder(run.folder, wanted=wanted), storage.root)
 
 
 @contextlib.contextmanager

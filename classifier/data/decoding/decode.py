@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from classifier.data.decoding import jpeg
-from classifier.errors import DataError
+from classifier.errors import DataError, in_short
 
 SUFFIXES = frozenset(
     f".{ending}"
@@ -38,7 +38,7 @@ _UPRIGHT = {
 }
 
 
-class FlawError(Exception):
+class DecodeError(Exception):
     """Why a picture cannot be used, in a few words, without its name."""
 
 
@@ -66,7 +66,7 @@ def load(source: Path | bytes, *, size: int, channels: int, fit: str, max_pixels
 
 
 def loaded(content: bytes, *, size: int, channels: int, fit: str, max_pixels: int) -> np.ndarray:
-    """`load` of a file's bytes. FlawError if they cannot be used."""
+    """`load` of a file's bytes. DecodeError if they cannot be used."""
     pixels_CHW = jpeg.fast(content, size=size, channels=channels, fit=fit, max_pixels=max_pixels)
     if pixels_CHW is None:
         pixels_CHW = thorough(content, size=size, channels=channels, fit=fit, max_pixels=max_pixels)
@@ -117,7 +117,7 @@ def _prepared(image: Image.Image, size: int, channels: int, fit: str) -> np.ndar
 
 
 def look(content: bytes, *, max_pixels: int) -> tuple[int, int, bool]:
-    """Width, height, and whether the picture is grey, from a file's bytes. FlawError if it cannot be used."""
+    """Width, height, and whether the picture is grey, from a file's bytes. DecodeError if it cannot be used."""
     image = opened(content, max_pixels=max_pixels, least=64)
     width, height, *_ = described(content)
     return width, height, is_grey(image)
@@ -132,17 +132,17 @@ def is_grey(image: Image.Image) -> bool:
 
 
 def opened(content: bytes, *, max_pixels: int, least: int | None = None) -> Image.Image:
-    """read_image of a file's bytes. A JPEG may come smaller, no side below `least`. FlawError if it is of no use."""
+    """read_image of a file's bytes. A JPEG may come smaller, no side below `least`. DecodeError if it is of no use."""
     if not content:
-        raise FlawError("the file is empty")
+        raise DecodeError("the file is empty")
     if (pixels_HWC := jpeg.read(content, max_pixels=max_pixels, least=least)) is not None:
         return Image.fromarray(pixels_HWC if pixels_HWC.shape[2] > 1 else pixels_HWC[:, :, 0])
     with _opening(content) as image:
         width, height = image.size
         if min(width, height) < 2:
-            raise FlawError(f"it has {width} x {height} pixels")
+            raise DecodeError(f"it has {width} x {height} pixels")
         if width * height > max_pixels:
-            raise FlawError(f"its {width} x {height} pixels are more than data.max_pixels {max_pixels:,}")
+            raise DecodeError(f"its {width} x {height} pixels are more than data.max_pixels {max_pixels:,}")
         if least is not None:
             scale = min(1.0, least / min(width, height))
             image.draft(None, (round(width * scale), round(height * scale)))  # pyright: ignore[reportArgumentType]
@@ -152,22 +152,22 @@ def opened(content: bytes, *, max_pixels: int, least: int | None = None) -> Imag
 
 @contextlib.contextmanager
 def _opening(content: bytes) -> Iterator[Image.Image]:
-    """The picture before it is decoded. FlawError for whatever happens to it."""
+    """The picture before it is decoded. DecodeError for whatever happens to it."""
     try:
         with quiet(), Image.open(io.BytesIO(content), formats=_formats()) as image:
             yield image
-    except FlawError:
+    except DecodeError:
         raise
     except UnidentifiedImageError:
-        raise FlawError("it is no image, or of an unknown format") from None
+        raise DecodeError("it is no image, or of an unknown format") from None
     except Exception as error:  # a damaged file can make a decoder fail in any way
-        words = " ".join(str(error).split())[:100] or type(error).__name__
-        raise FlawError("it is truncated" if "truncated" in words.lower() else f"it is damaged ({words})") from None
+        words = in_short(error)
+        raise DecodeError("it is truncated" if "truncated" in words.lower() else f"it is damaged ({words})") from None
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Pillow with its own limits and warnings off: what they warn of is a FlawError here. Threads may share it.
+    """Pillow with its own limits and warnings off: what they warn of is a DecodeError here. Threads may share it.
 
     Filters of warnings and Pillow's settings are the process's: the first thread in sets them, the last one out
     brings them back, where one catch_warnings a thread would restore them in the wrong order.
@@ -193,7 +193,7 @@ class _Quiet:
         self.stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", module=r"PIL\.")
         self._set(Image, "MAX_IMAGE_PIXELS", None)  # data.max_pixels is the limit
-        self._set(ImageFile, "LOAD_TRUNCATED_IMAGES", False)  # half a picture is a FlawError
+        self._set(ImageFile, "LOAD_TRUNCATED_IMAGES", False)  # half a picture is a DecodeError
 
     def _set(self, module: Any, name: str, value: Any) -> None:
         self.stack.callback(setattr, module, name, getattr(module, name))
@@ -224,10 +224,10 @@ def _plain(image: Image.Image) -> Image.Image:
     if mode.startswith("I"):  # I;16 and its byte orders; or I, in which 16-bit PGM files arrive
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
-            raise FlawError("its 32-bit values have no fixed range")
+            raise DecodeError("its 32-bit values have no fixed range")
         return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
     if mode == "F":
-        raise FlawError("its floating-point values have no fixed range")
+        raise DecodeError("its floating-point values have no fixed range")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
@@ -244,7 +244,7 @@ def _border_colour(image: Image.Image) -> Any:
 
 
 def described(content: bytes) -> tuple[int, int, str, int]:
-    """Width and height, upright; the format; and how many frames there are. FlawError if it is of no use."""
+    """Width and height, upright; the format; and how many frames there are. DecodeError if it is of no use."""
     with _opening(content) as image:
         width, height = image.size
         try:
@@ -266,13 +266,13 @@ def _content(source: Path | bytes) -> bytes:
     try:
         return source.read_bytes()
     except OSError as error:
-        raise FlawError(f"it cannot be read ({error.strerror or error})") from None
+        raise DecodeError(f"it cannot be read ({error.strerror or error})") from None
 
 
 @contextlib.contextmanager
 def _named(source: Path | bytes) -> Iterator[None]:
     try:
         yield
-    except FlawError as flaw:
+    except DecodeError as flaw:
         name = "the picture" if isinstance(source, bytes) else source
         raise DataError(f"{name} cannot be used as a picture: {flaw}; replace or remove it") from None

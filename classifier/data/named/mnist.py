@@ -12,7 +12,7 @@ from typing import Any
 from classifier.config.sections import DataConfig
 from classifier.data.readers import idx
 from classifier.data.readers.source import Source
-from classifier.errors import DataError
+from classifier.errors import DataError, in_short
 
 
 def mnist(config: DataConfig) -> Source:
@@ -53,16 +53,16 @@ def home(
 
         fetch(datasets, str(root))
     except (OSError, RuntimeError, ValueError) as error:  # no network, a wrong checksum, a full disk
-        reason = " ".join(str(error).split())[:120]
         raise DataError(
-            f"{name} cannot be downloaded to {root} ({reason}): fetch it elsewhere, set --data.root"
+            f"{name} cannot be downloaded to {root} ({in_short(error)}): fetch it elsewhere, set --data.root"
         ) from None
     return home(dataclasses.replace(config, download=False), name, places, is_here, fetch)
 
 
 def damaged(path: Path, reason: object) -> DataError:
     """The error for a file of a known data set that cannot be read."""
-    return DataError(f"{path} is missing or damaged ({' '.join(str(reason).split())[:100]}): fetch it again")
+    words = in_short(reason) if isinstance(reason, BaseException) else reason
+    return DataError(f"{path} is missing or damaged ({words}): fetch it again")
 
 
 def _idx(config: DataConfig, name: str, folder: str) -> Source:
