@@ -18,13 +18,13 @@ def load(config: DataConfig, progress: "Progress | None" = None) -> "Dataset":
     """
     # Not at the top: a process that only decodes imports this package, and needs no torch.
     from classifier.data.build import assemble
-    from classifier.data.subset import limited
+    from classifier.data.subset import limit_training_images
 
-    dataset = assemble(find(config), config, progress)
-    return limited(dataset, config.limit, config.split_seed) if config.limit else dataset
+    dataset = assemble(open_source(config), config, progress)
+    return limit_training_images(dataset, config.limit, config.split_seed) if config.limit else dataset
 
 
-def find(config: DataConfig) -> "Source":
+def open_source(config: DataConfig) -> "Source":
     """What lies at config.path, before anything is decoded. DataError if there is nothing to learn from."""
     from classifier.data.readers import detect
 

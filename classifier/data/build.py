@@ -11,7 +11,7 @@ import torch
 
 from classifier.config.sections import DataConfig
 from classifier.data import decode_all, split
-from classifier.data.dataset import Dataset, Part
+from classifier.data.dataset import Dataset, Split
 from classifier.data.decode_all import Pictures, Progress
 from classifier.data.images.arrays import Images, MappedImages, select
 from classifier.data.images.pixel_segment import lines, sums_of
@@ -147,7 +147,7 @@ def _usable(source: Source, found: Pictures) -> tuple[Source, Pictures, list[dic
     return usable, Pictures(images, found.digests_N[keep], {}), flaws
 
 
-def _uneven(class_names: Sequence[str], train: Part) -> list[str]:
+def _uneven(class_names: Sequence[str], train: Split) -> list[str]:
     counts_K = np.bincount(train.labels_N.numpy(), minlength=len(class_names))
     low, high = int(counts_K.argmin()), int(counts_K.argmax())
     if counts_K[high] <= IMBALANCE * counts_K[low]:
@@ -158,8 +158,8 @@ def _uneven(class_names: Sequence[str], train: Part) -> list[str]:
     ]
 
 
-def _part(source: Source, found: Pictures, here_N: np.ndarray) -> Part:
-    return Part(
+def _part(source: Source, found: Pictures, here_N: np.ndarray) -> Split:
+    return Split(
         images_NCHW=select(found.images_NCHW, torch.from_numpy(np.flatnonzero(here_N))),
         labels_N=torch.from_numpy(source.labels_N[here_N]),
         ids=chosen_names(source.ids, np.flatnonzero(here_N).tolist()),

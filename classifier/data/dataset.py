@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from classifier.config.experiment import Experiment
-from classifier.data.images.arrays import Images, chosen, joined
-from classifier.data.split_names import SPLITS, Kind
+from classifier.data.images.arrays import Images, concatenate, select
+from classifier.data.split_names import SPLITS, ImageKind
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class Split:
     """One split. images_NCHW: uint8, in memory or mapped; an index gives a Tensor. labels_N: int64 in [0, K); ids: N
     names, unique within the data set."""
 
@@ -31,11 +31,11 @@ class Dataset:
     """Three splits and what a model must know about them."""
 
     name: str
-    kind: Kind
+    kind: ImageKind
     class_names: tuple[str, ...]
-    train: Part
-    validation: Part
-    test: Part
+    train: Split
+    validation: Split
+    test: Split
     mean: tuple[float, ...]
     """Of each channel of the training images, in [0, 1]."""
     std: tuple[float, ...]
@@ -46,7 +46,7 @@ class Dataset:
     """16 hex digits over contents, labels, splits, their order, and how pictures were prepared."""
     findings: tuple[str, ...]
     """What a person should know of these data, a sentence each."""
-    loans: dict[str, Any]
+    split_record: dict[str, Any]
     """How the splits were drawn, which images moved for it, and which could not be read: plain data for split.json."""
 
     @property
@@ -69,13 +69,13 @@ class Dataset:
         A schedule that waits for a plateau waits for scores, be they of images that it has seen: there they stay too.
         """
         parts = (self.train, self.validation)
-        train = Part(
-            joined(*(part.images_NCHW for part in parts)),
+        train = Split(
+            concatenate(*(part.images_NCHW for part in parts)),
             torch.cat([part.labels_N for part in parts]),
             tuple(name for part in parts for name in part.ids),
         )
         none = torch.empty(0, dtype=torch.int64)
-        empty = Part(chosen(self.validation.images_NCHW, none), none, ())
+        empty = Split(select(self.validation.images_NCHW, none), none, ())
         stays = experiment.schedule.name == "plateau"
         return dataclasses.replace(self, train=train, validation=self.validation if stays else empty)
 

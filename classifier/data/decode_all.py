@@ -20,16 +20,16 @@ from classifier.data.decoding import decode, jpeg, worker_processes
 from classifier.data.decoding.threads import in_threads
 from classifier.data.decoding.worker_processes import Decoder
 from classifier.data.images.arrays import Images
-from classifier.data.images.jpeg_segment import JPEG, Frames
-from classifier.data.images.pixel_segment import PIXELS, Draft
-from classifier.data.images.stream import Streamed
+from classifier.data.images.jpeg_segment import JPEG, JpegSegmentWriter
+from classifier.data.images.pixel_segment import PIXELS, PixelSegmentWriter
+from classifier.data.images.stream import StreamedImages
 from classifier.data.infer_shape import shape
 from classifier.data.readers.compact import digests_of
 from classifier.data.readers.file_bytes import digest, read
 from classifier.data.readers.source import Source
 from classifier.data.readers.tree import File, identity
-from classifier.errors import ConfigError, DataError, few
-from classifier.runtime.cpu import cores, keep_freed_memory
+from classifier.errors import ConfigError, DataError, list_few
+from classifier.runtime.cpu import available_cores, keep_freed_memory
 
 if TYPE_CHECKING:
     from classifier.data.images.cache import Cache
@@ -60,16 +60,16 @@ def decoded(source: Source, config: DataConfig, progress: Progress | None = None
     DataError if they do not fit in memory, or on the cache's disk.
     """
     size, channels = shape(source, config)
-    if isinstance(source.pictures, np.ndarray):
+    if isinstance(source.images, np.ndarray):
         _refuse_giants(source, size, channels)
-        return _from_arrays(source.pictures, size, channels, config.fit)
-    files, way = source.pictures, _Way(source.name, size, channels, config, progress or _silent)
+        return _from_arrays(source.images, size, channels, config.fit)
+    files, way = source.images, _Way(source.name, size, channels, config, progress or _silent)
     if config.stream:
         if config.balance:
             raise ConfigError(
                 "data.balance cannot be used with data.stream: give --loss.class_weights balanced instead"
             )
-        images = Streamed(
+        images = StreamedImages(
             functools.partial(way.block, files),
             torch.arange(len(files)),
             (channels, size, size),
@@ -137,7 +137,7 @@ class _Way:
                     fit=self.config.fit,
                     max_pixels=self.config.max_pixels,
                 )
-            except decode.FlawError as flaw:
+            except decode.DecodeError as flaw:
                 flaws.append(f"{files[indices[row]]} ({flaw})")
 
         def late(row: int) -> None:
@@ -145,13 +145,15 @@ class _Way:
 
         in_threads(work, range(len(indices)), self.config.max_seconds, late)
         if flaws:
-            logger.warning("%d pictures of %s cannot be used, and are black: %s", len(flaws), self.name, few(flaws))
+            logger.warning(
+                "%d pictures of %s cannot be used, and are black: %s", len(flaws), self.name, list_few(flaws)
+            )
         return pixels_NCHW
 
     def decode(
         self,
         files: Sequence[File],
-        target: Draft | Frames | np.ndarray,
+        target: PixelSegmentWriter | JpegSegmentWriter | np.ndarray,
         indices: Sequence[int],
         is_known: Callable[[bytes], bool],
     ) -> "dict[int, bytes | str]":
@@ -172,7 +174,7 @@ class _Way:
         def contents(index: int) -> "bytes | str | None":
             try:
                 content = read(files[index], self.config.max_bytes)
-            except decode.FlawError as flaw:
+            except decode.DecodeError as flaw:
                 return str(flaw)
             name = told[index] = digest(content)
             return None if is_known(name) else content
@@ -182,7 +184,7 @@ class _Way:
             if isinstance(content, bytes):
                 try:
                     put(index, decode.loaded(content, **settings))
-                except decode.FlawError as flaw:
+                except decode.DecodeError as flaw:
                     told[index] = str(flaw)
             elif content is not None:
                 told[index] = content
@@ -221,7 +223,7 @@ class _Way:
                     return None
                 return worker_processes.for_row(rows[index], content) if in_place else content
 
-            worker_processes.decoded(make, rest, indices, take, processes=cores())
+            worker_processes.decoded(make, rest, indices, take, processes=available_cores())
         return told
 
 
@@ -273,4 +275,4 @@ def _refuse_giants(source: Source, size: int, channels: int) -> None:
 
 def listed(source: Source, flaws: dict[int, str]) -> str:
     """The first pictures with a flaw, each with its flaw."""
-    return few([f"{source.ids[index]} ({flaw})" for index, flaw in flaws.items()])
+    return list_few([f"{source.ids[index]} ({flaw})" for index, flaw in flaws.items()])

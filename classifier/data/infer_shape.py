@@ -25,7 +25,7 @@ def shape(source: Source, config: DataConfig) -> tuple[int, int]:
     Size: that of the pictures, if all are squares of one size up to 64; else the median of their shorter sides,
     rounded to a multiple of 16, at least 16 and at most 128. Channels: 1 if all are grey, else 3.
     """
-    pictures = source.pictures
+    pictures = source.images
     if isinstance(pictures, np.ndarray):
         chosen = pictures[_spread(len(pictures))]
         grey = chosen.shape[1] == 1 or bool((chosen == chosen[:, :1]).all())
@@ -42,7 +42,7 @@ def _looks(files: Sequence[File], config: DataConfig) -> list[tuple[int, int, bo
     found: dict[int, tuple[int, int, bool]] = {}
 
     def work(index: int) -> None:
-        with contextlib.suppress(decode.FlawError):
+        with contextlib.suppress(decode.DecodeError):
             found[index] = decode.look(read(files[index], config.max_bytes), max_pixels=config.max_pixels)
 
     in_threads(work, _spread(len(files)).tolist(), config.max_seconds)

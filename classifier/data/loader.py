@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from classifier.data.dataset import Part
-from classifier.data.images.arrays import gathered
-from classifier.data.images.stream import Streamed
+from classifier.data.dataset import Split
+from classifier.data.images.arrays import gather
+from classifier.data.images.stream import StreamedImages
 from classifier.runtime.counter_rng import permutation, splitmix64
 
 WORTH_A_THREAD = 1 << 20
@@ -51,7 +51,7 @@ def steps_per_epoch(count: int, batch: int) -> int:
 
 
 def batches(
-    part: Part,
+    part: Split,
     *,
     batch: int,
     seed: int,
@@ -68,7 +68,7 @@ def batches(
     """
     count, steps = len(part), steps_per_epoch(len(part), batch)
     order_N = torch.arange(count)
-    if shuffle and isinstance(part.images_NCHW, Streamed):
+    if shuffle and isinstance(part.images_NCHW, StreamedImages):
         order_N, lanes_N = part.images_NCHW.order(seed, epoch)
         for step in range(steps):
             places = slice(*cut(0, count, step, steps))
@@ -79,12 +79,12 @@ def batches(
         low, high = cut(0, count, step, steps)
         mine = slice(*cut(low, high, rank, world))
         chosen_N = order_N[mine]
-        images_NCHW = gathered(part.images_NCHW, chosen_N) if shuffle else part.images_NCHW[mine]  # a view, if it can
+        images_NCHW = gather(part.images_NCHW, chosen_N) if shuffle else part.images_NCHW[mine]  # a view, if it can
         positions_N = torch.arange(mine.start, mine.stop)
         yield Batch(images_NCHW, part.labels_N[chosen_N], positions_N, chosen_N, step, high - low)
 
 
-def ahead(batches: Iterator[Batch], *, pin: bool = False, decodes: bool = False) -> Iterator[Batch]:
+def prefetch(batches: Iterator[Batch], *, pin: bool = False, decodes: bool = False) -> Iterator[Batch]:
     """The same batches, the next of which is gathered in a thread while the one before is used, where that pays.
 
     pin: in memory that a GPU copies from while it computes. decodes: gathering is more than copying, and pays a thread.
@@ -109,7 +109,7 @@ def ahead(batches: Iterator[Batch], *, pin: bool = False, decodes: bool = False)
             yield batch
 
 
-def evaluation_batches(part: Part, *, batch: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+def evaluation_batches(part: Split, *, batch: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
     """Every image exactly once over all ranks, in order; `batch` images a step over all ranks."""
     return batches(part, batch=batch, seed=0, epoch=0, rank=rank, world=world, shuffle=False)
 

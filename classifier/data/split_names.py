@@ -9,7 +9,7 @@ TRAIN, VALIDATION, TEST = range(3)
 WORDS = {"train": TRAIN, "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION, "test": TEST}
 
 
-Kind = Literal["symbols", "objects", "photos"]
+ImageKind = Literal["symbols", "objects", "photos"]
 """What augmentation may do: symbols (letters, digits) are never mirrored; objects are small, centred and alike."""
 
 

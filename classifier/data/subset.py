@@ -6,13 +6,13 @@ import hashlib
 import numpy as np
 import torch
 
-from classifier.data.dataset import Dataset, Part
-from classifier.data.images.arrays import chosen
+from classifier.data.dataset import Dataset, Split
+from classifier.data.images.arrays import select
 from classifier.data.readers.compact import chosen as chosen_names
 from classifier.errors import DataError
 
 
-def limited(dataset: Dataset, count: int, seed: int) -> Dataset:
+def limit_training_images(dataset: Dataset, count: int, seed: int) -> Dataset:
     """The data set with `count` of its training images, each class in its share and none left out.
 
     They are drawn by a hash of their names: of two counts the smaller one's images are among the larger one's.
@@ -35,7 +35,7 @@ def limited(dataset: Dataset, count: int, seed: int) -> Dataset:
     place_N[by_class] = (np.arange(len(train)) - starts_K[labels_N[by_class]]) / sizes_K[labels_N[by_class]]
     kept = np.sort(np.lexsort((hashes_N, place_N))[:count])
     index = torch.from_numpy(kept)
-    part = Part(chosen(train.images_NCHW, index), train.labels_N[index], chosen_names(train.ids, kept.tolist()))
+    part = Split(select(train.images_NCHW, index), train.labels_N[index], chosen_names(train.ids, kept.tolist()))
     fingerprint = hashlib.blake2b(f"{dataset.fingerprint} {count} {seed}".encode(), digest_size=8).hexdigest()
     finding = f"{dataset.name} trains on {count:,} of its {len(train):,} training images (data.limit)."
     return dataclasses.replace(dataset, train=part, fingerprint=fingerprint, findings=(*dataset.findings, finding))

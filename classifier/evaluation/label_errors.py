@@ -15,7 +15,7 @@ from classifier.config.experiment import Experiment
 from classifier.data import decode_all
 from classifier.data.audit.finding import Finding
 from classifier.data.audit.scan import Looked
-from classifier.data.images.arrays import chosen
+from classifier.data.images.arrays import select
 from classifier.data.split import numbered
 from classifier.errors import DataError
 from classifier.inference.features import features, regression
@@ -36,7 +36,7 @@ def seen(looked: Looked, model: Path, experiment: Experiment) -> Tensor:
     config = experiment.override("data.size", size).override("data.channels", channels).data
     images_NCHW = decode_all.decoded(source, config).images_NCHW
     kept_N = torch.from_numpy(looked.kept_N)
-    return features(predictor.model, predictor.scorer, chosen(images_NCHW, kept_N))
+    return features(predictor.model, predictor.scorer, select(images_NCHW, kept_N))
 
 
 def find(looked: Looked, features_KF: Tensor) -> list[Finding]:

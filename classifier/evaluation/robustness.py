@@ -8,29 +8,29 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from classifier.data.dataset import Part
-from classifier.data.images.arrays import chosen
+from classifier.data.dataset import Split
+from classifier.data.images.arrays import select
 from classifier.data.readers.compact import chosen as chosen_names
 from classifier.evaluation.adversarial import fgsm, pgd, right
 from classifier.evaluation.corruptions import GROUPS, SEVERITIES, corrupted
 from classifier.inference.out_of_distribution import Novelty
 from classifier.inference.scorer import Scorer
-from classifier.metrics.scores import figures
+from classifier.metrics.scores import compute_scores
 
 # Of each value, in 1/255: what attacks may move it by.
 EPSILONS = (1, 2, 4, 8)
 Tell = Callable[[str], None]
 
 
-def some(part: Part, most: int) -> Part:
+def some(part: Split, most: int) -> Split:
     """At most so many images, evenly spaced."""
     if len(part) <= most:
         return part
     places = torch.linspace(0, len(part) - 1, most).long()
-    return Part(chosen(part.images_NCHW, places), part.labels_N[places], chosen_names(part.ids, places.tolist()))
+    return Split(select(part.images_NCHW, places), part.labels_N[places], chosen_names(part.ids, places.tolist()))
 
 
-def under_corruptions(model: nn.Module, scorer: Scorer, part: Part, tell: Tell, seed: int = 0) -> dict[str, Any]:
+def under_corruptions(model: nn.Module, scorer: Scorer, part: Split, tell: Tell, seed: int = 0) -> dict[str, Any]:
     """clean, the mean over all, by group, and for each kind the accuracies of severities 1 to 5."""
     images_NCHW, labels_N = part.images_NCHW[:], part.labels_N
     kinds: dict[str, list[float]] = {}
@@ -49,7 +49,7 @@ def under_corruptions(model: nn.Module, scorer: Scorer, part: Part, tell: Tell, 
     }
 
 
-def under_attack(model: nn.Module, scorer: Scorer, part: Part, novelty: Novelty | None, tell: Tell) -> dict[str, Any]:
+def under_attack(model: nn.Module, scorer: Scorer, part: Split, novelty: Novelty | None, tell: Tell) -> dict[str, Any]:
     """Accuracies by attack and epsilon (in 1/255), and how well each score tells attacked images from clean ones."""
     scorer = dataclasses.replace(scorer, precision="fp32")  # a gradient of bf16 is a worse attacker
     found: dict[str, Any] = {"images": len(part), "epsilons": list(EPSILONS), "fgsm": [], "pgd": [], "auroc": {}}
@@ -71,9 +71,9 @@ def under_attack(model: nn.Module, scorer: Scorer, part: Part, novelty: Novelty 
     return found
 
 
-def under_shift(model: nn.Module, scorer: Scorer, part: Part) -> dict[str, Any]:
+def under_shift(model: nn.Module, scorer: Scorer, part: Split) -> dict[str, Any]:
     """The figures on a second data set of the same classes."""
-    return figures(scorer.evaluate(model, part)[1], part.labels_N, scorer.class_names)
+    return compute_scores(scorer.evaluate(model, part)[1], part.labels_N, scorer.class_names)
 
 
 def told_apart(

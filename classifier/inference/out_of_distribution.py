@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from classifier.data.images.arrays import Images, chosen
+from classifier.data.images.arrays import Images, select
 from classifier.inference.scorer import Scorer
 
 # Layers, evenly spaced; channels and axes of variation of each; training images that they are fitted to.
@@ -151,4 +151,4 @@ def places_of(count: int) -> Tensor:
 
 def some(images_NCHW: Images) -> Images:
     """The images at `places_of` them."""
-    return images_NCHW if len(images_NCHW) <= MOST else chosen(images_NCHW, places_of(len(images_NCHW)))
+    return images_NCHW if len(images_NCHW) <= MOST else select(images_NCHW, places_of(len(images_NCHW)))

@@ -13,11 +13,11 @@ from classifier import models
 from classifier.augment import policy
 from classifier.config.experiment import Experiment
 from classifier.data import loader
-from classifier.data.dataset import Dataset, Part
-from classifier.metrics.calibration import tempered
-from classifier.metrics.confusion import Tally
+from classifier.data.dataset import Dataset, Split
+from classifier.metrics.calibration import apply_temperature
+from classifier.metrics.confusion import ConfusionMatrix
 from classifier.runtime.cpu import keep_freed_memory
-from classifier.runtime.distributed import Group
+from classifier.runtime.distributed import ProcessGroup
 
 # A batch holds about this many pixels a channel (64 photographs of 224 x 224), which fits wherever the model was
 # trained, and at most so many images: 512 fill a GPU, but on a CPU they leave its caches (fp32 lost a third).
@@ -104,36 +104,36 @@ class Scorer:
             if self.test_flip:
                 mirrored_NK = self.forward(model, images_NCHW.flip(-1)).log_softmax(1)
                 log_probabilities_NK = torch.logaddexp(log_probabilities_NK, mirrored_NK) - math.log(2)
-            return tempered(log_probabilities_NK, self.temperature)
+            return apply_temperature(log_probabilities_NK, self.temperature)
 
     def probabilities(self, model: nn.Module, images_NCHW: Tensor) -> Tensor:
         """probabilities_NK, float32 on the CPU, of any number of uint8 images, batch by batch."""
         parts = [self.log_probabilities(model, batch_NCHW).exp() for batch_NCHW in images_NCHW.split(self.batch)]
         return torch.cat(parts).cpu() if parts else torch.zeros(0, len(self.class_names))
 
-    def evaluate(self, model: nn.Module, part: Part) -> tuple[Tally, Tensor]:
+    def evaluate(self, model: nn.Module, part: Split) -> tuple[ConfusionMatrix, Tensor]:
         """The tally of a split and its probabilities_NK, float32 on the CPU, in the order of part.ids."""
-        tally, parts = Tally(len(self.class_names), self.device), []
-        for log_probabilities_NK, labels_N in self._answers(model, part, Group()):
+        tally, parts = ConfusionMatrix(len(self.class_names), self.device), []
+        for log_probabilities_NK, labels_N in self._answers(model, part, ProcessGroup()):
             tally.add(log_probabilities_NK, labels_N)
             parts.append(log_probabilities_NK.exp())
         return tally, torch.cat(parts).cpu() if parts else torch.zeros(0, len(self.class_names))
 
-    def tally(self, model: nn.Module, part: Part, group: Group | None = None) -> Tally:
+    def tally(self, model: nn.Module, part: Split, group: ProcessGroup | None = None) -> ConfusionMatrix:
         """The tally of a split, whose images the ranks of `group` share out; each rank gets the whole account."""
-        group = group or Group()
-        tally = Tally(len(self.class_names), self.device)
+        group = group or ProcessGroup()
+        tally = ConfusionMatrix(len(self.class_names), self.device)
         for log_probabilities_NK, labels_N in self._answers(model, part, group):
             tally.add(log_probabilities_NK, labels_N)
-        return Tally.from_tensor(group.sum(tally.tensor()))
+        return ConfusionMatrix.from_tensor(group.all_reduce_sum(tally.tensor()))
 
-    def score(self, model: nn.Module, part: Part, group: Group | None = None) -> dict[str, Any]:
+    def score(self, model: nn.Module, part: Split, group: ProcessGroup | None = None) -> dict[str, Any]:
         """The scores of a split as plain data (see Tally.scores). Errors as there."""
         return self.tally(model, part, group).scores(self.class_names)
 
-    def _answers(self, model: nn.Module, part: Part, group: Group) -> Iterator[tuple[Tensor, Tensor]]:
+    def _answers(self, model: nn.Module, part: Split, group: ProcessGroup) -> Iterator[tuple[Tensor, Tensor]]:
         """log_probabilities_NK and labels_N of each batch of this rank's images, on the device."""
-        for batch in loader.evaluation_batches(part, batch=self.batch, rank=group.rank, world=group.world):
+        for batch in loader.evaluation_batches(part, batch=self.batch, rank=group.rank, world=group.world_size):
             if len(batch.labels_N):  # with more ranks than images a shard is empty
                 labels_N = batch.labels_N.to(self.device, non_blocking=True)
                 yield self.log_probabilities(model, batch.images_NCHW), labels_N

@@ -20,8 +20,8 @@ from classifier.data.images.arrays import are_decoded_each_time
 from classifier.inference.scorer import Scorer
 from classifier.profiling.scaling import Load
 from classifier.runtime.cpu import keep_freed_memory
-from classifier.runtime.distributed import Group, pick_device
-from classifier.training.state import Training, build_model
+from classifier.runtime.distributed import ProcessGroup, pick_device
+from classifier.training.state import TrainState, build_model
 
 # The first runs also prepare kernels and memory.
 WARM, MEASURED = 2, 5
@@ -54,7 +54,7 @@ def pace(experiment: Experiment, dataset: Dataset, steps: int = 3, watched: floa
         thawed = pace(experiment.override("model.freeze", "none"), dataset, steps, watched)
         share = min(1.0, thaws / epochs)
         return dataclasses.replace(frozen, step=share * frozen.step + (1 - share) * thawed.step)
-    training = Training(experiment, dataset, Group(device=pick_device(experiment.train.device)))
+    training = TrainState(experiment, dataset, ProcessGroup(device=pick_device(experiment.train.device)))
     if training.device.type == "cpu":
         keep_freed_memory()  # as trainings do
     training.begin_epoch(0)
@@ -63,10 +63,10 @@ def pace(experiment: Experiment, dataset: Dataset, steps: int = 3, watched: floa
     middle = statistics.median if watched else min
     seconds, again, epoch = [], [], -1
     decodes = are_decoded_each_time(dataset.train.images_NCHW)
-    for batch in loader.ahead(itertools.chain.from_iterable(every), decodes=decodes):
+    for batch in loader.prefetch(itertools.chain.from_iterable(every), decodes=decodes):
         epoch += batch.step == 0
         seconds.append(_seconds_to_update(training, batch, epoch))  # reading is told apart
-        if training.frozen:
+        if training.feature_cache:
             again.append(_seconds_to_update(training, batch, epoch))
         if len(seconds) > steps and sum(seconds[1:]) >= watched:
             break
@@ -77,9 +77,9 @@ def pace(experiment: Experiment, dataset: Dataset, steps: int = 3, watched: floa
     return Pace(step, max(0.0, statistics.median(seconds[1:]) - step) / size)
 
 
-def _seconds_to_update(training: Training, batch: loader.Batch, epoch: int) -> float:
+def _seconds_to_update(training: TrainState, batch: loader.Batch, epoch: int) -> float:
     began = time.perf_counter()
-    training.update(batch, epoch)
+    training.train_step(batch, epoch)
     training.sums.tolist()  # waits for the device
     return time.perf_counter() - began
 
@@ -152,7 +152,7 @@ def load_of(experiment: Experiment, dataset: Dataset, beside: int = 0) -> Load:
     # A step is so much for each image, and something beside that; noise must make neither negative.
     most = whole.step / batch
     image = min(max((whole.step - part.step) / (batch - small), 0.0), most) if batch > small else most
-    training = Training(experiment, dataset, Group(device=pick_device(experiment.train.device)))
+    training = TrainState(experiment, dataset, ProcessGroup(device=pick_device(experiment.train.device)))
     training.begin_epoch(0)
     few = next(loader.batches(dataset.train, batch=2, seed=0, epoch=0))
     saved: dict[int, int] = {}
@@ -163,13 +163,13 @@ def load_of(experiment: Experiment, dataset: Dataset, beside: int = 0) -> Load:
         return tensor
 
     with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(see, lambda t: t):
-        training.update(few, 0)
+        training.train_step(few, 0)
     flops = float(counter.get_total_flops())
     seen = 1.0  # the share of the epochs in which a frozen backbone sees the images
-    if training.frozen:
-        seen = min(1.0, training.frozen.views / experiment.train.epochs)
+    if training.feature_cache:
+        seen = min(1.0, training.feature_cache.views / experiment.train.epochs)
         with FlopCounterMode(display=False) as counter:
-            training.update(few, 0)
+            training.train_step(few, 0)
         flops = counter.get_total_flops() + seen * (flops - counter.get_total_flops())
     parameters = models.parameter_count(training.model)
     # Weights, gradients, and what the optimizer keeps of each; activations grow with the images.

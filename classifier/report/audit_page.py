@@ -97,5 +97,5 @@ def thumbnail(content: bytes | None, name: str) -> str:
 
     try:
         return html.picture(decode.opened(content, max_pixels=100_000_000, least=html.SIDE), name)
-    except decode.FlawError:
+    except decode.DecodeError:
         return ""

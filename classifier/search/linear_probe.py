@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from classifier.config.experiment import Experiment
-from classifier.data.dataset import Dataset, Part
+from classifier.data.dataset import Dataset, Split
 from classifier.errors import ConfigError
 from classifier.inference.features import features, identity, keep, regression
 from classifier.inference.scorer import Scorer
@@ -56,7 +56,7 @@ def probe(experiment: Experiment, dataset: Dataset, name: str, weights: str, kep
     began = time.perf_counter()
     experiment = experiment.override("model.name", name).override("model.weights", weights)
     train = dataset.train
-    train = Part(train.images_NCHW[:MOST], train.labels_N[:MOST], train.ids[:MOST])
+    train = Split(train.images_NCHW[:MOST], train.labels_N[:MOST], train.ids[:MOST])
     found = _features(experiment, dataset, {"train": train, "validation": dataset.validation}, kept)
     mean_F, std_F = found["train"].mean(0), found["train"].std(0).clamp(min=1e-6)
     train_NF, validation_NF = ((found[split] - mean_F) / std_F for split in ("train", "validation"))
@@ -72,7 +72,7 @@ def probe(experiment: Experiment, dataset: Dataset, name: str, weights: str, kep
     )
 
 
-def _features(experiment: Experiment, dataset: Dataset, parts: dict[str, Part], kept: Path) -> dict[str, Tensor]:
+def _features(experiment: Experiment, dataset: Dataset, parts: dict[str, Split], kept: Path) -> dict[str, Tensor]:
     """features_NF of each part, float32: what goes into the model's head. From disk, where they were kept."""
     from safetensors.torch import load_file
 

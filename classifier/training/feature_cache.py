@@ -22,14 +22,14 @@ from torch import Tensor, nn
 from classifier.augment import policy
 from classifier.config.experiment import Experiment
 from classifier.data import loader
-from classifier.data.dataset import Dataset, Part
+from classifier.data.dataset import Dataset, Split
 from classifier.errors import ConfigError, ModelError
 from classifier.inference.features import identity, keep, seen
 from classifier.inference.scorer import Scorer
-from classifier.metrics.confusion import Tally
+from classifier.metrics.confusion import ConfusionMatrix
 from classifier.models.head import DroppingLinear, head_modules
 from classifier.runtime import counter_rng as counter
-from classifier.runtime.distributed import Group
+from classifier.runtime.distributed import ProcessGroup
 
 # Bytes of memory that views may take.
 MOST = 8 << 30
@@ -49,7 +49,7 @@ class Head(nn.Module):
         return self.layer(F.dropout(features_NF, self.dropout, self.training))
 
 
-class Frozen:
+class FeatureCache:
     """The views of a training's images, and its validation images, as the frozen backbone of `model` sees them.
 
     folder: where whole views stay for other trainings of these images, if anywhere. experiment: resolved. ConfigError
@@ -76,7 +76,7 @@ class Frozen:
         self.kept: set[int] = set()
         """Views that are whole on disk."""
 
-    def part(self, epoch: int) -> Part:
+    def part(self, epoch: int) -> Split:
         """The training images as an epoch's loader wants them: without pixels, where none are looked at any more."""
         view, part = self._opened(epoch), self.dataset.train
         if not self.is_there_VN[view].all():
@@ -98,13 +98,13 @@ class Frozen:
             self.head.train()  # eval() has put it to sleep
         return self.features_VNF[view, batch.indices_N].to(device, non_blocking=True)
 
-    def close(self, epoch: int, group: Group) -> None:
+    def close(self, epoch: int, group: ProcessGroup) -> None:
         """After an epoch: every rank has what any has seen of its view, and a whole view is kept."""
         view = epoch % self.views
         there_N, features_NF = self.is_there_VN[view], self.features_VNF[view]
-        if group.world > 1 and group.max(int(not there_N.all())):
-            count_N = group.sum(there_N.float()).cpu()
-            total_NF = group.sum(features_NF * there_N[:, None]).cpu()
+        if group.world_size > 1 and group.all_reduce_max(int(not there_N.all())):
+            count_N = group.all_reduce_sum(there_N.float()).cpu()
+            total_NF = group.all_reduce_sum(features_NF * there_N[:, None]).cpu()
             features_NF.copy_(total_NF / count_N.clamp(min=1)[:, None])
             there_N.copy_(count_N > 0)
         path = self._path(f"view{view}")
@@ -112,9 +112,9 @@ class Frozen:
             self.kept.add(view)
             keep({"features": features_NF}, path)
 
-    def score(self, model: nn.Module, group: Group) -> dict[str, Any]:
+    def score(self, model: nn.Module, group: ProcessGroup) -> dict[str, Any]:
         """The validation scores of a model with this backbone; its head may be another. Errors of Tally.scores."""
-        head, tally = Head(model.eval(), 0.0), Tally(len(self.dataset.class_names), self.scorer.device)
+        head, tally = Head(model.eval(), 0.0), ConfusionMatrix(len(self.dataset.class_names), self.scorer.device)
         if not self.held:
             self.held = list(self._validation(group))
         for features_WNF, labels_N in self.held:
@@ -122,19 +122,19 @@ class Frozen:
                 log_probabilities_WNK = self.answers(head, features_WNF).log_softmax(-1)
             views = len(features_WNF)
             tally.add(log_probabilities_WNK.logsumexp(0) - math.log(views), labels_N)
-        return Tally.from_tensor(group.sum(tally.tensor())).scores(self.dataset.class_names)
+        return ConfusionMatrix.from_tensor(group.all_reduce_sum(tally.tensor())).scores(self.dataset.class_names)
 
     def answers(self, head: nn.Module, features_NF: Tensor) -> Tensor:
         """logits_NK, float32, in the scorer's number format."""
         with self.scorer.number_format():
             return head(features_NF).float()
 
-    def _validation(self, group: Group) -> Iterator[tuple[Tensor, Tensor]]:
-        path = self._path("validation") if group.world == 1 else None
+    def _validation(self, group: ProcessGroup) -> Iterator[tuple[Tensor, Tensor]]:
+        path = self._path("validation") if group.world_size == 1 else None
         kept = load_file(path) if path is not None and path.exists() else {}
         found: dict[str, Tensor] = {}
         for batch in loader.evaluation_batches(
-            self.dataset.validation, batch=self.scorer.batch, rank=group.rank, world=group.world
+            self.dataset.validation, batch=self.scorer.batch, rank=group.rank, world=group.world_size
         ):
             if len(batch.labels_N):  # with more ranks than images a shard is empty
                 step = str(batch.step)

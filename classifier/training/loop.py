@@ -16,10 +16,10 @@ from classifier.data.dataset import Dataset
 from classifier.data.images.arrays import are_decoded_each_time
 from classifier.errors import DivergedError
 from classifier.runtime.cpu import keep_freed_memory
-from classifier.runtime.distributed import Group
-from classifier.runtime.timing import Speed, Timer
-from classifier.training.checkpoint import Checkpoint, Store, Writer
-from classifier.training.state import Training
+from classifier.runtime.distributed import ProcessGroup
+from classifier.runtime.timing import Throughput, Timer
+from classifier.training.checkpoint import Checkpoint, CheckpointStore, AsyncCheckpointWriter
+from classifier.training.state import TrainState
 
 # Ranks agree to stop, and look for a loss that is not finite, every so many steps: each look waits for the device.
 AGREE_EVERY = 16
@@ -27,7 +27,7 @@ _REASONS = {0: None, 1: "train.minutes", 2: "asked"}
 
 
 @dataclass(frozen=True)
-class Step:
+class StepProgress:
     """Where training is, for a progress line; told a few times a second. Loss and accuracy are this epoch's so far."""
 
     epoch: int
@@ -86,12 +86,12 @@ def fit(
     experiment: Experiment,
     dataset: Dataset,
     *,
-    group: Group | None = None,
-    store: Store | None = None,
+    group: ProcessGroup | None = None,
+    store: CheckpointStore | None = None,
     features: Path | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     should_save: Callable[[], bool] = lambda: False,
-    on_step: Callable[[Step], None] | None = None,
+    on_step: Callable[[StepProgress], None] | None = None,
 ) -> Iterator[Epoch]:
     """Train a resolved experiment; begin at the store's newest whole checkpoint, if it has one.
 
@@ -101,14 +101,14 @@ def fit(
     An epoch's checkpoint is committed after the caller took the Epoch: keep its model before you commit it.
     DivergedError when the loss stops being finite; the last checkpoint is from before that.
     """
-    group = group or Group()
+    group = group or ProcessGroup()
     if group.device.type == "cpu":
         keep_freed_memory()
     threads = torch.get_num_threads()
     torch.set_num_threads(experiment.train.threads or threads)
     try:
-        training = Training(experiment, dataset, group, features)
-        if store is not None and (checkpoint := group.share(store.latest() if group.is_first else None)):
+        training = TrainState(experiment, dataset, group, features)
+        if store is not None and (checkpoint := group.broadcast(store.load_latest() if group.is_first else None)):
             training.restore(checkpoint)
         yield from _epochs(training, store, should_stop, should_save, on_step)
     finally:
@@ -116,23 +116,23 @@ def fit(
 
 
 def _epochs(
-    training: Training,
-    store: Store | None,
+    training: TrainState,
+    store: CheckpointStore | None,
     should_stop: Callable[[], bool],
     should_save: Callable[[], bool],
-    on_step: Callable[[Step], None] | None,
+    on_step: Callable[[StepProgress], None] | None,
 ) -> Iterator[Epoch]:
     experiment, group = training.experiment, training.group
-    writer = Writer(store) if store is not None and group.is_first else None
+    writer = AsyncCheckpointWriter(store) if store is not None and group.is_first else None
     look = _Look(training, should_stop, should_save, writer)
-    speed = Speed(group.device)
+    speed = Throughput(group.device)
     pin = group.device.type == "cuda"
     try:
         while not training.is_over:
             epoch, start = divmod(training.step, training.steps_per_epoch)
             part = training.begin_epoch(epoch)
             if start == 0:
-                training.forget_sums()
+                training.reset_sums()
             began, stopped = time.perf_counter(), None
             speed.resume()
             batches = loader.batches(
@@ -142,19 +142,21 @@ def _epochs(
                 epoch=epoch,
                 start=start,
                 rank=group.rank,
-                world=group.world,
+                world=group.world_size,
                 balance=experiment.data.balance,
             )
-            for batch in speed.waiting(loader.ahead(batches, pin=pin, decodes=are_decoded_each_time(part.images_NCHW))):
-                training.update(batch, epoch)
+            for batch in speed.waiting(
+                loader.prefetch(batches, pin=pin, decodes=are_decoded_each_time(part.images_NCHW))
+            ):
+                training.train_step(batch, epoch)
                 speed.count(batch.global_count)
-                if on_step is not None and speed.time_to_tell():
+                if on_step is not None and speed.should_report():
                     on_step(_told(training, epoch, speed))
                 stopped, is_due = look(training.seconds + time.perf_counter() - began)
                 if stopped:
                     break
                 if is_due and (checkpoint := training.checkpoint()) and writer:
-                    writer.begin(checkpoint)
+                    writer.submit(checkpoint)
             speed.pause()
             seconds = time.perf_counter() - began
             training.seconds += seconds
@@ -178,13 +180,13 @@ def _epochs(
 class _Commit:
     """Writes an epoch's checkpoint, once, where one is due, and waits until it is on disk."""
 
-    def __init__(self, writer: Writer | None, checkpoint: Checkpoint | None) -> None:
+    def __init__(self, writer: AsyncCheckpointWriter | None, checkpoint: Checkpoint | None) -> None:
         self.writer, self.checkpoint = writer, checkpoint
 
     def __call__(self) -> None:
         checkpoint, self.checkpoint = self.checkpoint, None
         if self.writer is not None and checkpoint is not None:
-            self.writer.begin(checkpoint)
+            self.writer.submit(checkpoint)
             self.writer.wait()
 
 
@@ -193,10 +195,10 @@ class _Look:
 
     def __init__(
         self,
-        training: Training,
+        training: TrainState,
         should_stop: Callable[[], bool],
         should_save: Callable[[], bool],
-        writer: Writer | None,
+        writer: AsyncCheckpointWriter | None,
     ) -> None:
         self.training, self.should_stop, self.should_save, self.writer = training, should_stop, should_save, writer
         self.timer = Timer(training.experiment.checkpoint.minutes)
@@ -211,29 +213,29 @@ class _Look:
         steps = experiment.checkpoint.steps
         at_save = not at_end and steps is not None and training.step % steps == 0
         agreeing = at_end or at_save or training.step % AGREE_EVERY == 0
-        if agreeing or (group.world == 1 and group.device.type == "cpu"):
-            bad_step = group.max(int(training.sums[3]))
+        if agreeing or (group.world_size == 1 and group.device.type == "cpu"):
+            bad_step = group.all_reduce_max(int(training.sums[3]))
             if bad_step >= 0:
                 raise DivergedError(
                     f"the loss is not finite since step {bad_step} of {training.steps} (learning rate "
                     f"{training.lr:.3g}, {experiment.train.precision}): try --optimizer.lr "
                     f"{experiment.optimizer.lr / 10:.2g}, --optimizer.clip 1 or --train.precision fp32"
                 )
-        if group.world > 1 and not agreeing:
+        if group.world_size > 1 and not agreeing:
             return None, False
         minutes = experiment.train.minutes
         reason = 2 if self.should_stop() else int(minutes is not None and seconds > 60 * minutes)
         # A checkpoint after the last step would count the epoch as done before it was validated.
         can_save = self.writer is not None and not self.writer.is_busy and not at_end
         is_due = can_save and (at_save or self.timer() or self.should_save())
-        agreed = group.max(2 * reason + is_due)
+        agreed = group.all_reduce_max(2 * reason + is_due)
         return _REASONS[agreed // 2], agreed % 2 == 1
 
 
-def _told(training: Training, epoch: int, speed: Speed) -> Step:
+def _told(training: TrainState, epoch: int, speed: Throughput) -> StepProgress:
     loss, hits, count, _ = training.sums.tolist()
     count, step_seconds = max(count, 1), speed.step_seconds()
-    return Step(
+    return StepProgress(
         epoch=epoch + 1,
         epochs=training.experiment.train.epochs,
         step=training.step,
@@ -245,7 +247,7 @@ def _told(training: Training, epoch: int, speed: Speed) -> Step:
     )
 
 
-def _closed(training: Training, number: int, seconds: float, stopped: str | None, speed: Speed) -> Epoch:
+def _closed(training: TrainState, number: int, seconds: float, stopped: str | None, speed: Throughput) -> Epoch:
     """Validate what the epoch made. A part of an epoch is validated only where there is no better model yet.
 
     Where there is nothing to validate with, the last model is the one to keep.
@@ -253,12 +255,12 @@ def _closed(training: Training, number: int, seconds: float, stopped: str | None
     whole = training.step % training.steps_per_epoch == 0
     if whole:
         training.end_epoch(number - 1)
-    training.group.average_buffers(training.kept)
-    loss, hits, count, _ = training.group.sum(training.sums.clone()).tolist()
-    trace = int(training.group.sum(training.trace.clone()))
+    training.group.average_buffers(training.eval_model)
+    loss, hits, count, _ = training.group.all_reduce_sum(training.sums.clone()).tolist()
+    trace = int(training.group.all_reduce_sum(training.trace.clone()))
     scores, validated = None, len(training.dataset.validation) > 0
     if validated and (whole or training.best is None):
-        scores = training.score()
+        scores = training.validate()
     return Epoch(
         number=number,
         step=training.step,
@@ -270,8 +272,8 @@ def _closed(training: Training, number: int, seconds: float, stopped: str | None
         validation=scores,
         images_per_second=speed.images_per_second(),
         input_wait=speed.input_wait(),
-        is_best=training.judge(scores, number) if scores is not None else not validated,
+        is_best=training.update_best(scores, number) if scores is not None else not validated,
         stopped=stopped,
-        model=training.kept,
+        model=training.eval_model,
         commit=lambda: None,
     )

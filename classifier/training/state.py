@@ -16,20 +16,22 @@ from classifier import models
 from classifier.augment import policy
 from classifier.config.experiment import Experiment
 from classifier.data import loader
-from classifier.data.dataset import Dataset, Part
+from classifier.data.dataset import Dataset, Split
 from classifier.inference.scorer import Scorer
 from classifier.runtime import counter_rng as counter
-from classifier.runtime.distributed import Group
+from classifier.runtime.distributed import ProcessGroup
 from classifier.training import losses, optimizers, schedule
 from classifier.training.checkpoint import Checkpoint
-from classifier.training.ema import Average
-from classifier.training.feature_cache import Frozen
+from classifier.training.ema import ModelEMA
+from classifier.training.feature_cache import FeatureCache
 
 
-class Training:
+class TrainState:
     """Weights, optimizer and counters of one run on one rank. features: where what a frozen backbone sees is kept."""
 
-    def __init__(self, experiment: Experiment, dataset: Dataset, group: Group, features: Path | None = None) -> None:
+    def __init__(
+        self, experiment: Experiment, dataset: Dataset, group: ProcessGroup, features: Path | None = None
+    ) -> None:
         self.experiment, self.dataset, self.group, self.features = experiment, dataset, group, features
         self.device = group.device
         torch.manual_seed(experiment.seed)
@@ -46,7 +48,7 @@ class Training:
         counts_K = torch.bincount(dataset.train.labels_N, minlength=len(dataset.class_names))
         self.loss = losses.build(experiment.loss, class_counts_K=counts_K.to(self.device))
         decay = experiment.optimizer.ema
-        self.average = Average(self.model, decay) if decay is not None else None
+        self.ema = ModelEMA(self.model, decay) if decay is not None else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=experiment.train.precision == "fp16")
         self.plateau = schedule.Plateau(experiment.schedule, metric=experiment.train.metric)
         self.scorer = Scorer.of(experiment, dataset, self.device)
@@ -59,22 +61,22 @@ class Training:
         self.best: tuple[float, float] | None = None
         self.best_epoch = 0
         self.network: nn.Module = self.model
-        self.is_frozen: bool | None = None
-        self.frozen: Frozen | None = None
-        self.forget_sums()
+        self.is_backbone_frozen: bool | None = None
+        self.feature_cache: FeatureCache | None = None
+        self.reset_sums()
 
     @property
-    def kept(self) -> nn.Module:
+    def eval_model(self) -> nn.Module:
         """The model to validate and keep: the average, where there is one."""
-        return self.average.model if self.average is not None else self.model
+        return self.ema.model if self.ema is not None else self.model
 
-    def forget_sums(self) -> None:
+    def reset_sums(self) -> None:
         """Begin an epoch's account: loss, hits, images, the first step whose loss was not finite or -1; the order."""
         dtype = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no float64
         self.sums = torch.tensor([0.0, 0.0, 0.0, -1.0], dtype=dtype, device=self.device)
         self.trace = torch.zeros(1, dtype=torch.int64)
 
-    def begin_epoch(self, epoch: int) -> Part:
+    def begin_epoch(self, epoch: int) -> Split:
         """Freeze or thaw the backbone; wrap the model anew when that changes which gradients are exchanged.
 
         The training images for the epoch's loader.
@@ -82,26 +84,26 @@ class Training:
         config = self.experiment.model
         until = math.inf if config.freeze_epochs is None else config.freeze_epochs
         frozen = config.freeze == "backbone" and epoch < until
-        if frozen != self.is_frozen:
-            if frozen or self.is_frozen:
+        if frozen != self.is_backbone_frozen:
+            if frozen or self.is_backbone_frozen:
                 models.freeze(self.model, frozen)
-            self.is_frozen, self.frozen = frozen, None
+            self.is_backbone_frozen, self.feature_cache = frozen, None
             if frozen and self.experiment.views:
-                self.frozen = Frozen(self.experiment, self.dataset, self.model, self.scorer, self.features)
-            self.network = self.group.wrap(self.frozen.head if self.frozen else self.model)
+                self.feature_cache = FeatureCache(self.experiment, self.dataset, self.model, self.scorer, self.features)
+            self.network = self.group.wrap(self.feature_cache.head if self.feature_cache else self.model)
             if self.experiment.train.compile:
                 self.network.compile()
-        return self.frozen.part(epoch) if self.frozen else self.dataset.train
+        return self.feature_cache.part(epoch) if self.feature_cache else self.dataset.train
 
     def end_epoch(self, epoch: int) -> None:
         """Every rank has come to the end of the epoch."""
-        if self.frozen:
-            self.frozen.close(epoch, self.group)
+        if self.feature_cache:
+            self.feature_cache.close(epoch, self.group)
 
-    def update(self, batch: loader.Batch, epoch: int) -> None:
+    def train_step(self, batch: loader.Batch, epoch: int) -> None:
         """The only function that changes weights: one step on one global batch, of which this rank has its shard."""
         experiment = self.experiment
-        scale, momentum = schedule.at(
+        scale, momentum = schedule.scale_at(
             experiment.schedule,
             step=self.step,
             steps=self.steps,
@@ -113,11 +115,11 @@ class Training:
         torch.manual_seed((experiment.seed * 1_000_003 + self.step) * 4099 + self.group.rank)
         self.optimizer.zero_grad(set_to_none=True)
         self.network.train()
-        if self.is_frozen and not self.frozen:
+        if self.is_backbone_frozen and not self.feature_cache:
             models.freeze(self.model, True)  # train() has woken the frozen batch norms
         *others, last = _pieces(batch, experiment.optimizer.accumulate)
         for piece in others:  # only the last piece's backward pass exchanges gradients between the ranks
-            with self.group.alone(self.network):
+            with self.group.no_sync(self.network):
                 self._backward(piece, epoch)
         self._backward(last, epoch)
         if experiment.optimizer.clip is not None:
@@ -127,8 +129,8 @@ class Training:
         self.scaler.update()
         self.step += 1
         self.trace += loader.trace(batch)  # wraps, as it must
-        if self.average is not None:
-            self.average.update(self.model, self.step)
+        if self.ema is not None:
+            self.ema.update(self.model, self.step)
 
     def _backward(self, batch: loader.Batch, epoch: int) -> None:
         """Add the batch's gradients, and its figures to the sums."""
@@ -136,13 +138,13 @@ class Training:
         if count == 0:  # a rank without images still takes part in the exchange of gradients, with weight zero
             batch = _blank(batch, self.dataset)
         labels_N = batch.labels_N.to(self.device, non_blocking=True)
-        if self.frozen:
-            outputs, targets = self.frozen.answers(self.network, self.frozen.of(batch, epoch)), labels_N
+        if self.feature_cache:
+            outputs, targets = self.feature_cache.answers(self.network, self.feature_cache.of(batch, epoch)), labels_N
         else:
             outputs, targets = self._seen(batch, labels_N, epoch)
         losses_N = self.loss(outputs, targets)
         # The ranks' gradients are averaged: so this makes them the sum over all images, divided by their number.
-        weight = self.group.world / batch.global_count if count else 0.0
+        weight = self.group.world_size / batch.global_count if count else 0.0
         self.scaler.scale(losses_N.sum() * weight).backward()
         with torch.no_grad():
             logits_NK = outputs[0] if isinstance(outputs, tuple) else outputs
@@ -164,13 +166,13 @@ class Training:
         )
         return self.scorer.forward(self.network, images_NCHW), targets
 
-    def score(self) -> dict[str, Any]:
+    def validate(self) -> dict[str, Any]:
         """The validation scores of the model to keep, on every rank."""
-        if self.frozen:
-            return self.frozen.score(self.kept, self.group)
-        return self.scorer.score(self.kept, self.dataset.validation, self.group)
+        if self.feature_cache:
+            return self.feature_cache.score(self.eval_model, self.group)
+        return self.scorer.score(self.eval_model, self.dataset.validation, self.group)
 
-    def judge(self, scores: dict[str, Any], number: int) -> bool:
+    def update_best(self, scores: dict[str, Any], number: int) -> bool:
         """Remember a validated epoch; true if its weights are the ones to keep. Of equal scores the lower loss wins."""
         metric = self.experiment.train.metric
         self.plateau.update(scores[metric])
@@ -192,15 +194,15 @@ class Training:
 
         The ranks' models are one but for the buffers (batch norm's running statistics), of which each has its own.
         """
-        sums, buffers = self.group.sum(self.sums.clone()), self.group.gather(self._buffers())
-        trace = self.group.sum(self.trace.clone())
+        sums, buffers = self.group.all_reduce_sum(self.sums.clone()), self.group.all_gather(self._buffers())
+        trace = self.group.all_reduce_sum(self.trace.clone())
         if not self.group.is_first:
             return None
         state = {
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "plateau": self.plateau.state_dict(),
-            "average": self.average.model.state_dict() if self.average is not None else None,
+            "average": self.ema.model.state_dict() if self.ema is not None else None,
             "buffers": buffers,
             "sums": sums,
             "trace": trace,
@@ -209,7 +211,7 @@ class Training:
             "best_epoch": self.best_epoch,
         }
         about = {"epoch": self.step // self.steps_per_epoch, "dataset": self.dataset.fingerprint}
-        return Checkpoint(self.step, self.model.state_dict(), state, about).copied()
+        return Checkpoint(self.step, self.model.state_dict(), state, about).copy_to_cpu()
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue where a checkpoint was taken, by as many ranks or by others."""
@@ -218,10 +220,10 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.plateau.load_state_dict(state["plateau"])
-        if self.average is not None:
-            self.average.model.load_state_dict(state["average"])
+        if self.ema is not None:
+            self.ema.model.load_state_dict(state["average"])
         if buffers := state.get("buffers"):
-            own = len(buffers) == self.group.world
+            own = len(buffers) == self.group.world_size
             self._set_buffers(buffers[self.group.rank] if own else torch.stack(buffers).mean(0))
         if self.group.is_first:  # an unfinished epoch's sums are counted once
             self.sums = state["sums"].to(self.device)
@@ -231,7 +233,7 @@ class Training:
 
     def _own_buffers(self) -> list[Tensor]:
         """What each rank has of its own: the floating buffers of the model, and of its average."""
-        models = [self.model] + ([self.average.model] if self.average is not None else [])
+        models = [self.model] + ([self.ema.model] if self.ema is not None else [])
         return [buffer for model in models for buffer in model.buffers() if buffer.is_floating_point()]
 
     def _buffers(self) -> Tensor:

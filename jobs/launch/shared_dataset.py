@@ -11,8 +11,8 @@ from torch import Tensor
 from classifier import data
 from classifier.config.sections import DataConfig
 from classifier.data.dataset import Dataset
-from classifier.data.images.arrays import Mapped, Segment
-from classifier.data.images.stream import Streamed
+from classifier.data.images.arrays import MappedImages, Segment
+from classifier.data.images.stream import StreamedImages
 from classifier.data.split_names import SPLITS
 from classifier.errors import DataError
 
@@ -35,9 +35,9 @@ class Shared:
         images, rows, segments, is_stream = {}, {}, (), False
         for split in SPLITS:
             pictures = getattr(dataset, split).images_NCHW
-            if isinstance(pictures, Streamed):
+            if isinstance(pictures, StreamedImages):
                 is_stream = True
-            elif isinstance(pictures, Mapped):
+            elif isinstance(pictures, MappedImages):
                 rows[split], segments = pictures.rows_N, tuple(segment.path for segment in pictures.segments)
             else:
                 images[split] = pictures.numpy()
@@ -62,7 +62,7 @@ class Shared:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             images = {split: torch.from_numpy(array) for split, array in self.images.items()}
-        images |= {split: Mapped(segments, rows_N, self.shape) for split, rows_N in self.rows.items()}
+        images |= {split: MappedImages(segments, rows_N, self.shape) for split, rows_N in self.rows.items()}
         parts = {
             split: dataclasses.replace(getattr(self.dataset, split), images_NCHW=pictures)
             for split, pictures in images.items()

@@ -27,17 +27,17 @@ from classifier.errors import DataError, list_few
 from classifier.report import audit_page
 from classifier.runs.folder import Run
 from classifier.storage.atomic import write_atomically
-from jobs.cli.console import Journal
+from jobs.cli.console import RunLog
 
 FINDINGS = "findings.parquet"
 
 
-def run_audit(experiment: Experiment, options: Any, run: Run, journal: Journal) -> None:
+def run_audit(experiment: Experiment, options: Any, run: Run, journal: RunLog) -> None:
     """Look, tell, write."""
     began = time.perf_counter()
     config = experiment.data
-    source = data.find(config)
-    with journal.bar(f"looking at {source.name}", len(source.labels_N)) as tick:
+    source = data.open_source(config)
+    with journal.progress_bar(f"looking at {source.name}", len(source.labels_N)) as tick:
         looked = look(source, config, tick)
     if not len(looked.kept_N):
         raise DataError(f"{source.name}: none of its {len(source.labels_N):,} pictures can be used")
@@ -52,9 +52,9 @@ def run_audit(experiment: Experiment, options: Any, run: Run, journal: Journal) 
         found = auditing.findings(looked, splits_K, size)
     seconds = time.perf_counter() - began
     counts = _counts(looked, splits_K, seconds)
-    journal.say(counts)
+    journal.info(counts)
     for thing in _told(found):
-        journal.say(thing)
+        journal.info(thing)
     mend = None
     if options.write_manifest:
         mend = _write_manifest(looked, config, splits_K, found, Path(options.write_manifest), journal)
@@ -62,7 +62,7 @@ def run_audit(experiment: Experiment, options: Any, run: Run, journal: Journal) 
 
     def content(id_: str) -> bytes | None:
         try:
-            picture = source.pictures[places[id_]]
+            picture = source.images[places[id_]]
             if isinstance(picture, np.ndarray):
                 return decode_all.as_png(picture)
             return read(picture, config.max_bytes)
@@ -75,7 +75,7 @@ def run_audit(experiment: Experiment, options: Any, run: Run, journal: Journal) 
     pq.write_table(table_of(found), run.folder / FINDINGS)
     by_kind = Counter(finding.kind for finding in found)
     run.write_result("audit", "finished", config=experiment.as_dict(), findings=dict(by_kind), audit_seconds=seconds)
-    journal.say(f"page {page}")
+    journal.info(f"page {page}")
 
 
 def table_of(found: list[Finding]) -> pa.Table:
@@ -114,7 +114,7 @@ def _told(found: list[Finding]) -> list[Any]:
 
 
 def _write_manifest(
-    looked: Looked, config: DataConfig, splits_K: np.ndarray, found: list[Finding], path: Path, journal: Journal
+    looked: Looked, config: DataConfig, splits_K: np.ndarray, found: list[Finding], path: Path, journal: RunLog
 ) -> str | None:
     """A manifest of what is good, and how to train on it. DataError if it is there already.
 
@@ -123,7 +123,7 @@ def _write_manifest(
     if path.exists():
         raise DataError(f"{path} is there already: give another --write-manifest, or move it away")
     source, rows = looked.source, auditing.mended(looked, splits_K, found)
-    files = source.pictures
+    files = source.images
     have_paths = not isinstance(files, np.ndarray) and all(isinstance(file, Path) for file in files)
     home, outside = path.resolve().parent, False
     stream = io.StringIO()
@@ -140,7 +140,7 @@ def _write_manifest(
     write_atomically(path, stream.getvalue())
     kept = {n for n, _ in rows}
     left = [id_ for n, id_ in enumerate(source.ids) if n not in kept]
-    journal.say(
+    journal.info(
         f"{path} lists {len(rows):,} pictures; left out: {len(left):,} ({list_few(left)})" if left else f"{path}"
     )
     if not have_paths:

@@ -32,7 +32,7 @@ def measured(options: Any, journal: RunLog) -> dict[str, Any]:
     device = pick_device(options.device)
     made, model = bundle.load(options.run, device)
     scorer = made.scorer(device)
-    tensors = bundle.novelty(options.run)
+    tensors = bundle.load_ood_tensors(options.run)
     novelty = Novelty(tensors) if tensors else None
     dataset = load_training_data(made, options.data)
     part = robustness.some(dataset.test if len(dataset.test) else dataset.validation, options.images)

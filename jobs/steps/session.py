@@ -36,16 +36,16 @@ RESUMABLE = {
     "tune": ("workers.wait", "workers.cpus", "workers.gpus", "search.trials", "search.minutes", "search.keep"),
 }
 # The result that a run had before it was taken up again.
-EARLIER = "result.earlier.json"
+EARLIER_RESULT = "result.earlier.json"
 
 
 @dataclass(frozen=True)
-class Work:
+class Session:
     """A run that this process works on: the experiment as it was asked for, and as it was resolved."""
 
     kind: str
     run: Run
-    journal: RunLog
+    log: RunLog
     interrupts: Interrupts
     asked: Experiment
     experiment: Experiment
@@ -53,14 +53,14 @@ class Work:
 
 
 @contextlib.contextmanager
-def begun(kind: str, request: Request) -> Iterator[Work]:
+def open_session(kind: str, request: Request) -> Iterator[Session]:
     """A new run, or with --resume an earlier one, with its data loaded and its experiment resolved and saved.
 
     A mistake that shows before training began leaves no folder behind; a later failure is written into result.json.
     """
     options, mirror = request.options, contextlib.ExitStack()
     if options.resume:
-        run, experiment = _taken_up(kind, request)
+        run, experiment = _resume_run(kind, request)
     else:
         experiment = request.experiment()
         name = options.name or default_name(kind, experiment.data.path, options.out)
@@ -73,7 +73,7 @@ def begun(kind: str, request: Request) -> Iterator[Work]:
             resolved = resolve(experiment, dataset)
             # A search's plan finds the batch, where its trials run.
             if resolved.data.batch_auto and kind != "tune":
-                found, lines = _measured_batch(experiment, resolved, dataset)
+                found, lines = _measure_batch(experiment, resolved, dataset)
                 experiment, resolved = experiment.override_all(found), resolved.override_all(found)
                 for line in lines:
                     journal.info(line)
@@ -87,7 +87,7 @@ def begun(kind: str, request: Request) -> Iterator[Work]:
                 # torchrun's workers are on this machine, and write into the folder itself.
                 elsewhere = resolved.workers.count > 1 and torchrun.world() == 1
                 mirror.enter_context(run_storage.mirror(run, elsewhere=elsewhere))
-            yield Work(kind, run, journal, interrupts, experiment, resolved, dataset)
+            yield Session(kind, run, journal, interrupts, experiment, resolved, dataset)
     except BaseException as error:
         if isinstance(error, ClassifierError) and not isinstance(error, DivergedError) and not run.has_begun:
             run.discard()
@@ -102,19 +102,19 @@ def begun(kind: str, request: Request) -> Iterator[Work]:
             mirror.close()
 
 
-def _measured_batch(experiment: Experiment, resolved: Experiment, dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
+def _measure_batch(experiment: Experiment, resolved: Experiment, dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
     """`best_batch`, on a machine such as the workers have."""
     if experiment.workers.count == 1 or torchrun.world() > 1:
-        return best_batch(resolved, dataset)
+        return find_fastest_batch(resolved, dataset)
     from jobs.launch.cluster import connect, refuse_unplaceable
     from jobs.launch.remote_call import Place
 
     resources = connect()
     refuse_unplaceable(experiment.workers, resources)
-    return Place(experiment, dataset, resources).do(best_batch, experiment)
+    return Place(experiment, dataset, resources).do(find_fastest_batch, experiment)
 
 
-def best_batch(resolved: Experiment, dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
+def find_fastest_batch(resolved: Experiment, dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
     """data.batch_auto: settings as measured once, so that a resumed run has the same, and what to say of it."""
     batch, speeds = step_time.best_batch(resolved, dataset)
     lines = [f"  {size:>5} {speed:8,.0f} images/s{' *' if size == batch else ''}" for size, speed in speeds.items()]
@@ -122,7 +122,7 @@ def best_batch(resolved: Experiment, dataset: Dataset) -> tuple[dict[str, Any], 
 
 
 @contextlib.contextmanager
-def opened(kind: str, options: Any, subject: str, *, keep: bool = False) -> Iterator[tuple[Run, RunLog]]:
+def open_run(kind: str, options: Any, subject: str, *, keep: bool = False) -> Iterator[tuple[Run, RunLog]]:
     """A run folder for a verb that trains nothing; it is gone again if the verb fails, unless `keep`."""
     run = Run.create(options.out, options.name or default_name(kind, subject, options.out))
     try:
@@ -136,7 +136,7 @@ def opened(kind: str, options: Any, subject: str, *, keep: bool = False) -> Iter
         run.close()
 
 
-def _taken_up(kind: str, request: Request) -> tuple[Run, Experiment]:
+def _resume_run(kind: str, request: Request) -> tuple[Run, Experiment]:
     """The run that --resume names, and its experiment with the few changes that a resumed run may have."""
     options = request.options
     for given in ("name", "recipe", "experiment"):
@@ -163,16 +163,16 @@ def _taken_up(kind: str, request: Request) -> tuple[Run, Experiment]:
         if changed.workers.count != experiment.workers.count:
             changed = changed.override("train.threads", None)  # each worker's share of the cores is another
         if (run.folder / "result.json").exists():  # while it goes on it has no result
-            (run.folder / "result.json").replace(run.folder / EARLIER)
+            (run.folder / "result.json").replace(run.folder / EARLIER_RESULT)
         return run, changed
     except ClassifierError:
         run.close()
         raise
 
 
-def earlier_reads(folder: Path) -> int:
+def earlier_test_reads(folder: Path) -> int:
     """How often the test split was read before the run was taken up again: it is no longer unseen."""
-    path = folder / EARLIER
+    path = folder / EARLIER_RESULT
     return json.loads(path.read_text()).get("test_reads", 0) if path.exists() else 0
 
 
@@ -184,20 +184,20 @@ def default_name(kind: str, path: str, out: str) -> str:
     return name if taken[0] == 1 else f"{name}-{taken[0]}"
 
 
-def train_here(work: Work) -> str | None:
+def train_here(work: Session) -> str | None:
     """Train in this process, together with others where torchrun launched them; why it stopped early, or None."""
     if torchrun.world() == 1:
-        return train_in(work, ProcessGroup.current(pick_device(work.experiment.train.device)))
+        return train_in_process(work, ProcessGroup.current(pick_device(work.experiment.train.device)))
     with torchrun.together(work.experiment, work.run.folder) as (group, *_):
-        return train_in(work, group)
+        return train_in_process(work, group)
 
 
-def train_in(work: Work, group: ProcessGroup, deadline: Deadline | None = None) -> str | None:
+def train_in_process(work: Session, group: ProcessGroup, deadline: Deadline | None = None) -> str | None:
     """Train in this process and tell each epoch; why it stopped early, or None. A missed deadline stops as users do."""
     stopped = None
 
     def see(step: StepProgress) -> None:
-        work.journal.show_step(step)
+        work.log.show_step(step)
         if deadline is not None:
             deadline.update(step.step / (step.steps // step.epochs), step.epochs)
 
@@ -209,12 +209,12 @@ def train_in(work: Work, group: ProcessGroup, deadline: Deadline | None = None) 
         should_stop=lambda: work.interrupts.asked or (deadline is not None and deadline.is_missed),
         on_step=see,
     ):
-        work.journal.log_epoch(epoch.row(), work.experiment.train.epochs)
+        work.log.log_epoch(epoch.row(), work.experiment.train.epochs)
         stopped = epoch.stopped
     return stopped
 
 
-def train_on_ray(work: Work) -> str | None:
+def train_on_ray(work: Session) -> str | None:
     """Train on Ray workers; why it stopped early, or None."""
     from jobs.launch import workers
     from jobs.launch.cluster import connect, refuse_unplaceable, refuse_unshared
@@ -222,20 +222,20 @@ def train_on_ray(work: Work) -> str | None:
     refuse_unplaceable(work.experiment.workers, connect())
     refuse_unshared(work.run)
     for row in workers.train(work.run, work.asked, should_stop=lambda: work.interrupts.asked):
-        work.journal.log_epoch(row, work.experiment.train.epochs)
+        work.log.log_epoch(row, work.experiment.train.epochs)
     return "asked" if work.interrupts.asked else None
 
 
-def finish_training(work: Work, stopped: str | None) -> int:
+def finish_training(work: Session, stopped: str | None) -> int:
     """Write result.json and the curves, say where everything lies, and give the exit code."""
     run, interrupted, loaded = work.run, stopped == "asked", None
     if not interrupted and len(work.dataset.validation):
         loaded = calibrate_saved_bundle(run.folder, work.dataset, run.folder)
-        work.journal.info(describe_calibration(loaded.bundle))
+        work.log.info(describe_calibration(loaded.bundle))
         if work.experiment.workers.count > 1:
             run_storage.send_bundle(run)
     parts = outcome(run.folder, loaded)
-    run.write_result(work.kind, "stopped" if interrupted else "finished", **parts, test_reads=earlier_reads(run.folder))
+    run.write_result(work.kind, "stopped" if interrupted else "finished", **parts, test_reads=earlier_test_reads(run.folder))
     png.curves_png(run.history(), run.folder / "curves.png")
     page = run_page.write(run.folder)
     validation = parts["validation"]
@@ -244,16 +244,16 @@ def finish_training(work: Work, stopped: str | None) -> int:
         if validation
         else "nothing was kept to validate it"
     )
-    work.journal.info(
+    work.log.info(
         f"{'stopped' if interrupted else 'finished'} after {run.seconds:.0f} s: {said}, "
         f"{parts['parameters']:,} parameters"
     )
     if parts["input_wait"] is not None:
-        work.journal.info(f"waiting for images took {parts['input_wait']:.1%} of the training steps")
+        work.log.info(f"waiting for images took {parts['input_wait']:.1%} of the training steps")
     if interrupted:
-        work.journal.info(f"go on with it: python jobs/{work.kind}.py --resume {run.folder}")
+        work.log.info(f"go on with it: python jobs/{work.kind}.py --resume {run.folder}")
     else:
-        work.journal.info(f"test it, once: python jobs/evaluate.py {run.folder}")
-    work.journal.info(f"all about it: {page}")
-    work.journal.info(str(run.folder))
+        work.log.info(f"test it, once: python jobs/evaluate.py {run.folder}")
+    work.log.info(f"all about it: {page}")
+    work.log.info(str(run.folder))
     return EXIT_INTERRUPTED if interrupted else EXIT_DONE

@@ -22,8 +22,8 @@ from PIL import Image
 from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset
-from classifier.training.checkpoint import Store
-from classifier.training.loop import Step, fit
+from classifier.training.checkpoint import CheckpointStore
+from classifier.training.loop import StepProgress, fit
 from classifier.training.resolve import resolve
 
 AFTER = 30.0
@@ -44,10 +44,10 @@ def extras(experiment: Experiment, dataset: Dataset, folder: Path) -> list[float
     """Seconds that each checkpoint cost, but for the last one, which ends the run."""
     ends: dict[int, float] = {}
 
-    def see(step: Step) -> None:
+    def see(step: StepProgress) -> None:
         ends[step.step] = time.perf_counter()
 
-    for _ in fit(experiment, dataset, store=Store(folder, keep=1000), on_step=see):
+    for _ in fit(experiment, dataset, store=CheckpointStore(folder, keep=1000), on_step=see):
         pass
     saved = sorted(int(path.parent.name.partition("-")[2]) for path in folder.glob("step-*/manifest.json"))
     found = []

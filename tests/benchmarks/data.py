@@ -87,7 +87,7 @@ def ours(folder: Path, cache: Path, size: int, augment: AugmentConfig, epochs: i
     for epoch in range(epochs):
         count = 0
         batches = loader.batches(dataset.train, batch=BATCH, seed=0, epoch=epoch)
-        for batch in loader.ahead(batches):
+        for batch in loader.prefetch(batches):
             key = counter_rng.key(0, epoch)
             images_NCHW = policy.augment(batch.images_NCHW, config, key=key, positions_N=batch.positions_N)
             count += len(policy.normalise(images_NCHW, MEAN, STD))

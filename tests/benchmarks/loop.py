@@ -22,10 +22,10 @@ from classifier import models
 from classifier.config.experiment import Experiment
 from classifier.config.recipes import recipe
 from classifier.data import loader
-from classifier.data.dataset import Dataset, Part
-from classifier.runtime.distributed import Group, pick_device
+from classifier.data.dataset import Dataset, Split
+from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.training.resolve import resolve
-from classifier.training.state import Training
+from classifier.training.state import TrainState
 
 ROUNDS = 3
 IMAGES = {"cpu": 1 << 13, "cuda": 1 << 16}
@@ -61,7 +61,7 @@ def made_up(count: int) -> Dataset:
     generator = torch.Generator().manual_seed(0)
     images_NCHW = torch.randint(0, 256, (count, 1, 28, 28), dtype=torch.uint8, generator=generator)
     labels_N = torch.randint(0, 10, (count,), generator=generator)
-    part = Part(images_NCHW, labels_N, tuple(map(str, range(count))))
+    part = Split(images_NCHW, labels_N, tuple(map(str, range(count))))
     names = tuple("0123456789")
     return Dataset(
         name="made up",
@@ -75,17 +75,17 @@ def made_up(count: int) -> Dataset:
         fit="crop",
         fingerprint="0" * 16,
         findings=(),
-        loans={},
+        split_record={},
     )
 
 
 def ours(experiment: Experiment, dataset: Dataset, device: torch.device) -> float:
     """Images a second of the project's steps."""
-    training, watch = Training(experiment, dataset, Group(device=device)), Watch(device)
+    training, watch = TrainState(experiment, dataset, ProcessGroup(device=device)), Watch(device)
     training.begin_epoch(0)
     batches = loader.batches(dataset.train, batch=training.batch, seed=0, epoch=0)
-    for batch in loader.ahead(batches, pin=device.type == "cuda"):
-        training.update(batch, 0)
+    for batch in loader.prefetch(batches, pin=device.type == "cuda"):
+        training.train_step(batch, 0)
         if watch.passed(batch.step, batch.global_count):
             break
     return watch.speed()
@@ -94,7 +94,7 @@ def ours(experiment: Experiment, dataset: Dataset, device: torch.device) -> floa
 class Pictures(torch.utils.data.Dataset):
     """As most people write it: one image at a time, with torchvision's transforms."""
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: Split) -> None:
         self.part, self.images_NCHW = part, part.images_NCHW[:]
         self.transform = v2.Compose(
             [

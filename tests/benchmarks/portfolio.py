@@ -22,7 +22,7 @@ from PIL import Image
 from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.config.recipes import recipe, recipe_for
-from classifier.data.dataset import Part
+from classifier.data.dataset import Split
 from classifier.training.loop import fit
 from classifier.training.resolve import resolve
 
@@ -93,7 +93,7 @@ def train(path: str, epochs: int, changes: dict) -> dict:
     dataset = data.load(base.data)
     some = dataset.train
     if len(some) > MOST:
-        some = Part(some.images_NCHW[:MOST], some.labels_N[:MOST], some.ids[:MOST])
+        some = Split(some.images_NCHW[:MOST], some.labels_N[:MOST], some.ids[:MOST])
         dataset = dataclasses.replace(dataset, train=some)
     experiment: Experiment = resolve(base.override_all(changes), dataset)
     began = time.perf_counter()

@@ -85,7 +85,7 @@ def made(experiment: Experiment, dataset: Dataset) -> tuple[Bundle, nn.Module]:
     for _ in range(2):  # so that running statistics differ from a new model's
         scorer.forward(model, torch.rand(16, dataset.channels, dataset.size, dataset.size))
     scores = {"validation": scorer.score(model, dataset.validation)}
-    return Bundle.of(experiment, dataset, scores=scores, epoch=3), model
+    return Bundle.from_training(experiment, dataset, scores=scores, epoch=3), model
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -281,7 +281,7 @@ def test_scores_are_written_without_touching_the_weights(dataset: Dataset, tmp_p
 
 
 def test_half_precision_of_a_gpu_becomes_fp32_on_a_cpu(dataset: Dataset) -> None:
-    about = Bundle.of(experiment_with(dataset, **{"train.precision": "fp16"}), dataset, scores={}, epoch=1)
+    about = Bundle.from_training(experiment_with(dataset, **{"train.precision": "fp16"}), dataset, scores={}, epoch=1)
     assert about.scorer(CPU).precision == "fp32"
     assert about.scorer(torch.device("cuda")).precision == "fp16"
 
@@ -289,10 +289,10 @@ def test_half_precision_of_a_gpu_becomes_fp32_on_a_cpu(dataset: Dataset) -> None
 def test_a_bundle_that_a_dead_save_put_aside_is_saved_again_in_its_place(dataset: Dataset, tmp_path: Path) -> None:
     about, model = made(experiment_with(dataset), dataset)
     bundle.save(about, model, tmp_path / "bundle")
-    assert bundle.home(tmp_path) == tmp_path / "bundle"
+    assert bundle.bundle_folder(tmp_path) == tmp_path / "bundle"
     (tmp_path / "bundle").rename(tmp_path / ".bundle.older")
     assert bundle.find(tmp_path) == tmp_path / ".bundle.older"
-    assert bundle.home(tmp_path) == tmp_path / "bundle"
+    assert bundle.bundle_folder(tmp_path) == tmp_path / "bundle"
     calibrate_saved_bundle(tmp_path, dataset, tmp_path, device="cpu")
     assert bundle.find(tmp_path) == tmp_path / "bundle"
     assert not (tmp_path / ".bundle.older").exists()
@@ -307,9 +307,9 @@ def test_a_calibrated_bundle_answers_as_it_was_calibrated(dataset: Dataset, tmp_
     assert again.calibration == json.loads(json.dumps(known.calibration))
     torch.testing.assert_close(again.scorer(CPU).evaluate(loaded, dataset.validation)[1], probabilities_NK)
     assert again.scores["validation"]["accuracy"] == known.scores["validation"]["accuracy"]
-    found = bundle.novelty(tmp_path)
+    found = bundle.load_ood_tensors(tmp_path)
     assert found is not None
     assert "limit" in found
     (tmp_path / "bundle" / "novelty.safetensors").write_bytes(b"damaged")
     with pytest.raises(RunError, match="its checksum differs"):
-        bundle.novelty(tmp_path)
+        bundle.load_ood_tensors(tmp_path)

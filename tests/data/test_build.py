@@ -68,7 +68,7 @@ def test_the_fingerprint_tells_data_apart(photos: Path, paint: Callable[[Path], 
 def test_adding_pictures_moves_no_other(photos: Path, paint: Callable[[Path], Path]) -> None:
     def places() -> dict[str, str]:
         dataset = load(config(photos))
-        assert not dataset.loans["loans"]
+        assert not dataset.split_record["loans"]
         return {id_: split for split in dataset.counts for id_ in getattr(dataset, split).ids}
 
     before = places()
@@ -86,8 +86,8 @@ def test_corrupt_files_are_skipped_up_to_a_share_and_refused_above(photos: Path)
     dataset = load(config(photos, max_corrupt=0.05))
     assert dataset.findings[0] == f"2 of 40 pictures cannot be used and were skipped: {reasons}."
     assert sum(dataset.counts.values()) == 38
-    assert dataset.loans["unreadable_count"] == 2
-    assert [flaw["id"] for flaw in dataset.loans["unreadable"]] == ["cat/03.png", "dog/05.png"]
+    assert dataset.split_record["unreadable_count"] == 2
+    assert [flaw["id"] for flaw in dataset.split_record["unreadable"]] == ["cat/03.png", "dog/05.png"]
     assert not {"cat/03.png", "dog/05.png"} & {*dataset.train.ids, *dataset.validation.ids, *dataset.test.ids}
     with pytest.raises(DataError) as caught:
         load(config(photos, max_corrupt=0.04))
@@ -99,7 +99,7 @@ def test_corrupt_files_are_skipped_up_to_a_share_and_refused_above(photos: Path)
         load(config(photos))
     (photos / "cat" / "03.png").unlink()
     shutil.copy(photos / "dog" / "04.png", photos / "dog" / "05.png")
-    assert not load(config(photos)).loans["unreadable"]
+    assert not load(config(photos)).split_record["unreadable"]
 
 
 def test_a_class_without_a_readable_picture(photos: Path) -> None:
@@ -129,7 +129,7 @@ def test_loans_are_told_of(paint: Callable[[Path], Path], tmp_path: Path) -> Non
     dataset = load(config(folder))
     for part in (dataset.train, dataset.validation, dataset.test):
         assert set(part.labels_N.tolist()) == {0, 1}
-    loans = dataset.loans["loans"]
+    loans = dataset.split_record["loans"]
     assert loans
     for loan in loans:
         assert set(loan) == {"id", "class_name", "home", "split"}

@@ -22,7 +22,7 @@ def test_summary_is_plain_data(digits: Dataset) -> None:
     assert summary["class_names"] == list("0123456789")
     assert (summary["size"], summary["channels"]) == (8, 1)
     assert len(summary["fingerprint"]) == 16
-    assert json.loads(json.dumps(digits.loans)) == digits.loans
+    assert json.loads(json.dumps(digits.split_record)) == digits.split_record
 
 
 def test_parts_are_whole(digits: Dataset) -> None:

@@ -126,7 +126,7 @@ def test_arrays_stay_as_they_are_or_are_resized() -> None:
     grey = decoded(colour, DataConfig(channels=1)).images_NCHW[:]
     assert grey.shape == (6, 1, 8, 8)
     weights = np.array([0.299, 0.587, 0.114])[:, None, None]
-    np.testing.assert_allclose(grey[:, 0], (np.asarray(colour.pictures) * weights).sum(1), atol=1)
+    np.testing.assert_allclose(grey[:, 0], (np.asarray(colour.images) * weights).sum(1), atol=1)
 
 
 def test_pictures_that_do_not_fit_in_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +179,7 @@ def test_a_picture_that_hangs_is_left_behind(monkeypatch, paint, tmp_path: Path)
     monkeypatch.setattr(decode, "look", slow(look))
     config = DataConfig(path=str(tmp_path / "set"), cache=None, max_seconds=0.5)
     began = time.monotonic()
-    found = decoded(data.find(config), config)
+    found = decoded(data.open_source(config), config)
     assert time.monotonic() - began < 20
     released.set()
     assert list(found.flaws.values()) == ["it takes longer than 0.5 s to decode"]

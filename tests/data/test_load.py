@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from classifier.config.sections import DataConfig
-from classifier.data import find, load
+from classifier.data import load, open_source
 from classifier.data.readers.detect import DATASETS
 from classifier.errors import DataError
 
@@ -19,9 +19,9 @@ def test_every_known_data_set_has_a_reader() -> None:
 
 def test_a_path_comes_before_a_name(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos.rename(photos.with_name("digits"))
-    assert find(DataConfig()).class_names == tuple("0123456789")
+    assert open_source(DataConfig()).class_names == tuple("0123456789")
     monkeypatch.chdir(photos.parent)
-    assert find(DataConfig()).class_names == ("cat", "dog")
+    assert open_source(DataConfig()).class_names == ("cat", "dog")
 
 
 def test_a_manifest_reads_as_the_folder_it_lists(photos: Path) -> None:
@@ -56,4 +56,4 @@ def test_what_is_not_there(path: str, reason: str, photos: Path, monkeypatch: py
 
 def test_a_home_folder(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(photos.parent))
-    assert find(DataConfig(path="~/photos")).name == "photos"
+    assert open_source(DataConfig(path="~/photos")).name == "photos"

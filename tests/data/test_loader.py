@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from classifier.data import loader
-from classifier.data.dataset import Part
+from classifier.data.dataset import Split
 from classifier.data.loader import (
     Batch,
-    ahead,
     balanced_order,
     batches,
     evaluation_batches,
+    prefetch,
     steps_per_epoch,
     trace,
 )
@@ -23,11 +23,11 @@ from classifier.runtime.counter_rng import permutation
 QUICK = settings(max_examples=60, deadline=None)
 
 
-def part_of(count: int) -> Part:
+def part_of(count: int) -> Split:
     """Images that bear their own number."""
     numbers = torch.arange(count)
     images_NCHW = (numbers % 251).to(torch.uint8)[:, None, None, None].expand(count, 1, 2, 2).clone()
-    return Part(images_NCHW, numbers, tuple(f"train/{n}" for n in range(count)))
+    return Split(images_NCHW, numbers, tuple(f"train/{n}" for n in range(count)))
 
 
 def whole(shards: list[Batch]) -> torch.Tensor:
@@ -119,30 +119,30 @@ def test_rare_classes_come_more_often(balance: float) -> None:
 
 
 def test_batches_that_are_gathered_ahead_are_the_same(monkeypatch) -> None:
-    part = Part(
+    part = Split(
         torch.arange(100 * 12).view(100, 3, 2, 2).to(torch.uint8), torch.arange(100), tuple(map(str, range(100)))
     )
     plain = list(batches(part, batch=7, seed=0, epoch=3))
     before = threading.active_count()
     for least, decodes in ((0, False), (1 << 20, False), (1 << 20, True)):
         monkeypatch.setattr(loader, "WORTH_A_THREAD", least)
-        for one, other in zip(ahead(batches(part, batch=7, seed=0, epoch=3), decodes=decodes), plain, strict=True):
+        for one, other in zip(prefetch(batches(part, batch=7, seed=0, epoch=3), decodes=decodes), plain, strict=True):
             assert one.images_NCHW.equal(other.images_NCHW)
             assert one.step == other.step
-        some = ahead(batches(part, batch=7, seed=0, epoch=3))
+        some = prefetch(batches(part, batch=7, seed=0, epoch=3))
         next(some)
         del some
     assert threading.active_count() == before
-    assert list(ahead(iter(()))) == []
+    assert list(prefetch(iter(()))) == []
 
 
 def test_an_error_of_the_thread_is_told(monkeypatch) -> None:
     monkeypatch.setattr(loader, "WORTH_A_THREAD", 0)
-    part = Part(torch.zeros(20, 1, 2, 2, dtype=torch.uint8), torch.zeros(20, dtype=torch.int64), ("",) * 20)
+    part = Split(torch.zeros(20, 1, 2, 2, dtype=torch.uint8), torch.zeros(20, dtype=torch.int64), ("",) * 20)
 
     def broken():
         yield from list(batches(part, batch=7, seed=0, epoch=0))[:2]
         raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="the disk is gone"):
-        list(ahead(broken()))
+        list(prefetch(broken()))

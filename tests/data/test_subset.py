@@ -5,7 +5,7 @@ import torch
 
 from classifier import data
 from classifier.config.experiment import Experiment
-from classifier.data.subset import limited
+from classifier.data.subset import limit_training_images
 from classifier.errors import DataError
 
 
@@ -15,33 +15,35 @@ def digits():
 
 
 def test_smaller_ones_are_parts_of_larger_ones(digits):
-    found = [set(limited(digits, count, seed=0).train.ids) for count in (10, 11, 100, 700, len(digits.train))]
+    found = [
+        set(limit_training_images(digits, count, seed=0).train.ids) for count in (10, 11, 100, 700, len(digits.train))
+    ]
     assert [len(ids) for ids in found] == [10, 11, 100, 700, len(digits.train)]
     assert all(small < large for small, large in itertools.pairwise(found))
-    assert set(limited(digits, 100, seed=1).train.ids) != found[2]
+    assert set(limit_training_images(digits, 100, seed=1).train.ids) != found[2]
 
 
 def test_each_class_has_its_share(digits):
-    assert torch.bincount(limited(digits, 10, seed=0).train.labels_N).tolist() == [1] * 10
-    part = limited(digits, 200, seed=0).train
+    assert torch.bincount(limit_training_images(digits, 10, seed=0).train.labels_N).tolist() == [1] * 10
+    part = limit_training_images(digits, 200, seed=0).train
     shares = torch.bincount(digits.train.labels_N) * 200 / len(digits.train)
     assert (torch.bincount(part.labels_N) - shares).abs().max() <= 1
 
 
 def test_images_keep_their_labels_and_the_other_splits_are_whole(digits):
-    small = limited(digits, 50, seed=0)
+    small = limit_training_images(digits, 50, seed=0)
     where = {name: i for i, name in enumerate(digits.train.ids)}
     places = torch.tensor([where[name] for name in small.train.ids])
     assert torch.equal(small.train.images_NCHW[:], digits.train.images_NCHW[places])
     assert torch.equal(small.train.labels_N, digits.train.labels_N[places])
     assert small.test is digits.test
-    assert small.fingerprint not in (digits.fingerprint, limited(digits, 51, seed=0).fingerprint)
+    assert small.fingerprint not in (digits.fingerprint, limit_training_images(digits, 51, seed=0).fingerprint)
 
 
 @pytest.mark.parametrize("count", [9, 100_000])
 def test_a_number_that_cannot_be_is_refused(digits, count):
     with pytest.raises(DataError, match=rf"data\.limit {count}.*from 10 to 1304"):
-        limited(digits, count, seed=0)
+        limit_training_images(digits, count, seed=0)
 
 
 def test_it_is_a_setting():

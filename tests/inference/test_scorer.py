@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from classifier.config.experiment import Experiment
-from classifier.data.dataset import Part
+from classifier.data.dataset import Split
 from classifier.inference.scorer import Scorer
-from classifier.metrics.confusion import Tally
-from classifier.runtime.distributed import Group
+from classifier.metrics.confusion import ConfusionMatrix
+from classifier.runtime.distributed import ProcessGroup
 
 SCORER = Scorer(
     class_names=("a", "b", "c"), size=8, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25), device=torch.device("cpu")
@@ -24,9 +24,9 @@ def tiny_model() -> nn.Module:
     )
 
 
-def tiny_part(count: int = 50) -> Part:
+def tiny_part(count: int = 50) -> Split:
     generator = torch.Generator().manual_seed(1)
-    return Part(
+    return Split(
         images_NCHW=torch.randint(256, (count, 3, 8, 8), generator=generator, dtype=torch.uint8),
         labels_N=torch.randint(3, (count,), generator=generator),
         ids=tuple(f"test/{n}" for n in range(count)),
@@ -34,7 +34,7 @@ def tiny_part(count: int = 50) -> Part:
 
 
 @dataclass(frozen=True)
-class OneOf(Group):
+class OneOf(ProcessGroup):
     """A rank of a group whose sums are made outside, by the test."""
 
     def sum(self, tensor: Tensor) -> Tensor:
@@ -72,9 +72,9 @@ def test_mirrored_views_are_averaged_as_probabilities() -> None:
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
 def test_the_ranks_share_out_every_image_once(world: int) -> None:
     model, part = tiny_model(), tiny_part(5)
-    shards = [SCORER.tally(model, part, OneOf(rank=rank, world=world)).tensor() for rank in range(world)]
+    shards = [SCORER.tally(model, part, OneOf(rank=rank, world_size=world)).tensor() for rank in range(world)]
     whole = SCORER.score(model, part)
-    together = Tally.from_tensor(torch.stack(shards).sum(0)).scores(SCORER.class_names)
+    together = ConfusionMatrix.from_tensor(torch.stack(shards).sum(0)).scores(SCORER.class_names)
     assert together["confusion"] == whole["confusion"]
     assert together["count"] == 5
     assert together["loss"] == pytest.approx(whole["loss"])

@@ -14,7 +14,7 @@ from classifier.data.audit.scan import Looked
 from classifier.data.build import IMBALANCE
 from classifier.data.readers.compact import chosen
 from classifier.data.split_names import SPLITS, TEST, TRAIN, VALIDATION
-from classifier.errors import few
+from classifier.errors import list_few
 
 # Where more of the images than this are dark, bright, blurred or oddly shaped, that is what such images are.
 NATURE = 0.1
@@ -32,7 +32,7 @@ def drawn_splits(looked: Looked, config: DataConfig) -> np.ndarray:
     """int8, an index of SPLITS for each of the kept pictures, as a training would draw them. Errors of split.draw."""
     source = looked.source
     kept: list[int] = looked.kept_N.tolist()
-    labelled = split.Labelled(
+    labelled = split.SplitInput(
         name=source.name,
         class_names=source.class_names,
         ids=chosen(source.ids, kept),
@@ -41,7 +41,7 @@ def drawn_splits(looked: Looked, config: DataConfig) -> np.ndarray:
         supplied_N=source.splits_N[looked.kept_N],
         groups=None if source.groups is None else chosen(source.groups, kept),
     )
-    return split.draw(labelled, validation=config.validation, test=config.test, seed=config.split_seed).splits_N
+    return split.draw_splits(labelled, validation=config.validation, test=config.test, seed=config.split_seed).splits_N
 
 
 def findings(looked: Looked, splits_K: np.ndarray, size: int, features_KF: Tensor | None = None) -> list[Finding]:
@@ -94,7 +94,7 @@ def _copies(view: _View) -> Iterator[Finding]:
         if len(group) < 2:
             continue
         members = group.tolist()
-        ids, names = tuple(view.ids[k] for k in members), few([view.name(k) for k in members], 4)
+        ids, names = tuple(view.ids[k] for k in members), list_few([view.name(k) for k in members], 4)
         if len({int(view.labels_K[k]) for k in members}) > 1:
             yield Finding(kind="label_conflict", text=f"the same picture has several labels: {names}", ids=ids)
         if len(sides := {int(view.splits_K[k]) for k in members}) > 1:
@@ -115,7 +115,7 @@ def _groups(view: _View) -> Iterator[Finding]:
         if len(sides := {int(view.splits_K[k]) for k in places}) > 1:
             where = " and ".join(SPLITS[s] for s in sorted(sides))
             ids = tuple(view.ids[k] for k in places)
-            yield Finding(kind="group_leak", text=f"the group {group!r} lies in {where}: {few(ids)}", ids=ids)
+            yield Finding(kind="group_leak", text=f"the group {group!r} lies in {where}: {list_few(ids)}", ids=ids)
 
 
 def _near(view: _View, near: list[near_duplicates.Pair], told_C: np.ndarray) -> Iterator[Finding]:

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 
 from classifier.config.sections import DataConfig
 from classifier.data.decoding import worker_processes
-from classifier.data.decoding.decode import FlawError
-from classifier.data.decoding.image_stats import SHARP_SIDE, SIDE, Glance
+from classifier.data.decoding.decode import DecodeError
+from classifier.data.decoding.image_stats import SHARP_SIDE, SIDE, ImageStats
 from classifier.data.decoding.worker_processes import Decoder
 from classifier.data.readers.compact import digests_of
 from classifier.data.readers.file_bytes import digest, read
 from classifier.data.readers.source import Source
-from classifier.runtime.cpu import cores
+from classifier.runtime.cpu import available_cores
 
 _BLOCK = 256
 
@@ -41,17 +41,17 @@ class Looked:
 
 def look(source: Source, config: DataConfig, tick: Callable[[int], None] = lambda _: None) -> Looked:
     """Read and decode each picture once, in several processes. tick: gets how many more are done."""
-    if isinstance(source.pictures, np.ndarray):
-        return _decoded_already(source, source.pictures, tick)
-    files, count = source.pictures, len(source.labels_N)
+    if isinstance(source.images, np.ndarray):
+        return _decoded_already(source, source.images, tick)
+    files, count = source.images, len(source.labels_N)
     digests: list[bytes] = [b""] * count
     flaws: dict[int, str] = {}
-    glances: dict[int, Glance] = {}
+    glances: dict[int, ImageStats] = {}
 
     def contents(index: int) -> bytes | str:
         try:
             content = read(files[index], config.max_bytes)
-        except FlawError as flaw:
+        except DecodeError as flaw:
             return str(flaw)
         digests[index] = digest(content)
         return content
@@ -60,11 +60,11 @@ def look(source: Source, config: DataConfig, tick: Callable[[int], None] = lambd
         if isinstance(answer, str):
             flaws[index] = answer
         else:
-            glances[index] = Glance.unpack(answer)
+            glances[index] = ImageStats.unpack(answer)
         tick(1)
 
-    make = functools.partial(Decoder, "glance", config.max_pixels, length=Glance.LENGTH, seconds=config.max_seconds)
-    worker_processes.decoded(make, contents, range(count), take, processes=cores() + 1)
+    make = functools.partial(Decoder, "glance", config.max_pixels, length=ImageStats.LENGTH, seconds=config.max_seconds)
+    worker_processes.decoded(make, contents, range(count), take, processes=available_cores() + 1)
     kept = sorted(glances)
     return Looked(
         source=source,

@@ -27,7 +27,7 @@ ENDINGS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Glance:
+class ImageStats:
     """width, height: upright, in pixels. sharpness: the variance of the Laplacian over that of the grey values; a blur
     lowers it. thumb: uint8 SIDE x SIDE, grey."""
 
@@ -47,7 +47,7 @@ class Glance:
         return head + self.thumb.tobytes()
 
     @classmethod
-    def unpack(cls, content: bytes) -> "Glance":
+    def unpack(cls, content: bytes) -> "ImageStats":
         width, height, frames, name, sharpness = cls._HEAD.unpack_from(content)
         thumb = np.frombuffer(content, np.uint8, offset=cls._HEAD.size).reshape(SIDE, SIDE)
         return cls(width, height, name.rstrip(b"\0").decode(), frames, sharpness, thumb)
@@ -58,8 +58,8 @@ class Glance:
         return ending in ENDINGS.get(self.format, (ending,)) or "." not in name.rpartition("/")[2]
 
 
-def glance(content: bytes, *, max_pixels: int) -> Glance:
-    """A look at a file's bytes. FlawError if they cannot be used."""
+def compute_image_stats(content: bytes, *, max_pixels: int) -> ImageStats:
+    """A look at a file's bytes. DecodeError if they cannot be used."""
     image = decode.opened(content, max_pixels=max_pixels, least=SHARP_SIDE)
     width, height, name, frames = decode.described(content)
     grey = image.convert("L")
@@ -67,7 +67,7 @@ def glance(content: bytes, *, max_pixels: int) -> Glance:
     if scale < 1:
         grey = grey.resize((round(grey.width * scale), round(grey.height * scale)), Image.Resampling.BOX)
     thumb = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX if scale <= 4 else Image.Resampling.BILINEAR))
-    return Glance(width, height, name, frames, sharpness(np.asarray(grey)), thumb)
+    return ImageStats(width, height, name, frames, sharpness(np.asarray(grey)), thumb)
 
 
 def sharpness(grey_HW: np.ndarray) -> float:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from classifier.data.decoding import decode
-from classifier.runtime.cpu import cores
+from classifier.runtime.cpu import available_cores
 
 LOOK_EVERY = 1.0
 """Seconds after which a thread that has not ended is looked at."""
@@ -49,7 +49,7 @@ def in_threads(
         return thread
 
     with decode.quiet():
-        threads = [start() for _ in range(min(cores(), max(1, len(indices))))]
+        threads = [start() for _ in range(min(available_cores(), max(1, len(indices))))]
         try:
             while threads and not errors:
                 threads[0].join(min(seconds, LOOK_EVERY))

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from classifier.data.decoding import decode
-from classifier.data.decoding.image_stats import glance
+from classifier.data.decoding.image_stats import compute_image_stats
 from classifier.data.images.jpeg_segment import reopened
 
 # A frame holds so many pictures or bytes at most; an answer waits so many seconds at most for others to go with it.
@@ -196,7 +196,7 @@ _draft = functools.cache(reopened)
 
 
 def _glance(content: bytes, max_pixels: str) -> bytes:
-    return glance(content, max_pixels=int(max_pixels)).pack()
+    return compute_image_stats(content, max_pixels=int(max_pixels)).pack()
 
 
 # Name -> what makes a picture's bytes and the settings an answer.
@@ -217,7 +217,7 @@ def serve(words: Sequence[str]) -> None:
             for content in contents:
                 try:
                     sink.write(b"+" + task(content, *settings))
-                except (decode.FlawError, OSError) as error:
+                except (decode.DecodeError, OSError) as error:
                     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
                     status = b"!" if isinstance(error, OSError) else b"-"
                     sink.write(status + _LENGTH.pack(len(text.encode())) + text.encode())

@@ -18,16 +18,16 @@ import torch
 from torch import Tensor
 
 from classifier.data.images.jpeg_segment import JPEG, decoded_into
-from classifier.data.images.lazy import Rows
+from classifier.data.images.lazy import LazyImages
 from classifier.data.images.pixel_segment import DIGEST, PIXELS, SHAPE, SUMS, as_it_lies, has_channels_last
-from classifier.data.images.stream import Streamed
+from classifier.data.images.stream import StreamedImages
 from classifier.errors import DataError
-from classifier.runtime.cpu import cores
+from classifier.runtime.cpu import available_cores
 
 WORTH_A_THREAD = 8
 """JPEGs for which to start a thread."""
 
-Images = Union[Tensor, "Mapped", Streamed]
+Images = Union[Tensor, "MappedImages", StreamedImages]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ class Segment:
                 image = images[place].transpose(2, 0, 1) if last else images[place]
                 decoded_into(contents[ends[row] : ends[row + 1]], image)
 
-        threads = max(1, min(cores(), len(rows_N) // WORTH_A_THREAD))
+        threads = max(1, min(available_cores(), len(rows_N) // WORTH_A_THREAD))
         try:
             with ThreadPoolExecutor(threads) as pool:
                 for done in [pool.submit(work, slice(n, None, threads)) for n in range(threads)]:
@@ -93,7 +93,7 @@ class Segment:
 
 
 @dataclass(frozen=True, eq=False)
-class Mapped(Rows):
+class MappedImages(LazyImages):
     """Pictures in segments of a cache. rows_N: int64, each picture's place in all segments together."""
 
     segments: Sequence[Segment]
@@ -125,7 +125,7 @@ class Mapped(Rows):
         return sums_NC2[self.rows_N.numpy()].sum(0)
 
 
-def gathered(images: Images, index_N: Tensor) -> Tensor:
+def gather(images: Images, index_N: Tensor) -> Tensor:
     """The pictures at these places, int64: a copy, by numpy, which takes a tenth of torch's time for it."""
     if isinstance(images, Tensor) and images.device.type == "cpu":
         return torch.from_numpy(images.numpy()[index_N.numpy()])
@@ -134,22 +134,22 @@ def gathered(images: Images, index_N: Tensor) -> Tensor:
 
 def are_decoded_each_time(images: Images) -> bool:
     """Does it take longer to gather them than to copy memory?"""
-    return isinstance(images, Streamed) or (isinstance(images, Mapped) and images.is_lossy)
+    return isinstance(images, StreamedImages) or (isinstance(images, MappedImages) and images.is_lossy)
 
 
-def chosen(images: Images, index_N: Tensor) -> Images:
+def select(images: Images, index_N: Tensor) -> Images:
     """Some of the pictures, in this order; index_N: int64 places."""
-    if isinstance(images, Streamed):
+    if isinstance(images, StreamedImages):
         return images.chosen(index_N)
-    if isinstance(images, Mapped):
+    if isinstance(images, MappedImages):
         return dataclasses.replace(images, rows_N=images.rows_N[index_N])
     return images[index_N]
 
 
-def joined(first: Images, second: Images) -> Images:
+def concatenate(first: Images, second: Images) -> Images:
     """The pictures of both, in this order; they are of one data set."""
-    if isinstance(first, Streamed) and isinstance(second, Streamed):
+    if isinstance(first, StreamedImages) and isinstance(second, StreamedImages):
         return dataclasses.replace(first, rows_N=torch.cat([first.rows_N, second.rows_N]))
-    if isinstance(first, Mapped) and isinstance(second, Mapped) and first.segments == second.segments:
+    if isinstance(first, MappedImages) and isinstance(second, MappedImages) and first.segments == second.segments:
         return dataclasses.replace(first, rows_N=torch.cat([first.rows_N, second.rows_N]))
     return torch.cat([first[:], second[:]])

@@ -22,11 +22,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from classifier.data.images.arrays import Mapped, Segment
-from classifier.data.images.jpeg_segment import Frames
-from classifier.data.images.pixel_segment import DIGEST, PIXELS, Draft
+from classifier.data.images.arrays import MappedImages, Segment
+from classifier.data.images.jpeg_segment import JpegSegmentWriter
+from classifier.data.images.pixel_segment import DIGEST, PIXELS, PixelSegmentWriter
 from classifier.errors import DataError, in_short
-from classifier.storage.atomic import flush, flushing
+from classifier.storage.atomic import fsync, fsync_in_background
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,9 @@ SEGMENT_BYTES, SMALLER = 1 << 30, 4
 """Of pixels, as which JPEGs take a quarter at least of ordinary pictures."""
 FILES = "files.arrow"
 
-Decode = Callable[[Draft | Frames, Sequence[int], Callable[[bytes], bool]], "dict[int, bytes | str]"]
+Decode = Callable[
+    [PixelSegmentWriter | JpegSegmentWriter, Sequence[int], Callable[[bytes], bool]], "dict[int, bytes | str]"
+]
 """(draft, indices, is_known): those pictures into its rows, but for known contents; by index digest or flaw."""
 
 
@@ -45,7 +47,7 @@ Decode = Callable[[Draft | Frames, Sequence[int], Callable[[bytes], bool]], "dic
 class Found:
     """What the cache has of N pictures. rows_N: -1 where a picture has a flaw."""
 
-    images: Mapped
+    images: MappedImages
     digests: list[bytes]
     flaws: dict[int, str]
 
@@ -102,7 +104,7 @@ class Cache:
         for segment in self.segments:
             with contextlib.suppress(OSError):
                 os.utime(segment.path, (now, now))
-        images = Mapped(tuple(self.segments), torch.from_numpy(rows_N), self.shape)
+        images = MappedImages(tuple(self.segments), torch.from_numpy(rows_N), self.shape)
         return Found(images, digests, dict(sorted(flaws.items())))
 
     def _read_segments(self) -> None:
@@ -148,9 +150,9 @@ class Cache:
             part = lacking[start : start + count]
             aside = self.folder / f".{os.getpid()}.segment.part"
             try:
-                kind = Draft if self.kept_as == PIXELS else Frames
+                kind = PixelSegmentWriter if self.kept_as == PIXELS else JpegSegmentWriter
                 draft = kind.begin(aside, len(part), self.shape)
-                with flushing(aside):
+                with fsync_in_background(aside):
                     told = decode(draft, part, lambda digest: bool(self._find([digest])[0] >= 0))
                 self._commit(draft, [told[index] for index in part])
             except OSError as error:
@@ -167,7 +169,7 @@ class Cache:
                     digests[index] = answer
         self._read_segments()
 
-    def _commit(self, draft: Draft | Frames, answers: "list[bytes | str]") -> None:
+    def _commit(self, draft: PixelSegmentWriter | JpegSegmentWriter, answers: "list[bytes | str]") -> None:
         """Make it a segment, where a row holds something new. answers: a digest or flaw for each row."""
         rows = self._find([answer if isinstance(answer, bytes) else b"" for answer in answers])
         news: dict[bytes, int] = {}
@@ -178,7 +180,7 @@ class Cache:
             return
         draft.finish({row: digest for digest, row in news.items()})
         number = hashlib.blake2b(b"".join(news), digest_size=8).hexdigest()
-        flush(draft.path)
+        fsync(draft.path)
         os.replace(draft.path, self.folder / f"segment-{number}.arrow")
         self._read_segments()
 
@@ -187,7 +189,7 @@ class Cache:
         try:
             with pa.OSFile(str(part), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
                 writer.write_batch(batch)
-            flush(part)
+            fsync(part)
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)

@@ -14,27 +14,27 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from classifier.data.images.pixel_segment import DIGEST, SHAPE, SUMS, Draft, lines, sums_of_last, whole
+from classifier.data.images.pixel_segment import DIGEST, SHAPE, SUMS, PixelSegmentWriter, lines, sums_of_last, whole
 
 JPEG, QUALITY = "jpeg", 95
 _HEAD = struct.Struct("<II")
 
 
 @dataclass(frozen=True)
-class Frames:
+class JpegSegmentWriter:
     """What `Draft` is to pixels."""
 
     path: Path
     shape: tuple[int, int, int]
 
     @classmethod
-    def begin(cls, path: Path, count: int, shape: tuple[int, int, int]) -> "Frames":
+    def begin(cls, path: Path, count: int, shape: tuple[int, int, int]) -> "JpegSegmentWriter":
         """An empty file. OSError if it cannot be made."""
         path.write_bytes(b"")
         return cls(path, shape)
 
     @classmethod
-    def named(cls, words: Sequence[str]) -> "Frames":
+    def named(cls, words: Sequence[str]) -> "JpegSegmentWriter":
         """The inverse of `words`, without the first: the same file in another process."""
         c, h, w = map(int, words[1:])
         return cls(Path(words[0]), (c, h, w))
@@ -87,9 +87,9 @@ class Frames:
             made.unlink(missing_ok=True)
 
 
-def reopened(words: Sequence[str]) -> Draft | Frames:
+def reopened(words: Sequence[str]) -> PixelSegmentWriter | JpegSegmentWriter:
     """What these words of it name, in another process."""
-    return Frames.named(words[1:]) if words[0] == JPEG else Draft.named(words[1:])
+    return JpegSegmentWriter.named(words[1:]) if words[0] == JPEG else PixelSegmentWriter.named(words[1:])
 
 
 def decoded_into(content: np.ndarray, pixels_CHW: np.ndarray) -> None:

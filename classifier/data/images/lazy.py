@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 
-class Rows:
-    """What `Mapped` and `Streamed` share: they have a length, a shape and an order, and an index gives a Tensor."""
+class LazyImages:
+    """What `MappedImages` and `StreamedImages` share: they have a length, a shape and an order, and an index gives a Tensor."""
 
     rows_N: Tensor
     shape_CHW: tuple[int, int, int]

@@ -25,7 +25,7 @@ H x W x C; smaller ones channel by channel."""
 
 
 @dataclass(frozen=True)
-class Draft:
+class PixelSegmentWriter:
     """places: where in the file the columns of pixels, digests and sums begin, in bytes."""
 
     path: Path
@@ -34,7 +34,7 @@ class Draft:
     places: tuple[int, int, int]
 
     @classmethod
-    def begin(cls, path: Path, count: int, shape: tuple[int, int, int]) -> "Draft":
+    def begin(cls, path: Path, count: int, shape: tuple[int, int, int]) -> "PixelSegmentWriter":
         """A file of so many empty rows. OSError if it cannot be made."""
         import pyarrow as pa
 
@@ -61,7 +61,7 @@ class Draft:
         return cls(path, count, shape, (begins[0], begins[1], begins[2]))
 
     @classmethod
-    def named(cls, words: Sequence[str]) -> "Draft":
+    def named(cls, words: Sequence[str]) -> "PixelSegmentWriter":
         """The inverse of `words`, without the first: the same file in another process."""
         path, count, *numbers = words
         c, h, w, *places = map(int, numbers)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from classifier.data.images.lazy import Rows
+from classifier.data.images.lazy import LazyImages
 from classifier.runtime.counter_rng import permutation, uniform_by_index
 
 CHUNK = 256
@@ -28,7 +28,7 @@ SAMPLE = 1024
 
 
 @dataclass(eq=False)
-class Streamed(Rows):
+class StreamedImages(LazyImages):
     """rows_N: int64, each picture's place in the source. read: decodes pictures of the source, by their places, to
     uint8 N x C x H x W."""
 
@@ -51,7 +51,7 @@ class Streamed(Rows):
             images_NCHW[torch.from_numpy(places_N)] = pixels_NCHW[torch.from_numpy(rows_N[places_N] - chunk * CHUNK)]
         return images_NCHW
 
-    def chosen(self, index_N: Tensor) -> "Streamed":
+    def chosen(self, index_N: Tensor) -> "StreamedImages":
         """Some of the pictures, in this order; what is in memory is shared."""
         return dataclasses.replace(self, rows_N=self.rows_N[index_N])
 

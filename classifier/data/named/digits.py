@@ -24,7 +24,7 @@ def read(config: DataConfig) -> Source:
         ids=[f"digits/{n}" for n in range(len(values))],
         labels_N=values[:, 64].astype(np.int64),
         splits_N=np.full(len(values), DRAWN, np.int8),
-        pictures=images_NHW[:, None],
+        images=images_NHW[:, None],
         kind="symbols",
     )
 

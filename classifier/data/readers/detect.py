@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from classifier.config.fields import closest
+from classifier.config.fields import suggest
 from classifier.config.sections import DataConfig
 from classifier.data.readers import folder, idx
 from classifier.data.readers.groups import grouped
@@ -135,7 +135,7 @@ def _known(config: DataConfig) -> Source:
     if home is None:
         parent = Path(config.path).parent
         beside = [str(parent / name) for name in os.listdir(parent)] if os.access(parent, os.R_OK) else []
-        mend = closest(config.path, [*DATASETS, *beside]) or f": give a folder, a manifest or {', '.join(DATASETS)}"
+        mend = suggest(config.path, [*DATASETS, *beside]) or f": give a folder, a manifest or {', '.join(DATASETS)}"
         raise DataError(f"{config.path} does not exist, and no known data set has that name{mend}")
     module, _, attribute = home.partition(":")
     return getattr(importlib.import_module(module), attribute)(config)

@@ -12,7 +12,7 @@ from classifier.data.readers.tree import File
 
 
 def read(file: File, max_bytes: int) -> bytes:
-    """The bytes of a picture's file. FlawError if they cannot be read, are more than that, or might never end."""
+    """The bytes of a picture's file. DecodeError if they cannot be read, are more than that, or might never end."""
     try:
         if isinstance(file, Path):
             size, content = _whole(file, max_bytes)
@@ -21,10 +21,10 @@ def read(file: File, max_bytes: int) -> bytes:
             content = file.read_bytes() if size <= max_bytes else b""
         if max(size, len(content)) > max_bytes:
             size = max(size, len(content))
-            raise decode.FlawError(f"its {size:,} bytes are more than data.max_bytes {max_bytes:,}")
+            raise decode.DecodeError(f"its {size:,} bytes are more than data.max_bytes {max_bytes:,}")
         return content
     except OSError as error:
-        raise decode.FlawError(f"it cannot be read ({error.strerror or error})") from None
+        raise decode.DecodeError(f"it cannot be read ({error.strerror or error})") from None
 
 
 def _whole(path: Path, max_bytes: int) -> tuple[int, bytes]:
@@ -33,7 +33,7 @@ def _whole(path: Path, max_bytes: int) -> tuple[int, bytes]:
     try:  # to open a pipe otherwise is to wait for its writer
         about = os.fstat(file)
         if not stat.S_ISREG(about.st_mode):
-            raise decode.FlawError("it is no regular file")
+            raise decode.DecodeError("it is no regular file")
         return about.st_size, io.FileIO(file, closefd=False).read() if about.st_size <= max_bytes else b""
     finally:
         os.close(file)

@@ -6,7 +6,7 @@ from pathlib import Path
 from classifier.data.readers.source import Collected, Source, refuse_lookalikes
 from classifier.data.readers.tree import Disk, Tree
 from classifier.data.split_names import DRAWN, VALIDATION, WORDS
-from classifier.errors import DataError, few
+from classifier.errors import DataError, list_few
 
 
 def read(folder: Path, *, splits: Sequence[str] = tuple(WORDS)) -> Source:
@@ -32,13 +32,13 @@ def read_tree(top: Tree, name: str, *, splits: Sequence[str] = tuple(WORDS)) -> 
             for id_, file in class_folder.below():
                 found.add(id_, file, class_folder.name, split)
     if not found:
-        raise DataError(f"{top.label} has no pictures in its class folders ({few(sorted(class_names))}): add some")
+        raise DataError(f"{top.label} has no pictures in its class folders ({list_few(sorted(class_names))}): add some")
     for class_name in sorted(class_names - found.numbers.keys()):
         raise DataError(f"{top.label}: the class folder {class_name!r} holds no pictures: add some, or remove it")
     refuse_lookalikes(top.label, class_names, what="class folders")
     findings = ()
     if strays:
-        some = few([id_ for id_, _ in strays])
+        some = list_few([id_ for id_, _ in strays])
         findings = (f"{len(strays)} pictures lie in no class folder and were left out: {some}.",)
     return found.source(name, findings=findings)
 
@@ -50,12 +50,12 @@ def _split_folders(top: Tree, words: Sequence[str]) -> list[tuple[Tree, int]]:
     if "train" not in splits:
         if others or not splits or any(folder.pictures or not folder.folders for folder in splits.values()):
             return []
-        raise DataError(f"{top.label} holds {few(sorted(splits))} but no train: add the class folders to train on")
+        raise DataError(f"{top.label} holds {list_few(sorted(splits))} but no train: add the class folders to train on")
     if not splits["train"].folders or (splits["train"].pictures and others):
         return []
     if others:
         raise DataError(
-            f"{top.label} holds train and also {few([folder.name for folder in others])}: put the class folders into "
+            f"{top.label} holds train and also {list_few([folder.name for folder in others])}: put the class folders into "
             "train, val or test, or rename train if it is a class"
         )
     chosen = {word: folder for word, folder in splits.items() if word in words}

@@ -4,7 +4,7 @@ import dataclasses
 import re
 
 from classifier.data.readers.source import Source
-from classifier.errors import ConfigError, DataError, few
+from classifier.errors import ConfigError, DataError, list_few
 
 
 def grouped(source: Source, pattern: str) -> Source:
@@ -22,11 +22,13 @@ def grouped(source: Source, pattern: str) -> Source:
         raise ConfigError(f"data.group {pattern!r}: {source.name} has no columns; {mend}")
     matches = [expression.search(id_) for id_ in source.ids]
     if not any(matches):
-        raise DataError(f"data.group {pattern!r} is found in no name of {source.name} ({few(source.ids)}): mend it")
+        raise DataError(
+            f"data.group {pattern!r} is found in no name of {source.name} ({list_few(source.ids)}): mend it"
+        )
     names = [match[1] if match and match[1] is not None else None for match in matches]
     groups = [id_ if name is None else f"group {name}" for id_, name in zip(source.ids, names, strict=True)]
     alone = [id_ for id_, name in zip(source.ids, names, strict=True) if name is None]
     findings = source.findings
     if alone:
-        findings += (f"{len(alone)} pictures belong to no group by data.group, and stand alone: {few(alone)}.",)
+        findings += (f"{len(alone)} pictures belong to no group by data.group, and stand alone: {list_few(alone)}.",)
     return dataclasses.replace(source, groups=groups, findings=findings)

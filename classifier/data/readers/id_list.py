@@ -37,7 +37,7 @@ def only(source: Source, path: Path) -> Source:
     index = sorted(found)
     class_names = ordered({label for label, _ in found.values()})
     numbers = {name: k for k, name in enumerate(class_names)}
-    pictures = source.pictures
+    pictures = source.images
     return dataclasses.replace(
         source,
         class_names=class_names,

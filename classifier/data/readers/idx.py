@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from classifier.data.readers.source import Source, from_arrays
-from classifier.data.split_names import Kind
+from classifier.data.split_names import ImageKind
 from classifier.errors import DataError
 
 FASHION = (
@@ -88,7 +88,7 @@ def read_file(path: Path, *, axes: int) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
-def _meaning(words: str, highest: int) -> tuple[tuple[str, ...], Kind]:
+def _meaning(words: str, highest: int) -> tuple[tuple[str, ...], ImageKind]:
     words = words.lower()
     if highest < 10 and "fashion" in words:
         return FASHION, "objects"

@@ -24,7 +24,7 @@ from classifier.data.readers.remote import Remote, identity_of, named_from, rand
 from classifier.data.readers.source import Collected, Source, refuse_lookalikes
 from classifier.data.readers.tree import Packed, part_of
 from classifier.data.readers.webdataset import split_of
-from classifier.errors import DataError, few, in_short
+from classifier.errors import DataError, in_short, list_few
 
 LABELS = ("label", "labels", "class", "fine_label")
 KEPT_GROUPS = 8
@@ -119,11 +119,15 @@ def read(paths: Sequence[Path] | Sequence[Remote], group: str | None = None) -> 
         label = next((column for column in LABELS if column in table.schema.names), None)
         if table.column is None or label is None:
             what = "column of pictures (structs with bytes, or bytes)" if table.column is None else "column label"
-            raise DataError(f"{path}: there is no {what}, only {few(table.schema.names, 8)}: name it so, or add it")
+            raise DataError(
+                f"{path}: there is no {what}, only {list_few(table.schema.names, 8)}: name it so, or add it"
+            )
         class_names = _class_names(table.schema, label)
         wanted = {"label": label, "group": group, "split": "split" if "split" in table.schema.names else None}
         if group is not None and group not in table.schema.names:
-            raise DataError(f"{path}: data.group {group} is no column ({few(table.schema.names, 8)}): give one of them")
+            raise DataError(
+                f"{path}: data.group {group} is no column ({list_few(table.schema.names, 8)}): give one of them"
+            )
         columns = {key: _values(table, column) for key, column in wanted.items() if column is not None}
         for row, value in enumerate(columns["label"]):
             id_ = f"{name}/{row}"
@@ -140,7 +144,9 @@ def read(paths: Sequence[Path] | Sequence[Remote], group: str | None = None) -> 
     if not found:
         raise DataError(f"{paths[0]} lists no labelled pictures: nothing to learn from")
     refuse_lookalikes(str(home), found.numbers)
-    findings = (f"{len(unlabelled)} rows have no label and were left out: {few(unlabelled)}.",) if unlabelled else ()
+    findings = (
+        (f"{len(unlabelled)} rows have no label and were left out: {list_few(unlabelled)}.",) if unlabelled else ()
+    )
     name = paths[0].stem if len(paths) == 1 else home.name
     return found.source(name, groups=groups if group is not None else None, findings=findings)
 

@@ -12,7 +12,7 @@ from pyarrow import fs
 
 from classifier.data.readers.tree import Packed, identity, part_of
 from classifier.errors import DataError, in_short
-from classifier.storage.uri import opened
+from classifier.storage.uri import open_filesystem
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Remote:
     @classmethod
     def of(cls, uri: str) -> "Remote":
         """ConfigError if there is no such file system."""
-        system, path = opened(uri, "data.path")
+        system, path = open_filesystem(uri, "data.path")
         return cls(system, PurePosixPath(path))
 
     def __str__(self) -> str:

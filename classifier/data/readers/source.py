@@ -9,7 +9,7 @@ import numpy as np
 
 from classifier.data.readers.compact import Files, Names
 from classifier.data.readers.tree import File
-from classifier.data.split_names import SPLITS, Kind
+from classifier.data.split_names import SPLITS, ImageKind
 from classifier.errors import DataError
 
 _NUMBER_WORDS = frozenset(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"])
@@ -27,9 +27,9 @@ class Source:
     ids: Sequence[str]
     labels_N: np.ndarray
     splits_N: np.ndarray
-    pictures: "Sequence[File] | np.ndarray"
+    images: "Sequence[File] | np.ndarray"
     groups: Sequence[str] | None = None
-    kind: Kind | None = None
+    kind: ImageKind | None = None
     findings: tuple[str, ...] = ()
 
 
@@ -65,7 +65,7 @@ class Collected:
         name: str,
         *,
         groups: Sequence[str] | None = None,
-        kind: Kind | None = None,
+        kind: ImageKind | None = None,
         findings: tuple[str, ...] = (),
     ) -> Source:
         class_names = ordered(self.numbers)
@@ -78,7 +78,7 @@ class Collected:
             ids=self.ids,
             labels_N=places[np.array(self.labels, np.int64)],
             splits_N=np.array(self.splits, np.int8),
-            pictures=self.files,
+            images=self.files,
             groups=groups,
             kind=kind,
             findings=findings,
@@ -90,7 +90,7 @@ def from_files(
     rows: Iterable[tuple[str, File, str, int]],
     *,
     groups: Sequence[str] | None = None,
-    kind: Kind | None = None,
+    kind: ImageKind | None = None,
 ) -> Source:
     """A source of image files, from rows of (id, file, class name, split)."""
     collected = Collected()
@@ -104,7 +104,7 @@ def from_arrays(
     parts: dict[str, tuple[np.ndarray, np.ndarray]],
     class_names: tuple[str, ...],
     *,
-    kind: Kind,
+    kind: ImageKind,
 ) -> Source:
     """A source of pictures in memory: by split, uint8 N x C x H x W and whole numbers, indices of class_names.
 
@@ -129,7 +129,7 @@ def from_arrays(
         splits_N=np.repeat(
             np.array([SPLITS.index(split) for split in parts], np.int8), [len(images) for images, _ in parts.values()]
         ),
-        pictures=np.concatenate([images for images, _ in parts.values()]),
+        images=np.concatenate([images for images, _ in parts.values()]),
         kind=kind,
         findings=findings,
     )
@@ -158,7 +158,7 @@ def refuse_lookalikes(name: str, labels: Iterable[str], *, what: str = "labels")
         seen[key] = label
 
 
-def kind_of(class_names: Sequence[str]) -> Kind:
+def kind_of(class_names: Sequence[str]) -> ImageKind:
     """symbols if every class is named by a single sign or a number word, else photos."""
     named = (len(name) == 1 or name.casefold() in _NUMBER_WORDS for name in class_names)
     return "symbols" if all(named) else "photos"

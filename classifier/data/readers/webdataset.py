@@ -17,7 +17,7 @@ from classifier.data.readers.remote import Remote, named_from
 from classifier.data.readers.source import Collected, Source, refuse_lookalikes
 from classifier.data.readers.tree import is_hidden
 from classifier.data.split_names import DRAWN, WORDS
-from classifier.errors import DataError, few
+from classifier.errors import DataError, list_few
 
 LABELS = ("cls", "json")
 KEYS = ("label", "cls", "class")
@@ -64,7 +64,7 @@ def read(paths: Sequence[Path] | Sequence[Remote]) -> Source:
     found.rename(_names(found.numbers, home))
     refuse_lookalikes(str(home), found.numbers)
     findings = [
-        f"{len(ids)} samples {what}: {few(ids)}."
+        f"{len(ids)} samples {what}: {list_few(ids)}."
         for ids, what in (
             (without, "lack a picture or a label and were left out"),
             (wrong, "have a label that cannot be read and were left out"),

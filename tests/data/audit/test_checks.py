@@ -76,9 +76,9 @@ FORMATS = {
 
 def named(source: Source, files: dict[str, bytes]) -> dict[str, str]:
     """Each file's id in this source: they come in another order and under other names, but with their contents."""
-    assert not isinstance(source.pictures, np.ndarray)
+    assert not isinstance(source.images, np.ndarray)
     by_content: dict[bytes, list[str]] = {}
-    for id_, picture in zip(source.ids, source.pictures, strict=True):
+    for id_, picture in zip(source.ids, source.images, strict=True):
         by_content.setdefault(picture.read_bytes(), []).append(id_)
     return {name: next(id_ for id_ in by_content[content]) for name, content in files.items()}
 
@@ -86,7 +86,7 @@ def named(source: Source, files: dict[str, bytes]) -> dict[str, str]:
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_planted_fault_is_found_in_every_format(kind: str, files: dict[str, bytes], tmp_path: Path) -> None:
     config = DataConfig(path=str(FORMATS[kind](tmp_path, files)), cache=None, **faults.SETTINGS)
-    source = data.find(config)
+    source = data.open_source(config)
     looked = look(source, config)
     found = checks.findings(looked, checks.drawn_splits(looked, config), config.size or 0)
     ids = named(source, files)
@@ -117,7 +117,7 @@ def test_every_planted_fault_is_survived(kind: str, files: dict[str, bytes], tmp
         dataset = data.load(config)
         unreadable = sum(wanted == "unreadable" for _, _, wanted in faults.FAULTS.values())
         assert sum(dataset.counts.values()) == len(files) - unreadable
-        assert dataset.loans["unreadable_count"] == unreadable
+        assert dataset.split_record["unreadable_count"] == unreadable
 
 
 def test_leaks_between_given_splits(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_leaks_between_given_splits(tmp_path: Path) -> None:
     (tmp_path / "test" / "cat" / "leak.png").write_bytes(faults.encoded(faults.scene(2)))
     (tmp_path / "test" / "dog" / "near.png").write_bytes(faults.encoded(faults.darker(faults.scene(3), 1.2)))
     config = DataConfig(path=str(tmp_path), cache=None, validation=0.0)
-    looked = look(data.find(config), config)
+    looked = look(data.open_source(config), config)
     splits_K = checks.drawn_splits(looked, config)
     found = checks.findings(looked, splits_K, 48)
     by_kind = {finding.kind: finding for finding in found}
@@ -153,7 +153,7 @@ def test_groups_few_images_and_imbalance(tmp_path: Path) -> None:
         lines.append(f"{n}.png,{label},{'test' if n % 5 == 0 else 'train'},p{n // 3}")
     (tmp_path / "set.csv").write_text("\n".join(lines))
     config = DataConfig(path=str(tmp_path / "set.csv"), cache=None, validation=0.0, group="patient")
-    looked = look(data.find(config), config)
+    looked = look(data.open_source(config), config)
     found = checks.findings(looked, checks.drawn_splits(looked, config), 16)
     kinds = {finding.kind for finding in found}
     assert kinds == {"group_leak", "few", "imbalance"}
@@ -166,7 +166,7 @@ def test_what_all_are_like_is_no_fault(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(faults.encoded(faults.darker(faults.scene(n).resize((400, 96)), 0.2)))
     config = DataConfig(path=str(tmp_path), cache=None)
-    looked = look(data.find(config), config)
+    looked = look(data.open_source(config), config)
     assert checks.findings(looked, checks.drawn_splits(looked, config), 48) == []
 
 
@@ -200,7 +200,7 @@ def test_the_verb_mends_what_lies_inside_of_other_files(format: str, verb, tmp_p
     assert done.code == 0, done.err
     assert f"--data.path {path} --data.only {clean}" in (done.folder / "audit.html").read_text()
     config = DataConfig(path=str(path), only=str(clean), cache=None, **faults.SETTINGS)
-    looked = look(data.find(config), config)
+    looked = look(data.open_source(config), config)
     found = {finding.kind for finding in checks.findings(looked, checks.drawn_splits(looked, config), 48)}
     assert not {"unreadable", "leak", "near_leak", "duplicate", "label_conflict"} & found
     assert "pictures are used (data.only)" in " ".join(data.load(config).findings)

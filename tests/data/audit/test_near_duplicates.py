@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw, ImageEnhance
 
 from classifier.data.audit import near_duplicates
-from classifier.data.decoding.image_stats import glance
+from classifier.data.decoding.image_stats import compute_image_stats
 
 KINDS = ("recompressed", "resized", "cropped", "brightened", "mirrored")
 
@@ -39,7 +39,7 @@ def changed(image: Image.Image, kind: str, rng: np.random.Generator) -> bytes:
 
 
 def pairs_of(contents: list[bytes]) -> list[near_duplicates.Pair]:
-    glances = [glance(content, max_pixels=10**8) for content in contents]
+    glances = [compute_image_stats(content, max_pixels=10**8) for content in contents]
     sides = [min(one.width, one.height) for one in glances]
     return near_duplicates.pairs(np.stack([one.thumb for one in glances]), np.array(sides))
 
@@ -61,7 +61,7 @@ def test_a_few() -> None:
 def test_hardly_any_pictures(count: int) -> None:
     from tests.data.faults import encoded, scene
 
-    thumb = glance(encoded(scene(0)), max_pixels=10**8).thumb
+    thumb = compute_image_stats(encoded(scene(0)), max_pixels=10**8).thumb
     thumbs = np.stack([thumb] * count) if count else np.zeros((0, 64, 64), np.uint8)
     assert len(near_duplicates.pairs(thumbs, np.full(count, 64))) == (count == 2)
 

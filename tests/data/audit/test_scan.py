@@ -7,7 +7,7 @@ from PIL import Image
 from classifier.config.sections import DataConfig
 from classifier.data import decode_all
 from classifier.data.audit.scan import look
-from classifier.data.decoding.image_stats import glance
+from classifier.data.decoding.image_stats import compute_image_stats
 from classifier.data.readers.source import Source
 
 RANDOM = np.random.default_rng(0)
@@ -31,14 +31,14 @@ def test_arrays_are_seen_as_files_are(shape: tuple[int, int, int]) -> None:
         ids=tuple(map(str, range(5))),
         labels_N=np.zeros(5, np.int64),
         splits_N=np.zeros(5, np.int8),
-        pictures=images_NCHW,
+        images=images_NCHW,
     )
     told = []
     looked = look(source, DataConfig(), told.append)
     assert sum(told) == 5
     assert len(set(looked.digests_N.tolist())) == 5
     for k in range(5):
-        one = glance(decode_all.as_png(images_NCHW[k]), max_pixels=10**8)
+        one = compute_image_stats(decode_all.as_png(images_NCHW[k]), max_pixels=10**8)
         assert looked.sides_K2[k].tolist() == [one.width, one.height]
         assert np.abs(looked.thumbs_KHW[k].astype(int) - one.thumb).mean() < 2
         assert looked.sharpness_K[k] == pytest.approx(one.sharpness, rel=0.1, abs=1e-3)

@@ -197,7 +197,7 @@ FLAWED = {
 @pytest.mark.parametrize("name", FLAWED)
 def test_a_flaw_is_named(name: str, tmp_path: Path) -> None:
     content, reason = FLAWED[name]
-    with pytest.raises(decode.FlawError, match=reason):
+    with pytest.raises(decode.DecodeError, match=reason):
         decode.opened(content, max_pixels=BIG)
     path = tmp_path / "some.jpg"
     path.write_bytes(content)
@@ -214,14 +214,14 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP"])
 def test_no_damage_escapes(format: str) -> None:
-    """Cut anywhere, or with a byte changed anywhere, a file gives a picture or a FlawError."""
+    """Cut anywhere, or with a byte changed anywhere, a file gives a picture or a DecodeError."""
     whole = encoded(Image.fromarray(COLOUR), format)
     random = np.random.default_rng(1)
     for _ in range(150):
         hurt = bytearray(whole)
         hurt[random.integers(len(hurt))] = random.integers(256)
         for content in (bytes(hurt), whole[: random.integers(len(whole))]):
-            with contextlib.suppress(decode.FlawError):
+            with contextlib.suppress(decode.DecodeError):
                 decode.loaded(content, size=8, channels=3, fit="crop", max_pixels=10**5)
 
 
@@ -357,5 +357,5 @@ def test_a_damaged_second_frame_is_no_flaw_of_the_first() -> None:
 
 
 def test_what_cannot_be_described_has_a_flaw() -> None:
-    with pytest.raises(decode.FlawError, match="no image"):
+    with pytest.raises(decode.DecodeError, match="no image"):
         decode.described(b"nothing")

@@ -11,7 +11,7 @@ from PIL import Image
 from classifier import data
 from classifier.config.sections import DataConfig
 from classifier.data.decoding import decode
-from classifier.data.decoding.image_stats import glance
+from classifier.data.decoding.image_stats import compute_image_stats
 from classifier.errors import DataError
 from tests.data.audit.test_checks import as_list, as_manifest, as_parquet, as_shards
 from tests.data.faults import encoded, scene
@@ -69,9 +69,9 @@ def test_ten_thousand_files_of_mutated_and_of_random_bytes() -> None:
             try:
                 pixels = decode.loaded(content, size=16, channels=3, fit="crop", max_pixels=1_000_000)
                 assert pixels.shape == (3, 16, 16)
-                assert glance(content, max_pixels=1_000_000).thumb.shape == (64, 64)
+                assert compute_image_stats(content, max_pixels=1_000_000).thumb.shape == (64, 64)
                 read += 1
-            except decode.FlawError as flaw:
+            except decode.DecodeError as flaw:
                 flawed += bool(str(flaw)) and "\n" not in str(flaw)
             slowest = max(slowest, time.perf_counter() - began)
     print(f"{read} read, {flawed} with a flaw, the slowest {slowest:.2f} s")

@@ -91,7 +91,7 @@ def test_more_pixels_than_wanted_are_not_decoded(monkeypatch) -> None:
     content = encoded(PHOTO)
     monkeypatch.setattr(jpeg.simplejpeg, "decode_jpeg", lambda *words, **settings: pytest.fail("it decodes"))
     assert jpeg.read(content, max_pixels=400 * 300 - 1, least=None) is None
-    with pytest.raises(decode.FlawError, match=r"more than data\.max_pixels"):
+    with pytest.raises(decode.DecodeError, match=r"more than data\.max_pixels"):
         decode.loaded(content, **{**SETTINGS, "max_pixels": 400 * 300 - 1})
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from classifier.data.decoding import decode, worker_processes
 from classifier.data.decoding.worker_processes import Decoder, decoded, for_row
-from classifier.data.images.jpeg_segment import Frames
-from classifier.data.images.pixel_segment import Draft
+from classifier.data.images.jpeg_segment import JpegSegmentWriter
+from classifier.data.images.pixel_segment import PixelSegmentWriter
 
 SETTINGS = {"size": 8, "channels": 3, "fit": "crop", "max_pixels": 10_000}
 # A decoder that hangs, or dies, on contents that say so.
@@ -44,7 +44,7 @@ def png(number: int, side: int = 12) -> bytes:
 def wanted(content: bytes) -> bytes | str:
     try:
         return decode.loaded(content, **SETTINGS).tobytes()
-    except decode.FlawError as flaw:
+    except decode.DecodeError as flaw:
         return str(flaw)
 
 
@@ -110,7 +110,7 @@ def test_many_pictures_in_several_processes() -> None:
 @pytest.mark.parametrize("kept_as", ["pixels", "jpeg"])
 def test_a_full_disk_is_no_fault_of_a_picture(kept_as: str, tmp_path: Path) -> None:
     shape = (3, 64, 64)
-    draft = {"pixels": Draft, "jpeg": Frames}[kept_as].begin(tmp_path / "draft", 2, shape)
+    draft = {"pixels": PixelSegmentWriter, "jpeg": JpegSegmentWriter}[kept_as].begin(tmp_path / "draft", 2, shape)
     full = dataclasses.replace(draft, path=Path("/dev/full"))
     with pytest.raises(OSError, match="No space left"):
         full.put(0, np.zeros(shape, np.uint8))

@@ -17,7 +17,7 @@ from classifier import data
 from classifier.config.sections import DataConfig
 from classifier.data import decode_all
 from classifier.data.decoding import decode
-from classifier.data.images.arrays import Mapped, chosen, joined
+from classifier.data.images.arrays import MappedImages, concatenate, select
 from classifier.data.readers import tree
 from classifier.errors import DataError
 
@@ -64,7 +64,7 @@ def test_what_the_cache_gives_is_what_memory_gives(config: DataConfig) -> None:
     import dataclasses
 
     mapped, plain = data.load(config), data.load(dataclasses.replace(config, cache=None))
-    assert isinstance(mapped.train.images_NCHW, Mapped)
+    assert isinstance(mapped.train.images_NCHW, MappedImages)
     assert isinstance(plain.train.images_NCHW, torch.Tensor)
     for split in ("train", "validation", "test"):
         one, other = getattr(mapped, split), getattr(plain, split)
@@ -130,12 +130,12 @@ def test_a_flaw_is_remembered_until_the_file_is_mended(config: DataConfig, work,
     config = dataclasses.replace(config, max_corrupt=0.1)
     for _ in range(2):
         loaded = data.load(config)
-        assert loaded.loans["unreadable"] == [
+        assert loaded.split_record["unreadable"] == [
             {"id": "dog/bad.png", "reason": "it is no image, or of an unknown format"}
         ]
         assert work["read"] == 41
     paint(bad)
-    assert data.load(config).loans["unreadable"] == []
+    assert data.load(config).split_record["unreadable"] == []
     assert sum(data.load(config).counts.values()) == 41
 
 
@@ -158,15 +158,15 @@ def test_what_was_not_used_longest_makes_room(config: DataConfig) -> None:
 def test_pictures_cross_to_another_process_by_their_place(config: DataConfig) -> None:
     loaded = data.load(config)
     images = loaded.train.images_NCHW
-    assert isinstance(images, Mapped)
+    assert isinstance(images, MappedImages)
     content = pickle.dumps(images)
     assert len(content) < 5000
     assert pickle.loads(content)[:].equal(images[:])  # noqa: S301 - made two lines above
-    both = joined(images, loaded.test.images_NCHW)
-    assert isinstance(both, Mapped)
+    both = concatenate(images, loaded.test.images_NCHW)
+    assert isinstance(both, MappedImages)
     assert both[:].equal(torch.cat([images[:], loaded.test.images_NCHW[:]]))
     index = torch.tensor([3, 1])
-    assert chosen(images, index)[:].equal(images[index])
+    assert select(images, index)[:].equal(images[index])
 
 
 def test_a_cache_that_cannot_be_written_is_told(config: DataConfig, tmp_path: Path) -> None:
@@ -262,16 +262,16 @@ def test_a_home_that_cannot_be_written_costs_the_cache_alone(
 
 
 def test_a_disk_that_fills_up_is_told_and_no_picture_is_blamed(config: DataConfig, monkeypatch) -> None:
-    from classifier.data.images.pixel_segment import Draft
+    from classifier.data.images.pixel_segment import PixelSegmentWriter
 
-    put = Draft.put
+    put = PixelSegmentWriter.put
 
     def full(*_) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Draft, "put", full)
+    monkeypatch.setattr(PixelSegmentWriter, "put", full)
     with pytest.raises(DataError, match=r"cannot be written \(No space left on device\).*--data\.cache"):
         data.load(config)
-    monkeypatch.setattr(Draft, "put", put)
+    monkeypatch.setattr(PixelSegmentWriter, "put", put)
     assert not any("cannot be used" in finding for finding in data.load(config).findings)
     assert not list(Path(config.cache or "").rglob("*.part"))

@@ -12,8 +12,8 @@ import torch
 from classifier import data
 from classifier.config.sections import DataConfig
 from classifier.data import decode_all
-from classifier.data.images.arrays import Mapped, Segment
-from classifier.data.images.jpeg_segment import Frames
+from classifier.data.images.arrays import MappedImages, Segment
+from classifier.data.images.jpeg_segment import JpegSegmentWriter
 from classifier.errors import DataError
 from tests.data.faults import encoded, scene
 
@@ -62,7 +62,7 @@ def test_auto_goes_by_the_room_that_pixels_take() -> None:
 def test_photographs_take_a_fifth(tmp_path: Path) -> None:
     from sklearn.datasets import load_sample_images
 
-    frames = Frames.begin(tmp_path / "frames", 40, (3, 200, 200))
+    frames = JpegSegmentWriter.begin(tmp_path / "frames", 40, (3, 200, 200))
     rng = np.random.default_rng(0)
     for row in range(40):
         photograph = load_sample_images().images[row % 2]
@@ -73,7 +73,7 @@ def test_photographs_take_a_fifth(tmp_path: Path) -> None:
 
 
 def test_processes_append_to_one_file(tmp_path: Path) -> None:
-    frames = Frames.begin(tmp_path / "frames", 200, (3, 64, 64))
+    frames = JpegSegmentWriter.begin(tmp_path / "frames", 200, (3, 64, 64))
     code = (
         "import sys, numpy as np; from classifier.data.images.jpeg_segment import reopened; "
         "frames = reopened(sys.argv[2:]); "
@@ -85,17 +85,17 @@ def test_processes_append_to_one_file(tmp_path: Path) -> None:
     frames.finish({row: bytes([row]) * 16 for row in range(1, 200)})  # nobody named the first
     segment = Segment.open(frames.path)
     assert len(segment) == 199
-    images_NCHW = Mapped((segment,), torch.arange(199), (3, 64, 64))[:]
+    images_NCHW = MappedImages((segment,), torch.arange(199), (3, 64, 64))[:]
     assert images_NCHW.flatten(1).float().mean(1).round().tolist() == list(range(1, 200))
     assert segment.sums_NC2[:, 0, 0].tolist() == [64 // 4 * 64 * n for n in range(1, 200)]  # draft.lines
 
 
 def test_damage_is_told(tmp_path: Path) -> None:
-    frames = Frames.begin(tmp_path / "frames", 1, (3, 64, 64))
+    frames = JpegSegmentWriter.begin(tmp_path / "frames", 1, (3, 64, 64))
     frames.put(0, np.full((3, 64, 64), 5, np.uint8))
     frames.finish({0: b"x" * 16})
     content = bytearray(frames.path.read_bytes())
     content[content.index(b"\xff\xd8\xff")] = 0
     frames.path.write_bytes(bytes(content))
     with pytest.raises(DataError, match=r"frames is damaged .* delete it"):
-        Mapped((Segment.open(frames.path),), torch.arange(1), (3, 64, 64))[:]
+        MappedImages((Segment.open(frames.path),), torch.arange(1), (3, 64, 64))[:]

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from classifier.data.images.arrays import Segment
-from classifier.data.images.pixel_segment import Draft, has_channels_last, lines, sums_of, sums_of_last
+from classifier.data.images.pixel_segment import PixelSegmentWriter, has_channels_last, lines, sums_of, sums_of_last
 
 RANDOM = np.random.default_rng(0)
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 28, 28), (3, 4, 300), (1, 64, 64), (3, 64, 64)])
 def test_what_is_put_is_what_a_segment_holds(tmp_path: Path, shape: tuple[int, int, int]) -> None:
-    draft = Draft.begin(tmp_path / "draft", 5, shape)
+    draft = PixelSegmentWriter.begin(tmp_path / "draft", 5, shape)
     pixels_NCHW = RANDOM.integers(0, 256, (5, *shape), dtype=np.uint8)
     for row in (3, 0, 4):
         draft.put(row, pixels_NCHW[row])
@@ -53,7 +53,7 @@ def test_sums_of_channels_that_lie_last_are_exact() -> None:
 
 
 def test_another_process_writes_into_the_same_file(tmp_path: Path) -> None:
-    draft = Draft.begin(tmp_path / "draft", 3, (1, 4, 4))
+    draft = PixelSegmentWriter.begin(tmp_path / "draft", 3, (1, 4, 4))
     code = (
         "import sys, numpy as np; from classifier.data.images.jpeg_segment import reopened; "
         "reopened(sys.argv[1:]).put(1, np.full((1, 4, 4), 7, np.uint8)); assert 'torch' not in sys.modules"
@@ -67,7 +67,7 @@ def test_another_process_writes_into_the_same_file(tmp_path: Path) -> None:
 
 
 def test_empty_rows_take_no_room(tmp_path: Path) -> None:
-    draft = Draft.begin(tmp_path / "draft", 1000, (3, 100, 100))
+    draft = PixelSegmentWriter.begin(tmp_path / "draft", 1000, (3, 100, 100))
     draft.put(500, np.ones((3, 100, 100), np.uint8))
     draft.finish({500: b"x" * 16})
     about = draft.path.stat()

@@ -17,9 +17,9 @@ import torch
 
 from classifier import data
 from classifier.config.sections import DataConfig
-from classifier.data.dataset import Part
+from classifier.data.dataset import Split
 from classifier.data.images import stream
-from classifier.data.images.stream import Streamed
+from classifier.data.images.stream import StreamedImages
 from classifier.data.loader import batches
 
 
@@ -42,9 +42,9 @@ def small(monkeypatch) -> None:
     monkeypatch.setattr(stream, "CHUNK", 20)
 
 
-def part_of(disk: Disk, window: int = 6) -> Part:
-    images = Streamed(disk.read, torch.arange(disk.count), (3, 2, 2), disk.count, window)
-    return Part(images, torch.arange(disk.count), tuple(map(str, range(disk.count))))
+def part_of(disk: Disk, window: int = 6) -> Split:
+    images = StreamedImages(disk.read, torch.arange(disk.count), (3, 2, 2), disk.count, window)
+    return Split(images, torch.arange(disk.count), tuple(map(str, range(disk.count))))
 
 
 def numbers(images_NCHW: torch.Tensor) -> list[int]:
@@ -61,7 +61,7 @@ def test_each_picture_once_with_its_label_from_few_chunks() -> None:
         for batch in batches(part, batch=32, seed=0, epoch=epoch):
             assert numbers(batch.images_NCHW) == batch.labels_N.tolist()
             seen += batch.labels_N.tolist()
-            assert isinstance(part.images_NCHW, Streamed)
+            assert isinstance(part.images_NCHW, StreamedImages)
             assert len(part.images_NCHW._kept) <= 12
         assert sorted(seen) == list(range(1990))
         assert len(disk.read_chunks) == 100
@@ -145,7 +145,7 @@ from classifier.config.sections import DataConfig
 from classifier.data import loader
 dataset = data.load(DataConfig(path=sys.argv[1], stream=True, size=32, channels=3, validation=0.02, test=0.02))
 most, seen = 0, 0
-for batch in loader.ahead(loader.batches(dataset.train, batch=256, seed=0, epoch=0)):
+for batch in loader.prefetch(loader.batches(dataset.train, batch=256, seed=0, epoch=0)):
     seen += len(batch.labels_N)
     with open("/proc/self/status") as status:
         most = max(most, *(int(line.split()[1]) for line in status if line.startswith("RssAnon")))

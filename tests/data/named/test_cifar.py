@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from classifier.config.sections import DataConfig
-from classifier.data import find
+from classifier.data import open_source
 from classifier.errors import DataError
 
 RANDOM = np.random.default_rng(0)
@@ -36,7 +36,7 @@ def lay_cifar10(root: Path, protocol: int = 2, keys: type = bytes) -> Path:
 @pytest.mark.parametrize("keys", [bytes, str])
 def test_cifar10(protocol: int, keys: type, tmp_path: Path) -> None:
     folder = lay_cifar10(tmp_path, protocol, keys)
-    source = find(DataConfig(path="CIFAR-10", root=str(tmp_path)))
+    source = open_source(DataConfig(path="CIFAR-10", root=str(tmp_path)))
     assert (source.name, source.kind) == ("cifar10", "photos")
     assert source.class_names[:2] == ("airplane", "automobile")
     assert source.splits_N.tolist() == [0] * 100 + [2] * 20
@@ -44,7 +44,7 @@ def test_cifar10(protocol: int, keys: type, tmp_path: Path) -> None:
     entry = pickle.loads((folder / "data_batch_2").read_bytes())  # noqa: S301 - made above
     data = entry[b"data" if keys is bytes else "data"]
     red, green, blue = data[3].reshape(3, 32, 32)
-    np.testing.assert_array_equal(np.asarray(source.pictures)[23], np.stack([red, green, blue]))
+    np.testing.assert_array_equal(np.asarray(source.images)[23], np.stack([red, green, blue]))
 
 
 def test_cifar100(tmp_path: Path) -> None:
@@ -56,9 +56,9 @@ def test_cifar100(tmp_path: Path) -> None:
         (folder / name).write_bytes(pickle.dumps({b"data": pixels, b"fine_labels": fine, b"coarse_labels": coarse}, 2))
     names = [f"fine{n}".encode() for n in range(100)]
     (folder / "meta").write_bytes(pickle.dumps({b"fine_label_names": names, b"coarse_label_names": names[:20]}, 2))
-    source = find(DataConfig(path="cifar100", root=str(tmp_path)))
+    source = open_source(DataConfig(path="cifar100", root=str(tmp_path)))
     assert source.class_names == tuple(f"fine{n}" for n in range(100))
-    assert np.asarray(source.pictures).shape == (300, 3, 32, 32)
+    assert np.asarray(source.images).shape == (300, 3, 32, 32)
 
 
 class Harm:
@@ -72,7 +72,7 @@ def test_a_pickle_that_wants_more_than_to_be_read(tmp_path: Path, monkeypatch: p
     for value in (Harm(), {b"data": Harm(), b"labels": []}):
         (folder / "data_batch_3").write_bytes(pickle.dumps(value))
         with pytest.raises(DataError, match=r"data_batch_3 is missing or damaged \(it wants to call .*system"):
-            find(DataConfig(path="cifar10", root=str(tmp_path)))
+            open_source(DataConfig(path="cifar10", root=str(tmp_path)))
     assert not (tmp_path / "harmed").exists()
 
 
@@ -90,11 +90,11 @@ DAMAGE = {
 def test_damage_is_named(name: str, tmp_path: Path) -> None:
     DAMAGE[name](lay_cifar10(tmp_path) / "data_batch_4")
     with pytest.raises(DataError, match=r"data_batch_4 is missing or damaged \(.*\): fetch it again") as caught:
-        find(DataConfig(path="cifar10", root=str(tmp_path)))
+        open_source(DataConfig(path="cifar10", root=str(tmp_path)))
     assert "\n" not in str(caught.value)
 
 
 def test_names_that_are_missing(tmp_path: Path) -> None:
     (lay_cifar10(tmp_path) / "batches.meta").write_bytes(pickle.dumps({}, 2))
     with pytest.raises(DataError, match=r"batches\.meta is missing or damaged \(no label_names\)"):
-        find(DataConfig(path="cifar10", root=str(tmp_path)))
+        open_source(DataConfig(path="cifar10", root=str(tmp_path)))

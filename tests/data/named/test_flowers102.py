@@ -7,7 +7,7 @@ import pytest
 from scipy.io import savemat
 
 from classifier.config.sections import DataConfig
-from classifier.data import find, load
+from classifier.data import load, open_source
 from classifier.errors import DataError
 
 
@@ -35,7 +35,7 @@ def test_flowers102(root: Path) -> None:
 def test_damage_is_named(root: Path) -> None:
     savemat(root / "flowers-102" / "imagelabels.mat", {"labels": np.array([[1, 2]], np.uint8)})
     with pytest.raises(DataError, match=r"setid\.mat is missing or damaged"):
-        find(DataConfig(path="flowers102", root=str(root)))
+        open_source(DataConfig(path="flowers102", root=str(root)))
     (root / "flowers-102" / "imagelabels.mat").unlink()
     with pytest.raises(DataError, match=r"imagelabels\.mat is missing or damaged"):
-        find(DataConfig(path="flowers102", root=str(root)))
+        open_source(DataConfig(path="flowers102", root=str(root)))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from classifier.config.sections import DataConfig
-from classifier.data import find, load
+from classifier.data import load, open_source
 from classifier.errors import DataError
 
 
@@ -35,4 +35,4 @@ def test_food(root: Path) -> None:
 def test_damage_is_named(text: str, root: Path) -> None:
     (root / "food-101" / "meta" / "test.json").write_text(text)
     with pytest.raises(DataError, match=r"test\.json is missing or damaged"):
-        find(DataConfig(path="food101", root=str(root)))
+        open_source(DataConfig(path="food101", root=str(root)))

@@ -10,7 +10,7 @@ import torch
 from scipy.io import savemat
 
 from classifier.config.sections import DataConfig
-from classifier.data import find, load
+from classifier.data import load, open_source
 from classifier.errors import DataError
 
 WORDS = {"n01440764": ("tench", "Tinca tinca"), "n02012849": ("crane",), "n03126707": ("crane",)}
@@ -42,10 +42,10 @@ NAMES = ("tench", "crane (n02012849)", "crane (n03126707)")
 
 def test_names_from_meta_bin(root: Path) -> None:
     torch.save((WORDS, list(WORDS)), root / "meta.bin")
-    assert find(DataConfig(path="imagenet", root=str(root))).class_names == NAMES
+    assert open_source(DataConfig(path="imagenet", root=str(root))).class_names == NAMES
     (root / "meta.bin").write_bytes(b"damaged")
     with pytest.raises(DataError, match=r"meta\.bin is missing or damaged"):
-        find(DataConfig(path="imagenet", root=str(root)))
+        open_source(DataConfig(path="imagenet", root=str(root)))
 
 
 def test_names_from_the_devkit(root: Path) -> None:
@@ -58,7 +58,7 @@ def test_names_from_the_devkit(root: Path) -> None:
         member = tarfile.TarInfo("ILSVRC2012_devkit_t12/data/meta.mat")
         member.size = len(file.getvalue())
         archive.addfile(member, io.BytesIO(file.getvalue()))
-    assert find(DataConfig(path="imagenet", root=str(root))).class_names == NAMES
+    assert open_source(DataConfig(path="imagenet", root=str(root))).class_names == NAMES
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(DataError, match=r"devkit_t12\.tar\.gz is missing or damaged"):
-        find(DataConfig(path="imagenet", root=str(root)))
+        open_source(DataConfig(path="imagenet", root=str(root)))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from classifier.config.sections import DataConfig
-from classifier.data import find
+from classifier.data import open_source
 from classifier.data.named.mnist import home
 from classifier.data.readers.detect import DATASETS
 from classifier.errors import DataError
@@ -38,28 +38,28 @@ def lay_idx(folder: Path) -> None:
 )
 def test_idx_data_sets(name: str, folder: str, classes: tuple[str, str], kind: str, tmp_path: Path) -> None:
     lay_idx(tmp_path / folder / "raw")
-    source = find(DataConfig(path=name, root=str(tmp_path)))
+    source = open_source(DataConfig(path=name, root=str(tmp_path)))
     assert (source.name, source.class_names[:2], source.kind) == (name, classes, kind)
     assert source.splits_N.tolist() == [0] * 30 + [2] * 20
     torchvision = pytest.importorskip("torchvision.datasets")
     reference = getattr(torchvision, folder)(str(tmp_path), train=True)
-    np.testing.assert_array_equal(np.asarray(source.pictures)[:30, 0], reference.data.numpy())
+    np.testing.assert_array_equal(np.asarray(source.images)[:30, 0], reference.data.numpy())
     np.testing.assert_array_equal(source.labels_N[:30], reference.targets.numpy())
 
 
 @pytest.mark.parametrize("path", ["fashion_mnist", "FashionMNIST", "fashion-mnist", "Fashion-MNIST"])
 def test_names_are_spelled_in_many_ways(path: str, tmp_path: Path) -> None:
     lay_idx(tmp_path / "fashion-mnist")
-    assert find(DataConfig(path=path, root=str(tmp_path))).name == "fashion_mnist"
+    assert open_source(DataConfig(path=path, root=str(tmp_path))).name == "fashion_mnist"
 
 
 @pytest.mark.parametrize("name", [name for name in DATASETS if name != "digits"])
 def test_one_that_is_not_there_is_named_with_the_mend(name: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"{name} is not in {tmp_path}: put .* there, set --data.root") as caught:
-        find(DataConfig(path=name, root=str(tmp_path)))
+        open_source(DataConfig(path=name, root=str(tmp_path)))
     assert ("--data.download true" in str(caught.value)) == (name != "imagenet")
     with pytest.raises(DataError, match=f"{name} is not in {tmp_path}/nowhere"):
-        find(DataConfig(path=name, root=str(tmp_path / "nowhere")))
+        open_source(DataConfig(path=name, root=str(tmp_path / "nowhere")))
 
 
 def test_what_is_there_is_not_downloaded(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             lay_idx(Path(root) / "MNIST" / "raw")
 
     monkeypatch.setattr(datasets, "MNIST", Fake)
-    assert find(DataConfig(path="mnist", root=str(tmp_path), download=True)).name == "mnist"
+    assert open_source(DataConfig(path="mnist", root=str(tmp_path), download=True)).name == "mnist"
 
 
 def test_a_download_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,4 +94,4 @@ def test_a_download_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(
         DataError, match=r"kmnist cannot be downloaded .*Name or service not known\): fetch it elsewhere"
     ):
-        find(DataConfig(path="kmnist", root=str(tmp_path), download=True))
+        open_source(DataConfig(path="kmnist", root=str(tmp_path), download=True))

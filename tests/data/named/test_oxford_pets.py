@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from classifier.config.sections import DataConfig
-from classifier.data import find, load
+from classifier.data import load, open_source
 from classifier.errors import DataError
 
 BREEDS = ("Abyssinian", "great_pyrenees", "japanese_chin")
@@ -38,4 +38,4 @@ def test_pets(root: Path) -> None:
 def test_a_missing_list_is_named(root: Path) -> None:
     (root / "oxford-iiit-pet" / "annotations" / "test.txt").unlink()
     with pytest.raises(DataError, match=r"test\.txt is missing or damaged"):
-        find(DataConfig(path="OxfordIIITPet", root=str(root)))
+        open_source(DataConfig(path="OxfordIIITPet", root=str(root)))

@@ -61,7 +61,7 @@ def test_splits_and_threads(photos: Path, tmp_path: Path) -> None:
         source = archive.read(pack(tmp_path / f"set.{kind}", files))
         assert set(source.splits_N.tolist()) == {0, 2}
         with ThreadPoolExecutor(8) as pool:
-            read = list(pool.map(lambda picture: picture.read_bytes(), list(source.pictures) * 20))
+            read = list(pool.map(lambda picture: picture.read_bytes(), list(source.images) * 20))
         assert read == [files[id_] for id_ in source.ids] * 20
 
 
@@ -107,13 +107,13 @@ def test_a_damaged_member_is_a_flaw(kind: str, photos: Path, tmp_path: Path) -> 
     raw[at : at + 20] = bytes(20)
     path.write_bytes(raw)
     loaded = data.load(DataConfig(path=str(path), max_corrupt=0.1))
-    assert [flaw["id"] for flaw in loaded.loans["unreadable"]] == ["cat/03.png"]
+    assert [flaw["id"] for flaw in loaded.split_record["unreadable"]] == ["cat/03.png"]
 
 
 def test_what_is_no_archive_is_refused(photos: Path, tmp_path: Path) -> None:
     def refused(path: Path, reason: str) -> None:
         with pytest.raises(DataError, match=reason) as caught:
-            data.find(DataConfig(path=str(path)))
+            data.open_source(DataConfig(path=str(path)))
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
 

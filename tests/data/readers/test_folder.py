@@ -25,7 +25,7 @@ def test_class_folders(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert source.class_names == ("cat", "dog")
     assert labels(source) == {f"{c}/{n:02d}.png": c for c in ("cat", "dog") for n in range(20)}
     assert set(source.splits_N.tolist()) == {DRAWN}
-    assert [Path(str(path)).relative_to(photos).as_posix() for path in source.pictures] == source.ids
+    assert [Path(str(path)).relative_to(photos).as_posix() for path in source.images] == source.ids
     monkeypatch.chdir(photos)
     assert read(Path(".")).name == "photos"
 

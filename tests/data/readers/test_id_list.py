@@ -16,24 +16,24 @@ def listed(path: Path, *lines: str) -> str:
 
 
 def test_labels_and_splits_are_those_of_the_list(tmp_path: Path) -> None:
-    whole = data.find(DataConfig())
+    whole = data.open_source(DataConfig())
     lines = [
         f"{whole.ids[n]},{'even' if n % 2 == 0 else 'odd'},{('train', 'val', 'test', '')[n % 4]}" for n in range(80)
     ]
-    found = data.find(DataConfig(only=listed(tmp_path / "some.csv", *reversed(lines))))
+    found = data.open_source(DataConfig(only=listed(tmp_path / "some.csv", *reversed(lines))))
     assert found.class_names == ("even", "odd")
     assert list(found.ids) == list(whole.ids[:80])
     assert found.labels_N.tolist() == [n % 2 for n in range(80)]
     assert found.splits_N.tolist() == [0, 1, 2, -1] * 20
-    np.testing.assert_array_equal(found.pictures, whole.pictures[:80])
+    np.testing.assert_array_equal(found.images, whole.images[:80])
     assert found.findings[-1] == "80 of its 1,797 pictures are used (data.only)."
 
 
 def test_files_and_groups(photos: Path, tmp_path: Path) -> None:
     some = listed(tmp_path / "some.csv", "dog/01.png,dog,", "cat/02.png,cat,", "cat/00.png,cat,")
-    found = data.find(DataConfig(path=str(photos), only=some, group=r"(\d)\.png"))
+    found = data.open_source(DataConfig(path=str(photos), only=some, group=r"(\d)\.png"))
     assert list(found.ids) == ["cat/00.png", "cat/02.png", "dog/01.png"]
-    assert [Path(str(file)).name for file in found.pictures] == ["00.png", "02.png", "01.png"]
+    assert [Path(str(file)).name for file in found.images] == ["00.png", "02.png", "01.png"]
     assert found.groups is not None
     assert len(found.groups) == 3
 
@@ -51,9 +51,9 @@ def test_files_and_groups(photos: Path, tmp_path: Path) -> None:
 )
 def test_what_is_wrong_with_a_list_is_named(lines: list[str], what: str, photos: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=what):
-        data.find(DataConfig(path=str(photos), only=listed(tmp_path / "some.csv", *lines)))
+        data.open_source(DataConfig(path=str(photos), only=listed(tmp_path / "some.csv", *lines)))
 
 
 def test_a_list_that_is_missing(photos: Path) -> None:
     with pytest.raises(DataError, match=r"data.only nowhere.csv does not exist"):
-        data.find(DataConfig(path=str(photos), only="nowhere.csv"))
+        data.open_source(DataConfig(path=str(photos), only="nowhere.csv"))

@@ -41,8 +41,8 @@ def test_the_files_of_mnist(gz: bool, dot: str, inside: str, tmp_path: Path) -> 
     assert source.name == "mnist"
     assert source.class_names == tuple("0123456789")
     assert source.kind == "symbols"
-    assert isinstance(source.pictures, np.ndarray)
-    np.testing.assert_array_equal(source.pictures, IMAGES[:, None])
+    assert isinstance(source.images, np.ndarray)
+    np.testing.assert_array_equal(source.images, IMAGES[:, None])
     np.testing.assert_array_equal(source.labels_N, LABELS)
     assert source.splits_N.tolist() == [0] * 40 + [2] * 20
     assert (source.ids[0], source.ids[40]) == ("train/0", "test/0")

@@ -50,7 +50,7 @@ def test_csv(pictures: Path) -> None:
         ("pictures/deep/c.png", "cat", DRAWN),
         ("pictures/deep/d, e.png", "dog", DRAWN),
     ]
-    assert all(Path(str(path)).is_file() for path in source.pictures)
+    assert all(Path(str(path)).is_file() for path in source.images)
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])

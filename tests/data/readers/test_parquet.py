@@ -42,11 +42,11 @@ def test_the_layout_of_hugging_face(pictures, tmp_path: Path) -> None:
     table(home / "data" / "train-00000-of-00002.parquet", pictures[:10], labels[:10])
     table(home / "data" / "train-00001-of-00002.parquet", pictures[10:20], labels[10:20])
     table(home / "data" / "test-00000-of-00001.parquet", pictures[20:], labels[20:])
-    source = data.find(DataConfig(path=str(home)))
+    source = data.open_source(DataConfig(path=str(home)))
     assert source.class_names == ("cat", "dog")
     assert source.splits_N.tolist() == [TEST] * 4 + [TRAIN] * 20
     with ThreadPoolExecutor(8) as pool:
-        read = list(pool.map(lambda picture: picture.read_bytes(), source.pictures))
+        read = list(pool.map(lambda picture: picture.read_bytes(), source.images))
     assert read == pictures[20:] + pictures[:20]
     loaded = data.load(DataConfig(path=str(home)))
     assert loaded.counts["test"] == 4
@@ -55,25 +55,25 @@ def test_the_layout_of_hugging_face(pictures, tmp_path: Path) -> None:
 
 def test_one_table(pictures, tmp_path: Path) -> None:
     path = table(tmp_path / "set.parquet", pictures, ["a", "b"] * 12, names=False, eye=[n // 4 for n in range(24)])
-    source = data.find(DataConfig(path=str(path), group="eye"))
+    source = data.open_source(DataConfig(path=str(path), group="eye"))
     assert source.class_names == ("a", "b")
     assert set(source.splits_N.tolist()) == {DRAWN}
     assert source.groups == [str(n // 4) for n in range(24)]
     with pytest.raises(DataError, match=r"data\.group nose is no column \(image, label, eye\)"):
-        data.find(DataConfig(path=str(path), group="nose"))
+        data.open_source(DataConfig(path=str(path), group="nose"))
     pq.write_table(pa.table({"img": pa.array(pictures), "label": [n % 2 for n in range(24)]}), path)
-    source = data.find(DataConfig(path=str(path)))
+    source = data.open_source(DataConfig(path=str(path)))
     assert source.class_names == ("0", "1")
-    assert [picture.read_bytes() for picture in source.pictures] == pictures
+    assert [picture.read_bytes() for picture in source.images] == pictures
 
 
 def test_faults_are_told_and_survived(pictures, tmp_path: Path) -> None:
     labels = [0, 1, None, -1] + [n % 2 for n in range(20)]
     path = table(tmp_path / "set.parquet", [*pictures[:10], None, b"", b"no image", *pictures[13:]], labels)
-    source = data.find(DataConfig(path=str(path)))
+    source = data.open_source(DataConfig(path=str(path)))
     assert source.findings == ("2 rows have no label and were left out: set.parquet/2, set.parquet/3.",)
     loaded = data.load(DataConfig(path=str(path), max_corrupt=0.2))
-    reasons = {flaw["id"]: flaw["reason"] for flaw in loaded.loans["unreadable"]}
+    reasons = {flaw["id"]: flaw["reason"] for flaw in loaded.split_record["unreadable"]}
     assert reasons == {
         "set.parquet/10": "it cannot be read (its table has no bytes of it)",
         "set.parquet/11": "the file is empty",

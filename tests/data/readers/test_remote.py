@@ -51,7 +51,7 @@ def test_manifests(photos: Path) -> None:
     same((photos / "set.csv").as_uri(), photos / "set.csv")
     (photos / "bad.csv").write_text("path,label\n../../secret.png,cat\n")
     with pytest.raises(DataError, match="leads out of"):
-        data.find(DataConfig(path=(photos / "bad.csv").as_uri()))
+        data.open_source(DataConfig(path=(photos / "bad.csv").as_uri()))
 
 
 def test_it_is_cached_by_its_state(photos: Path, tmp_path: Path) -> None:
@@ -74,13 +74,13 @@ def test_as_a_stream(photos: Path, tmp_path: Path) -> None:
 def test_what_is_not_there_is_told(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds nothing"):
-        data.find(DataConfig(path=(tmp_path / "empty").as_uri()))
+        data.open_source(DataConfig(path=(tmp_path / "empty").as_uri()))
     with pytest.raises(DataError, match="cannot be read"):
-        data.find(DataConfig(path=(tmp_path / "nowhere").as_uri()))
+        data.open_source(DataConfig(path=(tmp_path / "nowhere").as_uri()))
     with pytest.raises(ConfigError, match=r"data\.path foo://a/b cannot be opened"):
-        data.find(DataConfig(path="foo://a/b"))
+        data.open_source(DataConfig(path="foo://a/b"))
     with pytest.raises(ConfigError, match="AWS_ACCESS_KEY_ID") as caught:
-        data.find(DataConfig(path="s3://key:secret@bucket/x"))
+        data.open_source(DataConfig(path="s3://key:secret@bucket/x"))
     assert "secret" not in str(caught.value).replace("AWS_SECRET", "")
 
 
@@ -112,8 +112,8 @@ def test_a_storage_that_goes_away_is_told(bucket, photos: Path) -> None:
     system, place = fs.FileSystem.from_uri(f"{before}/photos{after}")
     fs.copy_files(str(photos), place, destination_filesystem=system)
     with pytest.raises(DataError, match="photos"):
-        data.find(DataConfig(path=f"{before}/absent/photos{after}"))
+        data.open_source(DataConfig(path=f"{before}/absent/photos{after}"))
     port = int(after.partition("127.0.0.1:")[2].partition("&")[0])
     nobody = after.replace(str(port), "1")
     with pytest.raises(DataError, match="cannot be read"):
-        data.find(DataConfig(path=f"{before}/photos{nobody}"))
+        data.open_source(DataConfig(path=f"{before}/photos{nobody}"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from classifier.data.readers.source import from_arrays, from_files, kind_of, ordered, refuse_lookalikes
-from classifier.errors import DataError, few
+from classifier.errors import DataError, list_few
 
 
 def test_numbers_are_ordered_as_numbers() -> None:
@@ -66,5 +66,5 @@ def test_arrays() -> None:
 
 
 def test_few() -> None:
-    assert few(["a", "b", "c"]) == "a, b, c"
-    assert few(list("abcde")) == "a, b, c and 2 more"
+    assert list_few(["a", "b", "c"]) == "a, b, c"
+    assert list_few(list("abcde")) == "a, b, c and 2 more"

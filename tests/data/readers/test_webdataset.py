@@ -39,7 +39,7 @@ def test_a_folder_of_shards(pictures, tmp_path: Path) -> None:
         shard(home / f"train-{n:04d}.tar", pictures[6 * n : 6 * n + 6], 6 * n)
     shard(home / "val-0000.tar", pictures[18:20], 18)
     shard(home / "test-0000.tar", pictures[20:], 20)
-    source = data.find(DataConfig(path=str(home)))
+    source = data.open_source(DataConfig(path=str(home)))
     assert source.name == "set"
     assert labels(source)["train-0001.tar/000007.png"] == "1"
     assert source.class_names == ("0", "1")
@@ -48,14 +48,14 @@ def test_a_folder_of_shards(pictures, tmp_path: Path) -> None:
     assert split["val-0000.tar/000018.png"] == VALIDATION
     assert split["test-0000.tar/000023.png"] == TEST
     index = list(source.ids).index("test-0000.tar/000021.png")
-    assert list(source.pictures)[index].read_bytes() == pictures[21]
+    assert list(source.images)[index].read_bytes() == pictures[21]
     loaded = data.load(DataConfig(path=str(home / "train-{0000..0002}.tar"), validation=0.2))
     assert sum(loaded.counts.values()) == 18
     (home / "classes.txt").write_text("cat\ndog\n")
-    assert data.find(DataConfig(path=str(home))).class_names == ("cat", "dog")
+    assert data.open_source(DataConfig(path=str(home))).class_names == ("cat", "dog")
     (home / "classes.txt").write_text("cat\n")
     with pytest.raises(DataError, match=r"names 1 classes, the shards have a class 1"):
-        data.find(DataConfig(path=str(home)))
+        data.open_source(DataConfig(path=str(home)))
 
 
 def test_patterns(pictures, tmp_path: Path) -> None:
