@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from classifier.config.fields import suggest
 from classifier.config.sections import ModelConfig
-from classifier.errors import ModelError, in_short
+from classifier.errors import ClassifierError, ModelError, in_short
 from classifier.models.head import drop_before_head
 
 # What a user's class may call the number of classes, the channels and the side of an image.
@@ -60,7 +60,9 @@ def from_path(config: ModelConfig, *, classes: int, channels: int, size: int) ->
         sys.path.append(here)  # last, so that a file here never hides a library
     try:
         make = importlib.import_module(path)
-    except Exception as error:  # the user's module may raise anything
+    except ClassifierError:
+        raise
+    except Exception as error:  # importing runs the user's code, which may raise anything
         reason = f"{type(error).__name__}: {in_short(error, 200)}"
         raise ModelError(f"{where}: {path} cannot be imported from {here} ({reason})") from error
     for part in attribute.split("."):

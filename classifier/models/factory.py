@@ -2,13 +2,14 @@
 
 import importlib
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 
 from classifier.config.fields import suggest
 from classifier.config.sections import ModelConfig
-from classifier.errors import ModelError, in_short
+from classifier.errors import ClassifierError, ModelError, in_short
 from classifier.models import external, transfer, zoo
 from classifier.models.catalogue import MODELS, ZOO, names
 
@@ -26,9 +27,9 @@ def build(config: ModelConfig, *, classes: int, channels: int, size: int, weight
     try:
         model = make(config, classes=classes, channels=channels, size=size)
         logits_NK = None if config.name in MODELS else _trial(model, config, channels, size)
-    except ModelError:
+    except ClassifierError:
         raise
-    except Exception as error:  # a class of the user's may raise anything
+    except Exception as error:  # timm's models and the user's own code may raise anything
         raise ModelError(_refusal(config, classes, channels, size, error)) from error
     if logits_NK is not None and tuple(logits_NK.shape) != (2, classes):
         raise ModelError(
@@ -72,20 +73,27 @@ def _trial(model: nn.Module, config: ModelConfig, channels: int, size: int) -> t
     Shapes alone are computed (on PyTorch's meta device), in a fraction of a second however large the model is. A
     class of the user's may mix in tensors of its own making, which cannot do that: then it computes black images.
     """
-    state = {name: tensor.to("meta") for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    if config.name in ZOO:
+        return _meta_trial(model, channels, size)
     try:
-        with torch.no_grad():
-            images_NCHW = torch.empty(2, channels, size, size, device="meta")
-            outputs = torch.func.functional_call(model, state, (images_NCHW,))
-    except Exception:
-        if config.name in ZOO:
-            raise
+        return _meta_trial(model, channels, size)
+    except Exception:  # any code may fail without values; a model that is really broken fails again below
         was_training = model.training
         try:
             with torch.no_grad():
-                outputs = model.eval()(torch.zeros(2, channels, size, size))
+                return _logits(model.eval()(torch.zeros(2, channels, size, size)))
         finally:
             model.train(was_training)
+
+
+def _meta_trial(model: nn.Module, channels: int, size: int) -> torch.Tensor:
+    state = {name: tensor.to("meta") for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    with torch.no_grad():
+        images_NCHW = torch.empty(2, channels, size, size, device="meta")
+        return _logits(torch.func.functional_call(model, state, (images_NCHW,)))
+
+
+def _logits(outputs: Any) -> torch.Tensor:
     return outputs[0] if isinstance(outputs, tuple) else outputs
 
 
@@ -98,7 +106,7 @@ def _refusal(config: ModelConfig, classes: int, channels: int, size: int, error:
             with torch.device("meta"):
                 model = zoo.build(config, classes=classes, channels=channels, size=larger)
                 _trial(model, config, channels, larger)
-        except Exception:
+        except (ModelError, RuntimeError, ValueError):  # torch's and torchvision's errors on maps that are too small
             continue
         return f"{words}: set data.size to {larger}, or choose another model"
     return f"{words}: choose another model, data.size or data.channels"

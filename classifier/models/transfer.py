@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classifier.config.sections import ModelConfig
-from classifier.errors import ModelError, in_short
+from classifier.errors import ClassifierError, ModelError, in_short
 from classifier.models import external, zoo
 from classifier.models.catalogue import ZOO
 from classifier.models.head import head_names
@@ -86,7 +86,7 @@ def read(path: str) -> dict[str, Tensor]:
             f"{where} is damaged, or holds more than tensors, which could run code when loaded: save the weights "
             "alone, with safetensors or torch.save(model.state_dict(), FILE)"
         ) from error
-    except Exception as error:  # each format has its own errors for a damaged file
+    except Exception as error:  # a corrupted pickle may raise anything (KeyError, AssertionError, struct.error, ...)
         reason = f"{type(error).__name__}: {in_short(error, 160)}"
         raise ModelError(f"{where} cannot be read ({reason}): is it a whole .safetensors or .pth file?") from error
     while isinstance(content, dict) and (inner := [k for k in _WRAPPERS if isinstance(content.get(k), dict)]):
@@ -135,7 +135,9 @@ def _downloaded(config: ModelConfig) -> dict[str, Tensor]:
         if config.name in ZOO:
             return zoo.imagenet_weights(config.name)
         return external.timm_weights(config.name)
-    except Exception as error:  # the network, the disk, or a model that was published without weights
+    except ClassifierError:
+        raise
+    except Exception as error:  # network, disk, no published weights; timm's hub client has errors of its own
         reason = f"{type(error).__name__}: {in_short(error, 160)}"
         raise ModelError(
             f"model.weights imagenet: those of {config.name} could not be fetched ({reason}): "
