@@ -37,7 +37,7 @@ def show(request: Request) -> None:
     import torch
 
     from classifier import data
-    from classifier.augment import policy
+    from classifier.augment import geometry, policy
     from classifier.report import png
     from classifier.runtime import counter_rng
     from jobs.cli import console
@@ -45,7 +45,7 @@ def show(request: Request) -> None:
 
     options = request.options
     experiment = request.experiment()
-    with session.opened(VERB.name, options, subject=experiment.data.path) as (run, journal):
+    with session.open_run(VERB.name, options, subject=experiment.data.path) as (run, journal):
         dataset = data.load(experiment.data)
         config = policy.resolve(experiment.augment, kind=dataset.kind, channels=dataset.channels, size=dataset.size)
         # One of each class in turn, as far as the picture goes.
@@ -56,18 +56,20 @@ def show(request: Request) -> None:
         chosen_N = torch.argsort(ranks_N, stable=True)[: options.images]
         images_NCHW, labels_N = dataset.train.images_NCHW[chosen_N], dataset.train.labels_N[chosen_N]
         epochs = (counter_rng.key(experiment.seed, epoch) for epoch in range(options.views))
-        views = [policy.plain(policy.augment(images_NCHW, config, key=key, positions_N=chosen_N)) for key in epochs]
+        views = [
+            geometry.to_float(policy.augment(images_NCHW, config, key=key, positions_N=chosen_N)) for key in epochs
+        ]
         rows = [
             (dataset.class_names[int(label)], [image_CHW, *(view_NCHW[i] for view_NCHW in views)])
             for i, (label, image_CHW) in enumerate(zip(labels_N, images_NCHW, strict=True))
         ]
         png.grid_png(rows, run.folder / "grid.png")
         for line in console.describe_data(dataset):
-            journal.say(line)
+            journal.info(line)
         settings = dataclasses.replace(experiment, augment=config).as_dict()
         run.write_result(VERB.name, "finished", config=settings, dataset=dataset.summary())
-        journal.say(f"before and after augmentation ({config.policy}): {run.folder / 'grid.png'}")
-        journal.say(str(run.folder))
+        journal.info(f"before and after augmentation ({config.policy}): {run.folder / 'grid.png'}")
+        journal.info(str(run.folder))
 
 
 if __name__ == "__main__":

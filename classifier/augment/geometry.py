@@ -16,7 +16,7 @@ _TINY = 16
 _AT_ONCE = 1 << 20
 
 
-def plain(images_NCHW: Tensor) -> Tensor:
+def to_float(images_NCHW: Tensor) -> Tensor:
     """uint8 images as float32 in [0, 1]; float ones as they are."""
     if images_NCHW.is_floating_point():
         return images_NCHW
@@ -151,7 +151,7 @@ def warp(images_NCHW: Tensor, matrix_N23: Tensor, *, reflect: bool) -> Tensor:
 
 
 def _warped(images_NCHW: Tensor, matrix_N23: Tensor, reflect: bool) -> Tensor:
-    images_NCHW = plain(images_NCHW)
+    images_NCHW = to_float(images_NCHW)
     height, width = images_NCHW.shape[2:]
     x_W = torch.arange(1, 2 * width, 2, device=images_NCHW.device) / width - 1
     y_H = torch.arange(1, 2 * height, 2, device=images_NCHW.device) / height - 1

@@ -11,9 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from classifier.augment import auto, colour, geometry
-from classifier.augment import mix as mixing
-from classifier.augment.geometry import plain as plain
+from classifier.augment import auto, colour, geometry, mix
 from classifier.augment.streams import Stream
 from classifier.config.sections import AugmentConfig
 from classifier.errors import ConfigError
@@ -95,7 +93,7 @@ def _scaled(config: AugmentConfig, factor: float) -> AugmentConfig:
 
 def augment(images_NCHW: Tensor, config: AugmentConfig, *, key: int, positions_N: Tensor) -> Tensor:
     """Randomly changed images, of uint8 ones: uint8 where pixels were moved, cropped and erased alone, else float32 in
-    [0, 1]. `mix` and `normalise` take both.
+    [0, 1]. `mix_batch` and `normalise` take both.
 
     config: resolved. key: of the seed and epoch (random.key). positions_N: int64 places in the epoch; an image's change
     depends on the key, its place and itself alone. In the order: moves, operations of random choice, light and colour,
@@ -104,14 +102,14 @@ def augment(images_NCHW: Tensor, config: AugmentConfig, *, key: int, positions_N
     reflect = config.policy == "photos"
     images_NCHW = _moved(images_NCHW, config, key, positions_N, reflect)
     if config.randaugment or config.trivial:
-        images_NCHW = _operated(plain(images_NCHW), config, key, positions_N, reflect)
+        images_NCHW = _operated(geometry.to_float(images_NCHW), config, key, positions_N, reflect)
     if config.brightness or config.contrast or config.saturation or config.hue:
-        images_NCHW = _lit(plain(images_NCHW), config, key, positions_N)
+        images_NCHW = _lit(geometry.to_float(images_NCHW), config, key, positions_N)
     if config.erase:
         on_N, area_N, aspect_N, x_N, y_N = counter_rng.uniforms(
             key, positions_N, *range(Stream.ERASE, Stream.ERASE_Y + 1)
         )
-        images_NCHW = mixing.erase(
+        images_NCHW = mix.erase(
             images_NCHW,
             on_N < config.erase,
             counter_rng.between(area_N, *_ERASE_AREA),
@@ -122,7 +120,7 @@ def augment(images_NCHW: Tensor, config: AugmentConfig, *, key: int, positions_N
     return images_NCHW
 
 
-def mix(
+def mix_batch(
     images_NCHW: Tensor, labels_N: Tensor, config: AugmentConfig, *, classes: int, key: int, positions_N: Tensor
 ) -> tuple[Tensor, Tensor]:
     """MixUp, CutMix, or with both on either of them for each image by the toss of a coin, within the batch.
@@ -138,7 +136,7 @@ def mix(
         share_N = counter_rng.beta(key, positions_N, Stream.MIX_SHARE, config.mixup)
     if config.cutmix:
         share_N = torch.where(paste_N, counter_rng.beta(key, positions_N, Stream.MIX_SHARE, config.cutmix), share_N)
-    return mixing.mixed(plain(images_NCHW), mixing.one_hot(labels_N, classes), share_N, paste_N, x_N, y_N)
+    return mix.mixed(geometry.to_float(images_NCHW), mix.one_hot(labels_N, classes), share_N, paste_N, x_N, y_N)
 
 
 def normalise(images_NCHW: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

@@ -161,7 +161,7 @@ class TrainState:
         images_NCHW = batch.images_NCHW.to(self.device, non_blocking=True)
         positions_N = batch.positions_N.to(self.device, non_blocking=True)
         images_NCHW = policy.augment(images_NCHW, config, key=key, positions_N=positions_N)
-        images_NCHW, targets = policy.mix(
+        images_NCHW, targets = policy.mix_batch(
             images_NCHW, labels_N, config, classes=len(self.dataset.class_names), key=key, positions_N=positions_N
         )
         return self.scorer.forward(self.network, images_NCHW), targets

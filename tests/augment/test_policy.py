@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from classifier.augment import policy
+from classifier.augment import geometry, policy
 from classifier.config.sections import AugmentConfig
 from classifier.errors import ConfigError
 from classifier.runtime import counter_rng
@@ -39,7 +39,7 @@ def resolved(channels: int = 3, **changes) -> AugmentConfig:
 
 
 def augment(images, config, key=KEY, positions=POSITIONS):
-    return policy.plain(policy.augment(images, config, key=key, positions_N=positions))
+    return geometry.to_float(policy.augment(images, config, key=key, positions_N=positions))
 
 
 @pytest.mark.parametrize("changes", CASES, ids=lambda c: "+".join(map(str, c)) if len(c) < 4 else "all")
@@ -73,7 +73,7 @@ def test_a_crop_of_a_large_image_is_the_same_in_every_batch():
 @pytest.mark.parametrize("changes", CASES[: len(ALONE)], ids=lambda c: next(iter(c)))
 def test_a_change_changes_and_depends_on_the_key(changes):
     config = resolved(**changes)
-    assert not torch.equal(augment(COLOUR, config), policy.plain(COLOUR))
+    assert not torch.equal(augment(COLOUR, config), geometry.to_float(COLOUR))
     assert not torch.equal(augment(COLOUR, config), augment(COLOUR, config, key=counter_rng.key(7, 4)))
     assert not torch.equal(augment(COLOUR, config), augment(COLOUR, config, key=counter_rng.key(8, 3)))
     assert torch.equal(augment(COLOUR, config), augment(COLOUR, config))
@@ -86,7 +86,7 @@ def test_without_changes_images_are_only_scaled():
 
 def test_one_change_leaves_the_numbers_of_the_others():
     flipped = augment(COLOUR, resolved(flip=0.5))
-    assert 0 < (flipped != policy.plain(COLOUR)).flatten(1).any(1).sum() < 12
+    assert 0 < (flipped != geometry.to_float(COLOUR)).flatten(1).any(1).sum() < 12
     both = augment(COLOUR, resolved(flip=0.5, brightness=1e-6))
     torch.testing.assert_close(both, flipped, atol=1e-5, rtol=0)
 
@@ -105,7 +105,7 @@ def test_half_of_the_images_are_mirrored_and_shifts_are_fair():
 
 
 def test_small_shifts_move_by_a_pixel():
-    assert not torch.equal(augment(COLOUR, resolved(shift=0.001)), policy.plain(COLOUR))
+    assert not torch.equal(augment(COLOUR, resolved(shift=0.001)), geometry.to_float(COLOUR))
 
 
 def test_borders_are_never_black():
@@ -113,14 +113,14 @@ def test_borders_are_never_black():
     changes = {name: ALONE[name] for name in ("flip", "rotate", "scale", "shear", "shift", "crop")}
     changes |= dict.fromkeys(("brightness", "contrast", "saturation"), 0.0)
     for name in ("none", "photos"):
-        torch.testing.assert_close(augment(white, resolved(policy=name, **changes)), policy.plain(white))
+        torch.testing.assert_close(augment(white, resolved(policy=name, **changes)), geometry.to_float(white))
 
 
 def test_erasing_takes_its_share_of_images():
     count = 3000
     images = torch.randint(0, 256, (count, 1, 12, 12), dtype=torch.uint8)
     erased = augment(images, resolved(1, erase=0.4), positions=torch.arange(count))
-    touched = (erased != policy.plain(images)).flatten(1).any(1).float().mean()
+    touched = (erased != geometry.to_float(images)).flatten(1).any(1).float().mean()
     assert touched == pytest.approx(0.4, abs=0.03)
 
 
@@ -170,12 +170,12 @@ LABELS = torch.arange(12) % 4
 
 
 def mix(config, images=COLOUR / 255, labels=LABELS):
-    return policy.mix(images, labels, config, classes=4, key=KEY, positions_N=torch.arange(len(labels)))
+    return policy.mix_batch(images, labels, config, classes=4, key=KEY, positions_N=torch.arange(len(labels)))
 
 
 def test_no_mixing_keeps_labels():
     images = COLOUR / 255
-    mixed, targets = policy.mix(images, LABELS, resolved(), classes=4, key=KEY, positions_N=POSITIONS)
+    mixed, targets = policy.mix_batch(images, LABELS, resolved(), classes=4, key=KEY, positions_N=POSITIONS)
     assert mixed is images
     assert targets is LABELS
 
