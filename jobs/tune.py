@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from jobs.search.history import Clock
     from jobs.search.leaderboard import Leaderboard
     from jobs.search.tuner import Event
-    from jobs.steps.session import Work
+    from jobs.steps.session import Session
 
 # This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -50,34 +50,35 @@ def tune(request: Request) -> int:
 
         rehearse(request)
         return EXIT_DONE
-    with session.begun(VERB.name, request) as work:
+    with session.open_session(VERB.name, request) as work:
         plan = make_plan(work.asked, work.dataset, work.run.folder, resumed=bool(request.options.resume))
-        work.run.write_asked(plan.experiment)
+        work.run.write_requested_experiment(plan.experiment)
         past = history.past_of(work.run.folder, plan, work.dataset)
         for line in (*history.changed_since(work.run.folder, work.dataset), *plan.lines()):
-            work.journal.say(line)
+            work.log.info(line)
         board = Leaderboard(work.run, plan)
+        best = board.best_epochs
         clock = history.Clock(work.run, plan)
-        watch(work, board, clock, tuner.run_trials(work, plan, past, lambda: clock.left(plan.search_share)))
-        if not work.interrupts.asked and (more := history.longer(plan, board, clock)):
-            work.journal.say(f"now the best settings for {more.first[0].changes['train.epochs']} epochs")
-            watch(work, board, clock, tuner.run_trials(work, single_trial_plan(plan), more, clock.left))
-        elif not work.interrupts.asked and plan.search_share < 1 and clock.left() > history.ACTOR_SECONDS:
+        watch(work, board, clock, tuner.run_trials(work, plan, past, lambda: clock.left(plan.search_share), best))
+        if not work.interrupts.requested and (more := history.longer(plan, board, clock)):
+            work.log.info(f"now the best settings for {more.first[0].changes['train.epochs']} epochs")
+            watch(work, board, clock, tuner.run_trials(work, single_trial_plan(plan), more, clock.left, best))
+        elif not work.interrupts.requested and plan.search_share < 1 and clock.left() > history.ACTOR_SECONDS:
             rest = history.rest(work.run.folder, plan, work.dataset, board)
-            watch(work, board, clock, tuner.run_trials(work, plan, rest, clock.left))
+            watch(work, board, clock, tuner.run_trials(work, plan, rest, clock.left, best))
         return conclude.finish(work, board, clock)
 
 
-def watch(work: "Work", board: "Leaderboard", clock: "Clock", events: "Iterator[Event]") -> None:
+def watch(work: "Session", board: "Leaderboard", clock: "Clock", events: "Iterator[Event]") -> None:
     """Account for what trials report, and show it."""
     for event in events:
         row = board.take(event, clock.seconds())
         clock.hear(board)
         if event.ended:
-            work.journal.quiet()
-            work.journal.say(board.line(row))
-        if work.journal.is_live:
-            work.journal.show(board.table())
+            work.log.clear()
+            work.log.info(board.line(row))
+        if work.log.is_live:
+            work.log.show(board.table())
 
 
 if __name__ == "__main__":

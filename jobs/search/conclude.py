@@ -5,7 +5,7 @@ from classifier.config.files import dump_experiment
 from classifier.evaluation.calibrate import calibrate_saved_bundle, describe_calibration
 from classifier.report import run_page, search_page
 from classifier.runs.folder import FEATURES
-from classifier.runs.recorder import brief, outcome
+from classifier.runs.recorder import summary_scores, result_fields
 from classifier.storage.atomic import write_atomically
 from jobs.cli.verb import EXIT_DONE, EXIT_INTERRUPTED
 from jobs.launch import run_storage
@@ -14,14 +14,14 @@ from jobs.search.history import Clock
 from jobs.search.importance import importance
 from jobs.search.leaderboard import Leaderboard
 from jobs.steps import runs_table, test_model
-from jobs.steps.session import Work, earlier_reads
+from jobs.steps.session import Session, earlier_test_reads
 
 TRIAL_STATES = ("finished", "stopped", "unfinished", "failed")
 
 
-def finish(work: Work, board: Leaderboard, clock: Clock) -> int:
+def finish(work: Session, board: Leaderboard, clock: Clock) -> int:
     """Pack the winner, train it once more if wished, test it once, and write what the search found."""
-    run, journal, interrupted = work.run, work.journal, work.interrupts.asked
+    run, journal, interrupted = work.run, work.log, work.interrupts.requested
     journal.clear()
     board.catch_up(clock.seconds())
     if interrupted and not board.has_winner:
@@ -34,19 +34,19 @@ def finish(work: Work, board: Leaderboard, clock: Clock) -> int:
     board.write()
     journal.info(board.table())
     winner, experiment = board.winner()
-    run_storage.bring_trials(run, winner.folder.name, bundle=True)
+    run_storage.download_trials(run, winner.folder.name, bundle=True)
     write_atomically(run.folder / "best.yaml", dump_experiment(experiment))
     bundle.save(*bundle.load(winner.folder), run.bundle)
-    parts = outcome(winner.folder)
+    parts = result_fields(winner.folder)
     selection = parts["validation"]
     if not interrupted:
         loaded = calibrate_saved_bundle(run.folder, work.dataset, run.folder)
         journal.info(describe_calibration(loaded.bundle))
     if experiment.search.final and not interrupted and (last := refit.trained(work, board, clock)):
         write_atomically(run.folder / "best.yaml", dump_experiment(last))
-        trained = outcome(run.folder / "final")
-        parts = outcome(run.folder) | {name: trained[name] for name in ("epochs", "images_per_second", "input_wait")}
-    interrupted = work.interrupts.asked  # it may be so since the last training
+        trained = result_fields(run.folder / "final")
+        parts = result_fields(run.folder) | {name: trained[name] for name in ("epochs", "images_per_second", "input_wait")}
+    interrupted = work.interrupts.requested  # it may be so since the last training
     reading = test_model.taken(run.folder, [run.folder], device=experiment.train.device, dataset=work.dataset)
     for thing in test_model.score_tables(reading.scores):
         journal.info(thing)
@@ -54,7 +54,7 @@ def finish(work: Work, board: Leaderboard, clock: Clock) -> int:
     run.write_result(
         work.kind,
         status,
-        **parts | {"test": brief(reading.scores), "test_reads": earlier_reads(run.folder) + 1},
+        **parts | {"test": summary_scores(reading.scores), "test_reads": earlier_test_reads(run.folder) + 1},
         winner=winner.folder.name,
         selection=selection,
         trials={state: sum(board.status(row) == state for row in board.rows.values()) for state in TRIAL_STATES},

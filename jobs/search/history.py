@@ -60,7 +60,7 @@ def rest(folder: Path, plan: Plan, dataset: Dataset, board: Leaderboard) -> Past
         if any((trials / row.trial / n).exists() for n in ("ended.json", "error.txt"))
     ]
     first = [sample for sample in past.first if sample.name not in {row.trial for row in over}]
-    seen = [Seen(row.sample, row.best) for row in over if row.best]
+    seen = [Seen(row.sample, best) for row in over if (best := board.best(row))]
     return dataclasses.replace(past, first=first, seen=[*past.seen, *seen], tried=len(over))
 
 
@@ -122,9 +122,9 @@ class Clock:
         self.saved = time.monotonic()
         self.began = self.saved - run.seconds
         # The plan has taken its time too: what is left is shared by the trials and the last training.
-        shared = max(0.0, self._all() - self._spent() - plan.end.rest(plan.end.epoch) - plan.end.beginning)
-        self.end = dataclasses.replace(plan.end, limit=min(plan.end.limit, SHARE_OF_LAST * shared))
-        self.ending = self.end.seconds()
+        shared = max(0.0, self._all() - self._spent() - plan.end.seconds_without_refit(plan.end.epoch_seconds) - plan.end.refit_start_seconds)
+        self.end = dataclasses.replace(plan.end, limit=min(plan.end.max_refit_seconds, SHARE_OF_LAST * shared))
+        self.ending = self.end.total_seconds()
 
     def seconds(self) -> float:
         """Until now; kept on disk, every few seconds, for a process that takes over."""
@@ -145,13 +145,13 @@ class Clock:
 
         is_late: for the last training, which now begins.
         """
-        return self._all() - self.end.rest(alone, is_late=is_late) - self._spent()
+        return self._all() - self.end.seconds_without_refit(alone, from_refit=is_late) - self._spent()
 
     def hear(self, board: Leaderboard) -> None:
         """Go by what trials really take: the one that leads would be trained last, for as long as the longest."""
         if self.plan.experiment.search.minutes and (alone := board.epoch_seconds()):
             longest = max(row.sample.get("train.epochs", 0) for row in board.rows.values())
-            self.ending = self.end.seconds(alone, max(longest, self.end.epochs))
+            self.ending = self.end.total_seconds(alone, max(longest, self.end.refit_epochs))
 
     def _all(self) -> float:
         minutes = self.plan.experiment.search.minutes
@@ -168,7 +168,7 @@ def longer(plan: Plan, board: Leaderboard, clock: Clock) -> Past | None:
     # What ran beside it made it slower, not faster.
     steps = sum(line["seconds"] for line in history) / len(history)
     # Validation and checkpoints are beside the steps, and the last training has as many epochs.
-    an_epoch = (plan.beside + plan.end.learning) * steps
+    an_epoch = (plan.beside + plan.end.refit_epoch_factor) * steps
     epochs = int(SAFE * (clock.left_to_train(steps) - ACTOR_SECONDS) / an_epoch)
     if epochs < LONGER * plan.experiment.train.epochs:
         return None

@@ -21,7 +21,7 @@ def importance(board: Leaderboard) -> dict[str, float]:
     score, stopped ones with the score that they had.
     """
     objective = board.experiment.search.objective[0]
-    rows = [row for row in board.ranked() if row.best]
+    rows = [row for row in board.ranked() if board.best(row)]
     inside = {
         name: values
         for name, values in board.plan.space.items()
@@ -36,7 +36,7 @@ def importance(board: Leaderboard) -> dict[str, float]:
             optuna.trial.create_trial(
                 params={name: board.value(row, name) for name in inside},
                 distributions=distributions,
-                value=row.best[objective],
+                value=board.best(row)[objective],
             )
         )
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=board.experiment.seed)

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import shutil
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table
@@ -16,9 +16,10 @@ from classifier.errors import RunError
 from classifier.runs.folder import Run, read_history
 from classifier.search.pareto import fronts, losses
 from classifier.storage.bucket import Storage
+from jobs.search.best_epochs import BestEpochs, rank
 from jobs.search.plan import Plan
 from jobs.search.schedulers import EPOCH, SCORES
-from jobs.search.searcher import rank, samples_in, takes_over
+from jobs.search.searcher import samples_in
 from jobs.search.tuner import Event
 
 # Epochs by which a trial's speed is told.
@@ -27,12 +28,11 @@ LATELY = 5
 
 @dataclass
 class Row:
-    """One trial: what was sampled for it and its best epoch so far."""
+    """One trial: what was sampled for it, and how far it came."""
 
     trial: str
     sample: dict[str, Any]
     epochs: int = 0
-    best: dict[str, Any] = field(default_factory=dict)
     ended: bool = False
     whole: bool = False
     """It came to the end of its training, rather than being stopped."""
@@ -49,6 +49,7 @@ class Leaderboard:
         self.folder, self.storage, self.plan = run.folder, run.storage, plan
         self.experiment = plan.experiment
         self.rows: dict[str, Row] = {}
+        self.best_epochs = BestEpochs(self.experiment)
         self.is_over = False
         self._holding: dict[str, Row] = {}  # those whose models are still there: few, however many there were
         self._reports: list[float] = []
@@ -70,8 +71,8 @@ class Leaderboard:
             self._reports.append(at)
             row.epochs, row.whole = event.report[EPOCH], event.report["whole"]
             row.lately = (*row.lately, event.report["seconds"])[-LATELY:]
-            if takes_over(self.experiment, event.report, row.best):
-                row.best, row.at = event.report, at
+            if self.best(row) is event.report:
+                row.at = at
         return row
 
     def catch_up(self, at: float) -> None:
@@ -88,7 +89,13 @@ class Leaderboard:
                     report |= {EPOCH: line["epoch"], "epochs": line["epoch"], "digest": experiment.digest()}
                     report |= {"seconds": line["seconds"]}
                     whole = line["epoch"] >= experiment.train.epochs
-                    self.take(Event(trial, changes, report | {"whole": whole}), at)
+                    report |= {"whole": whole}
+                    self.best_epochs.update(trial, report)
+                    self.take(Event(trial, changes, report), at)
+
+    def best(self, row: Row) -> dict[str, Any]:
+        """The report of a trial's best epoch; empty before its first."""
+        return self.best_epochs.get(row.trial) or {}
 
     def status(self, row: Row) -> str:
         """finished, stopped (early, by the scheduler), failed, running, or unfinished where the search is over."""
@@ -104,29 +111,30 @@ class Leaderboard:
         The score of a training that was cut off is mostly luck, and with few validation images luck would win.
         """
         rows = self.rows if rows is None else rows
-        scored = [row for row in rows.values() if row.best]
-        scored.sort(key=lambda row: (not row.whole, rank(self.experiment, row.best)))
-        return scored + [row for row in rows.values() if not row.best]
+        best = {name: self.best(row) for name, row in rows.items()}
+        scored = [row for row in rows.values() if best[row.trial]]
+        scored.sort(key=lambda row: (not row.whole, rank(self.experiment, best[row.trial])))
+        return scored + [row for row in rows.values() if not best[row.trial]]
 
     def epoch_seconds(self) -> float | None:
         """Of the trial that leads, an epoch's lately, as if it had the machine to itself; None before the first."""
         lately = next((row.lately for row in self.ranked(self._holding)), ())
-        return statistics.median(lately) / self.plan.end.crowd if lately else None
+        return statistics.median(lately) / self.plan.end.trial_slowdown if lately else None
 
     def front(self, rows: dict[str, Row] | None = None) -> list[Row]:
         """The trials that no other one beats in all objectives, best first by the first of them."""
-        scored = [row for row in self.ranked(rows) if row.best]
-        ranks = fronts([losses(row.best, self.experiment.search.objective) for row in scored])
+        scored = [row for row in self.ranked(rows) if self.best(row)]
+        ranks = fronts([losses(self.best(row), self.experiment.search.objective) for row in scored])
         return [row for row, rank in zip(scored, ranks, strict=True) if rank == 0]
 
     @property
     def has_winner(self) -> bool:
         """A trial came to a score."""
-        return any(row.best for row in self.rows.values())
+        return any(self.best(row) for row in self.rows.values())
 
     def winner(self) -> tuple[Run, Experiment]:
         """The best trial's run folder and its experiment. RunError if no trial came to a score."""
-        ranked = [row for row in self.ranked() if row.best]
+        ranked = [row for row in self.ranked() if self.best(row)]
         if not ranked:
             errors = [p.read_text().strip() for p in sorted((self.folder / "trials").glob("*/error.txt"))]
             why = f"the first said: {errors[0]}" if errors else "give the search more minutes"
@@ -140,7 +148,8 @@ class Leaderboard:
 
     def line(self, row: Row) -> str:
         """An ended trial in a line."""
-        score = f"validation {row.best['accuracy']:.2%} loss {row.best['loss']:.3f}" if row.best else "no score"
+        best = self.best(row)
+        score = f"validation {best['accuracy']:.2%} loss {best['loss']:.3f}" if best else "no score"
         sample = "  ".join(f"{n} {v:.3g}" if isinstance(v, float) else f"{n} {v}" for n, v in row.sample.items())
         return f"trial {row.trial} {self.status(row)} after {row.epochs} epochs: {score}  {sample or 'the recipe'}"
 
@@ -163,7 +172,8 @@ class Leaderboard:
         table.add_column("status", no_wrap=True)
         table.add_column("what it changes", overflow="fold")
         for row in self.ranked()[:limit]:
-            scores = [_score(name, row.best[name]) if name in row.best else "" for name in shown]
+            best = self.best(row)
+            scores = [_score(name, best[name]) if name in best else "" for name in shown]
             table.add_row(row.trial, *scores, str(row.epochs), self.status(row), _briefly(row.sample))
         return table
 
@@ -178,15 +188,15 @@ class Leaderboard:
         records = []
         for place, row in enumerate(self.ranked(), start=1):
             folder = self.folder / "trials" / row.trial
-            error, halved = folder / "error.txt", folder / "halved.json"
+            best, error, halved = self.best(row), folder / "error.txt", folder / "halved.json"
             records.append(
                 {"rank": place, "trial": row.trial, "status": self.status(row), "epochs": row.epochs}
-                | {f"validation_{name}": row.best.get(name) for name in SCORES}
-                | {name: row.best.get(name) for name in ("latency", "latency_batch", "size") if name in row.best}
-                | {"best_epoch": row.best.get(EPOCH), "on_front": row.trial in front, "at": row.at}
+                | {f"validation_{name}": best.get(name) for name in SCORES}
+                | {name: best.get(name) for name in ("latency", "latency_batch", "size") if name in best}
+                | {"best_epoch": best.get(EPOCH), "on_front": row.trial in front, "at": row.at}
                 | {"seconds": sum(line["seconds"] for line in read_history(folder))}
                 | {"source": sources.get(row.trial, self.experiment.search.scheduler)}
-                | {"digest": row.best.get("digest"), "error": error.read_text().strip() if error.exists() else None}
+                | {"digest": best.get("digest"), "error": error.read_text().strip() if error.exists() else None}
                 | {"batch_halved": json.loads(halved.read_text())["to"] if halved.exists() else None}
                 | {name: self.value(row, name) for name in names}
             )
@@ -209,7 +219,7 @@ class Leaderboard:
         """Remove an ended trial's models from storage; where that cannot be, they cost room there, and nothing else."""
         with contextlib.suppress(OSError):
             # Without that mark a search that is taken up elsewhere would train it again.
-            storage.put(self.folder / trial / "ended.json", f"{trial}/ended.json")
+            storage.upload(self.folder / trial / "ended.json", f"{trial}/ended.json")
             for name in ("checkpoints", "bundle"):
                 storage.remove(f"{trial}/{name}")
 

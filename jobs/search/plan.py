@@ -14,7 +14,7 @@ from classifier.config.files import read_yaml
 from classifier.data.dataset import Dataset
 from classifier.errors import ClassifierError, ConfigError, DataError
 from classifier.profiling import step_time
-from classifier.profiling.step_time import Pace
+from classifier.profiling.step_time import StepTime
 from classifier.runs.folder import FEATURES
 from classifier.search import budget
 from classifier.search.budget import End
@@ -31,7 +31,7 @@ from jobs.launch.cluster import (
 )
 from jobs.launch.remote_call import Place
 from jobs.search.schedulers import grace_of, scheduler
-from jobs.steps.session import best_batch
+from jobs.steps.session import find_fastest_batch
 
 # A trial that would take more than this share of the minutes cannot be told from a bad one in time.
 SHARE_OF_BUDGET = 0.5
@@ -89,7 +89,7 @@ class Plan:
         trials = len(grid(self.space)) if search.algorithm == "grid" else search.trials
         summary = f"{trials} trials of {self.experiment.train.epochs} epochs at most, {self.at_once} at once"
         if search.minutes:
-            summary += f", {search.minutes:g} min, of which about {self.end.seconds():.0f} s are kept for "
+            summary += f", {search.minutes:g} min, of which about {self.end.total_seconds():.0f} s are kept for "
             summary += "the last training and the test" if search.final else "the test"
         if self.search_share < 1:
             summary += "; the second half trains the best of them for longer"
@@ -126,7 +126,7 @@ def make_plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: b
     if search.probe and not resumed:
         experiment, notes = _with_best_backbone(experiment, place, folder / FEATURES)
     if experiment.data.batch_auto and not resumed:
-        found, lines = place.do(best_batch, experiment)
+        found, lines = place.do(find_fastest_batch, experiment)
         experiment, notes = experiment.override_all(found), [*notes, *lines]
     if search.probe or experiment != asked:
         space = _checked_space(experiment, dataset)
@@ -136,7 +136,7 @@ def make_plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: b
         notes = [*notes, *why]
     portfolio = [] if is_own or not search.portfolio else portfolio_for(experiment)
     left_out: dict[str, str] = {}
-    pace, share = Pace(0.0), 1.0
+    pace, share = StepTime(0.0), 1.0
     if search.minutes:
         pace = place.do(step_time.pace, experiment)
         if not resumed:
@@ -147,7 +147,7 @@ def make_plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: b
             listed = dict.fromkeys((*names.values, *(entry.get("model.name") for entry in portfolio)))
             end = budget.end_of(resolve(experiment, dataset), dataset, pace)
             left_out = _too_slow(
-                experiment, place, [name for name in listed if name], 60 * search.minutes - end.seconds()
+                experiment, place, [name for name in listed if name], 60 * search.minutes - end.total_seconds()
             )
     if search.scheduler != "pbt":
         grace = grace_of(experiment, budget.steps_of(experiment, len(dataset.train)))
@@ -196,7 +196,7 @@ def _few_to_choose_by(count: int, *, told: bool) -> list[str]:
     ]
 
 
-def _search_share(resolved: Experiment, dataset: Dataset, pace: Pace) -> float:
+def _search_share(resolved: Experiment, dataset: Dataset, pace: StepTime) -> float:
     """Half of the minutes, where they hold several trials and a longer training may follow; else all of them."""
     search = resolved.search
     may = search.longer and search.scheduler != "pbt" and search.algorithm != "grid"
@@ -240,7 +240,7 @@ def _with_best_backbone(experiment: Experiment, place: Place, kept: Path) -> tup
 
 
 def _cut(
-    experiment: Experiment, dataset: Dataset, pace: Pace, resources: dict[str, float]
+    experiment: Experiment, dataset: Dataset, pace: StepTime, resources: dict[str, float]
 ) -> tuple[Experiment, list[str]]:
     """Fit the trials to the minutes: fewer at once, each with more cores, where few would end; then fewer epochs.
 
@@ -259,7 +259,7 @@ def _cut(
     fitting = int(epochs * SHARE_OF_BUDGET * seconds / alone)
     if experiment.search.final and not experiment.search.epochs and experiment.search.scheduler != "pbt":
         last = experiment.search.final_epochs or epochs
-        held = seconds - budget.end_of(resolve(experiment, dataset), dataset, pace).seconds()
+        held = seconds - budget.end_of(resolve(experiment, dataset), dataset, pace).total_seconds()
         several = int(max(LEAST * epochs, epochs * held / (ROUNDS_FOR_LAST * alone)))
         fewer = max(1, min(several, fitting))
         if fewer < epochs:

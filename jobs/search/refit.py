@@ -18,27 +18,27 @@ from classifier.training.resolve import resolve
 from jobs.launch import workers
 from jobs.search.history import Clock
 from jobs.search.leaderboard import Leaderboard
-from jobs.steps.session import Work, train_in
+from jobs.steps.session import Session, train_in_process
 
 # A last training with less than this share of the steps that the winner had would lose more than the validation images
 # bring.
 WORTH = 0.75
 
 
-def trained(work: Work, board: Leaderboard, clock: Clock) -> Experiment | None:
+def trained(work: Session, board: Leaderboard, clock: Clock) -> Experiment | None:
     """Train the winner's experiment on training and validation images together; its bundle becomes the search's.
 
     Where the minutes do not hold all of its epochs, it has fewer, and fewer still where the machine becomes slower
     meanwhile. Its validation scores would be those of images that it has seen: the bundle has none. The experiment as
     it was trained; None if there was no time for it, or it was stopped.
     """
-    say, plan = work.journal.info, clock.plan
+    say, plan = work.log.info, clock.plan
     winner, experiment = board.winner()
-    alone = board.epoch_seconds() or plan.end.epoch
+    alone = board.epoch_seconds() or plan.end.epoch_seconds
     elsewhere = not plan.is_here or experiment.workers.count > 1
     run, begun = _begun(work, winner.folder.name, elsewhere=elsewhere)
     row = board.ranked()[0]
-    wanted = row.sample.get("train.epochs", plan.end.epochs)
+    wanted = row.sample.get("train.epochs", plan.end.refit_epochs)
     epochs = begun or min(wanted, _fitting(clock, alone))
     train, held = len(work.dataset.train), len(work.dataset.validation)
     if epochs < wanted and epochs * (train + held) < WORTH * row.epochs * train:
@@ -51,10 +51,10 @@ def trained(work: Work, board: Leaderboard, clock: Clock) -> Experiment | None:
         experiment = experiment.override("workers.cpus", plan.experiment.workers.cpus)
     while True:
         last = experiment.override_all({"train.epochs": epochs, "train.keep": "last", "train.patience": None})
-        deadline = Deadline(clock.left_to_train(alone, is_late=True), pause=plan.end.beginning)
+        deadline = Deadline(clock.left_to_train(alone, is_late=True), pause=plan.end.refit_start_seconds)
         if not (_there if elsewhere else _here)(work, run, last, deadline):
             break
-        if work.interrupts.asked:
+        if work.interrupts.requested:
             return None
         epochs = deadline.fitting
         say(f"note: it became slower: {epochs} epochs are what the minutes still hold")
@@ -78,15 +78,15 @@ def _fitting(clock: Clock, alone: float) -> int | float:
     plan = clock.plan
     if not plan.experiment.search.minutes or not alone:
         return math.inf
-    seconds = clock.left_to_train(alone, is_late=True) - plan.end.beginning
-    return int(seconds / (plan.end.learning * alone))
+    seconds = clock.left_to_train(alone, is_late=True) - plan.end.refit_start_seconds
+    return int(seconds / (plan.end.refit_epoch_factor * alone))
 
 
-def _begun(work: Work, winner: str, *, elsewhere: bool) -> tuple[Run, int | None]:
+def _begun(work: Session, winner: str, *, elsewhere: bool) -> tuple[Run, int | None]:
     """Its run, and how many epochs an earlier process has begun it with; what it had begun for another winner goes."""
     # No mirror looks below ray/: the worker keeps its copy by itself.
     storage = work.run.storage.subfolder("ray/final") if work.run.storage is not None and elsewhere else None
-    run = Run(work.run.folder / "final", storage, features=work.run.folder / FEATURES)
+    run = Run(work.run.folder / "final", storage, feature_folder=work.run.folder / FEATURES)
     about, written = run.folder / "winner.json", run.folder / "experiment.yaml"
     if about.exists() and json.loads(about.read_text())["trial"] == winner and written.exists():
         return run, read_experiment(written).train.epochs
@@ -98,25 +98,25 @@ def _begun(work: Work, winner: str, *, elsewhere: bool) -> tuple[Run, int | None
     return run, None
 
 
-def _here(work: Work, run: Run, experiment: Experiment, deadline: Deadline) -> bool:
+def _here(work: Session, run: Run, experiment: Experiment, deadline: Deadline) -> bool:
     """Train in this process; whether it was stopped."""
     dataset = work.dataset.merged(experiment)
     experiment = resolve(experiment, dataset)
     run.write_experiment(experiment)
     last = dataclasses.replace(work, run=run, experiment=experiment, dataset=dataset)
-    return bool(train_in(last, ProcessGroup(device=pick_device(experiment.train.device)), deadline))
+    return bool(train_in_process(last, ProcessGroup(device=pick_device(experiment.train.device)), deadline))
 
 
-def _there(work: Work, run: Run, experiment: Experiment, deadline: Deadline) -> bool:
+def _there(work: Session, run: Run, experiment: Experiment, deadline: Deadline) -> bool:
     """Train on Ray's workers; whether it was stopped."""
     run.write_experiment(experiment)
     step, epochs = 0, experiment.train.epochs
 
     def should_stop() -> bool:
-        return deadline.is_missed or work.interrupts.asked
+        return deadline.is_missed or work.interrupts.requested
 
     for row in workers.train(run, experiment, should_stop=should_stop, merged=True):
-        work.journal.log_epoch(row, epochs)
+        work.log.log_epoch(row, epochs)
         deadline.update(row["epoch"], epochs)
         step = row["step"]
     # It may have come to its end before it heard that it was to stop.

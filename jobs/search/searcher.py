@@ -16,9 +16,10 @@ import optuna
 from ray.tune.search import Searcher
 
 from classifier.config.experiment import Experiment
-from classifier.search.pareto import MODES, losses
+from classifier.search.pareto import MODES
 from classifier.search.space import Choice, Interval, Space, grid, trimmed
 from classifier.storage.atomic import write_atomically
+from jobs.search.best_epochs import BestEpochs, rank
 
 # A trial whose process dies is handed out again so often; it goes on from its last checkpoint.
 DEATHS = 5
@@ -96,17 +97,18 @@ class Guide(Searcher):
         *,
         trials: Path,
         at_once: Callable[[], int],
+        best: BestEpochs,
     ) -> None:
         search = experiment.search
         super().__init__(metric=search.objective[0], mode=MODES[search.objective[0]])
         self.experiment, self.space_around, self.trials, self.at_once = experiment, space_around, trials, at_once
+        self.best = best  # the callback adds to it what trials report
         self.objectives = search.objective
         # A grid is its combinations, however many; what was tried is tried.
         self.total = 0 if search.algorithm == "grid" else search.trials
         self.past, self.queue = past, list(past.first)
         self.known: dict[str, Sample] = {}
         self.live: dict[str, Sample] = {}
-        self.best: dict[str, dict[str, float]] = {}  # scores by trial's name
         self.base: dict[str, Any] = {}
         self.space: Space = {}
         self.study: optuna.Study | None = None
@@ -131,21 +133,16 @@ class Guide(Searcher):
         return dict(sample.changes)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        self._record(self.live[trial_id].name, result)
-
-    def _record(self, name: str, result: dict[str, Any]) -> None:
-        now = {score: result[score] for score in MODES if score in result}
-        if takes_over(self.experiment, now, self.best.get(name)):
-            self.best[name] = now
+        name = self.live[trial_id].name
         if name in self.asked and len(self.objectives) == 1 and result["epoch"] > self.heard.get(name, 0):
             self.heard[name] = result["epoch"]
-            self.asked[name].report(now[self.objectives[0]], result["epoch"])
+            self.asked[name].report(result[self.objectives[0]], result["epoch"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if result and "loss" in result and "error" not in result:  # Tune gives its last report to this method alone
+            self.on_trial_result(trial_id, result)
         sample = self.live.pop(trial_id)
         name = sample.name
-        if result and "loss" in result and "error" not in result:  # Tune gives its last report to this method alone
-            self._record(name, result)
         if error:
             self.deaths[name] += 1
             if not self.has_given_up(name):
@@ -209,7 +206,8 @@ class Guide(Searcher):
 
     def _begun(self) -> optuna.Study:
         """Draw around the best trial so far; what ended before counts where it lies in the space."""
-        names = sorted(self.best, key=lambda name: rank(self.experiment, self.best[name]))
+        best = {name: report for name, report in self.best.reports.items() if name in self.known}
+        names = sorted(best, key=lambda name: rank(self.experiment, best[name]))
         self.base, space = self.past.base, self.past.space
         if space is None:
             self.base = self.known[names[0]].changes if names else {}
@@ -222,7 +220,7 @@ class Guide(Searcher):
         running = {sample.name for sample in self.live.values()}
         for name in names:
             if name not in running:
-                self._remember(self.experiment.override_all(self.known[name].changes), self.best[name])
+                self._remember(self.experiment.override_all(self.known[name].changes), best[name])
         for seen in self.past.seen:
             self._remember(self.experiment.override_all(seen.settings), seen.scores)
         return self.study
@@ -246,16 +244,6 @@ class Guide(Searcher):
 def quiet_optuna() -> None:
     """Silence Optuna's line per trial, for the whole process; warnings still appear."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-
-def rank(experiment: Experiment, scores: dict[str, Any]) -> tuple[float, ...]:
-    """Less is better, by the first objective; of equal scores the lower loss wins."""
-    return (*losses(scores, experiment.search.objective[:1]), scores["loss"])
-
-
-def takes_over(experiment: Experiment, now: dict[str, Any], before: dict[str, Any] | None) -> bool:
-    """Whether a later epoch's model takes the place of the one that the trial kept before."""
-    return not before or experiment.train.keep == "last" or rank(experiment, now) < rank(experiment, before)
 
 
 def first_samples(experiment: Experiment, space: Space, portfolio: list[dict[str, Any]]) -> list[Sample]:
@@ -299,8 +287,3 @@ def sampler(experiment: Experiment, tried: int) -> optuna.samplers.BaseSampler:
     if search.algorithm == "tpe":
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=few, multivariate=True)
     return optuna.samplers.RandomSampler(seed=seed)
-
-
-def worst(objective: str) -> float:
-    """The score of a trial that failed: no trial that ran is behind it."""
-    return math.inf if MODES[objective] == "min" else 0.0

@@ -17,20 +17,21 @@ from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.errors import ClassifierError
 from classifier.profiling.step_time import is_out_of_memory
-from classifier.runs.folder import FEATURES, Run, counted
-from classifier.runs.recorder import recorded
+from classifier.runs.folder import FEATURES, Run, completed_rows
+from classifier.runs.recorder import record_training
 from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.storage.atomic import retry_io, write_atomically
 from classifier.storage.bucket import Storage
 from classifier.storage.mirror import Mirror
-from classifier.training.checkpoint import Store
+from classifier.training.checkpoint import CheckpointStore
 from classifier.training.resolve import resolve
 from jobs.launch import run_storage, workers
 from jobs.launch.cluster import enter_driver_folder
 from jobs.launch.shared_dataset import Shared
 from jobs.launch.worker_log import heard
+from jobs.search.best_epochs import worst_score
 from jobs.search.schedulers import EPOCH, SCORES
-from jobs.search.searcher import trial_name, worst
+from jobs.search.searcher import trial_name
 
 
 class TrialActor(tune.Trainable):
@@ -76,11 +77,11 @@ class TrialActor(tune.Trainable):
             if earlier and (self.trials / earlier).exists() and not (self.trials / name).exists():
                 (self.trials / earlier).rename(self.trials / name)
         storage = self.storage.subfolder(f"trials/{name}") if self.storage else None
-        self.run = Run(self.trials / name, storage, features=self.trials.parent / FEATURES)
+        self.run = Run(self.trials / name, storage, feature_folder=self.trials.parent / FEATURES)
         self.run.folder.mkdir(parents=True, exist_ok=True)
         if self.run.storage is not None:
-            run_storage.fetched(self.run.storage, self.run.folder)
-            skip = run_storage.WORKERS_OWN if self.experiment.workers.count > 1 else ()
+            run_storage.download_run(self.run.storage, self.run.folder)
+            skip = run_storage.WORKER_FILES if self.experiment.workers.count > 1 else ()
             self.sync = self.mirror.enter_context(Mirror(self.run.folder, self.run.storage, skip=skip)).sync
         write_atomically(self.run.folder / "changes.json", json.dumps(changes) + "\n")
         self._rows = self._reported()
@@ -91,8 +92,8 @@ class TrialActor(tune.Trainable):
         if (run.folder / "ended.json").exists():
             yield from rows
             return
-        manifest = Store(run.checkpoints).latest_manifest()
-        rows = counted(rows, manifest)
+        manifest = CheckpointStore(run.checkpoints).latest_manifest()
+        rows = completed_rows(rows, manifest)
         # A population is compared at the epochs where it is now.
         yield from rows[-1:] if self.base.search.scheduler == "pbt" else rows
         try:
@@ -121,7 +122,7 @@ class TrialActor(tune.Trainable):
         resolved = resolve(experiment, dataset)
         self.run.write_experiment(resolved)
         group = ProcessGroup(device=pick_device(resolved.train.device))
-        yield from (epoch.row() for epoch in recorded(self.run, resolved, dataset, group=group))
+        yield from (epoch.row() for epoch in record_training(self.run, resolved, dataset, group=group))
 
     def step(self) -> dict[str, Any]:
         """One epoch's report. A trial that cannot go on ends with the worst scores and its reason."""
@@ -146,7 +147,7 @@ class TrialActor(tune.Trainable):
         return self._report(about | scores | costs)
 
     def _failed(self, error: str, costs: dict[str, float]) -> dict[str, Any]:
-        scores = {name: worst(name) for name in SCORES}
+        scores = {name: worst_score(name) for name in SCORES}
         return self._report({EPOCH: self.last[EPOCH], "error": error, "done": True, "whole": False} | scores | costs)
 
     def _report(self, report: dict[str, Any]) -> dict[str, Any]:
@@ -173,9 +174,9 @@ class TrialActor(tune.Trainable):
             shutil.copytree(Path(checkpoint_dir) / folder.name, folder)
         # Its own epochs are not these weights': a member that was behind would have a gap, too.
         write_atomically(self.run.folder / "history.jsonl", (Path(checkpoint_dir) / "history.jsonl").read_text())
-        manifest = Store(self.run.checkpoints).latest_manifest()
+        manifest = CheckpointStore(self.run.checkpoints).latest_manifest()
         assert manifest is not None
-        self.run.rewind(manifest)
+        self.run.truncate_history(manifest)
         self._rows = self._going_on(manifest["about"]["epoch"])
 
     def _going_on(self, epoch: int) -> Generator[dict[str, Any], None, None]:

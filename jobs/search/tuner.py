@@ -23,11 +23,12 @@ from classifier.storage.atomic import write_atomically
 from jobs.launch import run_storage
 from jobs.launch.cluster import connect, max_concurrent_trials, refuse_unshared
 from jobs.launch.shared_dataset import Shared
+from jobs.search.best_epochs import BestEpochs
 from jobs.search.plan import Plan
 from jobs.search.schedulers import EPOCH, domain, scheduler
 from jobs.search.searcher import DEATHS, Guide, Past, quiet_optuna, trial_name
 from jobs.search.trial import TrialActor
-from jobs.steps.session import Work
+from jobs.steps.session import Session
 
 # The cluster may grow or shrink: how often that is looked at, in seconds.
 LOOK_EVERY = 5.0
@@ -65,16 +66,22 @@ class Events(tune.Callback):
     """Hands the driver what trials report, through a queue, and marks the folder of each that came to its end."""
 
     def __init__(
-        self, trials: Path | None = None, budget: Budget | None = None, gives_up: Callable[[str], bool] | None = None
+        self,
+        trials: Path | None = None,
+        budget: Budget | None = None,
+        best: BestEpochs | None = None,
+        gives_up: Callable[[str], bool] | None = None,
     ) -> None:
-        self.trials, self.budget, self.gives_up = trials, budget, gives_up
+        self.trials, self.budget, self.best, self.gives_up = trials, budget, best, gives_up
         self.queue: queue.Queue[Event] = queue.Queue()
         self.last: dict[str, dict[str, Any]] = {}
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
     ) -> None:
+        assert self.best is not None
         self.last[trial.trial_id] = result
+        self.best.update(result["folder"], result)
         self.queue.put(Event(result["folder"], settings_of(trial), result))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
@@ -125,7 +132,7 @@ class Places:
         return self.count
 
 
-def run_trials(work: Work, plan: Plan, past: Past, left: Callable[[], float]) -> Iterator[Event]:
+def run_trials(work: Session, plan: Plan, past: Past, left: Callable[[], float], best: BestEpochs) -> Iterator[Event]:
     """Run the search while seconds are left, or to its end; yield what its trials report, as they report it.
 
     RunError if a trial trained another experiment than was sampled for it.
@@ -143,10 +150,10 @@ def run_trials(work: Work, plan: Plan, past: Past, left: Callable[[], float]) ->
         costs=plan.costs,
         cwd=os.getcwd(),
     )
-    budget = Budget(left, lambda: work.interrupts.asked)
-    param_space, algorithm = _algorithm(work, plan, past)
+    budget = Budget(left, lambda: work.interrupts.requested)
+    param_space, algorithm = _algorithm(work, plan, past, best)
     is_guided = isinstance(algorithm, Guide)
-    events = Events(folder / "trials", budget, algorithm.has_given_up if is_guided else None)
+    events = Events(folder / "trials", budget, best, algorithm.has_given_up if is_guided else None)
     tuner = tune.Tuner(
         tune.with_resources(trainable, tune.PlacementGroupFactory([plan.reserved])),
         param_space=param_space,
@@ -179,13 +186,13 @@ def run_trials(work: Work, plan: Plan, past: Past, left: Callable[[], float]) ->
             if not event.ended:  # the end says again what was reported
                 _refuse_another(experiment, event)
             if event.ended and "error" in event.report:
-                run_storage.bring_trials(work.run, event.trial)
+                run_storage.download_trials(work.run, event.trial)
             yield event
         search_done.result()
-    run_storage.bring_trials(work.run)
+    run_storage.download_trials(work.run)
 
 
-def _algorithm(work: Work, plan: Plan, past: Past) -> tuple[dict[str, Any], Any]:
+def _algorithm(work: Session, plan: Plan, past: Past, best: BestEpochs) -> tuple[dict[str, Any], Any]:
     """What draws the samples, with Tune's own search space where that is not the Guide."""
     experiment = plan.experiment
     if experiment.search.scheduler == "pbt":  # which takes no searcher: it changes the samples by itself
@@ -199,7 +206,7 @@ def _algorithm(work: Work, plan: Plan, past: Past) -> tuple[dict[str, Any], Any]
         return plan.trimmed(default_space(experiment.override_all(changes), len(work.dataset.train)))
 
     trials = work.run.folder.resolve() / "trials"
-    return {}, Guide(experiment, space_around, past, trials=trials, at_once=Places(plan))
+    return {}, Guide(experiment, space_around, past, trials=trials, at_once=Places(plan), best=best)
 
 
 def _refuse_another(experiment: Experiment, event: Event) -> None:

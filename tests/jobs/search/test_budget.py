@@ -8,7 +8,7 @@ import pytest
 from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset
-from classifier.profiling.step_time import Pace
+from classifier.profiling.step_time import StepTime
 from classifier.runs.folder import Run
 from classifier.runtime import timing
 from classifier.runtime.timing import Deadline
@@ -17,7 +17,7 @@ from classifier.search.budget import End
 from jobs.search import history, refit
 from jobs.search.plan import _cut, _too_slow
 
-END = End(epoch=2.0, looking=3.0, learning=1.5, epochs=10, limit=60.0, beginning=3.0, crowd=2.0)
+END = End(epoch_seconds=2.0, prediction_epochs=3.0, refit_epoch_factor=1.5, refit_epochs=10, max_refit_seconds=60.0, refit_start_seconds=3.0, trial_slowdown=2.0)
 
 
 @pytest.fixture
@@ -29,11 +29,11 @@ def now(monkeypatch) -> SimpleNamespace:
 
 
 def test_the_end_is_its_rest_and_a_last_training_within_bounds():
-    assert END.seconds() == 7 + 3 * 2 + 3 + 1.5 * 10 * 2
-    assert END.seconds(1.0) == 7 + 3 + 3 + 15
-    assert END.seconds(1.0, epochs=20) == 7 + 3 + 3 + 30
-    assert END.seconds(8.0) == 7 + 24 + 3 + 60  # not more than half of the minutes
-    assert End(2.0, 3.0, 0.0, 10, 60.0).seconds() == 7 + 6  # no last training
+    assert END.total_seconds() == 7 + 3 * 2 + 3 + 1.5 * 10 * 2
+    assert END.total_seconds(1.0) == 7 + 3 + 3 + 15
+    assert END.total_seconds(1.0, epochs=20) == 7 + 3 + 3 + 30
+    assert END.total_seconds(8.0) == 7 + 24 + 3 + 60  # not more than half of the minutes
+    assert End(2.0, 3.0, 0.0, 10, 60.0).total_seconds() == 7 + 6  # no last training
 
 
 def test_what_trials_take_moves_the_end_of_the_trials(tmp_path):
@@ -43,11 +43,11 @@ def test_what_trials_take_moves_the_end_of_the_trials(tmp_path):
     before = clock.left()
     board: Any = SimpleNamespace(epoch_seconds=lambda: 1.0, rows={"a": SimpleNamespace(sample={})})
     clock.hear(board)
-    assert clock.left() - before == pytest.approx(END.seconds() - END.seconds(1.0), abs=0.1)
+    assert clock.left() - before == pytest.approx(END.total_seconds() - END.total_seconds(1.0), abs=0.1)
     board.rows["b"] = SimpleNamespace(sample={"train.epochs": 30})  # which may be trained once more
     clock.hear(board)
-    assert clock.left() - before == pytest.approx(END.seconds() - END.seconds(1.0, epochs=30), abs=0.1)
-    assert clock.left_to_train(1.0) == pytest.approx(300 - END.rest(1.0), abs=1)
+    assert clock.left() - before == pytest.approx(END.total_seconds() - END.total_seconds(1.0, epochs=30), abs=0.1)
+    assert clock.left_to_train(1.0) == pytest.approx(300 - END.seconds_without_refit(1.0), abs=1)
 
 
 def test_a_training_in_time_is_left_alone(now):
@@ -112,7 +112,7 @@ def cut(digits: Dataset, minutes: float, monkeypatch, **more: Any) -> tuple[Expe
     monkeypatch.setattr("jobs.search.plan.largest_node_cores", lambda: 2.0)
     settings = {"train.epochs": 100, "search.minutes": minutes, "search.final": True, "data.batch": 32}
     experiment = Experiment().override_all(settings | more)
-    return _cut(experiment, digits, Pace(0.01), {"CPU": 2.0})
+    return _cut(experiment, digits, StepTime(0.01), {"CPU": 2.0})
 
 
 def test_before_a_last_training_trials_are_shorter(digits, monkeypatch):
@@ -120,8 +120,8 @@ def test_before_a_last_training_trials_are_shorter(digits, monkeypatch):
     assert experiment.search.final_epochs == 100
     assert 25 <= experiment.train.epochs <= 50
     assert "the last training has 100 epochs" in words[0]
-    end = budget.end_of(experiment, digits, Pace(0.01)).seconds()
-    assert 4 * budget.alone(experiment, digits, Pace(0.01)) <= 120 - end + 1
+    end = budget.end_of(experiment, digits, StepTime(0.01)).total_seconds()
+    assert 4 * budget.alone(experiment, digits, StepTime(0.01)) <= 120 - end + 1
 
 
 def test_minutes_that_hold_many_trials_leave_them_as_they_are(digits, monkeypatch):
@@ -139,7 +139,7 @@ def test_epochs_that_the_user_named_are_cut_only_where_no_trial_would_end(digits
 
 def test_an_architecture_of_which_one_trial_takes_most_of_their_time_is_left_out(digits):
     """By what a step of it takes; the recipe's own stays."""
-    steps = {"resnet9_16": Pace(0.02), "resnet9_32": Pace(0.04)}
+    steps = {"resnet9_16": StepTime(0.02), "resnet9_32": StepTime(0.04)}
     place: Any = SimpleNamespace(dataset=digits, do=lambda _, experiment, **__: steps[experiment.model.name])
     experiment = Experiment().override_all({"model.name": "cnn", "train.epochs": 20})
     needed = {name: budget.alone(experiment.override("model.name", name), digits, step) for name, step in steps.items()}

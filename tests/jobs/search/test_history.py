@@ -13,7 +13,7 @@ from jobs.search.history import past_of
 from jobs.search.plan import Plan
 from jobs.search.searcher import Past, Sample
 
-END = End(epoch=0.0, looking=0.0, learning=0.0, epochs=1, limit=0.0)
+END = End(epoch_seconds=0.0, prediction_epochs=0.0, refit_epoch_factor=0.0, refit_epochs=1, max_refit_seconds=0.0)
 
 
 def known(folder: Path, space: Space, portfolio: list[dict] | None = None, **search: str) -> Past:

@@ -7,6 +7,7 @@ import pytest
 
 from classifier.config.experiment import Experiment
 from classifier.search.space import Choice, Interval, Space, space_from
+from jobs.search.best_epochs import BestEpochs
 from jobs.search.searcher import Guide, Past, Sample, Seen, first_samples, samples_in, trial_name
 
 SPACE: Space = {"optimizer.lr": Interval(1e-4, 1e-1, log=True), "data.batch": Choice((32, 64, 128))}
@@ -19,7 +20,14 @@ def experiment(**search) -> Experiment:
 def guide(tmp_path, base=None, past=None, space=SPACE, at_once=2) -> Guide:
     base = base or experiment()
     past = past or Past(first=first_samples(base, space, []))
-    return Guide(base, lambda _: space, past, trials=tmp_path / "trials", at_once=lambda: at_once)
+    return Guide(
+        base, lambda _: space, past, trials=tmp_path / "trials", at_once=lambda: at_once, best=BestEpochs(base)
+    )
+
+
+def record(searcher: Guide, trial_id: str, result: dict) -> None:
+    """What Tune's callback does with a trial's report."""
+    searcher.best.update(searcher.live[trial_id].name, result)
 
 
 def run(guide: Guide, trial_id: str, accuracy: float, epochs: int = 20) -> dict | str | None:
@@ -28,7 +36,7 @@ def run(guide: Guide, trial_id: str, accuracy: float, epochs: int = 20) -> dict 
     if isinstance(config, dict):
         result = {"epoch": epochs, "accuracy": accuracy, "macro_f1": accuracy, "loss": 1 - accuracy}
         result["whole"] = epochs == 20
-        guide.on_trial_result(trial_id, result)
+        record(guide, trial_id, result)
         guide.on_trial_complete(trial_id, result)
     return config
 
@@ -67,7 +75,8 @@ def test_draws_are_around_the_best_so_far(tmp_path):
         return SPACE
 
     first = first_samples(experiment(), SPACE, portfolio)
-    tried = Guide(experiment(), space_around, Past(first=first), trials=tmp_path / "trials", at_once=lambda: 1)
+    tried = guide(tmp_path, past=Past(first=first), at_once=1)
+    tried.space_around = space_around
     run(tried, "0", 0.5)
     run(tried, "1", 0.9)
     drawn = run(tried, "2", 0.7)
@@ -101,8 +110,10 @@ def test_last_report_of_a_trial_counts(tmp_path):
     run(searcher, "0", 0.6)
     searcher.suggest("1")
     scores = {"accuracy": 0.9, "macro_f1": 0.9, "loss": 0.1}
+    record(searcher, "1", scores)
     searcher.on_trial_complete("1", {"epoch": 1, "whole": True} | scores)
     searcher.suggest("2")
+    record(searcher, "2", scores)
     searcher.on_trial_complete("2", {"epoch": 1, "whole": False} | scores)
     assert searcher.study is not None
     assert [trial.value for trial in searcher.study.trials] == [0.6, 0.9, 0.9]
@@ -191,7 +202,7 @@ def test_several_objectives_make_a_study_of_several_directions(tmp_path):
     for i in range(3):
         assert isinstance(tried.suggest(str(i)), dict)
         result = {"epoch": 20, "accuracy": 0.5, "loss": 0.5, "macro_f1": 0.5, "latency": 1.0 + i}
-        tried.on_trial_result(str(i), result)
+        record(tried, str(i), result)
         tried.on_trial_complete(str(i), result)
     assert tried.study is not None
     assert [trial.values for trial in tried.study.trials] == [[0.5, 1.0], [0.5, 2.0], [0.5, 3.0]]

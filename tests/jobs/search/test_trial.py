@@ -77,14 +77,14 @@ def test_a_trial_that_died_goes_on_and_ends_as_an_unbroken_one(actor, tmp_path):
 
 
 def test_memory_that_ends_halves_the_batch_once(actor, monkeypatch, capsys):
-    from classifier.runs.recorder import recorded as real
+    from classifier.runs.recorder import record_training as real
 
-    def recorded(run, experiment, dataset, group):
+    def record_training(run, experiment, dataset, group):
         if experiment.data.batch > 32:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         return real(run, experiment, dataset, group=group)
 
-    monkeypatch.setattr("jobs.search.trial.recorded", recorded)
+    monkeypatch.setattr("jobs.search.trial.record_training", record_training)
     trial = actor({})
     rows = reports(trial)
     assert [row["epoch"] for row in rows] == [1, 2, 3]
@@ -100,10 +100,10 @@ def test_memory_that_ends_halves_the_batch_once(actor, monkeypatch, capsys):
     "error", [torch.OutOfMemoryError("CUDA out of memory"), DivergedError("the loss is not finite")]
 )
 def test_a_trial_that_cannot_go_on_ends_with_the_worst_scores(actor, monkeypatch, error):
-    def recorded(*_, **__):
+    def record_training(*_, **__):
         raise error
 
-    monkeypatch.setattr("jobs.search.trial.recorded", recorded)
+    monkeypatch.setattr("jobs.search.trial.record_training", record_training)
     trial = actor({})
     (row,) = reports(trial)
     assert (row["accuracy"], row["loss"], row["error"]) == (0.0, float("inf"), str(error))
@@ -111,10 +111,10 @@ def test_a_trial_that_cannot_go_on_ends_with_the_worst_scores(actor, monkeypatch
 
 
 def test_a_death_of_another_kind_is_left_to_tune(actor, monkeypatch):
-    def recorded(*_, **__):
+    def record_training(*_, **__):
         raise RuntimeError("a lost connection")
 
-    monkeypatch.setattr("jobs.search.trial.recorded", recorded)
+    monkeypatch.setattr("jobs.search.trial.record_training", record_training)
     with pytest.raises(RuntimeError, match="a lost connection"):
         actor({}).step()
 

@@ -74,12 +74,11 @@ def test_minutes_in_which_no_longer_training_fits_are_not_thrown_away(tmp_path):
     (tmp_path / "trials" / samples[0].name / "ended.json").write_text("{}")
     (tmp_path / "trials" / samples[2].name / "error.txt").write_text("it failed")
     best = {"accuracy": 0.9, "loss": 0.3}
-    rows = {
-        sample.name: Row(sample.name, sample.changes, best=best if n < 2 else {}) for n, sample in enumerate(samples)
-    }
-    board: Any = SimpleNamespace(rows=rows)
     experiment = Experiment()
     plan: Any = SimpleNamespace(experiment=experiment, space={}, portfolio=[])
+    board = Leaderboard(Run(tmp_path), plan)
+    board.rows = {sample.name: Row(sample.name, sample.changes) for sample in samples}
+    board.best_epochs.reports = {sample.name: best for sample in samples[:2]}
     rest = history.rest(tmp_path, plan, data.load(experiment.data), board)
     assert [sample.name for sample in rest.first] == [samples[1].name]
     assert [(seen.settings, seen.scores) for seen in rest.seen] == [({}, best)]
@@ -92,7 +91,8 @@ def whereabouts(experiment: Experiment, dataset: Dataset, *, word: str) -> tuple
 
 ELSEWHERE = """
 import os
-import jobs  # which brings the cluster's token to Ray
+from jobs.cli.environment import setup
+setup()  # gives Ray the cluster's token
 import ray
 from classifier import data
 from classifier.config.experiment import Experiment
@@ -139,7 +139,8 @@ def test_a_winner_is_not_bound_to_the_device_of_its_trial(tmp_path):
     plan: Any = SimpleNamespace(experiment=experiment, space={})
     board = Leaderboard(Run(tmp_path), plan)
     sample = Sample({}, "recipe")
-    board.rows[sample.name] = Row(sample.name, {}, best={"accuracy": 0.9, "loss": 0.3}, whole=True)
+    board.rows[sample.name] = Row(sample.name, {}, whole=True)
+    board.best_epochs.update(sample.name, {"accuracy": 0.9, "loss": 0.3})
     trial = Run(tmp_path / "trials" / sample.name)
     trial.folder.mkdir(parents=True)
     there = {"train.device": "cuda", "train.precision": "bf16", "train.threads": 8, "workers.cpus": 8.0}
