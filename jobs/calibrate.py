@@ -44,11 +44,11 @@ def calibrate(request: Request) -> None:
     from classifier.bundle import bundle
     from classifier.evaluation.calibrate import calibrate_saved_bundle, describe_calibration
     from classifier.evaluation.test_split import load_training_data
-    from classifier.runs.recorder import outcome
+    from classifier.runs.recorder import result_fields
     from jobs.steps import session
 
     options = request.options
-    with session.opened(VERB.name, options, subject=options.run) as (run, journal):
+    with session.open_run(VERB.name, options, subject=options.run) as (run, journal):
         dataset = load_training_data(bundle.read(options.run), options.data)
         wishes = {"coverage": options.coverage, "precision": options.precision, "recall": options.recall}
         loaded = calibrate_saved_bundle(options.run, dataset, run.folder, device=options.device, **wishes)
@@ -56,7 +56,7 @@ def calibrate(request: Request) -> None:
         known = loaded.bundle.calibration or {}
         for name, least in zip(loaded.bundle.class_names, known["thresholds"] or (), strict=False):
             journal.info(f"  {name}: {'never taken' if least is None else f'from {least:.1%} on'}")
-        run.write_result(VERB.name, "finished", **outcome(options.run, loaded), calibration=known)
+        run.write_result(VERB.name, "finished", **result_fields(options.run, loaded), calibration=known)
         journal.info(str(run.folder))
 
 

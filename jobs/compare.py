@@ -36,16 +36,16 @@ def compare(request: Request) -> None:
     """Compare each run with the first, and say which is better."""
     from rich.table import Table
 
-    from classifier.bundle.predictions import read_answers
-    from classifier.metrics.significance import compared, holm
+    from classifier.bundle.predictions import read_predicted_classes
+    from classifier.metrics.significance import compare_predictions, holm
     from jobs.steps import session
 
     options = request.options
     if len(options.runs) < 2:
         raise ConfigError("give two runs at least: python jobs/compare.py runs/A runs/B")
-    answers = [read_answers(Path(run)) for run in options.runs]
-    with session.opened(VERB.name, options, subject=options.runs[0]) as (run, journal):
-        found = [compared(answers[0], other) for other in answers[1:]]
+    answers = [read_predicted_classes(Path(run)) for run in options.runs]
+    with session.open_run(VERB.name, options, subject=options.runs[0]) as (run, journal):
+        found = [compare_predictions(answers[0], other) for other in answers[1:]]
         found = [dataclasses.replace(one, p=p) for one, p in zip(found, holm([one.p for one in found]), strict=True)]
         shown = Table(box=None, pad_edge=False)
         for name in ("run", "accuracy", "difference", "95 %", "it alone is right", "the first alone", "p"):
@@ -62,13 +62,13 @@ def compare(request: Request) -> None:
                 f"{one.first_only:,}",
                 f"{one.p:.2g}",
             )
-        journal.say(f"{len(answers[0].ids):,} test images, the same for all")
-        journal.say(shown)
+        journal.info(f"{len(answers[0].ids):,} test images, the same for all")
+        journal.info(shown)
         for one in found:
-            journal.say(one.verdict)
+            journal.info(one.verdict)
         differences = [dataclasses.asdict(one) | {"verdict": one.verdict} for one in found]
         run.write_result(VERB.name, "finished", differences=differences)
-        journal.say(str(run.folder))
+        journal.info(str(run.folder))
 
 
 if __name__ == "__main__":

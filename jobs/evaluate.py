@@ -37,18 +37,18 @@ VERB = Verb(
 def evaluate(request: Request) -> None:
     """Read the test split or remember it, write the figures where they belong, and show them."""
     from classifier.report import run_page
-    from classifier.runs.recorder import outcome
+    from classifier.runs.recorder import result_fields
     from jobs.steps import session, test_model
 
     options = request.options
-    with session.opened(VERB.name, options, subject=options.run) as (run, journal):
+    with session.open_run(VERB.name, options, subject=options.run) as (run, journal):
         owner = test_model.owner_of(options.run)
         into = [run.folder, owner] if owner else [run.folder]
         reading = test_model.taken(
             options.run, into, again=options.again, data_path=options.data, device=options.device
         )
         reads = test_model.note_in_result(owner, reading) if owner else 1
-        run.write_result(VERB.name, "finished", **outcome(options.run, reading.loaded), test_reads=reads)
+        run.write_result(VERB.name, "finished", **result_fields(options.run, reading.loaded), test_reads=reads)
         for thing in test_model.score_tables(reading.scores):
             journal.info(thing)
         if reading.predictions is None:

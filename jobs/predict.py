@@ -38,35 +38,35 @@ VERB = Verb(
 
 def predict(request: Request) -> int:
     """Answer picture by picture; a broken one is told and does not stop the others, but makes the exit code 2."""
-    from classifier.bundle.predictions import answered_table, save_predictions
-    from classifier.bundle.predictor import Prediction, Predictor, pictures
-    from classifier.runs.recorder import outcome
+    from classifier.bundle.predictions import predictor_table, save_predictions
+    from classifier.bundle.predictor import Prediction, Predictor, image_files
+    from classifier.runs.recorder import result_fields
     from jobs.steps import session
 
     options = request.options
-    files = pictures(options.images)
+    files = image_files(options.images)
     predictor = Predictor(options.run, device=options.device)
-    with session.opened(VERB.name, options, subject=options.run) as (run, journal):
+    with session.open_run(VERB.name, options, subject=options.run) as (run, journal):
         answers = []
-        for answer in predictor.files(files, k=options.top):
+        for answer in predictor.predict_files(files, k=options.top):
             if isinstance(answer, Prediction):
                 likeliest = "  ".join(f"{name} {probability:.1%}" for name, probability in answer.top)
-                journal.say(f"{answer.path}: {answer.verdict}   ({likeliest})")
+                journal.info(f"{answer.path}: {answer.describe()}   ({likeliest})")
                 answers.append(answer)
             else:
-                journal.complain(answer.reason)
+                journal.warning(answer.reason)
         if options.maps != "none" and answers:
             (run.folder / "maps").mkdir()
-            for number, drawn in enumerate(predictor.maps(answers, options.maps)):
+            for number, drawn in enumerate(predictor.heatmaps(answers, options.maps)):
                 name = f"{number:03d}-{answers[number].path.stem}.jpg"
                 (run.folder / "maps" / name).write_bytes(drawn)
-            journal.say(f"where it saw them ({options.maps}): {run.folder / 'maps'}")
+            journal.info(f"where it saw them ({options.maps}): {run.folder / 'maps'}")
         broken = len(files) - len(answers)
         if not answers:
             raise DataError(f"none of the {broken} files could be read as a picture")
-        save_predictions(answered_table(answers, predictor.class_names), run.folder / "predictions.parquet")
-        run.write_result(VERB.name, "finished", **outcome(options.run), predicted=len(answers), unreadable=broken)
-        journal.say(str(run.folder))
+        save_predictions(predictor_table(answers, predictor.class_names), run.folder / "predictions.parquet")
+        run.write_result(VERB.name, "finished", **result_fields(options.run), predicted=len(answers), unreadable=broken)
+        journal.info(str(run.folder))
     return EXIT_MISTAKE if broken else EXIT_DONE
 
 

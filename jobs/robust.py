@@ -11,7 +11,7 @@ from pathlib import Path
 # This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from classifier.config.fields import Count  # noqa: E402
+from classifier.config.fields import PositiveInt  # noqa: E402
 from jobs.cli.command import main  # noqa: E402
 from jobs.cli.verb import Options, Request, Verb, positional  # noqa: E402
 
@@ -19,7 +19,7 @@ from jobs.cli.verb import Options, Request, Verb, positional  # noqa: E402
 @dataclass(frozen=True, kw_only=True)
 class RobustOptions(Options):
     run: str = positional("Folder of a run, a search or a bundle.")
-    images: Count = 1000
+    images: PositiveInt = 1000
     """How many of the test images, evenly spaced."""
     attacks: bool = True
     """Attack it too: FGSM and PGD."""
@@ -43,16 +43,16 @@ VERB = Verb(
 
 def robust(request: Request) -> None:
     """Measure, save robustness.json in the run that is tested, and make its report anew."""
-    from classifier.runs.recorder import outcome
+    from classifier.runs.recorder import result_fields
     from jobs.steps import robustness, session
 
     options = request.options
-    with session.opened(VERB.name, options, subject=options.run) as (run, journal):
+    with session.open_run(VERB.name, options, subject=options.run) as (run, journal):
         found = robustness.measured(options, journal)
         for line in robustness.kept(options.run, run.folder, found):
-            journal.say(line)
-        run.write_result(VERB.name, "finished", **outcome(options.run), robustness=found)
-        journal.say(str(run.folder))
+            journal.info(line)
+        run.write_result(VERB.name, "finished", **result_fields(options.run), robustness=found)
+        journal.info(str(run.folder))
 
 
 if __name__ == "__main__":

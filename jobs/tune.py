@@ -51,7 +51,7 @@ def tune(request: Request) -> int:
         rehearse(request)
         return EXIT_DONE
     with session.open_session(VERB.name, request) as work:
-        plan = make_plan(work.asked, work.dataset, work.run.folder, resumed=bool(request.options.resume))
+        plan = make_plan(work.requested, work.dataset, work.run.folder, resumed=bool(request.options.resume))
         work.run.write_requested_experiment(plan.experiment)
         past = history.past_of(work.run.folder, plan, work.dataset)
         for line in (*history.changed_since(work.run.folder, work.dataset), *plan.lines()):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from classifier.bundle.predictor import Prediction
-    from classifier.metrics.significance import Answers
+    from classifier.metrics.significance import PredictedClasses
 
 
 def predictions_table(
@@ -43,7 +43,7 @@ def predictions_table(
     )
 
 
-def answered_table(answers: Sequence["Prediction"], class_names: Sequence[str]) -> "pa.Table":
+def predictor_table(answers: Sequence["Prediction"], class_names: Sequence[str]) -> "pa.Table":
     """predictions_table of what Predictor.files gave: the paths are the ids, and no label is known.
 
     Three more columns: taken (a class, null where the model is not sure), likely (a list of classes) and is_unlike.
@@ -52,9 +52,9 @@ def answered_table(answers: Sequence["Prediction"], class_names: Sequence[str]) 
 
     rows = [torch.zeros(0, len(class_names)), *(answer.probabilities[None] for answer in answers)]
     table = predictions_table([str(a.path) for a in answers], [None] * len(answers), torch.cat(rows), class_names)
-    table = table.append_column("taken", pa.array([a.taken for a in answers], pa.string()))
-    table = table.append_column("likely", pa.array([list(a.likely) for a in answers], pa.list_(pa.string())))
-    return table.append_column("is_unlike", pa.array([a.is_unlike for a in answers], pa.bool_()))
+    table = table.append_column("taken", pa.array([a.decision for a in answers], pa.string()))
+    table = table.append_column("likely", pa.array([list(a.prediction_set) for a in answers], pa.list_(pa.string())))
+    return table.append_column("is_unlike", pa.array([a.is_out_of_distribution for a in answers], pa.bool_()))
 
 
 def save_predictions(table: "pa.Table", path: Path) -> None:
@@ -71,11 +71,11 @@ def save_predictions(table: "pa.Table", path: Path) -> None:
         ) from None
 
 
-def read_answers(folder: Path) -> "Answers":
+def read_predicted_classes(folder: Path) -> "PredictedClasses":
     """What a tested run said of its test images, for a comparison. RunError if it was not tested."""
     import pyarrow.parquet as pq
 
-    from classifier.metrics.significance import Answers
+    from classifier.metrics.significance import PredictedClasses
 
     path = Path(folder) / "predictions.parquet"
     if not Path(folder).is_dir():
@@ -83,4 +83,4 @@ def read_answers(folder: Path) -> "Answers":
     if not path.is_file():
         raise RunError(f"{folder} has no {path.name}: test it first, by python jobs/evaluate.py {folder}")
     table = pq.read_table(path, columns=["image_id", "label_name", "predicted_name"])
-    return Answers(Path(folder).name, *(table[name].to_pylist() for name in table.column_names))
+    return PredictedClasses(Path(folder).name, *(table[name].to_pylist() for name in table.column_names))

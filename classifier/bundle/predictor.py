@@ -14,7 +14,7 @@ from classifier.bundle import bundle
 from classifier.data.decoding import decode
 from classifier.errors import DataError
 from classifier.inference import explain
-from classifier.inference.out_of_distribution import Novelty, watched
+from classifier.inference.out_of_distribution import OODDetector, capture_activations
 from classifier.metrics.calibration import Calibration
 from classifier.runtime.distributed import pick_device
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-Picture: TypeAlias = "str | Path | bytes | Image | np.ndarray[Any, Any]"
+ImageInput: TypeAlias = "str | Path | bytes | Image | np.ndarray[Any, Any]"
 """A file, an encoded file's bytes, a Pillow image, or a uint8 array of H x W (grey) or H x W x 3 or 4."""
 
 # Classes that a verdict names.
@@ -41,22 +41,22 @@ class Prediction:
     top: tuple[tuple[str, float], ...]
     probabilities: Tensor
     """Of all K classes, float32, in the order of the model's class names."""
-    taken: str | None
+    decision: str | None
     """What it is taken for: class_name, unless the model is not sure, or a threshold prefers another class."""
-    likely: tuple[str, ...]
+    prediction_set: tuple[str, ...]
     """Classes of which one is right as often as the calibration says, the likeliest first."""
-    is_unlike: bool
+    is_out_of_distribution: bool
     """It is unlike the pictures that the model has learned from: no answer is to be trusted."""
 
     @property
-    def verdict(self) -> str:
+    def describe(self) -> str:
         """The answer in a few words."""
-        if self.is_unlike:
+        if self.is_out_of_distribution:
             return f"unlike anything seen in training ({self.class_name}?)"
-        if self.taken is None:
-            names = " or ".join(self.likely[:NAMED]) + (" or others" if len(self.likely) > NAMED else "")
+        if self.decision is None:
+            names = " or ".join(self.prediction_set[:NAMED]) + (" or others" if len(self.prediction_set) > NAMED else "")
             return f"not sure: {names}"
-        return self.taken
+        return self.decision
 
 
 @dataclass(frozen=True)
@@ -79,14 +79,14 @@ class Predictor:
         self.max_pixels = self.bundle.experiment["data"]["max_pixels"]
         known = self.bundle.calibration
         self.calibration = Calibration.from_dict(known) if known else None
-        tensors = bundle.novelty(path)
-        self.novelty = Novelty(tensors) if tensors else None
+        tensors = bundle.load_ood_tensors(path)
+        self.ood_detector = OODDetector(tensors) if tensors else None
 
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.bundle.class_names
 
-    def __call__(self, pictures: Sequence[Picture]) -> Tensor:
+    def __call__(self, pictures: Sequence[ImageInput]) -> Tensor:
         """probabilities_NK, float32 on the CPU. DataError names the first picture that cannot be read."""
         parts = [torch.zeros(0, len(self.class_names))]
         for images in self._prepared(pictures):
@@ -96,7 +96,7 @@ class Predictor:
             parts.append(self._answers(images))
         return torch.cat(parts)
 
-    def files(self, paths: Sequence[str | Path], *, k: int = 5) -> Iterator[Prediction | Unreadable]:
+    def predict_files(self, paths: Sequence[str | Path], *, k: int = 5) -> Iterator[Prediction | Unreadable]:
         """Answer file after file, in order, with the k likeliest classes; a broken file does not stop the others."""
         done = 0
         for images in self._prepared(paths):
@@ -110,7 +110,7 @@ class Predictor:
                 else:
                     yield Prediction(path, **next(rows))
 
-    def maps(self, answers: Sequence[Prediction], method: str) -> Iterator[bytes]:
+    def heatmaps(self, answers: Sequence[Prediction], method: str) -> Iterator[bytes]:
         """A JPEG for each answered file, in which orange is where the model saw its answer.
 
         method: grad_cam, integrated_gradients or occlusion (explain.py).
@@ -135,15 +135,15 @@ class Predictor:
         """What a Prediction says of each image, beside its path."""
         if not images:
             return
-        layers = self.novelty.layers if self.novelty else []
-        with watched(self.model, layers, views=2 if self.scorer.test_flip else 1) as stats:
+        layers = self.ood_detector.layers if self.ood_detector else []
+        with capture_activations(self.model, layers, views=2 if self.scorer.test_flip else 1) as stats:
             probabilities_NK = self._answers(images)
         unlike_N = torch.zeros(len(images), dtype=torch.bool)
-        if self.novelty:
-            unlike_N = self.novelty.scores_of(stats) > self.novelty.limit
+        if self.ood_detector:
+            unlike_N = self.ood_detector.score_statistics(stats) > self.ood_detector.threshold
         best_N = probabilities_NK.argmax(1)
-        taken_N = self.calibration.taken(probabilities_NK) if self.calibration else best_N
-        in_NK = self.calibration.sets(probabilities_NK) if self.calibration else None
+        taken_N = self.calibration.decide(probabilities_NK) if self.calibration else best_N
+        in_NK = self.calibration.prediction_sets(probabilities_NK) if self.calibration else None
         for n, probabilities_K in enumerate(probabilities_NK):
             every = self.top(probabilities_K, len(self.class_names))
             likely = int(in_NK[n].sum()) if in_NK is not None else 1
@@ -157,7 +157,7 @@ class Predictor:
                 "is_unlike": bool(unlike_N[n]),
             }
 
-    def _prepared(self, pictures: Sequence[Picture]) -> Iterator[list[Any]]:
+    def _prepared(self, pictures: Sequence[ImageInput]) -> Iterator[list[Any]]:
         """Batches of uint8 CHW arrays, with a DataError for what cannot be read; decodes one batch ahead."""
         batch = self.scorer.batch
         with ThreadPoolExecutor(DECODERS) as pool:
@@ -166,7 +166,7 @@ class Predictor:
                 ready, ahead = ahead, pool.map(self._prepare, pictures[start : start + batch])
                 yield list(ready)
 
-    def _prepare(self, picture: Picture) -> Any:
+    def _prepare(self, picture: ImageInput) -> Any:
         wanted: Any = {"size": self.bundle.size, "channels": self.bundle.channels, "fit": self.bundle.fit}
         try:
             if isinstance(picture, str | Path | bytes):
@@ -189,7 +189,7 @@ def _from_array(pixels: np.ndarray[Any, Any]) -> "Image":
     return Image.fromarray(pixels[:, :, 0] if pixels.shape[2:] == (1,) else pixels)
 
 
-def pictures(paths: Sequence[str | Path]) -> list[Path]:
+def image_files(paths: Sequence[str | Path]) -> list[Path]:
     """The files given, and the image files in the folders given, at any depth and in the order of their names.
 
     DataError names a path that does not exist, or a folder without pictures.

@@ -9,7 +9,7 @@ from classifier.bundle import bundle as bundles
 from classifier.bundle.bundle import Bundle, LoadedBundle
 from classifier.data.dataset import Dataset
 from classifier.evaluation.split_predictions import SplitPredictions
-from classifier.inference.out_of_distribution import Novelty
+from classifier.inference.out_of_distribution import OODDetector
 from classifier.metrics.calibration import apply_temperature, calibrate
 from classifier.metrics.scores import compute_scores
 from classifier.runtime.distributed import pick_device
@@ -51,7 +51,7 @@ def calibrate_bundle(
 def save_with_ood_detector(loaded: LoadedBundle, dataset: Dataset, folder: Path) -> None:
     """Save the bundle in `folder` with an OOD detector fitted to its training images. RunError as bundle.save."""
     images = dataset.train.images_NCHW, dataset.validation.images_NCHW
-    detector = Novelty.fitted(loaded.model, loaded.scorer(), *images)
+    detector = OODDetector.fit(loaded.model, loaded.scorer(), *images)
     bundles.save(loaded.bundle, loaded.model, folder, detector.tensors)
 
 
@@ -72,7 +72,7 @@ def calibrate_saved_bundle(
     """
     loaded = bundles.load(path, pick_device(device))
     loaded, probabilities_NK = calibrate_bundle(loaded, dataset, coverage=coverage, precision=precision, recall=recall)
-    save_with_ood_detector(loaded, dataset, bundles.home(path))
+    save_with_ood_detector(loaded, dataset, bundles.bundle_folder(path))
     SplitPredictions(loaded, dataset, "validation", probabilities_NK).save([output_folder])
     return loaded
 

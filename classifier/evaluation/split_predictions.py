@@ -10,7 +10,7 @@ from classifier.bundle.bundle import LoadedBundle
 from classifier.bundle.predictions import predictions_table, save_predictions
 from classifier.data.dataset import Dataset
 from classifier.evaluation.hard_examples import looked_at
-from classifier.runs.folder import MISTAKES, PREDICTIONS
+from classifier.runs.folder import HARD_EXAMPLES, PREDICTIONS
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,4 +30,4 @@ class SplitPredictions:
         hard_examples = looked_at(model, self.loaded.scorer(), self.dataset, part, self.probabilities_NK)
         for folder in folders:
             save_predictions(predictions, folder / PREDICTIONS[self.split])
-            save_predictions(hard_examples, folder / MISTAKES[self.split])
+            save_predictions(hard_examples, folder / HARD_EXAMPLES[self.split])

@@ -22,7 +22,7 @@ SMALL_SHARD = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Load:
+class Workload:
     """One training, as it was measured or counted on this machine.
 
     image_seconds: to compute one image, forward and backward, on one worker here; step_seconds: what a step takes
@@ -42,7 +42,7 @@ class Load:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
+class MachineType:
     """A machine. `tflops` None: this one, where the load was measured."""
 
     name: str
@@ -82,7 +82,7 @@ class Forecast:
         return self.compute + self.exchange + self.waiting + self.input
 
 
-def forecast(load: Load, kind: Kind, workers: int, *, bytes_a_gradient: int = 4, alone: Load | None = None) -> Forecast:
+def forecast(load: Workload, kind: MachineType, workers: int, *, bytes_a_gradient: int = 4, alone: Workload | None = None) -> Forecast:
     """The step, the hours and the money of a training whose batch `workers` workers share.
 
     alone: the load as one worker has it, where workers that share this machine are slower.
@@ -110,7 +110,7 @@ def forecast(load: Load, kind: Kind, workers: int, *, bytes_a_gradient: int = 4,
 
 
 def _step(
-    load: Load, kind: Kind, workers: int, bytes_a_gradient: int
+    load: Workload, kind: MachineType, workers: int, bytes_a_gradient: int
 ) -> tuple[float, int, tuple[float, float, float, float, float]]:
     machines = math.ceil(workers / kind.gpus)
     shard = load.batch / workers
@@ -130,7 +130,7 @@ def _step(
     return compute + exchange + waiting + bringing, machines, (compute, exchange, waiting, bringing, sent)
 
 
-def warnings(load: Load, kind: Kind, found: Forecast) -> list[str]:
+def warnings(load: Workload, kind: MachineType, found: Forecast) -> list[str]:
     """Obvious wastes, a sentence each."""
     said = []
     shard = load.batch / found.workers

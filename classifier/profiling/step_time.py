@@ -18,7 +18,7 @@ from classifier.data import loader
 from classifier.data.dataset import Dataset
 from classifier.data.images.arrays import are_decoded_each_time
 from classifier.inference.scorer import Scorer
-from classifier.profiling.scaling import Load
+from classifier.profiling.scaling import Workload
 from classifier.runtime.cpu import keep_freed_memory
 from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.training.state import TrainState, build_model
@@ -33,7 +33,7 @@ WATCHED = 4.0
 
 
 @dataclass(frozen=True)
-class Pace:
+class StepTime:
     """What a training takes on this machine, in seconds."""
 
     step: float
@@ -42,7 +42,7 @@ class Pace:
     """Where a frozen backbone's views are kept (augment.views): to see one image, beside the updates."""
 
 
-def pace(experiment: Experiment, dataset: Dataset, steps: int = 3, watched: float = 0.0) -> Pace:
+def measure_step_time(experiment: Experiment, dataset: Dataset, steps: int = 3, watched: float = 0.0) -> StepTime:
     """What a resolved experiment takes: the quickest of a few updates after a first one.
 
     What else the machine does can only make a step slower, and would pass before the training does. watched: seconds
@@ -50,8 +50,8 @@ def pace(experiment: Experiment, dataset: Dataset, steps: int = 3, watched: floa
     """
     thaws, epochs = experiment.model.freeze_epochs, experiment.train.epochs
     if experiment.views and thaws is not None:
-        frozen = pace(experiment.override("model.freeze_epochs", None), dataset, steps, watched)
-        thawed = pace(experiment.override("model.freeze", "none"), dataset, steps, watched)
+        frozen = measure_step_time(experiment.override("model.freeze_epochs", None), dataset, steps, watched)
+        thawed = measure_step_time(experiment.override("model.freeze", "none"), dataset, steps, watched)
         share = min(1.0, thaws / epochs)
         return dataclasses.replace(frozen, step=share * frozen.step + (1 - share) * thawed.step)
     training = TrainState(experiment, dataset, ProcessGroup(device=pick_device(experiment.train.device)))
@@ -71,10 +71,10 @@ def pace(experiment: Experiment, dataset: Dataset, steps: int = 3, watched: floa
         if len(seconds) > steps and sum(seconds[1:]) >= watched:
             break
     if not again:
-        return Pace(middle(seconds[1:]))
+        return StepTime(middle(seconds[1:]))
     step = middle(again[1:])
     # Not the quickest: what is seen at the end of a search is seen at the speed that the machine has on the whole.
-    return Pace(step, max(0.0, statistics.median(seconds[1:]) - step) / size)
+    return StepTime(step, max(0.0, statistics.median(seconds[1:]) - step) / size)
 
 
 def _seconds_to_update(training: TrainState, batch: loader.Batch, epoch: int) -> float:
@@ -84,12 +84,12 @@ def _seconds_to_update(training: TrainState, batch: loader.Batch, epoch: int) ->
     return time.perf_counter() - began
 
 
-def step_seconds(experiment: Experiment, dataset: Dataset) -> float:
+def measure_step_seconds(experiment: Experiment, dataset: Dataset) -> float:
     """Seconds that one update of a resolved experiment takes."""
-    return pace(experiment, dataset).step
+    return measure_step_time(experiment, dataset).step
 
 
-def prediction(experiment: Experiment, dataset: Dataset, batch: int) -> dict[str, float]:
+def measure_prediction(experiment: Experiment, dataset: Dataset, batch: int) -> dict[str, float]:
     """`latency` of one image alone and `latency_batch` of each in a batch, in milliseconds, and `size` in parameters.
 
     Of a resolved experiment's model, untrained, with all that prediction does to an image; measure with nothing else
@@ -106,7 +106,7 @@ def prediction(experiment: Experiment, dataset: Dataset, batch: int) -> dict[str
     }
 
 
-def best_batch(experiment: Experiment, dataset: Dataset) -> tuple[int, dict[int, float]]:
+def find_batch_size(experiment: Experiment, dataset: Dataset) -> tuple[int, dict[int, float]]:
     """The fastest batch that fits into memory, of equally fast ones the largest; and images a second of all tried.
 
     Doubles from 8 until memory or the training images end, or twice in a row it gets slower by a tenth.
@@ -117,7 +117,7 @@ def best_batch(experiment: Experiment, dataset: Dataset) -> tuple[int, dict[int,
     while batch <= limit and slower < 2:
         tried = experiment.override("data.batch", batch)
         try:
-            speeds[batch] = batch * experiment.optimizer.accumulate / step_seconds(tried, dataset)
+            speeds[batch] = batch * experiment.optimizer.accumulate / measure_step_seconds(tried, dataset)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error) or not speeds:
                 raise
@@ -132,7 +132,7 @@ def best_batch(experiment: Experiment, dataset: Dataset) -> tuple[int, dict[int,
     return max(size for size, speed in speeds.items() if speed >= (1 - EQUAL) * fastest), speeds
 
 
-def load_of(experiment: Experiment, dataset: Dataset, beside: int = 0) -> Load:
+def measure_workload(experiment: Experiment, dataset: Dataset, beside: int = 0) -> Workload:
     """A resolved experiment as `scaling` wants it, measured on this machine with train.threads threads.
 
     beside: how many other workers will compute on the same processor, whose clock and caches they share.
@@ -144,9 +144,9 @@ def load_of(experiment: Experiment, dataset: Dataset, beside: int = 0) -> Load:
     torch.set_num_threads(experiment.train.threads or before)
     try:
         with _busy(beside, torch.get_num_threads()):
-            whole = pace(experiment, dataset, watched=WATCHED)
+            whole = measure_step_time(experiment, dataset, watched=WATCHED)
             fewer = experiment.override_all({"data.batch": small, "optimizer.accumulate": 1})
-            part = pace(fewer, dataset, watched=WATCHED)
+            part = measure_step_time(fewer, dataset, watched=WATCHED)
     finally:
         torch.set_num_threads(before)
     # A step is so much for each image, and something beside that; noise must make neither negative.
@@ -175,7 +175,7 @@ def load_of(experiment: Experiment, dataset: Dataset, beside: int = 0) -> Load:
     # Weights, gradients, and what the optimizer keeps of each; activations grow with the images.
     kept = 4 * parameters * (2 if experiment.optimizer.name == "sgd" else 3) + 4 * parameters
     activations = max(0, sum(saved.values()) - 4 * parameters) / 2
-    return Load(
+    return Workload(
         batch=batch,
         images=len(dataset.train),
         epochs=experiment.train.epochs,

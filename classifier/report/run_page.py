@@ -19,7 +19,7 @@ from classifier.config.files import read_experiment
 from classifier.errors import RunError
 from classifier.report import html, model_card, model_sections, sentences, study_sections
 from classifier.report.html import items, section
-from classifier.runs.folder import ASKED, MISTAKES, PREDICTIONS, ROBUSTNESS, SCORES, read_history, read_result
+from classifier.runs.folder import REQUESTED_EXPERIMENT, HARD_EXAMPLES, PREDICTIONS, ROBUSTNESS, SCORES, read_history, read_result
 
 NAME, CARD = "report.html", "model_card.md"
 # Names of classes that the page has room for.
@@ -80,7 +80,7 @@ class _Found:
     def mistakes(self) -> list[dict[str, Any]]:
         import pyarrow.parquet as pq
 
-        path = self.folder / MISTAKES.get(self.split, "none")
+        path = self.folder / HARD_EXAMPLES.get(self.split, "none")
         return pq.read_table(path).to_pylist() if path.is_file() else []
 
 
@@ -193,7 +193,7 @@ def _again(found: _Found) -> str:
     several = kind in ("crossval", "curve")
     lines = [f"python jobs/{kind if several else 'train'}.py --experiment {folder / 'experiment.yaml'}"]
     if not found.result:
-        lines.append(f"python jobs/{'tune' if (folder / ASKED).is_file() else 'train'}.py --resume {folder}")
+        lines.append(f"python jobs/{'tune' if (folder / REQUESTED_EXPERIMENT).is_file() else 'train'}.py --resume {folder}")
     if not several:
         lines += [f"python jobs/evaluate.py {folder}", f"python jobs/predict.py {folder} picture.jpg"]
     told = ", ".join(f"{name} {version}" for name, version in versions.items())

@@ -5,6 +5,7 @@ ended, result.json. One process owns it at a time; the lock dies with its owner.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -18,23 +19,23 @@ from typing import IO, TYPE_CHECKING, Any
 from classifier.config.experiment import Experiment
 from classifier.config.files import FORMAT_VERSION, dump_experiment
 from classifier.errors import RunError
-from classifier.storage.atomic import refuse_unknown_format, retry_io, write_atomically
+from classifier.storage.atomic import check_format_version, retry_io, write_atomically
 from classifier.version import versions
 
 if TYPE_CHECKING:
     from classifier.storage.bucket import Storage
 
-ASKED = "asked.yaml"
+REQUESTED_EXPERIMENT = "asked.yaml"
 # Of a search: what frozen backbones see in its images.
 FEATURES = "features"
 # The scores of a run that has no model of its own: those of a cross-validation.
 SCORES = "scores.json"
 ROBUSTNESS = "robustness.json"
 PREDICTIONS = {"test": "predictions.parquet", "validation": "validation.parquet"}
-MISTAKES = {"test": "mistakes.parquet", "validation": "validation-mistakes.parquet"}
+HARD_EXAMPLES = {"test": "mistakes.parquet", "validation": "validation-mistakes.parquet"}
 # Keys of every result.json; null where a verb has nothing to say of them.
-RESULT_PARTS = ("config", "dataset", "validation", "test", "images_per_second", "input_wait", "epochs")
-RESULT_PARTS += ("parameters", "device")
+RESULT_KEYS = ("config", "dataset", "validation", "test", "images_per_second", "input_wait", "epochs")
+RESULT_KEYS += ("parameters", "device")
 
 
 @dataclass
@@ -44,25 +45,37 @@ class Run:
     folder: Path
     storage: "Storage | None" = None
     """Where its copy lies, if it has one."""
-    features: Path | None = None
+    feature_folder: Path | None = None
     """Where what a frozen backbone sees is kept for other trainings of the same images, if it is."""
     started: float = field(default_factory=time.monotonic)
     _lock: IO[str] | None = None
 
-    @classmethod
-    def create(cls, out: str | Path, name: str) -> "Run":
-        """A new, empty run folder. RunError if it is there already or cannot be written."""
+    @staticmethod
+    def check_new(out: str | Path, name: str) -> Path:
+        """Folder of a new run, not created yet. RunError if the name is invalid or taken, or OUT cannot be created."""
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-            raise RunError(f"--name {name!r}: a run's name is letters, digits, '.', '_' and '-', and no other signs")
+            raise RunError(
+                f"--name {name!r}: use letters, digits, '.', '_' and '-' only, starting with a letter or digit"
+            )
         folder = Path(out) / name
+        if folder.exists():
+            raise RunError(f"{folder} already exists: choose another --name, or continue it with --resume {folder}")
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            folder.mkdir()
+            if not os.access(folder.parent, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
-            if folder.is_dir():
-                mend = f"choose another --name, or go on with it by --resume {folder}"
-                raise RunError(f"{folder} is there already: {mend}") from None
-            raise RunError(f"{folder} cannot be made ({error.strerror}): choose another --out") from None
+            raise RunError(f"{folder} cannot be created ({error.strerror}): choose another --out") from None
+        return folder
+
+    @classmethod
+    def create(cls, out: str | Path, name: str) -> "Run":
+        """A new, empty run folder. RunError if it already exists or cannot be created."""
+        folder = cls.check_new(out, name)
+        try:
+            folder.mkdir()
+        except OSError as error:  # another process created it just now, or the disk is full
+            raise RunError(f"{folder} cannot be created ({error.strerror}): choose another --name or --out") from None
         return cls(folder)._own()
 
     @classmethod
@@ -97,7 +110,7 @@ class Run:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
-    def has_begun(self) -> bool:
+    def has_started(self) -> bool:
         """Something was trained in it."""
         return any((self.folder / name).exists() for name in ("history.jsonl", "checkpoints", "trials"))
 
@@ -117,11 +130,11 @@ class Run:
     def write_experiment(self, experiment: Experiment) -> None:
         write_atomically(self.folder / "experiment.yaml", dump_experiment(experiment))
 
-    def write_asked(self, experiment: Experiment) -> None:
+    def write_requested_experiment(self, experiment: Experiment) -> None:
         """Of a search: the experiment that its trials change, before anything was resolved for one of them."""
-        write_atomically(self.folder / ASKED, dump_experiment(experiment))
+        write_atomically(self.folder / REQUESTED_EXPERIMENT, dump_experiment(experiment))
 
-    def append(self, row: dict[str, Any]) -> None:
+    def append_history(self, row: dict[str, Any]) -> None:
         """Add a line to history.jsonl. RunError if it cannot be written."""
         path, line = self.folder / "history.jsonl", json.dumps(row, allow_nan=False) + "\n"
         length = path.stat().st_size if path.exists() else 0
@@ -137,22 +150,22 @@ class Run:
         """The lines of history.jsonl."""
         return read_history(self.folder)
 
-    def rewind(self, manifest: dict[str, Any] | None) -> None:
+    def truncate_history(self, manifest: dict[str, Any] | None) -> None:
         """Forget the lines that a checkpoint does not count in: a resumed run writes them again."""
         before = self.history()
-        rows = counted(before, manifest)
+        rows = completed_rows(before, manifest)
         if len(rows) < len(before):
             write_atomically(self.folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
     def write_result(self, kind: str, status: str, **parts: Any) -> dict[str, Any]:
         """Write result.json, the contract for scripts, and give it back. README.md lists its keys."""
         result: dict[str, Any] = {"format_version": FORMAT_VERSION, "kind": kind, "status": status}
-        result |= {"seconds": round(self.seconds, 3), **dict.fromkeys(RESULT_PARTS), **parts, "versions": versions()}
+        result |= {"seconds": round(self.seconds, 3), **dict.fromkeys(RESULT_KEYS), **parts, "versions": versions()}
         write_atomically(self.folder / "result.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
         return result
 
 
-def counted(rows: list[dict[str, Any]], manifest: dict[str, Any] | None) -> list[dict[str, Any]]:
+def completed_rows(rows: list[dict[str, Any]], manifest: dict[str, Any] | None) -> list[dict[str, Any]]:
     """The lines of the epochs that were whole at a checkpoint: a part of an epoch is written again, as a whole."""
     if manifest is None:
         return []
@@ -180,5 +193,5 @@ def read_result(folder: Path) -> dict[str, Any]:
         ) from None
     except ValueError:
         raise RunError(f"{path} is damaged: it is not JSON") from None
-    refuse_unknown_format(result, path, FORMAT_VERSION)
+    check_format_version(result, path, FORMAT_VERSION)
     return result

@@ -10,14 +10,14 @@ from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import RunError
 from classifier.runs.folder import Run, read_history
-from classifier.runs.tensorboard import Events
+from classifier.runs.tensorboard import TensorBoardWriter
 from classifier.runs.trackers import Trackers
 from classifier.runtime.distributed import ProcessGroup
-from classifier.training.checkpoint import Store
-from classifier.training.loop import Epoch, Step, fit
+from classifier.training.checkpoint import CheckpointStore
+from classifier.training.loop import Epoch, StepProgress, fit
 
 
-def recorded(
+def record_training(
     run: Run,
     experiment: Experiment,
     dataset: Dataset,
@@ -25,7 +25,7 @@ def recorded(
     group: ProcessGroup | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     should_save: Callable[[], bool] = lambda: False,
-    on_step: Callable[[Step], None] | None = None,
+    on_step: Callable[[StepProgress], None] | None = None,
 ) -> Iterator[Epoch]:
     """`fit` in a run folder, from its newest checkpoint on. Rank 0 writes; the others only train.
 
@@ -34,18 +34,18 @@ def recorded(
     RunError if the data are not those it began with.
     """
     group = group or ProcessGroup()
-    store = Store(run.checkpoints)
+    store = CheckpointStore(run.checkpoints)
     if group.is_first:
         _rewind(run, store, dataset)
-    events = Events(run.folder / "tensorboard")
+    events = TensorBoardWriter(run.folder / "tensorboard")
     trackers = Trackers(experiment, run.folder) if group.is_first else None
     hooks = {"should_stop": should_stop, "should_save": should_save, "on_step": on_step}
     try:
-        for epoch in fit(experiment, dataset, group=group, store=store, features=run.features, **hooks):
+        for epoch in fit(experiment, dataset, group=group, store=store, features=run.feature_folder, **hooks):
             if group.is_first:
                 if epoch.is_best:
-                    pack(run, experiment, dataset, epoch)
-                run.append(epoch.row())
+                    save_bundle(run, experiment, dataset, epoch)
+                run.append_history(epoch.row())
                 events.write(epoch.row())
             if trackers:
                 trackers.write(epoch.row())
@@ -56,13 +56,13 @@ def recorded(
             trackers.end()
 
 
-def pack(run: Run, experiment: Experiment, dataset: Dataset, epoch: Epoch) -> None:
+def save_bundle(run: Run, experiment: Experiment, dataset: Dataset, epoch: Epoch) -> None:
     """Make the epoch's model the run's bundle."""
     scores = {"validation": epoch.validation, "test": None}
-    bundle.save(bundle.Bundle.of(experiment, dataset, scores=scores, epoch=epoch.number), epoch.model, run.bundle)
+    bundle.save(bundle.Bundle.from_training(experiment, dataset, scores=scores, epoch=epoch.number), epoch.model, run.bundle)
 
 
-def outcome(folder: Path, loaded: bundle.LoadedBundle | None = None) -> dict[str, Any]:
+def result_fields(folder: Path, loaded: bundle.LoadedBundle | None = None) -> dict[str, Any]:
     """Return the fields of result.json about the model in a run, search or bundle folder.
 
     loaded: that folder's bundle, if the caller has it in memory already. RunError if there is no bundle yet.
@@ -73,7 +73,7 @@ def outcome(folder: Path, loaded: bundle.LoadedBundle | None = None) -> dict[str
     return {
         "config": made.experiment,
         "dataset": made.dataset,
-        **{split: brief(scores) if scores else None for split, scores in made.scores.items()},
+        **{split: summary_scores(scores) if scores else None for split, scores in made.scores.items()},
         "images_per_second": speeds[-1] if speeds else None,
         "input_wait": history[-1].get("input_wait") if history else None,
         "epochs": history[-1]["epoch"] if history else made.provenance["epoch"],
@@ -82,14 +82,14 @@ def outcome(folder: Path, loaded: bundle.LoadedBundle | None = None) -> dict[str
     }
 
 
-def brief(scores: dict[str, Any]) -> dict[str, Any]:
+def summary_scores(scores: dict[str, Any]) -> dict[str, Any]:
     """The scores that result.json holds of a split."""
     return {name: scores[name] for name in ("accuracy", "macro_f1", "loss", "count")}
 
 
-def _rewind(run: Run, store: Store, dataset: Dataset) -> None:
+def _rewind(run: Run, store: CheckpointStore, dataset: Dataset) -> None:
     manifest = store.latest_manifest()
-    run.rewind(manifest)
+    run.truncate_history(manifest)
     if manifest and manifest["about"]["dataset"] != dataset.fingerprint:
         raise RunError(
             f"{run.folder} was trained on other images or labels than {dataset.name} holds now: "

@@ -12,7 +12,7 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 
-class Events:
+class TensorBoardWriter:
     """A file of events in a folder, which TensorBoard draws. They repeat what the journal says, and a disk that cannot
     take an epoch's costs these alone."""
 

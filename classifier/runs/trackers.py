@@ -43,7 +43,7 @@ class Trackers:
                     f"train.track {name}: its package is not installed; pip install {PACKAGES[name]}, or leave it out"
                 ) from None
             self._try(
-                name, lambda make=MAKERS[name], package=package: self.all.append(make(package, experiment, folder))
+                name, lambda make=TRACKERS[name], package=package: self.all.append(make(package, experiment, folder))
             )
 
     def write(self, row: dict[str, Any]) -> None:
@@ -121,4 +121,4 @@ class Wandb:
         self.run.finish()
 
 
-MAKERS: dict[str, Any] = {"mlflow": Mlflow, "wandb": Wandb}
+TRACKERS: dict[str, Any] = {"mlflow": Mlflow, "wandb": Wandb}

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from classifier.storage.atomic import (
-    flush,
-    patiently,
-    refuse_unknown_format,
-    sha256_of,
+    check_format_version,
+    file_sha256,
+    fsync,
+    retry_io,
     write_atomically,
     write_tensors,
 )
@@ -37,7 +37,7 @@ class Checkpoint:
     state: dict[str, Any]
     about: dict[str, Any]
 
-    def copied(self) -> "Checkpoint":
+    def copy_to_cpu(self) -> "Checkpoint":
         """The same on the CPU, in memory that nobody else writes to."""
         copy: dict[str, Any] = _copied({"weights": self.weights, "state": self.state})
         return Checkpoint(self.step, copy["weights"], copy["state"], self.about)
@@ -54,7 +54,7 @@ def _copied(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Store:
+class CheckpointStore:
     """A folder of checkpoints; the last `keep` are kept."""
 
     folder: Path
@@ -66,12 +66,12 @@ class Store:
         Older ones than the last `keep` are removed. RunError if it cannot be written.
         """
         place = self.folder / f"step-{checkpoint.step:08d}"
-        patiently(lambda: _write(checkpoint, place), place)
+        retry_io(lambda: _write(checkpoint, place), place)
         for old in self._newest_first()[self.keep :]:
             shutil.rmtree(old, ignore_errors=True)
         return place
 
-    def latest(self) -> Checkpoint | None:
+    def load_latest(self) -> Checkpoint | None:
         """The newest whole checkpoint, on the CPU; unfinished and damaged ones are passed over.
 
         RunError if the newest is of a format that this version does not know.
@@ -99,8 +99,8 @@ class Store:
     def _whole(self, place: Path) -> dict[str, Any] | None:
         try:
             manifest = json.loads((place / "manifest.json").read_text())
-            refuse_unknown_format(manifest, place / "manifest.json", FORMAT_VERSION)
-            good = all(sha256_of(place / name) == about["sha256"] for name, about in manifest["files"].items())
+            check_format_version(manifest, place / "manifest.json", FORMAT_VERSION)
+            good = all(file_sha256(place / name) == about["sha256"] for name, about in manifest["files"].items())
         except (OSError, ValueError, KeyError):
             return None
         return manifest if good else None
@@ -116,8 +116,8 @@ def _write(checkpoint: Checkpoint, place: Path) -> None:
             torch.save(checkpoint.state, place / "state.pt")
         except RuntimeError as error:  # whatever the disk said
             raise OSError(errno.EIO, "the disk is full, or fails") from error
-        flush(place / "state.pt")
-        files = {p.name: {"sha256": sha256_of(p), "bytes": p.stat().st_size} for p in sorted(place.iterdir())}
+        fsync(place / "state.pt")
+        files = {p.name: {"sha256": file_sha256(p), "bytes": p.stat().st_size} for p in sorted(place.iterdir())}
         manifest = {
             "format_version": FORMAT_VERSION,
             "step": checkpoint.step,
@@ -130,26 +130,26 @@ def _write(checkpoint: Checkpoint, place: Path) -> None:
         raise
 
 
-class Writer:
+class AsyncCheckpointWriter:
     """Commits checkpoints to a store in a thread of its own, one at a time, while the training goes on."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: CheckpointStore) -> None:
         self.store = store
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self.begun: Future[Path] | None = None
+        self.pending: Future[Path] | None = None
 
     @property
     def is_busy(self) -> bool:
-        return self.begun is not None and not self.begun.done()
+        return self.pending is not None and not self.pending.done()
 
-    def begin(self, checkpoint: Checkpoint) -> None:
+    def submit(self, checkpoint: Checkpoint) -> None:
         """Have it written. An error of the write before is raised here, or by `wait`."""
         self.wait()
-        self.begun = self.pool.submit(self.store.commit, checkpoint)
+        self.pending = self.pool.submit(self.store.commit, checkpoint)
 
     def wait(self) -> None:
         """Until it is on disk."""
-        begun, self.begun = self.begun, None
+        begun, self.pending = self.pending, None
         if begun is not None:
             begun.result()
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 
-class Average:
+class ModelEMA:
     """A second model that follows the first; `model` is the one to validate and keep.
 
     Running statistics of batch norm are averaged as the weights are; whole-number buffers are copied.

@@ -9,7 +9,7 @@ from classifier.config.sections import ScheduleConfig
 _ONECYCLE_START, _MOMENTUM_SWING = 1 / 25, 0.05
 
 
-def at(
+def scale_at(
     config: ScheduleConfig, *, step: int, steps: int, steps_per_epoch: int, falls: int = 0
 ) -> tuple[float, float | None]:
     """(learning rate as a share of its peak, shift of the momentum or None where it stays) for a step in [0, steps).

@@ -14,10 +14,10 @@ from rich.text import Text
 if TYPE_CHECKING:  # a verb that only reads files prints too, and needs no torch
     from classifier.config.experiment import Experiment
     from classifier.data.dataset import Dataset
-    from classifier.training.loop import Step
+    from classifier.training.loop import StepProgress
 
 # So many pictures take long enough to decode that a log should say so.
-LONG = 2000
+MIN_IMAGES_FOR_LOG = 2000
 
 
 def console(**options: Any) -> Console:
@@ -28,7 +28,7 @@ def console(**options: Any) -> Console:
     return made
 
 
-class Journal:
+class RunLog:
     """Says each thing twice: to the person at the terminal and to run.log."""
 
     def __init__(self, log: Path) -> None:
@@ -37,35 +37,35 @@ class Journal:
         self._log = console(file=self._file, color_system=None)
         self._live: Live | None = None
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> "RunLog":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.quiet()
+        self.clear()
         self._file.close()
 
-    def say(self, *things: Any) -> None:
+    def info(self, *things: Any) -> None:
         """Print text or a table."""
         self._screen.print(*things)
         self._log.print(*things)
         self._file.flush()
 
-    def complain(self, text: str) -> None:
+    def warning(self, text: str) -> None:
         """Say what is wrong but stops nothing: on stderr and in run.log."""
-        self.quiet()
+        self.clear()
         print(text, file=sys.stderr)
         self._log.print(text)
 
-    def progress(self, step: "Step") -> None:
+    def show_step(self, step: "StepProgress") -> None:
         """Redraw the live line; on no terminal, nothing."""
         self.show(Text(_progress(step)))
 
     @contextlib.contextmanager
-    def bar(self, words: str, total: int) -> Iterator[Callable[[int], None]]:
+    def progress_bar(self, words: str, total: int) -> Iterator[Callable[[int], None]]:
         """A progress bar on a terminal, while it is used as a context; gives what to call as more is done. Elsewhere a
         line, where that takes its time."""
-        if not self.is_live and total >= LONG:
-            self.say(f"{words}: {total:,} pictures, once")
+        if not self.is_live and total >= MIN_IMAGES_FOR_LOG:
+            self.info(f"{words}: {total:,} pictures, once")
         with Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -78,16 +78,16 @@ class Journal:
             task = progress.add_task(words, total=total)
             yield lambda count: progress.advance(task, count)
 
-    def epoch(self, row: dict[str, Any], epochs: int) -> None:
+    def log_epoch(self, row: dict[str, Any], epochs: int) -> None:
         """One line for a finished epoch, from its line in history.jsonl; * marks a new best."""
-        self.quiet()
+        self.clear()
         line = f"epoch {row['epoch']:>3}/{epochs}  train {row['train_accuracy']:6.2%} loss {row['train_loss']:.3f}"
         if row["validation_accuracy"] is not None:
             line += f"  validation {row['validation_accuracy']:6.2%} loss {row['validation_loss']:.3f}"
         line += f" {'*' if row['best'] else ' '} {row['seconds']:.1f} s"
         if row["images_per_second"]:
             line += f"  {row['images_per_second']:,.0f} images/s"
-        self.say(line)
+        self.info(line)
 
     @property
     def is_live(self) -> bool:
@@ -103,14 +103,14 @@ class Journal:
             self._live.start()
         self._live.update(thing, refresh=True)
 
-    def quiet(self) -> None:
+    def clear(self) -> None:
         """Take the live line away."""
         if self._live is not None:
             self._live.stop()
             self._live = None
 
 
-def headline(experiment: "Experiment", dataset: "Dataset") -> Iterator[str]:
+def describe_run(experiment: "Experiment", dataset: "Dataset") -> Iterator[str]:
     """What a run is about to do, and what was noticed of its data."""
     yield from describe_data(dataset)
     train, optimizer = experiment.train, experiment.optimizer
@@ -128,7 +128,7 @@ def describe_data(dataset: "Dataset") -> Iterator[str]:
     yield from (f"note: {finding}" for finding in dataset.findings)
 
 
-def _progress(step: "Step") -> str:
+def _progress(step: "StepProgress") -> str:
     done = step.step / step.steps
     bar = "━" * round(20 * done) + "─" * (20 - round(20 * done))
     text = f"epoch {step.epoch}/{step.epochs} {bar} step {step.step}/{step.steps}"

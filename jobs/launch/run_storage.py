@@ -14,14 +14,14 @@ from classifier.storage.mirror import Mirror
 from classifier.training.checkpoint import CheckpointStore
 
 # Where a run remembers its storage, so that --resume needs no --storage.
-REMEMBERED = "storage.json"
+URI_FILE = "storage.json"
 # What Ray workers keep there, who have a copy of the folder on their own machines.
 WORKER_LOG = "worker.log"
-DRIVERS_OWN = tuple(f"trials/*/{name}" for name in ("sample.json", "ended.json", "error.txt"))
-WORKERS_OWN = ("bundle", "checkpoints", "history.jsonl", "experiment.yaml", "tensorboard", WORKER_LOG)
+DRIVER_FILES = tuple(f"trials/*/{name}" for name in ("sample.json", "ended.json", "error.txt"))
+WORKER_FILES = ("bundle", "checkpoints", "history.jsonl", "experiment.yaml", "tensorboard", WORKER_LOG)
 
 
-def of_new(uri: str | None, name: str) -> Storage | None:
+def open_new(uri: str | None, name: str) -> Storage | None:
     """A new run's storage, or None. RunError if that name is taken there, or if it cannot be read."""
     if uri is None:
         return None
@@ -36,9 +36,9 @@ def of_new(uri: str | None, name: str) -> Storage | None:
     return storage
 
 
-def of_earlier(uri: str | None, folder: Path) -> Storage | None:
+def open_earlier(uri: str | None, folder: Path) -> Storage | None:
     """An earlier run's storage, or None; the folder is as its copy where that went further, or where there is none."""
-    remembered = folder / REMEMBERED
+    remembered = folder / URI_FILE
     if uri is None and remembered.exists():
         uri = json.loads(remembered.read_text())["uri"]
     if uri is None:
@@ -48,40 +48,40 @@ def of_earlier(uri: str | None, folder: Path) -> Storage | None:
     if not there and not folder.is_dir():
         raise RunError(f"{storage.root} holds no run: give OUT/NAME of an earlier one, and its --storage")
     if any(name.startswith("trials/") for name in there):
-        retry_io(lambda: storage.download_folder(folder, wanted=_is_of_a_search), storage.root)
+        retry_io(lambda: storage.download_folder(folder, wanted=_is_search_file), storage.root)
     else:
-        fetched(storage, folder)
+        download_run(storage, folder)
     return storage
 
 
-def _is_of_a_search(name: str) -> bool:
+def _is_search_file(name: str) -> bool:
     """What a search's driver wants of it: a trial goes on from its checkpoint where it is trained."""
     return not ("/checkpoints/" in name or "/tensorboard/" in name or name.startswith("ray/"))
 
 
-def mirror(run: Run, *, elsewhere: bool) -> Mirror:
+def open_mirror(run: Run, *, elsewhere: bool) -> Mirror:
     """The mirror of a run's folder, for as long as a verb works in it. `elsewhere`: others train it, on their disks.
 
     Of a search's trials it keeps what the driver writes; each trial's process keeps the rest.
     """
     assert run.storage is not None
-    write_atomically(run.folder / REMEMBERED, json.dumps({"uri": run.storage.uri}) + "\n")
-    return Mirror(run.folder, run.storage, skip=WORKERS_OWN if elsewhere else (), more=DRIVERS_OWN)
+    write_atomically(run.folder / URI_FILE, json.dumps({"uri": run.storage.uri}) + "\n")
+    return Mirror(run.folder, run.storage, skip=WORKER_FILES if elsewhere else (), extra=DRIVER_FILES)
 
 
-def send_bundle(run: Run) -> None:
+def upload_bundle(run: Run) -> None:
     """The bundle of this machine's folder, in place of the one that workers elsewhere have left in storage."""
     if (storage := run.storage) is not None:
-        retry_io(lambda: Mirror(run.folder, storage).send_bundle(), storage.root)
+        retry_io(lambda: Mirror(run.folder, storage).upload_bundle(), storage.root)
 
 
-def forget(run: Run) -> None:
+def delete_copy(run: Run) -> None:
     """Remove the copy of a run that never began."""
     if (storage := run.storage) is not None:
         retry_io(lambda: storage.remove(""), storage.root)
 
 
-def fetched(storage: Storage, folder: Path) -> None:
+def download_run(storage: Storage, folder: Path) -> None:
     """Begin in a folder of this machine with what the storage has, unless the folder went further. RunError if away."""
 
     def bring() -> None:
@@ -94,7 +94,7 @@ def fetched(storage: Storage, folder: Path) -> None:
     retry_io(bring, storage.root)
 
 
-def bring_trials(run: Run, trial: str = "*", *, bundle: bool = False) -> None:
+def download_trials(run: Run, trial: str = "*", *, bundle: bool = False) -> None:
     """What the trials' processes left in storage, into the search's own folder: all but what training goes on from."""
     if (storage := run.storage) is None:
         return
@@ -108,7 +108,7 @@ def bring_trials(run: Run, trial: str = "*", *, bundle: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def kept(run: Run, *, fetch: str) -> Iterator[None]:
+def mirror_worker_folder(run: Run, *, fetch: str) -> Iterator[None]:
     """A worker's folder on its own machine: begun with what the storage has, mirrored, and gone after a good end.
 
     Nothing where the run has no storage: the folder is the run's own then.
@@ -116,7 +116,7 @@ def kept(run: Run, *, fetch: str) -> Iterator[None]:
     if run.storage is None:
         yield
         return
-    fetched(run.storage, run.folder)
-    with Mirror(run.folder, run.storage, fetch=fetch):
+    download_run(run.storage, run.folder)
+    with Mirror(run.folder, run.storage, download=fetch):
         yield
     shutil.rmtree(run.folder, ignore_errors=True)

@@ -18,7 +18,7 @@ from classifier.errors import ClassifierError, RunError
 from classifier.runs.folder import Run
 from classifier.runtime.distributed import COLLECTIVE_TIMEOUT, ProcessGroup
 from classifier.storage.atomic import retry_io
-from classifier.training.checkpoint import Store
+from classifier.training.checkpoint import CheckpointStore
 from jobs.launch import run_storage
 from jobs.launch.cluster import connect, enter_driver_folder, worker_resources
 
@@ -66,7 +66,7 @@ def train(
             yield from rows[seen:]
             seen = len(rows)
         if storage is not None:
-            retry_io(lambda: storage.pull(run.folder, wanted=_is_result), storage.root)
+            retry_io(lambda: storage.download_folder(run.folder, wanted=_is_result), storage.root)
         yield from run.history()[seen:]  # what was written while the caller was busy with the last lines
     finally:
         if thread.is_alive():  # the caller wants no more of it
@@ -81,18 +81,18 @@ def _ask_to_stop(run: Run) -> None:
     (run.folder / STOP_FILE).touch()
     if run.storage is not None:
         with contextlib.suppress(OSError):  # asked again while the file is missing there
-            run.storage.put(run.folder / STOP_FILE, STOP_FILE)
+            run.storage.upload(run.folder / STOP_FILE, STOP_FILE)
 
 
 def _bring_journal(run: Run) -> None:
     assert run.storage is not None
     with contextlib.suppress(OSError):  # it may not be there yet, or the storage is away for a while
-        run.storage.get("history.jsonl", run.folder / "history.jsonl")
+        run.storage.download("history.jsonl", run.folder / "history.jsonl")
 
 
 def _is_result(name: str) -> bool:
     """What a driver wants of its workers' folder: not what only a worker goes on from."""
-    return name.partition("/")[0] in run_storage.WORKERS_OWN and not name.startswith("checkpoints/")
+    return name.partition("/")[0] in run_storage.WORKER_FILES and not name.startswith("checkpoints/")
 
 
 def _launch(run: Run, experiment: Experiment, merged: bool, outcome: dict[str, Any]) -> None:
@@ -165,7 +165,7 @@ def _in_words(failure: Exception) -> str:
 def _newest_step(run: Run) -> int:
     if run.storage is not None:
         return retry_io(run.storage.newest_step, run.storage.root)
-    manifest = Store(run.checkpoints).latest_manifest()
+    manifest = CheckpointStore(run.checkpoints).latest_manifest()
     return manifest["step"] if manifest else -1
 
 
@@ -177,9 +177,9 @@ def _worker(config: dict[str, Any]) -> ClassifierError | None:
     import ray.train.torch
 
     from classifier import data
-    from classifier.runs.recorder import recorded
+    from classifier.runs.recorder import record_training
     from classifier.training.resolve import resolve
-    from jobs.launch.worker_log import heard
+    from jobs.launch.worker_log import tee_output
 
     # Ray tells each report, which run.log has already; this logger bears its file's name.
     teller = Path(ray.train.__file__).parent / "v2" / "_internal" / "execution" / "context.py"
@@ -192,7 +192,7 @@ def _worker(config: dict[str, Any]) -> ClassifierError | None:
     if word := group.broadcast(_last_word(run) if group.is_first else None):
         return RunError(word)
     log = "run.log" if run.storage is None else run_storage.WORKER_LOG
-    with heard(run.folder / log, f"worker {group.rank}"):
+    with tee_output(run.folder / log, f"worker {group.rank}"):
         # Where a person, or the fire drill, finds it.
         print(f"process {os.getpid()} on node {ray.get_runtime_context().get_node_id()} of {socket.gethostname()}")
         try:
@@ -201,12 +201,12 @@ def _worker(config: dict[str, Any]) -> ClassifierError | None:
             if config["merged"]:
                 dataset = dataset.merged(experiment)
             experiment = group.broadcast(resolve(experiment, dataset))
-            with run_storage.kept(run, fetch=STOP_FILE) if group.is_first else contextlib.nullcontext():
+            with run_storage.mirror_worker_folder(run, fetch=STOP_FILE) if group.is_first else contextlib.nullcontext():
                 if group.is_first:
                     run.write_experiment(experiment)
                 stop = run.folder / STOP_FILE
                 hooks = {"should_stop": stop.exists, "should_save": _Notice()}
-                for epoch in recorded(run, experiment, dataset, group=group, **hooks):
+                for epoch in record_training(run, experiment, dataset, group=group, **hooks):
                     ray.train.report(epoch.row())
         except RunError as error:
             if group.world_size == 1:
@@ -240,7 +240,7 @@ def _leave_word(run: Run, error: RunError) -> None:
     (run.folder / LAST_WORD).write_text(str(error), encoding="utf-8")
     if run.storage is not None:
         with contextlib.suppress(OSError):  # then it is tried again, as often as any failure
-            run.storage.put(run.folder / LAST_WORD, LAST_WORD)
+            run.storage.upload(run.folder / LAST_WORD, LAST_WORD)
 
 
 def _last_word(run: Run) -> str | None:

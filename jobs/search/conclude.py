@@ -5,7 +5,7 @@ from classifier.config.files import dump_experiment
 from classifier.evaluation.calibrate import calibrate_saved_bundle, describe_calibration
 from classifier.report import run_page, search_page
 from classifier.runs.folder import FEATURES
-from classifier.runs.recorder import summary_scores, result_fields
+from classifier.runs.recorder import result_fields, summary_scores
 from classifier.storage.atomic import write_atomically
 from jobs.cli.verb import EXIT_DONE, EXIT_INTERRUPTED
 from jobs.launch import run_storage
@@ -45,7 +45,9 @@ def finish(work: Session, board: Leaderboard, clock: Clock) -> int:
     if experiment.search.final and not interrupted and (last := refit.trained(work, board, clock)):
         write_atomically(run.folder / "best.yaml", dump_experiment(last))
         trained = result_fields(run.folder / "final")
-        parts = result_fields(run.folder) | {name: trained[name] for name in ("epochs", "images_per_second", "input_wait")}
+        parts = result_fields(run.folder) | {
+            name: trained[name] for name in ("epochs", "images_per_second", "input_wait")
+        }
     interrupted = work.interrupts.requested  # it may be so since the last training
     reading = test_model.taken(run.folder, [run.folder], device=experiment.train.device, dataset=work.dataset)
     for thing in test_model.score_tables(reading.scores):

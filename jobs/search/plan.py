@@ -138,19 +138,19 @@ def make_plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: b
     left_out: dict[str, str] = {}
     pace, share = StepTime(0.0), 1.0
     if search.minutes:
-        pace = place.do(step_time.pace, experiment)
+        pace = place.do(step_time.measure_step_time, experiment)
         if not resumed:
             experiment, cuts = _cut(experiment, dataset, pace, resources)
             notes += cuts
         share = _search_share(resolve(experiment, dataset), dataset, pace)
         if not is_own and isinstance(names := space.get("model.name"), Choice):
             listed = dict.fromkeys((*names.values, *(entry.get("model.name") for entry in portfolio)))
-            end = budget.end_of(resolve(experiment, dataset), dataset, pace)
+            end = budget.estimate_conclusion(resolve(experiment, dataset), dataset, pace)
             left_out = _too_slow(
                 experiment, place, [name for name in listed if name], 60 * search.minutes - end.total_seconds()
             )
     if search.scheduler != "pbt":
-        grace = grace_of(experiment, budget.steps_of(experiment, len(dataset.train)))
+        grace = grace_of(experiment, budget.optimizer_steps_per_epoch(experiment, len(dataset.train)))
         experiment = experiment.override("search.grace", grace)
     resolved = resolve(experiment, dataset)
     drafted = Plan(
@@ -161,9 +161,11 @@ def make_plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: b
         reserved=trial_resources(experiment.workers, resources),
         portfolio=[entry for entry in portfolio if entry.get("model.name") not in left_out],
         costs=_costs(experiment, place, space) if {"latency", "size"} & set(search.objective) else {},
-        end=budget.end_of(resolved, dataset, pace, crowd=_crowd(experiment, place), is_here=place.is_here),
+        end=budget.estimate_conclusion(
+            resolved, dataset, pace, trial_slowdown=_crowd(experiment, place), is_local=place.is_here
+        ),
         search_share=share,
-        beside=budget.beside(resolved, dataset),
+        beside=budget.epoch_overhead(resolved, dataset),
         notes=[
             *notes,
             *_few_to_choose_by(len(dataset.validation), told=bool(resolved.search.final)),
@@ -202,7 +204,7 @@ def _search_share(resolved: Experiment, dataset: Dataset, pace: StepTime) -> flo
     may = search.longer and search.scheduler != "pbt" and search.algorithm != "grid"
     # Where the last training alone has all epochs, it is the longer one.
     may = may and "epochs" not in search.objective and not (search.final and search.final_epochs)
-    rounds = 60 * (search.minutes or 0.0) / budget.alone(resolved, dataset, pace)
+    rounds = 60 * (search.minutes or 0.0) / budget.trial_seconds(resolved, dataset, pace)
     return HALF if may and rounds >= ROUNDS_FOR_LONGER else 1.0
 
 
@@ -247,7 +249,7 @@ def _cut(
     What will be trained once more at last need not be trained as long to be compared.
     """
     seconds, notes = 60 * (experiment.search.minutes or math.inf), []
-    alone = budget.alone(experiment, dataset, pace)
+    alone = budget.trial_seconds(experiment, dataset, pace)
     at_once = 1
     if not resources.get("GPU", 0) and experiment.workers.count == 1 and experiment.workers.cpus is None:
         cores = resources["CPU"]
@@ -259,7 +261,7 @@ def _cut(
     fitting = int(epochs * SHARE_OF_BUDGET * seconds / alone)
     if experiment.search.final and not experiment.search.epochs and experiment.search.scheduler != "pbt":
         last = experiment.search.final_epochs or epochs
-        held = seconds - budget.end_of(resolve(experiment, dataset), dataset, pace).total_seconds()
+        held = seconds - budget.estimate_conclusion(resolve(experiment, dataset), dataset, pace).total_seconds()
         several = int(max(LEAST * epochs, epochs * held / (ROUNDS_FOR_LAST * alone)))
         fewer = max(1, min(several, fitting))
         if fewer < epochs:
@@ -282,7 +284,7 @@ def _too_slow(experiment: Experiment, place: Place, names: list[str], held: floa
         if name == experiment.model.name:
             continue
         tried = experiment.override("model.name", name)
-        needed = budget.alone(tried, place.dataset, place.do(step_time.pace, tried, steps=2))
+        needed = budget.trial_seconds(tried, place.dataset, place.do(step_time.measure_step_time, tried, steps=2))
         if needed > most:
             found[name] = (
                 f"one trial of it would take about {needed / 60:.1f} minutes, of {held / 60:.1f} for all trials"
@@ -315,7 +317,7 @@ def _costs(experiment: Experiment, place: Place, space: Space) -> dict[str, dict
     names, own = space.get("model.name"), experiment.model.name
     every = names.values if isinstance(names, Choice) else (own,)
     return {
-        name: place.do(step_time.prediction, experiment.override("model.name", name), experiment.data.batch)
+        name: place.do(step_time.measure_prediction, experiment.override("model.name", name), experiment.data.batch)
         for name in dict.fromkeys((own, *every))
     }
 

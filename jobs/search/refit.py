@@ -12,7 +12,7 @@ from classifier.evaluation.calibrate import save_with_ood_detector
 from classifier.runs.folder import FEATURES, Run
 from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.runtime.timing import Deadline
-from classifier.search.budget import steps_of
+from classifier.search.budget import optimizer_steps_per_epoch
 from classifier.storage.atomic import write_atomically
 from classifier.training.resolve import resolve
 from jobs.launch import workers
@@ -120,4 +120,4 @@ def _there(work: Session, run: Run, experiment: Experiment, deadline: Deadline) 
         deadline.update(row["epoch"], epochs)
         step = row["step"]
     # It may have come to its end before it heard that it was to stop.
-    return step < epochs * steps_of(experiment, len(work.dataset.train) + len(work.dataset.validation))
+    return step < epochs * optimizer_steps_per_epoch(experiment, len(work.dataset.train) + len(work.dataset.validation))

@@ -28,10 +28,10 @@ from classifier.training.resolve import resolve
 from jobs.launch import run_storage, workers
 from jobs.launch.cluster import enter_driver_folder
 from jobs.launch.shared_dataset import Shared
-from jobs.launch.worker_log import heard
+from jobs.launch.worker_log import tee_output
 from jobs.search.best_epochs import worst_score
 from jobs.search.schedulers import EPOCH, SCORES
-from jobs.search.searcher import trial_name
+from jobs.search.trial_config import trial_name, write_changes
 
 
 class TrialActor(tune.Trainable):
@@ -70,8 +70,8 @@ class TrialActor(tune.Trainable):
         self.experiment = self.base.override_all(changes)
         self.digest = self.experiment.digest()
         self.last: dict[str, Any] = {EPOCH: 0}
-        name = trial_name(changes)
-        if self.base.search.scheduler == "pbt":  # its settings change, and copies of it go other ways
+        name, is_member = trial_name(changes), self.base.search.scheduler == "pbt"
+        if is_member:  # its settings change, and copies of it go other ways
             name = self.trial_id
             earlier = config.get("start")  # the folder of this member before the search was resumed
             if earlier and (self.trials / earlier).exists() and not (self.trials / name).exists():
@@ -83,7 +83,8 @@ class TrialActor(tune.Trainable):
             run_storage.download_run(self.run.storage, self.run.folder)
             skip = run_storage.WORKER_FILES if self.experiment.workers.count > 1 else ()
             self.sync = self.mirror.enter_context(Mirror(self.run.folder, self.run.storage, skip=skip)).sync
-        write_atomically(self.run.folder / "changes.json", json.dumps(changes) + "\n")
+        if is_member:
+            write_changes(self.run.folder, changes)
         self._rows = self._reported()
 
     def _reported(self) -> Generator[dict[str, Any], None, None]:
@@ -129,7 +130,7 @@ class TrialActor(tune.Trainable):
         costs = self.costs.get(self.experiment.model.name, {})
         try:
             # Only while it trains: between two steps the process is Tune's, and may go over to another trial.
-            with heard(self.run.folder / "run.log", f"trial {self.run.folder.name}"):
+            with tee_output(self.run.folder / "run.log", f"trial {self.run.folder.name}"):
                 row = next(self._rows, None)
         except (ClassifierError, torch.OutOfMemoryError, MemoryError) as error:  # Tune retries a trial on others
             write_atomically(self.run.folder / "error.txt", f"{error}\n")

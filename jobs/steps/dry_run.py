@@ -7,10 +7,10 @@ import torch
 
 from classifier import data, models
 from classifier.data import loader
-from classifier.runtime.distributed import Group, pick_device
+from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.training.resolve import resolve
-from classifier.training.state import Training
-from jobs.cli.console import console, headline
+from classifier.training.state import TrainState
+from jobs.cli.console import console, describe_run
 from jobs.cli.verb import Request
 
 
@@ -20,10 +20,10 @@ def rehearse(request: Request) -> None:
     experiment = request.experiment()
     dataset = data.load(experiment.data)
     experiment = resolve(experiment, dataset)
-    for line in headline(experiment, dataset):
+    for line in describe_run(experiment, dataset):
         say(line)
-    group = Group(device=pick_device(experiment.train.device))
-    training = Training(experiment, dataset, group)
+    group = ProcessGroup(device=pick_device(experiment.train.device))
+    training = TrainState(experiment, dataset, group)
     training.begin_epoch(0)
     batch = next(loader.batches(dataset.train, batch=training.batch, seed=experiment.seed, epoch=0))
     say(f"images {tuple(batch.images_NCHW.shape)} uint8, labels {tuple(batch.labels_N.shape)} int64")
@@ -31,7 +31,7 @@ def rehearse(request: Request) -> None:
     loss, seconds = 0.0, []
     for _ in range(2):  # the first also prepares kernels and memory
         began = time.perf_counter()
-        training.update(batch, 0)
+        training.train_step(batch, 0)
         loss = float(training.sums[0] / training.sums[2])
         seconds.append(time.perf_counter() - began)
     # A frozen backbone sees each view of an image in a first step alone.

@@ -19,7 +19,7 @@ from classifier.data.split_names import SPLITS
 from classifier.errors import DataError
 from classifier.evaluation import robustness
 from classifier.evaluation.test_split import load_training_data
-from classifier.inference.out_of_distribution import Novelty
+from classifier.inference.out_of_distribution import OODDetector
 from classifier.report import run_page
 from classifier.runtime.distributed import pick_device
 from classifier.storage.atomic import write_atomically
@@ -33,7 +33,7 @@ def measured(options: Any, journal: RunLog) -> dict[str, Any]:
     made, model = bundle.load(options.run, device)
     scorer = made.scorer(device)
     tensors = bundle.load_ood_tensors(options.run)
-    novelty = Novelty(tensors) if tensors else None
+    novelty = OODDetector(tensors) if tensors else None
     dataset = load_training_data(made, options.data)
     part = robustness.some(dataset.test if len(dataset.test) else dataset.validation, options.images)
     if len(part) == 0:

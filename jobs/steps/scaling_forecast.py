@@ -11,11 +11,11 @@ from rich.table import Table
 
 from classifier import data
 from classifier.config.experiment import Experiment
-from classifier.config.fields import closest
+from classifier.config.fields import suggest
 from classifier.config.files import read_yaml
 from classifier.errors import ConfigError
 from classifier.profiling import step_time
-from classifier.profiling.scaling import Forecast, Kind, Load, forecast, warnings
+from classifier.profiling.scaling import Forecast, MachineType, Workload, forecast, warnings
 from classifier.runtime.distributed import pick_device
 from classifier.training.resolve import resolve
 
@@ -24,29 +24,29 @@ from classifier.training.resolve import resolve
 class Planned:
     """A forecast with the load that it is made of."""
 
-    load: Load
+    load: Workload
     forecast: Forecast
 
 
-def kind_of(name: str, path: str) -> Kind:
+def kind_of(name: str, path: str) -> MachineType:
     """A machine from the file of prices, or this one. ConfigError names what is wrong in the file."""
     if name == "here":
-        return Kind(name="here", cores=len(os.sched_getaffinity(0)))
+        return MachineType(name="here", cores=len(os.sched_getaffinity(0)))
     table = read_yaml(path)
     if not isinstance(table, dict) or name not in table:
         known = [*table] if isinstance(table, dict) else []
-        raise ConfigError(f"--kind {name}: {path} has no such machine{closest(name, ['here', *known])}")
-    fields = {field.name for field in dataclasses.fields(Kind)} - {"name"}
+        raise ConfigError(f"--kind {name}: {path} has no such machine{suggest(name, ['here', *known])}")
+    fields = {field.name for field in dataclasses.fields(MachineType)} - {"name"}
     entry = table[name]
     if not isinstance(entry, dict) or not entry.keys() <= fields or "tflops" not in entry:
         raise ConfigError(f"{path}: {name} must have tflops, and of the rest only {', '.join(sorted(fields))}")
     wrong = [key for key, value in entry.items() if not isinstance(value, int | float) or not value > 0]
     if wrong:
         raise ConfigError(f"{path}: {name}.{wrong[0]} is {entry[wrong[0]]!r}: it must be a number above 0")
-    return Kind(name=name, **entry)
+    return MachineType(name=name, **entry)
 
 
-def of(experiment: Experiment, kind: Kind, up_to: int) -> list[Planned]:
+def of(experiment: Experiment, kind: MachineType, up_to: int) -> list[Planned]:
     """Forecasts for 1, 2, 4, ... workers. Workers that share this machine's cores are measured with their share."""
     dataset = data.load(experiment.data)
     resolved = resolve(experiment, dataset)
@@ -56,20 +56,20 @@ def of(experiment: Experiment, kind: Kind, up_to: int) -> list[Planned]:
         counts.append(up_to)
     if kind.tflops is None:  # no more than there are here
         counts = [n for n in counts if n <= (kind.cores if shares_cores else 1)]
-    loads: dict[int, Load] = {}
+    loads: dict[int, Workload] = {}
     found = []
     for count in counts:
         threads = max(1, kind.cores // count) if shares_cores else (resolved.train.threads or 1)
         if threads not in loads:
             beside = count - 1 if shares_cores else 0
-            loads[threads] = step_time.load_of(resolved.override("train.threads", threads), dataset, beside)
+            loads[threads] = step_time.measure_workload(resolved.override("train.threads", threads), dataset, beside)
         load = loads[threads]
         here = dataclasses.replace(kind, gpus=max(counts)) if shares_cores else kind
         found.append(Planned(load, forecast(load, here, count, alone=next(iter(loads.values())))))
     return found
 
 
-def told(planned: list[Planned], kind: Kind) -> Iterator[Any]:
+def told(planned: list[Planned], kind: MachineType) -> Iterator[Any]:
     """For people."""
     first = planned[0].load
     yield (
@@ -105,7 +105,7 @@ def _time(hours: float) -> str:
     return f"{60 * hours:.1f} min" if hours < 2 else f"{hours:,.1f} h"
 
 
-def plain(planned: list[Planned], kind: Kind) -> dict[str, Any]:
+def plain(planned: list[Planned], kind: MachineType) -> dict[str, Any]:
     """For result.json."""
     rows = [dataclasses.asdict(one.forecast) | {"step": one.forecast.step} for one in planned]
     return {"kind_of_machine": kind.name, "load": dataclasses.asdict(planned[0].load), "forecasts": rows}

@@ -18,8 +18,8 @@ from classifier.errors import ClassifierError, ConfigError, DivergedError
 from classifier.evaluation.calibrate import calibrate_saved_bundle, describe_calibration
 from classifier.profiling import step_time
 from classifier.report import png, run_page
-from classifier.runs.folder import ASKED, Run
-from classifier.runs.recorder import outcome, recorded
+from classifier.runs.folder import REQUESTED_EXPERIMENT, Run
+from classifier.runs.recorder import result_fields, record_training
 from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.runtime.timing import Deadline
 from classifier.storage.atomic import write_atomically
@@ -47,7 +47,7 @@ class Session:
     run: Run
     log: RunLog
     interrupts: Interrupts
-    asked: Experiment
+    requested: Experiment
     experiment: Experiment
     dataset: Dataset
 
@@ -64,7 +64,7 @@ def open_session(kind: str, request: Request) -> Iterator[Session]:
     else:
         experiment = request.experiment()
         name = options.name or default_name(kind, experiment.data.path, options.out)
-        storage = run_storage.of_new(options.storage, name)
+        storage = run_storage.open_new(options.storage, name)
         run = Run.create(options.out, name)
         run.storage = storage
     try:
@@ -79,19 +79,19 @@ def open_session(kind: str, request: Request) -> Iterator[Session]:
                     journal.info(line)
             run.write_experiment(resolved)
             if kind == "tune":
-                run.write_asked(experiment)
+                run.write_requested_experiment(experiment)
             write_atomically(run.folder / "split.json", json.dumps(dataset.split_record, indent=1) + "\n")
             for line in describe_run(resolved, dataset):
                 journal.info(line)
             if run.storage is not None:
                 # torchrun's workers are on this machine, and write into the folder itself.
-                elsewhere = resolved.workers.count > 1 and torchrun.world() == 1
-                mirror.enter_context(run_storage.mirror(run, elsewhere=elsewhere))
+                elsewhere = resolved.workers.count > 1 and torchrun.world_size() == 1
+                mirror.enter_context(run_storage.open_mirror(run, elsewhere=elsewhere))
             yield Session(kind, run, journal, interrupts, experiment, resolved, dataset)
     except BaseException as error:
-        if isinstance(error, ClassifierError) and not isinstance(error, DivergedError) and not run.has_begun:
+        if isinstance(error, ClassifierError) and not isinstance(error, DivergedError) and not run.has_started:
             run.discard()
-            run_storage.forget(run)
+            run_storage.delete_copy(run)
         elif not (run.folder / "result.json").exists():
             with (run.folder / "run.log").open("a", encoding="utf-8") as log:
                 log.write(f"{error}\n" if isinstance(error, ClassifierError) else traceback.format_exc())
@@ -104,7 +104,7 @@ def open_session(kind: str, request: Request) -> Iterator[Session]:
 
 def _measure_batch(experiment: Experiment, resolved: Experiment, dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
     """`best_batch`, on a machine such as the workers have."""
-    if experiment.workers.count == 1 or torchrun.world() > 1:
+    if experiment.workers.count == 1 or torchrun.world_size() > 1:
         return find_fastest_batch(resolved, dataset)
     from jobs.launch.cluster import connect, refuse_unplaceable
     from jobs.launch.remote_call import Place
@@ -116,7 +116,7 @@ def _measure_batch(experiment: Experiment, resolved: Experiment, dataset: Datase
 
 def find_fastest_batch(resolved: Experiment, dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
     """data.batch_auto: settings as measured once, so that a resumed run has the same, and what to say of it."""
-    batch, speeds = step_time.best_batch(resolved, dataset)
+    batch, speeds = step_time.find_batch_size(resolved, dataset)
     lines = [f"  {size:>5} {speed:8,.0f} images/s{' *' if size == batch else ''}" for size, speed in speeds.items()]
     return {"data.batch": batch, "data.batch_auto": False}, [f"data.batch {batch} is the fastest that fits:", *lines]
 
@@ -144,15 +144,15 @@ def _resume_run(kind: str, request: Request) -> tuple[Run, Experiment]:
             raise ConfigError(f"--{given} cannot be used with --resume: the run keeps its own")
     folder = Path(options.resume)
     folder = folder if folder.is_dir() or len(folder.parts) > 1 else Path(options.out) / options.resume
-    storage = run_storage.of_earlier(options.storage, folder)
+    storage = run_storage.open_earlier(options.storage, folder)
     run = Run.resume(folder)
     run.storage = storage
     try:
-        if (run.folder / ASKED).exists() != (kind == "tune"):
+        if (run.folder / REQUESTED_EXPERIMENT).exists() != (kind == "tune"):
             raise ConfigError(
                 f"{run.folder} is {'no' if kind == 'tune' else 'a'} search: jobs/{kind}.py cannot go on with it"
             )
-        experiment = read_experiment(run.folder / (ASKED if kind == "tune" else "experiment.yaml"))
+        experiment = read_experiment(run.folder / (REQUESTED_EXPERIMENT if kind == "tune" else "experiment.yaml"))
         for name, value in request.changes.items():
             if name not in RESUMABLE[kind]:
                 allowed = ", ".join(f"--{name}" for name in RESUMABLE[kind])
@@ -186,9 +186,9 @@ def default_name(kind: str, path: str, out: str) -> str:
 
 def train_here(work: Session) -> str | None:
     """Train in this process, together with others where torchrun launched them; why it stopped early, or None."""
-    if torchrun.world() == 1:
+    if torchrun.world_size() == 1:
         return train_in_process(work, ProcessGroup.current(pick_device(work.experiment.train.device)))
-    with torchrun.together(work.experiment, work.run.folder) as (group, *_):
+    with torchrun.join_workers(work.experiment, work.run.folder) as (group, *_):
         return train_in_process(work, group)
 
 
@@ -201,12 +201,12 @@ def train_in_process(work: Session, group: ProcessGroup, deadline: Deadline | No
         if deadline is not None:
             deadline.update(step.step / (step.steps // step.epochs), step.epochs)
 
-    for epoch in recorded(
+    for epoch in record_training(
         work.run,
         work.experiment,
         work.dataset,
         group=group,
-        should_stop=lambda: work.interrupts.asked or (deadline is not None and deadline.is_missed),
+        should_stop=lambda: work.interrupts.requested or (deadline is not None and deadline.is_missed),
         on_step=see,
     ):
         work.log.log_epoch(epoch.row(), work.experiment.train.epochs)
@@ -221,9 +221,9 @@ def train_on_ray(work: Session) -> str | None:
 
     refuse_unplaceable(work.experiment.workers, connect())
     refuse_unshared(work.run)
-    for row in workers.train(work.run, work.asked, should_stop=lambda: work.interrupts.asked):
+    for row in workers.train(work.run, work.requested, should_stop=lambda: work.interrupts.requested):
         work.log.log_epoch(row, work.experiment.train.epochs)
-    return "asked" if work.interrupts.asked else None
+    return "asked" if work.interrupts.requested else None
 
 
 def finish_training(work: Session, stopped: str | None) -> int:
@@ -233,8 +233,8 @@ def finish_training(work: Session, stopped: str | None) -> int:
         loaded = calibrate_saved_bundle(run.folder, work.dataset, run.folder)
         work.log.info(describe_calibration(loaded.bundle))
         if work.experiment.workers.count > 1:
-            run_storage.send_bundle(run)
-    parts = outcome(run.folder, loaded)
+            run_storage.upload_bundle(run)
+    parts = result_fields(run.folder, loaded)
     run.write_result(work.kind, "stopped" if interrupted else "finished", **parts, test_reads=earlier_test_reads(run.folder))
     png.curves_png(run.history(), run.folder / "curves.png")
     page = run_page.write(run.folder)

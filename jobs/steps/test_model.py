@@ -13,7 +13,7 @@ from classifier.data.dataset import Dataset
 from classifier.evaluation.test_split import TestResult, evaluate_test_split
 from classifier.report import png
 from classifier.runs.folder import read_result
-from classifier.runs.recorder import brief
+from classifier.runs.recorder import summary_scores
 from classifier.runtime.distributed import pick_device
 from classifier.storage.atomic import write_atomically
 
@@ -54,7 +54,7 @@ def owner_of(path: str | Path) -> Path | None:
 def note_in_result(owner: Path, reading: TestResult) -> int:
     """Write the test scores into the result.json of the run that was tested; how often its test split was read."""
     result = read_result(owner)
-    result["test"] = brief(reading.scores)
+    result["test"] = summary_scores(reading.scores)
     result["test_reads"] = result.get("test_reads", 0) + (reading.predictions is not None)
     write_atomically(owner / "result.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
     return result["test_reads"]

@@ -18,8 +18,8 @@ from classifier.config.experiment import Experiment
 from classifier.config.files import dump_experiment
 from classifier.errors import ConfigError, RunError
 from classifier.evaluation.calibrate import calibrate_saved_bundle
-from classifier.runs.folder import ASKED, Run, read_result
-from classifier.runs.recorder import outcome, recorded
+from classifier.runs.folder import REQUESTED_EXPERIMENT, Run, read_result
+from classifier.runs.recorder import result_fields, record_training
 from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.training.resolve import resolve
 from jobs.cli.environment import VERBS
@@ -106,7 +106,7 @@ def _run(experiment: Experiment, folder: Path, tested: bool) -> dict[str, Any]:
     run = _taken(folder) if begun else Run.create(folder.parent, folder.name)
     try:
         run.write_experiment(experiment)
-        for _ in recorded(run, experiment, dataset, group=ProcessGroup.current(pick_device(experiment.train.device))):
+        for _ in record_training(run, experiment, dataset, group=ProcessGroup.current(pick_device(experiment.train.device))):
             pass
         loaded, reads = None, 0
         if len(dataset.validation):
@@ -114,7 +114,7 @@ def _run(experiment: Experiment, folder: Path, tested: bool) -> dict[str, Any]:
         if tested:
             result = test_model.taken(folder, [folder], device="auto", dataset=dataset, loaded=loaded)
             loaded, reads = result.loaded, int(result.predictions is not None)
-        return run.write_result("train", "finished", **outcome(folder, loaded), test_reads=reads)
+        return run.write_result("train", "finished", **result_fields(folder, loaded), test_reads=reads)
     finally:
         run.close()
 
@@ -141,7 +141,7 @@ def searched(
         if not ((home / "result.json").is_file() and read_result(home)["status"] == "finished"):
             file = folder / f"{member.name}.yaml"
             file.write_text(dump_experiment(experiment.override_all(member.changes)), encoding="utf-8")
-            words = ["--resume", str(home)] if (home / ASKED).is_file() else ["--experiment", str(file)]
+            words = ["--resume", str(home)] if (home / REQUESTED_EXPERIMENT).is_file() else ["--experiment", str(file)]
             words += [] if "--resume" in words else ["--out", str(folder), "--name", member.name]
             process = subprocess.Popen([sys.executable, str(VERBS / "tune.py"), *words])
             while process.poll() is None:

@@ -21,7 +21,7 @@ from PIL import Image
 from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.runs.folder import Run
-from classifier.runs.recorder import recorded
+from classifier.runs.recorder import record_training
 from classifier.training.resolve import resolve
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -76,7 +76,7 @@ def loop(out: Path, path: str, trials: int, **changes: object) -> float:
         run = Run(out / f"loop-{trial}")
         run.folder.mkdir(parents=True)
         run.write_experiment(experiment)
-        list(recorded(run, experiment, dataset))
+        list(record_training(run, experiment, dataset))
     return (time.perf_counter() - began) / trials
 
 

@@ -36,7 +36,7 @@ from classifier.config.recipes import recipe, recipe_for
 from classifier.data.dataset import Dataset
 from classifier.evaluation.test_split import evaluate_test_split
 from classifier.runs.folder import Run, read_result
-from classifier.runs.recorder import recorded
+from classifier.runs.recorder import record_training
 from classifier.runtime.distributed import pick_device
 from classifier.search.space import Choice, Space, default_space
 from classifier.training.resolve import resolve
@@ -195,7 +195,7 @@ def trained(experiment: Experiment, dataset: Dataset, folder: Path):
     experiment = resolve(experiment.override("checkpoint.epochs", 10**6), dataset)
     run = Run(folder)
     run.write_experiment(experiment)
-    for epoch in recorded(run, experiment, dataset):
+    for epoch in record_training(run, experiment, dataset):
         assert epoch.validation is not None
         yield epoch.validation["accuracy"]
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from classifier import data, models
 from classifier.bundle import bundle
-from classifier.bundle.predictions import answered_table, predictions_table, save_predictions
-from classifier.bundle.predictor import Prediction, Predictor, Unreadable, pictures
+from classifier.bundle.predictions import predictor_table, predictions_table, save_predictions
+from classifier.bundle.predictor import Prediction, Predictor, Unreadable, image_files
 from classifier.config.experiment import Experiment
 from classifier.config.sections import DataConfig
 from classifier.data.dataset import Dataset
@@ -53,7 +53,7 @@ def run(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     torch.manual_seed(0)
     model = models.build(experiment.model, classes=3, channels=dataset.channels, size=dataset.size)
-    about = bundle.Bundle.of(experiment, dataset, scores={}, epoch=1)
+    about = bundle.Bundle.from_training(experiment, dataset, scores={}, epoch=1)
     bundle.save(about, model, folder / "bundle")
     return folder
 
@@ -87,7 +87,7 @@ def test_an_image_is_the_same_as_a_path_bytes_an_image_or_an_array(predictor: Pr
 def test_more_pictures_than_a_batch_keep_their_order(
     predictor: Predictor, dataset: Dataset, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paths = pictures([photos])
+    paths = image_files([photos])
     whole_NK = predictor(paths)
     monkeypatch.setattr(Scorer, "batch", 7)
     torch.testing.assert_close(predictor(paths), whole_NK)
@@ -105,7 +105,7 @@ def test_broken_files_are_named_and_do_not_stop_the_others(
     with pytest.raises(DataError, match=r"cut\.png"):
         predictor([good, cut])
     monkeypatch.setattr(Scorer, "batch", 2)
-    answers = list(predictor.files([cut, good, words, cut, tmp_path / "gone.png", str(good)]))
+    answers = list(predictor.predict_files([cut, good, words, cut, tmp_path / "gone.png", str(good)]))
     assert [type(a) for a in answers] == [Unreadable, Prediction, Unreadable, Unreadable, Unreadable, Prediction]
     assert [a.path.name for a in answers] == ["cut.png", "00.png", "words.jpg", "cut.png", "gone.png", "00.png"]
     for answer in answers:
@@ -130,14 +130,14 @@ def test_top_breaks_ties_towards_the_lower_class(predictor: Predictor) -> None:
 
 
 def test_pictures_in_files_and_folders(photos: Path, tmp_path: Path) -> None:
-    found = pictures([photos / "red", photos / "blue" / "02.bmp"])
+    found = image_files([photos / "red", photos / "blue" / "02.bmp"])
     assert len(found) == 31
     assert found[:2] == [photos / "red" / "00.png", photos / "red" / "01.jpg"]
     with pytest.raises(DataError, match="nowhere does not exist"):
-        pictures([tmp_path / "nowhere"])
+        image_files([tmp_path / "nowhere"])
     (tmp_path / "notes.txt").touch()
     with pytest.raises(DataError, match="holds no pictures"):
-        pictures([tmp_path])
+        image_files([tmp_path])
 
 
 def test_the_table_holds_every_answer(tmp_path: Path) -> None:
@@ -161,15 +161,15 @@ def test_the_table_holds_every_answer(tmp_path: Path) -> None:
 
 
 def test_the_table_of_answers_has_every_class_and_no_labels(predictor: Predictor, photos: Path) -> None:
-    paths = pictures([photos / "green"])[:4]
-    answers = [answer for answer in predictor.files(paths, k=1) if isinstance(answer, Prediction)]
-    table = answered_table(answers, predictor.class_names)
+    paths = image_files([photos / "green"])[:4]
+    answers = [answer for answer in predictor.predict_files(paths, k=1) if isinstance(answer, Prediction)]
+    table = predictor_table(answers, predictor.class_names)
     assert table.column("image_id").to_pylist() == list(map(str, paths))
     assert table.column("label").null_count == 4
     assert table.column("predicted_name").to_pylist() == [answer.class_name for answer in answers]
     assert all(answer.top == ((answer.class_name, answer.probability),) for answer in answers)
     assert torch.equal(torch.tensor(table.column("probabilities").to_pylist()), predictor(paths))
-    assert answered_table([], predictor.class_names).num_rows == 0
+    assert predictor_table([], predictor.class_names).num_rows == 0
 
 
 def test_missing_models_are_named(tmp_path: Path) -> None:

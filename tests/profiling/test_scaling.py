@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from classifier.profiling.scaling import Kind, Load, forecast, warnings
+from classifier.profiling.scaling import MachineType, Workload, forecast, warnings
 
 # ResNet-50 on ImageNet: 25.6 million parameters, 4.1 GFLOP (multiply-adds twice) forward, three times that in all.
-RESNET50 = Load(
+RESNET50 = Workload(
     batch=256,
     images=1_281_167,
     epochs=90,
@@ -24,7 +24,7 @@ RESNET50 = Load(
 
 def test_one_worker_is_what_was_measured():
     load = dataclasses.replace(RESNET50, batch=32, step_seconds=0.01)
-    found = forecast(load, Kind(name="here"), 1)
+    found = forecast(load, MachineType(name="here"), 1)
     assert found.efficiency == 1
     assert found.step == pytest.approx(32 / 225 + 0.01)
     assert found.hours == pytest.approx(90 * math.ceil(1_281_167 / 32) * found.step / 3600)
@@ -33,7 +33,7 @@ def test_one_worker_is_what_was_measured():
 
 def test_facebooks_run_of_2017():
     """Goyal et al.: 32 images a P100, 8 a machine, 50 Gbit Ethernet; about 90 % from 8 to 256 GPUs."""
-    kind = Kind(name="big basin", gpus=8, network_gbit=50, cores=80)
+    kind = MachineType(name="big basin", gpus=8, network_gbit=50, cores=80)
     by_8, by_256 = (forecast(dataclasses.replace(RESNET50, batch=32 * n), kind, n) for n in (8, 256))
     gained = by_256.images_per_second / by_8.images_per_second / 32
     assert gained == pytest.approx(0.90, abs=0.07)
@@ -41,14 +41,14 @@ def test_facebooks_run_of_2017():
 
 def test_sonys_run_of_2018():
     """Mikami et al.: 2,176 V100, 4 a machine, 2 x 100 Gbit InfiniBand, 16-bit gradients; 91.6 % against one machine."""
-    kind = Kind(name="abci", gpus=4, network_gbit=200, cores=40)
+    kind = MachineType(name="abci", gpus=4, network_gbit=200, cores=40)
     fast = dataclasses.replace(RESNET50, image_seconds=1 / 700)
     one, all_ = (forecast(dataclasses.replace(fast, batch=64 * n), kind, n, bytes_a_gradient=2) for n in (4, 2176))
     assert all_.images_per_second / one.images_per_second / 544 == pytest.approx(0.916, abs=0.05)
 
 
 def test_more_workers_on_one_batch_are_less_efficient():
-    kind = Kind(name="g5.xlarge", tflops=70, network_gbit=10, dollars_an_hour=1.0, spot_dollars_an_hour=0.4)
+    kind = MachineType(name="g5.xlarge", tflops=70, network_gbit=10, dollars_an_hour=1.0, spot_dollars_an_hour=0.4)
     found = [forecast(RESNET50, kind, n) for n in (1, 2, 4, 8, 16)]
     assert all(a.efficiency > b.efficiency for a, b in itertools.pairwise(found))
     assert all(a.dollars < b.dollars for a, b in itertools.pairwise(found))
@@ -58,7 +58,7 @@ def test_more_workers_on_one_batch_are_less_efficient():
 
 
 def test_wastes_are_told():
-    kind = Kind(name="slow net", network_gbit=1, memory_gib=1)
+    kind = MachineType(name="slow net", network_gbit=1, memory_gib=1)
     said = " ".join(warnings(RESNET50, kind, forecast(RESNET50, kind, 64)))
     assert "64 workers share a batch of 256: 4.0 images each" in said
     assert "--data.batch 2048" in said
@@ -66,4 +66,4 @@ def test_wastes_are_told():
     hungry = dataclasses.replace(RESNET50, input_seconds=0.1)
     assert "waiting for images" in " ".join(warnings(hungry, kind, forecast(hungry, kind, 1)))
     assert "GiB and has 1" in " ".join(warnings(RESNET50, kind, forecast(RESNET50, kind, 1)))
-    assert warnings(RESNET50, Kind(name="here"), forecast(RESNET50, Kind(name="here"), 1)) == []
+    assert warnings(RESNET50, MachineType(name="here"), forecast(RESNET50, MachineType(name="here"), 1)) == []

@@ -20,11 +20,11 @@ def small(digits):
 
 
 def test_a_step_takes_time(small, digits):
-    assert 0 < step_time.step_seconds(small, digits) < 5
+    assert 0 < step_time.measure_step_seconds(small, digits) < 5
 
 
 def test_a_prediction_in_a_batch_is_cheaper_than_alone(small, digits):
-    figures = step_time.prediction(small, digits, 64)
+    figures = step_time.measure_prediction(small, digits, 64)
     assert 0 < figures["latency_batch"] < figures["latency"]
     assert figures["size"] > 1000
 
@@ -32,7 +32,7 @@ def test_a_prediction_in_a_batch_is_cheaper_than_alone(small, digits):
 def test_the_fastest_batch_is_chosen_of_equal_ones_the_largest(small, digits, monkeypatch):
     seconds = {8: 1.0, 16: 1.01, 32: 1.3, 64: 2.6, 128: 9.0, 256: 40.0}
     monkeypatch.setattr(step_time, "step_seconds", lambda experiment, _: seconds[experiment.data.batch])
-    batch, speeds = step_time.best_batch(small, digits)
+    batch, speeds = step_time.find_batch_size(small, digits)
     assert batch == 64  # 32 is as fast
     assert list(speeds) == [8, 16, 32, 64, 128, 256]  # two steps back end it
 
@@ -44,11 +44,11 @@ def test_memory_that_ends_bounds_the_batch(small, digits, monkeypatch):
         return 1.0
 
     monkeypatch.setattr(step_time, "step_seconds", step)
-    assert step_time.best_batch(small, digits)[0] == 64
+    assert step_time.find_batch_size(small, digits)[0] == 64
 
 
 def test_the_batch_is_measured_for_real(small, digits):
-    batch, speeds = step_time.best_batch(small.override("model.name", "cnn"), digits)
+    batch, speeds = step_time.find_batch_size(small.override("model.name", "cnn"), digits)
     assert batch in speeds
     assert max(speeds) <= len(digits.train)
     assert all(speed > 0 for speed in speeds.values())

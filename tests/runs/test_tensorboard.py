@@ -3,7 +3,7 @@ import subprocess
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from classifier.runs.tensorboard import Events
+from classifier.runs.tensorboard import TensorBoardWriter
 from tests.cluster.hosts import can_be_made
 
 
@@ -17,7 +17,7 @@ def read(folder, tag="train/loss"):
 
 def test_tensorboard_reads_what_is_written(tmp_path):
     for first in (1, 4):  # a run that is resumed
-        events = Events(tmp_path / "tensorboard")
+        events = TensorBoardWriter(tmp_path / "tensorboard")
         for step in range(first, first + 3):
             events.write(row(step))
     assert read(tmp_path / "tensorboard") == [(step, pytest.approx(1 / step)) for step in range(1, 7)]
@@ -31,7 +31,7 @@ def test_a_full_disk_costs_the_events_of_its_time_and_no_more(tmp_path, caplog):
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], check=True)
     try:
-        events = Events(disk / "tensorboard")
+        events = TensorBoardWriter(disk / "tensorboard")
         events.write(row(1))
         full = disk / "full"
         subprocess.run(["dd", "if=/dev/zero", f"of={full}"], check=False, capture_output=True)

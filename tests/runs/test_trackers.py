@@ -11,7 +11,7 @@ from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.errors import ConfigError
 from classifier.runs.folder import Run, read_history
-from classifier.runs.recorder import recorded
+from classifier.runs.recorder import record_training
 from classifier.runs.trackers import Trackers
 from classifier.training.resolve import resolve
 
@@ -24,7 +24,7 @@ def trained(folder: Path, *, track: tuple[str, ...], epochs: int = 2) -> Run:
     experiment = resolve(experiment, dataset)
     run = Run.resume(folder) if folder.exists() else Run.create(folder.parent, folder.name)
     run.write_experiment(experiment)
-    for _ in recorded(run, experiment, dataset):
+    for _ in record_training(run, experiment, dataset):
         pass
     run.close()
     return run

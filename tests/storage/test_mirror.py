@@ -20,11 +20,11 @@ from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.errors import ConfigError, RunError
 from classifier.runs.folder import Run
-from classifier.runs.recorder import recorded
+from classifier.runs.recorder import record_training
 from classifier.storage import atomic
 from classifier.storage.bucket import Storage
 from classifier.storage.mirror import Mirror
-from classifier.training.checkpoint import Checkpoint, Store
+from classifier.training.checkpoint import Checkpoint, CheckpointStore
 from classifier.training.resolve import resolve
 
 
@@ -63,24 +63,24 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_copy_is_like_the_folder(uri, folder, tmp_path):
-    storage, store = Storage.at(uri, "r"), Store(folder / "checkpoints")
+    storage, store = Storage.from_uri(uri, "r"), CheckpointStore(folder / "checkpoints")
     (folder / ".lock").write_text("1")
     (folder / "ray").mkdir()
     (folder / "ray" / "x").write_text("Ray's own")
     (folder / "experiment.yaml").write_text("seed: 0")
     with Mirror(folder, storage) as mirror:
         for step in (1, 2, 3):
-            Run(folder).append({"step": step})
+            Run(folder).append_history({"step": step})
             store.commit(checkpoint(step))
             mirror.sync()
     pack(folder, "one")
     with Mirror(folder, storage):
         pass
-    storage.pull(tmp_path / "back")
+    storage.download_folder(tmp_path / "back")
     theirs = tree(tmp_path / "back")
     assert theirs == {name: content for name, content in tree(folder).items() if name not in (".lock", "ray/x")}
     assert storage.newest_step() == 3
-    latest = Store(tmp_path / "back" / "checkpoints").latest()
+    latest = CheckpointStore(tmp_path / "back" / "checkpoints").load_latest()
     assert latest is not None
     assert latest.step == 3
     assert not any("step-00000001" in name for name in theirs)
@@ -89,16 +89,16 @@ def test_a_copy_is_like_the_folder(uri, folder, tmp_path):
 
 
 def test_an_empty_storage_has_nothing(uri):
-    storage = Storage.at(uri, "r")
+    storage = Storage.from_uri(uri, "r")
     assert storage.files() == {}
     assert storage.newest_step() == -1
 
 
 def test_files_and_folders_are_removed(uri, folder):
-    storage = Storage.at(uri, "run")
+    storage = Storage.from_uri(uri, "run")
     (folder / "file").write_text("a")
     for name in ("word", "many/one", "many/two", "word.more"):
-        storage.put(folder / "file", name)
+        storage.upload(folder / "file", name)
     storage.remove("word")
     storage.remove("many")
     storage.remove("nothing")
@@ -107,7 +107,7 @@ def test_files_and_folders_are_removed(uri, folder):
 
 def test_at_every_moment_a_bundle_is_whole(uri, folder, tmp_path, monkeypatch):
     """Each write is the last one before a death: what is there then is pulled, and looked at."""
-    storage, puts, seen = Storage.at(uri, "r"), [], []
+    storage, puts, seen = Storage.from_uri(uri, "r"), [], []
     pack(folder, "one")
     with Mirror(folder, storage):
         pass
@@ -115,7 +115,7 @@ def test_at_every_moment_a_bundle_is_whole(uri, folder, tmp_path, monkeypatch):
 
     def look() -> None:
         back = tmp_path / f"back{len(seen)}"
-        storage.pull(back)
+        storage.download_folder(back)
         whole = [p.parent for p in back.glob("*/bundle.json")] + [p.parent for p in back.glob(".*/bundle.json")]
         assert whole
         for place in whole:
@@ -127,7 +127,7 @@ def test_at_every_moment_a_bundle_is_whole(uri, folder, tmp_path, monkeypatch):
         puts.append(name)
         look()
 
-    original = Storage.put
+    original = Storage.upload
     monkeypatch.setattr(Storage, "put", put)
     with Mirror(folder, storage):
         pass
@@ -139,7 +139,7 @@ def test_at_every_moment_a_bundle_is_whole(uri, folder, tmp_path, monkeypatch):
 @contextlib.contextmanager
 def dying_before(*names: str) -> Iterator[None]:
     """What is sent in this context dies where a file of such a name would be next."""
-    original = Storage.put
+    original = Storage.upload
 
     def put(self: Storage, path: Path, name: str) -> None:
         if name.endswith(names):
@@ -153,23 +153,23 @@ def dying_before(*names: str) -> Iterator[None]:
 
 
 def test_a_checkpoint_counts_once_its_manifest_is_there(uri, folder):
-    storage = Storage.at(uri, "r")
-    Store(folder / "checkpoints").commit(checkpoint(1))
+    storage = Storage.from_uri(uri, "r")
+    CheckpointStore(folder / "checkpoints").commit(checkpoint(1))
     with Mirror(folder, storage):
         pass
-    Store(folder / "checkpoints").commit(checkpoint(2))
+    CheckpointStore(folder / "checkpoints").commit(checkpoint(2))
     with dying_before("manifest.json"):
         Mirror(folder, storage).sync()
     assert storage.newest_step() == 1
 
 
 def test_half_a_checkpoint_is_sent_again(uri, folder, tmp_path):
-    storage = Storage.at(uri, "r")
-    Store(folder / "checkpoints").commit(checkpoint(1))
+    storage = Storage.from_uri(uri, "r")
+    CheckpointStore(folder / "checkpoints").commit(checkpoint(1))
     with dying_before("manifest.json"):
         Mirror(folder, storage).sync()
     assert storage.files("checkpoints")
-    storage.pull(tmp_path / "back")
+    storage.download_folder(tmp_path / "back")
     assert not (tmp_path / "back").exists()
     with Mirror(folder, storage):
         pass
@@ -178,12 +178,12 @@ def test_half_a_checkpoint_is_sent_again(uri, folder, tmp_path):
 
 def test_a_death_before_the_first_bundle_is_whole_leaves_none(uri, folder, tmp_path):
     """Half a bundle would pass for a folder of the user, and a run that goes on elsewhere could not save its own."""
-    storage = Storage.at(uri, "r")
+    storage = Storage.from_uri(uri, "r")
     pack(folder, "one")
     with dying_before("bundle.json"):
         Mirror(folder, storage).sync()
     assert [*storage.files()] == ["bundle/model.safetensors"]
-    storage.pull(tmp_path / "back")
+    storage.download_folder(tmp_path / "back")
     assert not (tmp_path / "back" / "bundle").exists()
 
 
@@ -214,7 +214,7 @@ def test_a_death_at_any_moment_of_sending_costs_nothing_but_time(tmp_path):
     def train(run: Run, after: Callable[[], None] = lambda: None) -> tuple[dict[str, list], list[int]]:
         run.folder.mkdir(exist_ok=True)
         run.write_experiment(experiment)
-        for _ in recorded(run, experiment, dataset):
+        for _ in record_training(run, experiment, dataset):
             after()
         weights = load_file(run.bundle / "model.safetensors")
         return {name: value.tolist() for name, value in weights.items()}, [row["epoch"] for row in run.history()]
@@ -233,16 +233,16 @@ def test_a_death_at_any_moment_of_sending_costs_nothing_but_time(tmp_path):
     assert len(moments) > 30
     for number, moment in enumerate(moments):
         other = Run(tmp_path / f"other{number}")
-        Storage(fs.LocalFileSystem(), str(moment)).pull(other.folder)
+        Storage(fs.LocalFileSystem(), str(moment)).download_folder(other.folder)
         assert train(other) == unbroken, number
 
 
 def test_two_looks_at_once_send_whole_files(folder, tmp_path):
     """A trial's end does not wait for the next look of the mirror's own thread."""
-    storage, run = Storage.at(str(tmp_path / "far"), "r"), Run(folder)
+    storage, run = Storage.from_uri(str(tmp_path / "far"), "r"), Run(folder)
     with Mirror(folder, storage) as mirror:
         for step in range(100):
-            run.append({"step": step})
+            run.append_history({"step": step})
             beside = threading.Thread(target=mirror.sync)
             beside.start()
             mirror.sync()
@@ -251,7 +251,7 @@ def test_two_looks_at_once_send_whole_files(folder, tmp_path):
 
 
 def test_what_is_being_written_is_not_listed(tmp_path):
-    storage = Storage.at(str(tmp_path / "far"), "r")
+    storage = Storage.from_uri(str(tmp_path / "far"), "r")
     (tmp_path / "far" / "r").mkdir(parents=True)
     (tmp_path / "far" / "r" / "history.jsonl.part").write_text("{")
     assert storage.files() == {}
@@ -260,9 +260,9 @@ def test_what_is_being_written_is_not_listed(tmp_path):
 
 
 def test_a_folder_that_changes_under_way_is_sent_again(folder, tmp_path, monkeypatch):
-    storage = Storage.at(str(tmp_path / "far"), "r")
+    storage = Storage.from_uri(str(tmp_path / "far"), "r")
     pack(folder, "one")
-    original, swapped = Storage.put, threading.Event()
+    original, swapped = Storage.upload, threading.Event()
 
     def swaps(self, path, name):
         original(self, path, name)
@@ -279,11 +279,11 @@ def test_a_folder_that_changes_under_way_is_sent_again(folder, tmp_path, monkeyp
 
 
 def test_a_checkpoint_that_is_pruned_while_others_are_sent_is_passed_over(folder, tmp_path, monkeypatch):
-    store, storage = Store(folder / "checkpoints", keep=1), Storage(fs.LocalFileSystem(), str(tmp_path / "far"))
+    store, storage = CheckpointStore(folder / "checkpoints", keep=1), Storage(fs.LocalFileSystem(), str(tmp_path / "far"))
     mirror = Mirror(folder, storage)
     store.commit(checkpoint(1))
-    Run(folder).append({"step": 1})
-    put = Storage.put
+    Run(folder).append_history({"step": 1})
+    put = Storage.upload
 
     def slow(self, path, name):
         if name == "history.jsonl":
@@ -300,7 +300,7 @@ def test_a_checkpoint_that_is_pruned_while_others_are_sent_is_passed_over(folder
 
 def test_whatever_goes_wrong_the_next_look_sends_it(folder, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("classifier.storage.mirror.EVERY", 0.05)
-    storage, atomic = Storage(fs.LocalFileSystem(), str(tmp_path / "far")), Storage.put
+    storage, atomic = Storage(fs.LocalFileSystem(), str(tmp_path / "far")), Storage.upload
     failures = iter([StopIteration("odd"), ValueError("odd")])
 
     def put(self, path, name):
@@ -310,7 +310,7 @@ def test_whatever_goes_wrong_the_next_look_sends_it(folder, tmp_path, monkeypatc
 
     monkeypatch.setattr(Storage, "put", put)
     with Mirror(folder, storage):
-        Store(folder / "checkpoints").commit(checkpoint(1))
+        CheckpointStore(folder / "checkpoints").commit(checkpoint(1))
         began = time.monotonic()
         while storage.newest_step() < 1:
             assert time.monotonic() - began < 30
@@ -331,8 +331,8 @@ def test_an_outage_is_told_and_made_up_for(s3_server, folder, monkeypatch, caplo
     storage = Storage(system, f"{bucket}/r")
     with Mirror(folder, storage):
         process.send_signal(signal.SIGSTOP)
-        Store(folder / "checkpoints").commit(checkpoint(1))
-        Run(folder).append({"step": 1})
+        CheckpointStore(folder / "checkpoints").commit(checkpoint(1))
+        Run(folder).append_history({"step": 1})
         began = time.monotonic()
         while "goes on without" not in caplog.text:
             assert time.monotonic() - began < 60
@@ -351,7 +351,7 @@ def test_what_never_reached_the_storage_is_told(folder, tmp_path, monkeypatch):
     (tmp_path / "far").write_text("a file where a folder is wanted")
     with (
         pytest.raises(RunError, match=r"far/r cannot be written"),
-        Mirror(folder, Storage.at(str(tmp_path / "far"), "r")),
+        Mirror(folder, Storage.from_uri(str(tmp_path / "far"), "r")),
     ):
         pass
 
@@ -362,10 +362,10 @@ def test_what_never_reached_the_storage_is_told(folder, tmp_path, monkeypatch):
 )
 def test_a_uri_that_cannot_be_used_is_refused(uri, words):
     with pytest.raises(ConfigError, match=words) as caught:
-        Storage.at(uri, "r")
+        Storage.from_uri(uri, "r")
     assert "secret" not in str(caught.value).replace("AWS_SECRET", "")
 
 
 def test_a_relative_path_is_a_folder_here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert Storage.at("far", "r").root == os.fspath(tmp_path / "far" / "r")
+    assert Storage.from_uri("far", "r").root == os.fspath(tmp_path / "far" / "r")

@@ -7,7 +7,7 @@ import torch
 
 from classifier.errors import RunError
 from classifier.storage import atomic
-from classifier.training.checkpoint import Checkpoint, Store, Writer
+from classifier.training.checkpoint import Checkpoint, CheckpointStore, AsyncCheckpointWriter
 
 
 def checkpoint(step: int) -> Checkpoint:
@@ -16,8 +16,8 @@ def checkpoint(step: int) -> Checkpoint:
 
 
 @pytest.fixture
-def store(tmp_path) -> Store:
-    return Store(tmp_path / "checkpoints")
+def store(tmp_path) -> CheckpointStore:
+    return CheckpointStore(tmp_path / "checkpoints")
 
 
 def test_an_empty_store_has_none(store):
@@ -85,7 +85,7 @@ def test_loading_executes_no_code(store, tmp_path):
     place = store.commit(checkpoint(1))
     torch.save({"x": Evil()}, place / "state.pt")
     manifest = json.loads((place / "manifest.json").read_text())
-    manifest["files"]["state.pt"]["sha256"] = atomic.sha256_of(place / "state.pt")
+    manifest["files"]["state.pt"]["sha256"] = atomic.file_sha256(place / "state.pt")
     (place / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(Exception, match=r"weights_only|Unsupported|GLOBAL"):
         store.latest()
@@ -129,15 +129,15 @@ def test_what_a_wait_cannot_mend_is_told_at_once():
         raise PermissionError(errno.EACCES, "Permission denied")
 
     with pytest.raises(RunError, match=r"a/b cannot be written \(Permission denied\)"):
-        atomic.patiently(denied, "a/b")
+        atomic.retry_io(denied, "a/b")
 
 
 def test_a_writer_gives_back_what_went_wrong(store, monkeypatch):
     monkeypatch.setattr(atomic, "PATIENCE", 0.0)
-    writer = Writer(store)
-    writer.begin(checkpoint(1))
-    monkeypatch.setattr("classifier.training.checkpoint._write", lambda *_: atomic.flush(Path("/nowhere")))
-    writer.begin(checkpoint(2))
+    writer = AsyncCheckpointWriter(store)
+    writer.submit(checkpoint(1))
+    monkeypatch.setattr("classifier.training.checkpoint._write", lambda *_: atomic.fsync(Path("/nowhere")))
+    writer.submit(checkpoint(2))
     with pytest.raises(RunError, match="step-00000002 cannot be written"):
         writer.wait()
     writer.close()
@@ -146,7 +146,7 @@ def test_a_writer_gives_back_what_went_wrong(store, monkeypatch):
 
 def test_a_copy_does_not_change_with_the_training():
     weight = torch.ones(2, 3, 4, 4).to(memory_format=torch.channels_last)
-    copy = Checkpoint(1, {"w": weight}, {"optimizer": {"state": [{"m": weight}], "lr": (0.1,)}}, {}).copied()
+    copy = Checkpoint(1, {"w": weight}, {"optimizer": {"state": [{"m": weight}], "lr": (0.1,)}}, {}).copy_to_cpu()
     weight.zero_()
     assert copy.weights["w"].sum() == copy.state["optimizer"]["state"][0]["m"].sum() == weight.numel()
     assert copy.weights["w"].is_contiguous()

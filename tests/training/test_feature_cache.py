@@ -13,12 +13,12 @@ from classifier import data, models
 from classifier.config.experiment import Experiment
 from classifier.data.loader import batches
 from classifier.errors import ConfigError, ModelError
-from classifier.runtime.distributed import Group, joined
+from classifier.runtime.distributed import ProcessGroup, init_process_group
 from classifier.training import feature_cache
-from classifier.training.checkpoint import Store
+from classifier.training.checkpoint import CheckpointStore
 from classifier.training.loop import fit
 from classifier.training.resolve import resolve
-from classifier.training.state import Training
+from classifier.training.state import TrainState
 
 SMALL = {
     "model.name": "resnet18",
@@ -77,20 +77,20 @@ def test_the_backbone_runs_once_a_view_of_an_image(experiment, digits, passes):
     assert sum(passes) == 2 + 2 * len(digits.train) + len(digits.validation)
     assert epochs[-1].train_loss < epochs[0].train_loss
     # What is kept answers as the scores say: the features of validation were those of the whole model.
-    whole = Training(experiment, digits, Group()).scorer.score(epochs[-1].model, digits.validation)
+    whole = TrainState(experiment, digits, ProcessGroup()).scorer.score(epochs[-1].model, digits.validation)
     assert epochs[-1].validation is not None
     assert whole["loss"] == pytest.approx(epochs[-1].validation["loss"], abs=1e-5)
 
 
 def test_the_head_learns_as_from_the_images(experiment, digits):
     """One step on the same augmented images, through the whole model and through its features."""
-    training = Training(experiment.override("model.dropout", 0.0), digits, Group())
+    training = TrainState(experiment.override("model.dropout", 0.0), digits, ProcessGroup())
     training.begin_epoch(0)
-    assert training.frozen is not None
+    assert training.feature_cache is not None
     batch = next(batches(digits.train, batch=32, seed=0, epoch=0))
-    features_NF = training.frozen.of(batch, 0)
-    by_head = training.frozen.answers(training.frozen.head, features_NF)
-    plain = Training(experiment.override_all({"model.dropout": 0.0, "augment.views": 0}), digits, Group())
+    features_NF = training.feature_cache.of(batch, 0)
+    by_head = training.feature_cache.answers(training.feature_cache.head, features_NF)
+    plain = TrainState(experiment.override_all({"model.dropout": 0.0, "augment.views": 0}), digits, ProcessGroup())
     plain.begin_epoch(0)
     plain.model.eval()
     # A view's draws go by the image's place in the data set, not in the epoch.
@@ -101,7 +101,7 @@ def test_the_head_learns_as_from_the_images(experiment, digits):
 
 def test_a_resumed_run_equals_an_unbroken_one(experiment, digits, tmp_path):
     unbroken = rows(fit(experiment, digits))
-    store, first = Store(tmp_path / "checkpoints"), []
+    store, first = CheckpointStore(tmp_path / "checkpoints"), []
     for epoch in fit(experiment, digits, store=store):
         first.append(epoch)
         epoch.commit()
@@ -158,10 +158,10 @@ def test_a_model_that_goes_on_after_its_head_is_refused(experiment, digits, monk
 
 def _rank(rank: int, world: int, folder: str, nested: dict) -> None:
     """One of several processes: trains, and writes the journal's lines."""
-    with joined(backend="gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world):
+    with init_process_group(backend="gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world):
         experiment = Experiment.from_dict(nested)
         dataset = data.load(Experiment().override_all({"data.limit": 200, "data.validation": 0.2}).data)
-        found = rows(fit(experiment, dataset, group=Group.joined(torch.device("cpu"))))
+        found = rows(fit(experiment, dataset, group=ProcessGroup.current(torch.device("cpu"))))
     if rank == 0:
         (Path(folder) / "rows.json").write_text(json.dumps(found))
 

@@ -15,11 +15,11 @@ from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.data import loader
 from classifier.errors import ConfigError, DataError, DivergedError
-from classifier.runtime.distributed import Group, joined
-from classifier.training.checkpoint import Store
+from classifier.runtime.distributed import ProcessGroup, init_process_group
+from classifier.training.checkpoint import CheckpointStore
 from classifier.training.loop import Epoch, fit
 from classifier.training.resolve import resolve
-from classifier.training.state import Training
+from classifier.training.state import TrainState
 
 SMALL = {
     "model.name": "cnn",
@@ -83,10 +83,10 @@ def test_it_learns(digits):
 def test_a_run_stopped_anywhere_and_resumed_equals_an_unbroken_one(digits, tmp_path, changes, step):
     experiment = small(digits, **changes)
     unbroken = list(fit(experiment, digits))
-    store = Store(tmp_path)
+    store = CheckpointStore(tmp_path)
     *_, partial = fit(experiment, digits, store=store, should_stop=stop_at(step))
     assert (partial.step, partial.stopped) == (step, "asked")
-    latest = store.latest()
+    latest = store.load_latest()
     assert latest is not None
     assert latest.step == step
     resumed = list(fit(experiment, digits, store=store))
@@ -97,10 +97,10 @@ def test_a_run_stopped_anywhere_and_resumed_equals_an_unbroken_one(digits, tmp_p
 
 def test_a_finished_run_has_nothing_left_to_do_until_it_is_lengthened(digits, tmp_path):
     experiment = small(digits)
-    assert len(list(fit(experiment, digits, store=Store(tmp_path)))) == 2
-    assert list(fit(experiment, digits, store=Store(tmp_path))) == []
+    assert len(list(fit(experiment, digits, store=CheckpointStore(tmp_path)))) == 2
+    assert list(fit(experiment, digits, store=CheckpointStore(tmp_path))) == []
     longer = experiment.override("train.epochs", 3)
-    assert [epoch.number for epoch in fit(longer, digits, store=Store(tmp_path))] == [3]
+    assert [epoch.number for epoch in fit(longer, digits, store=CheckpointStore(tmp_path))] == [3]
 
 
 def test_accumulation_equals_the_larger_batch(digits):
@@ -114,15 +114,15 @@ def test_accumulation_equals_the_larger_batch(digits):
 def test_a_loss_that_is_not_finite_stops_before_a_checkpoint(digits, tmp_path):
     experiment = small(digits, optimizer__lr=1e18, schedule__warmup=0.0)
     with pytest.raises(DivergedError, match=r"not finite since step \d+ of \d+.*--optimizer\.lr 1e\+17"):
-        list(fit(experiment, digits, store=Store(tmp_path)))
-    assert Store(tmp_path).latest() is None
+        list(fit(experiment, digits, store=CheckpointStore(tmp_path)))
+    assert CheckpointStore(tmp_path).load_latest() is None
 
 
 def test_an_epoch_that_is_kept_does_not_keep_the_training(digits, tmp_path):
     """Its network exchanges gradients by threads of the process group, which aborts if they outlive it."""
-    *_, last = fit(small(digits), digits, store=Store(tmp_path))
+    *_, last = fit(small(digits), digits, store=CheckpointStore(tmp_path))
     gc.collect()
-    assert not [thing for thing in gc.get_objects() if type(thing) is Training]
+    assert not [thing for thing in gc.get_objects() if type(thing) is TrainState]
     assert last.validation is not None
 
 
@@ -176,29 +176,35 @@ def test_fp16_is_refused_on_a_cpu(digits):
 
 def _rank(rank: int, world: int, folder: str, changes: dict, steps: int) -> None:
     """One of several processes: trains, and saves the loss of each step and the last weights."""
-    with joined(backend="gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world):
+    with init_process_group(backend="gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world):
         dataset = data.load(Experiment().data)
         experiment = small(dataset, **changes)
-        losses = step_losses(experiment, dataset, Group.joined(torch.device("cpu")), steps)
+        losses = step_losses(experiment, dataset, ProcessGroup.current(torch.device("cpu")), steps)
     if rank == 0:
         torch.save(losses, Path(folder) / "losses.pt")
     threads = {task.joinpath("comm").read_text().strip() for task in Path("/proc/self/task").glob("*")}
     assert not any("gloo" in name for name in threads), "a thread that outlives Python aborts the process"
 
 
-def step_losses(experiment: Experiment, dataset, group: Group, steps: int) -> list[float]:
+def step_losses(experiment: Experiment, dataset, group: ProcessGroup, steps: int) -> list[float]:
     """The mean loss of each of the first steps, over all ranks."""
-    training = Training(experiment, dataset, group)
+    training = TrainState(experiment, dataset, group)
     losses = []
     while len(losses) < steps:
         epoch, start = divmod(training.step, training.steps_per_epoch)
         training.begin_epoch(epoch)
         for batch in loader.batches(
-            dataset.train, batch=training.batch, seed=0, epoch=epoch, start=start, rank=group.rank, world=group.world
+            dataset.train,
+            batch=training.batch,
+            seed=0,
+            epoch=epoch,
+            start=start,
+            rank=group.rank,
+            world=group.world_size,
         ):
-            training.forget_sums()
-            training.update(batch, epoch)
-            loss, _, count, _ = group.sum(training.sums.clone()).tolist()
+            training.reset_sums()
+            training.train_step(batch, epoch)
+            loss, _, count, _ = group.all_reduce_sum(training.sums.clone()).tolist()
             losses.append(loss / count)
             if len(losses) == steps:
                 break
@@ -214,7 +220,7 @@ def test_several_workers_make_the_losses_of_one(digits, tmp_path, norm, world, b
     workers = [context.Process(target=_rank, args=(r, world, str(tmp_path), changes, 20)) for r in range(world)]
     for worker in workers:
         worker.start()
-    alone = step_losses(small(digits, **changes), digits, Group(), 20)
+    alone = step_losses(small(digits, **changes), digits, ProcessGroup(), 20)
     for worker in workers:
         worker.join(timeout=120)
         assert worker.exitcode == 0
@@ -232,16 +238,20 @@ def figures(epochs: list[Epoch]) -> list[dict]:
 
 def _broken(rank: int, world: int, folder: str, changes: dict, steps: list[int]) -> None:
     """One of several processes: trains with checkpoints inside the epochs, and again from each of some of them."""
-    with joined(backend="gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world):
-        group, dataset, kept = Group.joined(torch.device("cpu")), data.load(Experiment().data), Path(folder, "kept")
+    with init_process_group(backend="gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world):
+        group, dataset, kept = (
+            ProcessGroup.current(torch.device("cpu")),
+            data.load(Experiment().data),
+            Path(folder, "kept"),
+        )
         experiment = small(dataset, **changes)
-        unbroken = list(fit(experiment, dataset, group=group, store=Store(kept, keep=100)))
+        unbroken = list(fit(experiment, dataset, group=group, store=CheckpointStore(kept, keep=100)))
         for step in steps:
             place = Path(folder, f"from-{step}")
             if rank == 0:
                 shutil.copytree(kept / f"step-{step:08d}", place / f"step-{step:08d}")
-            group.share(None)
-            resumed = list(fit(experiment, dataset, group=group, store=Store(place)))
+            group.broadcast(None)
+            resumed = list(fit(experiment, dataset, group=group, store=CheckpointStore(place)))
             assert figures(resumed) == figures(unbroken)[-len(resumed) :]
             assert_same(weights_of(unbroken), weights_of(resumed))
     if rank == 0:
@@ -269,7 +279,7 @@ def test_two_workers_go_on_from_inside_an_epoch(digits, tmp_path, changes):
     assert {"04", "11", "16", "22"} <= kept <= {"04", "08", "11", "12", "16", "20", "22"}
     if changes["model__norm"] == "none":
         shutil.copytree(tmp_path / "kept" / "step-00000004", tmp_path / "alone" / "step-00000004")
-        alone = weights_of(fit(small(digits, **changes), digits, store=Store(tmp_path / "alone")))
+        alone = weights_of(fit(small(digits, **changes), digits, store=CheckpointStore(tmp_path / "alone")))
         for name, value in torch.load(tmp_path / "weights.pt").items():
             torch.testing.assert_close(
                 alone[name], value, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
@@ -278,13 +288,13 @@ def test_two_workers_go_on_from_inside_an_epoch(digits, tmp_path, changes):
 
 def test_a_checkpoint_inside_an_epoch_is_written_while_the_training_goes_on(digits, tmp_path, monkeypatch):
     """As slow as the disk may be, the copy in memory is of its own step; one that is not done yet is not doubled."""
-    slow, commit = threading.Event(), Store.commit
+    slow, commit = threading.Event(), CheckpointStore.commit
 
     def waits(store, checkpoint):
         assert slow.wait(30)
         return commit(store, checkpoint)
 
-    monkeypatch.setattr(Store, "commit", waits)
+    monkeypatch.setattr(CheckpointStore, "commit", waits)
     experiment = small(digits, checkpoint__steps=1, train__epochs=1)
     unbroken = list(fit(experiment, digits))
     steps = itertools.count(1)
@@ -293,19 +303,19 @@ def test_a_checkpoint_inside_an_epoch_is_written_while_the_training_goes_on(digi
         if next(steps) == 5:
             slow.set()
 
-    monkeypatch.setattr("classifier.training.loop.Speed.time_to_tell", lambda _: True)
-    list(fit(experiment, digits, store=Store(tmp_path, keep=100), on_step=seen))
+    monkeypatch.setattr("classifier.training.loop.Throughput.should_report", lambda _: True)
+    list(fit(experiment, digits, store=CheckpointStore(tmp_path, keep=100), on_step=seen))
     assert min(tmp_path.iterdir()).name == "step-00000001"
     assert not (tmp_path / "step-00000002").exists()
     for later in sorted(tmp_path.iterdir())[1:]:
         shutil.rmtree(later)
-    assert_same(weights_of(unbroken), weights_of(fit(experiment, digits, store=Store(tmp_path))))
+    assert_same(weights_of(unbroken), weights_of(fit(experiment, digits, store=CheckpointStore(tmp_path))))
 
 
 def test_a_notice_is_a_checkpoint_beside_the_training(digits, tmp_path):
     polls = itertools.count(1)
     experiment = small(digits, train__epochs=1)
-    unbroken = list(fit(experiment, digits, store=Store(tmp_path), should_save=lambda: next(polls) == 5))
+    unbroken = list(fit(experiment, digits, store=CheckpointStore(tmp_path), should_save=lambda: next(polls) == 5))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000005", "step-00000011"]
     shutil.rmtree(tmp_path / "step-00000011")
-    assert_same(weights_of(unbroken), weights_of(fit(experiment, digits, store=Store(tmp_path))))
+    assert_same(weights_of(unbroken), weights_of(fit(experiment, digits, store=CheckpointStore(tmp_path))))

@@ -15,7 +15,7 @@ STEPS, STEPS_PER_EPOCH = 200, 10
 
 def scales(steps: int = STEPS, **changes) -> list[float]:
     config = ScheduleConfig(**changes)
-    return [schedule.at(config, step=s, steps=steps, steps_per_epoch=STEPS_PER_EPOCH)[0] for s in range(steps)]
+    return [schedule.scale_at(config, step=s, steps=steps, steps_per_epoch=STEPS_PER_EPOCH)[0] for s in range(steps)]
 
 
 def torchs(make, steps: int = STEPS, every: int = 1) -> tuple[list[float], list[float]]:
@@ -47,7 +47,7 @@ def test_onecycle_is_torchs(steps, warmup):
 
     rates, momenta = torchs(make, steps)
     config = ScheduleConfig(name="onecycle", warmup=warmup, final=0.01)
-    mine = [schedule.at(config, step=s, steps=steps, steps_per_epoch=STEPS_PER_EPOCH) for s in range(steps)]
+    mine = [schedule.scale_at(config, step=s, steps=steps, steps_per_epoch=STEPS_PER_EPOCH) for s in range(steps)]
     assert [scale for scale, _ in mine] == pytest.approx(rates, abs=1e-9)
     assert [0.9 + (shift or 0.0) for _, shift in mine] == pytest.approx(momenta, abs=1e-9)
 
@@ -94,12 +94,12 @@ def test_short_runs_learn_at_once(name, warmup, steps):
 def test_only_onecycle_moves_the_momentum():
     for name in ("cosine", "linear", "step", "plateau", "constant"):
         config = ScheduleConfig(name=name)
-        assert schedule.at(config, step=3, steps=9, steps_per_epoch=3)[1] is None
+        assert schedule.scale_at(config, step=3, steps=9, steps_per_epoch=3)[1] is None
 
 
 def test_plateau_falls_as_often_as_it_is_told():
     config = ScheduleConfig(name="plateau", warmup=0.0, step_factor=0.5, final=0.1)
-    values = [schedule.at(config, step=50, steps=99, steps_per_epoch=9, falls=n)[0] for n in range(5)]
+    values = [schedule.scale_at(config, step=50, steps=99, steps_per_epoch=9, falls=n)[0] for n in range(5)]
     assert values == [1, 0.5, 0.25, 0.125, 0.1]
 
 

@@ -17,7 +17,15 @@ from classifier.search.budget import End
 from jobs.search import history, refit
 from jobs.search.plan import _cut, _too_slow
 
-END = End(epoch_seconds=2.0, prediction_epochs=3.0, refit_epoch_factor=1.5, refit_epochs=10, max_refit_seconds=60.0, refit_start_seconds=3.0, trial_slowdown=2.0)
+END = End(
+    epoch_seconds=2.0,
+    prediction_epochs=3.0,
+    refit_epoch_factor=1.5,
+    refit_epochs=10,
+    max_refit_seconds=60.0,
+    refit_start_seconds=3.0,
+    trial_slowdown=2.0,
+)
 
 
 @pytest.fixture
@@ -120,8 +128,8 @@ def test_before_a_last_training_trials_are_shorter(digits, monkeypatch):
     assert experiment.search.final_epochs == 100
     assert 25 <= experiment.train.epochs <= 50
     assert "the last training has 100 epochs" in words[0]
-    end = budget.end_of(experiment, digits, StepTime(0.01)).total_seconds()
-    assert 4 * budget.alone(experiment, digits, StepTime(0.01)) <= 120 - end + 1
+    end = budget.estimate_conclusion(experiment, digits, StepTime(0.01)).total_seconds()
+    assert 4 * budget.trial_seconds(experiment, digits, StepTime(0.01)) <= 120 - end + 1
 
 
 def test_minutes_that_hold_many_trials_leave_them_as_they_are(digits, monkeypatch):
@@ -142,7 +150,10 @@ def test_an_architecture_of_which_one_trial_takes_most_of_their_time_is_left_out
     steps = {"resnet9_16": StepTime(0.02), "resnet9_32": StepTime(0.04)}
     place: Any = SimpleNamespace(dataset=digits, do=lambda _, experiment, **__: steps[experiment.model.name])
     experiment = Experiment().override_all({"model.name": "cnn", "train.epochs": 20})
-    needed = {name: budget.alone(experiment.override("model.name", name), digits, step) for name, step in steps.items()}
+    needed = {
+        name: budget.trial_seconds(experiment.override("model.name", name), digits, step)
+        for name, step in steps.items()
+    }
     held = 2 * needed["resnet9_16"] + 1
     left_out = _too_slow(experiment, place, ["cnn", *steps], held)
     assert [*left_out] == ["resnet9_32"]
