@@ -11,13 +11,14 @@ from pathlib import Path
 from classifier.data.dataset import Dataset
 from classifier.errors import RunError
 from classifier.runs.folder import Run, read_history, read_result
-from classifier.search.budget import SHARE_OF_LAST
+from classifier.search.budget import MAX_REFIT_SHARE
 from classifier.search.space import space_from
 from classifier.storage.atomic import write_atomically
 from jobs.cli.environment import VERBS
 from jobs.search.leaderboard import Leaderboard
 from jobs.search.plan import Plan
-from jobs.search.searcher import Past, Sample, Seen, first_samples, samples_in, unique
+from jobs.search.searcher import Past, Seen, first_samples
+from jobs.search.trial_config import TrialConfig, read_changes, read_trial_configs, unique
 
 # Seconds between two writings of the time spent.
 SAVE_EVERY = 5.0
@@ -33,12 +34,13 @@ def past_of(folder: Path, plan: Plan, dataset: Dataset) -> Past:
     start, seen = _from_earlier(Path(search.start_from), plan, dataset) if search.start_from else ([], [])
     if search.scheduler == "pbt":
         journals = sorted(trials.glob("*/history.jsonl"))
-        members = [(path.parent.name, json.loads((path.parent / "changes.json").read_text())) for path in journals]
-        mine = [Sample({"start": name} | changes, "resumed") for name, changes in members]
+        mine = [
+            TrialConfig({"start": path.parent.name} | (read_changes(path.parent) or {}), "resumed") for path in journals
+        ]
     else:
         for trial in [path for path in trials.glob("*") if not (path / "sample.json").exists()]:
             shutil.rmtree(trial)  # the search was killed as it wrote the sample: the trial never began
-        mine = samples_in(trials)
+        mine = read_trial_configs(trials)
     drawn = folder / "space.json"
     if not drawn.exists():  # what is known to be good was not all handed out
         first = first_samples(plan.experiment, plan.space, plan.portfolio)
@@ -64,14 +66,14 @@ def rest(folder: Path, plan: Plan, dataset: Dataset, board: Leaderboard) -> Past
     return dataclasses.replace(past, first=first, seen=[*past.seen, *seen], tried=len(over))
 
 
-def _from_earlier(folder: Path, plan: Plan, dataset: Dataset) -> tuple[list[Sample], list[Seen]]:
+def _from_earlier(folder: Path, plan: Plan, dataset: Dataset) -> tuple[list[TrialConfig], list[Seen]]:
     """The earlier search's best settings as trials, and all its trials as seen, where the images were the same."""
     import pyarrow.parquet as pq
 
     rows, earlier, base = pq.read_table(folder / "trials.parquet").to_pylist(), read_result(folder), plan.experiment
     names = [name for name in rows[0] if "." in name]
     samples = [
-        Sample({name: row[name] for name in names if row[name] != base.get(name)}, "start_from")
+        TrialConfig({name: row[name] for name in names if row[name] != base.get(name)}, "start_from")
         for row in rows[:BEST_OF_EARLIER]
     ]
     before = earlier["config"]["train"]["epochs"]
@@ -122,8 +124,14 @@ class Clock:
         self.saved = time.monotonic()
         self.began = self.saved - run.seconds
         # The plan has taken its time too: what is left is shared by the trials and the last training.
-        shared = max(0.0, self._all() - self._spent() - plan.end.seconds_without_refit(plan.end.epoch_seconds) - plan.end.refit_start_seconds)
-        self.end = dataclasses.replace(plan.end, limit=min(plan.end.max_refit_seconds, SHARE_OF_LAST * shared))
+        shared = max(
+            0.0,
+            self._all()
+            - self._spent()
+            - plan.end.seconds_without_refit(plan.end.epoch_seconds)
+            - plan.end.refit_start_seconds,
+        )
+        self.end = dataclasses.replace(plan.end, max_refit_seconds=min(plan.end.max_refit_seconds, MAX_REFIT_SHARE * shared))
         self.ending = self.end.total_seconds()
 
     def seconds(self) -> float:
@@ -172,5 +180,5 @@ def longer(plan: Plan, board: Leaderboard, clock: Clock) -> Past | None:
     epochs = int(SAFE * (clock.left_to_train(steps) - ACTOR_SECONDS) / an_epoch)
     if epochs < LONGER * plan.experiment.train.epochs:
         return None
-    sample = Sample(best.sample | {"train.epochs": epochs}, "longer")
+    sample = TrialConfig(best.sample | {"train.epochs": epochs}, "longer")
     return Past(first=[sample], tried=len(board.rows))

@@ -19,7 +19,7 @@ from classifier.storage.bucket import Storage
 from jobs.search.best_epochs import BestEpochs, rank
 from jobs.search.plan import Plan
 from jobs.search.schedulers import EPOCH, SCORES
-from jobs.search.searcher import samples_in
+from jobs.search.trial_config import read_changes, read_trial_configs
 from jobs.search.tuner import Event
 
 # Epochs by which a trial's speed is told.
@@ -78,11 +78,13 @@ class Leaderboard:
     def catch_up(self, at: float) -> None:
         """Account for epochs that trials wrote down and did not come to report: the search is over, or was cut off."""
         self.is_over = True
-        for path in sorted((self.folder / "trials").glob("*/changes.json")):
-            trial, changes = path.parent.name, json.loads(path.read_text())
+        for folder in sorted((self.folder / "trials").glob("*")):
+            trial, changes = folder.name, read_changes(folder)
+            if changes is None:
+                continue
             reported = self.rows[trial].epochs if trial in self.rows else 0
             experiment = self.experiment.override_all(changes)
-            for line in read_history(path.parent):
+            for line in read_history(folder):
                 if line["epoch"] > reported and line["validation_loss"] is not None:
                     report = {name: line[f"validation_{name}"] for name in SCORES}
                     report |= self.plan.costs.get(experiment.model.name, {})
@@ -182,7 +184,7 @@ class Leaderboard:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        sources = {sample.name: sample.source for sample in samples_in(self.folder / "trials")}
+        sources = {sample.name: sample.source for sample in read_trial_configs(self.folder / "trials")}
         front = {row.trial for row in self.front()}
         names = self.names()
         records = []

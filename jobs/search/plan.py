@@ -17,7 +17,7 @@ from classifier.profiling import step_time
 from classifier.profiling.step_time import StepTime
 from classifier.runs.folder import FEATURES
 from classifier.search import budget
-from classifier.search.budget import End
+from classifier.search.budget import ConclusionEstimate
 from classifier.search.linear_probe import parsed, ranked
 from classifier.search.portfolio import portfolio_for
 from classifier.search.space import Choice, Interval, Space, conditions, grid, space_from
@@ -29,7 +29,7 @@ from jobs.launch.cluster import (
     refuse_unplaceable,
     trial_resources,
 )
-from jobs.launch.remote_call import Place
+from jobs.launch.remote_call import MeasurementNode
 from jobs.search.schedulers import grace_of, scheduler
 from jobs.steps.session import find_fastest_batch
 
@@ -65,7 +65,7 @@ class Plan:
     reserved: dict[str, float]
     portfolio: list[dict[str, Any]]
     costs: dict[str, dict[str, float]]
-    end: End
+    end: ConclusionEstimate
     search_share: float = 1.0
     """Of the minutes, for trials of equal length; what is left is for a longer training of the best."""
     beside: float = 1.0
@@ -122,11 +122,11 @@ def make_plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: b
     asked, space = experiment, {} if search.probe else _checked_space(experiment, dataset)
     resources = connect(dashboard=experiment.workers.count > 1)
     refuse_unplaceable(experiment.workers, resources)
-    place = Place(experiment, dataset, resources)
+    place = MeasurementNode(experiment, dataset, resources)
     if search.probe and not resumed:
         experiment, notes = _with_best_backbone(experiment, place, folder / FEATURES)
     if experiment.data.batch_auto and not resumed:
-        found, lines = place.do(find_fastest_batch, experiment)
+        found, lines = place.call(find_fastest_batch, experiment)
         experiment, notes = experiment.override_all(found), [*notes, *lines]
     if search.probe or experiment != asked:
         space = _checked_space(experiment, dataset)
@@ -138,7 +138,7 @@ def make_plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: b
     left_out: dict[str, str] = {}
     pace, share = StepTime(0.0), 1.0
     if search.minutes:
-        pace = place.do(step_time.measure_step_time, experiment)
+        pace = place.call(step_time.measure_step_time, experiment)
         if not resumed:
             experiment, cuts = _cut(experiment, dataset, pace, resources)
             notes += cuts
@@ -162,7 +162,7 @@ def make_plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: b
         portfolio=[entry for entry in portfolio if entry.get("model.name") not in left_out],
         costs=_costs(experiment, place, space) if {"latency", "size"} & set(search.objective) else {},
         end=budget.estimate_conclusion(
-            resolved, dataset, pace, trial_slowdown=_crowd(experiment, place), is_local=place.is_here
+            resolved, dataset, pace, trial_slowdown=_crowd(experiment, place), is_local=place.is_local
         ),
         search_share=share,
         beside=budget.epoch_overhead(resolved, dataset),
@@ -173,7 +173,7 @@ def make_plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: b
             *(f"{name} is left out: {why}" for name, why in left_out.items()),
         ],
         left_out=tuple(left_out),
-        is_here=place.is_here,
+        is_here=place.is_local,
     )
     return dataclasses.replace(drafted, space=drafted.trimmed(space))
 
@@ -208,9 +208,9 @@ def _search_share(resolved: Experiment, dataset: Dataset, pace: StepTime) -> flo
     return HALF if may and rounds >= ROUNDS_FOR_LONGER else 1.0
 
 
-def _crowd(experiment: Experiment, place: Place) -> float:
+def _crowd(experiment: Experiment, place: MeasurementNode) -> float:
     """How many trials share the cores that the last training has for itself."""
-    if not place.is_here or "GPU" in place.needs or experiment.workers.count > 1:
+    if not place.is_local or "GPU" in place.resources or experiment.workers.count > 1:
         return 1.0
     return max(1.0, len(os.sched_getaffinity(0)) / (experiment.workers.cpus or 1.0))
 
@@ -227,12 +227,12 @@ def _checked_space(experiment: Experiment, dataset: Dataset) -> Space:
     return space
 
 
-def _with_best_backbone(experiment: Experiment, place: Place, kept: Path) -> tuple[Experiment, list[str]]:
+def _with_best_backbone(experiment: Experiment, place: MeasurementNode, kept: Path) -> tuple[Experiment, list[str]]:
     """The experiment with the backbone of search.probe that a linear probe ranks first; without portfolio the first."""
     if not experiment.search.portfolio:
         name, weights = parsed(experiment.search.probe)[0]
         return experiment.override_all({"model.name": name, "model.weights": weights}), []
-    probes = place.do(ranked, experiment, kept.resolve())
+    probes = place.call(ranked, experiment, kept.resolve())
     notes = [
         f"a linear probe of {one.name} makes {one.accuracy:.2%}, loss {one.loss:.3f}, in {one.seconds:.0f} s"
         for one in probes
@@ -274,7 +274,7 @@ def _cut(
     return experiment, notes
 
 
-def _too_slow(experiment: Experiment, place: Place, names: list[str], held: float) -> dict[str, str]:
+def _too_slow(experiment: Experiment, place: MeasurementNode, names: list[str], held: float) -> dict[str, str]:
     """Architectures of which one trial would take most of the seconds that are held for trials, with the reason.
 
     The recipe's own is never among them.
@@ -284,7 +284,7 @@ def _too_slow(experiment: Experiment, place: Place, names: list[str], held: floa
         if name == experiment.model.name:
             continue
         tried = experiment.override("model.name", name)
-        needed = budget.trial_seconds(tried, place.dataset, place.do(step_time.measure_step_time, tried, steps=2))
+        needed = budget.trial_seconds(tried, place.dataset, place.call(step_time.measure_step_time, tried, steps=2))
         if needed > most:
             found[name] = (
                 f"one trial of it would take about {needed / 60:.1f} minutes, of {held / 60:.1f} for all trials"
@@ -312,12 +312,12 @@ def _refuse_what_no_trial_can_have(experiment: Experiment, space: Space, dataset
                 raise ConfigError(f"the search space of {name} holds {value!r}: {error}") from None
 
 
-def _costs(experiment: Experiment, place: Place, space: Space) -> dict[str, dict[str, float]]:
+def _costs(experiment: Experiment, place: MeasurementNode, space: Space) -> dict[str, dict[str, float]]:
     """Latency and size of each architecture, measured while nothing else runs."""
     names, own = space.get("model.name"), experiment.model.name
     every = names.values if isinstance(names, Choice) else (own,)
     return {
-        name: place.do(step_time.measure_prediction, experiment.override("model.name", name), experiment.data.batch)
+        name: place.call(step_time.measure_prediction, experiment.override("model.name", name), experiment.data.batch)
         for name in dict.fromkeys((own, *every))
     }
 

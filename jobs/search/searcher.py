@@ -3,7 +3,6 @@
 Every sample is written into its trial's folder before the trial begins, so a resumed search knows them all.
 """
 
-import hashlib
 import json
 import math
 from collections import Counter
@@ -20,6 +19,7 @@ from classifier.search.pareto import MODES
 from classifier.search.space import Choice, Interval, Space, grid, trimmed
 from classifier.storage.atomic import write_atomically
 from jobs.search.best_epochs import BestEpochs, rank
+from jobs.search.trial_config import TrialConfig, unique
 
 # A trial whose process dies is handed out again so often; it goes on from its last checkpoint.
 DEATHS = 5
@@ -27,38 +27,6 @@ DEATHS = 5
 PATIENCE = 50
 # Combinations that are few enough to be looked through before each draw.
 SMALL = 1000
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What one trial changes of the search's experiment. `drawn` holds Optuna's own values, where it drew them."""
-
-    changes: dict[str, Any]
-    source: str
-    drawn: dict[str, Any] | None = None
-    number: int = 0
-
-    @property
-    def name(self) -> str:
-        """The name of the trial's folder."""
-        return trial_name(self.changes)
-
-    def write(self, trials: Path) -> None:
-        folder = trials / self.name
-        folder.mkdir(parents=True, exist_ok=True)
-        document = {"number": self.number, "source": self.source, "changes": self.changes, "drawn": self.drawn}
-        write_atomically(folder / "sample.json", json.dumps(document, indent=1) + "\n")
-
-
-def trial_name(changes: dict[str, Any]) -> str:
-    """8 hex digits; equal changes, in any order, are one trial."""
-    return hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def samples_in(trials: Path) -> list[Sample]:
-    """The samples of a search's trials, in the order in which they were made."""
-    documents = [json.loads(path.read_text()) for path in trials.glob("*/sample.json")]
-    return sorted((Sample(**document) for document in documents), key=lambda sample: sample.number)
 
 
 @dataclass(frozen=True)
@@ -73,7 +41,7 @@ class Seen:
 class Past:
     """What a search knows before it begins."""
 
-    first: list[Sample] = field(default_factory=list)
+    first: list[TrialConfig] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
     tried: int = 0
     """Trials of this search that are not handed out again."""
@@ -107,8 +75,8 @@ class Guide(Searcher):
         # A grid is its combinations, however many; what was tried is tried.
         self.total = 0 if search.algorithm == "grid" else search.trials
         self.past, self.queue = past, list(past.first)
-        self.known: dict[str, Sample] = {}
-        self.live: dict[str, Sample] = {}
+        self.known: dict[str, TrialConfig] = {}
+        self.live: dict[str, TrialConfig] = {}
         self.base: dict[str, Any] = {}
         self.space: Space = {}
         self.study: optuna.Study | None = None
@@ -126,7 +94,7 @@ class Guide(Searcher):
         if sample is None:  # one that is running may die, and come back
             return None if self.live else Searcher.FINISHED
         if sample.name not in self.known:
-            sample = Sample(sample.changes, sample.source, sample.drawn, number=self.past.tried + len(self.known))
+            sample = TrialConfig(sample.changes, sample.source, sample.drawn, number=self.past.tried + len(self.known))
             sample.write(self.trials)
             self.known[sample.name] = sample
         self.live[trial_id] = sample
@@ -175,7 +143,7 @@ class Guide(Searcher):
     def __reduce__(self) -> Any:  # Tune pickles it with the experiment; a search is resumed from its own folder
         return (Searcher, ())
 
-    def _drawn(self) -> Sample | None:
+    def _drawn(self) -> TrialConfig | None:
         """A sample that was not tried yet; None where there seems to be none."""
         study = self.study or self._begun()
         if self._is_spent():
@@ -194,8 +162,8 @@ class Guide(Searcher):
                 study.tell(trial, [scores[name] for name in self.objectives])
         return None
 
-    def _sample(self, drawn: dict[str, Any]) -> Sample:
-        return Sample(trimmed(self.base | drawn, self.space, self.experiment), "drawn", drawn=drawn)
+    def _sample(self, drawn: dict[str, Any]) -> TrialConfig:
+        return TrialConfig(trimmed(self.base | drawn, self.space, self.experiment), "drawn", drawn=drawn)
 
     def _is_spent(self) -> bool:
         """Whether every combination of a small space was tried: a sampler would draw long before it seemed so."""
@@ -246,22 +214,14 @@ def quiet_optuna() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-def first_samples(experiment: Experiment, space: Space, portfolio: list[dict[str, Any]]) -> list[Sample]:
+def first_samples(experiment: Experiment, space: Space, portfolio: list[dict[str, Any]]) -> list[TrialConfig]:
     """The recipe itself; then the portfolio's; with algorithm grid, all combinations of values."""
-    samples = [Sample({}, "recipe"), *(Sample(changes, "portfolio") for changes in portfolio)]
+    samples = [TrialConfig({}, "recipe"), *(TrialConfig(changes, "portfolio") for changes in portfolio)]
     if experiment.search.algorithm == "grid":
-        samples += [Sample(trimmed(row, space, experiment), "grid", drawn=row) for row in grid(space)]
+        samples += [TrialConfig(trimmed(row, space, experiment), "grid", drawn=row) for row in grid(space)]
     if experiment.search.scheduler == "pbt":  # its members change what they train with, so that they need it all
-        samples = [Sample({name: experiment.get(name) for name in space}, "recipe")]
+        samples = [TrialConfig({name: experiment.get(name) for name in space}, "recipe")]
     return unique(samples)
-
-
-def unique(samples: list[Sample]) -> list[Sample]:
-    """The first of each trial, in order."""
-    found: dict[str, Sample] = {}
-    for sample in samples:
-        found.setdefault(sample.name, sample)
-    return list(found.values())
 
 
 def distribution(values: Choice | Interval) -> optuna.distributions.BaseDistribution:

@@ -27,7 +27,7 @@ from classifier.training.checkpoint import CheckpointStore
 from classifier.training.resolve import resolve
 from jobs.launch import run_storage, workers
 from jobs.launch.cluster import enter_driver_folder
-from jobs.launch.shared_dataset import Shared
+from jobs.launch.shared_dataset import SharedDataset
 from jobs.launch.worker_log import tee_output
 from jobs.search.best_epochs import worst_score
 from jobs.search.schedulers import EPOCH, SCORES
@@ -46,14 +46,14 @@ class TrialActor(tune.Trainable):
         config: dict[str, Any],
         *,
         experiment: dict[str, Any],
-        shared: Shared,
+        shared: SharedDataset,
         folder: str,
         storage: Storage | None,
         costs: dict[str, dict[str, float]],
         cwd: str,
     ) -> None:
         enter_driver_folder(cwd)
-        self.base, self.dataset = Experiment.from_dict(experiment), shared.opened()
+        self.base, self.dataset = Experiment.from_dict(experiment), shared.open()
         self.trials, self.costs, self.storage = Path(folder), costs, storage
         self.mirror = contextlib.ExitStack()
         if storage is not None:  # the driver's folder may be on another machine

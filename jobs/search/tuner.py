@@ -22,12 +22,13 @@ from classifier.search.space import Space, default_space
 from classifier.storage.atomic import write_atomically
 from jobs.launch import run_storage
 from jobs.launch.cluster import connect, max_concurrent_trials, refuse_unshared
-from jobs.launch.shared_dataset import Shared
+from jobs.launch.shared_dataset import SharedDataset
 from jobs.search.best_epochs import BestEpochs
 from jobs.search.plan import Plan
 from jobs.search.schedulers import EPOCH, domain, scheduler
-from jobs.search.searcher import DEATHS, Guide, Past, quiet_optuna, trial_name
+from jobs.search.searcher import DEATHS, Guide, Past, quiet_optuna
 from jobs.search.trial import TrialActor
+from jobs.search.trial_config import trial_name
 from jobs.steps.session import Session
 
 # The cluster may grow or shrink: how often that is looked at, in seconds.
@@ -144,7 +145,7 @@ def run_trials(work: Session, plan: Plan, past: Past, left: Callable[[], float],
     trainable = tune.with_parameters(
         TrialActor,
         experiment=experiment.as_dict(),
-        shared=Shared.of(work.dataset, work.experiment.data),
+        shared=SharedDataset.from_dataset(work.dataset, work.experiment.data),
         folder=str(folder / "trials"),
         storage=work.run.storage,
         costs=plan.costs,

@@ -13,11 +13,11 @@ from classifier.runs.folder import Run
 from classifier.runtime import timing
 from classifier.runtime.timing import Deadline
 from classifier.search import budget
-from classifier.search.budget import End
+from classifier.search.budget import ConclusionEstimate
 from jobs.search import history, refit
 from jobs.search.plan import _cut, _too_slow
 
-END = End(
+END = ConclusionEstimate(
     epoch_seconds=2.0,
     prediction_epochs=3.0,
     refit_epoch_factor=1.5,
@@ -41,7 +41,7 @@ def test_the_end_is_its_rest_and_a_last_training_within_bounds():
     assert END.total_seconds(1.0) == 7 + 3 + 3 + 15
     assert END.total_seconds(1.0, epochs=20) == 7 + 3 + 3 + 30
     assert END.total_seconds(8.0) == 7 + 24 + 3 + 60  # not more than half of the minutes
-    assert End(2.0, 3.0, 0.0, 10, 60.0).total_seconds() == 7 + 6  # no last training
+    assert ConclusionEstimate(2.0, 3.0, 0.0, 10, 60.0).total_seconds() == 7 + 6  # no last training
 
 
 def test_what_trials_take_moves_the_end_of_the_trials(tmp_path):
@@ -148,7 +148,7 @@ def test_epochs_that_the_user_named_are_cut_only_where_no_trial_would_end(digits
 def test_an_architecture_of_which_one_trial_takes_most_of_their_time_is_left_out(digits):
     """By what a step of it takes; the recipe's own stays."""
     steps = {"resnet9_16": StepTime(0.02), "resnet9_32": StepTime(0.04)}
-    place: Any = SimpleNamespace(dataset=digits, do=lambda _, experiment, **__: steps[experiment.model.name])
+    place: Any = SimpleNamespace(dataset=digits, call=lambda _, experiment, **__: steps[experiment.model.name])
     experiment = Experiment().override_all({"model.name": "cnn", "train.epochs": 20})
     needed = {
         name: budget.trial_seconds(experiment.override("model.name", name), digits, step)

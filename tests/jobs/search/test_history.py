@@ -7,13 +7,14 @@ import pytest
 
 from classifier import data
 from classifier.config.experiment import Experiment
-from classifier.search.budget import End
+from classifier.search.budget import ConclusionEstimate
 from classifier.search.space import Choice, Interval, Space
 from jobs.search.history import past_of
 from jobs.search.plan import Plan
-from jobs.search.searcher import Past, Sample
+from jobs.search.searcher import Past
+from jobs.search.trial_config import TrialConfig
 
-END = End(epoch_seconds=0.0, prediction_epochs=0.0, refit_epoch_factor=0.0, refit_epochs=1, max_refit_seconds=0.0)
+END = ConclusionEstimate(epoch_seconds=0.0, prediction_epochs=0.0, refit_epoch_factor=0.0, refit_epochs=1, max_refit_seconds=0.0)
 
 
 def known(folder: Path, space: Space, portfolio: list[dict] | None = None, **search: str) -> Past:
@@ -34,7 +35,7 @@ def known(folder: Path, space: Space, portfolio: list[dict] | None = None, **sea
 def begin(folder: Path, past: Past, count: int) -> None:
     """The first trials are handed out, and then the search dies."""
     for number, sample in enumerate(past.first[:count]):
-        Sample(sample.changes, sample.source, sample.drawn, number).write(folder / "trials")
+        TrialConfig(sample.changes, sample.source, sample.drawn, number).write(folder / "trials")
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 5])

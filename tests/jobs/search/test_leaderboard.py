@@ -1,5 +1,6 @@
 """Which trials keep their models while a search goes on."""
 
+import json
 import random
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,9 @@ from jobs.search.tuner import Event
 
 
 def board_in(folder, **changes: Any) -> Leaderboard:
-    plan: Any = SimpleNamespace(experiment=Experiment().override_all(changes), end=SimpleNamespace(crowd=2.0), space={})
+    plan: Any = SimpleNamespace(
+        experiment=Experiment().override_all(changes), end=SimpleNamespace(trial_slowdown=2.0), space={}, costs={}
+    )
     return Leaderboard(SimpleNamespace(folder=folder, storage=None), plan)  # pyright: ignore[reportArgumentType]
 
 
@@ -45,6 +48,25 @@ def test_the_front_keeps_its_models_too(tmp_path):
         report(board, f"t{i}", float(i), accuracy=rng.random(), latency=rng.random())
         board.take(Event(f"t{i}", {}, {}, ended=True), float(i))
         assert with_models(board) == {row.trial for row in board.front()}
+
+
+@pytest.mark.parametrize("file", ["sample.json", "changes.json"])  # the second: of a population
+def test_epochs_that_were_not_reported_are_read_from_the_folders(tmp_path, file):
+    trial, changes = tmp_path / "trials" / "a", {"train.epochs": 2}
+    trial.mkdir(parents=True)
+    (tmp_path / "trials" / "never started").mkdir()
+    document = {"changes": changes} if file == "sample.json" else changes
+    (trial / file).write_text(json.dumps(document))
+    scores = ("accuracy", "macro_f1", "loss")
+    lines = [
+        {"epoch": epoch, "seconds": 1.0} | {f"validation_{name}": 1 / epoch for name in scores} for epoch in (1, 2)
+    ]
+    (trial / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    board = board_in(tmp_path)
+    board.catch_up(9.0)
+    (row,) = board.rows.values()
+    assert (row.sample, row.epochs, row.whole, row.at) == (changes, 2, True, 9.0)
+    assert board.best(row)["epoch"] == 1
 
 
 def test_an_epoch_takes_what_the_leaders_took_lately(tmp_path):

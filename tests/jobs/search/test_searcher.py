@@ -8,7 +8,8 @@ import pytest
 from classifier.config.experiment import Experiment
 from classifier.search.space import Choice, Interval, Space, space_from
 from jobs.search.best_epochs import BestEpochs
-from jobs.search.searcher import Guide, Past, Sample, Seen, first_samples, samples_in, trial_name
+from jobs.search.searcher import Guide, Past, Seen, first_samples
+from jobs.search.trial_config import read_trial_configs, trial_name
 
 SPACE: Space = {"optimizer.lr": Interval(1e-4, 1e-1, log=True), "data.batch": Choice((32, 64, 128))}
 
@@ -49,7 +50,7 @@ def test_the_recipe_then_the_portfolio_then_draws(tmp_path):
     fourth = run(tried, "3", 0.5)
     assert isinstance(fourth, dict)
     assert set(fourth) <= set(SPACE)
-    assert [sample.source for sample in samples_in(tmp_path / "trials")] == [
+    assert [sample.source for sample in read_trial_configs(tmp_path / "trials")] == [
         "recipe",
         "portfolio",
         "portfolio",
@@ -173,7 +174,7 @@ def test_a_resumed_search_replays_and_draws_anew(tmp_path):
     before = guide(tmp_path, at_once=1)
     configs = [run(before, str(i), 0.5 + i / 100) for i in range(5)]
     saved = json.loads((tmp_path / "space.json").read_text())
-    past = Past(first=samples_in(tmp_path / "trials"), base=saved["base"], space=SPACE)
+    past = Past(first=read_trial_configs(tmp_path / "trials"), base=saved["base"], space=SPACE)
     after = guide(tmp_path, past=past, at_once=1)
     again = [run(after, str(i), 0.5 + i / 100) for i in range(5)]
     assert again == configs
@@ -181,7 +182,7 @@ def test_a_resumed_search_replays_and_draws_anew(tmp_path):
     assert new not in configs
     assert after.study is not None
     assert len(after.study.trials) == 6
-    assert len(samples_in(tmp_path / "trials")) == 6
+    assert len(read_trial_configs(tmp_path / "trials")) == 6
 
 
 def test_a_grid_is_the_recipe_and_every_combination(tmp_path):
@@ -206,8 +207,3 @@ def test_several_objectives_make_a_study_of_several_directions(tmp_path):
         tried.on_trial_complete(str(i), result)
     assert tried.study is not None
     assert [trial.values for trial in tried.study.trials] == [[0.5, 1.0], [0.5, 2.0], [0.5, 3.0]]
-
-
-def test_equal_changes_are_one_trial():
-    assert Sample({"a": 1, "b": 2}, "x").name == trial_name({"b": 2, "a": 1})
-    assert Sample({"a": 1}, "x").name != trial_name({"a": 2})

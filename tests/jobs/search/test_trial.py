@@ -12,7 +12,7 @@ from classifier.config.files import read_experiment
 from classifier.config.sections import DataConfig
 from classifier.errors import DivergedError
 from classifier.runs.folder import read_history
-from jobs.launch.shared_dataset import Shared
+from jobs.launch.shared_dataset import SharedDataset
 from jobs.search.trial import TrialActor
 
 SMALL = {"model.name": "cnn", "data.batch": 64, "train.epochs": 3, "train.threads": 1, "train.precision": "fp32"}
@@ -31,7 +31,13 @@ def actor(digits, tmp_path):
     class Local(TrialActor):
         def setup(self, config):  # pyright: ignore[reportIncompatibleMethodOverride]
             where = {"folder": str(tmp_path / "trials"), "storage": None, "cwd": "."}
-            super().setup(config, experiment=base.as_dict(), shared=Shared.of(digits, base.data), costs={}, **where)
+            super().setup(
+                config,
+                experiment=base.as_dict(),
+                shared=SharedDataset.from_dataset(digits, base.data),
+                costs={},
+                **where,
+            )
 
     return Local
 
@@ -132,10 +138,10 @@ def test_a_member_of_a_population_goes_on_from_another(actor, tmp_path):
 
 
 def test_shared_images_are_the_same_images(digits):
-    shared = Shared.of(digits, DataConfig())
+    shared = SharedDataset.from_dataset(digits, DataConfig())
     assert all(
         np.shares_memory(array, getattr(digits, split).images_NCHW.numpy()) for split, array in shared.images.items()
     )
-    opened = shared.opened()
+    opened = shared.open()
     assert opened.train.images_NCHW[:].equal(digits.train.images_NCHW[:])
     assert (opened.fingerprint, opened.train.ids) == (digits.fingerprint, digits.train.ids)

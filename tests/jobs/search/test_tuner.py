@@ -21,7 +21,7 @@ from jobs.launch.cluster import max_concurrent_trials
 from jobs.search import history, tuner
 from jobs.search.leaderboard import Leaderboard, Row
 from jobs.search.plan import _with_final
-from jobs.search.searcher import Sample
+from jobs.search.trial_config import TrialConfig
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -68,7 +68,11 @@ def test_a_winner_learns_from_many_validation_images(validation, scheduler, fina
 
 def test_minutes_in_which_no_longer_training_fits_are_not_thrown_away(tmp_path):
     """What came to its end is known and not handed out again; what was cut off comes first, then new trials."""
-    samples = [Sample({}, "recipe"), Sample({"optimizer.lr": 0.01}, "drawn"), Sample({"optimizer.lr": 0.02}, "drawn")]
+    samples = [
+        TrialConfig({}, "recipe"),
+        TrialConfig({"optimizer.lr": 0.01}, "drawn"),
+        TrialConfig({"optimizer.lr": 0.02}, "drawn"),
+    ]
     for number, sample in enumerate(samples):
         dataclasses.replace(sample, number=number).write(tmp_path / "trials")
     (tmp_path / "trials" / samples[0].name / "ended.json").write_text("{}")
@@ -99,24 +103,24 @@ from classifier.config.experiment import Experiment
 from classifier.errors import ConfigError
 from jobs.launch import remote_call
 from jobs.launch.cluster import connect
-from jobs.launch.remote_call import Place
+from jobs.launch.remote_call import MeasurementNode
 from tests.jobs.search.test_tuner import whereabouts
 
 experiment = Experiment()
 dataset, resources = data.load(experiment.data), connect(dashboard=False)
-place = Place(experiment, dataset, resources)
-assert place.is_here
-assert place.do(whereabouts, experiment, word="a")[::4] == (os.getpid(), "a")
+node = MeasurementNode(experiment, dataset, resources)
+assert node.is_local
+assert node.call(whereabouts, experiment, word="a")[::4] == (os.getpid(), "a")
 nodes = ray.nodes()
 ray.nodes = lambda: [node | {"Resources": node["Resources"] | {"CPU": 0}} for node in nodes]
 remote_call.largest_node_cores = lambda: 2.0
-place = Place(experiment, dataset, resources)
-assert not place.is_here
-pid, threads, count, device, word = place.do(whereabouts, experiment, word="b")
+node = MeasurementNode(experiment, dataset, resources)
+assert not node.is_local
+pid, threads, count, device, word = node.call(whereabouts, experiment, word="b")
 assert pid != os.getpid()
 assert (threads, count, device, word) == (2, len(dataset.train), "cpu", "b"), (threads, count, device, word)
 try:
-    place.do(whereabouts, experiment.override("data.batch", 10**6), word="c")
+    node.call(whereabouts, experiment.override("data.batch", 10**6), word="c")
 except ConfigError as error:
     assert "data.batch" in str(error)
     print("refused")
@@ -138,7 +142,7 @@ def test_a_winner_is_not_bound_to_the_device_of_its_trial(tmp_path):
     experiment = Experiment()
     plan: Any = SimpleNamespace(experiment=experiment, space={})
     board = Leaderboard(Run(tmp_path), plan)
-    sample = Sample({}, "recipe")
+    sample = TrialConfig({}, "recipe")
     board.rows[sample.name] = Row(sample.name, {}, whole=True)
     board.best_epochs.update(sample.name, {"accuracy": 0.9, "loss": 0.3})
     trial = Run(tmp_path / "trials" / sample.name)

@@ -1,0 +1,70 @@
+"""What a trial changes of the search's experiment, and the files in its folder that say so."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from classifier.storage.atomic import write_atomically
+
+
+@dataclass(frozen=True)
+class TrialConfig:
+    """What one trial changes of the search's experiment, and where that came from. The fields are sample.json's keys.
+
+    source: recipe, portfolio, start_from, grid, drawn, longer or resumed. drawn: the values that Optuna, or the grid,
+    gave each setting of the space. number: the order in which trials are started.
+    """
+
+    changes: dict[str, Any]
+    source: str
+    drawn: dict[str, Any] | None = None
+    number: int = 0
+
+    @property
+    def name(self) -> str:
+        """The name of the trial's folder."""
+        return trial_name(self.changes)
+
+    def write(self, trials: Path) -> None:
+        """Create the trial's folder in `trials`, and write sample.json there."""
+        folder = trials / self.name
+        folder.mkdir(parents=True, exist_ok=True)
+        document = {"number": self.number, "source": self.source, "changes": self.changes, "drawn": self.drawn}
+        write_atomically(folder / "sample.json", json.dumps(document, indent=1) + "\n")
+
+
+def trial_name(changes: dict[str, Any]) -> str:
+    """8 hex digits; equal changes, in any order, are one trial."""
+    return hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def read_trial_configs(trials: Path) -> list[TrialConfig]:
+    """The configurations of all trials of a search, in the order in which they were started."""
+    documents = [json.loads(path.read_text()) for path in trials.glob("*/sample.json")]
+    return sorted((TrialConfig(**document) for document in documents), key=lambda config: config.number)
+
+
+def write_changes(trial: Path, changes: dict[str, Any]) -> None:
+    """Write changes.json: for a member of a population, whose settings change as it trains; others have sample.json."""
+    write_atomically(trial / "changes.json", json.dumps(changes) + "\n")
+
+
+def read_changes(trial: Path) -> dict[str, Any] | None:
+    """What the trial in this folder changes; None where it was not started.
+
+    Versions before this one wrote changes.json for every trial, with the same changes as sample.json.
+    """
+    if (sample := trial / "sample.json").exists():
+        return json.loads(sample.read_text())["changes"]
+    changes = trial / "changes.json"
+    return json.loads(changes.read_text()) if changes.exists() else None
+
+
+def unique(configs: list[TrialConfig]) -> list[TrialConfig]:
+    """Without repetitions: the first configuration of each trial, in order."""
+    first: dict[str, TrialConfig] = {}
+    for config in configs:
+        first.setdefault(config.name, config)
+    return list(first.values())
