@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from classifier.data.dataset import Dataset, Split
 from classifier.inference.explain import grad_cam, nearest, overlaid
 from classifier.inference.features import features
-from classifier.inference.out_of_distribution import places_of, some
+from classifier.inference.out_of_distribution import sample_indices, sample_images
 from classifier.inference.scorer import Scorer
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def looked_at(model: nn.Module, scorer: Scorer, dataset: Dataset, part: Split, p
     kinds = [WRONG] * len(wrong) + [UNSURE] * len(unsure)
     images_NCHW = part.images_NCHW[places_N] if len(places_N) else part.images_NCHW[:0]
     maps_NHW = grad_cam(model, scorer, images_NCHW, predicted_N[places_N]) if len(places_N) else torch.zeros(0, 1, 1)
-    known, known_N = some(dataset.train.images_NCHW), places_of(len(dataset.train))
+    known, known_N = sample_images(dataset.train.images_NCHW), sample_indices(len(dataset.train))
     like_NC = torch.zeros(len(places_N), 0, dtype=torch.int64)
     if len(places_N) and len(known_N):
         found_NC, _ = nearest(features(model, scorer, images_NCHW), features(model, scorer, known), LIKE)

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from classifier.data.dataset import Split
 from classifier.data.images.arrays import select
-from classifier.data.readers.compact import chosen as chosen_names
+from classifier.data.readers.compact import select_strings as chosen_names
 from classifier.evaluation.adversarial import fgsm, pgd, right
 from classifier.evaluation.corruptions import GROUPS, SEVERITIES, corrupted
-from classifier.inference.out_of_distribution import Novelty
+from classifier.inference.out_of_distribution import OODDetector
 from classifier.inference.scorer import Scorer
 from classifier.metrics.scores import compute_scores
 
@@ -49,7 +49,7 @@ def under_corruptions(model: nn.Module, scorer: Scorer, part: Split, tell: Tell,
     }
 
 
-def under_attack(model: nn.Module, scorer: Scorer, part: Split, novelty: Novelty | None, tell: Tell) -> dict[str, Any]:
+def under_attack(model: nn.Module, scorer: Scorer, part: Split, novelty: OODDetector | None, tell: Tell) -> dict[str, Any]:
     """Accuracies by attack and epsilon (in 1/255), and how well each score tells attacked images from clean ones."""
     scorer = dataclasses.replace(scorer, precision="fp32")  # a gradient of bf16 is a worse attacker
     found: dict[str, Any] = {"images": len(part), "epsilons": list(EPSILONS), "fgsm": [], "pgd": [], "auroc": {}}
@@ -77,7 +77,7 @@ def under_shift(model: nn.Module, scorer: Scorer, part: Split) -> dict[str, Any]
 
 
 def told_apart(
-    model: nn.Module, scorer: Scorer, images_NCHW: Tensor, others_NCHW: Tensor, novelty: Novelty | None
+    model: nn.Module, scorer: Scorer, images_NCHW: Tensor, others_NCHW: Tensor, novelty: OODDetector | None
 ) -> dict[str, float]:
     """AUROC by score: how often an image of the first kind seems more like the training images than one of the second.
 
@@ -97,13 +97,13 @@ def auroc(higher_N: Tensor, lower_M: Tensor) -> float:
     return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
 
 
-def _seen(model: nn.Module, scorer: Scorer, images_NCHW: Tensor, novelty: Novelty | None) -> dict[str, Tensor]:
+def _seen(model: nn.Module, scorer: Scorer, images_NCHW: Tensor, novelty: OODDetector | None) -> dict[str, Tensor]:
     model.eval()
     with torch.inference_mode():
         batches = images_NCHW.split(scorer.batch)
         logits_NK = torch.cat([scorer.forward(model, batch.to(scorer.device)).cpu() for batch in batches])
     found = {"probability": logits_NK.softmax(1).amax(1), "energy": logits_NK.logsumexp(1)}
-    return found | ({"layers": -novelty.scores(model, scorer, images_NCHW)} if novelty else {})
+    return found | ({"layers": -novelty.score(model, scorer, images_NCHW)} if novelty else {})
 
 
 def _accuracy(model: nn.Module, scorer: Scorer, images_NCHW: Tensor, labels_N: Tensor) -> float:

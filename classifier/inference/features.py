@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from classifier import models
 from classifier.data.images.arrays import Images
 from classifier.inference.scorer import Scorer
-from classifier.storage.atomic import patiently, sha256_of, write_tensors
+from classifier.storage.atomic import file_sha256, retry_io, write_tensors
 
 # L2 penalty of the regression, on standardised features.
 PENALTY = 1e-2
@@ -65,9 +65,9 @@ def keep(features: dict[str, Tensor], path: Path) -> None:
         write_tensors(features, part)
         part.replace(path)
 
-    patiently(write, path)
+    retry_io(write, path)
 
 
 def identity(weights: str | None) -> str:
     """What names the weights that features were made with: a file by its content."""
-    return sha256_of(Path(weights)) if weights is not None and Path(weights).is_file() else str(weights)
+    return file_sha256(Path(weights)) if weights is not None and Path(weights).is_file() else str(weights)

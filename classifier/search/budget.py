@@ -11,20 +11,20 @@ from classifier.inference.out_of_distribution import MAX_IMAGES
 from classifier.profiling.step_time import StepTime
 
 # Checkpoints and all else beside the steps and the validation, as a factor.
-KEEPING = 1.05
+EPOCH_OVERHEAD = 1.05
 # Seconds to end the trials; to pack a model and write results and report, beside looking at images; and to begin with
 # the last training, beside its steps, in this process or by starting one elsewhere.
-ENDING, PACKING, BEGINNING, STARTING = 3.0, 4.0, 3.0, 20.0
+STOP_TRIALS_SECONDS, SAVE_SECONDS, LOCAL_REFIT_START_SECONDS, REMOTE_REFIT_START_SECONDS = 3.0, 4.0, 3.0, 20.0
 # What a frozen backbone takes at a search's end, with loading it and drawing maps, over what was measured of its views.
-SLOWER = 1.25
+BACKBONE_FACTOR = 1.25
 # A last training may take this share of the minutes.
-SHARE_OF_LAST = 0.5
+MAX_REFIT_SHARE = 0.5
 # What a map of a mistake takes, forward and backward, and its features, in predictions.
-PASSES = 4
+PREDICTIONS_PER_MAP = 4
 
 
 @dataclass(frozen=True)
-class End:
+class ConclusionEstimate:
     """What follows a search's trials: tests and reports, and with search.final the last training.
 
     Its unit is a trial's epoch: `epoch` are the seconds that one took, without its validation, before the first trial;
@@ -39,7 +39,7 @@ class End:
     refit_epochs: int
     max_refit_seconds: float
     """Seconds that the last training may take."""
-    refit_start_seconds: float = BEGINNING
+    refit_start_seconds: float = LOCAL_REFIT_START_SECONDS
     """Seconds until the last training makes its first step."""
     backbone_seconds: float = 0.0
     """Predictions that go by no epoch, as a frozen backbone's, in seconds."""
@@ -59,28 +59,28 @@ class End:
     def seconds_without_refit(self, epoch_seconds: float, *, from_refit: bool = False) -> float:
         """All but the last training; is_late: what is left of that when the last training begins."""
         share = 1 - self.share_before_refit if from_refit else 1.0
-        return (0.0 if from_refit else ENDING) + PACKING + share * (self.prediction_epochs * epoch_seconds + self.backbone_seconds)
+        return (0.0 if from_refit else STOP_TRIALS_SECONDS) + SAVE_SECONDS + share * (self.prediction_epochs * epoch_seconds + self.backbone_seconds)
 
 
-def estimate_conclusion(resolved: Experiment, dataset: Dataset, pace: StepTime, *, trial_slowdown: float = 1.0, is_local: bool = True) -> End:
+def estimate_conclusion(resolved: Experiment, dataset: Dataset, pace: StepTime, *, trial_slowdown: float = 1.0, is_local: bool = True) -> ConclusionEstimate:
     """From what the search's own experiment takes; nothing where the search has all the time it wants."""
     search, train, held = resolved.search, len(dataset.train), len(dataset.validation)
     seen, final = min(MAX_IMAGES, train), bool(search.final)
     # The test and the calibration; what tells new pictures; of both splits, maps of mistakes and images like them.
-    unlike, alike = min(MAX_IMAGES, held) + seen, seen + 2 * SHOWN * PASSES
+    unlike, alike = min(MAX_IMAGES, held) + seen, seen + 2 * SHOWN * PREDICTIONS_PER_MAP
     early = prediction_cost(resolved, held) + prediction_cost(resolved, unlike + alike, with_test_flip=False)
     late = prediction_cost(resolved, len(dataset.test)) + prediction_cost(resolved, final * unlike + alike, with_test_flip=False)
     looked_at = early + late
     # What a frozen backbone is to see goes by no epoch; trials here leave the last training the validation images.
-    unseen = SLOWER * resolved.views * (held if is_local else train + held) * pace.image if final else 0.0
-    return End(
+    unseen = BACKBONE_FACTOR * resolved.views * (held if is_local else train + held) * pace.image if final else 0.0
+    return ConclusionEstimate(
         epoch_seconds=pace.step * optimizer_steps_per_epoch(resolved, train),
-        prediction_epochs=0.0 if _is_frozen(resolved) else looked_at / train,
-        refit_epoch_factor=KEEPING * (train + held) / train if final else 0.0,
+        prediction_epochs=0.0 if _trains_head_only(resolved) else looked_at / train,
+        refit_epoch_factor=EPOCH_OVERHEAD * (train + held) / train if final else 0.0,
         refit_epochs=search.final_epochs or resolved.train.epochs,
-        max_refit_seconds=SHARE_OF_LAST * 60 * search.minutes if search.minutes else math.inf,
-        refit_start_seconds=(BEGINNING if is_local else STARTING) + unseen,
-        backbone_seconds=SLOWER * looked_at * pace.image,
+        max_refit_seconds=MAX_REFIT_SHARE * 60 * search.minutes if search.minutes else math.inf,
+        refit_start_seconds=(LOCAL_REFIT_START_SECONDS if is_local else REMOTE_REFIT_START_SECONDS) + unseen,
+        backbone_seconds=BACKBONE_FACTOR * looked_at * pace.image,
         share_before_refit=early / looked_at,
         trial_slowdown=trial_slowdown,
     )
@@ -95,7 +95,7 @@ def trial_seconds(experiment: Experiment, dataset: Dataset, pace: StepTime) -> f
     """Seconds that one trial takes with the machine to itself; the first, where views are kept for the others."""
     epochs = experiment.train.epochs
     seen = min(experiment.views, epochs) * len(dataset.train)
-    if _is_frozen(experiment):
+    if _trains_head_only(experiment):
         seen += prediction_cost(experiment, len(dataset.validation))
     steps = epochs * optimizer_steps_per_epoch(experiment, len(dataset.train))
     return steps * pace.step * epoch_overhead(experiment, dataset) + seen * pace.image
@@ -103,9 +103,9 @@ def trial_seconds(experiment: Experiment, dataset: Dataset, pace: StepTime) -> f
 
 def epoch_overhead(experiment: Experiment, dataset: Dataset) -> float:
     """What an epoch takes with its validation and checkpoint, as a multiple of its steps alone."""
-    if _is_frozen(experiment):  # what its backbone sees in validation images is kept, too
-        return KEEPING
-    return KEEPING * (1 + prediction_cost(experiment, len(dataset.validation)) / len(dataset.train))
+    if _trains_head_only(experiment):  # what its backbone sees in validation images is kept, too
+        return EPOCH_OVERHEAD
+    return EPOCH_OVERHEAD * (1 + prediction_cost(experiment, len(dataset.validation)) / len(dataset.train))
 
 
 def prediction_cost(experiment: Experiment, count: int, *, with_test_flip: bool = True) -> float:
@@ -116,6 +116,6 @@ def prediction_cost(experiment: Experiment, count: int, *, with_test_flip: bool 
     return count * share * (2 if with_test_flip and experiment.augment.test_flip else 1)
 
 
-def _is_frozen(experiment: Experiment) -> bool:
+def _trains_head_only(experiment: Experiment) -> bool:
     """Epochs cost what its head takes, beside what the backbone is to see once (see cost.Pace)."""
     return bool(experiment.views) and experiment.model.freeze_epochs is None

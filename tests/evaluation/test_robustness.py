@@ -11,7 +11,7 @@ from torch import nn
 from classifier.evaluation.adversarial import fgsm, pgd, right
 from classifier.evaluation.corruptions import GROUPS, SEVERITIES, corrupted
 from classifier.evaluation.robustness import auroc, told_apart
-from classifier.inference.out_of_distribution import Novelty
+from classifier.inference.out_of_distribution import OODDetector
 from classifier.inference.scorer import Scorer
 
 KINDS = [kind for group in GROUPS.values() for kind in group]
@@ -110,15 +110,15 @@ def test_strange_images_are_told_apart_by_the_layers():
     crops = photograph(32).repeat(60, 1, 1, 1)
     noise = torch.randint(-12, 13, crops.shape, generator=torch.Generator().manual_seed(0))
     known = (crops.int() + noise).clamp(0, 255).to(torch.uint8)
-    novelty = Novelty.fitted(model, SCORER, known[:160], known[160:])
+    novelty = OODDetector.fit(model, SCORER, known[:160], known[160:])
     strange = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8)
     assert told_apart(model, SCORER, known[160:], strange, novelty)["layers"] > 0.99
-    assert (novelty.scores(model, SCORER, strange) > novelty.limit).all()
-    assert (novelty.scores(model, SCORER, known[160:]) > novelty.limit).double().mean() <= 0.05
+    assert (novelty.score(model, SCORER, strange) > novelty.threshold).all()
+    assert (novelty.score(model, SCORER, known[160:]) > novelty.threshold).double().mean() <= 0.05
 
 
 def test_mirrored_views_do_not_change_how_strange_an_image_is():
     model, images, _ = model_and_images()
-    novelty = Novelty.fitted(model, SCORER, images, images)
+    novelty = OODDetector.fit(model, SCORER, images, images)
     flipping = dataclasses.replace(SCORER, test_flip=True)
-    assert torch.equal(novelty.scores(model, flipping, images), novelty.scores(model, SCORER, images))
+    assert torch.equal(novelty.score(model, flipping, images), novelty.score(model, SCORER, images))
