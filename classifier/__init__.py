@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from classifier.version import __version__ as __version__
 
 # Public name -> where it lives. Importing torch takes two seconds, so nothing is imported before it is asked for.
-_HOMES = {
+_MODULES = {
     "Bundle": "classifier.bundle.bundle",
     "ClassifierError": "classifier.errors",
     "Dataset": "classifier.data.dataset",
@@ -45,7 +45,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'classifier' has no attribute {name!r}")
-    module = importlib.import_module(_HOMES[name])
+    module = importlib.import_module(_MODULES[name])
     return getattr(module, "load" if name == "load_data" else name)

@@ -14,9 +14,9 @@ Each takes its message alone, so that it crosses process boundaries whole.
 from collections.abc import Sequence
 
 
-def in_short(error: BaseException, most: int = 100) -> str:
+def in_short(error: BaseException, limit: int = 100) -> str:
     """What another library says went wrong, on one line and not too long; where it says nothing, the error's name."""
-    return " ".join(str(error).split())[:most] or type(error).__name__
+    return " ".join(str(error).split())[:limit] or type(error).__name__
 
 
 class ClassifierError(Exception):
@@ -43,7 +43,7 @@ class DivergedError(ClassifierError):
     """The loss became NaN or infinite."""
 
 
-def few(words: Sequence[str], most: int = 3) -> str:
+def list_few(items: Sequence[str], limit: int = 3) -> str:
     """The first words, and how many more there are."""
-    more = len(words) - most
-    return ", ".join(words[:most]) + (f" and {more:,} more" if more > 0 else "")
+    more = len(items) - limit
+    return ", ".join(items[:limit]) + (f" and {more:,} more" if more > 0 else "")

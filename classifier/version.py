@@ -15,11 +15,11 @@ __version__ = "0.1.0"
 
 def versions() -> dict[str, str]:
     """What the result was made with: this code, Python, and the packages at its heart."""
-    return {"classifier": __version__, "python": platform.python_version()} | _packages()
+    return {"classifier": __version__, "python": platform.python_version()} | _package_versions()
 
 
 @functools.cache  # each look reads a package's metadata, 1 ms
-def _packages() -> dict[str, str]:
+def _package_versions() -> dict[str, str]:
     found = {}
     for name in ("torch", "torchvision", "ray", "numpy", "pillow"):
         with contextlib.suppress(metadata.PackageNotFoundError):

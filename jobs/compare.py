@@ -65,8 +65,8 @@ def compare(request: Request) -> None:
         journal.info(f"{len(answers[0].ids):,} test images, the same for all")
         journal.info(shown)
         for one in found:
-            journal.info(one.verdict)
-        differences = [dataclasses.asdict(one) | {"verdict": one.verdict} for one in found]
+            journal.info(one.summary)
+        differences = [dataclasses.asdict(one) | {"verdict": one.summary} for one in found]
         run.write_result(VERB.name, "finished", differences=differences)
         journal.info(str(run.folder))
 

@@ -12,16 +12,16 @@ from pathlib import Path
 # This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from classifier.config.fields import Count  # noqa: E402
+from classifier.config.fields import PositiveInt  # noqa: E402
 from jobs.cli.command import main  # noqa: E402
 from jobs.cli.verb import SLICES, BeginningOptions, Request, Verb  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)
 class CrossvalOptions(BeginningOptions):
-    folds: Count = 5
+    folds: PositiveInt = 5
     """How many parts, each of which is left out once."""
-    repeats: Count = 1
+    repeats: PositiveInt = 1
     """How often the folds are drawn anew."""
     search: bool = False
     """Search in each fold, by the settings of search.*, and test what it finds."""

@@ -12,18 +12,18 @@ from pathlib import Path
 # This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from classifier.config.fields import Count, Positive  # noqa: E402
+from classifier.config.fields import PositiveInt, PositiveFloat  # noqa: E402
 from jobs.cli.command import main  # noqa: E402
 from jobs.cli.verb import SLICES, BeginningOptions, Request, Verb  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)
 class CurveOptions(BeginningOptions):
-    sizes: Count = 5
+    sizes: PositiveInt = 5
     """How many sizes, each twice the one before it."""
-    largest: Positive = 1.0
+    largest: PositiveFloat = 1.0
     """The largest size, as a share of the training images."""
-    repeats: Count = 1
+    repeats: PositiveInt = 1
     """How often each size is drawn and trained anew."""
     resume: str | None = None
     """Go on with this earlier curve."""

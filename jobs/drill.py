@@ -12,14 +12,14 @@ from pathlib import Path
 # This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from classifier.config.fields import Count  # noqa: E402
+from classifier.config.fields import PositiveInt  # noqa: E402
 from jobs.cli.command import main  # noqa: E402
 from jobs.cli.verb import EXIT_DONE, EXIT_FAILED, SLICES, BeginningOptions, Request, Verb  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)
 class DrillOptions(BeginningOptions):
-    faults: Count = 4
+    faults: PositiveInt = 4
     """How often the second training is killed."""
     nodes: bool = False
     """Kill whole nodes of the cluster too, by their Ray process; never this one's nor the head's."""
@@ -46,21 +46,21 @@ def drill(request: Request) -> int:
 
     experiment = request.experiment()
     piece = fire_drill.piece_of(experiment, request.options.faults, chosen=request.changes)
-    with session.opened(VERB.name, request.options, subject=experiment.data.path, keep=True) as (run, journal):
+    with session.open_run(VERB.name, request.options, subject=experiment.data.path, keep=True) as (run, journal):
         setting = fire_drill.Setting(run.folder, piece, request.options.storage, kills_nodes=request.options.nodes)
         for line in setting.lines():
-            journal.say(line)
+            journal.info(line)
         calm = fire_drill.unbroken(setting)
-        journal.say(f"unbroken: {calm.seconds:.1f} s, {calm.training_seconds:.1f} s of them training")
+        journal.info(f"unbroken: {calm.seconds:.1f} s, {calm.training_seconds:.1f} s of them training")
         faults = []
         for fault in fire_drill.broken(setting, calm, request.options.faults):
             faults.append(fault)
-            journal.say(fault.line())
+            journal.info(fault.line())
         verdict = fire_drill.compared(setting, faults)
         for thing in verdict.told():
-            journal.say(thing)
+            journal.info(thing)
         run.write_result(VERB.name, "finished", config=piece.as_dict(), **verdict.plain())
-        journal.say(str(run.folder))
+        journal.info(str(run.folder))
     return EXIT_DONE if verdict.passed else EXIT_FAILED
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 # This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from classifier.config.fields import Count  # noqa: E402
+from classifier.config.fields import PositiveInt  # noqa: E402
 from jobs.cli.command import main  # noqa: E402
 from jobs.cli.verb import SLICES, BeginningOptions, Request, Verb  # noqa: E402
 
@@ -20,7 +20,7 @@ from jobs.cli.verb import SLICES, BeginningOptions, Request, Verb  # noqa: E402
 class PlanOptions(BeginningOptions):
     kind: str = "here"
     """The machines: here, or a name from the file of prices."""
-    up_to: Count = 8
+    up_to: PositiveInt = 8
     """The largest number of workers to plan for."""
     prices: str = str(Path(__file__).resolve().parent.parent / "cluster" / "prices.yaml")
     """YAML file of machines: gpus, tflops, memory_gib, cores, network_gbit, dollars_an_hour."""
@@ -44,12 +44,12 @@ def plan(request: Request) -> None:
 
     experiment = request.experiment()
     kind = scaling_forecast.kind_of(request.options.kind, request.options.prices)
-    with session.opened(VERB.name, request.options, subject=experiment.data.path) as (run, journal):
+    with session.open_run(VERB.name, request.options, subject=experiment.data.path) as (run, journal):
         forecasts = scaling_forecast.of(experiment, kind, request.options.up_to)
         for thing in scaling_forecast.told(forecasts, kind):
-            journal.say(thing)
+            journal.info(thing)
         run.write_result(VERB.name, "finished", config=experiment.as_dict(), **scaling_forecast.plain(forecasts, kind))
-        journal.say(str(run.folder))
+        journal.info(str(run.folder))
 
 
 if __name__ == "__main__":

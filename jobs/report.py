@@ -13,14 +13,14 @@ from pathlib import Path
 # This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from classifier.config.fields import Slice  # noqa: E402
+from classifier.config.fields import Section  # noqa: E402
 from jobs.cli.command import main  # noqa: E402
 from jobs.cli.interrupts import Interrupts  # noqa: E402
 from jobs.cli.verb import EXIT_DONE, EXIT_INTERRUPTED, Request, Verb, positional  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportOptions(Slice):
+class ReportOptions(Section):
     run: str = positional("Folder of a run or a search.")
     watch: bool = False
     """Make it again every few seconds, until the run has ended."""
@@ -42,13 +42,13 @@ def report(request: Request) -> int:
     options = request.options
     folder = Path(options.run)
     with Interrupts() as interrupts:
-        while options.watch and not (folder / "result.json").exists() and not interrupts.asked:
+        while options.watch and not (folder / "result.json").exists() and not interrupts.stop_requested:
             print(
                 f"{run_page.write(folder, refresh=EVERY)}: the browser loads it again while the run goes on", flush=True
             )
-            wait(EVERY, lambda: interrupts.asked)
+            wait(EVERY, lambda: interrupts.stop_requested)
     print(run_page.write(folder))
-    return EXIT_INTERRUPTED if interrupts.asked else EXIT_DONE
+    return EXIT_INTERRUPTED if interrupts.stop_requested else EXIT_DONE
 
 
 def wait(seconds: float, until: Callable[[], bool]) -> None:

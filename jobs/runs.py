@@ -10,13 +10,13 @@ from pathlib import Path
 # This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from classifier.config.fields import Slice  # noqa: E402
+from classifier.config.fields import Section  # noqa: E402
 from jobs.cli.command import main  # noqa: E402
 from jobs.cli.verb import EXIT_DONE, EXIT_MISTAKE, Request, Verb  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunsOptions(Slice):
+class RunsOptions(Section):
     out: str = "runs"
     """Where run folders lie."""
     where: tuple[str, ...] = ()

@@ -39,14 +39,14 @@ def train(request: Request) -> int:
 
         rehearse(request)
         return EXIT_DONE
-    if torchrun.world() > 1:
-        request = torchrun.told(request)
+    if torchrun.world_size() > 1:
+        request = torchrun.set_worker_count(request)
         if torchrun.is_follower():
-            return torchrun.follow()
-    with session.begun(VERB.name, request) as work:
-        on_ray = work.experiment.workers.count > 1 and torchrun.world() == 1
+            return torchrun.run_follower()
+    with session.open_session(VERB.name, request) as work:
+        on_ray = work.experiment.workers.count > 1 and torchrun.world_size() == 1
         if not on_ray and work.experiment.workers.gpus and work.experiment.train.device == "cpu":
-            work.journal.say(
+            work.log.info(
                 "note: one worker trains in this process, which has no GPU: as a job, submit it with "
                 "--entrypoint-num-gpus 1"
             )

@@ -64,7 +64,7 @@ class Bundle:
     def from_training(cls, experiment: Experiment, dataset: Dataset, *, scores: dict[str, Any], epoch: int) -> "Bundle":
         """The bundle of a resolved experiment on its data, after `epoch`."""
         settings = experiment.as_dict()
-        scorer = Scorer.of(experiment, dataset, torch.device("cpu"))
+        scorer = Scorer.from_experiment(experiment, dataset, torch.device("cpu"))
         made = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(
             model=settings["model"],
@@ -201,7 +201,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> LoadedBundle:
             f"{folder}: its weights do not fit model.name {settings.name} as it is here now ({in_short(error, 160)}): "
             "use the code that it was trained with"
         ) from None
-    return LoadedBundle(bundle, bundle.scorer(torch.device(device)).place(model))
+    return LoadedBundle(bundle, bundle.scorer(torch.device(device)).prepare_model(model))
 
 
 def load_ood_tensors(path: str | Path) -> dict[str, Tensor] | None:

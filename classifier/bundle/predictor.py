@@ -116,8 +116,8 @@ class Predictor:
         method: grad_cam, integrated_gradients or occlusion (explain.py).
         """
         places = {name: k for k, name in enumerate(self.class_names)}
-        for start in range(0, len(answers), self.scorer.batch):
-            some = answers[start : start + self.scorer.batch]
+        for start in range(0, len(answers), self.scorer.batch_size):
+            some = answers[start : start + self.scorer.batch_size]
             images_NCHW = torch.stack([torch.from_numpy(np.array(self._prepare(answer.path))) for answer in some])
             classes_N = torch.tensor([places[answer.class_name] for answer in some])
             maps_NHW = getattr(explain, method)(self.model, self.scorer, images_NCHW, classes_N)
@@ -129,7 +129,7 @@ class Predictor:
         return tuple((self.class_names[c], float(probabilities_K[c])) for c in best)
 
     def _answers(self, images: Sequence[Any]) -> Tensor:
-        return self.scorer.probabilities(self.model, torch.from_numpy(np.stack(images)))
+        return self.scorer.predict_probabilities(self.model, torch.from_numpy(np.stack(images)))
 
     def _judged(self, images: Sequence[Any], k: int) -> Iterator[dict[str, Any]]:
         """What a Prediction says of each image, beside its path."""
@@ -159,7 +159,7 @@ class Predictor:
 
     def _prepared(self, pictures: Sequence[ImageInput]) -> Iterator[list[Any]]:
         """Batches of uint8 CHW arrays, with a DataError for what cannot be read; decodes one batch ahead."""
-        batch = self.scorer.batch
+        batch = self.scorer.batch_size
         with ThreadPoolExecutor(DECODERS) as pool:
             ahead = pool.map(self._prepare, pictures[:batch])
             for start in range(batch, len(pictures) + batch, batch):

@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from classifier.config.fields import Natural, Slice, closest, from_text, hints
+from classifier.config.fields import NonNegativeInt, Section, field_types, parse_value, suggest
 from classifier.config.sections import (
     AugmentConfig,
     CheckpointConfig,
@@ -29,10 +29,10 @@ from classifier.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experiment(Slice):
+class Experiment(Section):
     """All that decides a run. Equal experiments on equal data, machine and worker count give equal weights."""
 
-    seed: Natural = 0
+    seed: NonNegativeInt = 0
     """Seeds the weights, the order of the images, augmentation and dropout."""
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -52,12 +52,12 @@ class Experiment(Slice):
 
     def get(self, dotted: str) -> Any:
         """The value of one setting. ConfigError if there is no such name."""
-        _refuse_unknown(dotted)
+        _check_name(dotted)
         return functools.reduce(getattr, dotted.split("."), self)
 
     def override(self, dotted: str, value: Any) -> Self:
         """A copy with one setting changed. ConfigError on an unknown name, a wrong type or a value out of range."""
-        _refuse_unknown(dotted)
+        _check_name(dotted)
         noun, _, name = dotted.rpartition(".")
         if not noun:
             return dataclasses.replace(self, **{name: value})
@@ -65,8 +65,8 @@ class Experiment(Slice):
 
     def override_text(self, dotted: str, text: str) -> Self:
         """`override` with a value as it is typed: 'true', '0.1', 'none'."""
-        _refuse_unknown(dotted)
-        return self.override(dotted, from_text(dotted, setting_names()[dotted], text))
+        _check_name(dotted)
+        return self.override(dotted, parse_value(dotted, setting_names()[dotted], text))
 
     def override_all(self, changes: dict[str, Any]) -> Self:
         """A copy with several settings changed, by dotted name."""
@@ -89,9 +89,9 @@ class Experiment(Slice):
 def setting_names() -> dict[str, Any]:
     """Every dotted name, with its annotated type."""
     names: dict[str, Any] = {}
-    for name, hint in hints(Experiment).items():
-        if isinstance(hint, type) and issubclass(hint, Slice):
-            names.update({f"{name}.{inner}": inner_hint for inner, inner_hint in hints(hint).items()})
+    for name, hint in field_types(Experiment).items():
+        if isinstance(hint, type) and issubclass(hint, Section):
+            names.update({f"{name}.{inner}": inner_hint for inner, inner_hint in field_types(hint).items()})
         else:
             names[name] = hint
     return names
@@ -110,12 +110,12 @@ def flatten(nested: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _refuse_unknown(dotted: str) -> None:
+def _check_name(dotted: str) -> None:
     names = setting_names()
     if dotted in names:
         return
     last = {name.rpartition(".")[2]: name for name in names}
-    near = closest(dotted, names) or closest(last.get(dotted.rpartition(".")[2], dotted), names)
+    near = suggest(dotted, names) or suggest(last.get(dotted.rpartition(".")[2], dotted), names)
     raise ConfigError(f"{dotted}: there is no such setting{near}")
 
 

@@ -21,59 +21,59 @@ class Range:
 
     low: float
     high: float = math.inf
-    above: bool = False
+    exclusive: bool = False
 
     def __contains__(self, value: float) -> bool:
-        return (value > self.low if self.above else value >= self.low) and value <= self.high
+        return (value > self.low if self.exclusive else value >= self.low) and value <= self.high
 
     def __str__(self) -> str:
-        low = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
+        low = f"above {self.low:g}" if self.exclusive else f"at least {self.low:g}"
         return low if math.isinf(self.high) else f"{low} and at most {self.high:g}"
 
 
-Count = Annotated[int, Range(1)]
-Natural = Annotated[int, Range(0)]
-Share = Annotated[float, Range(0, 1)]
-Positive = Annotated[float, Range(0, above=True)]
-NonNegative = Annotated[float, Range(0)]
+PositiveInt = Annotated[int, Range(1)]
+NonNegativeInt = Annotated[int, Range(0)]
+Fraction = Annotated[float, Range(0, 1)]
+PositiveFloat = Annotated[float, Range(0, exclusive=True)]
+NonNegativeFloat = Annotated[float, Range(0)]
 
 
 # How alike two words must be, from 0 to 1, for one to be a misspelling of the other.
-NEAR = 0.6
+MIN_SIMILARITY = 0.6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slice:
+class Section:
     """A noun's settings. Values are checked when it is made: type, range, and no NaN."""
 
-    noun: ClassVar[str] = ""
+    section: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        for name, hint in hints(type(self)).items():
-            dotted = f"{self.noun}.{name}" if self.noun else name
-            object.__setattr__(self, name, checked(dotted, hint, getattr(self, name)))
+        for name, hint in field_types(type(self)).items():
+            dotted = f"{self.section}.{name}" if self.section else name
+            object.__setattr__(self, name, validate(dotted, hint, getattr(self, name)))
 
 
-def closest(word: str, known: typing.Iterable[str]) -> str:
+def suggest(word: str, known: typing.Iterable[str]) -> str:
     """`; did you mean X?` for a word that is nearly a known one, else the empty string."""
     ratios = {name: difflib.SequenceMatcher(None, name, word).ratio() for name in known}
     found = max(ratios, key=ratios.__getitem__, default="")  # the first of those that are equally near
-    return f"; did you mean {found}?" if ratios.get(found, 0.0) >= NEAR else ""
+    return f"; did you mean {found}?" if ratios.get(found, 0.0) >= MIN_SIMILARITY else ""
 
 
 @functools.cache
-def hints(cls: type) -> dict[str, Any]:
+def field_types(cls: type) -> dict[str, Any]:
     """Each field of a dataclass, with its annotated type."""
     found = typing.get_type_hints(cls, include_extras=True)
     return {f.name: found[f.name] for f in dataclasses.fields(cls)}
 
 
-def checked(dotted: str, hint: Any, value: Any) -> Any:
+def validate(dotted: str, hint: Any, value: Any) -> Any:
     """The value, as its type wants it (an int becomes a float, a list a tuple), or ConfigError."""
     origin = typing.get_origin(hint)
     if origin is Annotated:
         inner, limit = typing.get_args(hint)
-        value = checked(dotted, inner, value)
+        value = validate(dotted, inner, value)
         if value not in limit:
             raise ConfigError(f"{dotted} is {value}: it must be {limit}")
         return value
@@ -81,18 +81,18 @@ def checked(dotted: str, hint: Any, value: Any) -> Any:
         if value is None:
             return None
         (inner,) = [arg for arg in typing.get_args(hint) if arg is not type(None)]
-        return checked(dotted, inner, value)
+        return validate(dotted, inner, value)
     if origin is Literal:
         options = typing.get_args(hint)
         if value not in options or isinstance(value, bool):
             words = ", ".join(map(str, options))
-            near = closest(value, map(str, options)) if isinstance(value, str) else ""
+            near = suggest(value, map(str, options)) if isinstance(value, str) else ""
             raise ConfigError(f"{dotted} is {value!r}: it must be one of {words}{near}")
         return value
     if origin is tuple:
         if isinstance(value, str) or not isinstance(value, (list, tuple)):
             raise ConfigError(f"{dotted} is {value!r}: it must be a list of words")
-        return tuple(checked(dotted, typing.get_args(hint)[0], item) for item in value)
+        return tuple(validate(dotted, typing.get_args(hint)[0], item) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
@@ -103,20 +103,20 @@ def checked(dotted: str, hint: Any, value: Any) -> Any:
     return value
 
 
-def words_of(hint: Any, word: str) -> list[str]:
+def split_values(hint: Any, word: str) -> list[str]:
     """The items of a tuple setting that one word on a command line stands for: a,b is two where items are options."""
     is_options = typing.get_origin(typing.get_args(hint)[0]) is Literal
     return word.split(",") if is_options else [word]
 
 
-def from_text(dotted: str, hint: Any, text: str) -> Any:
+def parse_value(dotted: str, hint: Any, text: str) -> Any:
     """The value that a word on a command line stands for: 'true', '0.1', 'none'. A wrong word comes back as it is."""
     origin = typing.get_origin(hint)
     if origin is Annotated:
-        return from_text(dotted, typing.get_args(hint)[0], text)
+        return parse_value(dotted, typing.get_args(hint)[0], text)
     if origin in (Union, types.UnionType):
         (inner,) = [arg for arg in typing.get_args(hint) if arg is not type(None)]
-        return None if text.lower() == "none" else from_text(dotted, inner, text)
+        return None if text.lower() == "none" else parse_value(dotted, inner, text)
     if origin is Literal:
         return next((option for option in typing.get_args(hint) if str(option) == text), text)
     if hint is bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from classifier.config.experiment import Experiment
-from classifier.config.fields import closest
+from classifier.config.fields import suggest
 from classifier.errors import ConfigError
 
 
@@ -111,7 +111,7 @@ RECIPES: dict[str, Callable[[], Experiment]] = {
 def recipe(name: str) -> Experiment:
     """The experiment of that name. ConfigError names the nearest if there is none."""
     if name not in RECIPES:
-        near = closest(name, RECIPES)
+        near = suggest(name, RECIPES)
         raise ConfigError(f"--recipe {name}: there is no such recipe{near or '; there are ' + ', '.join(RECIPES)}")
     return RECIPES[name]()
 

@@ -6,18 +6,26 @@ This module imports no torch, so that `--help` answers at once.
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from classifier.config.fields import Count, Natural, NonNegative, Positive, Range, Share, Slice
+from classifier.config.fields import (
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Range,
+    Section,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig(Slice):
-    noun: ClassVar[str] = "data"
+class DataConfig(Section):
+    section: ClassVar[str] = "data"
 
     path: str = "digits"
     """What to learn: a folder of class folders, a .zip or .tar of one, tar shards (WebDataset), Parquet tables that
     hold the pictures, a manifest (.csv, .parquet: path,label[,split]), a list (.txt, .lst), a folder of IDX files, or
     the name of a known data set (digits, cifar10, ...)."""
-    batch: Count = 64
+    batch: PositiveInt = 64
     """Images a step, over all workers together (per optimizer update, times optimizer.accumulate)."""
     batch_auto: bool = False
     """Find the fastest batch that fits into memory, once, and train with it in place of data.batch."""
@@ -27,19 +35,19 @@ class DataConfig(Slice):
     """1 for grey, 3 for colour. Found from the images when not set."""
     fit: Literal["crop", "pad", "stretch"] = "crop"
     """How a picture that is not square becomes square: cut the centre, pad the short side, or stretch."""
-    validation: Share = 0.1
+    validation: Fraction = 0.1
     """Share of the images that choose the best epoch, where the data set brings no validation split."""
-    test: Share = 0.2
+    test: Fraction = 0.2
     """Share of the images kept for the one final test, where the data set brings no test split."""
-    split_seed: Natural = 0
+    split_seed: NonNegativeInt = 0
     """Another number draws other splits. It is apart from `seed`, so that repeats share a test split."""
     folds: Annotated[int, Range(2, 1000)] | None = None
     """Cross-validation: so many folds, one of which takes the place of the test split (see jobs/crossval.py)."""
-    fold: Natural = 0
+    fold: NonNegativeInt = 0
     """Which of data.folds is the test split, from 0 on."""
-    limit: Count | None = None
+    limit: PositiveInt | None = None
     """Train on so many of the training images, each class in its share. Not set: on all."""
-    balance: Share = 0.0
+    balance: Fraction = 0.0
     """How far rare classes are drawn more often: 0 each image once an epoch, 1 each class alike."""
     root: str = "data"
     """Where a data set known by name lies, or is downloaded to."""
@@ -52,34 +60,34 @@ class DataConfig(Slice):
     """A CSV of id,label,split: these pictures alone, of whatever data.path is (jobs/audit.py --write-manifest)."""
     outside: bool = False
     """Let a manifest name files outside of its own folder."""
-    max_corrupt: Share = 0.01
+    max_corrupt: Fraction = 0.01
     """Share of unreadable images that is skipped with a warning; more than that is refused."""
-    max_pixels: Count = 100_000_000
+    max_pixels: PositiveInt = 100_000_000
     """A picture with more pixels than this counts as unreadable (decompression bombs)."""
-    max_bytes: Count = 100_000_000
+    max_bytes: PositiveInt = 100_000_000
     """A picture whose file is larger than this counts as unreadable."""
-    max_seconds: Positive = 30.0
+    max_seconds: PositiveFloat = 30.0
     """A picture that takes longer than this to decode counts as unreadable."""
     stream: bool = False
     """Read pictures as they are needed, each epoch anew: for sets larger than the disk. Keeps no cache."""
-    window: Count = 16
+    window: PositiveInt = 16
     """stream: chunks of 256 neighbouring images that are mixed at a time, and that memory holds."""
     cache: str | None = "~/.cache/classifier"
     """Folder on this machine's own disk that keeps files decoded, for all runs; none: decode in memory each time."""
     cache_as: Literal["auto", "pixels", "jpeg"] = "auto"
     """What the cache keeps of a picture. jpeg: of quality 95, in a fifth of the room, decoded each time; auto: pixels,
     and jpeg where a set's pixels would take more than half of data.cache_gb."""
-    cache_gb: Positive = 50.0
+    cache_gb: PositiveFloat = 50.0
     """GB that data.cache may take; what was not used for the longest time makes room."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class AugmentConfig(Slice):
-    noun: ClassVar[str] = "augment"
+class AugmentConfig(Section):
+    section: ClassVar[str] = "augment"
 
     policy: Literal["auto", "none", "symbols", "objects", "photos"] = "auto"
     """Strengths that are not set come from here. auto: by the data set (letters and digits are never mirrored)."""
-    flip: Share | None = None
+    flip: Fraction | None = None
     """Probability to mirror left and right."""
     rotate: Annotated[float, Range(0, 180)] | None = None
     """Largest rotation either way, in degrees."""
@@ -91,19 +99,19 @@ class AugmentConfig(Slice):
     """Largest move in each direction, as a share of the side (crop with padding)."""
     crop: Annotated[float, Range(0, 1)] | None = None
     """Smallest share of the area that a random-resized crop keeps; 1 turns it off."""
-    brightness: Share | None = None
+    brightness: Fraction | None = None
     """Largest change of brightness either way, as a share."""
-    contrast: Share | None = None
+    contrast: Fraction | None = None
     """Largest change of contrast either way, as a share."""
-    saturation: Share | None = None
+    saturation: Fraction | None = None
     """Largest change of saturation either way, as a share; colour images only."""
     hue: Annotated[float, Range(0, 0.5)] | None = None
     """Largest turn of hue either way, as a share of the colour circle; colour images only."""
-    erase: Share | None = None
+    erase: Fraction | None = None
     """Probability to blank a random rectangle (random erasing)."""
-    mixup: NonNegative | None = None
+    mixup: NonNegativeFloat | None = None
     """Alpha of the Beta distribution that blends pairs of images; 0 turns it off."""
-    cutmix: NonNegative | None = None
+    cutmix: NonNegativeFloat | None = None
     """Alpha of the Beta distribution that pastes a patch of one image into another; 0 turns it off."""
     randaugment: Annotated[int, Range(0, 8)] | None = None
     """RandAugment: how many random operations an image; 0 turns it off."""
@@ -111,7 +119,7 @@ class AugmentConfig(Slice):
     """RandAugment's strength, from 0 to 30."""
     trivial: bool | None = None
     """TrivialAugment: one random operation of random strength an image."""
-    views: Natural = 0
+    views: NonNegativeInt = 0
     """With model.freeze backbone: augment each image in so many ways, once, and keep what the backbone sees; epochs
     after that cost next to nothing. 0: each epoch augments anew."""
     strength: Annotated[float, Range(0, 3)] = 1.0
@@ -121,8 +129,8 @@ class AugmentConfig(Slice):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig(Slice):
-    noun: ClassVar[str] = "model"
+class ModelConfig(Section):
+    section: ClassVar[str] = "model"
 
     name: str = "resnet9_16"
     """cnn, plain7_32, plain7_40, resnet9_16, resnet9_32, resnet9_64, vit_tiny, any torchvision classifier
@@ -131,7 +139,7 @@ class ModelConfig(Slice):
     """Where to start from: imagenet (downloaded once), or a .safetensors or .pth file. Not set: from scratch."""
     freeze: Literal["none", "backbone"] = "none"
     """backbone: train the new head alone."""
-    freeze_epochs: Count | None = None
+    freeze_epochs: PositiveInt | None = None
     """With model.freeze backbone: thaw it after this many epochs. Not set: never."""
     dropout: Annotated[float, Range(0, 0.9)] = 0.0
     """Share of the features dropped before the head, where the model has such a place."""
@@ -142,69 +150,69 @@ class ModelConfig(Slice):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerConfig(Slice):
-    noun: ClassVar[str] = "optimizer"
+class OptimizerConfig(Section):
+    section: ClassVar[str] = "optimizer"
 
     name: Literal["sgd", "adam", "adamw", "muon"] = "adamw"
     """sgd has Nesterov momentum. muon makes the most of few epochs, from scratch."""
-    lr: Positive = 3e-3
+    lr: PositiveFloat = 3e-3
     """Peak learning rate, for the batch as it is set (nothing scales it)."""
     momentum: Annotated[float, Range(0, 0.999)] = 0.9
     """Momentum of sgd and muon; the first beta of adam and adamw."""
-    weight_decay: NonNegative = 0.05
+    weight_decay: NonNegativeFloat = 0.05
     """Decay of the weights, not of biases and norms: coupled in sgd and adam (try 5e-4), decoupled
     in adamw and muon."""
-    clip: Positive | None = None
+    clip: PositiveFloat | None = None
     """Largest norm of the gradient; larger ones are scaled down. Not set: no clipping."""
-    accumulate: Count = 1
+    accumulate: PositiveInt = 1
     """Batches summed before each update, for an effective batch larger than memory."""
     ema: Annotated[float, Range(0, 0.99999)] | None = None
     """Decay a step of the averaged weights that are validated and kept. Not set: no averaging."""
-    backbone_scale: Positive = 0.1
+    backbone_scale: PositiveFloat = 0.1
     """Learning rate of pretrained weights, as a share of the new head's."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScheduleConfig(Slice):
-    noun: ClassVar[str] = "schedule"
+class ScheduleConfig(Section):
+    section: ClassVar[str] = "schedule"
 
     name: Literal["cosine", "onecycle", "linear", "step", "plateau", "constant"] = "onecycle"
     """How the learning rate falls after the warm-up; onecycle turns the momentum against it too."""
-    warmup: Share = 0.2
+    warmup: Fraction = 0.2
     """Share of all steps in which the learning rate rises to its peak."""
-    final: Share = 0.0
+    final: Fraction = 0.0
     """Where it ends, as a share of the peak."""
-    step_epochs: Count = 10
+    step_epochs: PositiveInt = 10
     """step: epochs between two falls. plateau: epochs without gain before a fall."""
-    step_factor: Annotated[float, Range(0, 1, above=True)] = 0.1
+    step_factor: Annotated[float, Range(0, 1, exclusive=True)] = 0.1
     """step and plateau: what a fall multiplies the learning rate with."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossConfig(Slice):
-    noun: ClassVar[str] = "loss"
+class LossConfig(Section):
+    section: ClassVar[str] = "loss"
 
     name: Literal["cross_entropy", "focal"] = "cross_entropy"
     """focal weighs down the images that are right already (for hard, unbalanced classes)."""
     smoothing: Annotated[float, Range(0, 0.9)] = 0.0
     """Label smoothing: the share of certainty spread over all classes."""
-    gamma: NonNegative = 2.0
+    gamma: NonNegativeFloat = 2.0
     """focal: how strongly easy images are weighed down."""
     class_weights: Literal["none", "balanced"] = "none"
     """balanced: each class counts alike, however many images it has."""
-    adjustment: NonNegative = 0.0
+    adjustment: NonNegativeFloat = 0.0
     """Logit adjustment, for unbalanced classes: how strongly the loss expects frequent ones (1: by their share)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(Slice):
-    noun: ClassVar[str] = "train"
+class TrainConfig(Section):
+    section: ClassVar[str] = "train"
 
-    epochs: Count = 20
+    epochs: PositiveInt = 20
     """Passes over the training images."""
-    minutes: Positive | None = None
+    minutes: PositiveFloat | None = None
     """Stop after this many minutes of training, with the best model so far. Not set: no limit."""
-    patience: Count | None = None
+    patience: PositiveInt | None = None
     """Stop after this many epochs without a better validation score. Not set: run all epochs."""
     metric: Literal["accuracy", "macro_f1", "loss"] = "accuracy"
     """The validation score that chooses the best epoch."""
@@ -218,49 +226,49 @@ class TrainConfig(Slice):
     """Compile the model first: worth it for long runs on a GPU."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
-    threads: Count | None = None
+    threads: PositiveInt | None = None
     """CPU threads a worker. Not set: all that it may use."""
     track: tuple[Literal["mlflow", "wandb"], ...] = ()
     """Tell these of each epoch too, beside TensorBoard; they find their server as their own tools do."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckpointConfig(Slice):
-    noun: ClassVar[str] = "checkpoint"
+class CheckpointConfig(Section):
+    section: ClassVar[str] = "checkpoint"
 
-    epochs: Count = 1
+    epochs: PositiveInt = 1
     """Epochs between two checkpoints; the last epoch always has one."""
-    minutes: Positive | None = 10.0
+    minutes: PositiveFloat | None = 10.0
     """Minutes between two checkpoints in the middle of an epoch; none: at ends of epochs alone."""
-    steps: Count | None = None
+    steps: PositiveInt | None = None
     """Steps between two checkpoints in the middle of an epoch. Not set: at ends of epochs alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkersConfig(Slice):
-    noun: ClassVar[str] = "workers"
+class WorkersConfig(Section):
+    section: ClassVar[str] = "workers"
 
-    count: Count = 1
+    count: PositiveInt = 1
     """Processes that train together. More than 1 run on Ray: RAY_ADDRESS, or a cluster on this machine."""
-    min: Count | None = None
+    min: PositiveInt | None = None
     """Fewest workers to go on with where nodes are lost; it grows back to workers.count. Not set: workers.count."""
-    wait: NonNegative = 0.0
+    wait: NonNegativeFloat = 0.0
     """Minutes to wait at the start for a cluster that grows; 0: what it has no room for is refused."""
-    cpus: Positive | None = None
+    cpus: PositiveFloat | None = None
     """CPU cores a Ray worker (or a trial) reserves. Not set: 1; a search with few minutes gives its trials more."""
-    gpus: NonNegative | None = None
+    gpus: NonNegativeFloat | None = None
     """GPUs a Ray worker (or a trial) reserves. Not set: 1 where the cluster has GPUs, else 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchConfig(Slice):
-    noun: ClassVar[str] = "search"
+class SearchConfig(Section):
+    section: ClassVar[str] = "search"
 
-    trials: Count = 8
+    trials: PositiveInt = 8
     """Trainings to try, the recipe itself first."""
-    minutes: Positive | None = None
+    minutes: PositiveFloat | None = None
     """Minutes for all of it, the last training and the test included. Not set: until all trials ended."""
-    epochs: Count | None = None
+    epochs: PositiveInt | None = None
     """Epochs a trial. Not set: train.epochs."""
     vary: tuple[str, ...] = ()
     """What to search: NAME=LOW..HIGH, NAME=LOW..HIGH:log or NAME=A,B,C, as in optimizer.lr=1e-3..1:log.
@@ -275,7 +283,7 @@ class SearchConfig(Slice):
     scheduler: Literal["asha", "hyperband", "median", "pbt", "none"] = "asha"
     """What ends weak trials early: asha, hyperband (asha with several graces) or median. pbt lets the weak continue
     from copies of the strong, with changed settings."""
-    grace: Count | None = None
+    grace: PositiveInt | None = None
     """Epochs that every trial may run; pbt: epochs between two changes. Not set: a ninth of the epochs, or
     a third where a ninth has fewer than 100 steps."""
     start_from: str | None = None
@@ -291,7 +299,7 @@ class SearchConfig(Slice):
     final: bool | None = None
     """Train the winner once more, on training and validation images together. Not set: where validation has more than
     a seventh of them, so that it pays."""
-    final_epochs: Count | None = None
+    final_epochs: PositiveInt | None = None
     """Epochs of that last training. Not set: the winner's, or train.epochs where search.minutes made trials shorter."""
-    keep: Count = 3
+    keep: PositiveInt = 3
     """Best trials whose model and checkpoints stay on disk."""

@@ -35,7 +35,7 @@ def calibrate_bundle(
     bundle, model = loaded
     validation = dataset.validation
     uncalibrated_scorer = dataclasses.replace(loaded.scorer(), temperature=1.0)
-    tally, probabilities_NK = uncalibrated_scorer.evaluate(model, validation)
+    tally, probabilities_NK = uncalibrated_scorer.predict_split(model, validation)
     tally.scores()  # raises DivergedError
     calibration = calibrate(
         probabilities_NK, validation.labels_N, coverage=coverage, precision=precision, recall=recall

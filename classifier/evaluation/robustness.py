@@ -57,7 +57,7 @@ def under_attack(model: nn.Module, scorer: Scorer, part: Split, novelty: OODDete
     for epsilon in EPSILONS:
         hits: dict[str, list[Tensor]] = {"fgsm": [], "pgd": []}
         attacked: list[Tensor] = []
-        for batch_NCHW, labels_B in zip(images_NCHW.split(scorer.batch), labels_N.split(scorer.batch), strict=True):
+        for batch_NCHW, labels_B in zip(images_NCHW.split(scorer.batch_size), labels_N.split(scorer.batch_size), strict=True):
             one = fgsm(model, scorer, batch_NCHW, labels_B, epsilon / 255)
             hits["fgsm"].append(right(model, scorer, one, labels_B))
             many = pgd(model, scorer, batch_NCHW, labels_B, epsilon / 255)
@@ -73,7 +73,7 @@ def under_attack(model: nn.Module, scorer: Scorer, part: Split, novelty: OODDete
 
 def under_shift(model: nn.Module, scorer: Scorer, part: Split) -> dict[str, Any]:
     """The figures on a second data set of the same classes."""
-    return compute_scores(scorer.evaluate(model, part)[1], part.labels_N, scorer.class_names)
+    return compute_scores(scorer.predict_split(model, part)[1], part.labels_N, scorer.class_names)
 
 
 def told_apart(
@@ -100,11 +100,11 @@ def auroc(higher_N: Tensor, lower_M: Tensor) -> float:
 def _seen(model: nn.Module, scorer: Scorer, images_NCHW: Tensor, novelty: OODDetector | None) -> dict[str, Tensor]:
     model.eval()
     with torch.inference_mode():
-        batches = images_NCHW.split(scorer.batch)
+        batches = images_NCHW.split(scorer.batch_size)
         logits_NK = torch.cat([scorer.forward(model, batch.to(scorer.device)).cpu() for batch in batches])
     found = {"probability": logits_NK.softmax(1).amax(1), "energy": logits_NK.logsumexp(1)}
     return found | ({"layers": -novelty.score(model, scorer, images_NCHW)} if novelty else {})
 
 
 def _accuracy(model: nn.Module, scorer: Scorer, images_NCHW: Tensor, labels_N: Tensor) -> float:
-    return float((scorer.probabilities(model, images_NCHW).argmax(1) == labels_N).double().mean())
+    return float((scorer.predict_probabilities(model, images_NCHW).argmax(1) == labels_N).double().mean())

@@ -53,7 +53,7 @@ def evaluate_test_split(
     if len(dataset.test) == 0:
         raise DataError(f"{dataset.name} has no test images: train with --data.test above 0")
     loaded = loaded or bundles.load(path, device)
-    confusion, probabilities_NK = loaded.scorer().evaluate(loaded.model, dataset.test)
+    confusion, probabilities_NK = loaded.scorer().predict_split(loaded.model, dataset.test)
     # scores() raises if a prediction is not finite, and computes the loss without clipping.
     loss = confusion.scores()["loss"]
     scores = compute_scores(probabilities_NK, dataset.test.labels_N, bundle.class_names) | {"loss": loss}

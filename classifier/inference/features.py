@@ -35,8 +35,8 @@ def seen(model: nn.Module, scorer: Scorer, images_NCHW: Tensor) -> tuple[Tensor,
 def features(model: nn.Module, scorer: Scorer, images_NCHW: Images) -> Tensor:
     """features_NF, float32 on the CPU, of any number of plain images. The model is placed."""
     model.eval()
-    starts = range(0, len(images_NCHW), scorer.batch)
-    return torch.cat([seen(model, scorer, images_NCHW[start : start + scorer.batch])[0].cpu() for start in starts])
+    starts = range(0, len(images_NCHW), scorer.batch_size)
+    return torch.cat([seen(model, scorer, images_NCHW[start : start + scorer.batch_size])[0].cpu() for start in starts])
 
 
 def regression(train_NF: Tensor, labels_N: Tensor, classes: int) -> tuple[Tensor, Tensor]:

@@ -17,9 +17,9 @@ from classifier.errors import ConfigError, DataError
 # How often a set of classes holds the right one, at least, where nobody asked for another share.
 COVERAGE = 0.9
 # Log-probabilities below this have no float32.
-LOWEST = -100.0
+MIN_LOG_PROBABILITY = -100.0
 # The temperature lies between these; one learned from fewer images than FEWEST would be chance.
-COLDEST, HOTTEST, FEWEST = 0.05, 20.0, 30
+MIN_TEMPERATURE, MAX_TEMPERATURE, MIN_IMAGES = 0.05, 20.0, 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,25 +49,25 @@ class Calibration:
             values["thresholds"] = tuple(values["thresholds"])
         return cls(**values)
 
-    def sets(self, probabilities_NK: Tensor) -> Tensor:
+    def prediction_sets(self, probabilities_NK: Tensor) -> Tensor:
         """in_NK, bool: the classes of each image's set. The likeliest is always in it."""
         in_NK = probabilities_NK >= self.level
         return in_NK.scatter(1, probabilities_NK.argmax(1, keepdim=True), True)
 
-    def taken(self, probabilities_NK: Tensor) -> Tensor:
+    def decide(self, probabilities_NK: Tensor) -> Tensor:
         """classes_N, int64: what each image is taken for, -1 where the model is not sure.
 
         With thresholds the class that is furthest above its own, as a multiple; without, the only one of its set.
         """
         if self.thresholds is None:
-            in_NK = self.sets(probabilities_NK)
+            in_NK = self.prediction_sets(probabilities_NK)
             return torch.where(in_NK.sum(1) == 1, probabilities_NK.argmax(1), -1)
         least_K = torch.tensor([math.inf if t is None else max(t, 1e-12) for t in self.thresholds])
         times_N, classes_N = (probabilities_NK / least_K).max(1)
         return torch.where(times_N >= 1, classes_N, -1)
 
 
-def temperature_of(log_probabilities_NK: Tensor, labels_N: Tensor) -> float:
+def fit_temperature(log_probabilities_NK: Tensor, labels_N: Tensor) -> float:
     """The temperature that makes the labels likeliest, by a bounded search over its logarithm; 1 for few images.
 
     As if one image in N + 2 had another label (Platt 1999): where a model makes no mistake, no confidence would be too
@@ -75,27 +75,29 @@ def temperature_of(log_probabilities_NK: Tensor, labels_N: Tensor) -> float:
     """
     from scipy.optimize import minimize_scalar
 
-    if len(labels_N) < FEWEST:
+    if len(labels_N) < MIN_IMAGES:
         return 1.0
-    log_probabilities_NK = log_probabilities_NK.double().clamp(min=LOWEST)
+    log_probabilities_NK = log_probabilities_NK.double().clamp(min=MIN_LOG_PROBABILITY)
     classes, other = log_probabilities_NK.shape[1], 1 / (len(labels_N) + 2)
     targets_NK = torch.full_like(log_probabilities_NK, other / max(1, classes - 1))
     targets_NK.scatter_(1, labels_N[:, None], 1 - other)
 
     def loss(logarithm: float) -> float:
-        return -float((targets_NK * tempered(log_probabilities_NK, math.exp(logarithm))).sum(1).mean())
+        return -float((targets_NK * apply_temperature(log_probabilities_NK, math.exp(logarithm))).sum(1).mean())
 
-    return math.exp(minimize_scalar(loss, bounds=(math.log(COLDEST), math.log(HOTTEST)), method="bounded").x)
+    return math.exp(
+        minimize_scalar(loss, bounds=(math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE)), method="bounded").x
+    )
 
 
-def tempered(log_probabilities_NK: Tensor, temperature: float) -> Tensor:
+def apply_temperature(log_probabilities_NK: Tensor, temperature: float) -> Tensor:
     """The log-probabilities of logits divided by the temperature, which keeps their order."""
     if temperature == 1:
         return log_probabilities_NK
-    return (log_probabilities_NK.clamp(min=LOWEST) / temperature).log_softmax(1)
+    return (log_probabilities_NK.clamp(min=MIN_LOG_PROBABILITY) / temperature).log_softmax(1)
 
 
-def level_of(probabilities_NK: Tensor, labels_N: Tensor, coverage: float) -> float:
+def fit_set_threshold(probabilities_NK: Tensor, labels_N: Tensor, coverage: float) -> float:
     """The probability from which on classes are in a set, so that sets hold the label in `coverage` of new images.
 
     On the mean over sets of validation images; 0, where there are too few images to say. ConfigError unless it is
@@ -108,7 +110,7 @@ def level_of(probabilities_NK: Tensor, labels_N: Tensor, coverage: float) -> flo
     return float(of_labels_N[rank - 1]) if 0 < rank <= len(labels_N) else 0.0
 
 
-def thresholds_of(
+def fit_thresholds(
     probabilities_NK: Tensor, labels_N: Tensor, *, precision: float | None = None, recall: float | None = None
 ) -> tuple[float | None, ...]:
     """For each class the lowest probability from which on it has the wished precision, or the highest with the recall.
@@ -133,7 +135,7 @@ def thresholds_of(
     return tuple(found)
 
 
-def reliability(probabilities_NK: Tensor, labels_N: Tensor, bins: int = 15) -> list[tuple[float, float, int]]:
+def reliability_bins(probabilities_NK: Tensor, labels_N: Tensor, bins: int = 15) -> list[tuple[float, float, int]]:
     """(mean confidence, accuracy, images) of each bin of equal width that holds images: the reliability diagram."""
     confidence_N, predicted_N = probabilities_NK.double().max(1)
     bins_N = (confidence_N * bins).long().clamp(max=bins - 1)
@@ -171,8 +173,8 @@ def calibrate(
     """
     if len(labels_N) == 0:
         raise DataError("there are no validation images to calibrate on: train with --data.validation above 0")
-    temperature = temperature_of(probabilities_NK.log(), labels_N)
-    probabilities_NK = tempered(probabilities_NK.log(), temperature).exp()
+    temperature = fit_temperature(probabilities_NK.log(), labels_N)
+    probabilities_NK = apply_temperature(probabilities_NK.log(), temperature).exp()
     if coverage is None:
         accuracy = float((probabilities_NK.argmax(1) == labels_N).double().mean())
         # Of n images, n / (n + 1) is the most that can be said.
@@ -183,7 +185,7 @@ def calibrate(
         images=len(labels_N),
         temperature=temperature,
         coverage=coverage,
-        level=level_of(probabilities_NK, labels_N, coverage),
+        level=fit_set_threshold(probabilities_NK, labels_N, coverage),
         wish=f"{name} {value:g}" if has_wish else None,
-        thresholds=thresholds_of(probabilities_NK, labels_N, precision=precision, recall=recall) if has_wish else None,
+        thresholds=fit_thresholds(probabilities_NK, labels_N, precision=precision, recall=recall) if has_wish else None,
     )

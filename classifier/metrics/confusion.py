@@ -12,7 +12,7 @@ from classifier.errors import DataError, DivergedError
 TOP = 5
 
 
-class Tally:
+class ConfusionMatrix:
     """The account of an evaluation: a confusion matrix, top-5 hits and the summed loss of the images seen so far.
 
     Sums and counts, never means, so shards of any size add up to the whole (`+`, or an all-reduce of `tensor()`).
@@ -54,8 +54,8 @@ class Tally:
         cells_N = labels_N1[:, 0] * self.classes + predicted_N  # no bincount: on a GPU it waits for the device
         self.confusion_KK.view(-1).scatter_add_(0, cells_N, counts_N.long())
 
-    def __add__(self, other: "Tally") -> "Tally":
-        return Tally.from_tensor(self.tensor() + other.tensor().to(self.device))
+    def __add__(self, other: "ConfusionMatrix") -> "ConfusionMatrix":
+        return ConfusionMatrix.from_tensor(self.tensor() + other.tensor().to(self.device))
 
     def tensor(self) -> Tensor:
         """All of it as one float64 vector, to be summed over processes; whole numbers are exact up to 2^53."""

@@ -8,9 +8,9 @@ import numpy as np
 from classifier.errors import DataError
 
 # A floor is believed in where it explains so much of what a straight line (in logarithms) leaves unexplained.
-FLOOR_WORTH = 0.75
+MIN_FLOOR_GAIN = 0.75
 # Sizes that a fit needs, and those that a floor needs.
-FEWEST, FEWEST_FOR_FLOOR = 3, 5
+MIN_SIZES, MIN_SIZES_FOR_FLOOR = 3, 5
 
 
 @dataclass(frozen=True)
@@ -27,24 +27,24 @@ class PowerLaw:
         return {"scale": self.scale, "slope": self.slope, "floor": self.floor}
 
 
-def fitted(images: Sequence[float], errors: Sequence[float]) -> PowerLaw:
+def fit_power_law(images: Sequence[float], errors: Sequence[float]) -> PowerLaw:
     """The law of least squared differences of logarithms. An error of 0 counts as half a mistake in that many images.
 
     DataError with fewer than three sizes.
     """
-    if len(set(images)) < FEWEST:
-        raise DataError(f"a learning curve needs at least {FEWEST} sizes to be fitted: give more --sizes")
+    if len(set(images)) < MIN_SIZES:
+        raise DataError(f"a learning curve needs at least {MIN_SIZES} sizes to be fitted: give more --sizes")
     log_n, n = np.log(np.asarray(images, float)), np.asarray(images, float)
     values = np.maximum(np.asarray(errors, float), 0.5 / n)
     best: tuple[float, PowerLaw] | None = None
-    floors = [0.0, *(values.min() * np.linspace(0.05, 0.95, 19))] if len(set(images)) >= FEWEST_FOR_FLOOR else [0.0]
+    floors = [0.0, *(values.min() * np.linspace(0.05, 0.95, 19))] if len(set(images)) >= MIN_SIZES_FOR_FLOOR else [0.0]
     straight = np.inf
     for floor in floors:
         slope, intercept = np.polyfit(log_n, np.log(values - floor), 1)
         law = PowerLaw(float(np.exp(intercept)), float(-slope), float(floor))
         left = float(np.square(np.log([law(size) for size in n]) - np.log(values)).sum())
         straight = left if floor == 0 else straight
-        if best is None or (left < best[0] and left < (1 - FLOOR_WORTH) * straight):
+        if best is None or (left < best[0] and left < (1 - MIN_FLOOR_GAIN) * straight):
             best = left, law
     assert best is not None
     return best[1]

@@ -15,22 +15,22 @@ from torch import Tensor
 
 from classifier.errors import DataError
 
-DRAWS, SHARE = 1000, 0.95
+BOOTSTRAP_SAMPLES, CONFIDENCE_LEVEL = 1000, 0.95
 TOP, BINS = 5, 15
 # Ranking figures sort all images once a class: with many of both they take fewer draws, and below so many no interval.
-RANKED, FEWEST = 2_000_000_000, 100
+MAX_RANKING_CELLS, MIN_RANKING_SAMPLES = 2_000_000_000, 100
 # Weights that lie in memory at a time.
-_AT_ONCE = 1_000_000
+_MAX_WEIGHTS = 1_000_000
 # What the name of a class's figure begins with.
-OF_CLASS = "class."
+CLASS_PREFIX = "class."
 # As scikit-learn clips a probability before its logarithm.
-_LEAST = float(np.finfo(np.float64).eps)
+_EPSILON = float(np.finfo(np.float64).eps)
 
-Figures = dict[str, np.ndarray]
+Scores = dict[str, np.ndarray]
 """By name, of B draws: one number each, or one a class, B x K. NaN where a figure is not defined."""
 
 
-def figures(
+def compute_scores(
     probabilities_NK: Tensor, labels_N: Tensor, class_names: Sequence[str] | None = None, *, seed: int = 0
 ) -> dict[str, Any]:
     """Plain data for JSON: each figure, `intervals` {name: [low, high]}, per_class [the same of a class] and confusion.
@@ -49,48 +49,50 @@ def figures(
     count, classes = probabilities.shape
     if count == 0:
         raise DataError("there are no images to score: give the split some (data.validation, data.test)")
-    once = _figures(probabilities, labels, np.ones((1, count)))
-    once |= _ranking(probabilities, labels, np.ones((1, count)))
+    once = _sum_scores(probabilities, labels, np.ones((1, count)))
+    once |= _ranking_scores(probabilities, labels, np.ones((1, count)))
     drawn: dict[str, list[np.ndarray]] = {}
-    ranked = min(DRAWS, RANKED // (count * classes))
-    for done, weights_BN in _draws(count, seed):
-        found = _figures(probabilities, labels, weights_BN)
-        if ranked >= FEWEST and done < ranked:
-            found |= _ranking(probabilities, labels, weights_BN[: ranked - done])
+    ranked = min(BOOTSTRAP_SAMPLES, MAX_RANKING_CELLS // (count * classes))
+    for done, weights_BN in _bootstrap_weights(count, seed):
+        found = _sum_scores(probabilities, labels, weights_BN)
+        if ranked >= MIN_RANKING_SAMPLES and done < ranked:
+            found |= _ranking_scores(probabilities, labels, weights_BN[: ranked - done])
         for name, values in found.items():
             drawn.setdefault(name, []).append(values)
     intervals = {name: _interval(np.concatenate(values)) for name, values in drawn.items()}
     per_class = []
     for k in range(classes):
-        mine = {name.removeprefix(OF_CLASS): name for name in once if name.startswith(OF_CLASS)}
+        mine = {name.removeprefix(CLASS_PREFIX): name for name in once if name.startswith(CLASS_PREFIX)}
         row: dict[str, Any] = {"name": class_names[k]} if class_names is not None else {}
-        row |= {name: _plain(once[whole][0, k]) for name, whole in mine.items()}
+        row |= {name: _to_json_number(once[whole][0, k]) for name, whole in mine.items()}
         row["support"] = int((labels == k).sum())
-        row["intervals"] = {name: _pair(intervals[whole][:, k]) for name, whole in mine.items() if whole in intervals}
+        row["intervals"] = {
+            name: _to_json_interval(intervals[whole][:, k]) for name, whole in mine.items() if whole in intervals
+        }
         per_class.append(row)
-    intervals["accuracy"] = _honest(intervals["accuracy"], float(once["accuracy"][0]), count)
-    scalars = {name: _plain(values[0]) for name, values in once.items() if not name.startswith(OF_CLASS)}
+    intervals["accuracy"] = _wilson_if_degenerate(intervals["accuracy"], float(once["accuracy"][0]), count)
+    scalars = {name: _to_json_number(values[0]) for name, values in once.items() if not name.startswith(CLASS_PREFIX)}
     confusion_KK = np.zeros((classes, classes), np.int64)
     np.add.at(confusion_KK, (labels, probabilities.argmax(1)), 1)
     return {
         **scalars,
         "count": count,
-        "intervals": {name: _pair(intervals[name]) for name in scalars if name in intervals},
+        "intervals": {name: _to_json_interval(intervals[name]) for name in scalars if name in intervals},
         "per_class": per_class,
         "confusion": confusion_KK.tolist(),
     }
 
 
-def _draws(count: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:
+def _bootstrap_weights(count: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:
     """weights_BN, how often each image was drawn, some draws at a time; and how many came before."""
-    rng, size = np.random.default_rng(seed), max(1, _AT_ONCE // count)
-    for done in range(0, DRAWS, size):
-        drawn_BN = rng.integers(0, count, (min(size, DRAWS - done), count))
+    rng, size = np.random.default_rng(seed), max(1, _MAX_WEIGHTS // count)
+    for done in range(0, BOOTSTRAP_SAMPLES, size):
+        drawn_BN = rng.integers(0, count, (min(size, BOOTSTRAP_SAMPLES - done), count))
         drawn_BN += count * np.arange(len(drawn_BN))[:, None]
         yield done, np.bincount(drawn_BN.ravel(), minlength=drawn_BN.size).reshape(drawn_BN.shape).astype(np.float64)
 
 
-def _figures(probabilities_NK: np.ndarray, labels_N: np.ndarray, weights_BN: np.ndarray) -> Figures:
+def _sum_scores(probabilities_NK: np.ndarray, labels_N: np.ndarray, weights_BN: np.ndarray) -> Scores:
     """What follows from sums over the images."""
     count, classes = probabilities_NK.shape
     rows_N = np.arange(count)
@@ -101,7 +103,7 @@ def _figures(probabilities_NK: np.ndarray, labels_N: np.ndarray, weights_BN: np.
     confidence_N = probabilities_NK[rows_N, predicted_N]
     bins_N = np.minimum((confidence_N * BINS).astype(int), BINS - 1)
     brier_N = (probabilities_NK**2).sum(1) - 2 * chosen_N + 1
-    means_B3 = weights_BN @ np.stack([ahead_NK.sum(1) < TOP, -np.log(chosen_N.clip(_LEAST)), brier_N], 1) / count
+    means_B3 = weights_BN @ np.stack([ahead_NK.sum(1) < TOP, -np.log(chosen_N.clip(_EPSILON)), brier_N], 1) / count
     gaps_BM = _by_class(weights_BN * (confidence_N - hit_N), bins_N, BINS)
     support_BK, predicted_BK = (_by_class(weights_BN, of_N, classes) for of_N in (labels_N, predicted_N))
     hits_BK = _by_class(weights_BN * hit_N, labels_N, classes)
@@ -124,11 +126,11 @@ def _figures(probabilities_NK: np.ndarray, labels_N: np.ndarray, weights_BN: np.
         "loss": means_B3[:, 1],
         "brier": means_B3[:, 2],
         "ece": np.abs(gaps_BM).sum(1) / count,
-        **{OF_CLASS + name: values for name, values in per_class.items()},
+        **{CLASS_PREFIX + name: values for name, values in per_class.items()},
     }
 
 
-def _ranking(probabilities_NK: np.ndarray, labels_N: np.ndarray, weights_BN: np.ndarray) -> Figures:
+def _ranking_scores(probabilities_NK: np.ndarray, labels_N: np.ndarray, weights_BN: np.ndarray) -> Scores:
     """The area under the ROC curve and average precision of each class against the rest, and their means."""
     found: dict[str, list[np.ndarray]] = {"roc_auc": [], "average_precision": []}
     for k in range(probabilities_NK.shape[1]):
@@ -146,7 +148,7 @@ def _ranking(probabilities_NK: np.ndarray, labels_N: np.ndarray, weights_BN: np.
         found["average_precision"].append(_ratio(precision_B, of_class_B, otherwise=math.nan))
     per_class = {name: np.stack(values, 1) for name, values in found.items()}
     means = {name: _mean(values, np.isfinite(values), otherwise=math.nan) for name, values in per_class.items()}
-    return means | {OF_CLASS + name: values for name, values in per_class.items()}
+    return means | {CLASS_PREFIX + name: values for name, values in per_class.items()}
 
 
 def _by_class(weights_BN: np.ndarray, of_N: np.ndarray, classes: int) -> np.ndarray:
@@ -168,23 +170,23 @@ def _mean(values_BK: np.ndarray, where_BK: np.ndarray, otherwise: float = 0.0) -
 
 def _interval(values_B: np.ndarray) -> np.ndarray:
     """The ends of the middle 95 %; NaN where a figure was defined in no draw."""
-    ends = 100 * np.array([(1 - SHARE) / 2, (1 + SHARE) / 2])
+    ends = 100 * np.array([(1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2])
     undefined = np.isnan(values_B).all(0)
     return np.where(undefined, math.nan, np.nanpercentile(np.where(undefined, 0.0, values_B), ends, axis=0))
 
 
-def _honest(ends: np.ndarray, accuracy: float, count: int) -> np.ndarray:
+def _wilson_if_degenerate(ends: np.ndarray, accuracy: float, count: int) -> np.ndarray:
     """Wilson's interval (1927), where no image or every one is a mistake: all draws agree then, and say nothing."""
     if ends[0] < ends[1]:
         return ends
-    square, end = NormalDist().inv_cdf((1 + SHARE) / 2) ** 2, round(accuracy)
+    square, end = NormalDist().inv_cdf((1 + CONFIDENCE_LEVEL) / 2) ** 2, round(accuracy)
     return np.sort([end, (end + square / (2 * count) + (1 - 2 * end) * square / (2 * count)) / (1 + square / count)])
 
 
-def _pair(ends: np.ndarray) -> list[float] | None:
+def _to_json_interval(ends: np.ndarray) -> list[float] | None:
     """None where all draws agreed: that tells of few images, not of a sure figure."""
     return None if np.isnan(ends).any() or ends[0] == ends[1] else [float(end) for end in ends]
 
 
-def _plain(value: float) -> float | None:
+def _to_json_number(value: float) -> float | None:
     return None if math.isnan(value) else float(value)

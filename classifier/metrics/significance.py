@@ -8,11 +8,11 @@ from scipy.stats import binomtest
 
 from classifier.errors import DataError
 
-DRAWS, SHARE, DOUBT = 2000, 0.95, 0.05
+BOOTSTRAP_SAMPLES, CONFIDENCE_LEVEL, ALPHA = 2000, 0.95, 0.05
 
 
 @dataclass(frozen=True)
-class Answers:
+class PredictedClasses:
     """What a model said of the test images: ids, labels and predicted classes, by name."""
 
     name: str
@@ -41,11 +41,11 @@ class Difference:
         return self.second_accuracy - self.first_accuracy
 
     @property
-    def verdict(self) -> str:
+    def summary(self) -> str:
         """A sentence."""
         low, high = self.interval
         between = f"{100 * low:+.2f} to {100 * high:+.2f} points"
-        if self.p >= DOUBT:
+        if self.p >= ALPHA:
             return (
                 f"{self.second} and {self.first} cannot be told apart by these images: {100 * self.gain:+.2f} points "
                 f"({between}; p = {self.p:.2g})."
@@ -57,7 +57,7 @@ class Difference:
         )
 
 
-def compared(first: Answers, second: Answers, *, seed: int = 0) -> Difference:
+def compare_predictions(first: PredictedClasses, second: PredictedClasses, *, seed: int = 0) -> Difference:
     """McNemar's exact test (1947) and a seeded bootstrap of the difference. DataError if the images differ."""
     order = {name: n for n, name in enumerate(second.ids)}
     if set(order) != set(first.ids) or len(order) != len(first.ids):
@@ -77,8 +77,10 @@ def compared(first: Answers, second: Answers, *, seed: int = 0) -> Difference:
     differing = first_only + second_only
     # Images on which both agree move no draw: what a draw holds of the three kinds is multinomial.
     kinds = np.array([first_only, second_only, len(labels) - differing]) / len(labels)
-    drawn = np.random.default_rng(seed).multinomial(len(labels), kinds, DRAWS)
-    low, high = np.quantile((drawn[:, 1] - drawn[:, 0]) / len(labels), [(1 - SHARE) / 2, (1 + SHARE) / 2])
+    drawn = np.random.default_rng(seed).multinomial(len(labels), kinds, BOOTSTRAP_SAMPLES)
+    low, high = np.quantile(
+        (drawn[:, 1] - drawn[:, 0]) / len(labels), [(1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2]
+    )
     return Difference(
         first=first.name,
         second=second.name,

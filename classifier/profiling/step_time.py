@@ -96,8 +96,8 @@ def measure_prediction(experiment: Experiment, dataset: Dataset, batch: int) -> 
     running. The median of several.
     """
     device = pick_device(experiment.train.device)
-    scorer = Scorer.of(experiment, dataset, device)
-    model = scorer.place(build_model(experiment, dataset))
+    scorer = Scorer.from_experiment(experiment, dataset, device)
+    model = scorer.prepare_model(build_model(experiment, dataset))
     images_NCHW = dataset.train.images_NCHW[:batch]
     return {
         "latency": 1000 * _seconds(scorer, model, images_NCHW[:1]),
@@ -232,6 +232,6 @@ def _seconds(scorer: Scorer, model: torch.nn.Module, images_NCHW: torch.Tensor) 
     seconds = []
     for _ in range(WARM + MEASURED):
         began = time.perf_counter()
-        scorer.log_probabilities(model, images_NCHW).tolist()  # waits for the device
+        scorer.predict_log_probabilities(model, images_NCHW).tolist()  # waits for the device
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds[WARM:])

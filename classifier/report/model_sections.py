@@ -9,7 +9,7 @@ from torch import Tensor
 
 from classifier.bundle.bundle import Bundle
 from classifier.evaluation.hard_examples import UNSURE, WRONG
-from classifier.metrics.calibration import Calibration, coverage_curve, reliability
+from classifier.metrics.calibration import Calibration, coverage_curve, reliability_bins
 from classifier.report import html, sentences
 from classifier.report.html import charts, items, section, table
 from classifier.report.svg import Axis, Series, plot
@@ -130,7 +130,7 @@ def figure(name: str, value: float | None) -> str:
 
 def belief(made: Bundle | None, probabilities_NK: Tensor, labels_N: Tensor) -> str:
     """Reliability, coverage, sets and thresholds."""
-    bins = reliability(probabilities_NK, labels_N)
+    bins = reliability_bins(probabilities_NK, labels_N)
     ideal = Series([0.0, 1.0], [0.0, 1.0], "thin")
     titles = [f"{count:,} images" for _, _, count in bins]
     dots = Series([c for c, _, _ in bins], [a for _, a, _ in bins], "dots", 1, titles)
@@ -153,7 +153,7 @@ def belief(made: Bundle | None, probabilities_NK: Tensor, labels_N: Tensor) -> s
     ]
     if made is not None and made.calibration:
         known = Calibration.from_dict(made.calibration)
-        sets_NK = known.sets(probabilities_NK)
+        sets_NK = known.prediction_sets(probabilities_NK)
         held = float(sets_NK.gather(1, labels_N[:, None]).double().mean())
         size = float(sets_NK.sum(1).double().mean())
         several = float((sets_NK.sum(1) > 1).double().mean())
@@ -164,7 +164,7 @@ def belief(made: Bundle | None, probabilities_NK: Tensor, labels_N: Tensor) -> s
         if known.thresholds is None:
             lines.append(f"It says 'not sure' where such a set has several classes: {several:.1%} of these images.")
         else:
-            taken_N = known.taken(probabilities_NK)
+            taken_N = known.decide(probabilities_NK)
             sure_N = taken_N >= 0
             right = float((taken_N == labels_N)[sure_N].double().mean()) if sure_N.any() else 0.0
             lines.append(

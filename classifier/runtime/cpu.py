@@ -31,7 +31,7 @@ def keep_freed_memory() -> None:
             libc.free(block)
 
 
-def cores() -> int:
+def available_cores() -> int:
     """Those that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

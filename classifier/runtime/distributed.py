@@ -18,19 +18,19 @@ from torch import Tensor, nn
 from classifier.errors import ConfigError
 
 # A collective that waits longer than this has lost a member; without a limit it would wait for ever.
-COLLECTIVE_LIMIT = datetime.timedelta(minutes=10)
+COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
-class Group:
+class ProcessGroup:
     """This process among `world` ones; everything is a no-op in a group of one."""
 
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @classmethod
-    def joined(cls, device: torch.device) -> "Group":
+    def current(cls, device: torch.device) -> "ProcessGroup":
         """The group that torch.distributed is in already, or a group of one."""
         if not (dist.is_available() and dist.is_initialized()):
             return cls(device=device)
@@ -41,32 +41,32 @@ class Group:
         """Rank 0 writes the files."""
         return self.rank == 0
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
         """The sum over all ranks, on every rank; the tensor itself in a group of one."""
-        if self.world > 1:
+        if self.world_size > 1:
             tensor = tensor.to(self.device)
             dist.all_reduce(tensor, dist.ReduceOp.SUM)
         return tensor
 
-    def max(self, value: int) -> int:
+    def all_reduce_max(self, value: int) -> int:
         """The largest value of all ranks, on every rank."""
-        if self.world == 1:
+        if self.world_size == 1:
             return value
         tensor = torch.tensor(value, device=self.device)
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return int(tensor)
 
-    def gather(self, tensor: Tensor) -> list[Tensor]:
+    def all_gather(self, tensor: Tensor) -> list[Tensor]:
         """The tensor of every rank, by rank, on every rank; they must be of one shape."""
-        if self.world == 1:
+        if self.world_size == 1:
             return [tensor]
-        found = [torch.empty_like(tensor) for _ in range(self.world)]
+        found = [torch.empty_like(tensor) for _ in range(self.world_size)]
         dist.all_gather(found, tensor.contiguous())
         return found
 
-    def share(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """Rank 0's value, on every rank."""
-        if self.world == 1:
+        if self.world_size == 1:
             return value
         box = [value]
         dist.broadcast_object_list(box, src=0)
@@ -77,7 +77,7 @@ class Group:
 
         Buffers (batch norm's running statistics) stay each rank's own while training; see `average_buffers`.
         """
-        if self.world == 1:
+        if self.world_size == 1:
             return model
         ids = [self.device.index or 0] if self.device.type == "cuda" else None
         # A frozen or unused head must not hang the others: parameters without a gradient are looked for.
@@ -92,21 +92,21 @@ class Group:
                 gradient_as_bucket_view=True,
             )
 
-    def alone(self, network: nn.Module) -> contextlib.AbstractContextManager[None]:
+    def no_sync(self, network: nn.Module) -> contextlib.AbstractContextManager[None]:
         """While it lasts, backward passes add to the gradients of this rank and exchange none."""
-        return network.no_sync() if self.world > 1 else contextlib.nullcontext()  # pyright: ignore
+        return network.no_sync() if self.world_size > 1 else contextlib.nullcontext()  # pyright: ignore
 
     def average_buffers(self, model: nn.Module) -> None:
         """Give every rank the mean of all ranks' floating buffers, so that they validate and save one model."""
-        if self.world > 1:
+        if self.world_size > 1:
             for buffer in model.buffers():
                 if buffer.is_floating_point():
                     dist.all_reduce(buffer, dist.ReduceOp.SUM)
-                    buffer /= self.world
+                    buffer /= self.world_size
 
 
 @contextlib.contextmanager
-def joined(**how: Any) -> Iterator[None]:
+def init_process_group(**how: Any) -> Iterator[None]:
     """Be in torch.distributed's group while it lasts; `how` is what `init_process_group` takes.
 
     The group's threads end with the last reference to it. One that outlived Python's would abort the process as it
@@ -115,7 +115,7 @@ def joined(**how: Any) -> Iterator[None]:
     """
     import torch.distributed.nn.functional  # noqa: F401
 
-    dist.init_process_group(timeout=COLLECTIVE_LIMIT, **how)
+    dist.init_process_group(timeout=COLLECTIVE_TIMEOUT, **how)
     try:
         yield
     finally:

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 # The first steps are slower (caches, memory pools, compilation) and are left out of images a second.
 WARMUP_STEPS = 10
-TELL_SECONDS = 0.25
+REPORT_SECONDS = 0.25
 
 
 class Timer:
@@ -31,14 +31,14 @@ class Timer:
         return True
 
 
-class Speed:
+class Throughput:
     """Counts images between `resume` and `pause`: no validation, no checkpoints, no warm-up."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.steps, self.images, self.seconds, self.waited = 0, 0, 0.0, 0.0
+        self.steps, self.images, self.seconds, self.wait_seconds = 0, 0, 0.0, 0.0
         self.since: float | None = None
-        self.told = 0.0
+        self.last_report = 0.0
 
     def _now(self) -> float:
         if self.device.type == "cuda":
@@ -62,13 +62,13 @@ class Speed:
         elif self.steps > WARMUP_STEPS:
             self.images += images
 
-    def waiting(self, batches: Iterator[T]) -> Iterator[T]:
+    def time_input(self, batches: Iterator[T]) -> Iterator[T]:
         """The same batches; how long they are waited for is counted."""
         while True:
             began = time.perf_counter()
             batch = next(batches, None)
             if self.since is not None:
-                self.waited += time.perf_counter() - began
+                self.wait_seconds += time.perf_counter() - began
             if batch is None:
                 return
             yield batch
@@ -82,18 +82,18 @@ class Speed:
 
     def input_wait(self) -> float | None:
         """The share of the measured steps that went to waiting for their images; None until there is a step."""
-        return round(self.waited / self._measured(), 4) if self.images else None
+        return round(self.wait_seconds / self._measured(), 4) if self.images else None
 
     def step_seconds(self) -> float | None:
         """Mean seconds a step; None until there is one to measure."""
         return self._measured() / (self.steps - WARMUP_STEPS) if self.images else None
 
-    def time_to_tell(self) -> bool:
+    def should_report(self) -> bool:
         """About four times a second: a progress line needs no more, and on a GPU each telling waits for the device."""
         now = time.perf_counter()
-        if now - self.told < TELL_SECONDS:
+        if now - self.last_report < REPORT_SECONDS:
             return False
-        self.told = now
+        self.last_report = now
         return True
 
 
@@ -108,28 +108,28 @@ class Deadline:
     pause: seconds that it takes to stop it and go on with fewer epochs, which must gain more than that.
     """
 
-    def __init__(self, seconds: float, pause: float = 0.0) -> None:
-        self.at, self.pause = time.monotonic() + seconds, pause
-        self.seen: deque[tuple[float, float]] = deque()
+    def __init__(self, seconds: float, restart_seconds: float = 0.0) -> None:
+        self.end, self.restart_seconds = time.monotonic() + seconds, restart_seconds
+        self.progress: deque[tuple[float, float]] = deque()
         self.is_missed = False
-        self.fitting = 0
+        self.epochs_that_fit = 0
         """Epochs with which it would not be missed."""
 
-    def see(self, done: float, epochs: int) -> None:
+    def update(self, done: float, epochs: int) -> None:
         """Told how many epochs are done, in parts too, of how many, as often as it is known."""
         now = time.monotonic()
-        left = max(0.0, self.at - now)
-        watched = max(LEAST_WATCHED, self.pause, WATCHED * left)
-        if self.seen and now - self.seen[-1][0] < TOGETHER:  # journals come several lines at once
-            self.seen[-1] = (self.seen[-1][0], done)
+        left = max(0.0, self.end - now)
+        watched = max(LEAST_WATCHED, self.restart_seconds, WATCHED * left)
+        if self.progress and now - self.progress[-1][0] < TOGETHER:  # journals come several lines at once
+            self.progress[-1] = (self.progress[-1][0], done)
         else:
-            self.seen.append((now, done))
-        while len(self.seen) > 2 and now - self.seen[1][0] >= watched:
-            self.seen.popleft()
-        parts = [(b[0] - a[0]) / (b[1] - a[1]) for a, b in itertools.pairwise(self.seen) if b[1] > a[1]]
-        if now - self.seen[0][0] < watched or not parts:
+            self.progress.append((now, done))
+        while len(self.progress) > 2 and now - self.progress[1][0] >= watched:
+            self.progress.popleft()
+        parts = [(b[0] - a[0]) / (b[1] - a[1]) for a, b in itertools.pairwise(self.progress) if b[1] > a[1]]
+        if now - self.progress[0][0] < watched or not parts:
             return
         an_epoch = statistics.median(parts)  # a machine that stands still for a moment is quick again
-        if an_epoch * (epochs - done) - left > max(TOLERANCE * left, an_epoch, self.pause):
-            self.fitting = max(math.ceil(done), int(done + max(0.0, left - self.pause) / an_epoch))
-            self.is_missed = self.fitting < epochs
+        if an_epoch * (epochs - done) - left > max(TOLERANCE * left, an_epoch, self.restart_seconds):
+            self.epochs_that_fit = max(math.ceil(done), int(done + max(0.0, left - self.restart_seconds) / an_epoch))
+            self.is_missed = self.epochs_that_fit < epochs

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from classifier.config.experiment import Experiment, setting_names
-from classifier.config.fields import from_text
+from classifier.config.fields import parse_value
 from classifier.errors import ConfigError
 from classifier.models.catalogue import MODELS, ZOO
 
@@ -194,9 +194,9 @@ def _from_word(word: str) -> tuple[str, Choice | Interval]:
     if found := re.fullmatch(r"(.+?)\.\.(.+?)(:log)?", text):
         low, high, log = found.groups()
         return name, _from_plain(
-            name, {"low": from_text(name, hint, low), "high": from_text(name, hint, high), "log": bool(log)}
+            name, {"low": parse_value(name, hint, low), "high": parse_value(name, hint, high), "log": bool(log)}
         )
-    return name, _from_plain(name, [from_text(name, hint, part) for part in text.split(",")])
+    return name, _from_plain(name, [parse_value(name, hint, part) for part in text.split(",")])
 
 
 def _from_plain(name: str, value: Any) -> Choice | Interval:

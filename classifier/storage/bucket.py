@@ -9,20 +9,20 @@ from pathlib import Path
 
 from pyarrow import fs
 
-from classifier.storage.uri import opened
+from classifier.storage.uri import open_filesystem
 
 # A folder with one of these is whole once that file is there, which is written last.
-DOCUMENTS = ("manifest.json", "bundle.json")
+MANIFESTS = ("manifest.json", "bundle.json")
 
 
 # Renaming is atomic here; elsewhere a file is there only once it was written to its end.
-RENAMING = ("local", "hdfs")
+RENAMING_FILE_SYSTEMS = ("local", "hdfs")
 
 
-PART = ".part"
+PART_SUFFIX = ".part"
 
 
-OLDER = ".bundle.older"
+PREVIOUS_BUNDLE = ".bundle.older"
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Storage:
     """As it was given; root holds the run's name too."""
 
     @classmethod
-    def at(cls, uri: str, name: str) -> "Storage":
+    def from_uri(cls, uri: str, name: str) -> "Storage":
         """STORAGE/NAME. ConfigError if pyarrow cannot open it, or if it holds a secret."""
         uri = uri if "://" in uri else str(Path(uri).resolve())
-        system, root = opened(uri, "--storage")
+        system, root = open_filesystem(uri, "--storage")
         return cls(system, f"{root.rstrip('/')}/{name}", uri)
 
-    def below(self, name: str) -> "Storage":
+    def subfolder(self, name: str) -> "Storage":
         """A folder of it, as a storage of its own."""
         return dataclasses.replace(self, root=f"{self.root}/{name}")
 
@@ -49,7 +49,7 @@ class Storage:
         """The files below a folder, with their bytes; none of those that are being written."""
         place = f"{self.root}/{folder}".rstrip("/")
         found = self.system.get_file_info(fs.FileSelector(place, recursive=True, allow_not_found=True))
-        there = [info for info in found if info.type == fs.FileType.File and not info.path.endswith(PART)]
+        there = [info for info in found if info.type == fs.FileType.File and not info.path.endswith(PART_SUFFIX)]
         return {info.path.removeprefix(f"{self.root}/"): info.size for info in there}
 
     def read(self, name: str) -> bytes | None:
@@ -60,10 +60,10 @@ class Storage:
         except FileNotFoundError:
             return None
 
-    def put(self, path: Path, name: str) -> None:
+    def upload(self, path: Path, name: str) -> None:
         """Copy a local file; a reader sees the old content or the new."""
         place = f"{self.root}/{name}"
-        part = f"{place}{PART}" if self.system.type_name in RENAMING else place
+        part = f"{place}{PART_SUFFIX}" if self.system.type_name in RENAMING_FILE_SYSTEMS else place
         self.system.create_dir(place.rpartition("/")[0], recursive=True)
         with path.open("rb") as file, self.system.open_output_stream(part) as stream:
             while block := file.read(1 << 22):
@@ -71,7 +71,7 @@ class Storage:
         if part != place:
             self.system.move(part, place)
 
-    def get(self, name: str, path: Path) -> None:
+    def download(self, name: str, path: Path) -> None:
         """Copy a file from the storage to a local path, whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -85,28 +85,28 @@ class Storage:
         if self.system.get_file_info(f"{self.root}/{folder}".rstrip("/")).type == fs.FileType.File:
             self.system.delete_file(f"{self.root}/{folder}")
             return
-        for name in sorted(self.files(folder), key=lambda name: not name.endswith(DOCUMENTS)):
+        for name in sorted(self.files(folder), key=lambda name: not name.endswith(MANIFESTS)):
             self.system.delete_file(f"{self.root}/{name}")
         with contextlib.suppress(FileNotFoundError):
             self.system.delete_dir(f"{self.root}/{folder}".rstrip("/"))
 
     def newest_step(self) -> int:
         """The step of the newest whole checkpoint there; -1 where there is none."""
-        return max((_step(name) for name in self.files("checkpoints") if name.endswith(DOCUMENTS)), default=-1)
+        return max((step_of(name) for name in self.files("checkpoints") if name.endswith(MANIFESTS)), default=-1)
 
-    def pull(self, folder: Path, *, wanted: Callable[[str], bool] = lambda _: True) -> None:
+    def download_folder(self, folder: Path, *, include: Callable[[str], bool] = lambda _: True) -> None:
         """Copy the run's files into a local folder, over those that are there; documents last.
 
         A bundle or checkpoint that a death left without its document is as good as absent.
         """
         names = self.files()
-        whole = {_place(name) for name in names if name.endswith(DOCUMENTS)}
-        there = [name for name in names if _place(name) in whole or not _has_document(_place(name))]
-        for name in sorted(filter(wanted, there), key=lambda name: name.endswith(DOCUMENTS)):
-            self.get(name, folder / name)
+        whole = {_folder_of(name) for name in names if name.endswith(MANIFESTS)}
+        there = [name for name in names if _folder_of(name) in whole or not _has_document(_folder_of(name))]
+        for name in sorted(filter(include, there), key=lambda name: name.endswith(MANIFESTS)):
+            self.download(name, folder / name)
 
 
-def _place(name: str) -> str:
+def _folder_of(name: str) -> str:
     """The folder that a file lies in."""
     return name.rpartition("/")[0]
 
@@ -114,9 +114,9 @@ def _place(name: str) -> str:
 def _has_document(place: str) -> bool:
     """Whether the folder is a bundle or a checkpoint, whole once its document is there."""
     last = place.rpartition("/")[2]
-    return last in ("bundle", OLDER) or last.startswith("step-")
+    return last in ("bundle", PREVIOUS_BUNDLE) or last.startswith("step-")
 
 
-def _step(name: str) -> int:
+def step_of(name: str) -> int:
     """The step of a checkpoint's folder, or of a file in it."""
     return int(name.rpartition("step-")[2].partition("/")[0])

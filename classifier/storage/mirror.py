@@ -14,12 +14,12 @@ from pathlib import Path
 from types import TracebackType
 
 from classifier.errors import RunError
-from classifier.storage.atomic import patiently
-from classifier.storage.bucket import DOCUMENTS, OLDER, Storage, _step
+from classifier.storage.atomic import retry_io
+from classifier.storage.bucket import MANIFESTS, PREVIOUS_BUNDLE, Storage, step_of
 
 logger = logging.getLogger(__name__)
 # Seconds between two looks at the folder, and at most so many where the storage does not answer.
-EVERY, SELDOM = 2.0, 60.0
+SYNC_SECONDS, MAX_SYNC_SECONDS = 2.0, 60.0
 # Folders of Ray's own; trials, which have a mirror each where they need one; and what can be seen again in the images.
 NOT_MIRRORED = ("ray", "trials", "features")
 
@@ -37,19 +37,19 @@ class Mirror:
         storage: Storage,
         *,
         skip: Collection[str] = (),
-        more: Collection[str] = (),
-        fetch: str | None = None,
+        extra: Collection[str] = (),
+        download: str | None = None,
     ) -> None:
         """skip: what other processes keep there. more: patterns of files below NOT_MIRRORED that are kept all the same.
         fetch: a file that comes from there."""
         self.folder, self.storage = folder, storage
-        self.skip, self.more, self.fetch = {*NOT_MIRRORED, *skip}, more, fetch
-        self.sent: dict[str, tuple[int, int]] = {}
+        self.skip, self.extra, self.download = {*NOT_MIRRORED, *skip}, extra, download
+        self.uploaded: dict[str, tuple[int, int]] = {}
         names = storage.files("checkpoints")
-        self.there = {_step(name) for name in names}
-        self.whole = {_step(name) for name in names if name.endswith(DOCUMENTS)}
+        self.remote_steps = {step_of(name) for name in names}
+        self.complete_steps = {step_of(name) for name in names if name.endswith(MANIFESTS)}
         self.lock = threading.Lock()
-        self.over = threading.Event()
+        self.stopped = threading.Event()
         self.thread = threading.Thread(target=self._follow, name="mirror", daemon=True)
 
     def __enter__(self) -> "Mirror":
@@ -57,10 +57,10 @@ class Mirror:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self.over.set()
+        self.stopped.set()
         self.thread.join()
         try:
-            patiently(self.sync, self.storage.root)
+            retry_io(self.sync, self.storage.root)
         except RunError:
             if error is None:  # the first error is the one to tell
                 raise
@@ -71,83 +71,85 @@ class Mirror:
             self._sync()
 
     def _sync(self) -> None:
-        if self.fetch is not None and not (self.folder / self.fetch).exists():
+        if self.download is not None and not (self.folder / self.download).exists():
             with contextlib.suppress(FileNotFoundError):
-                self.storage.get(self.fetch, self.folder / self.fetch)
+                self.storage.download(self.download, self.folder / self.download)
         # Looked for first: the journal that is sent after this has at least the epochs of these.
         places = [path.parent for path in self.folder.glob("checkpoints/*/manifest.json")]
-        checkpoints = {_step(place.name): place for place in places if "checkpoints" not in self.skip}
+        checkpoints = {step_of(place.name): place for place in places if "checkpoints" not in self.skip}
         if "bundle" not in self.skip:
-            self.send_bundle()
+            self.upload_bundle()
         for path in self._plain_files():
-            self._send(path)
+            self._upload(path)
         for step, place in sorted(checkpoints.items()):
-            if step not in self.whole and self._send_folder(place, place.relative_to(self.folder).as_posix()):
-                self.whole.add(step)
-                self.there.add(step)
-        for step in sorted(self.there - checkpoints.keys()) if checkpoints else ():
+            if step not in self.complete_steps and self._upload_folder(
+                place, place.relative_to(self.folder).as_posix()
+            ):
+                self.complete_steps.add(step)
+                self.remote_steps.add(step)
+        for step in sorted(self.remote_steps - checkpoints.keys()) if checkpoints else ():
             if step < max(checkpoints):  # pruned here
                 self.storage.remove(f"checkpoints/step-{step:08d}")
-                self.there.discard(step)
+                self.remote_steps.discard(step)
 
     def _follow(self) -> None:
-        pause, failed = EVERY, False
-        while not self.over.wait(pause):
+        pause, failed = SYNC_SECONDS, False
+        while not self.stopped.wait(pause):
             try:
                 self.sync()
             except Exception as error:  # whatever it is, the next checkpoint must find somebody who sends it
                 if not failed:
                     why = error if isinstance(error, OSError) else repr(error)
                     logger.warning("%s does not answer (%s): the run goes on without", self.storage.root, why)
-                pause, failed = min(2 * pause, SELDOM), True
+                pause, failed = min(2 * pause, MAX_SYNC_SECONDS), True
             else:
                 if failed:
                     logger.warning("%s answers again, and has it all", self.storage.root)
-                pause, failed = EVERY, False
+                pause, failed = SYNC_SECONDS, False
 
     def _plain_files(self) -> Iterator[Path]:
         for top, folders, names in os.walk(self.folder):
             place = Path(top)
-            if place != self.folder and any((place / document).exists() for document in DOCUMENTS):
+            if place != self.folder and any((place / document).exists() for document in MANIFESTS):
                 folders.clear()
                 continue
             skipped = self.skip | {"checkpoints", "bundle"} if place == self.folder else set()
             folders[:] = [name for name in folders if name not in skipped and not name.startswith(".")]
             yield from (place / name for name in sorted(names) if name not in skipped and not name.startswith("."))
-        for pattern in self.more:
+        for pattern in self.extra:
             yield from sorted(self.folder.glob(pattern))
 
-    def _send(self, path: Path) -> None:
+    def _upload(self, path: Path) -> None:
         name = path.relative_to(self.folder).as_posix()
         with contextlib.suppress(FileNotFoundError):  # it was there when the folder was looked at
             about = path.stat()
             stamp = (about.st_mtime_ns, about.st_size)
-            if self.sent.get(name) != stamp:
-                self.storage.put(path, name)
-                self.sent[name] = stamp
+            if self.uploaded.get(name) != stamp:
+                self.storage.upload(path, name)
+                self.uploaded[name] = stamp
 
-    def send_bundle(self) -> None:
+    def upload_bundle(self) -> None:
         """In place of the older one, which steps aside until the new one is whole: `bundle.find` looks there too."""
         document = self.folder / "bundle" / "bundle.json"
         if not document.exists():
             return
         stamp = (document.stat().st_mtime_ns, document.stat().st_ino)
-        if self.sent.get("bundle") == stamp:
+        if self.uploaded.get("bundle") == stamp:
             return
         storage, there = self.storage, self.storage.files("bundle")
         if "bundle/bundle.json" in there:
-            for name in sorted(there, key=lambda name: name.endswith(DOCUMENTS)):
-                aside = f"{storage.root}/{name.replace('bundle', OLDER, 1)}"
+            for name in sorted(there, key=lambda name: name.endswith(MANIFESTS)):
+                aside = f"{storage.root}/{name.replace('bundle', PREVIOUS_BUNDLE, 1)}"
                 storage.system.create_dir(aside.rpartition("/")[0], recursive=True)
                 storage.system.copy_file(f"{storage.root}/{name}", aside)
             storage.system.delete_file(f"{storage.root}/bundle/bundle.json")
-        if self._send_folder(document.parent, "bundle"):
-            self.sent["bundle"] = stamp
-            storage.remove(OLDER)
+        if self._upload_folder(document.parent, "bundle"):
+            self.uploaded["bundle"] = stamp
+            storage.remove(PREVIOUS_BUNDLE)
 
-    def _send_folder(self, place: Path, name: str) -> bool:
+    def _upload_folder(self, place: Path, name: str) -> bool:
         """Send a folder, its document last; false if another took its place meanwhile, or it was pruned."""
-        document = next((place / one for one in DOCUMENTS if (place / one).exists()), None)
+        document = next((place / one for one in MANIFESTS if (place / one).exists()), None)
         if document is None:
             return False
         try:
@@ -155,10 +157,10 @@ class Mirror:
         except FileNotFoundError:
             return False
         try:
-            for path in sorted(place.iterdir(), key=lambda path: path.name in DOCUMENTS):
+            for path in sorted(place.iterdir(), key=lambda path: path.name in MANIFESTS):
                 if path == document and document.stat().st_ino != before:
                     return False
-                self.storage.put(path, f"{name}/{path.name}")
+                self.storage.upload(path, f"{name}/{path.name}")
         except (FileNotFoundError, NotADirectoryError):
             if place.exists() and document.exists() and document.stat().st_ino == before:
                 raise  # the storage's own

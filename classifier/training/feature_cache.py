@@ -76,15 +76,26 @@ class FeatureCache:
         self.kept: set[int] = set()
         """Views that are whole on disk."""
 
-    def part(self, epoch: int) -> Split:
-        """The training images as an epoch's loader wants them: without pixels, where none are looked at any more."""
+    @property
+    def module(self) -> nn.Module:
+        return self.head
+
+    def training_images(self, epoch: int) -> Split:
+        """The training images for the epoch's loader: without pixels where all features are cached."""
         view, part = self._opened(epoch), self.dataset.train
         if not self.is_there_VN[view].all():
             return part
         return dataclasses.replace(part, images_NCHW=torch.empty(len(part), 0, 1, 1, dtype=torch.uint8))
 
-    def of(self, batch: loader.Batch, epoch: int) -> Tensor:
-        """features_NF of a batch of `part`, on the device."""
+    def set_train_mode(self, network: nn.Module) -> None:
+        network.train()
+
+    def forward(self, network: nn.Module, batch: loader.Batch, labels_N: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+        """logits_NK of the head for a batch of training_images, and its labels_N."""
+        return self.head_logits(network, self.batch_features(batch, epoch)), labels_N
+
+    def batch_features(self, batch: loader.Batch, epoch: int) -> Tensor:
+        """features_NF of a batch of training_images, on the device; runs the backbone on those not cached yet."""
         view, device = epoch % self.views, self.scorer.device
         missing_N = ~self.is_there_VN[view, batch.indices_N]
         if missing_N.any():
@@ -98,7 +109,7 @@ class FeatureCache:
             self.head.train()  # eval() has put it to sleep
         return self.features_VNF[view, batch.indices_N].to(device, non_blocking=True)
 
-    def close(self, epoch: int, group: ProcessGroup) -> None:
+    def end_epoch(self, epoch: int, group: ProcessGroup) -> None:
         """After an epoch: every rank has what any has seen of its view, and a whole view is kept."""
         view = epoch % self.views
         there_N, features_NF = self.is_there_VN[view], self.features_VNF[view]
@@ -112,21 +123,21 @@ class FeatureCache:
             self.kept.add(view)
             keep({"features": features_NF}, path)
 
-    def score(self, model: nn.Module, group: ProcessGroup) -> dict[str, Any]:
+    def validate(self, model: nn.Module, group: ProcessGroup) -> dict[str, Any]:
         """The validation scores of a model with this backbone; its head may be another. Errors of Tally.scores."""
         head, tally = Head(model.eval(), 0.0), ConfusionMatrix(len(self.dataset.class_names), self.scorer.device)
         if not self.held:
             self.held = list(self._validation(group))
         for features_WNF, labels_N in self.held:
             with torch.no_grad():
-                log_probabilities_WNK = self.answers(head, features_WNF).log_softmax(-1)
+                log_probabilities_WNK = self.head_logits(head, features_WNF).log_softmax(-1)
             views = len(features_WNF)
             tally.add(log_probabilities_WNK.logsumexp(0) - math.log(views), labels_N)
         return ConfusionMatrix.from_tensor(group.all_reduce_sum(tally.tensor())).scores(self.dataset.class_names)
 
-    def answers(self, head: nn.Module, features_NF: Tensor) -> Tensor:
+    def head_logits(self, head: nn.Module, features_NF: Tensor) -> Tensor:
         """logits_NK, float32, in the scorer's number format."""
-        with self.scorer.number_format():
+        with self.scorer.autocast():
             return head(features_NF).float()
 
     def _validation(self, group: ProcessGroup) -> Iterator[tuple[Tensor, Tensor]]:
@@ -134,7 +145,7 @@ class FeatureCache:
         kept = load_file(path) if path is not None and path.exists() else {}
         found: dict[str, Tensor] = {}
         for batch in loader.evaluation_batches(
-            self.dataset.validation, batch=self.scorer.batch, rank=group.rank, world=group.world_size
+            self.dataset.validation, batch=self.scorer.batch_size, rank=group.rank, world=group.world_size
         ):
             if len(batch.labels_N):  # with more ranks than images a shard is empty
                 step = str(batch.step)
@@ -155,7 +166,7 @@ class FeatureCache:
         images_NCHW = self.dataset.train.images_NCHW[:2].to(self.scorer.device)
         features_NF, logits_NK = seen(self.model.eval(), self.scorer, images_NCHW)
         with torch.no_grad():
-            own = self.answers(self.head.eval(), features_NF)
+            own = self.head_logits(self.head.eval(), features_NF)
         if own.shape != logits_NK.shape or not torch.allclose(own, logits_NK, rtol=CLOSE, atol=CLOSE):
             raise ModelError(
                 f"augment.views: the last layer of {self.experiment.model.name} is not all that follows its features, "

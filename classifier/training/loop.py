@@ -18,7 +18,7 @@ from classifier.errors import DivergedError
 from classifier.runtime.cpu import keep_freed_memory
 from classifier.runtime.distributed import ProcessGroup
 from classifier.runtime.timing import Throughput, Timer
-from classifier.training.checkpoint import Checkpoint, CheckpointStore, AsyncCheckpointWriter
+from classifier.training.checkpoint import AsyncCheckpointWriter, Checkpoint, CheckpointStore
 from classifier.training.state import TrainState
 
 # Ranks agree to stop, and look for a loss that is not finite, every so many steps: each look waits for the device.
@@ -145,7 +145,7 @@ def _epochs(
                 world=group.world_size,
                 balance=experiment.data.balance,
             )
-            for batch in speed.waiting(
+            for batch in speed.time_input(
                 loader.prefetch(batches, pin=pin, decodes=are_decoded_each_time(part.images_NCHW))
             ):
                 training.train_step(batch, epoch)

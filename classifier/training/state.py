@@ -13,17 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from classifier import models
-from classifier.augment import policy
 from classifier.config.experiment import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset, Split
 from classifier.inference.scorer import Scorer
-from classifier.runtime import counter_rng as counter
 from classifier.runtime.distributed import ProcessGroup
 from classifier.training import losses, optimizers, schedule
 from classifier.training.checkpoint import Checkpoint
 from classifier.training.ema import ModelEMA
 from classifier.training.feature_cache import FeatureCache
+from classifier.training.forward_path import ForwardPath, FullModelPath
 
 
 class TrainState:
@@ -51,7 +50,7 @@ class TrainState:
         self.ema = ModelEMA(self.model, decay) if decay is not None else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=experiment.train.precision == "fp16")
         self.plateau = schedule.Plateau(experiment.schedule, metric=experiment.train.metric)
-        self.scorer = Scorer.of(experiment, dataset, self.device)
+        self.scorer = Scorer.from_experiment(experiment, dataset, self.device)
         self.batch = experiment.data.batch * experiment.optimizer.accumulate
         self.steps_per_epoch = loader.steps_per_epoch(len(dataset.train), self.batch)
         self.steps = self.steps_per_epoch * experiment.train.epochs
@@ -60,9 +59,9 @@ class TrainState:
         self.seconds = 0.0  # spent training, validation left out, earlier processes of the run counted in
         self.best: tuple[float, float] | None = None
         self.best_epoch = 0
-        self.network: nn.Module = self.model
-        self.is_backbone_frozen: bool | None = None
-        self.feature_cache: FeatureCache | None = None
+        self.is_backbone_frozen: bool | None = None  # None: before the first epoch
+        self.path: ForwardPath = FullModelPath(experiment, dataset, self.model, self.scorer, is_backbone_frozen=False)
+        self.network = self.path.module  # what a step runs: the path's module, wrapped for gradient exchange
         self.reset_sums()
 
     @property
@@ -76,101 +75,97 @@ class TrainState:
         self.sums = torch.tensor([0.0, 0.0, 0.0, -1.0], dtype=dtype, device=self.device)
         self.trace = torch.zeros(1, dtype=torch.int64)
 
-    def begin_epoch(self, epoch: int) -> Split:
-        """Freeze or thaw the backbone; wrap the model anew when that changes which gradients are exchanged.
+    @property
+    def feature_cache(self) -> FeatureCache | None:
+        """The cache that feeds the head, while the backbone is frozen and augment.views is set."""
+        return self.path if isinstance(self.path, FeatureCache) else None
 
-        The training images for the epoch's loader.
-        """
+    def begin_epoch(self, epoch: int) -> Split:
+        """Freeze or unfreeze the backbone where this epoch changes that; return the training images for its loader."""
         config = self.experiment.model
         until = math.inf if config.freeze_epochs is None else config.freeze_epochs
         frozen = config.freeze == "backbone" and epoch < until
         if frozen != self.is_backbone_frozen:
-            if frozen or self.is_backbone_frozen:
-                models.freeze(self.model, frozen)
-            self.is_backbone_frozen, self.feature_cache = frozen, None
-            if frozen and self.experiment.views:
-                self.feature_cache = FeatureCache(self.experiment, self.dataset, self.model, self.scorer, self.features)
-            self.network = self.group.wrap(self.feature_cache.head if self.feature_cache else self.model)
-            if self.experiment.train.compile:
-                self.network.compile()
-        return self.feature_cache.part(epoch) if self.feature_cache else self.dataset.train
+            self._set_backbone_frozen(frozen)
+        return self.path.training_images(epoch)
+
+    def _set_backbone_frozen(self, frozen: bool) -> None:
+        """Choose the forward path, and wrap its module anew: other gradients are exchanged from now on."""
+        if frozen or self.is_backbone_frozen:
+            models.freeze(self.model, frozen)
+        self.is_backbone_frozen = frozen
+        parts = (self.experiment, self.dataset, self.model, self.scorer)
+        if frozen and self.experiment.views:
+            self.path = FeatureCache(*parts, self.features)
+        else:
+            self.path = FullModelPath(*parts, is_backbone_frozen=frozen)
+        self.network = self.group.wrap(self.path.module)
+        if self.experiment.train.compile:
+            self.network.compile()
 
     def end_epoch(self, epoch: int) -> None:
-        """Every rank has come to the end of the epoch."""
-        if self.feature_cache:
-            self.feature_cache.close(epoch, self.group)
+        """Call it on every rank after the epoch's last step."""
+        self.path.end_epoch(epoch, self.group)
 
     def train_step(self, batch: loader.Batch, epoch: int) -> None:
         """The only function that changes weights: one step on one global batch, of which this rank has its shard."""
-        experiment = self.experiment
-        scale, momentum = schedule.scale_at(
-            experiment.schedule,
+        self._set_learning_rate()
+        torch.manual_seed((self.experiment.seed * 1_000_003 + self.step) * 4099 + self.group.rank)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.path.set_train_mode(self.network)
+        *others, last = _split_batch(batch, self.experiment.optimizer.accumulate)
+        for piece in others:  # only the last piece's backward pass exchanges gradients between the ranks
+            with self.group.no_sync(self.network):
+                self._backward(piece, epoch)
+        self._backward(last, epoch)
+        if self.experiment.optimizer.clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.experiment.optimizer.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.step += 1
+        self.trace += loader.trace(batch)  # overflow wraps around, as it should
+        if self.ema is not None:
+            self.ema.update(self.model, self.step)
+
+    def _set_learning_rate(self) -> None:
+        scale, momentum_shift = schedule.scale_at(
+            self.experiment.schedule,
             step=self.step,
             steps=self.steps,
             steps_per_epoch=self.steps_per_epoch,
             falls=self.plateau.falls,
         )
-        self.lr = experiment.optimizer.lr * scale
-        optimizers.set_lr(self.optimizer, self.lr, momentum)
-        torch.manual_seed((experiment.seed * 1_000_003 + self.step) * 4099 + self.group.rank)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.network.train()
-        if self.is_backbone_frozen and not self.feature_cache:
-            models.freeze(self.model, True)  # train() has woken the frozen batch norms
-        *others, last = _pieces(batch, experiment.optimizer.accumulate)
-        for piece in others:  # only the last piece's backward pass exchanges gradients between the ranks
-            with self.group.no_sync(self.network):
-                self._backward(piece, epoch)
-        self._backward(last, epoch)
-        if experiment.optimizer.clip is not None:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), experiment.optimizer.clip)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.step += 1
-        self.trace += loader.trace(batch)  # wraps, as it must
-        if self.ema is not None:
-            self.ema.update(self.model, self.step)
+        self.lr = self.experiment.optimizer.lr * scale
+        optimizers.set_lr(self.optimizer, self.lr, momentum_shift)
 
     def _backward(self, batch: loader.Batch, epoch: int) -> None:
-        """Add the batch's gradients, and its figures to the sums."""
+        """Accumulate the batch's gradients, and add it to the sums."""
         count = len(batch.labels_N)
         if count == 0:  # a rank without images still takes part in the exchange of gradients, with weight zero
-            batch = _blank(batch, self.dataset)
+            batch = _placeholder(batch, self.dataset)
         labels_N = batch.labels_N.to(self.device, non_blocking=True)
-        if self.feature_cache:
-            outputs, targets = self.feature_cache.answers(self.network, self.feature_cache.of(batch, epoch)), labels_N
-        else:
-            outputs, targets = self._seen(batch, labels_N, epoch)
+        outputs, targets = self.path.forward(self.network, batch, labels_N, epoch)
         losses_N = self.loss(outputs, targets)
-        # The ranks' gradients are averaged: so this makes them the sum over all images, divided by their number.
+        # DDP averages gradients over ranks; with this weight the result is the mean over all images of the step.
         weight = self.group.world_size / batch.global_count if count else 0.0
         self.scaler.scale(losses_N.sum() * weight).backward()
-        with torch.no_grad():
-            logits_NK = outputs[0] if isinstance(outputs, tuple) else outputs
-            loss = losses_N.sum(dtype=self.sums.dtype)
-            if count:
-                hits = (logits_NK.argmax(1) == labels_N).sum()
-                self.sums[:3] += torch.stack([loss, hits.to(loss.dtype), torch.full_like(loss, count)])
-            bad = ~torch.isfinite(loss) & (self.sums[3] < 0)
-            self.sums[3] = torch.where(bad, float(self.step + 1), self.sums[3])
+        logits_NK = outputs[0] if isinstance(outputs, tuple) else outputs
+        self._add_to_sums(losses_N, logits_NK, labels_N, count)
 
-    def _seen(self, batch: loader.Batch, labels_N: Tensor, epoch: int) -> tuple[Any, Tensor]:
-        """The network's outputs for augmented images, and what they should have been."""
-        key, config = counter.key(self.experiment.seed, epoch), self.experiment.augment
-        images_NCHW = batch.images_NCHW.to(self.device, non_blocking=True)
-        positions_N = batch.positions_N.to(self.device, non_blocking=True)
-        images_NCHW = policy.augment(images_NCHW, config, key=key, positions_N=positions_N)
-        images_NCHW, targets = policy.mix_batch(
-            images_NCHW, labels_N, config, classes=len(self.dataset.class_names), key=key, positions_N=positions_N
-        )
-        return self.scorer.forward(self.network, images_NCHW), targets
+    @torch.no_grad()
+    def _add_to_sums(self, losses_N: Tensor, logits_NK: Tensor, labels_N: Tensor, count: int) -> None:
+        """count: images of the batch; 0 for a placeholder, of which only a loss that is not finite is noted."""
+        loss = losses_N.sum(dtype=self.sums.dtype)
+        if count:
+            hits = (logits_NK.argmax(1) == labels_N).sum()
+            self.sums[:3] += torch.stack([loss, hits.to(loss.dtype), torch.full_like(loss, count)])
+        is_first_nonfinite = ~torch.isfinite(loss) & (self.sums[3] < 0)
+        self.sums[3] = torch.where(is_first_nonfinite, float(self.step + 1), self.sums[3])
 
     def validate(self) -> dict[str, Any]:
         """The validation scores of the model to keep, on every rank."""
-        if self.feature_cache:
-            return self.feature_cache.score(self.eval_model, self.group)
-        return self.scorer.score(self.eval_model, self.dataset.validation, self.group)
+        return self.path.validate(self.eval_model, self.group)
 
     def update_best(self, scores: dict[str, Any], number: int) -> bool:
         """Remember a validated epoch; true if its weights are the ones to keep. Of equal scores the lower loss wins."""
@@ -252,14 +247,14 @@ def build_model(experiment: Experiment, dataset: Dataset) -> nn.Module:
     )
 
 
-def _pieces(batch: loader.Batch, count: int) -> list[loader.Batch]:
+def _split_batch(batch: loader.Batch, count: int) -> list[loader.Batch]:
     """Cut a batch for gradient accumulation; the sizes differ by one at most."""
     names = ("images_NCHW", "labels_N", "positions_N", "indices_N")
     columns = zip(*(torch.tensor_split(getattr(batch, name), count) for name in names), strict=True)
     return [dataclasses.replace(batch, **dict(zip(names, piece, strict=True))) for piece in columns]
 
 
-def _blank(batch: loader.Batch, dataset: Dataset) -> loader.Batch:
+def _placeholder(batch: loader.Batch, dataset: Dataset) -> loader.Batch:
     """One image to compute with, where a shard has none."""
     part, position = dataset.train, torch.zeros(1, dtype=torch.int64)
     blank = {"images_NCHW": part.images_NCHW[:1], "labels_N": part.labels_N[:1]}

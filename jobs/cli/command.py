@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from classifier.config.experiment import Experiment, setting_names
-from classifier.config.fields import closest, from_text, hints, words_of
+from classifier.config.fields import field_types, parse_value, split_values, suggest
 from classifier.errors import ClassifierError, ConfigError, DivergedError
 from jobs.cli.environment import setup
 from jobs.cli.help import print_help
@@ -50,7 +50,7 @@ def main(verb: Verb, run: Callable[[Request], int | None], argv: Sequence[str] |
 def parse(verb: Verb, argv: Sequence[str]) -> Request:
     """Words to a Request. ConfigError names an unknown flag, with the nearest right one, or a wrong value."""
     flags, places = verb.flags, list(verb.positionals)
-    option_hints = hints(verb.options)
+    option_hints = field_types(verb.options)
     options: dict[str, Any] = {}
     changes: dict[str, Any] = {}
     words = list(argv)
@@ -77,7 +77,7 @@ def parse(verb: Verb, argv: Sequence[str]) -> Request:
                 values.append(words.pop(0))
             if not values:
                 raise ConfigError(f"--{name} needs at least one value")
-            target[name] = (*target.get(name, ()), *(item for value in values for item in words_of(hint, value)))
+            target[name] = (*target.get(name, ()), *(item for value in values for item in split_values(hint, value)))
         else:
             if not equals:
                 if hint is bool and (not words or words[0].lower() not in ("true", "false")):
@@ -86,7 +86,7 @@ def parse(verb: Verb, argv: Sequence[str]) -> Request:
                     raise ConfigError(f"--{name} needs a value")
                 else:
                     value = words.pop(0)
-            target[name] = from_text(name, hint, value)
+            target[name] = parse_value(name, hint, value)
     missing = [
         f.name
         for f in dataclasses.fields(verb.options)
@@ -107,5 +107,5 @@ def _unknown(verb: Verb, name: str) -> str:
     if name in setting_names():
         return f"{verb.name} does not take this setting"
     last = {flag.rpartition(".")[2]: flag for flag in verb.flags}
-    near = closest(name, verb.flags) or closest(last.get(name.rpartition(".")[2], name), verb.flags)
+    near = suggest(name, verb.flags) or suggest(last.get(name.rpartition(".")[2], name), verb.flags)
     return "there is no such setting" + (near.replace("mean ", "mean --") or f"; see jobs/{verb.name}.py --help")

@@ -6,7 +6,7 @@ import typing
 from typing import Annotated, Any
 
 from classifier.config.experiment import Experiment
-from classifier.config.fields import hints
+from classifier.config.fields import field_types
 from jobs.cli.verb import Verb
 
 # What a newcomer sets first stands first on the page.
@@ -64,7 +64,7 @@ def print_help(verb: Verb) -> None:
     places = [
         (
             f.name,
-            Annotated[hints(verb.options)[f.name], tyro.conf.Positional, tyro.conf.arg(help=f.metadata["help"])],
+            Annotated[field_types(verb.options)[f.name], tyro.conf.Positional, tyro.conf.arg(help=f.metadata["help"])],
             f,
         )
         for f in dataclasses.fields(verb.options)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from classifier.config.experiment import Experiment, setting_names
-from classifier.config.fields import Slice, hints
+from classifier.config.fields import Section, field_types
 from classifier.config.files import read_experiment
 from classifier.config.recipes import recipe, recipe_for
 
@@ -16,7 +16,7 @@ SLICES = ("data", "model", "train", "optimizer", "augment", "schedule", "loss", 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Slice):
+class Options(Section):
     """What every verb takes beside its settings."""
 
     name: str | None = None
@@ -59,13 +59,13 @@ class Verb:
     name: str
     summary: str
     examples: tuple[str, ...]
-    options: type[Slice]
+    options: type[Section]
     slices: tuple[str, ...] = ()
 
     @property
     def flags(self) -> dict[str, Any]:
         """Every flag with its type, in the order of the help page."""
-        mine = {name: hint for name, hint in hints(self.options).items() if name not in self.positionals}
+        mine = {name: hint for name, hint in field_types(self.options).items() if name not in self.positionals}
         # `seed` is the one setting outside a slice.
         nouns = (*self.slices, "seed") if self.slices else ()
         return mine | {n: hint for noun in nouns for n, hint in setting_names().items() if n.partition(".")[0] == noun}

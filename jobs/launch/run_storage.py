@@ -48,7 +48,7 @@ def open_earlier(uri: str | None, folder: Path) -> Storage | None:
     if not there and not folder.is_dir():
         raise RunError(f"{storage.root} holds no run: give OUT/NAME of an earlier one, and its --storage")
     if any(name.startswith("trials/") for name in there):
-        retry_io(lambda: storage.download_folder(folder, wanted=_is_search_file), storage.root)
+        retry_io(lambda: storage.download_folder(folder, include=_is_search_file), storage.root)
     else:
         download_run(storage, folder)
     return storage
@@ -104,7 +104,7 @@ def download_trials(run: Run, trial: str = "*", *, bundle: bool = False) -> None
         parts = name.split("/")  # trials/TRIAL/...
         return parts[0] == "trials" and trial in ("*", parts[1]) and parts[2] not in left
 
-    retry_io(lambda: storage.download_folder(run.folder, wanted=wanted), storage.root)
+    retry_io(lambda: storage.download_folder(run.folder, include=wanted), storage.root)
 
 
 @contextlib.contextmanager

@@ -55,6 +55,6 @@ def run_follower() -> int:
     stopped = None
     with Interrupts() as interrupts, join_workers() as (group, experiment, run):
         dataset = data.load(experiment.data)
-        for epoch in record_training(run, experiment, dataset, group=group, should_stop=lambda: interrupts.requested):
+        for epoch in record_training(run, experiment, dataset, group=group, should_stop=lambda: interrupts.stop_requested):
             stopped = epoch.stopped
     return EXIT_INTERRUPTED if stopped == "asked" else EXIT_DONE

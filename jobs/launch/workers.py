@@ -66,7 +66,7 @@ def train(
             yield from rows[seen:]
             seen = len(rows)
         if storage is not None:
-            retry_io(lambda: storage.download_folder(run.folder, wanted=_is_result), storage.root)
+            retry_io(lambda: storage.download_folder(run.folder, include=_is_result), storage.root)
         yield from run.history()[seen:]  # what was written while the caller was busy with the last lines
     finally:
         if thread.is_alive():  # the caller wants no more of it

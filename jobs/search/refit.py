@@ -51,12 +51,12 @@ def trained(work: Session, board: Leaderboard, clock: Clock) -> Experiment | Non
         experiment = experiment.override("workers.cpus", plan.experiment.workers.cpus)
     while True:
         last = experiment.override_all({"train.epochs": epochs, "train.keep": "last", "train.patience": None})
-        deadline = Deadline(clock.left_to_train(alone, is_late=True), pause=plan.end.refit_start_seconds)
+        deadline = Deadline(clock.left_to_train(alone, is_late=True), restart_seconds=plan.end.refit_start_seconds)
         if not (_there if elsewhere else _here)(work, run, last, deadline):
             break
-        if work.interrupts.requested:
+        if work.interrupts.stop_requested:
             return None
-        epochs = deadline.fitting
+        epochs = deadline.epochs_that_fit
         say(f"note: it became slower: {epochs} epochs are what the minutes still hold")
     made, model = bundle.load(run.folder, pick_device(work.experiment.train.device))
     # The refit model has trained on the validation images, so it takes over the winner's calibration.
@@ -113,7 +113,7 @@ def _there(work: Session, run: Run, experiment: Experiment, deadline: Deadline) 
     step, epochs = 0, experiment.train.epochs
 
     def should_stop() -> bool:
-        return deadline.is_missed or work.interrupts.requested
+        return deadline.is_missed or work.interrupts.stop_requested
 
     for row in workers.train(run, experiment, should_stop=should_stop, merged=True):
         work.log.log_epoch(row, epochs)

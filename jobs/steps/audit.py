@@ -21,7 +21,7 @@ from classifier.data.audit.finding import KINDS, Finding
 from classifier.data.audit.scan import Looked, look
 from classifier.data.decoding.decode import DecodeError
 from classifier.data.infer_shape import shape
-from classifier.data.readers.file_bytes import read
+from classifier.data.readers.file_bytes import read_image_bytes
 from classifier.data.split_names import SPLITS
 from classifier.errors import DataError, list_few
 from classifier.report import audit_page
@@ -65,7 +65,7 @@ def run_audit(experiment: Experiment, options: Any, run: Run, journal: RunLog) -
             picture = source.images[places[id_]]
             if isinstance(picture, np.ndarray):
                 return decode_all.as_png(picture)
-            return read(picture, config.max_bytes)
+            return read_image_bytes(picture, config.max_bytes)
         except DecodeError:
             return None
 

@@ -74,7 +74,7 @@ class Setting:
         """Start `train.py` on the piece, or take it up again."""
         where = ["--out", str(self.folder)] + (["--storage", self.place] if self.storage and not resumed else [])
         how = ["--resume", name] if resumed else ["--experiment", str(self.folder / "piece.yaml"), "--name", name]
-        storage = Storage.at(self.place, name) if self.storage else None
+        storage = Storage.from_uri(self.place, name) if self.storage else None
         with (self.folder / f"{name}.log").open("a") as log:
             process = subprocess.Popen([sys.executable, str(TRAIN), *how, *where], stdout=log, stderr=log)
         return Training(self.folder / name, process, storage)

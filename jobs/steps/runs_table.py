@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from classifier.config.experiment import flatten, setting_names
-from classifier.config.fields import closest
+from classifier.config.fields import suggest
 from classifier.config.files import read_experiment
 from classifier.errors import ClassifierError, ConfigError, RunError
 from classifier.runs.folder import Run, read_history, read_result
@@ -48,7 +48,7 @@ def found(out: Path, where: Sequence[str], sort: str) -> list[Row]:
     wanted = dict(_parsed(word) for word in where)
     for key in (*wanted, sort):
         if key not in (*KEYS, *COLUMNS) and key not in setting_names():
-            near = closest(key, (*KEYS, *COLUMNS, *setting_names()))
+            near = suggest(key, (*KEYS, *COLUMNS, *setting_names()))
             raise ConfigError(f"{key}: there is no such column or setting{near}")
     rows = [row for folder in sorted(out.iterdir()) if (row := _row(folder)) is not None]
     rows = [row for row in rows if all(_words(row.get(key)) == value for key, value in wanted.items())]

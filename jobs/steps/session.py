@@ -107,11 +107,11 @@ def _measure_batch(experiment: Experiment, resolved: Experiment, dataset: Datase
     if experiment.workers.count == 1 or torchrun.world_size() > 1:
         return find_fastest_batch(resolved, dataset)
     from jobs.launch.cluster import connect, refuse_unplaceable
-    from jobs.launch.remote_call import Place
+    from jobs.launch.remote_call import MeasurementNode
 
     resources = connect()
     refuse_unplaceable(experiment.workers, resources)
-    return Place(experiment, dataset, resources).do(find_fastest_batch, experiment)
+    return MeasurementNode(experiment, dataset, resources).call(find_fastest_batch, experiment)
 
 
 def find_fastest_batch(resolved: Experiment, dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
@@ -206,7 +206,7 @@ def train_in_process(work: Session, group: ProcessGroup, deadline: Deadline | No
         work.experiment,
         work.dataset,
         group=group,
-        should_stop=lambda: work.interrupts.requested or (deadline is not None and deadline.is_missed),
+        should_stop=lambda: work.interrupts.stop_requested or (deadline is not None and deadline.is_missed),
         on_step=see,
     ):
         work.log.log_epoch(epoch.row(), work.experiment.train.epochs)
@@ -221,9 +221,9 @@ def train_on_ray(work: Session) -> str | None:
 
     refuse_unplaceable(work.experiment.workers, connect())
     refuse_unshared(work.run)
-    for row in workers.train(work.run, work.requested, should_stop=lambda: work.interrupts.requested):
+    for row in workers.train(work.run, work.requested, should_stop=lambda: work.interrupts.stop_requested):
         work.log.log_epoch(row, work.experiment.train.epochs)
-    return "asked" if work.interrupts.requested else None
+    return "asked" if work.interrupts.stop_requested else None
 
 
 def finish_training(work: Session, stopped: str | None) -> int:

@@ -10,7 +10,7 @@ import torch
 from rich.table import Table
 
 from classifier.bundle.predictions import save_predictions
-from classifier.metrics.scores import figures
+from classifier.metrics.scores import compute_scores
 from classifier.runs.folder import SCORES
 from classifier.storage.atomic import write_atomically
 from jobs.studies.parallel_runs import Member
@@ -54,7 +54,7 @@ def summed(folder: Path, runs: list[Member]) -> dict[str, Any]:
     names = bundle.read(folder / "folds" / runs[0].name).class_names
     flat = together["probabilities"].combine_chunks().flatten().to_numpy()
     probabilities_NK = torch.from_numpy(flat.reshape(len(together), len(names)).copy())
-    scores = figures(probabilities_NK, torch.from_numpy(together["label"].to_numpy().copy()), names)
+    scores = compute_scores(probabilities_NK, torch.from_numpy(together["label"].to_numpy().copy()), names)
     write_atomically(folder / SCORES, json.dumps(scores, allow_nan=False) + "\n")
     found = {}
     for name, values in by_name.items():

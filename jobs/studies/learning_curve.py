@@ -9,7 +9,7 @@ from rich.table import Table
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import ConfigError, DataError
-from classifier.metrics.power_law import PowerLaw, fitted
+from classifier.metrics.power_law import PowerLaw, fit_power_law
 from classifier.runs.folder import read_history, read_result
 from jobs.studies.parallel_runs import Member
 
@@ -61,7 +61,7 @@ def summed(folder: Path, runs: list[Member], most: int) -> dict[str, Any]:
     ]
     found: dict[str, Any] = {"points": points, "law": None, "predicted": {}, "says": []}
     if len(points) >= 3:
-        law = fitted([p["images"] for p in points], [1 - p["validation"] for p in points])
+        law = fit_power_law([p["images"] for p in points], [1 - p["validation"] for p in points])
         found["law"] = law.as_dict()
         found["predicted"] = {str(n): 1 - law(n) for n in (most, 2 * most, 10 * most) if n not in by_size}
         found["says"] = says(points, law, most)

@@ -80,11 +80,11 @@ def made(experiment: Experiment, dataset: Dataset) -> tuple[Bundle, nn.Module]:
     model = models.build(
         experiment.model, classes=len(dataset.class_names), channels=dataset.channels, size=dataset.size
     )
-    scorer = Scorer.of(experiment, dataset, CPU)
-    scorer.place(model).train()
+    scorer = Scorer.from_experiment(experiment, dataset, CPU)
+    scorer.prepare_model(model).train()
     for _ in range(2):  # so that running statistics differ from a new model's
         scorer.forward(model, torch.rand(16, dataset.channels, dataset.size, dataset.size))
-    scores = {"validation": scorer.score(model, dataset.validation)}
+    scores = {"validation": scorer.compute_scores(model, dataset.validation)}
     return Bundle.from_training(experiment, dataset, scores=scores, epoch=3), model
 
 
@@ -106,9 +106,9 @@ def test_the_way_to_disk_and_back_changes_no_bit(name: str, precision: str, data
     }
     assert not loaded.training
     part = dataset.validation
-    before_NK = Scorer.of(experiment, dataset, CPU).evaluate(model, part)[1]
-    assert torch.equal(again.scorer(CPU).evaluate(loaded, part)[1], before_NK)
-    assert again.scores["validation"] == again.scorer(CPU).score(loaded, part)
+    before_NK = Scorer.from_experiment(experiment, dataset, CPU).predict_split(model, part)[1]
+    assert torch.equal(again.scorer(CPU).predict_split(loaded, part)[1], before_NK)
+    assert again.scores["validation"] == again.scorer(CPU).compute_scores(loaded, part)
 
 
 def test_tied_weights_and_a_users_own_class(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,8 +119,8 @@ def test_tied_weights_and_a_users_own_class(dataset: Dataset, tmp_path: Path, mo
     again, loaded = bundle.load(tmp_path / "bundle")
     assert loaded.get_parameter("first.weight") is loaded.get_parameter("again.weight")
     images_NCHW = dataset.validation.images_NCHW[:]
-    before_NK = about.scorer(CPU).probabilities(model, images_NCHW)
-    assert torch.equal(again.scorer(CPU).probabilities(loaded, images_NCHW), before_NK)
+    before_NK = about.scorer(CPU).predict_probabilities(model, images_NCHW)
+    assert torch.equal(again.scorer(CPU).predict_probabilities(loaded, images_NCHW), before_NK)
 
 
 def test_the_document_is_strict_json_that_a_person_can_read(dataset: Dataset, tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_a_folder_that_is_no_bundle_is_never_replaced(dataset: Dataset, tmp_path
 def test_scores_are_written_without_touching_the_weights(dataset: Dataset, tmp_path: Path) -> None:
     about, model = made(experiment_with(dataset), dataset)
     bundle.save(about, model, tmp_path / "bundle")
-    scores = about.scorer(CPU).score(model, dataset.test)
+    scores = about.scorer(CPU).compute_scores(model, dataset.test)
     assert bundle.update_scores(tmp_path, "test", scores).scores["test"] == scores
     again, _ = bundle.load(tmp_path)
     assert again.scores == {"validation": about.scores["validation"], "test": scores}
@@ -305,7 +305,7 @@ def test_a_calibrated_bundle_answers_as_it_was_calibrated(dataset: Dataset, tmp_
     known = calibrate_saved_bundle(tmp_path, dataset, tmp_path, device="cpu", precision=0.5).bundle
     again, loaded = bundle.load(tmp_path)
     assert again.calibration == json.loads(json.dumps(known.calibration))
-    torch.testing.assert_close(again.scorer(CPU).evaluate(loaded, dataset.validation)[1], probabilities_NK)
+    torch.testing.assert_close(again.scorer(CPU).predict_split(loaded, dataset.validation)[1], probabilities_NK)
     assert again.scores["validation"]["accuracy"] == known.scores["validation"]["accuracy"]
     found = bundle.load_ood_tensors(tmp_path)
     assert found is not None

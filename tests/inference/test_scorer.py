@@ -50,7 +50,7 @@ def reference_probabilities(model: nn.Module, images_NCHW: Tensor) -> Tensor:
 
 def test_probabilities_are_the_softmax_of_the_model_on_normalised_images() -> None:
     model, part = tiny_model(), tiny_part()
-    tally, probabilities_NK = SCORER.evaluate(model.train(), part)
+    tally, probabilities_NK = SCORER.predict_split(model.train(), part)
     expected_NK = reference_probabilities(model, part.images_NCHW[:])
     torch.testing.assert_close(probabilities_NK, expected_NK)
     scores = tally.scores()
@@ -62,18 +62,18 @@ def test_probabilities_are_the_softmax_of_the_model_on_normalised_images() -> No
 
 def test_mirrored_views_are_averaged_as_probabilities() -> None:
     model, part = tiny_model(), tiny_part()
-    probabilities_NK = replace(SCORER, test_flip=True).probabilities(model, part.images_NCHW[:])
+    probabilities_NK = replace(SCORER, test_flip=True).predict_probabilities(model, part.images_NCHW[:])
     views = [reference_probabilities(model, images) for images in (part.images_NCHW[:], part.images_NCHW[:].flip(-1))]
     torch.testing.assert_close(probabilities_NK, (views[0] + views[1]) / 2)
-    mirrored_NK = replace(SCORER, test_flip=True).probabilities(model, part.images_NCHW[:].flip(-1))
+    mirrored_NK = replace(SCORER, test_flip=True).predict_probabilities(model, part.images_NCHW[:].flip(-1))
     torch.testing.assert_close(probabilities_NK, mirrored_NK)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
 def test_the_ranks_share_out_every_image_once(world: int) -> None:
     model, part = tiny_model(), tiny_part(5)
-    shards = [SCORER.tally(model, part, OneOf(rank=rank, world_size=world)).tensor() for rank in range(world)]
-    whole = SCORER.score(model, part)
+    shards = [SCORER.compute_confusion_matrix(model, part, OneOf(rank=rank, world_size=world)).tensor() for rank in range(world)]
+    whole = SCORER.compute_scores(model, part)
     together = ConfusionMatrix.from_tensor(torch.stack(shards).sum(0)).scores(SCORER.class_names)
     assert together["confusion"] == whole["confusion"]
     assert together["count"] == 5
@@ -83,16 +83,16 @@ def test_the_ranks_share_out_every_image_once(world: int) -> None:
 def test_saved_probabilities_give_the_scores_again() -> None:
     model, part = tiny_model(), tiny_part(300)
     scorer = replace(SCORER, precision="bf16", channels_last=True)
-    tally, probabilities_NK = scorer.evaluate(scorer.place(model), part)
+    tally, probabilities_NK = scorer.predict_split(scorer.prepare_model(model), part)
     assert probabilities_NK.dtype == torch.float32
     assert tally.scores()["accuracy"] == float((probabilities_NK.argmax(1) == part.labels_N).double().mean())
-    assert torch.equal(probabilities_NK, scorer.probabilities(model, part.images_NCHW[:])), "evaluated as predicted"
+    assert torch.equal(probabilities_NK, scorer.predict_probabilities(model, part.images_NCHW[:])), "evaluated as predicted"
 
 
 def test_number_formats_agree_roughly_and_differ_really() -> None:
     model, part = tiny_model(), tiny_part()
-    exact_NK = SCORER.probabilities(model, part.images_NCHW[:])
-    short_NK = replace(SCORER, precision="bf16").probabilities(model, part.images_NCHW[:])
+    exact_NK = SCORER.predict_probabilities(model, part.images_NCHW[:])
+    short_NK = replace(SCORER, precision="bf16").predict_probabilities(model, part.images_NCHW[:])
     torch.testing.assert_close(exact_NK, short_NK, atol=0.03, rtol=0)
     assert not torch.equal(exact_NK, short_NK)
 
@@ -118,11 +118,11 @@ def test_training_gets_gradients_and_all_outputs() -> None:
 @pytest.mark.parametrize(("device", "batches"), [("cpu", [64, 64, 64, 16, 1]), ("cuda", [512, 512, 348, 16, 1])])
 def test_a_batch_holds_a_bounded_number_of_pixels(device: str, batches: list[int]) -> None:
     scorers = [replace(SCORER, size=size, device=torch.device(device)) for size in (8, 32, 96, 448, 2048)]
-    assert [scorer.batch for scorer in scorers] == batches
+    assert [scorer.batch_size for scorer in scorers] == batches
 
 
 def test_no_images_give_no_probabilities() -> None:
-    tally, probabilities_NK = SCORER.evaluate(tiny_model(), tiny_part(0))
+    tally, probabilities_NK = SCORER.predict_split(tiny_model(), tiny_part(0))
     assert tally.count == 0
     assert probabilities_NK.shape == (0, 3)
 
@@ -133,5 +133,5 @@ def test_the_scorer_of_an_experiment() -> None:
 
     experiment = Experiment().override_all({"train.precision": "bf16", "augment.test_flip": True})
     dataset: Any = SimpleNamespace(class_names=("a", "b"), size=16, channels=1, mean=(0.5,), std=(0.2,))
-    scorer = Scorer.of(experiment, dataset, torch.device("cpu"))
+    scorer = Scorer.from_experiment(experiment, dataset, torch.device("cpu"))
     assert (scorer.precision, scorer.test_flip, scorer.channels_last) == ("bf16", True, True)

@@ -11,8 +11,8 @@ import torch
 from PIL import Image, ImageEnhance
 
 from classifier.bundle import bundle
-from classifier.metrics.calibration import Calibration, temperature_of, tempered
-from classifier.metrics.scores import figures
+from classifier.metrics.calibration import Calibration, fit_temperature, apply_temperature
+from classifier.metrics.scores import compute_scores
 from classifier.report import run_page
 from tests.browser import shown
 
@@ -98,7 +98,7 @@ def covered(run: Path) -> tuple[float, float]:
     read = pq.read_table(run / "predictions.parquet")
     probabilities = torch.tensor(read["probabilities"].to_pylist())
     labels = torch.tensor(read["label"].to_pylist())
-    held = Calibration.from_dict(known).sets(probabilities).gather(1, labels[:, None])
+    held = Calibration.from_dict(known).prediction_sets(probabilities).gather(1, labels[:, None])
     return known["coverage"], float(held.double().mean())
 
 
@@ -107,11 +107,11 @@ def halved(run: Path) -> None:
     answers = {}
     for split, name in (("validation", "validation.parquet"), ("test", "predictions.parquet")):
         read = pq.read_table(run / name)
-        sure_NK = tempered(torch.tensor(read["probabilities"].to_pylist()).log(), 1 / 3)  # logits three times as large
+        sure_NK = apply_temperature(torch.tensor(read["probabilities"].to_pylist()).log(), 1 / 3)  # logits three times as large
         answers[split] = sure_NK, torch.tensor(read["label"].to_pylist())
-    temperature = temperature_of(*answers["validation"])
+    temperature = fit_temperature(*answers["validation"])
     sure_NK, labels_N = answers["test"]
-    before, after = (figures(one.exp(), labels_N)["ece"] for one in (sure_NK, tempered(sure_NK, temperature)))
+    before, after = (compute_scores(one.exp(), labels_N)["ece"] for one in (sure_NK, apply_temperature(sure_NK, temperature)))
     print(f"calibration error {before:.2%}, after a temperature of {temperature:.2f} {after:.2%}")
     assert after < before / 2
 

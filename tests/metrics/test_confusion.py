@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from classifier.errors import DataError, DivergedError
-from classifier.metrics.confusion import Tally
+from classifier.metrics.confusion import ConfusionMatrix
 
 
 @st.composite
@@ -28,8 +28,8 @@ def answers(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
     return logits_NK.log_softmax(1), torch.randint(used, (count,), generator=generator)
 
 
-def tally_of(log_probabilities_NK: Tensor, labels_N: Tensor) -> Tally:
-    tally = Tally(log_probabilities_NK.shape[1])
+def tally_of(log_probabilities_NK: Tensor, labels_N: Tensor) -> ConfusionMatrix:
+    tally = ConfusionMatrix(log_probabilities_NK.shape[1])
     tally.add(log_probabilities_NK, labels_N)
     return tally
 
@@ -76,14 +76,14 @@ def test_shards_with_padding_add_up_to_the_whole(case: tuple[Tensor, Tensor], sh
         parts.append(
             tally_of(torch.cat([part_NK, garbage_NK]), torch.cat([part_N, torch.full((padding,), -1)])).tensor()
         )
-    together = Tally.from_tensor(torch.stack(parts).sum(0)).scores()
+    together = ConfusionMatrix.from_tensor(torch.stack(parts).sum(0)).scores()
     whole = tally_of(log_probabilities_NK, labels_N).scores()
     assert together.pop("loss") == pytest.approx(whole.pop("loss"), rel=1e-12)
     assert together == whole
 
 
 def test_tallies_add_and_travel_as_a_tensor() -> None:
-    one, other = Tally(3), Tally(3)
+    one, other = ConfusionMatrix(3), ConfusionMatrix(3)
     one.add(torch.eye(3).log_softmax(1), torch.tensor([0, 1, 2]))
     other.add(torch.eye(3).log_softmax(1), torch.tensor([1, 1, -1]))
     both = one + other
@@ -114,6 +114,6 @@ def test_scores_are_strict_json_with_class_names() -> None:
 
 def test_no_images_and_spoiled_answers_are_refused() -> None:
     with pytest.raises(DataError, match="no images to score"):
-        Tally(3).scores()
+        ConfusionMatrix(3).scores()
     with pytest.raises(DivergedError, match="not finite"):
         tally_of(torch.full((1, 3), math.nan), torch.tensor([0])).scores()

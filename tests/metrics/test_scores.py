@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from classifier.errors import DataError
-from classifier.metrics.scores import figures
+from classifier.metrics.scores import compute_scores
 
 NOTHING: Any = {"zero_division": 0}
 SAME = {"rel_tol": 0, "abs_tol": 1e-6}
@@ -36,7 +36,7 @@ def cases(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
 @given(cases())
 def test_figures_are_scikit_learns(case):
     probabilities_NK, labels_N = case
-    found = figures(probabilities_NK, labels_N)
+    found = compute_scores(probabilities_NK, labels_N)
     p, y = probabilities_NK.double().numpy(), labels_N.numpy()
     classes, predicted = list(range(p.shape[1])), p.argmax(1)
     wanted = {
@@ -80,12 +80,12 @@ def test_padding_never_counts():
     labels_N = torch.arange(50) % 3
     padded_NK = torch.cat([probabilities_NK, torch.full((7, 3), math.nan)])
     padded_N = torch.cat([labels_N, torch.full((7,), -1)])
-    assert figures(padded_NK, padded_N) == figures(probabilities_NK, labels_N)
+    assert compute_scores(padded_NK, padded_N) == compute_scores(probabilities_NK, labels_N)
 
 
 def test_no_images_are_refused():
     with pytest.raises(DataError, match="no images to score"):
-        figures(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
+        compute_scores(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
 
 
 def test_intervals_hold_the_accuracy_of_many_more_images_as_often_as_they_say():
@@ -93,7 +93,9 @@ def test_intervals_hold_the_accuracy_of_many_more_images_as_often_as_they_say():
     for seed in range(60):
         hits = rng.random(150) < right
         probabilities_NK = torch.from_numpy(np.stack([np.where(hits, 0.9, 0.1), np.where(hits, 0.1, 0.9)], 1))
-        low, high = figures(probabilities_NK, torch.zeros(150, dtype=torch.int64), seed=seed)["intervals"]["accuracy"]
+        low, high = compute_scores(probabilities_NK, torch.zeros(150, dtype=torch.int64), seed=seed)["intervals"][
+            "accuracy"
+        ]
         held += low <= right <= high
     assert 52 <= held <= 60  # 57 of 60 are 95 %
 
@@ -101,13 +103,13 @@ def test_intervals_hold_the_accuracy_of_many_more_images_as_often_as_they_say():
 def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
     probabilities_NK = torch.tensor([[0.75, 0.25]]).expand(100, 2)
     labels_N = (torch.arange(100) >= 50).long()
-    assert figures(probabilities_NK, labels_N)["ece"] == pytest.approx(0.25)
+    assert compute_scores(probabilities_NK, labels_N)["ece"] == pytest.approx(0.25)
     labels_N = (torch.arange(100) >= 75).long()
-    assert figures(probabilities_NK, labels_N)["ece"] == pytest.approx(0.0)
+    assert compute_scores(probabilities_NK, labels_N)["ece"] == pytest.approx(0.0)
 
 
 def test_the_same_seed_gives_the_same_intervals():
     probabilities_NK = torch.rand(40, 4, generator=torch.Generator().manual_seed(1)).softmax(1)
     labels_N = torch.arange(40) % 4
-    assert figures(probabilities_NK, labels_N, seed=3) == figures(probabilities_NK, labels_N, seed=3)
-    assert figures(probabilities_NK, labels_N, seed=3) != figures(probabilities_NK, labels_N, seed=4)
+    assert compute_scores(probabilities_NK, labels_N, seed=3) == compute_scores(probabilities_NK, labels_N, seed=3)
+    assert compute_scores(probabilities_NK, labels_N, seed=3) != compute_scores(probabilities_NK, labels_N, seed=4)

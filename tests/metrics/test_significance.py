@@ -5,52 +5,52 @@ import pytest
 from scipy.stats import binomtest
 
 from classifier.errors import DataError
-from classifier.metrics.significance import Answers, compared, holm
+from classifier.metrics.significance import PredictedClasses, compare_predictions, holm
 
 
-def answers(name: str, right: np.ndarray) -> Answers:
+def answers(name: str, right: np.ndarray) -> PredictedClasses:
     """Of a model that is right where `right` is true."""
     ids = [f"{n}.png" for n in range(len(right))]
-    return Answers(name, ids, ["cat"] * len(right), ["cat" if hit else "dog" for hit in right])
+    return PredictedClasses(name, ids, ["cat"] * len(right), ["cat" if hit else "dog" for hit in right])
 
 
 def test_the_test_is_mcnemars_on_the_images_on_which_they_differ():
     first = np.array([True] * 80 + [False] * 20)
     second = np.array([True] * 78 + [False] * 2 + [True] * 14 + [False] * 6)
-    found = compared(answers("a", first), answers("b", second))
+    found = compare_predictions(answers("a", first), answers("b", second))
     assert (found.first_only, found.second_only) == (2, 14)
     assert found.p == pytest.approx(binomtest(14, 16).pvalue)
     assert found.gain == pytest.approx(0.12)
     low, high = found.interval
     assert 0.04 < low < 0.12 < high < 0.21
-    assert found.verdict.startswith("b is better than a: by 12.00 points")
+    assert found.summary.startswith("b is better than a: by 12.00 points")
 
 
 def test_equal_models_cannot_be_told_apart():
     right = np.arange(50) % 3 > 0
-    found = compared(answers("a", right), answers("b", right))
+    found = compare_predictions(answers("a", right), answers("b", right))
     assert found.p == 1.0
     assert found.interval == (0.0, 0.0)
-    assert "cannot be told apart" in found.verdict
+    assert "cannot be told apart" in found.summary
 
 
 def test_the_order_of_the_images_does_not_matter():
     right, other = np.arange(50) % 3 > 0, np.arange(50) % 4 > 0
     second = answers("b", other)
-    turned = Answers("b", second.ids[::-1], second.labels[::-1], second.predicted[::-1])
-    assert compared(answers("a", right), turned) == compared(answers("a", right), second)
+    turned = PredictedClasses("b", second.ids[::-1], second.labels[::-1], second.predicted[::-1])
+    assert compare_predictions(answers("a", right), turned) == compare_predictions(answers("a", right), second)
 
 
 def test_other_images_are_refused():
     with pytest.raises(DataError, match=r"not tested on the same images \(40 of 40 and 50"):
-        compared(answers("a", np.ones(40, bool)), answers("b", np.ones(50, bool)))
+        compare_predictions(answers("a", np.ones(40, bool)), answers("b", np.ones(50, bool)))
 
 
 def test_other_labels_are_refused():
     first = answers("a", np.ones(4, bool))
-    second = Answers("b", first.ids, ["dog"] * 4, ["dog"] * 4)
+    second = PredictedClasses("b", first.ids, ["dog"] * 4, ["dog"] * 4)
     with pytest.raises(DataError, match="with different labels"):
-        compared(first, second)
+        compare_predictions(first, second)
 
 
 def test_several_tests_at_once_are_corrected_by_holm():

@@ -299,7 +299,7 @@ def test_a_checkpoint_that_is_pruned_while_others_are_sent_is_passed_over(folder
 
 
 def test_whatever_goes_wrong_the_next_look_sends_it(folder, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("classifier.storage.mirror.EVERY", 0.05)
+    monkeypatch.setattr("classifier.storage.mirror.SYNC_SECONDS", 0.05)
     storage, atomic = Storage(fs.LocalFileSystem(), str(tmp_path / "far")), Storage.upload
     failures = iter([StopIteration("odd"), ValueError("odd")])
 
@@ -323,7 +323,7 @@ def test_an_outage_is_told_and_made_up_for(s3_server, folder, monkeypatch, caplo
     process, port = s3_server
     for name, value in {"ACCESS_KEY_ID": "me", "SECRET_ACCESS_KEY": "secret", "DEFAULT_REGION": "us-east-1"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.setattr("classifier.storage.mirror.EVERY", 0.1)
+    monkeypatch.setattr("classifier.storage.mirror.SYNC_SECONDS", 0.1)
     bucket = f"b{time.time_ns()}"
     address = f"http://127.0.0.1:{port}"
     fs.S3FileSystem(endpoint_override=address, allow_bucket_creation=True).create_dir(bucket)
@@ -346,7 +346,7 @@ def test_an_outage_is_told_and_made_up_for(s3_server, folder, monkeypatch, caplo
 
 
 def test_what_never_reached_the_storage_is_told(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(atomic, "PATIENCE", 0.0)
+    monkeypatch.setattr(atomic, "RETRY_SECONDS", 0.0)
     (folder / "a").write_text("a")
     (tmp_path / "far").write_text("a file where a folder is wanted")
     with (

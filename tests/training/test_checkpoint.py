@@ -93,7 +93,7 @@ def test_loading_executes_no_code(store, tmp_path):
 
 
 def test_a_disk_that_fails_for_a_while_is_waited_for(store, monkeypatch, caplog):
-    monkeypatch.setattr(atomic, "PAUSES", (0.01,))
+    monkeypatch.setattr(atomic, "RETRY_PAUSES", (0.01,))
     fails = iter([OSError(errno.ENOSPC, "No space left on device")] * 3)
 
     def sometimes(tensors, path, **about):
@@ -111,7 +111,7 @@ def test_a_disk_that_fails_for_a_while_is_waited_for(store, monkeypatch, caplog)
 
 
 def test_a_disk_that_stays_full_is_told_and_the_last_one_is_kept(store, monkeypatch):
-    monkeypatch.setattr(atomic, "PATIENCE", 0.0)
+    monkeypatch.setattr(atomic, "RETRY_SECONDS", 0.0)
     store.commit(checkpoint(1))
 
     def fails(value, path):
@@ -133,7 +133,7 @@ def test_what_a_wait_cannot_mend_is_told_at_once():
 
 
 def test_a_writer_gives_back_what_went_wrong(store, monkeypatch):
-    monkeypatch.setattr(atomic, "PATIENCE", 0.0)
+    monkeypatch.setattr(atomic, "RETRY_SECONDS", 0.0)
     writer = AsyncCheckpointWriter(store)
     writer.submit(checkpoint(1))
     monkeypatch.setattr("classifier.training.checkpoint._write", lambda *_: atomic.fsync(Path("/nowhere")))

@@ -77,7 +77,7 @@ def test_the_backbone_runs_once_a_view_of_an_image(experiment, digits, passes):
     assert sum(passes) == 2 + 2 * len(digits.train) + len(digits.validation)
     assert epochs[-1].train_loss < epochs[0].train_loss
     # What is kept answers as the scores say: the features of validation were those of the whole model.
-    whole = TrainState(experiment, digits, ProcessGroup()).scorer.score(epochs[-1].model, digits.validation)
+    whole = TrainState(experiment, digits, ProcessGroup()).scorer.compute_scores(epochs[-1].model, digits.validation)
     assert epochs[-1].validation is not None
     assert whole["loss"] == pytest.approx(epochs[-1].validation["loss"], abs=1e-5)
 
@@ -88,14 +88,14 @@ def test_the_head_learns_as_from_the_images(experiment, digits):
     training.begin_epoch(0)
     assert training.feature_cache is not None
     batch = next(batches(digits.train, batch=32, seed=0, epoch=0))
-    features_NF = training.feature_cache.of(batch, 0)
-    by_head = training.feature_cache.answers(training.feature_cache.head, features_NF)
+    features_NF = training.feature_cache.batch_features(batch, 0)
+    by_head = training.feature_cache.head_logits(training.feature_cache.head, features_NF)
     plain = TrainState(experiment.override_all({"model.dropout": 0.0, "augment.views": 0}), digits, ProcessGroup())
     plain.begin_epoch(0)
     plain.model.eval()
     # A view's draws go by the image's place in the data set, not in the epoch.
     seen = dataclasses.replace(batch, positions_N=batch.indices_N)
-    by_model, _ = plain._seen(seen, batch.labels_N, 0)
+    by_model, _ = plain.path.forward(plain.network, seen, batch.labels_N, 0)
     assert torch.allclose(by_head, by_model, atol=1e-5)
 
 

@@ -12,7 +12,7 @@ from classifier.data.audit import near_duplicates
 from classifier.data.audit.finding import Finding
 from classifier.data.audit.scan import Looked
 from classifier.data.build import IMBALANCE
-from classifier.data.readers.compact import chosen
+from classifier.data.readers.compact import select_strings
 from classifier.data.split_names import SPLITS, TEST, TRAIN, VALIDATION
 from classifier.errors import list_few
 
@@ -35,11 +35,11 @@ def drawn_splits(looked: Looked, config: DataConfig) -> np.ndarray:
     labelled = split.SplitInput(
         name=source.name,
         class_names=source.class_names,
-        ids=chosen(source.ids, kept),
+        ids=select_strings(source.ids, kept),
         digests_N=looked.digests_N[looked.kept_N],
         labels_N=source.labels_N[looked.kept_N],
         supplied_N=source.splits_N[looked.kept_N],
-        groups=None if source.groups is None else chosen(source.groups, kept),
+        groups=None if source.groups is None else select_strings(source.groups, kept),
     )
     return split.draw_splits(labelled, validation=config.validation, test=config.test, seed=config.split_seed).splits_N
 
@@ -109,7 +109,7 @@ def _groups(view: _View) -> Iterator[Finding]:
     if groups is None:
         return
     members: dict[str, list[int]] = {}
-    for k, group in enumerate(chosen(groups, view.looked.kept_N.tolist())):
+    for k, group in enumerate(select_strings(groups, view.looked.kept_N.tolist())):
         members.setdefault(group, []).append(k)
     for group, places in members.items():
         if len(sides := {int(view.splits_K[k]) for k in places}) > 1:

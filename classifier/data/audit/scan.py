@@ -13,8 +13,8 @@ from classifier.data.decoding import worker_processes
 from classifier.data.decoding.decode import DecodeError
 from classifier.data.decoding.image_stats import SHARP_SIDE, SIDE, ImageStats
 from classifier.data.decoding.worker_processes import Decoder
-from classifier.data.readers.compact import digests_of
-from classifier.data.readers.file_bytes import digest, read
+from classifier.data.readers.compact import pack_digests
+from classifier.data.readers.file_bytes import compute_digest, read_image_bytes
 from classifier.data.readers.source import Source
 from classifier.runtime.cpu import available_cores
 
@@ -50,10 +50,10 @@ def look(source: Source, config: DataConfig, tick: Callable[[int], None] = lambd
 
     def contents(index: int) -> bytes | str:
         try:
-            content = read(files[index], config.max_bytes)
+            content = read_image_bytes(files[index], config.max_bytes)
         except DecodeError as flaw:
             return str(flaw)
-        digests[index] = digest(content)
+        digests[index] = compute_digest(content)
         return content
 
     def take(index: int, answer: bytes | str) -> None:
@@ -69,7 +69,7 @@ def look(source: Source, config: DataConfig, tick: Callable[[int], None] = lambd
     return Looked(
         source=source,
         flaws=dict(sorted(flaws.items())),
-        digests_N=digests_of(digests),
+        digests_N=pack_digests(digests),
         kept_N=np.array(kept, np.int64),
         sides_K2=np.array([(glances[n].width, glances[n].height) for n in kept]).reshape(-1, 2),
         sharpness_K=np.array([glances[n].sharpness for n in kept]),
@@ -98,7 +98,7 @@ def _decoded_already(source: Source, pixels_NCHW: np.ndarray, tick: Callable[[in
     return Looked(
         source=source,
         flaws={},
-        digests_N=digests_of(digest(np.ascontiguousarray(image_CHW)) for image_CHW in pixels_NCHW),
+        digests_N=pack_digests(compute_digest(np.ascontiguousarray(image_CHW)) for image_CHW in pixels_NCHW),
         kept_N=np.arange(count),
         sides_K2=np.tile(np.array([[width, height]]), (count, 1)),
         sharpness_K=sharpness_N,

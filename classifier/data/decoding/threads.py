@@ -1,4 +1,4 @@
-"""Work on many pictures in threads of this process, none of which another one waits for."""
+"""Work on many images in threads of this process, where one that hangs does not hold up the others."""
 
 import math
 import threading
@@ -8,64 +8,62 @@ from collections.abc import Callable, Sequence
 from classifier.data.decoding import decode
 from classifier.runtime.cpu import available_cores
 
-LOOK_EVERY = 1.0
-"""Seconds after which a thread that has not ended is looked at."""
+POLL_SECONDS = 1.0
+"""Time between two looks at the threads."""
 
 
-def in_threads(
+def run_in_threads(
     work: Callable[[int], None],
     indices: Sequence[int],
     seconds: float = math.inf,
-    late: Callable[[int], None] = lambda _: None,
+    on_timeout: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Call `work` on every index, on all cores that this process may use; decoders leave Python's lock alone.
+    """Call `work` on every index, on all cores that this process may use; decoders release the GIL.
 
-    What is not done after so many seconds is told to `late`; its thread, which cannot be ended, is left behind.
+    After `seconds` an index is passed to `on_timeout`, and its thread, which cannot be killed, is abandoned.
     """
-    places, lock, over = iter(indices), threading.Lock(), threading.Event()
-    at_work: dict[threading.Thread, tuple[int, float]] = {}
+    queue, lock, stop = iter(indices), threading.Lock(), threading.Event()
+    running: dict[threading.Thread, tuple[int, float]] = {}
     errors: list[BaseException] = []
 
     def run() -> None:
         own = threading.current_thread()
         try:
-            while not over.is_set():
+            while not stop.is_set():
                 with lock:
-                    index = next(places, None)
+                    index = next(queue, None)
                     if index is None:
                         return
-                    at_work[own] = index, time.monotonic()
+                    running[own] = index, time.monotonic()
                 work(index)
                 with lock:
-                    if at_work.pop(own, None) is None:  # it was late
+                    if running.pop(own, None) is None:  # it was abandoned
                         return
         except BaseException as error:
             errors.append(error)
-            over.set()
+            stop.set()
 
     def start() -> threading.Thread:
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
         return thread
 
-    with decode.quiet():
+    with decode.pillow_limits_off():
         threads = [start() for _ in range(min(available_cores(), max(1, len(indices))))]
         try:
             while threads and not errors:
-                threads[0].join(min(seconds, LOOK_EVERY))
+                threads[0].join(min(seconds, POLL_SECONDS))
                 now = time.monotonic()
                 with lock:
-                    behind = {thread: index for thread, (index, began) in at_work.items() if now - began > seconds}
-                    for thread in behind:
-                        del at_work[thread]
-                for index in behind.values():
-                    late(index)
+                    late = {thread: index for thread, (index, began) in running.items() if now - began > seconds}
+                    for thread in late:
+                        del running[thread]
+                for index in late.values():
+                    on_timeout(index)
                 threads = [
-                    start() if thread in behind else thread
-                    for thread in threads
-                    if thread in behind or thread.is_alive()
+                    start() if thread in late else thread for thread in threads if thread in late or thread.is_alive()
                 ]
         finally:  # Ctrl-C, or an error in one thread: the others need not finish
-            over.set()
+            stop.set()
     if errors:
         raise errors[0]

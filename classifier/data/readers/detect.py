@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from classifier.config.fields import suggest
 from classifier.config.sections import DataConfig
 from classifier.data.readers import folder, idx
-from classifier.data.readers.groups import grouped
+from classifier.data.readers.groups import assign_groups
 from classifier.data.readers.source import Source
 from classifier.errors import DataError
 
@@ -37,12 +37,12 @@ def find(config: DataConfig) -> Source:
     """What lies at config.path, before anything is decoded. DataError if there is nothing to learn from."""
     source = _found(config)
     if config.group and source.groups is None:
-        source = grouped(source, config.group)
+        source = assign_groups(source, config.group)
     if config.only is None:
         return source
-    from classifier.data.readers.id_list import only
+    from classifier.data.readers.id_list import select_listed
 
-    return only(source, Path(os.path.expanduser(config.only)))
+    return select_listed(source, Path(os.path.expanduser(config.only)))
 
 
 def _found(config: DataConfig) -> Source:
@@ -56,41 +56,41 @@ def _found(config: DataConfig) -> Source:
 
 
 def _in_folder(path: Path, config: DataConfig) -> Source:
-    if idx.is_here(path):
-        return idx.read(path)
+    if idx.contains_idx(path):
+        return idx.read_idx(path)
     # Shards and tables lie in the folder, or in one for each split.
     for pattern in ("*.tar", "*/*.tar", "*.parquet", "*/*.parquet", "*/*/*.parquet"):
         if (files := sorted(path.glob(pattern))) and (found := _in_files(files, config)) is not None:
             return found
-    return folder.read(path)
+    return folder.read_folder(path)
 
 
 def _in_file(path: Path, config: DataConfig) -> Source:
     # Here and below: what reads archives and tables imports Arrow, which the embedded digits do without.
     from classifier.data.readers import archive, manifest
 
-    archive.refuse_compressed(path)
+    archive.reject_compressed(path)
     if (found := _in_files([path], config)) is not None:
         return found
     if path.suffix.lower() in archive.SUFFIXES:
-        return archive.read(path)
-    return manifest.read(path, group=config.group, outside=config.outside)
+        return archive.read_archive(path)
+    return manifest.read_manifest(path, group=config.group, outside=config.outside)
 
 
 def _in_storage(config: DataConfig) -> Source:
     """What lies in S3 and the like: the same, but for IDX files and patterns."""
     from classifier.data.readers import archive, manifest
     from classifier.data.readers.remote import Remote
-    from classifier.data.readers.tree import Listed
+    from classifier.data.readers.tree import ListedFolder
 
     place = Remote.of(config.path)
     if place.is_file():
-        archive.refuse_compressed(place)
+        archive.reject_compressed(place)
         if (found := _in_files([place], config)) is not None:
             return found
         if place.suffix.lower() in archive.SUFFIXES:
-            return archive.read(place)
-        return manifest.read(place, group=config.group)
+            return archive.read_archive(place)
+        return manifest.read_manifest(place, group=config.group)
     files = place.files()
     if not files:
         raise DataError(f"{config.path} holds nothing: give a folder, archive, table or manifest in that storage")
@@ -99,7 +99,7 @@ def _in_storage(config: DataConfig) -> Source:
         if chosen and (found := _in_files(chosen, config)) is not None:
             return found
     names = ((file.relative_to(place).as_posix(), file) for file in files)
-    return folder.read_tree(Listed(str(place), names), place.name)
+    return folder.read_tree(ListedFolder(str(place), names), place.name)
 
 
 def _in_files(paths: "list[Path] | list[Remote]", config: DataConfig) -> Source | None:
@@ -107,10 +107,10 @@ def _in_files(paths: "list[Path] | list[Remote]", config: DataConfig) -> Source 
     from classifier.data.readers import archive, parquet, webdataset
 
     endings = {path.suffix.lower() for path in paths}
-    if endings == {".tar"} and webdataset.are_samples(archive.tarred(paths[0])):
+    if endings == {".tar"} and webdataset.are_samples(archive.list_tar_members(paths[0])):
         return webdataset.read(paths)
-    if endings == {".parquet"} and parquet.Table(paths[0], parquet.Kept()).column is not None:
-        return parquet.read(paths, config.group)
+    if endings == {".parquet"} and parquet.Table(paths[0], parquet.RowGroupCache()).column is not None:
+        return parquet.read_parquet(paths, config.group)
     return None
 
 

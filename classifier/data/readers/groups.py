@@ -7,7 +7,7 @@ from classifier.data.readers.source import Source
 from classifier.errors import ConfigError, DataError, list_few
 
 
-def grouped(source: Source, pattern: str) -> Source:
+def assign_groups(source: Source, pattern: str) -> Source:
     """The source with groups that a regular expression's first group finds in the images' names.
 
     An image in whose name it finds nothing is a group of its own. ConfigError if it is no such expression; DataError if

@@ -18,11 +18,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from classifier.data.readers.compact import Names
-from classifier.data.readers.manifest import split_named
+from classifier.data.readers.compact import CompactStrings
+from classifier.data.readers.manifest import parse_split
 from classifier.data.readers.remote import Remote, identity_of, named_from, random_access
-from classifier.data.readers.source import Collected, Source, refuse_lookalikes
-from classifier.data.readers.tree import Packed, part_of
+from classifier.data.readers.source import SourceBuilder, Source, reject_ambiguous_labels
+from classifier.data.readers.tree import PackedFile, derive_identity
 from classifier.data.readers.webdataset import split_of
 from classifier.errors import DataError, in_short, list_few
 
@@ -32,7 +32,7 @@ KEPT_GROUPS = 8
 side, are at."""
 
 
-class Kept:
+class RowGroupCache:
     """The row groups that were read last."""
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Kept:
 class Table:
     """The pictures of one file. Threads may read them all at once. kept: shared by the tables of a set."""
 
-    def __init__(self, path: Path | Remote, kept: Kept) -> None:
+    def __init__(self, path: Path | Remote, kept: RowGroupCache) -> None:
         """DataError if it is no Parquet file."""
         self.path, self._kept = path, kept
         try:
@@ -93,9 +93,9 @@ class Cell:
         return self.table.read(self.row)
 
     def identity(self) -> bytes | None:
-        return part_of(identity_of(self.table.path), self.row)
+        return derive_identity(identity_of(self.table.path), self.row)
 
-    def packed(self) -> Packed:
+    def pack(self) -> PackedFile:
         return self.table, lambda _, row, __: Cell(self.table, row), "", self.row, 0
 
 
@@ -106,13 +106,13 @@ def image_column(schema: pa.Schema) -> str | None:
     return next(iter(structs), None) or (plain[0] if len(plain) == 1 else None)
 
 
-def read(paths: Sequence[Path] | Sequence[Remote], group: str | None = None) -> Source:
+def read_parquet(paths: Sequence[Path] | Sequence[Remote], group: str | None = None) -> Source:
     """The pictures of these tables. `group`: the column whose values are never split.
 
     DataError if a table is damaged, or has no labels.
     """
     home, names = named_from(paths)
-    found, groups, kept = Collected(), Names(), Kept()
+    found, groups, kept = SourceBuilder(), CompactStrings(), RowGroupCache()
     unlabelled: list[str] = []
     for path, name in zip(paths, names, strict=True):
         table = Table(path, kept)
@@ -136,19 +136,19 @@ def read(paths: Sequence[Path] | Sequence[Remote], group: str | None = None) -> 
                 unlabelled.append(id_)
                 continue
             split = (
-                split_named(f"{path} row {row + 1}", columns["split"][row]) if "split" in columns else split_of(name)
+                parse_split(f"{path} row {row + 1}", columns["split"][row]) if "split" in columns else split_of(name)
             )
             found.add(id_, Cell(table, row), text, split)
             if group is not None:
                 groups.add(str(columns["group"][row]))
     if not found:
         raise DataError(f"{paths[0]} lists no labelled pictures: nothing to learn from")
-    refuse_lookalikes(str(home), found.numbers)
+    reject_ambiguous_labels(str(home), found.class_indices)
     findings = (
         (f"{len(unlabelled)} rows have no label and were left out: {list_few(unlabelled)}.",) if unlabelled else ()
     )
     name = paths[0].stem if len(paths) == 1 else home.name
-    return found.source(name, groups=groups if group is not None else None, findings=findings)
+    return found.build(name, groups=groups if group is not None else None, findings=findings)
 
 
 def _values(table: Table, column: str) -> list[Any]:

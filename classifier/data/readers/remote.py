@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from pyarrow import fs
 
-from classifier.data.readers.tree import Packed, identity, part_of
+from classifier.data.readers.tree import PackedFile, file_identity, derive_identity
 from classifier.errors import DataError, in_short
 from classifier.storage.uri import open_filesystem
 
@@ -93,9 +93,9 @@ class Remote:
         return self.read_bytes().decode(encoding)
 
     def identity(self) -> bytes | None:
-        return None if self.changed is None else part_of(b"", str(self), self.size, self.changed)
+        return None if self.changed is None else derive_identity(b"", str(self), self.size, self.changed)
 
-    def packed(self) -> Packed:
+    def pack(self) -> PackedFile:
         system, size, changed = self.system, self.size, self.changed
         make = functools.partial(_remote, system)
         return id(system), make, str(self.pure), -1 if size is None else size, -1 if changed is None else changed
@@ -112,7 +112,7 @@ def random_access(path: "Path | Remote") -> Any:
 
 def identity_of(path: "Path | Remote") -> bytes | None:
     """See tree.identity."""
-    return path.identity() if isinstance(path, Remote) else identity(path)
+    return path.identity() if isinstance(path, Remote) else file_identity(path)
 
 
 def named_from(paths: "Sequence[Path] | Sequence[Remote]") -> "tuple[Path | Remote, list[str]]":

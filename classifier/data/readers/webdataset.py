@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from classifier.data.decoding.decode import SUFFIXES
-from classifier.data.readers.archive import Member, tarred
+from classifier.data.readers.archive import Member, list_tar_members
 from classifier.data.readers.remote import Remote, named_from
-from classifier.data.readers.source import Collected, Source, refuse_lookalikes
+from classifier.data.readers.source import SourceBuilder, Source, reject_ambiguous_labels
 from classifier.data.readers.tree import is_hidden
 from classifier.data.split_names import DRAWN, WORDS
 from classifier.errors import DataError, list_few
@@ -44,10 +44,10 @@ def read(paths: Sequence[Path] | Sequence[Remote]) -> Source:
     DataError if a shard is damaged, or there is no sample.
     """
     home, names = named_from(paths)
-    found, without, doubled, wrong = Collected(), [], [], []
+    found, without, doubled, wrong = SourceBuilder(), [], [], []
     for path, shard in zip(paths, names, strict=True):
         split = split_of(shard)
-        for key, sample in _samples(tarred(path)).items():
+        for key, sample in _samples(list_tar_members(path)).items():
             id_ = f"{shard}/{key}"
             if not sample.pictures or not sample.labels:
                 without.append(id_)
@@ -61,8 +61,8 @@ def read(paths: Sequence[Path] | Sequence[Remote]) -> Source:
             found.add(f"{shard}/{sample.pictures[0].name}", sample.pictures[0], label, split)
     if not found:
         raise DataError(f"{paths[0]}: there is no picture with a label (KEY.jpg with KEY.cls): nothing to learn from")
-    found.rename(_names(found.numbers, home))
-    refuse_lookalikes(str(home), found.numbers)
+    found.rename_classes(_names(found.class_indices, home))
+    reject_ambiguous_labels(str(home), found.class_indices)
     findings = [
         f"{len(ids)} samples {what}: {list_few(ids)}."
         for ids, what in (
@@ -73,7 +73,7 @@ def read(paths: Sequence[Path] | Sequence[Remote]) -> Source:
         if ids
     ]
     name = re.sub(r"[-_.]?\d*$", "", paths[0].stem) if len(paths) == 1 else home.name
-    return found.source(name or paths[0].stem, findings=tuple(findings))
+    return found.build(name or paths[0].stem, findings=tuple(findings))
 
 
 def split_of(name: str) -> int:

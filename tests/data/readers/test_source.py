@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from classifier.data.readers.source import from_arrays, from_files, kind_of, ordered, refuse_lookalikes
+from classifier.data.readers.source import from_arrays, from_files, guess_image_kind, sort_class_names, reject_ambiguous_labels
 from classifier.errors import DataError, list_few
 
 
 def test_numbers_are_ordered_as_numbers() -> None:
-    assert ordered(["10", "9", "1"]) == ("1", "9", "10")
-    assert ordered(["b", "a", "10", "9"]) == ("10", "9", "a", "b")
+    assert sort_class_names(["10", "9", "1"]) == ("1", "9", "10")
+    assert sort_class_names(["b", "a", "10", "9"]) == ("10", "9", "a", "b")
 
 
 @pytest.mark.parametrize(
@@ -20,23 +20,23 @@ def test_numbers_are_ordered_as_numbers() -> None:
 )
 def test_labels_that_differ_only_by_case_or_blanks(one: str, other: str) -> None:
     with pytest.raises(DataError, match=r"photos: the labels .* differ only by case or blanks: rename") as caught:
-        refuse_lookalikes("photos", [one, "dog", other])
+        reject_ambiguous_labels("photos", [one, "dog", other])
     assert repr(one) in str(caught.value)
     assert repr(other) in str(caught.value)
 
 
 def test_different_labels_pass_and_blank_ones_do_not() -> None:
-    refuse_lookalikes("photos", ["cat", "cats", "dog", "dog", "c-at"])
+    reject_ambiguous_labels("photos", ["cat", "cats", "dog", "dog", "c-at"])
     with pytest.raises(DataError, match="the label '  ' is blank"):
-        refuse_lookalikes("photos", ["cat", "  "])
+        reject_ambiguous_labels("photos", ["cat", "  "])
 
 
 def test_what_must_not_be_mirrored() -> None:
-    assert kind_of(list("0123456789")) == "symbols"
-    assert kind_of(["a", "B", "\u304a"]) == "symbols"
-    assert kind_of(["Zero", "one", "two"]) == "symbols"
-    assert kind_of(["a", "cat"]) == "photos"
-    assert kind_of([str(n) for n in range(102)]) == "photos"
+    assert guess_image_kind(list("0123456789")) == "symbols"
+    assert guess_image_kind(["a", "B", "\u304a"]) == "symbols"
+    assert guess_image_kind(["Zero", "one", "two"]) == "symbols"
+    assert guess_image_kind(["a", "cat"]) == "photos"
+    assert guess_image_kind([str(n) for n in range(102)]) == "photos"
 
 
 def test_files_get_the_numbers_of_their_classes() -> None:
