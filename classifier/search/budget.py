@@ -1,4 +1,7 @@
-"""How long trainings take, and the end of a search: told before its first trial, and again by what its trials took."""
+"""A cost model of a search: how long its trials take, and how long what follows them.
+
+Estimated from the step time before the first trial, and again from the epoch times of the trials.
+"""
 
 import math
 from dataclasses import dataclass
@@ -10,112 +13,150 @@ from classifier.evaluation.hard_examples import SHOWN
 from classifier.inference.out_of_distribution import MAX_IMAGES
 from classifier.profiling.step_time import StepTime
 
-# Checkpoints and all else beside the steps and the validation, as a factor.
-EPOCH_OVERHEAD = 1.05
-# Seconds to end the trials; to pack a model and write results and report, beside looking at images; and to begin with
-# the last training, beside its steps, in this process or by starting one elsewhere.
-STOP_TRIALS_SECONDS, SAVE_SECONDS, LOCAL_REFIT_START_SECONDS, REMOTE_REFIT_START_SECONDS = 3.0, 4.0, 3.0, 20.0
-# What a frozen backbone takes at a search's end, with loading it and drawing maps, over what was measured of its views.
+# Factor on an epoch's training and validation time for checkpoints and everything else.
+CHECKPOINT_FACTOR = 1.05
+# Seconds to stop the running trials, and to save the model, the results and the report, without their predictions.
+STOP_TRIALS_SECONDS, SAVE_SECONDS = 3.0, 4.0
+# Seconds until the refit makes its first step: in this process, or in workers that must be started.
+LOCAL_REFIT_START_SECONDS, REMOTE_REFIT_START_SECONDS = 3.0, 20.0
+# Factor on the measured time per image of a frozen backbone, for loading it and drawing maps at the end of a search.
 BACKBONE_FACTOR = 1.25
-# A last training may take this share of the minutes.
+# The refit may take this share of search.minutes.
 MAX_REFIT_SHARE = 0.5
-# What a map of a mistake takes, forward and backward, and its features, in predictions.
+# Cost of a hard example's map (forward and backward) and features, in predictions.
 PREDICTIONS_PER_MAP = 4
 
 
 @dataclass(frozen=True)
 class ConclusionEstimate:
-    """What follows a search's trials: tests and reports, and with search.final the last training.
+    """What follows a search's trials: the calibration, the test, the reports and, with search.final, the refit.
 
-    Its unit is a trial's epoch: `epoch` are the seconds that one took, without its validation, before the first trial;
-    0 where nobody asked. Machines change their speed, and winners differ: what trials take is told to `seconds`.
+    Costs that scale with the model are in trial epochs (of training steps, without validation), because the winner and
+    the speed of the machine are known only later: total_seconds takes the measured seconds per epoch.
     """
 
     epoch_seconds: float
+    """Seconds per trial epoch on an otherwise idle machine, measured before the first trial; 0 if not measured."""
     prediction_epochs: float
-    """Predictions for the test, the calibration and the report, in epochs."""
+    """Cost of the predictions for calibration, test and report, in trial epochs."""
     refit_epoch_factor: float
-    """An epoch of the last training, on the validation images too, in epochs of a trial; 0 without one."""
+    """Cost of a refit epoch, which includes the validation images, in trial epochs; 0 without a refit."""
     refit_epochs: int
     max_refit_seconds: float
-    """Seconds that the last training may take."""
     refit_start_seconds: float = LOCAL_REFIT_START_SECONDS
-    """Seconds until the last training makes its first step."""
+    """Seconds until the refit makes its first step."""
     backbone_seconds: float = 0.0
-    """Predictions that go by no epoch, as a frozen backbone's, in seconds."""
+    """Seconds of predictions by a frozen backbone, which do not scale with the trial epoch."""
     share_before_refit: float = 0.0
-    """The share of all predictions that comes before the last training."""
+    """Share of all predictions that are made before the refit."""
     trial_slowdown: float = 1.0
-    """How many times as long an epoch takes in a trial, which shares the machine with others."""
+    """How many times longer an epoch takes in a trial, which shares the machine with other trials."""
 
     def total_seconds(self, epoch_seconds: float | None = None, epochs: int | None = None) -> float:
-        """All of it, for a winner of whom an epoch takes so long, alone on the machine, and who is to have so many."""
+        """Estimate everything that follows the trials.
+
+        epoch_seconds: the winner's, on an otherwise idle machine; epochs: those of its refit. Default: the fields.
+        """
         epoch_seconds = self.epoch_seconds if epoch_seconds is None else epoch_seconds
-        last = (
-            self.refit_start_seconds + min(self.max_refit_seconds, self.refit_epoch_factor * epoch_seconds * (epochs or self.refit_epochs)) if self.refit_epoch_factor else 0.0
-        )
-        return self.seconds_without_refit(epoch_seconds) + last
+        refit_seconds = 0.0
+        if self.refit_epoch_factor:
+            training_seconds = self.refit_epoch_factor * epoch_seconds * (epochs or self.refit_epochs)
+            refit_seconds = self.refit_start_seconds + min(self.max_refit_seconds, training_seconds)
+        return self.seconds_without_refit(epoch_seconds) + refit_seconds
 
     def seconds_without_refit(self, epoch_seconds: float, *, from_refit: bool = False) -> float:
-        """All but the last training; is_late: what is left of that when the last training begins."""
+        """Estimate everything except the refit; from_refit: only what is left to do when the refit starts."""
+        stop_seconds = 0.0 if from_refit else STOP_TRIALS_SECONDS
         share = 1 - self.share_before_refit if from_refit else 1.0
-        return (0.0 if from_refit else STOP_TRIALS_SECONDS) + SAVE_SECONDS + share * (self.prediction_epochs * epoch_seconds + self.backbone_seconds)
+        prediction_seconds = self.prediction_epochs * epoch_seconds + self.backbone_seconds
+        return stop_seconds + SAVE_SECONDS + share * prediction_seconds
 
 
-def estimate_conclusion(resolved: Experiment, dataset: Dataset, pace: StepTime, *, trial_slowdown: float = 1.0, is_local: bool = True) -> ConclusionEstimate:
-    """From what the search's own experiment takes; nothing where the search has all the time it wants."""
-    search, train, held = resolved.search, len(dataset.train), len(dataset.validation)
-    seen, final = min(MAX_IMAGES, train), bool(search.final)
-    # The test and the calibration; what tells new pictures; of both splits, maps of mistakes and images like them.
-    unlike, alike = min(MAX_IMAGES, held) + seen, seen + 2 * SHOWN * PREDICTIONS_PER_MAP
-    early = prediction_cost(resolved, held) + prediction_cost(resolved, unlike + alike, with_test_flip=False)
-    late = prediction_cost(resolved, len(dataset.test)) + prediction_cost(resolved, final * unlike + alike, with_test_flip=False)
-    looked_at = early + late
-    # What a frozen backbone is to see goes by no epoch; trials here leave the last training the validation images.
-    unseen = BACKBONE_FACTOR * resolved.views * (held if is_local else train + held) * pace.image if final else 0.0
+def estimate_conclusion(
+    resolved: Experiment,
+    dataset: Dataset,
+    step_time: StepTime,
+    *,
+    trial_slowdown: float = 1.0,
+    is_local: bool = True,
+) -> ConclusionEstimate:
+    """Estimate what follows the trials from the step time of the search's own experiment.
+
+    is_local: trials run in this machine's processes, and so does the refit.
+    """
+    search, has_refit = resolved.search, bool(resolved.search.final)
+    train, validation = len(dataset.train), len(dataset.validation)
+    before, after = _predictions_before_and_after_refit(resolved, dataset)
+    predictions = before + after
+    refit_start_seconds = LOCAL_REFIT_START_SECONDS if is_local else REMOTE_REFIT_START_SECONDS
+    if has_refit:
+        # The refit first computes the features that it lacks; trials on this machine leave it those of the training
+        # images.
+        images = validation if is_local else train + validation
+        refit_start_seconds += BACKBONE_FACTOR * resolved.views * images * step_time.image
     return ConclusionEstimate(
-        epoch_seconds=pace.step * optimizer_steps_per_epoch(resolved, train),
-        prediction_epochs=0.0 if _trains_head_only(resolved) else looked_at / train,
-        refit_epoch_factor=EPOCH_OVERHEAD * (train + held) / train if final else 0.0,
+        epoch_seconds=step_time.step * optimizer_steps_per_epoch(resolved, train),
+        prediction_epochs=0.0 if _uses_cached_features(resolved) else predictions / train,
+        refit_epoch_factor=CHECKPOINT_FACTOR * (train + validation) / train if has_refit else 0.0,
         refit_epochs=search.final_epochs or resolved.train.epochs,
         max_refit_seconds=MAX_REFIT_SHARE * 60 * search.minutes if search.minutes else math.inf,
-        refit_start_seconds=(LOCAL_REFIT_START_SECONDS if is_local else REMOTE_REFIT_START_SECONDS) + unseen,
-        backbone_seconds=BACKBONE_FACTOR * looked_at * pace.image,
-        share_before_refit=early / looked_at,
+        refit_start_seconds=refit_start_seconds,
+        backbone_seconds=BACKBONE_FACTOR * predictions * step_time.image,
+        share_before_refit=before / predictions,
         trial_slowdown=trial_slowdown,
     )
 
 
+def _predictions_before_and_after_refit(resolved: Experiment, dataset: Dataset) -> tuple[float, float]:
+    """Cost of the predictions before and after the refit, in training images.
+
+    Before it: the calibration, the OOD detector, and the hard examples of the validation images. After it: the test,
+    the refit model's OOD detector, and the hard examples of the test images.
+    """
+    train, validation = len(dataset.train), len(dataset.validation)
+    neighbours = min(MAX_IMAGES, train)
+    detector = min(MAX_IMAGES, validation) + neighbours
+    hard_examples = neighbours + 2 * SHOWN * PREDICTIONS_PER_MAP
+    before = prediction_cost(resolved, validation)
+    before += prediction_cost(resolved, detector + hard_examples, with_test_flip=False)
+    refit_detector = detector if resolved.search.final else 0
+    after = prediction_cost(resolved, len(dataset.test))
+    after += prediction_cost(resolved, refit_detector + hard_examples, with_test_flip=False)
+    return before, after
+
+
 def optimizer_steps_per_epoch(experiment: Experiment, images: int) -> int:
-    """Steps of an epoch of so many images."""
+    """Return the number of optimizer steps in an epoch of `images` images."""
     return steps_per_epoch(images, experiment.data.batch * experiment.optimizer.accumulate)
 
 
-def trial_seconds(experiment: Experiment, dataset: Dataset, pace: StepTime) -> float:
-    """Seconds that one trial takes with the machine to itself; the first, where views are kept for the others."""
-    epochs = experiment.train.epochs
-    seen = min(experiment.views, epochs) * len(dataset.train)
-    if _trains_head_only(experiment):
-        seen += prediction_cost(experiment, len(dataset.validation))
-    steps = epochs * optimizer_steps_per_epoch(experiment, len(dataset.train))
-    return steps * pace.step * epoch_overhead(experiment, dataset) + seen * pace.image
+def trial_seconds(experiment: Experiment, dataset: Dataset, step_time: StepTime) -> float:
+    """Estimate one trial on an otherwise idle machine: the first trial, which computes the cached features."""
+    epochs, train = experiment.train.epochs, len(dataset.train)
+    backbone_images = min(experiment.views, epochs) * train
+    if _uses_cached_features(experiment):
+        backbone_images += prediction_cost(experiment, len(dataset.validation))
+    steps = epochs * optimizer_steps_per_epoch(experiment, train)
+    return steps * step_time.step * epoch_overhead(experiment, dataset) + backbone_images * step_time.image
 
 
 def epoch_overhead(experiment: Experiment, dataset: Dataset) -> float:
-    """What an epoch takes with its validation and checkpoint, as a multiple of its steps alone."""
-    if _trains_head_only(experiment):  # what its backbone sees in validation images is kept, too
-        return EPOCH_OVERHEAD
-    return EPOCH_OVERHEAD * (1 + prediction_cost(experiment, len(dataset.validation)) / len(dataset.train))
+    """Return the cost of an epoch with validation and checkpoint, relative to its training steps."""
+    if _uses_cached_features(experiment):  # the validation features are cached as well
+        return CHECKPOINT_FACTOR
+    return CHECKPOINT_FACTOR * (1 + prediction_cost(experiment, len(dataset.validation)) / len(dataset.train))
 
 
-def prediction_cost(experiment: Experiment, count: int, *, with_test_flip: bool = True) -> float:
-    """Images that take as long to train on as `count` ones to predict: half, as nothing goes backward; or all of them,
-    where little goes backward in training. Mirrored views take as long again.
+def prediction_cost(experiment: Experiment, images: int, *, with_test_flip: bool = True) -> float:
+    """Return the number of training images that cost as much as predicting `images` images.
+
+    Half as many, because there is no backward pass; as many with a frozen backbone, which hardly has one in training.
+    Twice that with augment.test_flip.
     """
     share = 0.5 if experiment.model.freeze == "none" else 1.0
-    return count * share * (2 if with_test_flip and experiment.augment.test_flip else 1)
+    return images * share * (2 if with_test_flip and experiment.augment.test_flip else 1)
 
 
-def _trains_head_only(experiment: Experiment) -> bool:
-    """Epochs cost what its head takes, beside what the backbone is to see once (see cost.Pace)."""
+def _uses_cached_features(experiment: Experiment) -> bool:
+    """Whether every epoch trains only the head, on cached features of a frozen backbone (see StepTime)."""
     return bool(experiment.views) and experiment.model.freeze_epochs is None
