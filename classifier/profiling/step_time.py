@@ -19,7 +19,7 @@ from classifier.data.dataset import Dataset
 from classifier.data.images.arrays import are_decoded_each_time
 from classifier.inference.scorer import Scorer
 from classifier.profiling.scaling import Workload
-from classifier.runtime.cpu import keep_freed_memory
+from classifier.runtime import cpu
 from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.training.state import TrainState, build_model
 
@@ -55,8 +55,7 @@ def measure_step_time(experiment: Experiment, dataset: Dataset, steps: int = 3, 
         share = min(1.0, thaws / epochs)
         return dataclasses.replace(frozen, step=share * frozen.step + (1 - share) * thawed.step)
     training = TrainState(experiment, dataset, ProcessGroup(device=pick_device(experiment.train.device)))
-    if training.device.type == "cpu":
-        keep_freed_memory()  # as trainings do
+    cpu.setup(training.device.type)  # as trainings do
     training.begin_epoch(0)
     size, seed = training.batch, experiment.seed
     every = (loader.batches(dataset.train, batch=size, seed=seed, epoch=epoch) for epoch in itertools.count())

@@ -1,38 +1,49 @@
-"""The memory that tensors are made of, on a CPU: kept for the next step instead of given back after each."""
+"""CPU settings of this process: its memory allocator and its cores."""
 
 import contextlib
 import ctypes
 import functools
 import os
 
-# mallopt's names for how many blocks glibc maps one by one, and for how much may lie idle at the heap's end.
+# mallopt's parameters: the maximum number of blocks that glibc maps one by one, and how much free memory at the end of
+# the heap it keeps.
 _M_MMAP_MAX, _M_TRIM_THRESHOLD = -4, -1
-_IDLE_BYTES, _HUGE_PAGE, _MADV_HUGEPAGE = 1 << 30, 1 << 21, 14
+_KEPT_BYTES, _HUGE_PAGE_BYTES, _MADV_HUGEPAGE = 1 << 30, 1 << 21, 14
+
+
+def setup(device_type: str = "cpu") -> None:
+    """Set up the allocator of this process for tensors on the CPU; for other device types do nothing.
+
+    It changes the whole process, so nothing does it at import: the functions with which training, inference,
+    measuring and decoding begin call it. Calls after the first have no effect.
+    """
+    if device_type == "cpu":
+        _keep_freed_memory()
 
 
 @functools.cache
-def keep_freed_memory() -> None:
-    """Ask glibc to use freed memory again, and Linux for large pages; elsewhere nothing happens.
+def _keep_freed_memory() -> None:
+    """Make glibc reuse freed memory, and ask Linux for huge pages; without glibc do nothing.
 
-    Large blocks go back to the kernel as they are freed, and it fills them with zeros, page by page, when the next step
-    asks again: a seventh of a step's time for small models (LOG.md). Up to a gigabyte stays.
+    By default glibc returns large blocks to the kernel as soon as they are freed, and the kernel zeroes their pages
+    again in the next step: a seventh of the step time of small models (LOG.md). Up to 1 GiB is kept.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):  # no glibc
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_MAX, 0)
-        libc.mallopt(_M_TRIM_THRESHOLD, 2 * _IDLE_BYTES)
-        # A block that is asked for, marked and freed, without being touched: memory is taken from there from now on.
+        libc.mallopt(_M_TRIM_THRESHOLD, 2 * _KEPT_BYTES)
+        # Allocate a block, mark it for huge pages and free it untouched: later allocations are served from it.
         libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
         libc.free.argtypes = [ctypes.c_void_p]
         libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-        if block := libc.malloc(_IDLE_BYTES):
-            start = -(-block // _HUGE_PAGE) * _HUGE_PAGE
-            libc.madvise(start, _IDLE_BYTES - _HUGE_PAGE, _MADV_HUGEPAGE)
+        if block := libc.malloc(_KEPT_BYTES):
+            start = -(-block // _HUGE_PAGE_BYTES) * _HUGE_PAGE_BYTES
+            libc.madvise(start, _KEPT_BYTES - _HUGE_PAGE_BYTES, _MADV_HUGEPAGE)
             libc.free(block)
 
 
 def available_cores() -> int:
-    """Those that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

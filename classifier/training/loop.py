@@ -15,7 +15,7 @@ from classifier.data import loader
 from classifier.data.dataset import Dataset
 from classifier.data.images.arrays import are_decoded_each_time
 from classifier.errors import DivergedError
-from classifier.runtime.cpu import keep_freed_memory
+from classifier.runtime import cpu
 from classifier.runtime.distributed import ProcessGroup
 from classifier.runtime.timing import Throughput, Timer
 from classifier.training.checkpoint import AsyncCheckpointWriter, Checkpoint, CheckpointStore
@@ -102,8 +102,7 @@ def fit(
     DivergedError when the loss stops being finite; the last checkpoint is from before that.
     """
     group = group or ProcessGroup()
-    if group.device.type == "cpu":
-        keep_freed_memory()
+    cpu.setup(group.device.type)
     threads = torch.get_num_threads()
     torch.set_num_threads(experiment.train.threads or threads)
     try:

@@ -82,7 +82,7 @@ def ours(folder: Path, cache: Path, size: int, augment: AugmentConfig, epochs: i
     began, found = time.perf_counter(), []
     settings = {"validation": 0.0, "test": 0.0, "channels": 3, "size": size}
     dataset = data.load(DataConfig(path=str(folder), cache=str(cache), **settings))
-    cpu.keep_freed_memory()  # as every training does
+    cpu.setup()  # as every training does
     config = policy.resolve(augment, kind="photos", channels=3, size=size)
     for epoch in range(epochs):
         count = 0

@@ -1,4 +1,4 @@
-"""Freed memory is used again: a step asks the kernel for none."""
+"""Freed memory is reused: a step requests none from the kernel."""
 
 import subprocess
 import sys
@@ -8,11 +8,11 @@ import pytest
 CODE = """
 import resource, sys
 import torch
-from classifier.runtime.cpu import keep_freed_memory
+from classifier.runtime import cpu
 torch.set_num_threads(1)
 if sys.argv[1] == "keep":
-    keep_freed_memory()
-    keep_freed_memory()
+    cpu.setup()
+    cpu.setup()
 def step():
     torch.ones(32 << 18)  # 32 MiB
 step()
@@ -24,7 +24,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc")
-def test_a_step_asks_for_no_new_pages() -> None:
+def test_steps_after_setup_fault_no_new_pages() -> None:
     def faults(word: str) -> int:
         done = subprocess.run([sys.executable, "-c", CODE, word], capture_output=True, text=True, check=True)
         return int(done.stdout)
