@@ -9,10 +9,11 @@ import dataclasses
 import functools
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from classifier.config.fields import NonNegativeInt, Section, field_types, parse_value, suggest
+from classifier.config.fields import NonNegativeInt, Section, field_types, parse_value, suggest, validate
 from classifier.config.sections import (
     AugmentConfig,
     CheckpointConfig,
@@ -81,9 +82,19 @@ class Experiment(Section):
         """The inverse of as_dict; what is missing is taken from `base`, or from the defaults."""
         return (base or cls()).override_all(flatten(nested))
 
-    def digest(self) -> str:
-        """16 hex digits that two experiments share only if every setting is equal."""
-        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:16]
+    def digest(self, changes: Mapping[str, Any] | None = None) -> str:
+        """Return 16 hex digits that identify these settings, with `changes` by dotted name; equal settings share them.
+
+        `changes` are checked as `override_all` checks them, but no other experiment is built. ConfigError as there.
+        """
+        settings = self.as_dict()
+        for dotted, value in (changes or {}).items():
+            _check_name(dotted)
+            section, _, name = dotted.rpartition(".")
+            (settings[section] if section else settings)[name] = _plain(
+                validate(dotted, setting_names()[dotted], value)
+            )
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def setting_names() -> dict[str, Any]:

@@ -43,6 +43,13 @@ def test_digest_changes_with_every_setting():
     assert plain.digest() == Experiment().digest()
 
 
+def test_digest_of_changes_equals_that_of_the_changed_experiment():
+    changes = {"seed": 1, "optimizer.lr": 1, "search.vary": ["a", "b"], "data.size": None}
+    assert Experiment().digest(changes) == Experiment().override_all(changes).digest() != Experiment().digest()
+    with pytest.raises(ConfigError, match=r"optimizer\.lr"):
+        Experiment().digest({"optimizer.lr": 0})
+
+
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
