@@ -12,6 +12,7 @@ from torch import Tensor
 
 from classifier.bundle import bundle
 from classifier.data.decoding import decode
+from classifier.data.decoding.image_spec import ImageSpec
 from classifier.errors import DataError
 from classifier.inference import explain
 from classifier.inference.out_of_distribution import OODDetector, capture_activations
@@ -54,7 +55,9 @@ class Prediction:
         if self.is_out_of_distribution:
             return f"unlike anything seen in training ({self.class_name}?)"
         if self.decision is None:
-            names = " or ".join(self.prediction_set[:NAMED]) + (" or others" if len(self.prediction_set) > NAMED else "")
+            names = " or ".join(self.prediction_set[:NAMED]) + (
+                " or others" if len(self.prediction_set) > NAMED else ""
+            )
             return f"not sure: {names}"
         return self.decision
 
@@ -76,7 +79,9 @@ class Predictor:
     def __init__(self, path: str | Path, *, device: str = "auto") -> None:
         self.bundle, self.model = bundle.load(path, pick_device(device))
         self.scorer = self.bundle.scorer(pick_device(device))
-        self.max_pixels = self.bundle.experiment["data"]["max_pixels"]
+        self.spec = ImageSpec(
+            self.bundle.size, self.bundle.channels, self.bundle.fit, self.bundle.experiment["data"]["max_pixels"]
+        )
         known = self.bundle.calibration
         self.calibration = Calibration.from_dict(known) if known else None
         tensors = bundle.load_ood_tensors(path)
@@ -167,14 +172,13 @@ class Predictor:
                 yield list(ready)
 
     def _prepare(self, picture: ImageInput) -> Any:
-        wanted: Any = {"size": self.bundle.size, "channels": self.bundle.channels, "fit": self.bundle.fit}
         try:
             if isinstance(picture, str | Path | bytes):
                 source = picture if isinstance(picture, bytes) else Path(picture)
-                return decode.load(source, max_pixels=self.max_pixels, **wanted)
+                return decode.load(source, self.spec)
             if isinstance(picture, np.ndarray):
                 picture = _from_array(picture)
-            return decode.prepare(picture, **wanted)
+            return decode.prepare(picture, self.spec)
         except DataError as error:
             return error
 
@@ -197,7 +201,7 @@ def image_files(paths: Sequence[str | Path]) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if decode.is_picture(p))
+            inside = sorted(p for p in path.rglob("*") if decode.is_image_path(p))
             if not inside:
                 raise DataError(f"{path} holds no pictures ({', '.join(sorted(decode.SUFFIXES))}): give another folder")
             found += inside

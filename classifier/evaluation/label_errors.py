@@ -34,7 +34,7 @@ def seen(looked: Looked, model: Path, experiment: Experiment) -> Tensor:
         raise DataError(f"{model} was trained on other classes than {source.name} has: give a model of these")
     channels = predictor.bundle.dataset["channels"]
     config = experiment.override("data.size", size).override("data.channels", channels).data
-    images_NCHW = decode_all.decoded(source, config).images_NCHW
+    images_NCHW = decode_all.decode_source(source, config).images_NCHW
     kept_N = torch.from_numpy(looked.kept_N)
     return features(predictor.model, predictor.scorer, select(images_NCHW, kept_N))
 

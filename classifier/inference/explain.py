@@ -31,7 +31,9 @@ def grad_cam(model: nn.Module, scorer: Scorer, images_NCHW: Tensor, classes_N: T
     at what passes the model. All zero, where it has no such layer.
     """
     parts = []
-    for images_BCHW, classes_B in zip(images_NCHW.split(scorer.batch), classes_N.split(scorer.batch), strict=True):
+    for images_BCHW, classes_B in zip(
+        images_NCHW.split(scorer.batch_size), classes_N.split(scorer.batch_size), strict=True
+    ):
         with _looking(model) as seen:
             logits_BK = _logits(model, scorer, images_BCHW.to(scorer.device))
         wanted = logits_BK.gather(1, classes_B[:, None].to(logits_BK.device)).sum()
@@ -66,7 +68,7 @@ def attribution(model: nn.Module, scorer: Scorer, image_CHW: Tensor, label: int)
     shares_S = (torch.arange(STEPS, device=scorer.device) + 0.5) / STEPS
     path_SCHW = base_CHW + shares_S[:, None, None, None] * (image_CHW - base_CHW)
     total_CHW = torch.zeros_like(image_CHW)
-    for part_SCHW in path_SCHW.split(scorer.batch):
+    for part_SCHW in path_SCHW.split(scorer.batch_size):
         part_SCHW = part_SCHW.detach().requires_grad_()
         rise = _logits(model, scorer, part_SCHW)[:, label].sum()
         total_CHW += torch.autograd.grad(rise, part_SCHW)[0].sum(0)
@@ -103,7 +105,7 @@ def _odds(model: nn.Module, scorer: Scorer, images_NCHW: Tensor, label: int) -> 
     """log_odds_N of the class, on the CPU: unlike probabilities they are never at their end."""
     with torch.no_grad():
         logits_NK = torch.cat(
-            [_logits(model, scorer, part.to(scorer.device)) for part in images_NCHW.split(scorer.batch)]
+            [_logits(model, scorer, part.to(scorer.device)) for part in images_NCHW.split(scorer.batch_size)]
         )
     others_N = torch.cat([logits_NK[:, :label], logits_NK[:, label + 1 :]], 1).logsumexp(1)
     return (logits_NK[:, label] - others_N).cpu()

@@ -84,8 +84,8 @@ def capture_activations(model: nn.Module, layers: list[str], views: int = 1) -> 
 def _collect_statistics(model: nn.Module, scorer: Scorer, images_NCHW: Images, layers: list[str]) -> dict[str, Tensor]:
     model.eval()
     with torch.inference_mode(), capture_activations(model, layers) as stats:
-        for start in range(0, len(images_NCHW), scorer.batch):
-            scorer.forward(model, images_NCHW[start : start + scorer.batch].to(scorer.device))
+        for start in range(0, len(images_NCHW), scorer.batch_size):
+            scorer.forward(model, images_NCHW[start : start + scorer.batch_size].to(scorer.device))
     return stats
 
 

@@ -91,7 +91,7 @@ class Scorer:
         return outputs.float()
 
     def predict_log_probabilities(self, model: nn.Module, images_NCHW: Tensor) -> Tensor:
-        """Return log_probabilities_NK, float32 on the device, of one batch of uint8 images. Leaves the model in eval mode.
+        """Return log_probabilities_NK, float32 on the device, of a batch of uint8 images. Sets eval mode.
 
         Flipped views are averaged as probabilities, not as logits: each view then has one vote, whereas logits are
         unbounded and a single overconfident view could decide.

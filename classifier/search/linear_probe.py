@@ -81,8 +81,8 @@ def _features(experiment: Experiment, dataset: Dataset, parts: dict[str, Split],
     if path.exists():
         return load_file(path)
     device = pick_device(experiment.train.device)
-    scorer = Scorer.of(experiment, dataset, device)
-    model = scorer.place(build_model(experiment, dataset))
+    scorer = Scorer.from_experiment(experiment, dataset, device)
+    model = scorer.prepare_model(build_model(experiment, dataset))
     found = {split: features(model, scorer, part.images_NCHW) for split, part in parts.items()}
     keep(found, path)
     return found

@@ -66,7 +66,7 @@ def predictor(run: Path) -> Predictor:
 def test_predictions_are_what_evaluation_measured(predictor: Predictor, dataset: Dataset, photos: Path) -> None:
     part = dataset.test
     assert len(part) > 5
-    _, measured_NK = predictor.scorer.evaluate(predictor.model, part)
+    _, measured_NK = predictor.scorer.predict_split(predictor.model, part)
     assert torch.equal(predictor([photos / name for name in part.ids]), measured_NK)
 
 

@@ -50,7 +50,7 @@ def taught(request: pytest.FixtureRequest) -> nn.Module:
             loss.backward()
             optimizer.step()
     assert (
-        SCORER.probabilities(model, planted(200, seed=1)[0]).argmax(1) == planted(200, seed=1)[1]
+        SCORER.predict_probabilities(model, planted(200, seed=1)[0]).argmax(1) == planted(200, seed=1)[1]
     ).double().mean() > 0.95
     return model.eval()
 
@@ -106,7 +106,7 @@ def test_what_the_pixels_add_is_what_the_logit_rises_by(taught, monkeypatch):
 @pytest.mark.parametrize("name", ["vit_b_16", "swin_t", "resnet18", "mobilenet_v3_small", "densenet121"])
 def test_every_kind_of_net_has_a_map(name):
     scorer = dataclasses.replace(SCORER, size=224, mean=(0.5,) * 3, std=(0.25,) * 3)
-    model = scorer.place(models.build(ModelConfig(name=name), classes=2, channels=3, size=224))
+    model = scorer.prepare_model(models.build(ModelConfig(name=name), classes=2, channels=3, size=224))
     nn.init.normal_(next(iter(models.head_modules(model).values())).get_parameter("weight"), std=0.1)
     images = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
     maps = explain.grad_cam(model, scorer, images, torch.tensor([0, 1]))

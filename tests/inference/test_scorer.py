@@ -1,4 +1,4 @@
-"""One way from images to probabilities, and scores that do not depend on how the images were dealt out."""
+"""One path from images to probabilities; scores do not depend on how the images are sharded."""
 
 from dataclasses import dataclass, replace
 
@@ -24,7 +24,7 @@ def tiny_model() -> nn.Module:
     )
 
 
-def tiny_part(count: int = 50) -> Split:
+def tiny_split(count: int = 50) -> Split:
     generator = torch.Generator().manual_seed(1)
     return Split(
         images_NCHW=torch.randint(256, (count, 3, 8, 8), generator=generator, dtype=torch.uint8),
@@ -34,10 +34,10 @@ def tiny_part(count: int = 50) -> Split:
 
 
 @dataclass(frozen=True)
-class OneOf(ProcessGroup):
-    """A rank of a group whose sums are made outside, by the test."""
+class SingleRank(ProcessGroup):
+    """One rank of a process group whose sums are computed by the test."""
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
         return tensor
 
 
@@ -49,55 +49,57 @@ def reference_probabilities(model: nn.Module, images_NCHW: Tensor) -> Tensor:
 
 
 def test_probabilities_are_the_softmax_of_the_model_on_normalised_images() -> None:
-    model, part = tiny_model(), tiny_part()
-    tally, probabilities_NK = SCORER.predict_split(model.train(), part)
-    expected_NK = reference_probabilities(model, part.images_NCHW[:])
+    model, split = tiny_model(), tiny_split()
+    confusion, probabilities_NK = SCORER.predict_split(model.train(), split)
+    expected_NK = reference_probabilities(model, split.images_NCHW[:])
     torch.testing.assert_close(probabilities_NK, expected_NK)
-    scores = tally.scores()
-    assert scores["accuracy"] == pytest.approx(float((expected_NK.argmax(1) == part.labels_N).double().mean()))
-    loss = nn.functional.nll_loss(expected_NK.double().log(), part.labels_N)
+    scores = confusion.scores()
+    assert scores["accuracy"] == pytest.approx(float((expected_NK.argmax(1) == split.labels_N).double().mean()))
+    loss = nn.functional.nll_loss(expected_NK.double().log(), split.labels_N)
     assert scores["loss"] == pytest.approx(float(loss), rel=1e-5)
-    assert not model.training, "dropout and batch norm are at rest"
+    assert not model.training, "dropout is off, batch norm uses running statistics"
 
 
-def test_mirrored_views_are_averaged_as_probabilities() -> None:
-    model, part = tiny_model(), tiny_part()
-    probabilities_NK = replace(SCORER, test_flip=True).predict_probabilities(model, part.images_NCHW[:])
-    views = [reference_probabilities(model, images) for images in (part.images_NCHW[:], part.images_NCHW[:].flip(-1))]
+def test_flipped_views_are_averaged_as_probabilities() -> None:
+    model, split = tiny_model(), tiny_split()
+    probabilities_NK = replace(SCORER, test_flip=True).predict_probabilities(model, split.images_NCHW[:])
+    views = [reference_probabilities(model, images) for images in (split.images_NCHW[:], split.images_NCHW[:].flip(-1))]
     torch.testing.assert_close(probabilities_NK, (views[0] + views[1]) / 2)
-    mirrored_NK = replace(SCORER, test_flip=True).predict_probabilities(model, part.images_NCHW[:].flip(-1))
-    torch.testing.assert_close(probabilities_NK, mirrored_NK)
+    flipped_NK = replace(SCORER, test_flip=True).predict_probabilities(model, split.images_NCHW[:].flip(-1))
+    torch.testing.assert_close(probabilities_NK, flipped_NK)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
-def test_the_ranks_share_out_every_image_once(world: int) -> None:
-    model, part = tiny_model(), tiny_part(5)
-    shards = [SCORER.compute_confusion_matrix(model, part, OneOf(rank=rank, world_size=world)).tensor() for rank in range(world)]
-    whole = SCORER.compute_scores(model, part)
-    together = ConfusionMatrix.from_tensor(torch.stack(shards).sum(0)).scores(SCORER.class_names)
-    assert together["confusion"] == whole["confusion"]
-    assert together["count"] == 5
-    assert together["loss"] == pytest.approx(whole["loss"])
+def test_shards_of_all_ranks_sum_to_the_whole_split(world: int) -> None:
+    model, split = tiny_model(), tiny_split(5)
+    groups = [SingleRank(rank=rank, world_size=world) for rank in range(world)]
+    shards = [SCORER.compute_confusion_matrix(model, split, group).tensor() for group in groups]
+    whole = SCORER.compute_scores(model, split)
+    summed = ConfusionMatrix.from_tensor(torch.stack(shards).sum(0)).scores(SCORER.class_names)
+    assert summed["confusion"] == whole["confusion"]
+    assert summed["count"] == 5
+    assert summed["loss"] == pytest.approx(whole["loss"])
 
 
-def test_saved_probabilities_give_the_scores_again() -> None:
-    model, part = tiny_model(), tiny_part(300)
+def test_probabilities_of_a_split_reproduce_its_scores() -> None:
+    model, split = tiny_model(), tiny_split(300)
     scorer = replace(SCORER, precision="bf16", channels_last=True)
-    tally, probabilities_NK = scorer.predict_split(scorer.prepare_model(model), part)
+    confusion, probabilities_NK = scorer.predict_split(scorer.prepare_model(model), split)
     assert probabilities_NK.dtype == torch.float32
-    assert tally.scores()["accuracy"] == float((probabilities_NK.argmax(1) == part.labels_N).double().mean())
-    assert torch.equal(probabilities_NK, scorer.predict_probabilities(model, part.images_NCHW[:])), "evaluated as predicted"
+    assert confusion.scores()["accuracy"] == float((probabilities_NK.argmax(1) == split.labels_N).double().mean())
+    again_NK = scorer.predict_probabilities(model, split.images_NCHW[:])
+    assert torch.equal(probabilities_NK, again_NK), "evaluated as predicted"
 
 
-def test_number_formats_agree_roughly_and_differ_really() -> None:
-    model, part = tiny_model(), tiny_part()
-    exact_NK = SCORER.predict_probabilities(model, part.images_NCHW[:])
-    short_NK = replace(SCORER, precision="bf16").predict_probabilities(model, part.images_NCHW[:])
-    torch.testing.assert_close(exact_NK, short_NK, atol=0.03, rtol=0)
-    assert not torch.equal(exact_NK, short_NK)
+def test_bf16_is_close_to_fp32_but_not_equal() -> None:
+    model, split = tiny_model(), tiny_split()
+    fp32_NK = SCORER.predict_probabilities(model, split.images_NCHW[:])
+    bf16_NK = replace(SCORER, precision="bf16").predict_probabilities(model, split.images_NCHW[:])
+    torch.testing.assert_close(fp32_NK, bf16_NK, atol=0.03, rtol=0)
+    assert not torch.equal(fp32_NK, bf16_NK)
 
 
-def test_training_gets_gradients_and_all_outputs() -> None:
+def test_forward_keeps_gradients_and_auxiliary_outputs() -> None:
     class WithAuxiliary(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -116,18 +118,18 @@ def test_training_gets_gradients_and_all_outputs() -> None:
 
 
 @pytest.mark.parametrize(("device", "batches"), [("cpu", [64, 64, 64, 16, 1]), ("cuda", [512, 512, 348, 16, 1])])
-def test_a_batch_holds_a_bounded_number_of_pixels(device: str, batches: list[int]) -> None:
+def test_batch_size_is_bounded_by_pixels_and_images(device: str, batches: list[int]) -> None:
     scorers = [replace(SCORER, size=size, device=torch.device(device)) for size in (8, 32, 96, 448, 2048)]
     assert [scorer.batch_size for scorer in scorers] == batches
 
 
-def test_no_images_give_no_probabilities() -> None:
-    tally, probabilities_NK = SCORER.predict_split(tiny_model(), tiny_part(0))
-    assert tally.count == 0
+def test_empty_split_gives_no_probabilities() -> None:
+    confusion, probabilities_NK = SCORER.predict_split(tiny_model(), tiny_split(0))
+    assert confusion.count == 0
     assert probabilities_NK.shape == (0, 3)
 
 
-def test_the_scorer_of_an_experiment() -> None:
+def test_scorer_from_an_experiment() -> None:
     from types import SimpleNamespace
     from typing import Any
 
