@@ -1,6 +1,6 @@
-"""The slices of an experiment, a noun each: every setting with its type, range, default and, below it, its help.
+"""The sections of an experiment: every setting with its type, range and default; its docstring is its --help text.
 
-This module imports no torch, so that `--help` answers at once.
+This module imports no torch, so that `--help` is fast.
 """
 
 from dataclasses import dataclass
@@ -22,63 +22,63 @@ class DataConfig(Section):
     section: ClassVar[str] = "data"
 
     path: str = "digits"
-    """What to learn: a folder of class folders, a .zip or .tar of one, tar shards (WebDataset), Parquet tables that
-    hold the pictures, a manifest (.csv, .parquet: path,label[,split]), a list (.txt, .lst), a folder of IDX files, or
-    the name of a known data set (digits, cifar10, ...)."""
+    """What to learn from: a folder with one subfolder per class, a .zip or .tar of one, tar shards (WebDataset),
+    Parquet tables that hold the images, a manifest (.csv, .parquet: path,label[,split]), a list (.txt, .lst), a folder
+    of IDX files, or the name of a known data set (digits, cifar10, ...)."""
     batch: PositiveInt = 64
-    """Images a step, over all workers together (per optimizer update, times optimizer.accumulate)."""
+    """Global batch size, across all workers; each optimizer step takes optimizer.accumulate such batches."""
     batch_auto: bool = False
-    """Find the fastest batch that fits into memory, once, and train with it in place of data.batch."""
+    """Find the fastest batch size that fits in memory, once, and use it instead of data.batch."""
     size: Annotated[int, Range(4, 2048)] | None = None
-    """Side of the square that the model sees, in pixels. Found from the images when not set."""
+    """Image size: the side of the square that the model sees, in pixels. If unset, derived from the images."""
     channels: Literal[1, 3] | None = None
-    """1 for grey, 3 for colour. Found from the images when not set."""
+    """1 for grayscale, 3 for RGB. If unset, derived from the images."""
     fit: Literal["crop", "pad", "stretch"] = "crop"
-    """How a picture that is not square becomes square: cut the centre, pad the short side, or stretch."""
+    """How to make an image square: crop its centre, pad its short side, or stretch it."""
     validation: Fraction = 0.1
-    """Share of the images that choose the best epoch, where the data set brings no validation split."""
+    """Fraction of the images used for validation, where the data set has no validation split."""
     test: Fraction = 0.2
-    """Share of the images kept for the one final test, where the data set brings no test split."""
+    """Fraction of the images held out for the final test, where the data set has no test split."""
     split_seed: NonNegativeInt = 0
-    """Another number draws other splits. It is apart from `seed`, so that repeats share a test split."""
+    """Seed of the random splits. Separate from `seed`, so that runs with different seeds share a test split."""
     folds: Annotated[int, Range(2, 1000)] | None = None
-    """Cross-validation: so many folds, one of which takes the place of the test split (see jobs/crossval.py)."""
+    """Cross-validation: number of folds, one of which replaces the test split (see jobs/crossval.py)."""
     fold: NonNegativeInt = 0
-    """Which of data.folds is the test split, from 0 on."""
+    """Index of the fold that is the test split, from 0 to data.folds - 1."""
     limit: PositiveInt | None = None
-    """Train on so many of the training images, each class in its share. Not set: on all."""
+    """Train on this many of the training images, stratified by class. If unset, on all of them."""
     balance: Fraction = 0.0
-    """How far rare classes are drawn more often: 0 each image once an epoch, 1 each class alike."""
+    """Oversampling of rare classes: 0 samples each image once per epoch, 1 samples all classes equally often."""
     root: str = "data"
-    """Where a data set known by name lies, or is downloaded to."""
+    """Folder that named data sets are read from and downloaded to."""
     download: bool = False
-    """Fetch a data set known by name from the internet when it is not under data.root."""
+    """Download a named data set if it is not in data.root."""
     group: str | None = None
-    """Images that share this are never split: a column of the manifest (patient), or for files a regular expression
-    with one group that finds it in their names, like '(\\w+)_\\d+\\.jpg'."""
+    """Keep images of the same group in one split: a column of the manifest (such as patient), or, for files, a regular
+    expression with one group that extracts it from their names, such as '(\\w+)_\\d+\\.jpg'."""
     only: str | None = None
-    """A CSV of id,label,split: these pictures alone, of whatever data.path is (jobs/audit.py --write-manifest)."""
+    """CSV of id,label,split: use only these images of data.path (written by jobs/audit.py --write-manifest)."""
     outside: bool = False
-    """Let a manifest name files outside of its own folder."""
+    """Allow a manifest to list files outside its own folder."""
     max_corrupt: Fraction = 0.01
-    """Share of unreadable images that is skipped with a warning; more than that is refused."""
+    """Maximum fraction of unreadable images: up to it they are skipped with a warning, above it the data is refused."""
     max_pixels: PositiveInt = 100_000_000
-    """A picture with more pixels than this counts as unreadable (decompression bombs)."""
+    """Treat an image with more pixels than this as unreadable (decompression bomb)."""
     max_bytes: PositiveInt = 100_000_000
-    """A picture whose file is larger than this counts as unreadable."""
+    """Treat an image file larger than this as unreadable."""
     max_seconds: PositiveFloat = 30.0
-    """A picture that takes longer than this to decode counts as unreadable."""
+    """Treat an image that takes longer than this to decode as unreadable."""
     stream: bool = False
-    """Read pictures as they are needed, each epoch anew: for sets larger than the disk. Keeps no cache."""
+    """Read images on demand, again in every epoch, for data sets larger than the disk. Uses no cache."""
     window: PositiveInt = 16
-    """stream: chunks of 256 neighbouring images that are mixed at a time, and that memory holds."""
+    """With data.stream: size of the shuffle buffer in memory, in chunks of 256 consecutive images."""
     cache: str | None = "~/.cache/classifier"
-    """Folder on this machine's own disk that keeps files decoded, for all runs; none: decode in memory each time."""
+    """Cache directory for decoded images on a local disk, shared by all runs; none: decode into memory in each run."""
     cache_as: Literal["auto", "pixels", "jpeg"] = "auto"
-    """What the cache keeps of a picture. jpeg: of quality 95, in a fifth of the room, decoded each time; auto: pixels,
-    and jpeg where a set's pixels would take more than half of data.cache_gb."""
+    """How the cache stores images. jpeg: at quality 95, in a fifth of the space, decoded again at each use; auto:
+    pixels, or jpeg if the pixels would take more than half of data.cache_gb."""
     cache_gb: PositiveFloat = 50.0
-    """GB that data.cache may take; what was not used for the longest time makes room."""
+    """Maximum size of data.cache in GB; the least recently used images are evicted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,46 +86,46 @@ class AugmentConfig(Section):
     section: ClassVar[str] = "augment"
 
     policy: Literal["auto", "none", "symbols", "objects", "photos"] = "auto"
-    """Strengths that are not set come from here. auto: by the data set (letters and digits are never mirrored)."""
+    """Where unset strengths come from. auto: chosen for the data set (letters and digits are never flipped)."""
     flip: Fraction | None = None
-    """Probability to mirror left and right."""
+    """Probability of a horizontal flip."""
     rotate: Annotated[float, Range(0, 180)] | None = None
-    """Largest rotation either way, in degrees."""
+    """Maximum rotation in either direction, in degrees."""
     scale: Annotated[float, Range(0, 0.9)] | None = None
-    """Largest change of size either way, as a share (0.1: 90 % to 110 %)."""
+    """Maximum change of scale in either direction, as a fraction (0.1: 90 % to 110 %)."""
     shear: Annotated[float, Range(0, 60)] | None = None
-    """Largest shear either way, in degrees."""
+    """Maximum shear in either direction, in degrees."""
     shift: Annotated[float, Range(0, 0.5)] | None = None
-    """Largest move in each direction, as a share of the side (crop with padding)."""
+    """Maximum translation along each axis, as a fraction of the image size (padded crop)."""
     crop: Annotated[float, Range(0, 1)] | None = None
-    """Smallest share of the area that a random-resized crop keeps; 1 turns it off."""
+    """Minimum area of a random resized crop, as a fraction of the image; 1 disables it."""
     brightness: Fraction | None = None
-    """Largest change of brightness either way, as a share."""
+    """Maximum change of brightness in either direction, as a fraction."""
     contrast: Fraction | None = None
-    """Largest change of contrast either way, as a share."""
+    """Maximum change of contrast in either direction, as a fraction."""
     saturation: Fraction | None = None
-    """Largest change of saturation either way, as a share; colour images only."""
+    """Maximum change of saturation in either direction, as a fraction; RGB images only."""
     hue: Annotated[float, Range(0, 0.5)] | None = None
-    """Largest turn of hue either way, as a share of the colour circle; colour images only."""
+    """Maximum hue shift in either direction, as a fraction of the colour circle; RGB images only."""
     erase: Fraction | None = None
-    """Probability to blank a random rectangle (random erasing)."""
+    """Probability of random erasing (a random rectangle is blanked)."""
     mixup: NonNegativeFloat | None = None
-    """Alpha of the Beta distribution that blends pairs of images; 0 turns it off."""
+    """Alpha of mixup's Beta distribution; 0 disables mixup."""
     cutmix: NonNegativeFloat | None = None
-    """Alpha of the Beta distribution that pastes a patch of one image into another; 0 turns it off."""
+    """Alpha of CutMix's Beta distribution; 0 disables CutMix."""
     randaugment: Annotated[int, Range(0, 8)] | None = None
-    """RandAugment: how many random operations an image; 0 turns it off."""
+    """RandAugment: number of random operations per image; 0 disables it."""
     magnitude: Annotated[int, Range(0, 30)] | None = None
-    """RandAugment's strength, from 0 to 30."""
+    """RandAugment: magnitude, from 0 to 30."""
     trivial: bool | None = None
-    """TrivialAugment: one random operation of random strength an image."""
+    """TrivialAugment: one random operation of random strength per image."""
     views: NonNegativeInt = 0
-    """With model.freeze backbone: augment each image in so many ways, once, and keep what the backbone sees; epochs
-    after that cost next to nothing. 0: each epoch augments anew."""
+    """With model.freeze backbone: augment each image this many times and cache the backbone features of these views;
+    later epochs cost almost nothing. 0: augment anew in every epoch."""
     strength: Annotated[float, Range(0, 3)] = 1.0
-    """Multiplies all strengths above from rotate to erase, and magnitude; a way to search them together."""
+    """Multiplies magnitude and all strengths above from rotate to erase; one knob to search them together."""
     test_flip: bool = False
-    """Average each prediction with that of the mirrored image; doubles the cost of a prediction."""
+    """Test-time augmentation: average the predictions for each image and its mirror image. Doubles inference time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,17 +136,17 @@ class ModelConfig(Section):
     """cnn, plain7_32, plain7_40, resnet9_16, resnet9_32, resnet9_64, vit_tiny, any torchvision classifier
     (resnet18, ...), timm/NAME, or import.path:Class."""
     weights: str | None = None
-    """Where to start from: imagenet (downloaded once), or a .safetensors or .pth file. Not set: from scratch."""
+    """Pretrained weights: imagenet (downloaded once), or a .safetensors or .pth file. If unset, train from scratch."""
     freeze: Literal["none", "backbone"] = "none"
-    """backbone: train the new head alone."""
+    """backbone: train only the new head."""
     freeze_epochs: PositiveInt | None = None
-    """With model.freeze backbone: thaw it after this many epochs. Not set: never."""
+    """With model.freeze backbone: unfreeze the backbone after this many epochs. If unset, never."""
     dropout: Annotated[float, Range(0, 0.9)] = 0.0
-    """Share of the features dropped before the head, where the model has such a place."""
+    """Dropout rate before the head, in models that support it."""
     norm: Literal["batch", "group", "none"] = "batch"
-    """Normalisation in the project's own nets; group does not depend on the batch or the workers."""
+    """Normalization in the built-in models; group is independent of batch size and number of workers."""
     stem: Literal["auto", "small", "original"] = "auto"
-    """First layers of torchvision's nets: small keeps the resolution of small images (auto: up to 64 pixels)."""
+    """First layers of torchvision models: small keeps the resolution of small images (auto: for up to 64 pixels)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,22 +154,22 @@ class OptimizerConfig(Section):
     section: ClassVar[str] = "optimizer"
 
     name: Literal["sgd", "adam", "adamw", "muon"] = "adamw"
-    """sgd has Nesterov momentum. muon makes the most of few epochs, from scratch."""
+    """sgd uses Nesterov momentum; muon learns most in few epochs from scratch."""
     lr: PositiveFloat = 3e-3
-    """Peak learning rate, for the batch as it is set (nothing scales it)."""
+    """Peak learning rate, used as given (not scaled with the batch size)."""
     momentum: Annotated[float, Range(0, 0.999)] = 0.9
-    """Momentum of sgd and muon; the first beta of adam and adamw."""
+    """Momentum of sgd and muon; beta1 of adam and adamw."""
     weight_decay: NonNegativeFloat = 0.05
-    """Decay of the weights, not of biases and norms: coupled in sgd and adam (try 5e-4), decoupled
+    """Weight decay, not applied to biases and normalization layers: coupled in sgd and adam (try 5e-4), decoupled
     in adamw and muon."""
     clip: PositiveFloat | None = None
-    """Largest norm of the gradient; larger ones are scaled down. Not set: no clipping."""
+    """Maximum gradient norm. If unset, gradients are not clipped."""
     accumulate: PositiveInt = 1
-    """Batches summed before each update, for an effective batch larger than memory."""
+    """Gradient accumulation: batches per optimizer step, for effective batches larger than memory."""
     ema: Annotated[float, Range(0, 0.99999)] | None = None
-    """Decay a step of the averaged weights that are validated and kept. Not set: no averaging."""
+    """EMA decay per step; the averaged weights are validated and saved. If unset, no averaging."""
     backbone_scale: PositiveFloat = 0.1
-    """Learning rate of pretrained weights, as a share of the new head's."""
+    """Learning rate of pretrained weights, as a multiple of the new head's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,15 +177,15 @@ class ScheduleConfig(Section):
     section: ClassVar[str] = "schedule"
 
     name: Literal["cosine", "onecycle", "linear", "step", "plateau", "constant"] = "onecycle"
-    """How the learning rate falls after the warm-up; onecycle turns the momentum against it too."""
+    """Learning rate schedule after warm-up; onecycle also cycles the momentum, inversely."""
     warmup: Fraction = 0.2
-    """Share of all steps in which the learning rate rises to its peak."""
+    """Fraction of all steps spent on warm-up."""
     final: Fraction = 0.0
-    """Where it ends, as a share of the peak."""
+    """Final learning rate, as a fraction of the peak."""
     step_epochs: PositiveInt = 10
-    """step: epochs between two falls. plateau: epochs without gain before a fall."""
+    """step: epochs between decays. plateau: epochs without improvement before a decay."""
     step_factor: Annotated[float, Range(0, 1, exclusive=True)] = 0.1
-    """step and plateau: what a fall multiplies the learning rate with."""
+    """step and plateau: factor by which a decay multiplies the learning rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,15 +193,15 @@ class LossConfig(Section):
     section: ClassVar[str] = "loss"
 
     name: Literal["cross_entropy", "focal"] = "cross_entropy"
-    """focal weighs down the images that are right already (for hard, unbalanced classes)."""
+    """focal down-weights easy images (for hard, imbalanced data sets)."""
     smoothing: Annotated[float, Range(0, 0.9)] = 0.0
-    """Label smoothing: the share of certainty spread over all classes."""
+    """Label smoothing: probability mass spread over all classes."""
     gamma: NonNegativeFloat = 2.0
-    """focal: how strongly easy images are weighed down."""
+    """focal: focusing parameter; higher values down-weight easy images more."""
     class_weights: Literal["none", "balanced"] = "none"
-    """balanced: each class counts alike, however many images it has."""
+    """balanced: weight classes inversely to their frequency."""
     adjustment: NonNegativeFloat = 0.0
-    """Logit adjustment, for unbalanced classes: how strongly the loss expects frequent ones (1: by their share)."""
+    """Logit adjustment for imbalanced classes: strength of the class prior in the loss (1: the class frequencies)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,25 +211,25 @@ class TrainConfig(Section):
     epochs: PositiveInt = 20
     """Passes over the training images."""
     minutes: PositiveFloat | None = None
-    """Stop after this many minutes of training, with the best model so far. Not set: no limit."""
+    """Stop after this many minutes of training and keep the best model so far. If unset, no time limit."""
     patience: PositiveInt | None = None
-    """Stop after this many epochs without a better validation score. Not set: run all epochs."""
+    """Early stopping: stop after this many epochs without a better validation score. If unset, run all epochs."""
     metric: Literal["accuracy", "macro_f1", "loss"] = "accuracy"
-    """The validation score that chooses the best epoch."""
+    """Validation metric that selects the best epoch."""
     keep: Literal["best", "last"] = "best"
-    """Which epoch's weights become the model."""
+    """Epoch whose weights become the final model."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Number format of the heavy arithmetic. auto: bf16 where the processor has it, else fp32."""
+    """Numeric precision of forward and backward passes. auto: bf16 where the hardware supports it, else fp32."""
     channels_last: bool = True
-    """Memory layout with the channels innermost: faster convolutions."""
+    """Use the channels_last memory format: faster convolutions."""
     compile: bool = False
-    """Compile the model first: worth it for long runs on a GPU."""
+    """Compile the model with torch.compile: pays off in long runs on a GPU."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     threads: PositiveInt | None = None
-    """CPU threads a worker. Not set: all that it may use."""
+    """CPU threads per worker. If unset, all available cores."""
     track: tuple[Literal["mlflow", "wandb"], ...] = ()
-    """Tell these of each epoch too, beside TensorBoard; they find their server as their own tools do."""
+    """Experiment trackers to log each epoch to, besides TensorBoard; configure their servers as usual for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,11 +237,11 @@ class CheckpointConfig(Section):
     section: ClassVar[str] = "checkpoint"
 
     epochs: PositiveInt = 1
-    """Epochs between two checkpoints; the last epoch always has one."""
+    """Save a checkpoint every this many epochs; the last epoch is always saved."""
     minutes: PositiveFloat | None = 10.0
-    """Minutes between two checkpoints in the middle of an epoch; none: at ends of epochs alone."""
+    """Also save every this many minutes within an epoch; none: only at the ends of epochs."""
     steps: PositiveInt | None = None
-    """Steps between two checkpoints in the middle of an epoch. Not set: at ends of epochs alone."""
+    """Also save every this many steps within an epoch. If unset, only at the ends of epochs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,15 +249,16 @@ class WorkersConfig(Section):
     section: ClassVar[str] = "workers"
 
     count: PositiveInt = 1
-    """Processes that train together. More than 1 run on Ray: RAY_ADDRESS, or a cluster on this machine."""
+    """Processes for data-parallel training. More than 1 use Ray: the cluster at RAY_ADDRESS, or one on this machine."""
     min: PositiveInt | None = None
-    """Fewest workers to go on with where nodes are lost; it grows back to workers.count. Not set: workers.count."""
+    """Minimum number of workers to continue with after nodes are lost; training scales back up to workers.count. If
+    unset, workers.count."""
     wait: NonNegativeFloat = 0.0
-    """Minutes to wait at the start for a cluster that grows; 0: what it has no room for is refused."""
+    """Minutes to wait at the start for a cluster to scale up; 0: fail if it lacks the resources."""
     cpus: PositiveFloat | None = None
-    """CPU cores a Ray worker (or a trial) reserves. Not set: 1; a search with few minutes gives its trials more."""
+    """CPU cores reserved per Ray worker or trial. If unset, 1; a search with few minutes gives its trials more."""
     gpus: NonNegativeFloat | None = None
-    """GPUs a Ray worker (or a trial) reserves. Not set: 1 where the cluster has GPUs, else 0."""
+    """GPUs reserved per Ray worker or trial. If unset, 1 if the cluster has GPUs, else 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,41 +266,42 @@ class SearchConfig(Section):
     section: ClassVar[str] = "search"
 
     trials: PositiveInt = 8
-    """Trainings to try, the recipe itself first."""
+    """Number of trials; the first uses the recipe's own settings."""
     minutes: PositiveFloat | None = None
-    """Minutes for all of it, the last training and the test included. Not set: until all trials ended."""
+    """Time budget of the search in minutes, refit and test included. If unset, it ends when all trials have ended."""
     epochs: PositiveInt | None = None
-    """Epochs a trial. Not set: train.epochs."""
+    """Epochs per trial. If unset, train.epochs."""
     vary: tuple[str, ...] = ()
-    """What to search: NAME=LOW..HIGH, NAME=LOW..HIGH:log or NAME=A,B,C, as in optimizer.lr=1e-3..1:log.
-    Not set (and no search.space): learning rate, batch size, architecture, decay, augmentation, smoothing."""
+    """Settings to search: NAME=LOW..HIGH, NAME=LOW..HIGH:log or NAME=A,B,C, for example optimizer.lr=1e-3..1:log.
+    If unset (and no search.space): learning rate, batch size, architecture, weight decay, augmentation, smoothing."""
     space: str | None = None
-    """YAML file of what to search: a list of values, or {low, high, log, when}, by dotted name."""
+    """YAML file with the search space: a list of values, or {low, high, log, when}, by dotted name."""
     objective: tuple[Literal["accuracy", "macro_f1", "loss", "latency", "size", "epochs"], ...] = ("accuracy",)
-    """What is searched for, with commas between: validation accuracy, macro_f1 or loss; latency (ms an image), size
-    (parameters) or epochs. With several, the best compromises are found, and the first decides among them."""
+    """Objectives, separated by commas: validation accuracy, macro_f1 or loss; latency (ms per image), size (parameters)
+    or epochs. With several, the search finds the Pareto front, and the first one selects the winner from it."""
     algorithm: Literal["tpe", "gp", "random", "grid"] = "tpe"
-    """tpe and gp learn from earlier trials (Optuna), random does not, grid tries every combination of values."""
+    """tpe and gp learn from earlier trials (Optuna); random samples; grid tries all combinations of values."""
     scheduler: Literal["asha", "hyperband", "median", "pbt", "none"] = "asha"
-    """What ends weak trials early: asha, hyperband (asha with several graces) or median. pbt lets the weak continue
-    from copies of the strong, with changed settings."""
+    """Stops weak trials early: asha, hyperband (asha with several grace periods) or median. pbt lets weak trials
+    continue from copies of strong ones, with perturbed settings."""
     grace: PositiveInt | None = None
-    """Epochs that every trial may run; pbt: epochs between two changes. Not set: a ninth of the epochs, or
-    a third where a ninth has fewer than 100 steps."""
+    """Grace period: epochs before a trial can be stopped; pbt: epochs between perturbations. If unset, a ninth of the
+    epochs, or a third where a ninth has fewer than 100 steps."""
     start_from: str | None = None
-    """Folder of an earlier search: its best settings are tried first, and what it saw is not forgotten."""
+    """Folder of an earlier search, to warm-start from: its best settings are tried first, and the algorithm learns from
+    its results."""
     portfolio: bool = True
-    """Try settings that were good on other data sets before drawing new ones (where search.vary and search.space
-    are not set), and rank pretrained backbones by search.probe."""
+    """Try settings that worked on other data sets before sampling new ones (unless search.vary or search.space is
+    set), and rank pretrained backbones with search.probe."""
     probe: tuple[str, ...] = ()
-    """Pretrained backbones, NAME=WEIGHTS, of which the best for these images is chosen in seconds before the search:
+    """Pretrained backbones, as NAME=WEIGHTS; before the search, linear probing picks the best one within seconds:
     resnet18=imagenet timm/tf_efficientnet_lite0=w.pth."""
     longer: bool = True
-    """With search.minutes that hold four trials or more: train the best settings for more epochs in the second half."""
+    """If search.minutes allows four trials or more: use the second half to train the best settings for more epochs."""
     final: bool | None = None
-    """Train the winner once more, on training and validation images together. Not set: where validation has more than
-    a seventh of them, so that it pays."""
+    """Refit the winner on training and validation images together. If unset, only where validation has more than a
+    seventh of these images, so that it pays off."""
     final_epochs: PositiveInt | None = None
-    """Epochs of that last training. Not set: the winner's, or train.epochs where search.minutes made trials shorter."""
+    """Epochs of the refit. If unset, the winner's, or train.epochs if search.minutes shortened the trials."""
     keep: PositiveInt = 3
-    """Best trials whose model and checkpoints stay on disk."""
+    """Number of best trials whose models and checkpoints stay on disk."""
