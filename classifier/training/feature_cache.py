@@ -24,7 +24,7 @@ from classifier.config.experiment import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset, Split
 from classifier.errors import ConfigError, ModelError
-from classifier.inference.features import identity, keep, seen
+from classifier.inference.features import weights_identity, save_features, extract_batch_features
 from classifier.inference.scorer import Scorer
 from classifier.metrics.confusion import ConfusionMatrix
 from classifier.models.head import DroppingLinear, head_modules
@@ -103,7 +103,7 @@ class FeatureCache:
             images_NCHW = batch.images_NCHW[missing_N].to(device)
             key = counter.key(self.experiment.seed, view)
             images_NCHW = policy.augment(images_NCHW, self.experiment.augment, key=key, positions_N=indices_N)
-            features_NF, _ = seen(self.model.eval(), self.scorer, images_NCHW)
+            features_NF, _ = extract_batch_features(self.model.eval(), self.scorer, images_NCHW)
             self.features_VNF[view, batch.indices_N[missing_N]] = features_NF.cpu()
             self.is_there_VN[view, batch.indices_N[missing_N]] = True
             self.head.train()  # eval() has put it to sleep
@@ -121,7 +121,7 @@ class FeatureCache:
         path = self._path(f"view{view}")
         if path is not None and view not in self.kept and group.is_first and there_N.all():
             self.kept.add(view)
-            keep({"features": features_NF}, path)
+            save_features({"features": features_NF}, path)
 
     def validate(self, model: nn.Module, group: ProcessGroup) -> dict[str, Any]:
         """The validation scores of a model with this backbone; its head may be another. Errors of Tally.scores."""
@@ -153,18 +153,18 @@ class FeatureCache:
                 found[step] = kept[step].clone() if step in kept else self._mirrored(batch.images_NCHW)
                 yield found[step].to(self.scorer.device), batch.labels_N.to(self.scorer.device)
         if path is not None and not kept:
-            keep(found, path)
+            save_features(found, path)
 
     def _mirrored(self, images_NCHW: Tensor) -> Tensor:
         """features_WNF of plain images, with test_flip of mirrored ones too; on the CPU."""
         images_NCHW = images_NCHW.to(self.scorer.device)
         views = [images_NCHW, images_NCHW.flip(-1)] if self.scorer.test_flip else [images_NCHW]
-        return torch.stack([seen(self.model.eval(), self.scorer, view)[0].cpu() for view in views])
+        return torch.stack([extract_batch_features(self.model.eval(), self.scorer, view)[0].cpu() for view in views])
 
     def _width(self) -> int:
         """Of the features; by the way, whether the head's answer is the model's."""
         images_NCHW = self.dataset.train.images_NCHW[:2].to(self.scorer.device)
-        features_NF, logits_NK = seen(self.model.eval(), self.scorer, images_NCHW)
+        features_NF, logits_NK = extract_batch_features(self.model.eval(), self.scorer, images_NCHW)
         with torch.no_grad():
             own = self.head_logits(self.head.eval(), features_NF)
         if own.shape != logits_NK.shape or not torch.allclose(own, logits_NK, rtol=CLOSE, atol=CLOSE):
@@ -191,7 +191,7 @@ class FeatureCache:
         """Of the backbone, and what it looks at. Merged with the validation images, a data set keeps its fingerprint,
         and its first images."""
         model, augment = self.experiment.model, dataclasses.replace(self.experiment.augment, views=0)
-        settings = (model.name, model.norm, model.stem, identity(model.weights), self.dataset.fingerprint)
+        settings = (model.name, model.norm, model.stem, weights_identity(model.weights), self.dataset.fingerprint)
         settings += (self.scorer.size, self.scorer.precision, self.experiment.seed, augment)
         return hashlib.sha256(repr(settings).encode()).hexdigest()[:16]
 
