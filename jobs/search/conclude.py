@@ -21,7 +21,7 @@ TRIAL_STATES = ("finished", "stopped", "unfinished", "failed")
 
 def finish(work: Session, board: Leaderboard, clock: Clock) -> int:
     """Pack the winner, train it once more if wished, test it once, and write what the search found."""
-    run, journal, interrupted = work.run, work.log, work.interrupts.requested
+    run, journal, interrupted = work.run, work.log, work.interrupts.stop_requested
     journal.clear()
     board.catch_up(clock.seconds())
     if interrupted and not board.has_winner:
@@ -48,7 +48,7 @@ def finish(work: Session, board: Leaderboard, clock: Clock) -> int:
         parts = result_fields(run.folder) | {
             name: trained[name] for name in ("epochs", "images_per_second", "input_wait")
         }
-    interrupted = work.interrupts.requested  # it may be so since the last training
+    interrupted = work.interrupts.stop_requested  # it may be so since the last training
     reading = test_model.taken(run.folder, [run.folder], device=experiment.train.device, dataset=work.dataset)
     for thing in test_model.score_tables(reading.scores):
         journal.info(thing)

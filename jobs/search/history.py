@@ -16,7 +16,7 @@ from classifier.search.space import space_from
 from classifier.storage.atomic import write_atomically
 from jobs.cli.environment import VERBS
 from jobs.search.leaderboard import Leaderboard
-from jobs.search.plan import Plan
+from jobs.search.plan import SearchPlan
 from jobs.search.searcher import Past, Seen, first_samples
 from jobs.search.trial_config import TrialConfig, read_changes, read_trial_configs, unique
 
@@ -28,7 +28,7 @@ BEST_OF_EARLIER = 3
 LONGER, SAFE, ACTOR_SECONDS = 1.5, 0.92, 8.0
 
 
-def past_of(folder: Path, plan: Plan, dataset: Dataset) -> Past:
+def past_of(folder: Path, plan: SearchPlan, dataset: Dataset) -> Past:
     """What the search knows already: its own earlier trials, or else what it begins with and was told to start from."""
     search, trials = plan.experiment.search, folder / "trials"
     start, seen = _from_earlier(Path(search.start_from), plan, dataset) if search.start_from else ([], [])
@@ -53,7 +53,7 @@ def past_of(folder: Path, plan: Plan, dataset: Dataset) -> Past:
     return Past(first=mine, seen=seen, base=document["base"], space=space)
 
 
-def rest(folder: Path, plan: Plan, dataset: Dataset, board: Leaderboard) -> Past:
+def rest(folder: Path, plan: SearchPlan, dataset: Dataset, board: Leaderboard) -> Past:
     """What is left of a search in whose minutes no longer training fits: trials that were cut off, then new ones."""
     past, trials = past_of(folder, plan, dataset), folder / "trials"
     over = [
@@ -66,7 +66,7 @@ def rest(folder: Path, plan: Plan, dataset: Dataset, board: Leaderboard) -> Past
     return dataclasses.replace(past, first=first, seen=[*past.seen, *seen], tried=len(over))
 
 
-def _from_earlier(folder: Path, plan: Plan, dataset: Dataset) -> tuple[list[TrialConfig], list[Seen]]:
+def _from_earlier(folder: Path, plan: SearchPlan, dataset: Dataset) -> tuple[list[TrialConfig], list[Seen]]:
     """The earlier search's best settings as trials, and all its trials as seen, where the images were the same."""
     import pyarrow.parquet as pq
 
@@ -118,7 +118,7 @@ def code_digest() -> str:
 class Clock:
     """Seconds that a search has used, those before its first trial and those of earlier processes counted in."""
 
-    def __init__(self, run: Run, plan: Plan) -> None:
+    def __init__(self, run: Run, plan: SearchPlan) -> None:
         self.path, self.plan = run.folder / "spent.json", plan
         self.before = json.loads(self.path.read_text())["seconds"] if self.path.exists() else 0.0
         self.saved = time.monotonic()
@@ -131,7 +131,9 @@ class Clock:
             - plan.end.seconds_without_refit(plan.end.epoch_seconds)
             - plan.end.refit_start_seconds,
         )
-        self.end = dataclasses.replace(plan.end, max_refit_seconds=min(plan.end.max_refit_seconds, MAX_REFIT_SHARE * shared))
+        self.end = dataclasses.replace(
+            plan.end, max_refit_seconds=min(plan.end.max_refit_seconds, MAX_REFIT_SHARE * shared)
+        )
         self.ending = self.end.total_seconds()
 
     def seconds(self) -> float:
@@ -166,7 +168,7 @@ class Clock:
         return math.inf if minutes is None else 60 * minutes
 
 
-def longer(plan: Plan, board: Leaderboard, clock: Clock) -> Past | None:
+def longer(plan: SearchPlan, board: Leaderboard, clock: Clock) -> Past | None:
     """One more trial: the best settings with as many epochs as the time that is left holds. None where few are."""
     rows = [row for row in board.ranked() if row.whole]
     if plan.search_share == 1 or not rows or any("train.epochs" in row.sample for row in board.rows.values()):

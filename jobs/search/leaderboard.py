@@ -17,7 +17,7 @@ from classifier.runs.folder import Run, read_history
 from classifier.search.pareto import fronts, losses
 from classifier.storage.bucket import Storage
 from jobs.search.best_epochs import BestEpochs, rank
-from jobs.search.plan import Plan
+from jobs.search.plan import SearchPlan
 from jobs.search.schedulers import EPOCH, SCORES
 from jobs.search.trial_config import read_changes, read_trial_configs
 from jobs.search.tuner import Event
@@ -45,7 +45,7 @@ class Row:
 class Leaderboard:
     """Keeps what trials report of the search in a run folder."""
 
-    def __init__(self, run: Run, plan: Plan) -> None:
+    def __init__(self, run: Run, plan: SearchPlan) -> None:
         self.folder, self.storage, self.plan = run.folder, run.storage, plan
         self.experiment = plan.experiment
         self.rows: dict[str, Row] = {}

@@ -18,7 +18,8 @@ from classifier.training.resolve import resolve
 from jobs.launch import workers
 from jobs.search.history import Clock
 from jobs.search.leaderboard import Leaderboard
-from jobs.steps.session import Session, train_in_process
+from jobs.steps.session import Session
+from jobs.steps.training import train_in_process
 
 # A last training with less than this share of the steps that the winner had would lose more than the validation images
 # bring.

@@ -24,7 +24,7 @@ from jobs.launch import run_storage
 from jobs.launch.cluster import connect, max_concurrent_trials, refuse_unshared
 from jobs.launch.shared_dataset import SharedDataset
 from jobs.search.best_epochs import BestEpochs
-from jobs.search.plan import Plan
+from jobs.search.plan import SearchPlan
 from jobs.search.schedulers import EPOCH, domain, scheduler
 from jobs.search.searcher import DEATHS, Guide, Past, quiet_optuna
 from jobs.search.trial import TrialActor
@@ -123,7 +123,7 @@ def settings_of(trial: Trial) -> dict[str, Any]:
 class Places:
     """How many trials can be placed at once on the cluster as it is now."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: SearchPlan) -> None:
         self.plan, self.looked, self.count = plan, time.monotonic(), plan.at_once
 
     def __call__(self) -> int:
@@ -133,7 +133,7 @@ class Places:
         return self.count
 
 
-def run_trials(work: Session, plan: Plan, past: Past, left: Callable[[], float], best: BestEpochs) -> Iterator[Event]:
+def run_trials(work: Session, plan: SearchPlan, past: Past, left: Callable[[], float], best: BestEpochs) -> Iterator[Event]:
     """Run the search while seconds are left, or to its end; yield what its trials report, as they report it.
 
     RunError if a trial trained another experiment than was sampled for it.
@@ -151,7 +151,7 @@ def run_trials(work: Session, plan: Plan, past: Past, left: Callable[[], float],
         costs=plan.costs,
         cwd=os.getcwd(),
     )
-    budget = Budget(left, lambda: work.interrupts.requested)
+    budget = Budget(left, lambda: work.interrupts.stop_requested)
     param_space, algorithm = _algorithm(work, plan, past, best)
     is_guided = isinstance(algorithm, Guide)
     events = Events(folder / "trials", budget, best, algorithm.has_given_up if is_guided else None)
@@ -193,7 +193,7 @@ def run_trials(work: Session, plan: Plan, past: Past, left: Callable[[], float],
     run_storage.download_trials(work.run)
 
 
-def _algorithm(work: Session, plan: Plan, past: Past, best: BestEpochs) -> tuple[dict[str, Any], Any]:
+def _algorithm(work: Session, plan: SearchPlan, past: Past, best: BestEpochs) -> tuple[dict[str, Any], Any]:
     """What draws the samples, with Tune's own search space where that is not the Guide."""
     experiment = plan.experiment
     if experiment.search.scheduler == "pbt":  # which takes no searcher: it changes the samples by itself

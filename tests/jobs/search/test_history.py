@@ -10,16 +10,18 @@ from classifier.config.experiment import Experiment
 from classifier.search.budget import ConclusionEstimate
 from classifier.search.space import Choice, Interval, Space
 from jobs.search.history import past_of
-from jobs.search.plan import Plan
+from jobs.search.plan import SearchPlan
 from jobs.search.searcher import Past
 from jobs.search.trial_config import TrialConfig
 
-END = ConclusionEstimate(epoch_seconds=0.0, prediction_epochs=0.0, refit_epoch_factor=0.0, refit_epochs=1, max_refit_seconds=0.0)
+END = ConclusionEstimate(
+    epoch_seconds=0.0, prediction_epochs=0.0, refit_epoch_factor=0.0, refit_epochs=1, max_refit_seconds=0.0
+)
 
 
 def known(folder: Path, space: Space, portfolio: list[dict] | None = None, **search: str) -> Past:
     experiment = Experiment().override_all({f"search.{name}": value for name, value in search.items()})
-    plan = Plan(
+    plan = SearchPlan(
         experiment=experiment,
         space=space,
         is_own=not portfolio,

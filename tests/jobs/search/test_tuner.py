@@ -20,7 +20,6 @@ from classifier.runs.folder import Run
 from jobs.launch.cluster import max_concurrent_trials
 from jobs.search import history, tuner
 from jobs.search.leaderboard import Leaderboard, Row
-from jobs.search.plan import _with_final
 from jobs.search.trial_config import TrialConfig
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -54,16 +53,6 @@ def test_the_count_follows_the_cluster(monkeypatch):
     resources["CPU"] = 0.0
     places.looked = time.monotonic() - 60
     assert places() == 1  # it waits for a node rather than ending
-
-
-@pytest.mark.parametrize(
-    ("validation", "scheduler", "final"), [(0.1, "asha", False), (0.33, "asha", True), (0.33, "pbt", False)]
-)
-def test_a_winner_learns_from_many_validation_images(validation, scheduler, final):
-    experiment = Experiment().override_all({"data.validation": validation, "search.scheduler": scheduler})
-    decided, words = _with_final(experiment, data.load(experiment.data))
-    assert decided.search.final is final
-    assert len(words) == final
 
 
 def test_minutes_in_which_no_longer_training_fits_are_not_thrown_away(tmp_path):

@@ -1,0 +1,131 @@
+"""How a search spends its minutes: how many trials at once, how long each is, and what is too slow to try.
+
+Decisions alone: plan.py measures what they need.
+"""
+
+import math
+
+from classifier.config.experiment import Experiment
+from classifier.data.dataset import Dataset
+from classifier.profiling.step_time import StepTime
+from classifier.search import budget
+from classifier.training.resolve import resolve
+
+# A trial that takes more than this share of the minutes cannot be told from a bad one in time.
+MAX_TRIAL_SHARE = 0.5
+# The minutes must hold this many trials, one after the other, before two run at once: alone each ends sooner.
+ROUNDS_BEFORE_PARALLEL = 6
+# A winner is refit on its validation images too if they are more than this share of training and validation images.
+MIN_REFIT_SHARE = 1 / 7
+# Fewer validation images than this hardly tell trials apart.
+MIN_VALIDATION_IMAGES = 100
+# If the minutes hold this many trials, this share of them is for trials, the rest for a longer training of the best.
+MIN_ROUNDS_FOR_LONGER, SHARE_BEFORE_LONGER = 4, 0.5
+# The minutes should hold this many trials before a refit, which alone has all epochs; but each trial has at least this
+# share of the epochs, or its score says nothing.
+ROUNDS_BEFORE_REFIT, MIN_EPOCH_SHARE = 4, 0.25
+
+
+def choose_final(experiment: Experiment, train_images: int, validation_images: int) -> tuple[Experiment, list[str]]:
+    """Set search.final where the user left it open, and a note: on if validation holds back many of the images."""
+    if experiment.search.final is not None:
+        return experiment, []
+    can_refit = experiment.search.scheduler != "pbt" and experiment.workers.count == 1
+    final = can_refit and validation_images > MIN_REFIT_SHARE * (train_images + validation_images)
+    note = (
+        f"the winner is trained once more, on its {validation_images} validation images too; "
+        "--search.final false leaves it out"
+    )
+    return experiment.override("search.final", final), [note] if final else []
+
+
+def warn_of_few_images(validation_images: int, *, final: bool) -> list[str]:
+    """A note if the standard error of an accuracy is above five points."""
+    if validation_images >= MIN_VALIDATION_IMAGES:
+        return []
+    hint = "" if final else ", and --search.final true trains the winner on all"
+    return [
+        f"{validation_images} validation images tell accuracies apart to {50 / math.sqrt(validation_images):.0f} "
+        f"points: a larger --data.validation chooses better{hint}"
+    ]
+
+
+def fit_trials(
+    experiment: Experiment, dataset: Dataset, step_time: StepTime, *, resources: dict[str, float], node_cores: int
+) -> tuple[Experiment, list[str]]:
+    """Fit trials to search.minutes, and notes on it: first fewer at once, with more cores each; then fewer epochs.
+
+    resources: the cluster's. node_cores: of its largest node.
+    """
+    experiment, at_once = split_cores(experiment, dataset, step_time, resources=resources, node_cores=node_cores)
+    return cut_epochs(experiment, dataset, step_time, at_once=at_once)
+
+
+def split_cores(
+    experiment: Experiment, dataset: Dataset, step_time: StepTime, *, resources: dict[str, float], node_cores: int
+) -> tuple[Experiment, int]:
+    """Set workers.cpus where few trials would end at one core each; and how many then share the cores."""
+    workers = experiment.workers
+    if resources.get("GPU", 0) or workers.count > 1 or workers.cpus is not None:
+        return experiment, 1
+    cores = resources["CPU"]
+    trial_seconds = budget.trial_seconds(experiment, dataset, step_time)
+    at_once = int(min(cores, max(1, _budget_seconds(experiment) / (ROUNDS_BEFORE_PARALLEL * trial_seconds))))
+    cpus = max(1, min(int(cores / at_once), node_cores))
+    return experiment.override("workers.cpus", float(cpus)), at_once
+
+
+def cut_epochs(
+    experiment: Experiment, dataset: Dataset, step_time: StepTime, *, at_once: int
+) -> tuple[Experiment, list[str]]:
+    """Shorten trials of which too few would end, and a note on it; at_once of them share the machine.
+
+    If the winner is refit, that alone needs all epochs: trials only have to be compared.
+    """
+    search, epochs, seconds = experiment.search, experiment.train.epochs, _budget_seconds(experiment)
+    trial_seconds = at_once * budget.trial_seconds(experiment, dataset, step_time)
+    max_epochs = int(epochs * MAX_TRIAL_SHARE * seconds / trial_seconds)
+    if search.final and not search.epochs and search.scheduler != "pbt":
+        refit_epochs = search.final_epochs or epochs
+        conclusion = budget.estimate_conclusion(resolve(experiment, dataset), dataset, step_time)
+        left_seconds = seconds - conclusion.total_seconds()
+        epochs_for_rounds = epochs * left_seconds / (ROUNDS_BEFORE_REFIT * trial_seconds)
+        fewer = max(1, min(int(max(MIN_EPOCH_SHARE * epochs, epochs_for_rounds)), max_epochs))
+        if fewer < epochs:
+            note = f"the last training has {refit_epochs} epochs, trials have {fewer}, so that the minutes hold several"
+            return experiment.override_all({"train.epochs": fewer, "search.final_epochs": refit_epochs}), [note]
+    fewer = max(1, max_epochs)
+    if fewer < epochs:
+        note = f"{epochs} epochs would take {trial_seconds / 60:.1f} minutes: trials have {fewer}"
+        return experiment.override("train.epochs", fewer), [note]
+    return experiment, []
+
+
+def search_share(resolved: Experiment, dataset: Dataset, step_time: StepTime) -> float:
+    """The share of the minutes for trials of equal length: half if they hold several and a longer training may follow,
+    else all.
+    """
+    search = resolved.search
+    can_train_longer = search.longer and search.scheduler != "pbt" and search.algorithm != "grid"
+    # A refit that alone has all epochs is the longer training.
+    can_train_longer = can_train_longer and "epochs" not in search.objective
+    can_train_longer = can_train_longer and not (search.final and search.final_epochs)
+    rounds = 60 * (search.minutes or 0.0) / budget.trial_seconds(resolved, dataset, step_time)
+    return SHARE_BEFORE_LONGER if can_train_longer and rounds >= MIN_ROUNDS_FOR_LONGER else 1.0
+
+
+def find_too_slow(trial_seconds: dict[str, float], budget_seconds: float) -> dict[str, str]:
+    """The architectures of which one trial would take most of the seconds that all trials have, each with the reason.
+
+    trial_seconds: of one trial, by architecture.
+    """
+    minutes = budget_seconds / 60
+    return {
+        name: f"one trial of it would take about {seconds / 60:.1f} minutes, of {minutes:.1f} for all trials"
+        for name, seconds in trial_seconds.items()
+        if seconds > MAX_TRIAL_SHARE * budget_seconds
+    }
+
+
+def _budget_seconds(experiment: Experiment) -> float:
+    return 60 * (experiment.search.minutes or math.inf)
