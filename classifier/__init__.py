@@ -1,11 +1,11 @@
-"""Image classifiers: data, augmentation, models, training, evaluation. Names load when they are first used."""
+"""Image classifiers: data, augmentation, models, training, evaluation. Names are imported on first use."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 from classifier.version import __version__ as __version__
 
-# Public name -> where it lives. Importing torch takes two seconds, so nothing is imported before it is asked for.
+# Public name -> its module. Importing torch takes two seconds, so each module is imported on first use.
 _MODULES = {
     "Bundle": "classifier.bundle.bundle",
     "ClassifierError": "classifier.errors",

@@ -1,1 +1,1 @@
-"""Settings as plain data: fields, sections, the experiment, recipes, YAML files."""
+"""Settings as plain data: field types, sections, the experiment, recipes, YAML files."""

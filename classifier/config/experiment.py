@@ -1,8 +1,7 @@
-"""The experiment: every setting of a run as frozen plain data, each with one dotted name.
+"""The experiment: all settings of a run as immutable plain data, each with a dotted name.
 
-`optimizer.lr` is spelled alike on the command line (`--optimizer.lr 0.1`), in a search space, in
-`result.json` and in `experiment.yaml`. The slices are in slices.py. This module imports no torch, so that `--help`
-answers at once.
+A setting has the same name on the command line (`--optimizer.lr 0.1`), in a search space, in `result.json` and in
+`experiment.yaml`. Its sections are in sections.py. This module imports no torch, so that `--help` is fast.
 """
 
 import dataclasses
@@ -31,10 +30,10 @@ from classifier.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment(Section):
-    """All that decides a run. Equal experiments on equal data, machine and worker count give equal weights."""
+    """All settings of a run. The same experiment, data, machine and number of workers give the same weights."""
 
     seed: NonNegativeInt = 0
-    """Seeds the weights, the order of the images, augmentation and dropout."""
+    """Random seed of weight initialization, image order, augmentation and dropout."""
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -48,38 +47,38 @@ class Experiment(Section):
 
     @property
     def views(self) -> int:
-        """augment.views, where a frozen backbone gives it an effect; else 0."""
+        """augment.views if the backbone is frozen, else 0: it has no effect otherwise."""
         return self.augment.views if self.model.freeze == "backbone" else 0
 
     def get(self, dotted: str) -> Any:
-        """The value of one setting. ConfigError if there is no such name."""
+        """Return the value of a setting. ConfigError if the name is unknown."""
         _check_name(dotted)
         return functools.reduce(getattr, dotted.split("."), self)
 
     def override(self, dotted: str, value: Any) -> Self:
-        """A copy with one setting changed. ConfigError on an unknown name, a wrong type or a value out of range."""
+        """Return a copy with one setting changed. ConfigError if its name, type or range is wrong."""
         _check_name(dotted)
-        noun, _, name = dotted.rpartition(".")
-        if not noun:
+        section, _, name = dotted.rpartition(".")
+        if not section:
             return dataclasses.replace(self, **{name: value})
-        return dataclasses.replace(self, **{noun: dataclasses.replace(getattr(self, noun), **{name: value})})
+        return dataclasses.replace(self, **{section: dataclasses.replace(getattr(self, section), **{name: value})})
 
     def override_text(self, dotted: str, text: str) -> Self:
-        """`override` with a value as it is typed: 'true', '0.1', 'none'."""
+        """Like `override`, with the value as text from a command line: 'true', '0.1', 'none'."""
         _check_name(dotted)
         return self.override(dotted, parse_value(dotted, setting_names()[dotted], text))
 
     def override_all(self, changes: dict[str, Any]) -> Self:
-        """A copy with several settings changed, by dotted name."""
+        """Return a copy with several settings changed, by dotted name."""
         return functools.reduce(lambda e, item: e.override(*item), changes.items(), self)
 
     def as_dict(self) -> dict[str, Any]:
-        """Nested plain data, as it is saved in JSON and YAML."""
-        return _plain(self)
+        """Return the settings as nested plain data, as in JSON and YAML files."""
+        return _to_plain(self)
 
     @classmethod
     def from_dict(cls, nested: dict[str, Any], base: "Experiment | None" = None) -> "Experiment":
-        """The inverse of as_dict; what is missing is taken from `base`, or from the defaults."""
+        """Create an experiment from nested or dotted settings; missing ones come from `base`, or from the defaults."""
         return (base or cls()).override_all(flatten(nested))
 
     def digest(self, changes: Mapping[str, Any] | None = None) -> str:
@@ -91,14 +90,13 @@ class Experiment(Section):
         for dotted, value in (changes or {}).items():
             _check_name(dotted)
             section, _, name = dotted.rpartition(".")
-            (settings[section] if section else settings)[name] = _plain(
-                validate(dotted, setting_names()[dotted], value)
-            )
+            value = validate(dotted, setting_names()[dotted], value)
+            (settings[section] if section else settings)[name] = _to_plain(value)
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def setting_names() -> dict[str, Any]:
-    """Every dotted name, with its annotated type."""
+    """Return the dotted name of every setting, with its annotated type."""
     names: dict[str, Any] = {}
     for name, hint in field_types(Experiment).items():
         if isinstance(hint, type) and issubclass(hint, Section):
@@ -109,9 +107,10 @@ def setting_names() -> dict[str, Any]:
 
 
 def flatten(nested: dict[str, Any]) -> dict[str, Any]:
-    """{"optimizer": {"lr": 0.1}} and {"optimizer.lr": 0.1} alike become {"optimizer.lr": 0.1}."""
+    """Turn {"optimizer": {"lr": 0.1}} into {"optimizer.lr": 0.1}; dotted names stay as they are."""
     if not isinstance(nested, dict):
-        raise ConfigError(f"an experiment is a mapping of settings, not {type(nested).__name__}: {str(nested)[:60]!r}")
+        kind = type(nested).__name__
+        raise ConfigError(f"an experiment must be a mapping of settings, not {kind}: {str(nested)[:60]!r}")
     flat: dict[str, Any] = {}
     for key, value in nested.items():
         if isinstance(value, dict):
@@ -125,12 +124,12 @@ def _check_name(dotted: str) -> None:
     names = setting_names()
     if dotted in names:
         return
-    last = {name.rpartition(".")[2]: name for name in names}
-    near = suggest(dotted, names) or suggest(last.get(dotted.rpartition(".")[2], dotted), names)
-    raise ConfigError(f"{dotted}: there is no such setting{near}")
+    by_field = {name.rpartition(".")[2]: name for name in names}
+    hint = suggest(dotted, names) or suggest(by_field.get(dotted.rpartition(".")[2], dotted), names)
+    raise ConfigError(f"{dotted}: unknown setting{hint}")
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: _to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     return list(value) if isinstance(value, tuple) else value

@@ -1,6 +1,6 @@
-"""What a setting is: a field of a frozen dataclass with a type, a range and a sentence of help.
+"""Field types of settings: each setting is a field of a frozen dataclass with a type, a range and a help text.
 
-Values are checked when a slice is made. Text (from a command line) is read by the setting's own type.
+Values are validated when a section is created. Text from a command line is parsed by the setting's type.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from classifier.errors import ConfigError
 
 @dataclass(frozen=True)
 class Range:
-    """The closed interval that a number must lie in; `above` leaves the lower end out."""
+    """The closed interval that a number must lie in; `exclusive` excludes its lower end."""
 
     low: float
     high: float = math.inf
@@ -38,15 +38,16 @@ PositiveFloat = Annotated[float, Range(0, exclusive=True)]
 NonNegativeFloat = Annotated[float, Range(0)]
 
 
-# How alike two words must be, from 0 to 1, for one to be a misspelling of the other.
+# The similarity, from 0 to 1, at which one word is taken for a misspelling of another.
 MIN_SIMILARITY = 0.6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A noun's settings. Values are checked when it is made: type, range, and no NaN."""
+    """A section of settings. Creating one validates its values: type, range, and no NaN."""
 
     section: ClassVar[str] = ""
+    """The part of its settings' dotted names before the dot; empty for top-level settings."""
 
     def __post_init__(self) -> None:
         for name, hint in field_types(type(self)).items():
@@ -55,21 +56,21 @@ class Section:
 
 
 def suggest(word: str, known: typing.Iterable[str]) -> str:
-    """`; did you mean X?` for a word that is nearly a known one, else the empty string."""
+    """Return `; did you mean X?` with the known word that is most similar, or an empty string if none is similar."""
     ratios = {name: difflib.SequenceMatcher(None, name, word).ratio() for name in known}
-    found = max(ratios, key=ratios.__getitem__, default="")  # the first of those that are equally near
-    return f"; did you mean {found}?" if ratios.get(found, 0.0) >= MIN_SIMILARITY else ""
+    best = max(ratios, key=ratios.__getitem__, default="")  # the first of equally similar ones
+    return f"; did you mean {best}?" if ratios.get(best, 0.0) >= MIN_SIMILARITY else ""
 
 
 @functools.cache
 def field_types(cls: type) -> dict[str, Any]:
-    """Each field of a dataclass, with its annotated type."""
-    found = typing.get_type_hints(cls, include_extras=True)
-    return {f.name: found[f.name] for f in dataclasses.fields(cls)}
+    """Return the annotated type of each field of a dataclass, by name."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
 
 
 def validate(dotted: str, hint: Any, value: Any) -> Any:
-    """The value, as its type wants it (an int becomes a float, a list a tuple), or ConfigError."""
+    """Return the value, converted if needed (int to float, list to tuple). ConfigError if its type or range is wrong."""
     origin = typing.get_origin(hint)
     if origin is Annotated:
         inner, limit = typing.get_args(hint)
@@ -85,32 +86,32 @@ def validate(dotted: str, hint: Any, value: Any) -> Any:
     if origin is Literal:
         options = typing.get_args(hint)
         if value not in options or isinstance(value, bool):
-            words = ", ".join(map(str, options))
-            near = suggest(value, map(str, options)) if isinstance(value, str) else ""
-            raise ConfigError(f"{dotted} is {value!r}: it must be one of {words}{near}")
+            choices = ", ".join(map(str, options))
+            suggestion = suggest(value, map(str, options)) if isinstance(value, str) else ""
+            raise ConfigError(f"{dotted} is {value!r}: it must be one of {choices}{suggestion}")
         return value
     if origin is tuple:
         if isinstance(value, str) or not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{dotted} is {value!r}: it must be a list of words")
+            raise ConfigError(f"{dotted} is {value!r}: it must be a list of strings")
         return tuple(validate(dotted, typing.get_args(hint)[0], item) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        kind = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
-        raise ConfigError(f"{dotted} is {value!r}: it must be {kind.get(hint.__name__, hint.__name__)}")
+        kinds = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
+        raise ConfigError(f"{dotted} is {value!r}: it must be {kinds.get(hint.__name__, hint.__name__)}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{dotted} is {value}: it must be a finite number")
     return value
 
 
 def split_values(hint: Any, word: str) -> list[str]:
-    """The items of a tuple setting that one word on a command line stands for: a,b is two where items are options."""
+    """Split an argument for a tuple setting into its items: at commas if the items are options, else not at all."""
     is_options = typing.get_origin(typing.get_args(hint)[0]) is Literal
     return word.split(",") if is_options else [word]
 
 
 def parse_value(dotted: str, hint: Any, text: str) -> Any:
-    """The value that a word on a command line stands for: 'true', '0.1', 'none'. A wrong word comes back as it is."""
+    """Parse a command-line argument ('true', '0.1', 'none') by its type. Invalid text is returned unchanged."""
     origin = typing.get_origin(hint)
     if origin is Annotated:
         return parse_value(dotted, typing.get_args(hint)[0], text)
@@ -125,5 +126,5 @@ def parse_value(dotted: str, hint: Any, text: str) -> Any:
         try:
             return hint(text)
         except ValueError:
-            return text  # `checked` refuses it, in the words that it has for every wrong value
+            return text  # `validate` will reject it
     return text

@@ -1,8 +1,8 @@
-"""Experiment files: YAML or JSON to settings and back."""
+"""Reading and writing experiment files (YAML or JSON)."""
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
@@ -10,14 +10,11 @@ from classifier.config.experiment import Experiment
 from classifier.errors import ConfigError, in_short
 from classifier.storage.atomic import check_format_version
 
-if TYPE_CHECKING:
-    pass
-
 FORMAT_VERSION = 1
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-3 as text; people mean a number."""
+    """Reads 1e-3 as a number; in YAML 1.1 it is text."""
 
 
 _Loader.add_implicit_resolver(
@@ -26,17 +23,17 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(path: str | Path) -> Any:
-    """A YAML (or JSON) file as plain data. ConfigError if it cannot be read."""
+    """Read a YAML or JSON file as plain data. ConfigError if it cannot be read."""
     try:
         return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no YAML or JSON: {in_short(error, 200)}") from None
+        raise ConfigError(f"{path} is not valid YAML or JSON: {in_short(error, 200)}") from None
 
 
 def read_experiment(path: str | Path, base: Experiment | None = None) -> Experiment:
-    """An experiment file (YAML or JSON) over `base`. ConfigError names the file and the setting at fault."""
+    """Read an experiment file (YAML or JSON) on top of `base`. ConfigError names the file and the wrong setting."""
     nested = read_yaml(path)
     if isinstance(nested, dict):
         version = nested.pop("format_version", FORMAT_VERSION)
@@ -48,6 +45,6 @@ def read_experiment(path: str | Path, base: Experiment | None = None) -> Experim
 
 
 def dump_experiment(experiment: Experiment) -> str:
-    """The whole experiment as YAML that `read_experiment` takes back unchanged."""
+    """Return the whole experiment as YAML, for `read_experiment`."""
     document = {"format_version": FORMAT_VERSION} | experiment.as_dict()
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)

@@ -1,7 +1,7 @@
-"""Named experiments: each docstring says for what, and what was measured.
+"""Recipes: named experiments. Each docstring says what its recipe is for and what it achieved.
 
-A recipe is where an experiment begins; a file and flags change it. Figures: test accuracy, mean ± deviation of three
-seeds, and seconds from start to end of `python jobs/train.py --recipe NAME ...` on 2 CPU cores; LOG.md says which.
+A recipe is the starting point of an experiment; a file and flags change it. Results: test accuracy, mean ± standard
+deviation of three seeds, and total seconds of `python jobs/train.py --recipe NAME ...` on 2 CPU cores (see LOG.md).
 """
 
 import re
@@ -14,7 +14,7 @@ from classifier.errors import ConfigError
 
 
 def digits() -> Experiment:
-    """Small drawn symbols of about 8 to 16 pixels, a few thousand of them. The digits: 99.5 ± 0.2 % in 9 s."""
+    """A few thousand small drawn symbols of about 8 to 16 pixels. Digits: 99.5 ± 0.2 % in 9 s."""
     return Experiment().override_all(
         {
             "train.epochs": 20,
@@ -25,7 +25,7 @@ def digits() -> Experiment:
 
 
 def fashion_quick() -> Experiment:
-    """Small images of 28 to 32 pixels, tens of thousands of them. Fashion-MNIST: 93.2 ± 0.1 % in 101 s."""
+    """Tens of thousands of small images of 28 to 32 pixels. Fashion-MNIST: 93.2 ± 0.1 % in 101 s."""
     return Experiment().override_all(
         {
             "model.name": "plain7_32",
@@ -46,14 +46,14 @@ def fashion_quick() -> Experiment:
 
 
 def fashion() -> Experiment:
-    """The same images with ten minutes of patience. Fashion-MNIST: 94.5 ± 0.04 %; 580 s (one run)."""
+    """The same kind of images, trained for ten minutes. Fashion-MNIST: 94.5 ± 0.04 % in 580 s (time of one run)."""
     return fashion_quick().override_all(
         {"model.name": "plain7_40", "train.epochs": 16, "augment.erase": 0.5, "train.keep": "last"}
     )
 
 
 def photos() -> Experiment:
-    """Photographs from scratch, a few hundred of them or more. 193 of 5 classes: 64.5 ± 1.3 %, 92 s."""
+    """A few hundred photographs or more, from scratch. 193 photographs of 5 classes: 64.5 ± 1.3 % in 92 s."""
     return Experiment().override_all(
         {
             "model.name": "resnet9_16",
@@ -71,8 +71,8 @@ def photos() -> Experiment:
 def finetune() -> Experiment:
     """A new head on the frozen features of pretrained weights: the best start for a few hundred photographs.
 
-    Give model.name and model.weights: imagenet for torchvision's or timm's own, or a file. EfficientNet-Lite0 on the
-    same 193 photographs: 90.5 ± 1.3 %, 40 s, on a processor that took 93 s for 15 epochs of new views each.
+    Set model.name and model.weights: imagenet for the weights of torchvision or timm, or a file. EfficientNet-Lite0 on
+    the same 193 photographs: 90.5 ± 1.3 % in 40 s, on a CPU that took 93 s for 15 epochs with new views in each.
     """
     return Experiment().override_all(
         {
@@ -93,7 +93,7 @@ def finetune() -> Experiment:
             "augment.brightness": 0.0,
             "augment.contrast": 0.0,
             "augment.saturation": 0.0,
-            # A head has learned all by then: more trials bring more.
+            # The head has converged by then, so more trials help more than longer ones.
             "search.longer": False,
         }
     )
@@ -109,15 +109,15 @@ RECIPES: dict[str, Callable[[], Experiment]] = {
 
 
 def recipe(name: str) -> Experiment:
-    """The experiment of that name. ConfigError names the nearest if there is none."""
+    """Return the recipe of that name. ConfigError, with a suggestion, if there is none."""
     if name not in RECIPES:
-        near = suggest(name, RECIPES)
-        raise ConfigError(f"--recipe {name}: there is no such recipe{near or '; there are ' + ', '.join(RECIPES)}")
+        hint = suggest(name, RECIPES) or "; choose from " + ", ".join(RECIPES)
+        raise ConfigError(f"--recipe {name}: unknown recipe{hint}")
     return RECIPES[name]()
 
 
 def recipe_for(path: str) -> str:
-    """The recipe that a data set gets where none was asked for: by its name, or photos for a folder or manifest."""
+    """Return the default recipe for a data set: by its name, or photos for a folder or manifest."""
     name = re.sub(r"[^a-z0-9]", "", Path(path).name.lower())
     if not Path(path).exists() and name == "digits":
         return "digits"

@@ -12,7 +12,7 @@ def test_every_setting_can_be_read_and_overridden_by_its_dotted_name():
         assert experiment.override(name, experiment.get(name)) == experiment
 
 
-def test_every_setting_has_a_sentence_of_help():
+def test_every_setting_has_a_help_text():
     import inspect
 
     from classifier.config import sections
@@ -31,7 +31,7 @@ def test_round_trip_through_plain_data():
     assert Experiment.from_dict({"optimizer.lr": 0.3, "search": {"vary": ["a", "b"]}}) == experiment
 
 
-def test_from_dict_begins_at_its_base():
+def test_from_dict_starts_from_its_base():
     base = Experiment().override("seed", 7)
     assert Experiment.from_dict({"optimizer": {"lr": 1}}, base) == base.override("optimizer.lr", 1.0)
 
@@ -51,7 +51,7 @@ def test_digest_of_changes_equals_that_of_the_changed_experiment():
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "says"),
+    ("name", "value", "message"),
     [
         ("optimizer.lrr", 1, "optimizer.lr"),
         ("lr", 1, "optimizer.lr"),
@@ -69,8 +69,8 @@ def test_digest_of_changes_equals_that_of_the_changed_experiment():
         ("search.vary", "a", "list"),
     ],
 )
-def test_wrong_names_and_values_are_refused(name, value, says):
-    with pytest.raises(ConfigError, match=says) as caught:
+def test_wrong_names_and_values_raise_config_error(name, value, message):
+    with pytest.raises(ConfigError, match=message) as caught:
         Experiment().override(name, value)
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -88,12 +88,12 @@ def test_wrong_names_and_values_are_refused(name, value, says):
         ("model.name", "cnn", "cnn"),
     ],
 )
-def test_words_are_read_by_the_settings_type(name, text, value):
+def test_text_is_parsed_by_the_type_of_its_setting(name, text, value):
     assert Experiment().override_text(name, text).get(name) == value
 
 
 @pytest.mark.parametrize(("name", "text"), [("train.compile", "yes"), ("data.batch", "x"), ("optimizer.lr", "nan")])
-def test_wrong_words_are_refused(name, text):
+def test_wrong_text_raises_config_error(name, text):
     with pytest.raises(ConfigError, match=name):
         Experiment().override_text(name, text)
 
@@ -103,6 +103,6 @@ def test_settings_are_frozen():
         Experiment().data.batch = 3  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_flatten_refuses_what_is_no_mapping():
+def test_flatten_rejects_anything_but_a_mapping():
     with pytest.raises(ConfigError, match="mapping"):
         flatten([1])  # pyright: ignore[reportArgumentType]

@@ -20,7 +20,7 @@ def run(tmp_path):
 
 def test_an_existing_name_is_refused_with_the_mend(tmp_path):
     Run.create(tmp_path, "a").close()
-    with pytest.raises(RunError, match=r"a is there already.*--resume"):
+    with pytest.raises(RunError, match=r"a already exists.*--resume"):
         Run.create(tmp_path, "a")
 
 
@@ -33,7 +33,7 @@ def test_a_name_stays_inside_out(tmp_path, name):
 
 def test_an_unwritable_out_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match=r"cannot be made.*--out"):
+    with pytest.raises(RunError, match=r"cannot be created.*--out"):
         Run.create(tmp_path / "file", "a")
 
 
@@ -108,9 +108,9 @@ def test_yaml_reads_1e_3_as_a_number(tmp_path):
     [
         ("optimizer: {lrr: 1}", r"e\.yaml: optimizer\.lrr.*did you mean"),
         ("[1, 2]", "mapping"),
-        ("a: b: c", "no YAML"),
+        ("a: b: c", "not valid YAML"),
         ("format_version: 7", "format_version is 7"),
-        ("!!python/object/apply:os.system ['true']", "no YAML"),
+        ("!!python/object/apply:os.system ['true']", "not valid YAML"),
     ],
 )
 def test_a_bad_experiment_file_is_refused_by_name(tmp_path, text, says):

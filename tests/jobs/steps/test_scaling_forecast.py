@@ -42,7 +42,7 @@ def test_a_plan_for_rented_machines(verb, tmp_path):
         ("big: {tflops: 1, price: 2}", "big", "only cores"),
         ("big: 3", "big", "must have tflops"),
         ("- 1", "big", "no such machine"),
-        ("{", "big", "no YAML"),
+        ("{", "big", "not valid YAML"),
     ],
 )
 def test_a_wrong_file_of_prices_is_told(here, tmp_path, text, kind, word):
