@@ -126,7 +126,7 @@ class Predictor:
             images_NCHW = torch.stack([torch.from_numpy(np.array(self._prepare(answer.path))) for answer in some])
             classes_N = torch.tensor([places[answer.class_name] for answer in some])
             maps_NHW = getattr(explain, method)(self.model, self.scorer, images_NCHW, classes_N)
-            yield from (explain.overlaid(*pair) for pair in zip(images_NCHW, maps_NHW, strict=True))
+            yield from (explain.overlay_heatmap(*pair) for pair in zip(images_NCHW, maps_NHW, strict=True))
 
     def top(self, probabilities_K: Tensor, k: int = 5) -> tuple[tuple[str, float], ...]:
         """The k likeliest classes and their probabilities, best first; of equals the lower class comes first."""

@@ -6,7 +6,7 @@ from classifier.config.sections import DataConfig
 
 if TYPE_CHECKING:
     from classifier.data.dataset import Dataset
-    from classifier.data.decode_all import Progress
+    from classifier.data.image_decoder import Progress
     from classifier.data.readers.source import Source
 
 
@@ -28,4 +28,4 @@ def open_source(config: DataConfig) -> "Source":
     """What lies at config.path, before anything is decoded. DataError if there is nothing to learn from."""
     from classifier.data.readers import detect
 
-    return detect.find(config)
+    return detect.open_source(config)

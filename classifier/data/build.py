@@ -12,12 +12,13 @@ import torch
 from classifier.config.sections import DataConfig
 from classifier.data import decode_all, split
 from classifier.data.dataset import Dataset, Split
-from classifier.data.decode_all import Pictures, Progress
+from classifier.data.decode_all import DecodedImages
+from classifier.data.image_decoder import Progress
 from classifier.data.images.arrays import Images, MappedImages, select
-from classifier.data.images.pixel_segment import lines, sums_of
-from classifier.data.images.stream import SAMPLE, StreamedImages
-from classifier.data.readers.compact import chosen as chosen_names
-from classifier.data.readers.source import Source, kind_of
+from classifier.data.images.pixel_segment import sum_channels, summed_lines
+from classifier.data.images.stream import SAMPLE_IMAGES, StreamedImages
+from classifier.data.readers.compact import select_strings as chosen_names
+from classifier.data.readers.source import Source, guess_image_kind
 from classifier.data.split_names import SPLITS
 from classifier.errors import DataError
 
@@ -37,12 +38,12 @@ def assemble(source: Source, config: DataConfig, progress: Progress | None = Non
         raise DataError(
             f"{source.name} has fewer than two classes ({only}): a classifier needs at least two to tell apart"
         )
-    found = decode_all.decoded(source, config, progress)
+    found = decode_all.decode_source(source, config, progress)
     streamed = "its splits are drawn by the pictures' names, and copies are not looked for (python jobs/audit.py does)"
     told = [f"{source.name} is read as a stream: {streamed}."] if config.stream else []
     if isinstance(found.images_NCHW, MappedImages) and found.images_NCHW.is_lossy:
         told.append("its pictures are kept as JPEGs of quality 95 (--data.cache_as).")
-    findings = [*source.findings, *told, *_judged(source, found.flaws, config.max_corrupt)]
+    findings = [*source.findings, *told, *_judged(source, found.errors, config.max_corrupt)]
     source, found, flaws = _usable(source, found)
     drawn = split.draw_splits(
         split.SplitInput(
@@ -64,7 +65,7 @@ def assemble(source: Source, config: DataConfig, progress: Progress | None = Non
     mean, std = statistics(parts["train"].images_NCHW)
     return Dataset(
         name=source.name,
-        kind=source.kind or kind_of(source.class_names),
+        kind=source.kind or guess_image_kind(source.class_names),
         class_names=source.class_names,
         **parts,
         mean=mean,
@@ -95,15 +96,15 @@ def statistics(images_NCHW: Images) -> tuple[tuple[float, ...], tuple[float, ...
     every fourth line counts (draft.lines), of a stream a sample.
     """
     if isinstance(images_NCHW, StreamedImages):
-        return statistics(images_NCHW[torch.linspace(0, len(images_NCHW) - 1, SAMPLE).long().unique()])
+        return statistics(images_NCHW[torch.linspace(0, len(images_NCHW) - 1, SAMPLE_IMAGES).long().unique()])
     height, width = images_NCHW.shape[2:]
-    looked = lines(height)
+    looked = summed_lines(height)
     if isinstance(images_NCHW, MappedImages):
-        sums_C2 = images_NCHW.sums()
+        sums_C2 = images_NCHW.sum_channels()
     else:
         looked_at = images_NCHW[:, :, looked]
         step = max(1, CHUNK // looked_at[0].numel())
-        parts = [sums_of(part.numpy()).sum(0) for part in looked_at.split(step)]
+        parts = [sum_channels(part.numpy()).sum(0) for part in looked_at.split(step)]
         sums_C2 = np.sum(parts, axis=0)
     count = len(images_NCHW) * len(range(height)[looked]) * width
     mean, std = [], []
@@ -117,7 +118,7 @@ def _judged(source: Source, flaws: dict[int, str], most: float) -> list[str]:
     """What to tell of pictures that cannot be used. DataError if they are too many."""
     if not flaws:
         return []
-    total, listed = len(source.labels_N), decode_all.listed(source, flaws)
+    total, listed = len(source.labels_N), decode_all.list_errors(source, flaws)
     share = len(flaws) / total
     if share > most:
         raise DataError(
@@ -127,12 +128,12 @@ def _judged(source: Source, flaws: dict[int, str], most: float) -> list[str]:
     return [f"{len(flaws):,} of {total:,} pictures cannot be used and were skipped: {listed}."]
 
 
-def _usable(source: Source, found: Pictures) -> tuple[Source, Pictures, list[dict[str, str]]]:
+def _usable(source: Source, found: DecodedImages) -> tuple[Source, DecodedImages, list[dict[str, str]]]:
     """Source and pictures without the flawed ones, and a list of these."""
-    if not found.flaws:
+    if not found.errors:
         return source, found, []
     keep = np.ones(len(source.labels_N), bool)
-    keep[list(found.flaws)] = False
+    keep[list(found.errors)] = False
     kept = np.flatnonzero(keep).tolist()
     usable = dataclasses.replace(
         source,
@@ -140,11 +141,11 @@ def _usable(source: Source, found: Pictures) -> tuple[Source, Pictures, list[dic
         labels_N=source.labels_N[kept],
         splits_N=source.splits_N[kept],
         groups=None if source.groups is None else chosen_names(source.groups, kept),
-        pictures=[],  # decoded already
+        images=[],  # decoded already
     )
-    flaws = [{"id": source.ids[n], "reason": flaw} for n, flaw in found.flaws.items()]
+    flaws = [{"id": source.ids[n], "reason": flaw} for n, flaw in found.errors.items()]
     images = select(found.images_NCHW, torch.tensor(kept, dtype=torch.int64))
-    return usable, Pictures(images, found.digests_N[keep], {}), flaws
+    return usable, DecodedImages(images, found.digests_N[keep], {}), flaws
 
 
 def _uneven(class_names: Sequence[str], train: Split) -> list[str]:
@@ -158,7 +159,7 @@ def _uneven(class_names: Sequence[str], train: Split) -> list[str]:
     ]
 
 
-def _part(source: Source, found: Pictures, here_N: np.ndarray) -> Split:
+def _part(source: Source, found: DecodedImages, here_N: np.ndarray) -> Split:
     return Split(
         images_NCHW=select(found.images_NCHW, torch.from_numpy(np.flatnonzero(here_N))),
         labels_N=torch.from_numpy(source.labels_N[here_N]),
@@ -166,7 +167,7 @@ def _part(source: Source, found: Pictures, here_N: np.ndarray) -> Split:
     )
 
 
-def _fingerprint(source: Source, found: Pictures, splits_N: np.ndarray, fit: str) -> str:
+def _fingerprint(source: Source, found: DecodedImages, splits_N: np.ndarray, fit: str) -> str:
     shape = found.images_NCHW.shape[1:]
     hasher = hashlib.sha256(json.dumps([source.class_names, fit, shape]).encode())
     hasher.update(found.digests_N.tobytes())

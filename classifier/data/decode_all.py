@@ -4,7 +4,9 @@ import io
 import logging
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,7 +14,6 @@ from PIL import Image
 
 from classifier.config.sections import DataConfig
 from classifier.data.decoding import decode
-from classifier.data.decoding.decode import DecodeFailure
 from classifier.data.decoding.image_spec import ImageSpec
 from classifier.data.decoding.threads import run_in_threads
 from classifier.data.image_decoder import ArrayWriter, ImageDecoder, Progress, no_progress
@@ -21,13 +22,11 @@ from classifier.data.images.jpeg_segment import JPEG
 from classifier.data.images.pixel_segment import PIXELS
 from classifier.data.images.stream import StreamedImages
 from classifier.data.infer_shape import infer_shape
-from classifier.data.readers.compact import digests_of
-from classifier.data.readers.file_bytes import digest
+from classifier.data.readers.compact import pack_digests
+from classifier.data.readers.file_bytes import compute_digest
 from classifier.data.readers.source import Source
-from classifier.data.readers.tree import identity
+from classifier.data.readers.tree import file_identity
 from classifier.errors import ConfigError, DataError, list_few
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from classifier.data.images.cache import Cache
@@ -55,11 +54,11 @@ def decode_source(source: Source, config: DataConfig, progress: Progress | None 
     """
     size, channels = infer_shape(source, config)
     spec = ImageSpec(size, channels, config.fit, config.max_pixels)
-    if isinstance(source.pictures, np.ndarray):
+    if isinstance(source.images, np.ndarray):
         _check_memory(source, spec)
-        return _from_arrays(source.pictures, spec)
+        return _from_arrays(source.images, spec)
     decoder = ImageDecoder(
-        source.name, source.pictures, spec, config.max_bytes, config.max_seconds, progress or no_progress
+        source.name, source.images, spec, config.max_bytes, config.max_seconds, progress or no_progress
     )
     if config.stream:
         return _as_stream(source, decoder, config)
@@ -75,41 +74,33 @@ def _as_stream(source: Source, decoder: ImageDecoder, config: DataConfig) -> Dec
     if config.balance:
         raise ConfigError("data.balance cannot be used with data.stream: give --loss.class_weights balanced instead")
     count = len(decoder.files)
-    images = StreamedImages(
-        decoder.decode_block, torch.arange(count), decoder.spec.shape_CHW, count, config.window
-    )
-    return DecodedImages(images, digests_of(digest(id_.encode()) for id_ in source.ids), {})
+    images = StreamedImages(decoder.decode_block, torch.arange(count), decoder.spec.shape, count, config.window)
+    return DecodedImages(images, pack_digests(compute_digest(id_.encode()) for id_ in source.ids), {})
 
 
 def _in_memory(decoder: ImageDecoder) -> DecodedImages:
     indices = range(len(decoder.files))
-    images_NCHW = np.zeros((len(indices), *decoder.spec.shape_CHW), np.uint8)
-    outcomes = decoder.fill(ArrayWriter(images_NCHW), indices)
-    digests, errors = [b""] * len(indices), {}
-    for index in indices:
-        outcome = outcomes[index]
-        if isinstance(outcome, DecodeFailure):
-            errors[index] = outcome.reason
-        else:
-            digests[index] = outcome
-    return DecodedImages(torch.from_numpy(images_NCHW), digests_of(digests), errors)
+    images_NCHW = np.zeros((len(indices), *decoder.spec.shape), np.uint8)
+    results = decoder.fill(ArrayWriter(images_NCHW), indices)
+    digests_N = pack_digests(results.digests.get(index, b"") for index in indices)
+    return DecodedImages(torch.from_numpy(images_NCHW), digests_N, dict(sorted(results.errors.items())))
 
 
 def _from_cache(decoder: ImageDecoder, cache: "Cache", max_cache_bytes: float) -> DecodedImages:
     """Images of the cache, to which those that it lacks are decoded and added first."""
-    identities = [identity(file) if isinstance(file, Path) else file.identity() for file in decoder.files]
+    identities = [file_identity(file) if isinstance(file, Path) else file.identity() for file in decoder.files]
     found = cache.look_up(identities)
     if cache.missing(found):
         with cache.lock():
             found = cache.look_up(identities)  # another process may have added them meanwhile
             for indices in cache.segments_for(cache.missing(found)):
                 with cache.new_segment(len(indices)) as segment:
-                    outcomes = decoder.fill(segment.writer, indices, cache.contains)
-                    segment.outcomes = [outcomes[index] for index in indices]
-                found.record(outcomes)
+                    results = decoder.fill(segment.writer, indices, cache.contains)
+                    segment.digests = [results.digests.get(index, b"") for index in indices]
+                found.update(results.digests, results.errors)
             cache.remember(identities, found)
             cache.evict(max_cache_bytes)
-    return DecodedImages(cache.images(found), digests_of(found.digests), dict(sorted(found.errors.items())))
+    return DecodedImages(cache.images(found), pack_digests(found.digests), dict(sorted(found.errors.items())))
 
 
 def _open_cache(config: DataConfig, spec: ImageSpec, count: int) -> "Cache | None":
@@ -119,7 +110,7 @@ def _open_cache(config: DataConfig, spec: ImageSpec, count: int) -> "Cache | Non
     root = Path(os.path.expanduser(config.cache or ""))
     limits = {"max_pixels": spec.max_pixels, "max_bytes": config.max_bytes, "seconds": config.max_seconds}
     try:
-        return Cache.open(root, spec.shape_CHW, cache_format(config, spec.shape_CHW, count), fit=spec.fit, **limits)
+        return Cache.open(root, spec.shape, cache_format(config, spec.shape, count), fit=spec.fit, **limits)
     except DataError as error:
         if config.cache != DataConfig().cache:
             raise
@@ -143,11 +134,11 @@ def encode_png(image_CHW: np.ndarray) -> bytes:
 
 def _from_arrays(images_NCHW: np.ndarray, spec: ImageSpec) -> DecodedImages:
     images_NCHW = np.ascontiguousarray(images_NCHW)
-    digests = digests_of(digest(image) for image in images_NCHW)
-    if images_NCHW.shape[2:] == spec.shape_CHW[1:] and images_NCHW.shape[1] in (1, spec.channels):
+    digests = pack_digests(compute_digest(image) for image in images_NCHW)
+    if images_NCHW.shape[2:] == spec.shape[1:] and images_NCHW.shape[1] in (1, spec.channels):
         images_NCHW = np.repeat(images_NCHW, spec.channels // images_NCHW.shape[1], axis=1)
         return DecodedImages(torch.from_numpy(images_NCHW), digests, {})
-    resized_NCHW = np.empty((len(images_NCHW), *spec.shape_CHW), np.uint8)
+    resized_NCHW = np.empty((len(images_NCHW), *spec.shape), np.uint8)
 
     def work(index: int) -> None:
         resized_NCHW[index] = decode.prepare(_to_pillow(images_NCHW[index]), spec)
@@ -163,7 +154,7 @@ def _to_pillow(image_CHW: np.ndarray) -> Image.Image:
 def _check_memory(source: Source, spec: ImageSpec) -> None:
     """DataError if the images need more memory than there is: it holds them twice, while they are split."""
     count = len(source.labels_N)
-    required = 2 * count * math.prod(spec.shape_CHW)
+    required = 2 * count * math.prod(spec.shape)
     try:
         available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # not every system knows
@@ -171,8 +162,8 @@ def _check_memory(source: Source, spec: ImageSpec) -> None:
     if required > available:
         raise DataError(
             f"{source.name}: {count:,} images of {spec.size} x {spec.size} x {spec.channels} need "
-            f"{required / 1e9:,.0f} GB of memory, this machine has {available / 1e9:,.0f}: set a smaller --data.size, or "
-            "use fewer images"
+            f"{required / 1e9:,.0f} GB of memory, this machine has {available / 1e9:,.0f}: set a smaller --data.size, "
+            "or use fewer images"
         )
 
 

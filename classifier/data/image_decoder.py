@@ -101,7 +101,7 @@ class ImageDecoder:
 
     def decode_block(self, indices: np.ndarray) -> np.ndarray:
         """Return the images of these indices, uint8 N x C x H x W; those that cannot be used are black, and logged."""
-        pixels_NCHW = np.zeros((len(indices), *self.spec.shape_CHW), np.uint8)
+        pixels_NCHW = np.zeros((len(indices), *self.spec.shape), np.uint8)
         errors: dict[int, str] = {}
 
         def work(row: int) -> None:
@@ -174,4 +174,4 @@ class _Fill:
                 if isinstance(reply, DecodeFailure):
                     self.results.add_error(index, reply.reason)
                 elif not shared:
-                    self.writer.write(self.rows[index], np.frombuffer(reply, np.uint8).reshape(spec.shape_CHW))
+                    self.writer.write(self.rows[index], np.frombuffer(reply, np.uint8).reshape(spec.shape))

@@ -1,4 +1,4 @@
-"""What size and channels suit a set of pictures: found from a few of them."""
+"""What size and channels suit a data set: inferred from a few of its images."""
 
 import contextlib
 import math
@@ -8,56 +8,58 @@ import numpy as np
 
 from classifier.config.sections import DataConfig
 from classifier.data.decoding import decode
-from classifier.data.decoding.threads import in_threads
-from classifier.data.readers.file_bytes import read
+from classifier.data.decoding.threads import run_in_threads
+from classifier.data.readers.file_bytes import read_image_bytes
 from classifier.data.readers.source import Source
 from classifier.data.readers.tree import File
 
-LOOKED_AT = 256
-SMALL, LARGEST, GRID = 64, 128, 16
-"""Sizes that are chosen: small squares stay as they are; others are a multiple of 16, at most 128 (in memory, on a
-CPU, more is the user's decision)."""
+SAMPLE_IMAGES = 256
+MAX_KEPT_SIZE, MAX_SIZE, SIZE_STEP = 64, 128, 16
+"""Small squares up to MAX_KEPT_SIZE keep their size; others get a multiple of SIZE_STEP, at most MAX_SIZE (in memory,
+on a CPU, anything larger is the user's decision)."""
 
 
-def shape(source: Source, config: DataConfig) -> tuple[int, int]:
-    """The side in pixels and the channels: as set, or found from up to 256 pictures, evenly spread.
+def infer_shape(source: Source, config: DataConfig) -> tuple[int, int]:
+    """Return image size in pixels and channels: as configured, or inferred from up to 256 images, evenly spread.
 
-    Size: that of the pictures, if all are squares of one size up to 64; else the median of their shorter sides,
+    Size: that of the images, if all are squares of one size up to 64; else the median of their shorter sides,
     rounded to a multiple of 16, at least 16 and at most 128. Channels: 1 if all are grey, else 3.
     """
-    pictures = source.images
-    if isinstance(pictures, np.ndarray):
-        chosen = pictures[_spread(len(pictures))]
-        grey = chosen.shape[1] == 1 or bool((chosen == chosen[:, :1]).all())
-        seen = [(pictures.shape[3], pictures.shape[2], grey)]
+    images = source.images
+    if isinstance(images, np.ndarray):
+        sample = images[_evenly_spread(len(images))]
+        grey = sample.shape[1] == 1 or bool((sample == sample[:, :1]).all())
+        measured = [(images.shape[3], images.shape[2], grey)]
     elif config.size is not None and config.channels is not None:
-        seen = []
+        measured = []
     else:
-        seen = _looks(pictures, config)
-    channels = config.channels or (1 if all(grey for _, _, grey in seen) else 3)
-    return config.size or _size([(width, height) for width, height, _ in seen]), channels
+        measured = _measure_sample(images, config)
+    channels = config.channels or (1 if all(grey for _, _, grey in measured) else 3)
+    return config.size or _common_size([(width, height) for width, height, _ in measured]), channels
 
 
-def _looks(files: Sequence[File], config: DataConfig) -> list[tuple[int, int, bool]]:
-    found: dict[int, tuple[int, int, bool]] = {}
+def _measure_sample(files: Sequence[File], config: DataConfig) -> list[tuple[int, int, bool]]:
+    """Width, height and whether it is grey, of each image that can be decoded."""
+    measured: dict[int, tuple[int, int, bool]] = {}
 
     def work(index: int) -> None:
         with contextlib.suppress(decode.DecodeError):
-            found[index] = decode.look(read(files[index], config.max_bytes), max_pixels=config.max_pixels)
+            content = read_image_bytes(files[index], config.max_bytes)
+            measured[index] = decode.measure_image(content, max_pixels=config.max_pixels)
 
-    in_threads(work, _spread(len(files)).tolist(), config.max_seconds)
-    return list(found.values())
-
-
-def _size(sides: list[tuple[int, int]]) -> int:
-    if not sides:
-        return GRID
-    first = sides[0]
-    if first[0] == first[1] and 4 <= first[0] <= SMALL and all(side == first for side in sides):
-        return first[0]
-    median = float(np.median([min(side) for side in sides]))
-    return min(LARGEST, max(GRID, GRID * math.floor(median / GRID + 0.5)))
+    run_in_threads(work, _evenly_spread(len(files)).tolist(), config.max_seconds)
+    return list(measured.values())
 
 
-def _spread(count: int) -> np.ndarray:
-    return np.unique(np.linspace(0, count - 1, min(count, LOOKED_AT)).astype(int))
+def _common_size(sizes: list[tuple[int, int]]) -> int:
+    if not sizes:
+        return SIZE_STEP
+    width, height = sizes[0]
+    if width == height and 4 <= width <= MAX_KEPT_SIZE and all(size == sizes[0] for size in sizes):
+        return width
+    median = float(np.median([min(size) for size in sizes]))
+    return min(MAX_SIZE, max(SIZE_STEP, SIZE_STEP * math.floor(median / SIZE_STEP + 0.5)))
+
+
+def _evenly_spread(count: int) -> np.ndarray:
+    return np.unique(np.linspace(0, count - 1, min(count, SAMPLE_IMAGES)).astype(int))

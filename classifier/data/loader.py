@@ -69,7 +69,7 @@ def batches(
     count, steps = len(part), steps_per_epoch(len(part), batch)
     order_N = torch.arange(count)
     if shuffle and isinstance(part.images_NCHW, StreamedImages):
-        order_N, lanes_N = part.images_NCHW.order(seed, epoch)
+        order_N, lanes_N = part.images_NCHW.epoch_order(seed, epoch)
         for step in range(steps):
             places = slice(*cut(0, count, step, steps))
             order_N[places] = order_N[places][lanes_N[places].argsort(stable=True)]

@@ -8,7 +8,7 @@ import torch
 
 from classifier.data.dataset import Dataset, Split
 from classifier.data.images.arrays import select
-from classifier.data.readers.compact import chosen as chosen_names
+from classifier.data.readers.compact import select_strings as chosen_names
 from classifier.errors import DataError
 
 

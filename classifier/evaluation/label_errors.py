@@ -18,7 +18,7 @@ from classifier.data.audit.scan import Looked
 from classifier.data.images.arrays import select
 from classifier.data.split import numbered
 from classifier.errors import DataError
-from classifier.inference.features import features, regression
+from classifier.inference.features import extract_features, fit_logistic_regression
 
 FOLDS = 5
 
@@ -36,7 +36,7 @@ def seen(looked: Looked, model: Path, experiment: Experiment) -> Tensor:
     config = experiment.override("data.size", size).override("data.channels", channels).data
     images_NCHW = decode_all.decode_source(source, config).images_NCHW
     kept_N = torch.from_numpy(looked.kept_N)
-    return features(predictor.model, predictor.scorer, select(images_NCHW, kept_N))
+    return extract_features(predictor.model, predictor.scorer, select(images_NCHW, kept_N))
 
 
 def find(looked: Looked, features_KF: Tensor) -> list[Finding]:
@@ -62,7 +62,7 @@ def held_out(features_NF: Tensor, labels_N: Tensor, folds_N: Tensor, classes: in
         out_N = folds_N == fold
         mean_F, std_F = features_NF[~out_N].mean(0), features_NF[~out_N].std(0).clamp(min=1e-6)
         standard_NF = (features_NF - mean_F) / std_F
-        weight_KF, bias_K = regression(standard_NF[~out_N], labels_N[~out_N], classes)
+        weight_KF, bias_K = fit_logistic_regression(standard_NF[~out_N], labels_N[~out_N], classes)
         probabilities_NK[out_N] = (standard_NF[out_N] @ weight_KF.T + bias_K).softmax(1)
     return probabilities_NK
 

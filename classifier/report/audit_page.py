@@ -96,6 +96,6 @@ def thumbnail(content: bytes | None, name: str) -> str:
     from classifier.data.decoding import decode
 
     try:
-        return html.picture(decode.opened(content, max_pixels=100_000_000, least=html.SIDE), name)
+        return html.inline_image(decode.open_image(content, max_pixels=100_000_000, min_side=html.THUMBNAIL_SIZE), name)
     except decode.DecodeError:
         return ""

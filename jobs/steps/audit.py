@@ -20,7 +20,7 @@ from classifier.data.audit import checks as auditing
 from classifier.data.audit.finding import KINDS, Finding
 from classifier.data.audit.scan import Looked, look
 from classifier.data.decoding.decode import DecodeError
-from classifier.data.infer_shape import shape
+from classifier.data.infer_shape import infer_shape
 from classifier.data.readers.file_bytes import read_image_bytes
 from classifier.data.split_names import SPLITS
 from classifier.errors import DataError, list_few
@@ -42,7 +42,7 @@ def run_audit(experiment: Experiment, options: Any, run: Run, journal: RunLog) -
     if not len(looked.kept_N):
         raise DataError(f"{source.name}: none of its {len(source.labels_N):,} pictures can be used")
     splits_K = auditing.drawn_splits(looked, config)
-    size, _ = shape(source, config)
+    size, _ = infer_shape(source, config)
     if options.model:
         from classifier.evaluation import label_errors
 
@@ -64,7 +64,7 @@ def run_audit(experiment: Experiment, options: Any, run: Run, journal: RunLog) -
         try:
             picture = source.images[places[id_]]
             if isinstance(picture, np.ndarray):
-                return decode_all.as_png(picture)
+                return decode_all.encode_png(picture)
             return read_image_bytes(picture, config.max_bytes)
         except DecodeError:
             return None

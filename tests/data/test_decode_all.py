@@ -11,12 +11,13 @@ from PIL import Image
 
 from classifier import data
 from classifier.config.sections import DataConfig
-from classifier.data import decode_all
-from classifier.data.decode_all import decoded
+from classifier.data import decode_all, image_decoder
+from classifier.data.decode_all import decode_source
 from classifier.data.decoding import decode, threads
-from classifier.data.decoding.threads import in_threads
-from classifier.data.infer_shape import shape
-from classifier.data.readers.file_bytes import digest
+from classifier.data.decoding.image_spec import ImageSpec
+from classifier.data.decoding.threads import run_in_threads
+from classifier.data.infer_shape import infer_shape
+from classifier.data.readers.file_bytes import compute_digest
 from classifier.data.readers.source import Source, from_arrays, from_files
 from classifier.errors import DataError
 
@@ -53,45 +54,45 @@ def of_arrays(images_NCHW: np.ndarray) -> Source:
 )
 def test_the_size_is_found(sizes: list[tuple[int, int]], side: int, tmp_path: Path) -> None:
     source = of_sizes(tmp_path, sizes)
-    assert shape(source, DataConfig()) == (side, 3)
-    assert shape(source, DataConfig(size=9)) == (9, 3)
-    assert decoded(source, DataConfig()).images_NCHW.shape == (len(sizes), 3, side, side)
+    assert infer_shape(source, DataConfig()) == (side, 3)
+    assert infer_shape(source, DataConfig(size=9)) == (9, 3)
+    assert decode_source(source, DataConfig()).images_NCHW.shape == (len(sizes), 3, side, side)
 
 
 def test_channels_are_found(tmp_path: Path) -> None:
     grey = of_sizes(tmp_path, [(8, 8)] * 4, "L")
-    assert shape(grey, DataConfig()) == (8, 1)
-    assert shape(grey, DataConfig(channels=3)) == (8, 3)
+    assert infer_shape(grey, DataConfig()) == (8, 1)
+    assert infer_shape(grey, DataConfig(channels=3)) == (8, 3)
     Image.new("RGB", (8, 8), (7, 7, 7)).save(tmp_path / "2.png")
-    assert shape(grey, DataConfig()) == (8, 1)
+    assert infer_shape(grey, DataConfig()) == (8, 1)
     Image.new("RGB", (8, 8), (7, 7, 8)).save(tmp_path / "2.png")
-    assert shape(grey, DataConfig()) == (8, 3)
-    assert shape(of_arrays(np.zeros((4, 3, 8, 8), np.uint8)), DataConfig()) == (8, 1)
-    assert shape(of_arrays(RANDOM.integers(0, 256, (4, 3, 8, 8), np.uint8)), DataConfig()) == (8, 3)
+    assert infer_shape(grey, DataConfig()) == (8, 3)
+    assert infer_shape(of_arrays(np.zeros((4, 3, 8, 8), np.uint8)), DataConfig()) == (8, 1)
+    assert infer_shape(of_arrays(RANDOM.integers(0, 256, (4, 3, 8, 8), np.uint8)), DataConfig()) == (8, 3)
 
 
 def test_files_are_what_decode_makes_of_them(tmp_path: Path) -> None:
     source = of_sizes(tmp_path, [(n + 9, 20 - n) for n in range(11)])
     config = DataConfig(size=7, channels=3, fit="pad")
-    found = decoded(source, config)
-    assert found.flaws == {}
+    found = decode_source(source, config)
+    assert found.errors == {}
     for n in range(11):
         path = tmp_path / f"{n}.png"
-        alone = decode.load(path, size=7, channels=3, fit="pad", max_pixels=config.max_pixels)
+        alone = decode.load(path, ImageSpec(7, 3, "pad", config.max_pixels))
         np.testing.assert_array_equal(found.images_NCHW[:][n], alone)
-        assert found.digests_N[n].tobytes() == digest(path.read_bytes())
+        assert found.digests_N[n].tobytes() == compute_digest(path.read_bytes())
 
 
 def test_a_file_is_read_once_where_nothing_is_to_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, reads = of_sizes(tmp_path, [(8, 8)] * 20), []
-    read = decode_all.read
+    read = image_decoder.read_image_bytes
 
     def counted(file: Path, max_bytes: int) -> bytes:
         reads.append(file)
         return read(file, max_bytes)
 
-    monkeypatch.setattr(decode_all, "read", counted)
-    decoded(source, DataConfig(size=8, channels=3))
+    monkeypatch.setattr(image_decoder, "read_image_bytes", counted)
+    decode_source(source, DataConfig(size=8, channels=3))
     assert sorted(reads) == sorted(tmp_path.glob("*.png"))
 
 
@@ -100,30 +101,32 @@ def test_flaws_by_index(tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(b"")
     (tmp_path / "4.png").unlink()
     (tmp_path / "5.png").write_bytes((tmp_path / "0.png").read_bytes()[:-30])
-    found = decoded(source, DataConfig())
-    assert list(found.flaws) == [1, 4, 5]
-    assert found.flaws[1] == "the file is empty"
-    assert "cannot be read (No such file" in found.flaws[4]
-    assert "truncated" in found.flaws[5]
+    found = decode_source(source, DataConfig())
+    assert list(found.errors) == [1, 4, 5]
+    assert found.errors[1] == "the file is empty"
+    assert "cannot be read (No such file" in found.errors[4]
+    assert "truncated" in found.errors[5]
     for path in tmp_path.glob("*.png"):
         path.write_text("no picture")
-    assert len(decoded(source, DataConfig()).flaws) == 6
+    assert len(decode_source(source, DataConfig()).errors) == 6
 
 
 def test_arrays_stay_as_they_are_or_are_resized() -> None:
     images_NCHW = RANDOM.integers(0, 256, (6, 1, 8, 8), dtype=np.uint8)
     source = of_arrays(images_NCHW)
-    found = decoded(source, DataConfig())
+    found = decode_source(source, DataConfig())
     np.testing.assert_array_equal(found.images_NCHW, images_NCHW)
     assert len(set(found.digests_N.tolist())) == 6
-    np.testing.assert_array_equal(decoded(source, DataConfig(channels=3)).images_NCHW, images_NCHW.repeat(3, axis=1))
-    larger = decoded(source, DataConfig(size=16))
+    np.testing.assert_array_equal(
+        decode_source(source, DataConfig(channels=3)).images_NCHW, images_NCHW.repeat(3, axis=1)
+    )
+    larger = decode_source(source, DataConfig(size=16))
     assert larger.digests_N.tolist() == found.digests_N.tolist()
     for image, small in zip(larger.images_NCHW, images_NCHW, strict=True):
-        alone = decode.prepare(Image.fromarray(small[0]), size=16, channels=1, fit="crop")
+        alone = decode.prepare(Image.fromarray(small[0]), ImageSpec(16, 1, "crop", 10**8))
         np.testing.assert_array_equal(image, alone)
     colour = of_arrays(RANDOM.integers(0, 256, (6, 3, 8, 8), dtype=np.uint8))
-    grey = decoded(colour, DataConfig(channels=1)).images_NCHW[:]
+    grey = decode_source(colour, DataConfig(channels=1)).images_NCHW[:]
     assert grey.shape == (6, 1, 8, 8)
     weights = np.array([0.299, 0.587, 0.114])[:, None, None]
     np.testing.assert_allclose(grey[:, 0], (np.asarray(colour.images) * weights).sum(1), atol=1)
@@ -133,9 +136,9 @@ def test_pictures_that_do_not_fit_in_memory_are_refused(tmp_path: Path, monkeypa
     source = of_sizes(tmp_path, [(8, 8)] * 4)
     sizes: dict[Any, int] = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}
     monkeypatch.setattr(decode_all.os, "sysconf", sizes.__getitem__)
-    decoded(source, DataConfig())
-    with pytest.raises(DataError, match=r"x: 4 pictures of 2048 x 2048 x 3 need 0 GB .* set a smaller --data\.size"):
-        decoded(source, DataConfig(size=2048, cache=None))
+    decode_source(source, DataConfig())
+    with pytest.raises(DataError, match=r"x: 4 images of 2048 x 2048 x 3 need 0 GB .* set a smaller --data\.size"):
+        decode_source(source, DataConfig(size=2048, cache=None))
 
 
 def test_an_error_in_a_thread_stops_the_others() -> None:
@@ -156,8 +159,8 @@ def test_an_error_in_a_thread_stops_the_others() -> None:
 
 def pictures_in_two_threads(work: Any) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(threads, "cores", lambda: 2)
-        in_threads(work, range(10**6))
+        patch.setattr(threads, "available_cores", lambda: 2)
+        run_in_threads(work, range(10**6))
 
 
 def test_a_picture_that_hangs_is_left_behind(monkeypatch, paint, tmp_path: Path) -> None:
@@ -165,22 +168,22 @@ def test_a_picture_that_hangs_is_left_behind(monkeypatch, paint, tmp_path: Path)
     for n in range(20):
         paint(tmp_path / "set" / ("cat" if n % 2 else "dog") / f"{n}.png")
     hangs = (tmp_path / "set" / "cat" / "7.png").read_bytes()
-    thorough, look, released = decode.thorough, decode.look, threading.Event()
+    decode_general, measure_image, released = decode.decode_general, decode.measure_image, threading.Event()
 
     def slow(function):
-        def work(content, **settings):
+        def work(content, *spec, **settings):
             if content == hangs:
                 released.wait(timeout=60)
-            return function(content, **settings)
+            return function(content, *spec, **settings)
 
         return work
 
-    monkeypatch.setattr(decode, "thorough", slow(thorough))
-    monkeypatch.setattr(decode, "look", slow(look))
+    monkeypatch.setattr(decode, "decode_general", slow(decode_general))
+    monkeypatch.setattr(decode, "measure_image", slow(measure_image))
     config = DataConfig(path=str(tmp_path / "set"), cache=None, max_seconds=0.5)
     began = time.monotonic()
-    found = decoded(data.open_source(config), config)
+    found = decode_source(data.open_source(config), config)
     assert time.monotonic() - began < 20
     released.set()
-    assert list(found.flaws.values()) == ["it takes longer than 0.5 s to decode"]
+    assert list(found.errors.values()) == ["it takes longer than 0.5 s to decode"]
     assert len(found.images_NCHW) == 20

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from classifier.data.readers.compact import digests_of
+from classifier.data.readers.compact import pack_digests
 from classifier.data.split import SPLITS, DrawnSplits, SplitInput, draw_splits
 from classifier.data.split_names import DRAWN, TEST, TRAIN, VALIDATION
 from classifier.errors import DataError
@@ -27,7 +27,7 @@ def labelled(pictures: Sequence[Picture], supplied: Sequence[int] | None = None)
         name="photos",
         class_names=[f"class{k}" for k in range(max(label for _, label in pictures) + 1)],
         ids=[f"{n}.png" for n in range(len(pictures))],
-        digests_N=digests_of(hashlib.blake2b(str(c).encode(), digest_size=16).digest() for c, _ in pictures),
+        digests_N=pack_digests(hashlib.blake2b(str(c).encode(), digest_size=16).digest() for c, _ in pictures),
         labels_N=np.array([label for _, label in pictures], np.int64),
         supplied_N=np.full(len(pictures), DRAWN, np.int8) if supplied is None else np.array(supplied, np.int8),
     )

@@ -1,6 +1,5 @@
 """Pictures, each looked at once: what an audit must know of all of them."""
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,10 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from classifier.config.sections import DataConfig
-from classifier.data.decoding import worker_processes
-from classifier.data.decoding.decode import DecodeError
+from classifier.data.decoding.decode import DecodeError, DecodeFailure
 from classifier.data.decoding.image_stats import SHARP_SIDE, SIDE, ImageStats
-from classifier.data.decoding.worker_processes import Decoder
+from classifier.data.decoding.worker_processes import DecodeWorkers, Task
 from classifier.data.readers.compact import pack_digests
 from classifier.data.readers.file_bytes import compute_digest, read_image_bytes
 from classifier.data.readers.source import Source
@@ -48,23 +46,21 @@ def look(source: Source, config: DataConfig, tick: Callable[[int], None] = lambd
     flaws: dict[int, str] = {}
     glances: dict[int, ImageStats] = {}
 
-    def contents(index: int) -> bytes | str:
+    def read(index: int) -> bytes | DecodeFailure:
         try:
             content = read_image_bytes(files[index], config.max_bytes)
-        except DecodeError as flaw:
-            return str(flaw)
+        except DecodeError as error:
+            return DecodeFailure(str(error))
         digests[index] = compute_digest(content)
         return content
 
-    def take(index: int, answer: bytes | str) -> None:
-        if isinstance(answer, str):
-            flaws[index] = answer
+    workers = DecodeWorkers(Task.stats(config.max_pixels), config.max_seconds, available_cores() + 1)
+    for index, reply in workers.map(read, range(count)):
+        if isinstance(reply, DecodeFailure):
+            flaws[index] = reply.reason
         else:
-            glances[index] = ImageStats.unpack(answer)
+            glances[index] = ImageStats.unpack(reply)
         tick(1)
-
-    make = functools.partial(Decoder, "glance", config.max_pixels, length=ImageStats.LENGTH, seconds=config.max_seconds)
-    worker_processes.decoded(make, contents, range(count), take, processes=available_cores() + 1)
     kept = sorted(glances)
     return Looked(
         source=source,
@@ -74,7 +70,7 @@ def look(source: Source, config: DataConfig, tick: Callable[[int], None] = lambd
         sides_K2=np.array([(glances[n].width, glances[n].height) for n in kept]).reshape(-1, 2),
         sharpness_K=np.array([glances[n].sharpness for n in kept]),
         frames_K=np.array([glances[n].frames for n in kept], np.int64),
-        misnamed_K=np.array([not glances[n].fits(source.ids[n]) for n in kept], bool),
+        misnamed_K=np.array([not glances[n].matches_suffix(source.ids[n]) for n in kept], bool),
         thumbs_KHW=np.stack([glances[n].thumb for n in kept]) if kept else np.zeros((0, SIDE, SIDE), np.uint8),
     )
 

@@ -1,4 +1,4 @@
-"""What an audit must know of one picture: its size and format, how sharp it is, and a small grey copy."""
+"""What an audit needs to know of one image: its size and format, how sharp it is, and a small grey copy."""
 
 import struct
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from PIL import Image
 from classifier.data.decoding import decode
 
 SIDE = 64
-"""Of the grey copy, a square into which the whole picture is squeezed, in pixels."""
+"""Of the thumbnail, a grey square into which the whole image is squeezed, in pixels."""
 SHARP_SIDE = 256
-"""Sharpness is measured where the shorter side has so many pixels at most."""
+"""Sharpness is measured after shrinking the shorter side to this, in pixels."""
 ENDINGS = {
     "JPEG": ("jpg", "jpeg", "jpe", "jfif"),
     "PNG": ("png",),
@@ -28,8 +28,10 @@ ENDINGS = {
 
 @dataclass(frozen=True, eq=False)
 class ImageStats:
-    """width, height: upright, in pixels. sharpness: the variance of the Laplacian over that of the grey values; a blur
-    lowers it. thumb: uint8 SIDE x SIDE, grey."""
+    """Statistics of one image. width, height: upright, in pixels. thumb: uint8 SIDE x SIDE, grey.
+
+    sharpness: the variance of the Laplacian over that of the grey values; blur lowers it.
+    """
 
     width: int
     height: int
@@ -42,7 +44,7 @@ class ImageStats:
     LENGTH: ClassVar[int] = _HEAD.size + SIDE * SIDE
 
     def pack(self) -> bytes:
-        """LENGTH bytes."""
+        """Return the LENGTH bytes that `unpack` reads."""
         head = self._HEAD.pack(self.width, self.height, self.frames, self.format.encode()[:12], self.sharpness)
         return head + self.thumb.tobytes()
 
@@ -52,26 +54,26 @@ class ImageStats:
         thumb = np.frombuffer(content, np.uint8, offset=cls._HEAD.size).reshape(SIDE, SIDE)
         return cls(width, height, name.rstrip(b"\0").decode(), frames, sharpness, thumb)
 
-    def fits(self, name: str) -> bool:
-        """Does the name end as its format does?"""
+    def matches_suffix(self, name: str) -> bool:
+        """Does the suffix of the name match the format?"""
         ending = name.rpartition(".")[2].lower()
         return ending in ENDINGS.get(self.format, (ending,)) or "." not in name.rpartition("/")[2]
 
 
 def compute_image_stats(content: bytes, *, max_pixels: int) -> ImageStats:
-    """A look at a file's bytes. DecodeError if they cannot be used."""
-    image = decode.opened(content, max_pixels=max_pixels, least=SHARP_SIDE)
-    width, height, name, frames = decode.described(content)
+    """Compute the statistics of an image from a file's bytes. DecodeError if they cannot be used."""
+    image = decode.open_image(content, max_pixels=max_pixels, min_side=SHARP_SIDE)
+    width, height, name, frames = decode.read_header(content)
     grey = image.convert("L")
     scale = SHARP_SIDE / min(grey.size)
     if scale < 1:
         grey = grey.resize((round(grey.width * scale), round(grey.height * scale)), Image.Resampling.BOX)
     thumb = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX if scale <= 4 else Image.Resampling.BILINEAR))
-    return ImageStats(width, height, name, frames, sharpness(np.asarray(grey)), thumb)
+    return ImageStats(width, height, name, frames, compute_sharpness(np.asarray(grey)), thumb)
 
 
-def sharpness(grey_HW: np.ndarray) -> float:
-    """See Glance; 0 for a picture of one colour."""
+def compute_sharpness(grey_HW: np.ndarray) -> float:
+    """See ImageStats; 0 for an image of one colour."""
     if min(grey_HW.shape) < 3:
         return 0.0
     values = grey_HW.astype(np.float32)

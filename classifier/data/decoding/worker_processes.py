@@ -1,30 +1,32 @@
-"""Processes that decode pictures: one that hangs or crashes in a decoder costs that picture, which is told as a flaw.
+"""Processes that decode images: one that hangs or crashes in a decoder costs that image only, which becomes a failure.
 
-A process reads frames from its stdin (how many pictures, then each one's length and bytes) and answers each picture on
-its stdout: its pixels, say, or that they lie in their row, or why it cannot be used. It knows Pillow and numpy alone,
-so that it starts in a moment.
+A process reads frames from its stdin (the number of images, then each one's length and bytes) and replies to each image
+on its stdout: its pixels, for example, or that they are in their row, or why it cannot be used. It imports Pillow and
+numpy alone, so that it starts in a moment.
 """
 
-import functools
 import os
+import queue
 import select
 import signal
 import struct
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from classifier.data.decoding import decode
-from classifier.data.decoding.image_stats import compute_image_stats
-from classifier.data.images.jpeg_segment import reopened
+from classifier.data.decoding.decode import DecodeFailure
+from classifier.data.decoding.image_spec import ImageSpec
+from classifier.data.decoding.image_stats import ImageStats, compute_image_stats
+from classifier.data.images.jpeg_segment import open_writer
 
-# A frame holds so many pictures or bytes at most; an answer waits so many seconds at most for others to go with it.
-FRAME_PICTURES, FRAME_BYTES, LINGER = 32, 4 << 20, 0.05
+# A frame holds at most this many images and bytes; a reply waits at most LINGER seconds for others to go with it.
+FRAME_IMAGES, FRAME_BYTES, LINGER = 32, 4 << 20, 0.05
 START_SECONDS = 120.0
 _LENGTH = struct.Struct("<I")
 _ROOT = str(Path(__file__).resolve().parents[3])
@@ -34,24 +36,48 @@ _MAIN = (
 )
 
 
-class Decoder:
-    """One process, and what it makes of a picture. Not for several threads at once."""
+@dataclass(frozen=True)
+class Task:
+    """What processes do with an image's bytes: a name of TASKS and its arguments. reply_bytes: the size of a reply."""
 
-    def __init__(self, *words: object, length: int, seconds: float) -> None:
-        """words: a task of TASKS and its settings. length: bytes of an answer. seconds: that one picture may take."""
-        self.words, self.length, self.seconds = [str(word) for word in words], length, seconds
+    words: tuple[str, ...]
+    reply_bytes: int
+
+    @classmethod
+    def pixels(cls, spec: ImageSpec) -> "Task":
+        """Reply with the pixels, uint8 channels x size x size."""
+        channels, height, width = spec.shape
+        return cls(("pixels", *spec.to_words()), channels * height * width)
+
+    @classmethod
+    def rows(cls, spec: ImageSpec, writer: Sequence[str]) -> "Task":
+        """Write the pixels into a segment, given as its `to_words`, and reply with nothing. See `address`."""
+        return cls(("rows", *spec.to_words(), *writer), 0)
+
+    @classmethod
+    def stats(cls, max_pixels: int) -> "Task":
+        """Reply with packed ImageStats."""
+        return cls(("stats", str(max_pixels)), ImageStats.LENGTH)
+
+
+class DecodeWorker:
+    """One process, which starts when it gets its first image. Not for several threads at once."""
+
+    def __init__(self, task: Task, seconds: float) -> None:
+        """seconds: the time that one image may take."""
+        self.task, self.seconds = task, seconds
         self._process: subprocess.Popen[bytes] | None = None
-        self._why = ""
+        self._failure = DecodeFailure("")
 
-    def __call__(self, contents: Sequence[bytes]) -> Iterator[bytes | str]:
-        """Each picture's answer, or its flaw, in order. OSError if an answer cannot be written: the disk is full."""
+    def decode(self, contents: Sequence[bytes]) -> Iterator[bytes | DecodeFailure]:
+        """Yield the reply to each image, in order. OSError if a row cannot be written: the disk is full."""
         done = 0
-        for answer in self._answers(contents):
+        for reply in self._replies(contents):
             done += 1
-            yield answer
-        for content in contents[done:]:  # one of them ended the process, or did not end: which one?
-            answers = [*self._answers([content])]
-            yield answers[0] if answers else self._why
+            yield reply
+        for content in contents[done:]:  # one of them crashed the process, or did not end: find out which
+            replies = [*self._replies([content])]
+            yield replies[0] if replies else self._failure
 
     def close(self) -> None:
         """End the process."""
@@ -60,12 +86,12 @@ class Decoder:
             self._process.communicate()
         self._process = None
 
-    def _answers(self, contents: Sequence[bytes]) -> Iterator[bytes | str]:
-        """Those that come in time, before the process ends."""
+    def _replies(self, contents: Sequence[bytes]) -> Iterator[bytes | DecodeFailure]:
+        """Yield those that come in time, before the process ends."""
         process = self._process or self._start()
         assert process.stdin is not None
         assert process.stdout is not None
-        self._why = "it ends its decoder"
+        self._failure = DecodeFailure("it crashes its decoder")
         try:
             frame = [_LENGTH.pack(len(contents))]
             for content in contents:
@@ -75,30 +101,31 @@ class Decoder:
             for _ in contents:
                 status = self._read(process.stdout, 1)
                 if status == b"+":
-                    yield self._read(process.stdout, self.length)
+                    yield self._read(process.stdout, self.task.reply_bytes)
                     continue
                 text = self._read(process.stdout, *_LENGTH.unpack(self._read(process.stdout, 4))).decode()
                 if status == b"!":
                     raise OSError(text)
-                yield text
+                yield DecodeFailure(text)
         except (BrokenPipeError, EOFError, TimeoutError) as error:
             if isinstance(error, TimeoutError):
-                self._why = too_slow(self.seconds)
+                self._failure = DecodeFailure(decode.timeout_reason(self.seconds))
             self.close()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        words = [sys.executable, "-c", _MAIN, _ROOT, *self.words]
+        command = [sys.executable, "-c", _MAIN, _ROOT, *self.task.words]
         pipe = subprocess.PIPE
-        self._process = process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
+        self._process = process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
         try:
             self._read(process.stdout, 1, START_SECONDS)
         except (EOFError, TimeoutError):
             self.close()
-            raise RuntimeError(f"a process that decodes pictures did not start: {' '.join(words[:3])}") from None
+            raise RuntimeError(f"a decoding process did not start: {' '.join(command[:3])}") from None
         return process
 
     def _read(self, stream: Any, count: int, seconds: float | None = None) -> bytes:
-        """EOFError if it ends before, TimeoutError if nothing comes for so long; not set: that one picture may take."""
+        """Read `count` bytes. EOFError if the stream ends first, TimeoutError if nothing comes for `seconds`, which are
+        those that one image may take if not given."""
         parts = []
         while count:
             if not select.select([stream], [], [], seconds or self.seconds + 2 * LINGER)[0]:
@@ -111,112 +138,113 @@ class Decoder:
         return b"".join(parts)
 
 
-def too_slow(seconds: float) -> str:
-    """The flaw of a picture that takes longer than it may."""
-    return f"it takes longer than {seconds:g} s to decode"
+@dataclass(frozen=True)
+class DecodeWorkers:
+    """A pool of such processes. seconds: the time that one image may take."""
 
+    task: Task
+    seconds: float
+    processes: int
 
-def decoded(
-    make: Callable[[], Decoder],
-    contents: Callable[[int], "bytes | str | None"],
-    indices: Sequence[int],
-    take: Callable[[int, bytes | str], None],
-    processes: int,
-) -> None:
-    """Decode the pictures of these indices in several processes.
+    def map(
+        self, read: Callable[[int], bytes | DecodeFailure | None], indices: Sequence[int]
+    ) -> Iterator[tuple[int, bytes | DecodeFailure]]:
+        """Yield the reply to each of these images, in any order.
 
-    contents: a picture's bytes, a flaw, or None where it need not be decoded. take: gets its answer or its flaw. Both
-    are called in threads.
-    """
-    places, lock, over = iter(range(0, len(indices), FRAME_PICTURES)), threading.Lock(), threading.Event()
+        read: called in threads; returns an image's bytes, or why it has none, or None if nothing is to be done for it.
+        OSError as DecodeWorker.decode, and whatever `read` raises.
+        """
+        workers = [DecodeWorker(self.task, self.seconds) for _ in range(self.processes)]
+        idle: queue.SimpleQueue[DecodeWorker] = queue.SimpleQueue()
+        for worker in workers:
+            idle.put(worker)
 
-    def work() -> None:
-        decoder = make()
+        def run(chunk: Sequence[int]) -> list[tuple[int, bytes | DecodeFailure]]:
+            worker = idle.get()
+            try:
+                return [*_decode_chunk(worker, read, chunk)]
+            finally:
+                idle.put(worker)
+
+        pending: set[Future[list[tuple[int, bytes | DecodeFailure]]]] = set()
+        pool = ThreadPoolExecutor(self.processes)
         try:
-            while not over.is_set():
-                with lock:
-                    start = next(places, None)
-                if start is None:
-                    return
-                for frame in _frames(indices[start : start + FRAME_PICTURES], contents, take):
-                    for index, answer in zip(frame, decoder([*frame.values()]), strict=True):
-                        take(index, answer)
-        finally:
-            decoder.close()
-
-    with ThreadPoolExecutor(processes) as pool:
-        try:
-            for done in [pool.submit(work) for _ in range(processes)]:
-                done.result()
-        except BaseException:  # Ctrl-C, or an error in one thread: the others need not finish
-            over.set()
-            raise
+            for start in range(0, len(indices), FRAME_IMAGES):
+                pending.add(pool.submit(run, indices[start : start + FRAME_IMAGES]))
+                if len(pending) >= 2 * self.processes:
+                    done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        yield from future.result()
+            while pending:
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield from future.result()
+        finally:  # also after Ctrl-C, or an error in one thread: what has not begun is not begun
+            pool.shutdown(cancel_futures=True)
+            for worker in workers:
+                worker.close()
 
 
-def _frames(
-    indices: Sequence[int],
-    contents: Callable[[int], "bytes | str | None"],
-    take: Callable[[int, bytes | str], None],
-) -> Iterator[dict[int, bytes]]:
+def _decode_chunk(
+    worker: DecodeWorker, read: Callable[[int], bytes | DecodeFailure | None], chunk: Sequence[int]
+) -> Iterator[tuple[int, bytes | DecodeFailure]]:
     frame: dict[int, bytes] = {}
-    total = 0
-    for index in indices:
-        content = contents(index)
-        if isinstance(content, str):
-            take(index, content)
+    for index in chunk:
+        content = read(index)
+        if isinstance(content, DecodeFailure):
+            yield index, content
         elif content is not None:
             frame[index] = content
-            total += len(content)
-        if total >= FRAME_BYTES:
-            yield frame
-            frame, total = {}, 0
+        if sum(map(len, frame.values())) >= FRAME_BYTES:
+            yield from zip(frame, worker.decode([*frame.values()]), strict=True)
+            frame = {}
     if frame:
-        yield frame
+        yield from zip(frame, worker.decode([*frame.values()]), strict=True)
 
 
-def _pixels(content: bytes, size: str, channels: str, fit: str, max_pixels: str) -> bytes:
-    settings: dict[str, Any] = {"size": int(size), "channels": int(channels), "fit": fit}
-    return decode.thorough(content, **settings, max_pixels=int(max_pixels)).tobytes()
-
-
-def _rows(content: bytes, size: str, channels: str, fit: str, max_pixels: str, *draft: str) -> bytes:
-    """Into its row of the draft, where a reader will find it: nothing has to come back."""
-    (row,) = _LENGTH.unpack_from(content)
-    settings: dict[str, Any] = {"size": int(size), "channels": int(channels), "fit": fit}
-    _draft(draft).put(row, decode.thorough(content[_LENGTH.size :], **settings, max_pixels=int(max_pixels)))
-    return b""
-
-
-def for_row(row: int, content: bytes) -> bytes:
-    """What the task `rows` takes: a picture's bytes, and where it goes."""
+def address(row: int, content: bytes) -> bytes:
+    """Return what the task `rows` takes: an image's bytes, and the row that they go to."""
     return _LENGTH.pack(row) + content
 
 
-_draft = functools.cache(reopened)
+def _pixels(*spec: str) -> Callable[[bytes], bytes]:
+    image_spec = ImageSpec.from_words(spec)
+    return lambda content: decode.decode_general(content, image_spec).tobytes()
 
 
-def _glance(content: bytes, max_pixels: str) -> bytes:
-    return compute_image_stats(content, max_pixels=int(max_pixels)).pack()
+def _rows(size: str, channels: str, fit: str, max_pixels: str, *writer: str) -> Callable[[bytes], bytes]:
+    spec, segment = ImageSpec.from_words((size, channels, fit, max_pixels)), open_writer(writer)
+
+    def write(content: bytes) -> bytes:
+        (row,) = _LENGTH.unpack_from(content)
+        segment.write(row, decode.decode_general(content[_LENGTH.size :], spec))
+        return b""
+
+    return write
 
 
-# Name -> what makes a picture's bytes and the settings an answer.
-TASKS: dict[str, Callable[..., bytes]] = {"pixels": _pixels, "rows": _rows, "glance": _glance}
+def _stats(max_pixels: str) -> Callable[[bytes], bytes]:
+    return lambda content: compute_image_stats(content, max_pixels=int(max_pixels)).pack()
+
+
+# Name -> what makes, from a task's arguments, the function from an image's bytes to a reply.
+TASKS: dict[str, Callable[..., Callable[[bytes], bytes]]] = {"pixels": _pixels, "rows": _rows, "stats": _stats}
 
 
 def serve(words: Sequence[str]) -> None:
-    """The process: answers frames until its stdin ends."""
+    """Reply to frames until stdin ends: what the process runs. words: a Task's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    task, settings = TASKS[words[0]], words[1:]
+    reply_to = TASKS[words[0]](*words[1:])
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     sink.write(b".")  # what comes next is not slowed by the start
     sink.flush()
-    with decode.quiet():
+    with decode.pillow_limits_off():
         while head := source.read(4):
             contents = [source.read(*_LENGTH.unpack(source.read(4))) for _ in range(*_LENGTH.unpack(head))]
             flushed = time.monotonic()
             for content in contents:
                 try:
-                    sink.write(b"+" + task(content, *settings))
+                    sink.write(b"+" + reply_to(content))
                 except (decode.DecodeError, OSError) as error:
                     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
                     status = b"!" if isinstance(error, OSError) else b"-"

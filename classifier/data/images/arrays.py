@@ -19,7 +19,7 @@ from torch import Tensor
 
 from classifier.data.images.jpeg_segment import JPEG, decode_into
 from classifier.data.images.lazy import LazyImages
-from classifier.data.images.pixel_segment import DIGEST, PIXELS, SHAPE, SUMS, stored_shape, has_channels_last
+from classifier.data.images.pixel_segment import DIGEST, PIXELS, SHAPE, SUMS, has_channels_last, stored_shape
 from classifier.data.images.stream import StreamedImages
 from classifier.errors import DataError
 from classifier.runtime.cpu import available_cores
@@ -85,7 +85,9 @@ class Segment:
                 for done in [pool.submit(work, slice(n, None, threads)) for n in range(threads)]:
                     done.result()
         except ValueError as error:
-            raise DataError(f"{self.path} is corrupted ({error}): delete it, and the next run writes it again") from None
+            raise DataError(
+                f"{self.path} is corrupted ({error}): delete it, and the next run writes it again"
+            ) from None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the path alone."""

@@ -1,4 +1,4 @@
-"""Pictures by their places in something larger, which gives them when they are asked for."""
+"""Images that are selected by their rows in a larger collection, and read when they are indexed."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class LazyImages:
-    """What `MappedImages` and `StreamedImages` share: they have a length, a shape and an order, and an index gives a Tensor."""
+    """Base of MappedImages and StreamedImages: with a length, a shape and an order; an index gives a Tensor."""
 
     rows_N: Tensor
     shape_CHW: tuple[int, int, int]

@@ -1,8 +1,8 @@
-"""A segment of the cache while it is made: an Arrow file of rows that wait for their pictures.
+"""A segment of the cache under construction: an Arrow file whose rows wait for their images.
 
-Its columns are holes at first, which take no room on the disk. Whoever decodes a picture, in whatever process, writes
-it into its row, where it will be read; rows that stay empty stay holes. This module imports no torch, so that processes
-that decode start in a moment.
+Its columns are holes at first, which take no disk space. Whoever decodes an image, in whatever process, writes it into
+the row where it will be read; rows that stay empty stay holes. This module imports no torch, so that decoding
+processes start in a moment.
 """
 
 import errno
@@ -19,27 +19,29 @@ import numpy as np
 PIXELS, DIGEST, SUMS = "pixels", "digest", "sums"
 SHAPE = b"shape"
 """In the metadata of a segment: C, H, W as JSON."""
-LARGE = 64
-"""Colour pictures of so many pixels a side lie in a segment with their channels last, as they are decoded and resized:
+CHANNELS_LAST_SIZE = 64
+"""From this size on, in pixels, colour images are stored with their channels last, as they are decoded and resized:
 H x W x C; smaller ones channel by channel."""
+EXACT_VALUES = 256
+"""The number of values whose squares float32 adds up exactly."""
 
 
 @dataclass(frozen=True)
 class PixelSegmentWriter:
-    """places: where in the file the columns of pixels, digests and sums begin, in bytes."""
+    """Writes images into their rows. offsets: of the columns of pixels, digests and sums in the file, in bytes."""
 
     path: Path
     count: int
     shape: tuple[int, int, int]
-    places: tuple[int, int, int]
+    offsets: tuple[int, int, int]
 
     @classmethod
-    def begin(cls, path: Path, count: int, shape: tuple[int, int, int]) -> "PixelSegmentWriter":
-        """A file of so many empty rows. OSError if it cannot be made."""
+    def create(cls, path: Path, count: int, shape: tuple[int, int, int]) -> "PixelSegmentWriter":
+        """Create a file of `count` empty rows. OSError if that fails."""
         import pyarrow as pa
 
         widths = {PIXELS: int(np.prod(shape)), DIGEST: 16, SUMS: 16 * shape[0]}
-        # Zeros that nobody looks at take no memory: they are named to Arrow, and left out of the file.
+        # Zeros that nobody reads take no memory: Arrow gets them, and the file leaves them out.
         columns = [
             pa.FixedSizeBinaryArray.from_buffers(
                 pa.binary(width), count, [None, pa.py_buffer(mmap.mmap(-1, count * width))]
@@ -50,44 +52,44 @@ class PixelSegmentWriter:
         batch = batch.replace_schema_metadata({SHAPE: json.dumps(shape)})
         with (
             path.open("wb") as file,
-            pa.PythonFile(_Sparse(file), "w") as sink,
+            pa.PythonFile(_SparseFile(file), "w") as sink,
             pa.ipc.new_file(sink, batch.schema) as writer,
         ):
             writer.write_batch(batch)
         with pa.memory_map(str(path)) as file:
-            whole = file.read_buffer()
-            batch = pa.ipc.open_file(whole).get_batch(0)
-            begins = [column.buffers()[1].address - whole.address for column in batch.columns]
-        return cls(path, count, shape, (begins[0], begins[1], begins[2]))
+            buffer = file.read_buffer()
+            batch = pa.ipc.open_file(buffer).get_batch(0)
+            offsets = [column.buffers()[1].address - buffer.address for column in batch.columns]
+        return cls(path, count, shape, (offsets[0], offsets[1], offsets[2]))
 
     @classmethod
-    def named(cls, words: Sequence[str]) -> "PixelSegmentWriter":
-        """The inverse of `words`, without the first: the same file in another process."""
+    def from_words(cls, words: Sequence[str]) -> "PixelSegmentWriter":
+        """Return the writer that `to_words` described, whose first word is left out."""
         path, count, *numbers = words
-        c, h, w, *places = map(int, numbers)
-        return cls(Path(path), int(count), (c, h, w), (places[0], places[1], places[2]))
+        c, h, w, *offsets = map(int, numbers)
+        return cls(Path(path), int(count), (c, h, w), (offsets[0], offsets[1], offsets[2]))
 
-    def words(self) -> list[str]:
-        """What names it to another process; see encoded.reopened."""
-        return [PIXELS, str(self.path), *map(str, (self.count, *self.shape, *self.places))]
+    def to_words(self) -> list[str]:
+        """The arguments that describe this writer to another process; see jpeg_segment.open_writer."""
+        return [PIXELS, str(self.path), *map(str, (self.count, *self.shape, *self.offsets))]
 
-    def put(self, row: int, pixels_CHW: np.ndarray) -> None:
-        """Write a picture, uint8, into its row. OSError if the disk is full."""
+    def write(self, row: int, pixels_CHW: np.ndarray) -> None:
+        """Write an image, uint8, into its row. OSError if the disk is full."""
         if has_channels_last(self.shape):
             pixels = np.ascontiguousarray(pixels_CHW.transpose(1, 2, 0))
-            self._sums[row] = sums_of_last(pixels[lines(len(pixels))])
+            self._sums[row] = sum_channels_last(pixels[summed_lines(len(pixels))])
         else:
             pixels = np.ascontiguousarray(pixels_CHW)
-            self._sums[row] = sums_of(pixels[None, :, lines(pixels.shape[1])])[0]
-        # Not through a map of the file: a page that is met for the first time costs more than its copy.
+            self._sums[row] = sum_channels(pixels[None, :, summed_lines(pixels.shape[1])])[0]
+        # Not through a memory map: the first touch of a page costs more than its copy.
         file = os.open(self.path, os.O_WRONLY)
         try:
-            whole(os.pwrite(file, pixels.data, self.places[0] + row * pixels.nbytes), pixels.nbytes)
+            check_written(os.pwrite(file, pixels.data, self.offsets[0] + row * pixels.nbytes), pixels.nbytes)
         finally:
             os.close(file)
 
     def finish(self, digests: dict[int, bytes]) -> None:
-        """Name the contents of the rows that hold a picture: the others count as none."""
+        """Record the digests of the rows that hold an image: the others count as empty."""
         for row, digest in digests.items():
             self._digests[row] = np.frombuffer(digest, np.uint8)
         for column in (self._sums, self._digests):
@@ -102,59 +104,56 @@ class PixelSegmentWriter:
         return self._column(2, np.int64, (self.count, self.shape[0], 2))
 
     def _column(self, number: int, dtype: type, shape: tuple[int, ...]) -> np.memmap:
-        return np.memmap(self.path, dtype, "r+", self.places[number], shape)
+        return np.memmap(self.path, dtype, "r+", self.offsets[number], shape)
 
 
-def whole(written: int, wanted: int) -> None:
-    """OSError if a part alone was written: there is no room for the rest."""
-    if written < wanted:
+def check_written(written: int, expected: int) -> None:
+    """OSError if only a part was written: the disk is full."""
+    if written < expected:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def has_channels_last(shape_CHW: tuple[int, int, int]) -> bool:
-    """See LARGE."""
-    return shape_CHW[0] > 1 and shape_CHW[2] >= LARGE
+    """Are images of this shape stored with their channels last? See CHANNELS_LAST_SIZE."""
+    return shape_CHW[0] > 1 and shape_CHW[2] >= CHANNELS_LAST_SIZE
 
 
-def as_it_lies(shape_CHW: tuple[int, int, int]) -> tuple[int, int, int]:
-    """A picture's shape in a segment: C x H x W or H x W x C."""
+def stored_shape(shape_CHW: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Return an image's shape in a segment: C x H x W or H x W x C."""
     c, h, w = shape_CHW
     return (h, w, c) if has_channels_last(shape_CHW) else shape_CHW
 
 
-def lines(height: int) -> slice:
-    """Of a picture, those that are added up: every fourth of a large one says as much of its mean and deviation."""
-    return slice(None, None, 4 if height >= LARGE else None)
+def summed_lines(height: int) -> slice:
+    """Return the lines of an image that count for its sums: every fourth of a large one says as much of its mean and
+    standard deviation."""
+    return slice(None, None, 4 if height >= CHANNELS_LAST_SIZE else None)
 
 
-def sums_of_last(pixels_HWC: np.ndarray) -> np.ndarray:
-    """`sums_of` a picture with its channels last, int64 C x 2: added up by columns, in which they do not mix."""
+def sum_channels_last(pixels_HWC: np.ndarray) -> np.ndarray:
+    """`sum_channels` of an image with its channels last, int64 C x 2: summed by columns, which do not mix channels."""
     height, width, channels = pixels_HWC.shape
     lines_HD = pixels_HWC.reshape(height, width * channels)
     sums_2WC = np.zeros((2, width, channels), np.int64)
-    for start in range(0, height, LINE):
-        values_HD = lines_HD[start : start + LINE].astype(np.float32)
+    for start in range(0, height, EXACT_VALUES):
+        values_HD = lines_HD[start : start + EXACT_VALUES].astype(np.float32)
         sums_2D = np.add.reduce(values_HD, axis=0), np.einsum("hd,hd->d", values_HD, values_HD)
         sums_2WC += np.stack(sums_2D).reshape(2, width, channels).astype(np.int64)
     return sums_2WC.sum(1).T
 
 
-def sums_of(pixels_NCHW: np.ndarray) -> np.ndarray:
-    """int64 N x C x 2: of each channel of each picture the sum of its values, and of their squares."""
-    if pixels_NCHW.shape[-1] > LINE:
+def sum_channels(pixels_NCHW: np.ndarray) -> np.ndarray:
+    """Return int64 N x C x 2: for each channel of each image the sum of its values, and of their squares."""
+    if pixels_NCHW.shape[-1] > EXACT_VALUES:
         lines = pixels_NCHW.reshape(*pixels_NCHW.shape[:2], -1).astype(np.float64)
     else:
-        lines = pixels_NCHW.astype(np.float32)  # whole numbers below 2^24 are exact in it
+        lines = pixels_NCHW.astype(np.float32)  # integers below 2^24 are exact in it
     sums_NCH = lines.sum(-1), np.einsum("...w,...w->...", lines, lines)
     return np.stack([sums.reshape(*sums.shape[:2], -1).sum(-1, dtype=np.int64) for sums in sums_NCH], axis=-1)
 
 
-LINE = 256
-"""Values whose squares float32 adds up exactly."""
-
-
-class _Sparse:
-    """A file in which zeros are not written: long ones become holes."""
+class _SparseFile:
+    """A file in which long runs of zeros become holes: they are skipped, not written."""
 
     LONG = 1 << 12
 

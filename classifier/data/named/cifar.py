@@ -7,69 +7,69 @@ from typing import Any
 import numpy as np
 
 from classifier.config.sections import DataConfig
-from classifier.data.named.mnist import damaged, home
+from classifier.data.named.mnist import corrupted_file_error, locate_dataset
 from classifier.data.readers.source import Source, from_arrays
 
 
-def cifar10(config: DataConfig) -> Source:
+def load_cifar10(config: DataConfig) -> Source:
     folder = "cifar-10-batches-py"
-    place = home(
+    place = locate_dataset(
         config,
         "cifar10",
         (folder, f"cifar10/{folder}"),
         lambda path: (path / "batches.meta").is_file(),
         lambda datasets, root: datasets.CIFAR10(root, download=True),
     )
-    train = [_batch(place / f"data_batch_{n}", "labels") for n in range(1, 6)]
-    parts = {"train": _joined(train), "test": _batch(place / "test_batch", "labels")}
-    return from_arrays("cifar10", parts, _names(place / "batches.meta", "label_names"), kind="photos")
+    train = [_load_batch(place / f"data_batch_{n}", "labels") for n in range(1, 6)]
+    parts = {"train": _concatenate(train), "test": _load_batch(place / "test_batch", "labels")}
+    return from_arrays("cifar10", parts, _load_class_names(place / "batches.meta", "label_names"), kind="photos")
 
 
-def cifar100(config: DataConfig) -> Source:
+def load_cifar100(config: DataConfig) -> Source:
     """With the 100 fine labels."""
     folder = "cifar-100-python"
-    place = home(
+    place = locate_dataset(
         config,
         "cifar100",
         (folder, f"cifar100/{folder}"),
         lambda path: (path / "meta").is_file(),
         lambda datasets, root: datasets.CIFAR100(root, download=True),
     )
-    parts = {split: _batch(place / split, "fine_labels") for split in ("train", "test")}
-    return from_arrays("cifar100", parts, _names(place / "meta", "fine_label_names"), kind="photos")
+    parts = {split: _load_batch(place / split, "fine_labels") for split in ("train", "test")}
+    return from_arrays("cifar100", parts, _load_class_names(place / "meta", "fine_label_names"), kind="photos")
 
 
-def _joined(batches: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+def _concatenate(batches: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([images for images, _ in batches]), np.concatenate([labels for _, labels in batches])
 
 
-def _batch(path: Path, labels: str) -> tuple[np.ndarray, np.ndarray]:
+def _load_batch(path: Path, labels: str) -> tuple[np.ndarray, np.ndarray]:
     """images_NCHW and labels_N of one file. DataError names it if it is missing or damaged."""
-    entry = _unpickled(path)
+    entry = _unpickle(path)
     try:
         images_NCHW = np.asarray(entry["data"], np.uint8).reshape(-1, 3, 32, 32)
         labels_N = np.asarray(entry[labels], np.int64)
     except (KeyError, ValueError, TypeError) as error:
-        raise damaged(path, error) from None
+        raise corrupted_file_error(path, error) from None
     if labels_N.shape != images_NCHW.shape[:1]:
-        raise damaged(path, f"{len(images_NCHW)} pictures, labels of shape {labels_N.shape}")
+        raise corrupted_file_error(path, f"{len(images_NCHW)} pictures, labels of shape {labels_N.shape}")
     return images_NCHW, labels_N
 
 
-def _names(path: Path, key: str) -> tuple[str, ...]:
-    names = _unpickled(path).get(key)
+def _load_class_names(path: Path, key: str) -> tuple[str, ...]:
+    names = _unpickle(path).get(key)
     if not isinstance(names, list):
-        raise damaged(path, f"no {key}")
+        raise corrupted_file_error(path, f"no {key}")
     return tuple(name.decode("latin1") if isinstance(name, bytes) else str(name) for name in names)
 
 
-def _unpickled(path: Path) -> dict[str, Any]:
+def _unpickle(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             entry = _PlainUnpickler(file, encoding="latin1").load()
         return {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in entry.items()}
     except Exception as error:  # a damaged pickle can fail in any way
-        raise damaged(path, error) from None
+        raise corrupted_file_error(path, error) from None
 
 
 class _PlainUnpickler(pickle.Unpickler):

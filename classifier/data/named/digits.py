@@ -14,9 +14,9 @@ from classifier.data.split_names import DRAWN
 from classifier.errors import DataError
 
 
-def read(config: DataConfig) -> Source:
+def load_digits(config: DataConfig) -> Source:
     """The digits, values 0 to 16 scaled to 0 to 255. DataError if scikit-learn is not installed."""
-    values = _values()
+    values = _load_values()
     images_NHW = ((values[:, :64] * 255 + 8) // 16).astype(np.uint8).reshape(-1, 8, 8)
     return Source(
         name="digits",
@@ -29,7 +29,7 @@ def read(config: DataConfig) -> Source:
     )
 
 
-def _values() -> np.ndarray:
+def _load_values() -> np.ndarray:
     """N x 65: pixels and the label. From the file itself where it lies as ever: importing sklearn takes seconds."""
     spec = importlib.util.find_spec("sklearn")
     if spec is None:

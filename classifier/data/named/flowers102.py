@@ -3,24 +3,24 @@
 from typing import Any
 
 from classifier.config.sections import DataConfig
-from classifier.data.named.mnist import damaged, home
-from classifier.data.named.svhn import matlab
+from classifier.data.named.mnist import corrupted_file_error, locate_dataset
+from classifier.data.named.svhn import read_matlab
 from classifier.data.readers.source import Source, from_files
 from classifier.data.split_names import TEST, TRAIN, VALIDATION
 
 _SPLITS = {"trnid": TRAIN, "valid": VALIDATION, "tstid": TEST}
 
 
-def read(config: DataConfig) -> Source:
+def load_flowers102(config: DataConfig) -> Source:
     """1,020 pictures to train, 1,020 for validation, 6,149 to test."""
 
     def fetch(datasets: Any, root: str) -> None:
         datasets.Flowers102(root, download=True)
 
-    place = home(
+    place = locate_dataset(
         config, "flowers102", ("flowers-102", "flowers102"), lambda path: (path / "setid.mat").is_file(), fetch
     )
-    splits, labels = matlab(place / "setid.mat"), matlab(place / "imagelabels.mat")
+    splits, labels = read_matlab(place / "setid.mat"), read_matlab(place / "imagelabels.mat")
     names = _class_names()
     try:
         label_of = labels["labels"].reshape(-1).tolist()
@@ -30,7 +30,7 @@ def read(config: DataConfig) -> Source:
             for number in splits[variable].reshape(-1).tolist()
         ]
     except (KeyError, IndexError, TypeError) as error:
-        raise damaged(place / "setid.mat", error) from None
+        raise corrupted_file_error(place / "setid.mat", error) from None
     return from_files("flowers102", [(id_, place / id_, name, split) for id_, name, split in rows], kind="photos")
 
 

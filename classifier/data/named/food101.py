@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from classifier.config.sections import DataConfig
-from classifier.data.named.mnist import damaged, home
+from classifier.data.named.mnist import corrupted_file_error, locate_dataset
 from classifier.data.readers.source import Source, from_files
 from classifier.data.split_names import TEST, TRAIN
 
@@ -19,7 +19,7 @@ def read(config: DataConfig) -> Source:
     def is_here(path: Path) -> bool:
         return (path / "meta" / "train.json").is_file()
 
-    place = home(config, "food101", ("food-101", "food101"), is_here, fetch)
+    place = locate_dataset(config, "food101", ("food-101", "food101"), is_here, fetch)
     rows = []
     for word, split in (("train", TRAIN), ("test", TEST)):
         path = place / "meta" / f"{word}.json"
@@ -30,5 +30,5 @@ def read(config: DataConfig) -> Source:
                     id_ = f"images/{image}.jpg"
                     rows.append((id_, place / id_, class_name.replace("_", " "), split))
         except (OSError, ValueError, AttributeError, TypeError) as error:
-            raise damaged(path, error) from None
+            raise corrupted_file_error(path, error) from None
     return from_files("food101", rows, kind="photos")

@@ -6,7 +6,7 @@ import tarfile
 from pathlib import Path
 
 from classifier.config.sections import DataConfig
-from classifier.data.named.mnist import damaged, home
+from classifier.data.named.mnist import corrupted_file_error, locate_dataset
 from classifier.data.readers import folder
 from classifier.data.readers.source import Source
 from classifier.data.split_names import TEST, VALIDATION
@@ -23,8 +23,8 @@ def read(config: DataConfig) -> Source:
     def is_here(path: Path) -> bool:
         return (path / "train").is_dir() and (path / "val").is_dir()
 
-    place = home(config, "imagenet", ("imagenet", "ImageNet", "."), is_here, None)
-    source = folder.read(place, splits=("train", "val"))  # test/ has no labels
+    place = locate_dataset(config, "imagenet", ("imagenet", "ImageNet", "."), is_here, None)
+    source = folder.read_folder(place, splits=("train", "val"))  # test/ has no labels
     names = _english(place)
     splits_N = source.splits_N.copy()
     splits_N[splits_N == VALIDATION] = TEST
@@ -47,7 +47,7 @@ def _english(place: Path) -> dict[str, str]:
             words, _ = torch.load(path, weights_only=True)
             return {wnid: names[0] for wnid, names in words.items()}
         except Exception as error:  # a damaged file can fail in any way
-            raise damaged(path, error) from None
+            raise corrupted_file_error(path, error) from None
     path = place / f"{_DEVKIT}.tar.gz"
     return _from_devkit(path) if path.is_file() else {}
 
@@ -62,4 +62,4 @@ def _from_devkit(path: Path) -> dict[str, str]:
             synsets = loadmat(io.BytesIO(member.read()), squeeze_me=True)["synsets"]
         return {str(row["WNID"]): str(row["words"]).split(", ")[0] for row in synsets}
     except Exception as error:  # a damaged file can fail in any way
-        raise damaged(path, error) from None
+        raise corrupted_file_error(path, error) from None

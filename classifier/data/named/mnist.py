@@ -15,22 +15,22 @@ from classifier.data.readers.source import Source
 from classifier.errors import DataError, in_short
 
 
-def mnist(config: DataConfig) -> Source:
+def load_mnist(config: DataConfig) -> Source:
     """Y. LeCun et al., 70,000 handwritten digits, 28 x 28."""
-    return _idx(config, "mnist", "MNIST")
+    return _load_idx(config, "mnist", "MNIST")
 
 
-def fashion_mnist(config: DataConfig) -> Source:
+def load_fashion_mnist(config: DataConfig) -> Source:
     """H. Xiao et al., 70,000 pieces of clothing, 28 x 28."""
-    return _idx(config, "fashion_mnist", "FashionMNIST")
+    return _load_idx(config, "fashion_mnist", "FashionMNIST")
 
 
-def kmnist(config: DataConfig) -> Source:
+def load_kmnist(config: DataConfig) -> Source:
     """T. Clanuwat et al., 70,000 cursive Japanese letters, 28 x 28."""
-    return _idx(config, "kmnist", "KMNIST")
+    return _load_idx(config, "kmnist", "KMNIST")
 
 
-def home(
+def locate_dataset(
     config: DataConfig,
     name: str,
     places: tuple[str, ...],
@@ -56,18 +56,18 @@ def home(
         raise DataError(
             f"{name} cannot be downloaded to {root} ({in_short(error)}): fetch it elsewhere, set --data.root"
         ) from None
-    return home(dataclasses.replace(config, download=False), name, places, is_here, fetch)
+    return locate_dataset(dataclasses.replace(config, download=False), name, places, is_here, fetch)
 
 
-def damaged(path: Path, reason: object) -> DataError:
+def corrupted_file_error(path: Path, reason: object) -> DataError:
     """The error for a file of a known data set that cannot be read."""
     words = in_short(reason) if isinstance(reason, BaseException) else reason
     return DataError(f"{path} is missing or damaged ({words}): fetch it again")
 
 
-def _idx(config: DataConfig, name: str, folder: str) -> Source:
+def _load_idx(config: DataConfig, name: str, folder: str) -> Source:
     def fetch(datasets: Any, root: str) -> None:
         getattr(datasets, folder)(root, download=True)
 
     places = (folder, name, name.replace("_", "-"), ".")
-    return idx.read(home(config, name, places, idx.is_here, fetch), name)
+    return idx.read_idx(locate_dataset(config, name, places, idx.contains_idx, fetch), name)

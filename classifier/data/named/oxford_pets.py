@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from classifier.config.sections import DataConfig
-from classifier.data.named.mnist import damaged, home
+from classifier.data.named.mnist import corrupted_file_error, locate_dataset
 from classifier.data.readers.source import Source, from_files
 from classifier.data.split_names import TEST, TRAIN
 
 
-def read(config: DataConfig) -> Source:
+def load_oxford_pets(config: DataConfig) -> Source:
     """trainval is train, test is test."""
 
     def fetch(datasets: Any, root: str) -> None:
@@ -18,14 +18,14 @@ def read(config: DataConfig) -> Source:
     def is_here(path: Path) -> bool:
         return (path / "annotations" / "trainval.txt").is_file()
 
-    place = home(config, "oxford_iiit_pet", ("oxford-iiit-pet", "oxford_iiit_pet"), is_here, fetch)
+    place = locate_dataset(config, "oxford_iiit_pet", ("oxford-iiit-pet", "oxford_iiit_pet"), is_here, fetch)
     rows = []
     for word, split in (("trainval", TRAIN), ("test", TEST)):
         path = place / "annotations" / f"{word}.txt"
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise damaged(path, error) from None
+            raise corrupted_file_error(path, error) from None
         for line in lines:
             if line.strip() and not line.startswith("#"):
                 image = line.split()[0]  # the breed and a number: great_pyrenees_17

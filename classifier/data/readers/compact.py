@@ -1,6 +1,6 @@
-"""Names and files of many pictures in little memory: a few dozen bytes each, where objects take hundreds.
+"""Names and files of many images in little memory: a few dozen bytes each, where objects take hundreds.
 
-Both are sequences, which make their items when they are asked for.
+Both are sequences that create their items on access.
 """
 
 from array import array
@@ -12,20 +12,20 @@ import numpy as np
 
 from classifier.data.readers.tree import File
 
-Make = Callable[[str, int, int], File]
-"""A file of its name and two numbers, within its container."""
+FileFactory = Callable[[str, int, int], File]
+"""Creates a file from its name and two numbers, within its container."""
 
 
-class Names(Sequence[str]):
-    """N strings as one text. `add` makes it longer."""
+class CompactStrings(Sequence[str]):
+    """N strings stored as one text. `add` appends."""
 
-    def __init__(self, names: Iterable[str] = ()) -> None:
+    def __init__(self, strings: Iterable[str] = ()) -> None:
         self._text, self._ends = bytearray(), array("q", [0])
-        for name in names:
-            self.add(name)
+        for string in strings:
+            self.add(string)
 
-    def add(self, name: str) -> None:
-        self._text += name.encode("utf-8", "surrogateescape")  # names of files need not be text
+    def add(self, string: str) -> None:
+        self._text += string.encode("utf-8", "surrogateescape")  # file names need not be valid text
         self._ends.append(len(self._text))
 
     def __len__(self) -> int:
@@ -34,69 +34,72 @@ class Names(Sequence[str]):
     @overload
     def __getitem__(self, index: int) -> str: ...
     @overload
-    def __getitem__(self, index: slice) -> "Names": ...
-    def __getitem__(self, index: int | slice) -> "str | Names":
+    def __getitem__(self, index: slice) -> "CompactStrings": ...
+    def __getitem__(self, index: int | slice) -> "str | CompactStrings":
         if isinstance(index, slice):
-            return Names(self[n] for n in range(*index.indices(len(self))))
+            return CompactStrings(self[n] for n in range(*index.indices(len(self))))
         index = range(len(self))[index]
         return self._text[self._ends[index] : self._ends[index + 1]].decode("utf-8", "surrogateescape")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and len(self) == len(other) and all(map(str.__eq__, self, other))
 
-    __hash__ = None  # pyright: ignore[reportAssignmentType] - it can grow
+    __hash__ = None  # pyright: ignore[reportAssignmentType] - mutable
 
     def __repr__(self) -> str:
-        return f"Names({self[:3]!r} of {len(self)})" if len(self) > 3 else f"Names({[*self]})"
+        name = type(self).__name__
+        return f"{name}({self[:3]!r} of {len(self)})" if len(self) > 3 else f"{name}({[*self]})"
 
 
-class Files(Sequence[File]):
-    """N files, most of them inside of a few containers: an archive, a table, or the machine's disk."""
+class CompactFiles(Sequence[File]):
+    """N files, most of them in a few containers: an archive, a table, or the local disk."""
 
     def __init__(self, files: Iterable[File] = ()) -> None:
-        self._homes: list[Make] = []
-        self._number: dict[object, int] = {}
-        self._home, self._first, self._second = array("i"), array("q"), array("q")
-        self._names = Names()
+        self._factories: list[FileFactory] = []
+        self._container_indices: dict[object, int] = {}
+        self._containers, self._first_numbers, self._second_numbers = array("i"), array("q"), array("q")
+        self._names = CompactStrings()
         for file in files:
             self.add(file)
 
     def add(self, file: File) -> None:
-        packed = (Path, _path, str(file), 0, 0) if isinstance(file, Path) else file.packed()
-        key, make, name, first, second = packed
-        if key not in self._number:
-            self._number[key] = len(self._homes)
-            self._homes.append(make)
-        self._home.append(self._number[key])
-        self._first.append(first)
-        self._second.append(second)
+        packed = (Path, _create_path, str(file), 0, 0) if isinstance(file, Path) else file.pack()
+        container, factory, name, first, second = packed
+        if container not in self._container_indices:
+            self._container_indices[container] = len(self._factories)
+            self._factories.append(factory)
+        self._containers.append(self._container_indices[container])
+        self._first_numbers.append(first)
+        self._second_numbers.append(second)
         self._names.add(name)
 
     def __len__(self) -> int:
-        return len(self._home)
+        return len(self._containers)
 
     @overload
     def __getitem__(self, index: int) -> File: ...
     @overload
-    def __getitem__(self, index: slice) -> "Files": ...
-    def __getitem__(self, index: int | slice) -> "File | Files":
+    def __getitem__(self, index: slice) -> "CompactFiles": ...
+    def __getitem__(self, index: int | slice) -> "File | CompactFiles":
         if isinstance(index, slice):
-            return Files(self[n] for n in range(*index.indices(len(self))))
-        return self._homes[self._home[index]](self._names[index], self._first[index], self._second[index])
+            return CompactFiles(self[n] for n in range(*index.indices(len(self))))
+        factory = self._factories[self._containers[index]]
+        return factory(self._names[index], self._first_numbers[index], self._second_numbers[index])
 
 
-def _path(name: str, _: int, __: int) -> Path:
+def _create_path(name: str, _: int, __: int) -> Path:
     return Path(name)
 
 
-def chosen(names: Sequence[str], index: Iterable[int]) -> Sequence[str]:
-    """Some of the names, in this order."""
-    return Names(names[n] for n in index) if isinstance(names, Names) else tuple(names[n] for n in index)
+def select_strings(strings: Sequence[str], indices: Iterable[int]) -> Sequence[str]:
+    """Return the strings at these indices, in this order; compact ones stay compact."""
+    chosen = (strings[n] for n in indices)
+    return CompactStrings(chosen) if isinstance(strings, CompactStrings) else tuple(chosen)
 
 
-def digests_of(contents: Iterable[bytes]) -> np.ndarray:
-    """Digests of 16 bytes, or empty ones, as an array of V16."""
+def pack_digests(digests: Iterable[bytes]) -> np.ndarray:
+    """Pack digests of 16 bytes, or empty ones, into an array of V16."""
     packed = bytearray()
-    for content in contents:
-        packed += content or bytes(16)
+    for digest in digests:
+        packed += digest or bytes(16)
     return np.frombuffer(packed, "V16")

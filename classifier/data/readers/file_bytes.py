@@ -1,4 +1,4 @@
-"""The bytes of a picture's file, and the name that they have by what they are."""
+"""The bytes of an image file, and their digest."""
 
 import hashlib
 import io
@@ -11,11 +11,11 @@ from classifier.data.decoding import decode
 from classifier.data.readers.tree import File
 
 
-def read(file: File, max_bytes: int) -> bytes:
-    """The bytes of a picture's file. DecodeError if they cannot be read, are more than that, or might never end."""
+def read_image_bytes(file: File, max_bytes: int) -> bytes:
+    """Read an image file. DecodeError if it cannot be read, is larger than max_bytes, or is no regular file."""
     try:
         if isinstance(file, Path):
-            size, content = _whole(file, max_bytes)
+            size, content = _read_regular_file(file, max_bytes)
         else:
             size = getattr(file, "size", None) or 0
             content = file.read_bytes() if size <= max_bytes else b""
@@ -27,10 +27,10 @@ def read(file: File, max_bytes: int) -> bytes:
         raise decode.DecodeError(f"it cannot be read ({error.strerror or error})") from None
 
 
-def _whole(path: Path, max_bytes: int) -> tuple[int, bytes]:
-    """Size and content of a file, which is read if it is not larger than that."""
+def _read_regular_file(path: Path, max_bytes: int) -> tuple[int, bytes]:
+    """Return a file's size and content; files larger than max_bytes are not read."""
     file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    try:  # to open a pipe otherwise is to wait for its writer
+    try:  # O_NONBLOCK: opening a pipe would wait for its writer
         about = os.fstat(file)
         if not stat.S_ISREG(about.st_mode):
             raise decode.DecodeError("it is no regular file")
@@ -39,6 +39,6 @@ def _whole(path: Path, max_bytes: int) -> tuple[int, bytes]:
         os.close(file)
 
 
-def digest(content: Any) -> bytes:
-    """16 bytes that two contents (bytes, or arrays of one shape) share only if they are equal."""
+def compute_digest(content: Any) -> bytes:
+    """Return 16 bytes that are equal for two contents (bytes, or arrays of one shape) only if the contents are."""
     return hashlib.blake2b(content, digest_size=16).digest()

@@ -15,35 +15,35 @@ from classifier.data.readers.source import Source, from_arrays
 from classifier.data.split_names import ImageKind
 from classifier.errors import DataError
 
-FASHION = (
+FASHION_MNIST_CLASSES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
-KUZUSHIJI = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+KMNIST_CLASSES = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
 _PREFIXES = {"train": "train", "t10k": "test"}
 
 
-def is_here(folder: Path) -> bool:
+def contains_idx(folder: Path) -> bool:
     """Does this folder, or `raw` in it (as torchvision lays it out), hold IDX files of training images?"""
-    return _home(folder) is not None
+    return _find_idx_folder(folder) is not None
 
 
-def read(folder: Path, name: str | None = None) -> Source:
+def read_idx(folder: Path, name: str | None = None) -> Source:
     """The IDX files in a folder; train-* are train, t10k-* are test.
 
     Class names and kind come from `name`, or from the folder's path: Fashion-MNIST's, KMNIST's, else the numbers.
     DataError names a file that is missing or damaged.
     """
-    home = _home(folder) or folder
+    home = _find_idx_folder(folder) or folder
     parts = {}
     for prefix, split in _PREFIXES.items():
-        images_path, labels_path = _find(home, prefix, "images", 3), _find(home, prefix, "labels", 1)
+        images_path, labels_path = _find_file(home, prefix, "images", 3), _find_file(home, prefix, "labels", 1)
         if images_path is None and labels_path is None and split == "test":
             continue
         if images_path is None or labels_path is None:
             lacking = f"{prefix}-{'images-idx3' if images_path is None else 'labels-idx1'}-ubyte"
             raise DataError(f"{home} has no {lacking} (or {lacking}.gz): put it beside the others")
-        images_NHW, labels_N = read_file(images_path, axes=3), read_file(labels_path, axes=1)
+        images_NHW, labels_N = read_idx_file(images_path, axes=3), read_idx_file(labels_path, axes=1)
         if len(images_NHW) != len(labels_N):
             raise DataError(
                 f"{images_path} holds {len(images_NHW):,} images, but {labels_path.name} {len(labels_N):,} labels: "
@@ -54,13 +54,13 @@ def read(folder: Path, name: str | None = None) -> Source:
             raise DataError(f"{images_path} holds {count} images of {width} x {height} pixels: fetch it again")
         parts[split] = (images_NHW[:, None], labels_N)
     name = name or folder.resolve().name
-    class_names, kind = _meaning(
+    class_names, kind = _infer_classes(
         f"{name} {folder.resolve()}", max(int(labels_N.max()) for _, labels_N in parts.values())
     )
     return from_arrays(name, parts, class_names, kind=kind)
 
 
-def read_file(path: Path, *, axes: int) -> np.ndarray:
+def read_idx_file(path: Path, *, axes: int) -> np.ndarray:
     """One IDX file of uint8 values. DataError names it if it is damaged, or of other axes or another type."""
     try:
         content = path.read_bytes()
@@ -88,25 +88,25 @@ def read_file(path: Path, *, axes: int) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
-def _meaning(words: str, highest: int) -> tuple[tuple[str, ...], ImageKind]:
+def _infer_classes(words: str, highest: int) -> tuple[tuple[str, ...], ImageKind]:
     words = words.lower()
     if highest < 10 and "fashion" in words:
-        return FASHION, "objects"
+        return FASHION_MNIST_CLASSES, "objects"
     if highest < 10 and ("kmnist" in words or "kuzushiji" in words):
-        return KUZUSHIJI, "symbols"
+        return KMNIST_CLASSES, "symbols"
     return tuple(str(number) for number in range(highest + 1)), "symbols"
 
 
-def _home(folder: Path) -> Path | None:
+def _find_idx_folder(folder: Path) -> Path | None:
     for home in (folder, folder / "raw"):
         if any(
-            _find(home, prefix, what, axes) for prefix in _PREFIXES for what, axes in (("images", 3), ("labels", 1))
+            _find_file(home, prefix, what, axes) for prefix in _PREFIXES for what, axes in (("images", 3), ("labels", 1))
         ):
             return home
     return None
 
 
-def _find(home: Path, prefix: str, what: str, axes: int) -> Path | None:
+def _find_file(home: Path, prefix: str, what: str, axes: int) -> Path | None:
     for dot in ("-", "."):
         for end in ("", ".gz"):
             path = home / f"{prefix}-{what}{dot}idx{axes}-ubyte{end}"

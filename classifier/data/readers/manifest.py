@@ -10,19 +10,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from classifier.data.readers.archive import inside
-from classifier.data.readers.remote import Remote, random_access
-from classifier.data.readers.source import Source, from_files, refuse_lookalikes
+from classifier.data.readers.archive import normalize_member_name
+from classifier.data.readers.remote import RemotePath, open_random_access
+from classifier.data.readers.source import Source, from_files, reject_ambiguous_labels
 from classifier.data.split_names import DRAWN, WORDS
 from classifier.errors import DataError, in_short
 
-LISTS = (".txt", ".lst")
+LIST_SUFFIXES = (".txt", ".lst")
 
 Row = tuple[str, dict[str, Any]]
 """Where it stands ("line 7"), and its values by column; None where a value is missing."""
 
 
-def read(manifest: Path | Remote, *, group: str | None = None, outside: bool = False) -> Source:
+def read_manifest(manifest: Path | RemotePath, *, group: str | None = None, outside: bool = False) -> Source:
     """The pictures that a manifest lists; their paths are absolute, or relative to its folder.
 
     group: a column; rows with one value of it are never split. outside: paths may lead out of the manifest's folder.
@@ -31,12 +31,12 @@ def read(manifest: Path | Remote, *, group: str | None = None, outside: bool = F
     suffix = manifest.suffix.lower()
     columns = ("path", "label", "split", *([group] if group else []))
     if suffix in (".csv", ".tsv"):
-        rows = csv_rows(manifest, "\t" if suffix == ".tsv" else ",", columns)
+        rows = read_csv_rows(manifest, "\t" if suffix == ".tsv" else ",", columns)
     elif suffix in (".parquet", ".pq"):
-        rows = _parquet_rows(manifest, columns)
-    elif suffix in LISTS and group is None:
-        rows = _list_rows(manifest)
-    elif suffix in LISTS:
+        rows = _read_parquet_rows(manifest, columns)
+    elif suffix in LIST_SUFFIXES and group is None:
+        rows = _read_list_rows(manifest)
+    elif suffix in LIST_SUFFIXES:
         raise DataError(f"{manifest} is a list of paths and labels, and has no column {group}: write it as CSV")
     else:
         raise DataError(
@@ -46,8 +46,8 @@ def read(manifest: Path | Remote, *, group: str | None = None, outside: bool = F
     seen: dict[str, tuple[str, str, int]] = {}
     found, groups = [], []
     for where, row in rows:
-        path, label, split = _checked(f"{manifest} {where}", manifest.parent, row, outside)
-        id_ = _id(path, manifest.parent)
+        path, label, split = _parse_row(f"{manifest} {where}", manifest.parent, row, outside)
+        id_ = _image_id(path, manifest.parent)
         if id_ in seen:
             first, *same = seen[id_]
             if same[0] != label:
@@ -64,17 +64,17 @@ def read(manifest: Path | Remote, *, group: str | None = None, outside: bool = F
             groups.append(str(row[group]))
     if not found:
         raise DataError(f"{manifest} lists no pictures: add a line of path,label for each")
-    refuse_lookalikes(str(manifest), (label for _, _, label, _ in found))
+    reject_ambiguous_labels(str(manifest), (label for _, _, label, _ in found))
     return from_files(manifest.stem, found, groups=groups if group is not None else None)
 
 
-def _checked(where: str, folder: Path | Remote, row: dict[str, Any], outside: bool) -> tuple[Path | Remote, str, int]:
+def _parse_row(where: str, folder: Path | RemotePath, row: dict[str, Any], outside: bool) -> tuple[Path | RemotePath, str, int]:
     """Path, label and split of a row."""
     if not row["path"]:
         raise DataError(f"{where} has no path: fill it in, or remove the line")
-    label, split = label_of(where, row["label"]), split_named(where, row.get("split"))
-    if isinstance(folder, Remote):  # whether it is there shows when it is read: to ask for each would take its time
-        return folder / inside(where, str(row["path"])), label, split
+    label, split = parse_label(where, row["label"]), parse_split(where, row.get("split"))
+    if isinstance(folder, RemotePath):  # whether it is there shows when it is read: to ask for each would take its time
+        return folder / normalize_member_name(where, str(row["path"])), label, split
     path = folder / str(row["path"])
     if not outside and not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):
         raise DataError(
@@ -88,7 +88,7 @@ def _checked(where: str, folder: Path | Remote, row: dict[str, Any], outside: bo
     return path, label, split
 
 
-def split_named(where: str, word: Any) -> int:
+def parse_split(where: str, word: Any) -> int:
     """The split that a row names, or DRAWN where it names none. DataError if there is no such split."""
     word = "" if word is None else str(word)
     split = WORDS.get(word.lower(), DRAWN)
@@ -97,7 +97,7 @@ def split_named(where: str, word: Any) -> int:
     return split
 
 
-def label_of(where: str, value: Any) -> str:
+def parse_label(where: str, value: Any) -> str:
     """A single label, as it stands: blanks are part of it."""
     if value is None or value == "":
         raise DataError(f"{where} has no label: fill it in, or remove the line")
@@ -108,23 +108,23 @@ def label_of(where: str, value: Any) -> str:
     return text
 
 
-def _id(path: Path | Remote, folder: Path | Remote) -> str:
+def _image_id(path: Path | RemotePath, folder: Path | RemotePath) -> str:
     """The path relative to the manifest's folder where it lies inside, spelled in one way."""
-    if isinstance(path, Remote) or isinstance(folder, Remote):
-        assert isinstance(path, Remote)
-        assert isinstance(folder, Remote)
+    if isinstance(path, RemotePath) or isinstance(folder, RemotePath):
+        assert isinstance(path, RemotePath)
+        assert isinstance(folder, RemotePath)
         return path.relative_to(folder).as_posix()
     normal = Path(os.path.normpath(path))
     base = Path(os.path.normpath(folder))
     return (normal.relative_to(base) if normal.is_relative_to(base) else normal).as_posix()
 
 
-def csv_rows(manifest: Path | Remote, delimiter: str, wanted: Sequence[str]) -> Iterator[Row]:
+def read_csv_rows(manifest: Path | RemotePath, delimiter: str, wanted: Sequence[str]) -> Iterator[Row]:
     """The lines of a CSV file; of `wanted` columns split alone may be missing. DataError if it is none."""
     try:
         with manifest.open(encoding="utf-8-sig", newline="") as file:
             lines = csv.reader(file, delimiter=delimiter, strict=True)
-            columns = _columns(f"{manifest} line 1", next(lines, []), wanted)
+            columns = _find_columns(f"{manifest} line 1", next(lines, []), wanted)
             for values in lines:
                 where = f"line {lines.line_num}"
                 if not values:
@@ -146,7 +146,7 @@ def csv_rows(manifest: Path | Remote, delimiter: str, wanted: Sequence[str]) -> 
         ) from None
 
 
-def _list_rows(manifest: Path | Remote) -> Iterator[Row]:
+def _read_list_rows(manifest: Path | RemotePath) -> Iterator[Row]:
     """A path and its label, or a number, a label and a path."""
     try:
         lines = manifest.read_text(encoding="utf-8-sig").splitlines()
@@ -169,7 +169,7 @@ def _list_rows(manifest: Path | Remote) -> Iterator[Row]:
         yield f"line {number}", {"path": path.strip(), "label": label.strip()}
 
 
-def _columns(where: str, names: list[str], wanted: Sequence[str]) -> dict[str, int]:
+def _find_columns(where: str, names: list[str], wanted: Sequence[str]) -> dict[str, int]:
     """Where each wanted column stands; under '*', how many there are."""
     for column in (c for c in wanted if c != "split"):
         if column not in names:
@@ -181,13 +181,13 @@ def _columns(where: str, names: list[str], wanted: Sequence[str]) -> dict[str, i
     return {column: names.index(column) for column in wanted if column in names} | {"*": len(names)}
 
 
-def _parquet_rows(manifest: Path | Remote, wanted: Sequence[str]) -> Iterator[Row]:
+def _read_parquet_rows(manifest: Path | RemotePath, wanted: Sequence[str]) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(random_access(manifest)) as file:
-            names = _columns(str(manifest), file.schema_arrow.names, wanted)
+        with pq.ParquetFile(open_random_access(manifest)) as file:
+            names = _find_columns(str(manifest), file.schema_arrow.names, wanted)
             label = file.schema_arrow.field("label").type
             if pa.types.is_nested(label):
                 raise DataError(f"{manifest}: the column label holds several labels an image ({label}): keep one")

@@ -1,4 +1,4 @@
-"""Files in storage (S3, Google Cloud, HDFS), with what of a Path the readers use."""
+"""Files in remote storage (S3, Google Cloud, HDFS), with the parts of pathlib.Path that the readers use."""
 
 import functools
 import io
@@ -16,77 +16,77 @@ from classifier.storage.uri import open_filesystem
 
 
 @dataclass(frozen=True)
-class Remote:
-    """A file or folder. size: in bytes; changed: its time of change in nanoseconds; both None where nobody asked."""
+class RemotePath:
+    """A file or folder. size: in bytes; changed: modification time in nanoseconds; both None if not queried."""
 
     system: fs.FileSystem
-    pure: PurePosixPath
+    path: PurePosixPath
     size: int | None = None
     changed: int | None = None
 
     @classmethod
-    def of(cls, uri: str) -> "Remote":
-        """ConfigError if there is no such file system."""
+    def from_uri(cls, uri: str) -> "RemotePath":
+        """Open a URI. ConfigError if its file system is unknown."""
         system, path = open_filesystem(uri, "data.path")
         return cls(system, PurePosixPath(path))
 
     def __str__(self) -> str:
-        return f"{self.system.type_name}:{self.pure}"
+        return f"{self.system.type_name}:{self.path}"
 
-    def __truediv__(self, name: str) -> "Remote":
-        return Remote(self.system, self.pure / name)
+    def __truediv__(self, name: str) -> "RemotePath":
+        return RemotePath(self.system, self.path / name)
 
     @property
     def name(self) -> str:
-        return self.pure.name
+        return self.path.name
 
     @property
     def stem(self) -> str:
-        return self.pure.stem
+        return self.path.stem
 
     @property
     def suffix(self) -> str:
-        return self.pure.suffix
+        return self.path.suffix
 
     @property
-    def parent(self) -> "Remote":
-        return Remote(self.system, self.pure.parent)
+    def parent(self) -> "RemotePath":
+        return RemotePath(self.system, self.path.parent)
 
-    def relative_to(self, folder: "Remote") -> PurePosixPath:
-        return self.pure.relative_to(folder.pure)
+    def relative_to(self, folder: "RemotePath") -> PurePosixPath:
+        return self.path.relative_to(folder.path)
 
-    def kind(self) -> fs.FileType:
-        """File, Directory or NotFound. DataError if the storage does not answer."""
+    def file_type(self) -> fs.FileType:
+        """Return File, Directory or NotFound. DataError if the storage does not respond."""
         try:
-            return self.system.get_file_info(str(self.pure)).type
+            return self.system.get_file_info(str(self.path)).type
         except OSError as error:
             raise DataError(f"{self} cannot be read ({in_short(error)})") from None
 
     def is_file(self) -> bool:
-        return self.kind() == fs.FileType.File
+        return self.file_type() == fs.FileType.File
 
-    def files(self) -> list["Remote"]:
-        """All files below it, by name. DataError if the storage does not answer."""
+    def list_files(self) -> list["RemotePath"]:
+        """Return all files below it, sorted by name. DataError if the storage does not respond."""
         try:
-            found = self.system.get_file_info(fs.FileSelector(str(self.pure), recursive=True))
+            found = self.system.get_file_info(fs.FileSelector(str(self.path), recursive=True))
         except OSError as error:
             raise DataError(f"{self} cannot be read ({in_short(error)})") from None
         files = [
-            Remote(self.system, PurePosixPath(info.path), info.size, info.mtime_ns)
+            RemotePath(self.system, PurePosixPath(info.path), info.size, info.mtime_ns)
             for info in found
             if info.type == fs.FileType.File
         ]
-        return sorted(files, key=lambda file: str(file.pure))
+        return sorted(files, key=lambda file: str(file.path))
 
-    def random_access(self) -> Any:
-        """The file opened at once for reading anywhere in it. OSError as it comes."""
-        return self.system.open_input_file(str(self.pure))
+    def open_random_access(self) -> Any:
+        """Open the file for random access. Raises OSError."""
+        return self.system.open_input_file(str(self.path))
 
     def open(self, *, encoding: str, newline: str | None = None) -> IO[str]:
-        return io.TextIOWrapper(self.system.open_input_stream(str(self.pure)), encoding=encoding, newline=newline)
+        return io.TextIOWrapper(self.system.open_input_stream(str(self.path)), encoding=encoding, newline=newline)
 
     def read_bytes(self) -> bytes:
-        with self.system.open_input_stream(str(self.pure)) as stream:
+        with self.system.open_input_stream(str(self.path)) as stream:
             return stream.read()
 
     def read_text(self, *, encoding: str) -> str:
@@ -98,27 +98,27 @@ class Remote:
     def pack(self) -> PackedFile:
         system, size, changed = self.system, self.size, self.changed
         make = functools.partial(_remote, system)
-        return id(system), make, str(self.pure), -1 if size is None else size, -1 if changed is None else changed
+        return id(system), make, str(self.path), -1 if size is None else size, -1 if changed is None else changed
 
 
-def _remote(system: fs.FileSystem, path: str, size: int, changed: int) -> Remote:
-    return Remote(system, PurePosixPath(path), *(None if value < 0 else value for value in (size, changed)))
+def _remote(system: fs.FileSystem, path: str, size: int, changed: int) -> RemotePath:
+    return RemotePath(system, PurePosixPath(path), *(None if value < 0 else value for value in (size, changed)))
 
 
-def random_access(path: "Path | Remote") -> Any:
-    """A file that is read anywhere, by several threads at once (`read_at`). OSError as it comes."""
-    return path.random_access() if isinstance(path, Remote) else fs.LocalFileSystem().open_input_file(str(path))
+def open_random_access(path: "Path | RemotePath") -> Any:
+    """Open a file for random access, from several threads at once (`read_at`). Raises OSError."""
+    return path.open_random_access() if isinstance(path, RemotePath) else fs.LocalFileSystem().open_input_file(str(path))
 
 
-def identity_of(path: "Path | Remote") -> bytes | None:
-    """See tree.identity."""
-    return path.identity() if isinstance(path, Remote) else file_identity(path)
+def path_identity(path: "Path | RemotePath") -> bytes | None:
+    """tree.file_identity, for local and remote files."""
+    return path.identity() if isinstance(path, RemotePath) else file_identity(path)
 
 
-def named_from(paths: "Sequence[Path] | Sequence[Remote]") -> "tuple[Path | Remote, list[str]]":
-    """The folder that all of them lie in, at any depth, and the name of each from there on, with slashes."""
-    pures = [path.pure if isinstance(path, Remote) else PurePosixPath(path.as_posix()) for path in paths]
-    home = os.path.commonpath([str(pure.parent) for pure in pures])
+def split_common_folder(paths: "Sequence[Path] | Sequence[RemotePath]") -> "tuple[Path | RemotePath, list[str]]":
+    """Return the deepest folder that contains all paths, and the name of each relative to it, with slashes."""
+    pure_paths = [path.path if isinstance(path, RemotePath) else PurePosixPath(path.as_posix()) for path in paths]
+    top = os.path.commonpath([str(pure.parent) for path in pure_paths])
     first = paths[0]
-    folder = Remote(first.system, PurePosixPath(home)) if isinstance(first, Remote) else Path(home)
-    return folder, [pure.relative_to(home).as_posix() for pure in pures]
+    folder = RemotePath(first.system, PurePosixPath(top)) if isinstance(first, RemotePath) else Path(top)
+    return folder, [pure.relative_to(top).as_posix() for path in pure_paths]

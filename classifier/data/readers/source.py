@@ -1,4 +1,4 @@
-"""What a reader of folders, files or tables found, before anything is decoded or split."""
+"""What a reader of folders, files or tables returns, before anything is decoded or split."""
 
 import unicodedata
 from array import array
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from classifier.data.readers.compact import Files, Names
+from classifier.data.readers.compact import CompactFiles, CompactStrings
 from classifier.data.readers.tree import File
 from classifier.data.split_names import SPLITS, ImageKind
 from classifier.errors import DataError
@@ -17,9 +17,9 @@ _NUMBER_WORDS = frozenset(["zero", "one", "two", "three", "four", "five", "six",
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Source:
-    """N pictures with labels. labels_N: int64 in [0, K); splits_N: int8, an index of SPLITS or DRAWN.
+    """N labelled images. labels_N: int64 in [0, K); splits_N: int8, an index of SPLITS or DRAWN.
 
-    pictures: N files, or a uint8 array N x C x H x W. groups: N names; what shares one is never split.
+    images: N files, or a uint8 array N x C x H x W. groups: N names; images that share one stay in one split.
     """
 
     name: str
@@ -34,33 +34,33 @@ class Source:
 
 
 @dataclass(eq=False)
-class Collected:
-    """Pictures as they are found, one by one, for a source of files."""
+class SourceBuilder:
+    """Collects images one by one, for a source of files."""
 
-    ids: Names = field(default_factory=Names)
-    files: Files = field(default_factory=Files)
+    ids: CompactStrings = field(default_factory=CompactStrings)
+    files: CompactFiles = field(default_factory=CompactFiles)
     labels: array = field(default_factory=lambda: array("q"))
     splits: array = field(default_factory=lambda: array("b"))
-    numbers: dict[str, int] = field(default_factory=dict)
-    """Of the classes, by their names, in the order in which they were met."""
+    class_indices: dict[str, int] = field(default_factory=dict)
+    """Class name -> class index, in order of appearance."""
 
     def add(self, id_: str, file: File, class_name: str, split: int) -> None:
         self.ids.add(id_)
         self.files.add(file)
-        self.labels.append(self.numbers.setdefault(class_name, len(self.numbers)))
+        self.labels.append(self.class_indices.setdefault(class_name, len(self.class_indices)))
         self.splits.append(split)
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def rename(self, names: dict[str, str]) -> None:
-        """Other names for classes, where `names` has them; those that get one name become one class."""
-        numbers: dict[str, int] = {}
-        places = [numbers.setdefault(names.get(old, old), len(numbers)) for old in self.numbers]
-        self.labels = array("q", (places[label] for label in self.labels))
-        self.numbers = numbers
+    def rename_classes(self, names: dict[str, str]) -> None:
+        """Rename the classes that are keys of `names`; classes that get the same name are merged."""
+        renamed: dict[str, int] = {}
+        new_labels = [renamed.setdefault(names.get(old, old), len(renamed)) for old in self.class_indices]
+        self.labels = array("q", (new_labels[label] for label in self.labels))
+        self.class_indices = renamed
 
-    def source(
+    def build(
         self,
         name: str,
         *,
@@ -68,15 +68,15 @@ class Collected:
         kind: ImageKind | None = None,
         findings: tuple[str, ...] = (),
     ) -> Source:
-        class_names = ordered(self.numbers)
-        places = np.empty(len(class_names), np.int64)
+        class_names = sort_class_names(self.class_indices)
+        sorted_K = np.empty(len(class_names), np.int64)
         for k, class_name in enumerate(class_names):
-            places[self.numbers[class_name]] = k
+            sorted_K[self.class_indices[class_name]] = k
         return Source(
             name=name,
             class_names=class_names,
             ids=self.ids,
-            labels_N=places[np.array(self.labels, np.int64)],
+            labels_N=sorted_K[np.array(self.labels, np.int64)],
             splits_N=np.array(self.splits, np.int8),
             images=self.files,
             groups=groups,
@@ -92,11 +92,11 @@ def from_files(
     groups: Sequence[str] | None = None,
     kind: ImageKind | None = None,
 ) -> Source:
-    """A source of image files, from rows of (id, file, class name, split)."""
-    collected = Collected()
+    """Create a source of image files from rows of (id, file, class name, split)."""
+    collected = SourceBuilder()
     for row in rows:
         collected.add(*row)
-    return collected.source(name, groups=groups, kind=kind)
+    return collected.build(name, groups=groups, kind=kind)
 
 
 def from_arrays(
@@ -106,21 +106,21 @@ def from_arrays(
     *,
     kind: ImageKind,
 ) -> Source:
-    """A source of pictures in memory: by split, uint8 N x C x H x W and whole numbers, indices of class_names.
+    """Create a source of images in memory. parts: for each split, uint8 N x C x H x W and indices into class_names.
 
-    Classes without a picture are left out. DataError if a label names no class.
+    Classes without an image are left out. DataError if a label is out of range.
     """
     shapes = {images.shape[1:] for images, _ in parts.values()}
     if len(shapes) > 1:
-        raise DataError(f"{name} holds splits of different shapes ({sorted(shapes)}): bring them to one")
+        raise DataError(f"{name} has splits with images of different shapes ({sorted(shapes)}): make them all the same")
     numbers_N = np.concatenate([numbers for _, numbers in parts.values()]).astype(np.int64)
     present, labels_N = np.unique(numbers_N, return_inverse=True)
     if len(present) and not 0 <= present[0] <= present[-1] < len(class_names):
         wrong = present[0] if present[0] < 0 else present[-1]
-        raise DataError(f"{name} holds the label {wrong}, but has {len(class_names)} classes: its labels are damaged")
+        raise DataError(f"{name} has a label {wrong}, but only {len(class_names)} classes: its labels are corrupted")
     findings = ()
     if len(present) < len(class_names):
-        findings = (f"{name} holds {len(present)} of its {len(class_names)} classes here.",)
+        findings = (f"{name} has images of only {len(present)} of its {len(class_names)} classes.",)
     return Source(
         name=name,
         class_names=tuple(class_names[number] for number in present.tolist()),
@@ -135,30 +135,30 @@ def from_arrays(
     )
 
 
-def ordered(class_names: Iterable[str]) -> tuple[str, ...]:
-    """Class names in the order of their numbers, where all are numbers, else of the alphabet."""
+def sort_class_names(class_names: Iterable[str]) -> tuple[str, ...]:
+    """Sort class names: by value if all are numbers, else alphabetically."""
     names = sorted(class_names)
     if all(name.isascii() and name.isdecimal() for name in names):
         names.sort(key=int)
     return tuple(names)
 
 
-def refuse_lookalikes(name: str, labels: Iterable[str], *, what: str = "labels") -> None:
-    """DataError names two labels that differ only by case, blanks or how Unicode spells the same letters."""
-    seen: dict[str, str] = {}
+def reject_ambiguous_labels(name: str, labels: Iterable[str], *, what: str = "labels") -> None:
+    """Raise a DataError if two labels differ only by case, blanks or the Unicode encoding of the same letters."""
+    label_of: dict[str, str] = {}
     for label in sorted(set(labels)):
         key = "".join(unicodedata.normalize("NFKC", label).casefold().split())
         if not key:
-            raise DataError(f"{name}: the label {label!r} is blank: give every image the name of its class")
-        if key in seen:
+            raise DataError(f"{name}: the label {label!r} is blank: give each image the name of its class")
+        if key in label_of:
             raise DataError(
-                f"{name}: the {what} {seen[key]!r} and {label!r} differ only by case or blanks: "
-                "rename one if they are one class, or make the names clearly different"
+                f"{name}: the {what} {label_of[key]!r} and {label!r} differ only by case or blanks: "
+                "use one name if they are one class, or make the names clearly different"
             )
-        seen[key] = label
+        label_of[key] = label
 
 
-def kind_of(class_names: Sequence[str]) -> ImageKind:
-    """symbols if every class is named by a single sign or a number word, else photos."""
+def guess_image_kind(class_names: Sequence[str]) -> ImageKind:
+    """Return "symbols" if each class name is a single character or a number word, else "photos"."""
     named = (len(name) == 1 or name.casefold() in _NUMBER_WORDS for name in class_names)
     return "symbols" if all(named) else "photos"

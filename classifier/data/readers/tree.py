@@ -1,4 +1,4 @@
-"""Folders of pictures, on a disk or named inside of an archive: the same to who reads classes from them."""
+"""Folders of images, on a disk or listed in an archive: readers of class folders see no difference."""
 
 import hashlib
 import os
@@ -10,68 +10,68 @@ from typing import Protocol
 from classifier.data.decoding.decode import SUFFIXES
 from classifier.errors import DataError
 
-# What file servers and archivers leave behind.
-_LITTER = frozenset({"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN"})
+# Left behind by file servers and archivers.
+_IGNORED_NAMES = frozenset({"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN"})
 
-# A file that changed so few seconds ago may change again without its time showing it.
-SETTLED = 2.0
+SETTLE_SECONDS = 2.0
+"""A file changed more recently than this may change again with the same modification time."""
 
-_Identity = tuple[int, int]
-"""A folder's device and inode: the same whatever link leads to it."""
-
-
-Packed = tuple[object, Callable[[str, int, int], "File"], str, int, int]
-"""A key for what contains the file; what makes it again of a name and two numbers; and these."""
+_FolderKey = tuple[int, int]
+"""A folder's device and inode: the same through any link."""
 
 
-class Inner(Protocol):
-    """A picture's file inside of another, or in storage."""
+PackedFile = tuple[object, Callable[[str, int, int], "File"], str, int, int]
+"""A key for the container, a function that recreates the file from a name and two numbers, and those three."""
+
+
+class VirtualFile(Protocol):
+    """An image file inside another file, or in remote storage."""
 
     def read_bytes(self) -> bytes:
-        """All of it. OSError if it cannot be read."""
+        """Read the whole file. OSError if it cannot be read."""
         ...
 
     def identity(self) -> bytes | None:
-        """16 bytes that change with it and with where it lies; None where nothing is known of that."""
+        """Return 16 bytes that change with the file and its location; None if its state is unknown."""
         ...
 
-    def packed(self) -> Packed:
-        """All of it in a few values."""
+    def pack(self) -> PackedFile:
+        """Return everything needed to recreate it, in a few values."""
         ...
 
 
-File = Path | Inner
-"""A picture's file, wherever it lies."""
+File = Path | VirtualFile
+"""An image file, wherever it is stored."""
 
 
-Picture = tuple[str, File]
-"""Its name, relative to the tree's top and with slashes, and where it lies."""
+ImageFile = tuple[str, File]
+"""Name relative to the top of the tree, with slashes, and the file."""
 
 
 class Tree(Protocol):
-    """A folder. Hidden files and folders do not count, nor other files than pictures."""
+    """A folder. Hidden files and folders are ignored, and so are files that are not images."""
 
     name: str
     label: str
-    """What messages call it."""
+    """Its name in messages."""
 
     @property
     def folders(self) -> "list[Tree]":
-        """Those directly in it, by name."""
+        """Its direct subfolders, sorted by name."""
         ...
 
     @property
-    def pictures(self) -> list[Picture]:
-        """Those directly in it, by name."""
+    def image_files(self) -> list[ImageFile]:
+        """The images directly in it, sorted by name."""
         ...
 
-    def below(self) -> Iterator[Picture]:
-        """Those in it at any depth."""
+    def walk_image_files(self) -> Iterator[ImageFile]:
+        """Yield the images in it at any depth."""
         ...
 
 
-class Disk:
-    """A folder of this machine. Links are followed, each folder once, and never in circles."""
+class DiskFolder:
+    """A local folder. Links are followed, each folder once, and never in cycles."""
 
     def __init__(self, path: Path, top: Path | None = None) -> None:
         self.path, self.top = path, top or path
@@ -80,75 +80,75 @@ class Disk:
 
     @property
     def folders(self) -> list[Tree]:
-        return [Disk(path, self.top) for path in self._looked()[0]]
+        return [DiskFolder(path, self.top) for path in self._scan_once()[0]]
 
     @property
-    def pictures(self) -> list[Picture]:
-        return [self._picture(path) for path in self._looked()[1]]
+    def image_files(self) -> list[ImageFile]:
+        return [self._image_file(path) for path in self._scan_once()[1]]
 
-    def below(self) -> Iterator[Picture]:
-        seen = (_and_above(self.top) | _and_above(self.path)) - {_identity(self.path)}
-        waiting = [self.path]
-        while waiting:
-            here = waiting.pop()
-            if _identity(here) not in seen:
-                seen.add(_identity(here))
-                folders, pictures = _scan(here, seen)
-                yield from map(self._picture, pictures)
-                waiting += reversed(folders)
+    def walk_image_files(self) -> Iterator[ImageFile]:
+        visited = (_with_ancestors(self.top) | _with_ancestors(self.path)) - {_folder_key(self.path)}
+        pending = [self.path]
+        while pending:
+            folder = pending.pop()
+            if _folder_key(folder) not in visited:
+                visited.add(_folder_key(folder))
+                folders, images = _scan(folder, visited)
+                yield from map(self._image_file, images)
+                pending += reversed(folders)
 
-    def _looked(self) -> tuple[list[Path], list[Path]]:
+    def _scan_once(self) -> tuple[list[Path], list[Path]]:
         if self._content is None:
-            self._content = _scan(self.path, _and_above(self.path))
+            self._content = _scan(self.path, _with_ancestors(self.path))
         return self._content
 
-    def _picture(self, path: Path) -> Picture:
+    def _image_file(self, path: Path) -> ImageFile:
         return path.relative_to(self.top).as_posix(), path
 
 
-class Listed:
-    """A folder that is known by the names of its files alone."""
+class ListedFolder:
+    """A folder known only by the names of its files."""
 
-    def __init__(self, label: str, pictures: Iterable[Picture] = (), name: str = "") -> None:
-        """pictures: names with slashes, none of which leads out of the folder."""
+    def __init__(self, label: str, files: Iterable[ImageFile] = (), name: str = "") -> None:
+        """files: their names have slashes, and none leads out of the folder."""
         self.name, self.label = name, label
-        self._folders: dict[str, Listed] = {}
-        self._pictures: list[Picture] = []
-        for picture in pictures:
-            self._add(picture, picture[0].split("/"))
+        self._folders: dict[str, ListedFolder] = {}
+        self._files: list[ImageFile] = []
+        for file in files:
+            self._add(file, file[0].split("/"))
 
-    def _add(self, picture: Picture, parts: list[str]) -> None:
-        here = self
+    def _add(self, file: ImageFile, parts: list[str]) -> None:
+        folder = self
         for part in parts[:-1]:
             if is_hidden(part):
                 return
-            if part not in here._folders:
-                here._folders[part] = Listed(f"{here.label}/{part}", name=part)
-            here = here._folders[part]
+            if part not in folder._folders:
+                folder._folders[part] = ListedFolder(f"{folder.label}/{part}", name=part)
+            folder = folder._folders[part]
         if not is_hidden(parts[-1]) and os.path.splitext(parts[-1])[1].lower() in SUFFIXES:
-            here._pictures.append(picture)
+            folder._files.append(file)
 
     @property
     def folders(self) -> list[Tree]:
         return [self._folders[name] for name in sorted(self._folders)]
 
     @property
-    def pictures(self) -> list[Picture]:
-        return sorted(self._pictures, key=lambda picture: picture[0])
+    def image_files(self) -> list[ImageFile]:
+        return sorted(self._files, key=lambda file: file[0])
 
-    def below(self) -> Iterator[Picture]:
-        yield from self.pictures
+    def walk_image_files(self) -> Iterator[ImageFile]:
+        yield from self.image_files
         for folder in self.folders:
-            yield from folder.below()
+            yield from folder.walk_image_files()
 
 
 def is_hidden(name: str) -> bool:
-    """Does a file or folder of this name count for nothing?"""
-    return name.startswith(".") or name in _LITTER
+    """Return whether a file or folder of this name is ignored."""
+    return name.startswith(".") or name in _IGNORED_NAMES
 
 
-def _scan(folder: Path, seen: set[_Identity]) -> tuple[list[Path], list[Path]]:
-    """Visible folders but for those in `seen` (links back to where one came from), and pictures; both by name."""
+def _scan(folder: Path, visited: set[_FolderKey]) -> tuple[list[Path], list[Path]]:
+    """Return its visible folders, except those in `visited` (links back up), and its images; both sorted by name."""
     try:
         with os.scandir(folder) as entries:
             visible = sorted((entry for entry in entries if not is_hidden(entry.name)), key=lambda entry: entry.name)
@@ -157,7 +157,7 @@ def _scan(folder: Path, seen: set[_Identity]) -> tuple[list[Path], list[Path]]:
     except OSError as error:
         raise DataError(f"{folder} cannot be read ({error.strerror or error}): make it readable") from None
     return (
-        [path for path in folders if _identity(path) not in seen],
+        [path for path in folders if _folder_key(path) not in visited],
         [path for path in others if path.suffix.lower() in SUFFIXES],
     )
 
@@ -169,32 +169,34 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _and_above(folder: Path) -> set[_Identity]:
-    """The folder and all above it: a link to one of them would go round in circles."""
+def _with_ancestors(folder: Path) -> set[_FolderKey]:
+    """Return the folder and all its ancestors: following a link to one of them would be a cycle."""
     real = folder.resolve()
-    return {_identity(path) for path in (real, *real.parents)}
+    return {_folder_key(path) for path in (real, *real.parents)}
 
 
-def _identity(folder: Path) -> _Identity:
+def _folder_key(folder: Path) -> _FolderKey:
     status = folder.stat()
     return status.st_dev, status.st_ino
 
 
-def identity(path: Path) -> bytes | None:
-    """16 bytes for a file and its state: place, size, time of change, inode. None if it just changed, or is none."""
+def file_identity(path: Path) -> bytes | None:
+    """Return 16 bytes that identify a file and its state: path, size, time of change, inode.
+
+    None if it has just changed, or does not exist."""
     try:
         about = path.stat()
     except OSError:
         return None
-    if time.time() - max(about.st_mtime, about.st_ctime) < SETTLED:
+    if time.time() - max(about.st_mtime, about.st_ctime) < SETTLE_SECONDS:
         return None
-    return _hashed(os.path.abspath(path), about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino)
+    return _hash(os.path.abspath(path), about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino)
 
 
-def part_of(container: bytes | None, *where: object) -> bytes | None:
-    """The identity of a picture inside of a file with that identity."""
-    return None if container is None else _hashed(container.hex(), *where)
+def derive_identity(container: bytes | None, *position: object) -> bytes | None:
+    """Return the identity of an image inside a file with the identity `container`."""
+    return None if container is None else _hash(container.hex(), *position)
 
 
-def _hashed(*values: object) -> bytes:
+def _hash(*values: object) -> bytes:
     return hashlib.blake2b(repr(values).encode(), digest_size=16).digest()

@@ -38,7 +38,7 @@ def test_arrays_are_seen_as_files_are(shape: tuple[int, int, int]) -> None:
     assert sum(told) == 5
     assert len(set(looked.digests_N.tolist())) == 5
     for k in range(5):
-        one = compute_image_stats(decode_all.as_png(images_NCHW[k]), max_pixels=10**8)
+        one = compute_image_stats(decode_all.encode_png(images_NCHW[k]), max_pixels=10**8)
         assert looked.sides_K2[k].tolist() == [one.width, one.height]
         assert np.abs(looked.thumbs_KHW[k].astype(int) - one.thumb).mean() < 2
         assert looked.sharpness_K[k] == pytest.approx(one.sharpness, rel=0.1, abs=1e-3)

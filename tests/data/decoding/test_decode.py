@@ -15,6 +15,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from classifier.data.decoding import decode
+from classifier.data.decoding.image_spec import ImageSpec
 from classifier.errors import DataError
 
 BIG = 10**8
@@ -148,7 +149,7 @@ def test_an_exif_rotated_jpeg() -> None:
     exif[0x0112] = 6
     content = encoded(Image.fromarray(np.ascontiguousarray(np.rot90(scene))), "JPEG", exif=exif, subsampling=0)
     assert np.abs(pixels(content).astype(int) - scene).mean() < 2
-    got = decode.load(content, size=8, channels=3, fit="stretch", max_pixels=BIG).transpose(1, 2, 0)
+    got = decode.load(content, ImageSpec(8, 3, "stretch", BIG)).transpose(1, 2, 0)
     np.testing.assert_allclose(got[1, 6], (0, 250, 0), atol=12)
 
 
@@ -198,11 +199,11 @@ FLAWED = {
 def test_a_flaw_is_named(name: str, tmp_path: Path) -> None:
     content, reason = FLAWED[name]
     with pytest.raises(decode.DecodeError, match=reason):
-        decode.opened(content, max_pixels=BIG)
+        decode.open_image(content, max_pixels=BIG)
     path = tmp_path / "some.jpg"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=rf"some\.jpg cannot be used as a picture: .*({reason}).*replace") as caught:
-        decode.load(path, size=8, channels=3, fit="crop", max_pixels=BIG)
+    with pytest.raises(DataError, match=rf"some\.jpg cannot be used as an image: .*({reason}).*replace") as caught:
+        decode.load(path, ImageSpec(8, 3, "crop", BIG))
     assert "\n" not in str(caught.value)
 
 
@@ -222,7 +223,7 @@ def test_no_damage_escapes(format: str) -> None:
         hurt[random.integers(len(hurt))] = random.integers(256)
         for content in (bytes(hurt), whole[: random.integers(len(whole))]):
             with contextlib.suppress(decode.DecodeError):
-                decode.loaded(content, size=8, channels=3, fit="crop", max_pixels=10**5)
+                decode.decode_bytes(content, ImageSpec(8, 3, "crop", 10**5))
 
 
 def test_more_pixels_than_wanted() -> None:
@@ -262,26 +263,26 @@ def test_the_process_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_right_size_is_not_resampled() -> None:
     square = RANDOM.integers(0, 256, (8, 8, 3), dtype=np.uint8)
     for fit in ("crop", "pad", "stretch"):
-        got = decode.prepare(Image.fromarray(square), size=8, channels=3, fit=fit)
+        got = decode.prepare(Image.fromarray(square), ImageSpec(8, 3, fit, BIG))
         np.testing.assert_array_equal(got, square.transpose(2, 0, 1))
         assert got.flags.c_contiguous
-    wide = decode.prepare(Image.fromarray(COLOUR), size=6, channels=3, fit="crop")
+    wide = decode.prepare(Image.fromarray(COLOUR), ImageSpec(6, 3, "crop", BIG))
     np.testing.assert_array_equal(wide, COLOUR[:, 1:7].transpose(2, 0, 1))
-    padded = decode.prepare(Image.fromarray(COLOUR), size=8, channels=3, fit="pad")
+    padded = decode.prepare(Image.fromarray(COLOUR), ImageSpec(8, 3, "pad", BIG))
     np.testing.assert_array_equal(padded[:, 1:7], COLOUR.transpose(2, 0, 1))
 
 
 def test_grey_and_colour_become_each_other() -> None:
-    three = decode.prepare(Image.fromarray(GREY), size=6, channels=3, fit="crop")
+    three = decode.prepare(Image.fromarray(GREY), ImageSpec(6, 3, "crop", BIG))
     np.testing.assert_array_equal(three, np.repeat(GREY[None, :, 1:7], 3, axis=0))
-    one = decode.prepare(Image.fromarray(np.repeat(GREY[:, :, None], 3, axis=2)), size=6, channels=1, fit="crop")
+    one = decode.prepare(Image.fromarray(np.repeat(GREY[:, :, None], 3, axis=2)), ImageSpec(6, 1, "crop", BIG))
     np.testing.assert_array_equal(one, GREY[None, :, 1:7])
 
 
 @pytest.mark.parametrize("size", [(30, 7), (7, 30), (200, 333), (2, 2), (500, 2)])
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
 def test_a_plain_picture_stays_plain(size: tuple[int, int], fit: str) -> None:
-    got = decode.prepare(Image.new("RGB", size, (200, 3, 90)), size=16, channels=3, fit=fit)
+    got = decode.prepare(Image.new("RGB", size, (200, 3, 90)), ImageSpec(16, 3, fit, BIG))
     assert got.shape == (3, 16, 16)
     assert (got == np.array([200, 3, 90], np.uint8)[:, None, None]).all()
 
@@ -291,7 +292,7 @@ def test_what_each_fit_keeps() -> None:
     bands[:, 20:40] = 100
     bands[:, 40:] = 200
     crop, pad, stretch = (
-        decode.prepare(Image.fromarray(bands), size=20, channels=1, fit=fit)[0] for fit in ("crop", "pad", "stretch")
+        decode.prepare(Image.fromarray(bands), ImageSpec(20, 1, fit, BIG))[0] for fit in ("crop", "pad", "stretch")
     )
     assert (crop == 100).all()
     assert [int(stretch[10, x]) for x in (2, 10, 17)] == [0, 100, 200]
@@ -302,47 +303,47 @@ def test_what_each_fit_keeps() -> None:
 
 def test_shrinking_averages() -> None:
     board = (np.indices((256, 256)).sum(0) % 2 * 255).astype(np.uint8)
-    got = decode.prepare(Image.fromarray(board), size=16, channels=1, fit="crop").astype(int)
+    got = decode.prepare(Image.fromarray(board), ImageSpec(16, 1, "crop", BIG)).astype(int)
     assert np.abs(got - 127).max() <= 3
 
 
 def test_a_large_jpeg_is_decoded_small_and_looks_the_same() -> None:
     smooth = Image.fromarray(COLOUR).resize((1600, 1200), Image.Resampling.BICUBIC)
     content = encoded(smooth, "JPEG", quality=95)
-    small = decode.opened(content, max_pixels=BIG, least=2 * 32)
+    small = decode.open_image(content, max_pixels=BIG, min_side=2 * 32)
     assert 64 <= min(small.size) < 200
     for fit in ("crop", "pad", "stretch"):
-        quick = decode.load(content, size=32, channels=3, fit=fit, max_pixels=BIG).astype(int)
-        slow = decode.prepare(decode.read_image(content, max_pixels=BIG), size=32, channels=3, fit=fit)
+        quick = decode.load(content, ImageSpec(32, 3, fit, BIG)).astype(int)
+        slow = decode.prepare(decode.read_image(content, max_pixels=BIG), ImageSpec(32, 3, fit, BIG))
         assert np.abs(quick - slow).mean() < 1.5
     with pytest.raises(DataError, match="truncated"):
-        decode.load(content[: len(content) // 2], size=32, channels=3, fit="crop", max_pixels=BIG)
+        decode.load(content[: len(content) // 2], ImageSpec(32, 3, "crop", BIG))
 
 
 def test_prepare_takes_pictures_of_any_mode() -> None:
     for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "HSV", "YCbCr"):
-        got = decode.prepare(Image.new(mode, (9, 5)), size=4, channels=3, fit="crop")
+        got = decode.prepare(Image.new(mode, (9, 5)), ImageSpec(4, 3, "crop", BIG))
         assert got.shape == (3, 4, 4)
     with pytest.raises(DataError, match="no fixed range"):
-        decode.prepare(Image.new("F", (9, 5)), size=4, channels=3, fit="crop")
+        decode.prepare(Image.new("F", (9, 5)), ImageSpec(4, 3, "crop", BIG))
 
 
 def test_look() -> None:
-    assert decode.look(encoded(Image.fromarray(GREY)), max_pixels=BIG) == (8, 6, True)
-    assert decode.look(encoded(Image.fromarray(COLOUR)), max_pixels=BIG) == (8, 6, False)
+    assert decode.measure_image(encoded(Image.fromarray(GREY)), max_pixels=BIG) == (8, 6, True)
+    assert decode.measure_image(encoded(Image.fromarray(COLOUR)), max_pixels=BIG) == (8, 6, False)
     three = Image.fromarray(np.repeat(GREY[:, :, None], 3, axis=2))
     for format in ("PNG", "JPEG"):
-        assert decode.look(encoded(three, format), max_pixels=BIG) == (8, 6, True)
+        assert decode.measure_image(encoded(three, format), max_pixels=BIG) == (8, 6, True)
     large = Image.new("RGB", (800, 600), (90, 90, 90))
-    assert decode.look(encoded(large, "JPEG"), max_pixels=BIG) == (800, 600, True)
+    assert decode.measure_image(encoded(large, "JPEG"), max_pixels=BIG) == (800, 600, True)
 
 
 def test_what_looks_like_a_picture(tmp_path: Path) -> None:
-    assert decode.is_picture(tmp_path / "a.JPG")
-    assert not decode.is_picture(tmp_path / "a.txt")
-    assert not decode.is_picture(tmp_path / ".a.jpg")
+    assert decode.is_image_path(tmp_path / "a.JPG")
+    assert not decode.is_image_path(tmp_path / "a.txt")
+    assert not decode.is_image_path(tmp_path / ".a.jpg")
     (tmp_path / "folder.png").mkdir()
-    assert not decode.is_picture(tmp_path / "folder.png")
+    assert not decode.is_image_path(tmp_path / "folder.png")
 
 
 def test_a_damaged_second_frame_is_no_flaw_of_the_first() -> None:
@@ -350,12 +351,12 @@ def test_a_damaged_second_frame_is_no_flaw_of_the_first() -> None:
     whole = encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:])
     at = int.from_bytes(whole[4:8], "little")
     second = at + 2 + 12 * int.from_bytes(whole[at : at + 2], "little")  # where the first names the second
-    assert decode.described(whole) == (8, 6, "TIFF", 2)
+    assert decode.read_header(whole) == (8, 6, "TIFF", 2)
     broken = whole[:second] + len(whole).to_bytes(4, "little") + whole[second + 4 :] + bytes(6)  # it says nothing
-    assert decode.described(broken) == (8, 6, "TIFF", 1)
+    assert decode.read_header(broken) == (8, 6, "TIFF", 1)
     np.testing.assert_array_equal(pixels(broken), GREY)
 
 
 def test_what_cannot_be_described_has_a_flaw() -> None:
     with pytest.raises(decode.DecodeError, match="no image"):
-        decode.described(b"nothing")
+        decode.read_header(b"nothing")

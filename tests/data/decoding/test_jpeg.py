@@ -1,5 +1,6 @@
 """The fast way for JPEGs sees what Pillow sees, and leaves to it what it does not know."""
 
+import dataclasses
 import io
 import subprocess
 import sys
@@ -10,11 +11,12 @@ import pytest
 from PIL import Image
 
 from classifier.data.decoding import decode, jpeg
+from classifier.data.decoding.image_spec import ImageSpec
 
 BIG = 10**8
 COARSE = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 PHOTO = Image.fromarray(COARSE).resize((400, 300), Image.Resampling.BICUBIC)
-SETTINGS: dict[str, Any] = {"size": 96, "channels": 3, "fit": "crop", "max_pixels": BIG}
+SPEC = ImageSpec(96, 3, "crop", BIG)
 
 
 def encoded(image: Image.Image, format: str = "JPEG", **options: Any) -> bytes:
@@ -23,36 +25,36 @@ def encoded(image: Image.Image, format: str = "JPEG", **options: Any) -> bytes:
     return stream.getvalue()
 
 
-def by_pillow(image: Image.Image | bytes, **settings: Any) -> np.ndarray:
+def by_pillow(image: Image.Image | bytes, spec: ImageSpec) -> np.ndarray:
     if isinstance(image, bytes):
         image = Image.open(io.BytesIO(image))
-    return decode.prepare(image, **{name: value for name, value in settings.items() if name != "max_pixels"})
+    return decode.prepare(image, spec)
 
 
 @pytest.mark.parametrize("size", [40, 96, 224, 300, 350])
 @pytest.mark.parametrize("fit", ["crop", "stretch"])
 def test_it_sees_what_pillow_sees(size: int, fit: str) -> None:
-    settings: dict[str, Any] = {**SETTINGS, "size": size, "fit": fit}
+    spec = dataclasses.replace(SPEC, size=size, fit=fit)
     for image in (PHOTO, PHOTO.rotate(90, expand=True), PHOTO.convert("L")):
         content = encoded(image)
-        got = jpeg.fast(content, **settings)
+        got = jpeg.decode_fast(content, spec)
         assert got is not None
         assert got.shape == (3, size, size)
         assert got.dtype == np.uint8
-        difference = np.abs(got.astype(int) - by_pillow(content, **settings))
+        difference = np.abs(got.astype(int) - by_pillow(content, spec))
         # The square of a picture that was shrunk begins at a whole pixel: half of one off, in colours that are steep.
         assert difference.mean() < (4 if fit == "crop" and size < 150 else 1.5)
 
 
 def test_grey_stays_grey_and_colours_are_left_where_grey_is_asked_for() -> None:
-    settings: dict[str, Any] = {**SETTINGS, "channels": 1}
+    spec = dataclasses.replace(SPEC, channels=1)
     grey = encoded(PHOTO.convert("L"))
-    got = jpeg.fast(grey, **settings)
+    got = jpeg.decode_fast(grey, spec)
     assert got is not None
-    assert np.abs(got.astype(int) - by_pillow(grey, **settings)).mean() < 4
+    assert np.abs(got.astype(int) - by_pillow(grey, spec)).mean() < 4
     colour = encoded(PHOTO)
-    assert jpeg.fast(colour, **settings) is None
-    assert np.abs(decode.loaded(colour, **settings).astype(int) - by_pillow(colour, **settings)).mean() < 4
+    assert jpeg.decode_fast(colour, spec) is None
+    assert np.abs(decode.decode_bytes(colour, spec).astype(int) - by_pillow(colour, spec)).mean() < 4
 
 
 TURNED = Image.Exif()
@@ -77,34 +79,34 @@ OTHERS = {
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_it_does_not_know_it_leaves(name: str) -> None:
-    assert jpeg.fast(OTHERS[name], **SETTINGS) is None
+    assert jpeg.decode_fast(OTHERS[name], SPEC) is None
 
 
 @pytest.mark.parametrize("name", ["a PNG", "turned by EXIF", "progressive", "CMYK"])
 def test_what_it_leaves_is_read_all_the_same(name: str) -> None:
     image = PHOTO.rotate(270, expand=True) if name == "turned by EXIF" else PHOTO
-    got = decode.loaded(OTHERS[name], **SETTINGS)
-    assert np.abs(got.astype(int) - by_pillow(image, **SETTINGS)).mean() < 4
+    got = decode.decode_bytes(OTHERS[name], SPEC)
+    assert np.abs(got.astype(int) - by_pillow(image, SPEC)).mean() < 4
 
 
 def test_more_pixels_than_wanted_are_not_decoded(monkeypatch) -> None:
     content = encoded(PHOTO)
     monkeypatch.setattr(jpeg.simplejpeg, "decode_jpeg", lambda *words, **settings: pytest.fail("it decodes"))
-    assert jpeg.read(content, max_pixels=400 * 300 - 1, least=None) is None
+    assert jpeg.read(content, max_pixels=400 * 300 - 1, min_side=None) is None
     with pytest.raises(decode.DecodeError, match=r"more than data\.max_pixels"):
-        decode.loaded(content, **{**SETTINGS, "max_pixels": 400 * 300 - 1})
+        decode.decode_bytes(content, dataclasses.replace(SPEC, max_pixels=400 * 300 - 1))
 
 
 def test_many_scans_are_left_to_a_process_that_may_be_ended() -> None:
     content = encoded(PHOTO)
-    assert jpeg.fast(content + b"\xff\xda" * 5, **SETTINGS) is None
+    assert jpeg.decode_fast(content + b"\xff\xda" * 5, SPEC) is None
 
 
 def test_a_file_smaller_than_asked_is_enlarged_as_pillow_does() -> None:
     content = encoded(PHOTO.resize((30, 20)))
-    got = jpeg.fast(content, **SETTINGS)
+    got = jpeg.decode_fast(content, SPEC)
     assert got is not None
-    assert np.abs(got.astype(int) - by_pillow(content, **SETTINGS)).mean() < 1
+    assert np.abs(got.astype(int) - by_pillow(content, SPEC)).mean() < 1
 
 
 def test_processes_that_decode_need_no_torch() -> None:

@@ -1,9 +1,7 @@
-"""Processes that decode: as fast as the pictures are, and none the worse for one that hangs or kills."""
+"""Decoding processes: they reply what the functions return, and survive images that hang or crash a decoder."""
 
 import dataclasses
-import functools
 import io
-import threading
 import time
 from pathlib import Path
 
@@ -12,25 +10,27 @@ import pytest
 from PIL import Image
 
 from classifier.data.decoding import decode, worker_processes
-from classifier.data.decoding.worker_processes import Decoder, decoded, for_row
+from classifier.data.decoding.decode import DecodeFailure
+from classifier.data.decoding.image_spec import ImageSpec
+from classifier.data.decoding.worker_processes import DecodeWorker, DecodeWorkers, Task, address
 from classifier.data.images.jpeg_segment import JpegSegmentWriter
 from classifier.data.images.pixel_segment import PixelSegmentWriter
 
-SETTINGS = {"size": 8, "channels": 3, "fit": "crop", "max_pixels": 10_000}
-# A decoder that hangs, or dies, on contents that say so.
+SPEC = ImageSpec(8, 3, "crop", 10_000)
+# A decoder that hangs, or crashes, on contents that say so.
 BAD = """
 import sys, time, os
 sys.path.insert(0, sys.argv[1])
-from classifier.data.decoding import decode, worker_processes as decoder
-thorough = decode.thorough
-def bad(content, **settings):
+from classifier.data.decoding import decode, worker_processes
+decode_general = decode.decode_general
+def bad(content, spec):
     if content == b"hang":
         time.sleep(3600)
-    if content == b"die":
+    if content == b"crash":
         os.abort()
-    return thorough(content, **settings)
-decode.thorough = bad
-decoder.serve(sys.argv[2:])
+    return decode_general(content, spec)
+decode.decode_general = bad
+worker_processes.serve(sys.argv[2:])
 """
 
 
@@ -41,82 +41,93 @@ def png(number: int, side: int = 12) -> bytes:
     return stream.getvalue()
 
 
-def wanted(content: bytes) -> bytes | str:
+def expected_reply(content: bytes) -> bytes | DecodeFailure:
     try:
-        return decode.loaded(content, **SETTINGS).tobytes()
-    except decode.DecodeError as flaw:
-        return str(flaw)
+        return decode.decode_bytes(content, SPEC).tobytes()
+    except decode.DecodeError as error:
+        return DecodeFailure(str(error))
 
 
 @pytest.fixture
-def made():
-    decoders = []
+def start_worker():
+    workers = []
 
-    def make(seconds: float = 30.0) -> Decoder:
-        decoders.append(Decoder("pixels", *SETTINGS.values(), length=3 * 64, seconds=seconds))
-        return decoders[-1]
+    def start(seconds: float = 30.0) -> DecodeWorker:
+        workers.append(DecodeWorker(Task.pixels(SPEC), seconds))
+        return workers[-1]
 
-    yield make
-    for one in decoders:
-        one.close()
+    yield start
+    for worker in workers:
+        worker.close()
 
 
-def test_a_process_answers_what_the_function_does(made) -> None:
+def test_process_replies_what_the_function_returns(start_worker) -> None:
     contents = [png(n) for n in range(300)] + [b"", b"no image", png(0, 200)]
-    answers = [*made()(contents)]
-    assert len(answers) == len(contents)
-    for content, answer in zip(contents, answers, strict=True):
-        assert answer == wanted(content)
+    replies = [*start_worker().decode(contents)]
+    assert len(replies) == len(contents)
+    for content, reply in zip(contents, replies, strict=True):
+        assert reply == expected_reply(content)
 
 
 @pytest.mark.parametrize(
-    ("word", "said"), [(b"hang", "it takes longer than 0.5 s to decode"), (b"die", "it ends its decoder")]
+    ("word", "reason"), [(b"hang", "it takes longer than 0.5 s to decode"), (b"crash", "it crashes its decoder")]
 )
-def test_a_picture_that_hangs_or_kills_costs_itself_alone(made, monkeypatch, word: bytes, said: str) -> None:
+def test_image_that_hangs_or_crashes_the_decoder_costs_only_itself(
+    start_worker, monkeypatch, word: bytes, reason: str
+) -> None:
     monkeypatch.setattr(worker_processes, "_MAIN", BAD)
     contents = [png(0), png(1), word, png(2), word, png(3)]
-    one = made(0.5)
+    worker = start_worker(0.5)
     began = time.monotonic()
-    answers = [*one(contents)]
-    assert [isinstance(answer, str) for answer in answers] == [False, False, True, False, True, False]
-    assert answers[2] == answers[4] == said
-    for n, place in enumerate((0, 1, 3, 5)):
-        assert answers[place] == wanted(png(n))
+    replies = [*worker.decode(contents)]
+    assert [isinstance(reply, DecodeFailure) for reply in replies] == [False, False, True, False, True, False]
+    assert replies[2] == replies[4] == DecodeFailure(reason)
+    for n, index in enumerate((0, 1, 3, 5)):
+        assert replies[index] == expected_reply(png(n))
     assert time.monotonic() - began < 20
 
 
-def test_many_pictures_in_several_processes() -> None:
+def test_many_images_in_several_processes() -> None:
     contents = {n: png(n) for n in range(500)}
     contents[77] = b"damaged"
-    answers, lock = {}, threading.Lock()
 
-    def take(index: int, answer) -> None:
-        with lock:
-            assert index not in answers
-            answers[index] = answer
+    def read(index: int) -> bytes | DecodeFailure | None:
+        return DecodeFailure("it cannot be read") if index == 78 else None if index == 79 else contents[index]
 
-    def content(index: int):
-        return "it cannot be read" if index == 78 else None if index == 79 else contents[index]
+    pairs = [*DecodeWorkers(Task.pixels(SPEC), 30.0, processes=3).map(read, range(500))]
+    replies = dict(pairs)
+    assert len(replies) == len(pairs)
+    assert sorted(replies) == [n for n in range(500) if n != 79]
+    assert replies[78] == DecodeFailure("it cannot be read")
+    assert replies[77] == expected_reply(contents[77])
+    assert replies[499] == expected_reply(contents[499])
 
-    make = functools.partial(Decoder, "pixels", *SETTINGS.values(), length=3 * 64, seconds=30.0)
-    decoded(make, content, range(500), take, processes=3)
-    assert sorted(answers) == [n for n in range(500) if n != 79]
-    assert answers[78] == "it cannot be read"
-    assert "no image" in answers[77]
-    assert answers[499] == wanted(contents[499])
+
+def test_error_of_a_reader_stops_the_pool() -> None:
+    calls = []
+
+    def read(index: int) -> bytes:
+        calls.append(index)
+        if index == 3:
+            raise KeyError("gone")
+        return png(0)
+
+    with pytest.raises(KeyError, match="gone"):
+        list(DecodeWorkers(Task.pixels(SPEC), 30.0, processes=2).map(read, range(10_000)))
+    assert len(calls) < 1_000
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
-@pytest.mark.parametrize("kept_as", ["pixels", "jpeg"])
-def test_a_full_disk_is_no_fault_of_a_picture(kept_as: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stored_as", ["pixels", "jpeg"])
+def test_full_disk_is_not_blamed_on_an_image(stored_as: str, tmp_path: Path) -> None:
     shape = (3, 64, 64)
-    draft = {"pixels": PixelSegmentWriter, "jpeg": JpegSegmentWriter}[kept_as].begin(tmp_path / "draft", 2, shape)
-    full = dataclasses.replace(draft, path=Path("/dev/full"))
+    writer = {"pixels": PixelSegmentWriter, "jpeg": JpegSegmentWriter}[stored_as].create(tmp_path / "segment", 2, shape)
+    full = dataclasses.replace(writer, path=Path("/dev/full"))
     with pytest.raises(OSError, match="No space left"):
-        full.put(0, np.zeros(shape, np.uint8))
-    if kept_as == "pixels":  # its sums lie in a map, which a device has not
+        full.write(0, np.zeros(shape, np.uint8))
+    if stored_as == "pixels":  # its sums are memory-mapped, which a device does not support
         return
-    one = Decoder("rows", 64, *[*SETTINGS.values()][1:], *full.words(), length=0, seconds=30.0)
+    worker = DecodeWorker(Task.rows(dataclasses.replace(SPEC, size=64), full.to_words()), 30.0)
     with pytest.raises(OSError, match="No space left"):
-        list(one([for_row(0, png(0, 80))]))
-    one.close()
+        list(worker.decode([address(0, png(0, 80))]))
+    worker.close()

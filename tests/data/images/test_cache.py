@@ -15,8 +15,9 @@ from PIL import Image
 
 from classifier import data
 from classifier.config.sections import DataConfig
-from classifier.data import decode_all
+from classifier.data import image_decoder
 from classifier.data.decoding import decode
+from classifier.data.decoding.image_spec import ImageSpec
 from classifier.data.images.arrays import MappedImages, concatenate, select
 from classifier.data.readers import tree
 from classifier.errors import DataError
@@ -38,25 +39,25 @@ def settle(folder: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def settled(monkeypatch) -> None:
-    monkeypatch.setattr(tree, "SETTLED", 0.0)  # the time of change of an inode cannot be set
+    monkeypatch.setattr(tree, "SETTLE_SECONDS", 0.0)  # the time of change of an inode cannot be set
 
 
 @pytest.fixture
 def work(monkeypatch) -> dict[str, int]:
     """Counts files that were read and decoded."""
     counts = {"read": 0, "decoded": 0}
-    read, loaded = decode_all.read, decode.loaded
+    read, decode_bytes = image_decoder.read_image_bytes, decode.decode_bytes
 
     def counted_read(*words):
         counts["read"] += 1
         return read(*words)
 
-    def counted_loaded(*words, **settings):
+    def counted_decode(*words):
         counts["decoded"] += 1
-        return loaded(*words, **settings)
+        return decode_bytes(*words)
 
-    monkeypatch.setattr(decode_all, "read", counted_read)
-    monkeypatch.setattr(decode, "loaded", counted_loaded)
+    monkeypatch.setattr(image_decoder, "read_image_bytes", counted_read)
+    monkeypatch.setattr(decode, "decode_bytes", counted_decode)
     return counts
 
 
@@ -101,7 +102,7 @@ def test_what_is_new_is_decoded_alone(config: DataConfig, work, paint) -> None:
     part = getattr(grown, ids["cat/new1.png"])
     image = part.images_NCHW[torch.tensor([part.ids.index("cat/new1.png")])][0]
     path = Path(config.path) / "cat" / "new1.png"
-    wanted = decode.load(path, size=8, channels=3, fit="crop", max_pixels=10**8)
+    wanted = decode.load(path, ImageSpec(8, 3, "crop", 10**8))
     np.testing.assert_array_equal(image.numpy(), wanted)
     (Path(config.path) / "cat" / "new0.png").touch()
     data.load(config)
@@ -212,7 +213,7 @@ def test_eight_processes_at_once(many: Path, tmp_path: Path) -> None:
     said = [process.communicate(timeout=500) for process in processes]
     assert [process.returncode for process in processes] == [0] * 8, said
     assert len({out for out, _ in said}) == 1
-    assert sum("decodes these pictures already" in err for _, err in said) <= 7
+    assert sum("is decoding these images" in err for _, err in said) <= 7
     assert len(list((tmp_path / "cache").rglob("segment-*.arrow"))) == 1
     assert not list((tmp_path / "cache").rglob("*.part"))
 
@@ -244,7 +245,7 @@ def test_a_damaged_segment_is_decoded_again(config: DataConfig, work, caplog) ->
     path.unlink()
     path.write_bytes(content[: len(content) // 2])
     again = data.load(config)
-    assert "is damaged" in caplog.text
+    assert "is corrupted" in caplog.text
     assert work["decoded"] == 80
     assert again.train.images_NCHW[:].equal(images)
 
@@ -264,14 +265,14 @@ def test_a_home_that_cannot_be_written_costs_the_cache_alone(
 def test_a_disk_that_fills_up_is_told_and_no_picture_is_blamed(config: DataConfig, monkeypatch) -> None:
     from classifier.data.images.pixel_segment import PixelSegmentWriter
 
-    put = PixelSegmentWriter.put
+    write = PixelSegmentWriter.write
 
     def full(*_) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(PixelSegmentWriter, "put", full)
+    monkeypatch.setattr(PixelSegmentWriter, "write", full)
     with pytest.raises(DataError, match=r"cannot be written \(No space left on device\).*--data\.cache"):
         data.load(config)
-    monkeypatch.setattr(PixelSegmentWriter, "put", put)
+    monkeypatch.setattr(PixelSegmentWriter, "write", write)
     assert not any("cannot be used" in finding for finding in data.load(config).findings)
     assert not list(Path(config.cache or "").rglob("*.part"))

@@ -55,47 +55,47 @@ def test_it_is_nearly_what_pixels_are(folder: Path, tmp_path: Path, size: int, c
 def test_auto_goes_by_the_room_that_pixels_take() -> None:
     for gigabytes, kept in ((1.0, "pixels"), (0.29, "jpeg")):
         config = DataConfig(cache_gb=gigabytes)
-        assert decode_all._kept_as(config, (3, 224, 224), 1000) == kept
-        assert decode_all._kept_as(dataclasses.replace(config, cache_as="pixels"), (3, 224, 224), 1000) == "pixels"
+        assert decode_all.cache_format(config, (3, 224, 224), 1000) == kept
+        assert decode_all.cache_format(dataclasses.replace(config, cache_as="pixels"), (3, 224, 224), 1000) == "pixels"
 
 
 def test_photographs_take_a_fifth(tmp_path: Path) -> None:
     from sklearn.datasets import load_sample_images
 
-    frames = JpegSegmentWriter.begin(tmp_path / "frames", 40, (3, 200, 200))
+    frames = JpegSegmentWriter.create(tmp_path / "frames", 40, (3, 200, 200))
     rng = np.random.default_rng(0)
     for row in range(40):
         photograph = load_sample_images().images[row % 2]
         top, left = rng.integers(0, 200, 2)
-        frames.put(row, photograph[top : top + 200, left : left + 200].transpose(2, 0, 1))
+        frames.write(row, photograph[top : top + 200, left : left + 200].transpose(2, 0, 1))
     frames.finish({row: bytes([row]) * 16 for row in range(40)})
     assert frames.path.stat().st_size < 40 * 3 * 200 * 200 / 4
 
 
 def test_processes_append_to_one_file(tmp_path: Path) -> None:
-    frames = JpegSegmentWriter.begin(tmp_path / "frames", 200, (3, 64, 64))
+    frames = JpegSegmentWriter.create(tmp_path / "frames", 200, (3, 64, 64))
     code = (
-        "import sys, numpy as np; from classifier.data.images.jpeg_segment import reopened; "
-        "frames = reopened(sys.argv[2:]); "
-        "[frames.put(n, np.full((3, 64, 64), n, np.uint8)) for n in range(int(sys.argv[1]), 200, 4)]; "
+        "import sys, numpy as np; from classifier.data.images.jpeg_segment import open_writer; "
+        "frames = open_writer(sys.argv[2:]); "
+        "[frames.write(n, np.full((3, 64, 64), n, np.uint8)) for n in range(int(sys.argv[1]), 200, 4)]; "
         "assert 'torch' not in sys.modules"
     )
-    started = [subprocess.Popen([sys.executable, "-c", code, str(n), *frames.words()]) for n in range(4)]
+    started = [subprocess.Popen([sys.executable, "-c", code, str(n), *frames.to_words()]) for n in range(4)]
     assert [process.wait(timeout=60) for process in started] == [0] * 4
     frames.finish({row: bytes([row]) * 16 for row in range(1, 200)})  # nobody named the first
     segment = Segment.open(frames.path)
     assert len(segment) == 199
     images_NCHW = MappedImages((segment,), torch.arange(199), (3, 64, 64))[:]
     assert images_NCHW.flatten(1).float().mean(1).round().tolist() == list(range(1, 200))
-    assert segment.sums_NC2[:, 0, 0].tolist() == [64 // 4 * 64 * n for n in range(1, 200)]  # draft.lines
+    assert segment.sums_NC2[:, 0, 0].tolist() == [64 // 4 * 64 * n for n in range(1, 200)]  # summed_lines
 
 
 def test_damage_is_told(tmp_path: Path) -> None:
-    frames = JpegSegmentWriter.begin(tmp_path / "frames", 1, (3, 64, 64))
-    frames.put(0, np.full((3, 64, 64), 5, np.uint8))
+    frames = JpegSegmentWriter.create(tmp_path / "frames", 1, (3, 64, 64))
+    frames.write(0, np.full((3, 64, 64), 5, np.uint8))
     frames.finish({0: b"x" * 16})
     content = bytearray(frames.path.read_bytes())
     content[content.index(b"\xff\xd8\xff")] = 0
     frames.path.write_bytes(bytes(content))
-    with pytest.raises(DataError, match=r"frames is damaged .* delete it"):
+    with pytest.raises(DataError, match=r"frames is corrupted .* delete it"):
         MappedImages((Segment.open(frames.path),), torch.arange(1), (3, 64, 64))[:]

@@ -8,17 +8,23 @@ import numpy as np
 import pytest
 
 from classifier.data.images.arrays import Segment
-from classifier.data.images.pixel_segment import PixelSegmentWriter, has_channels_last, lines, sums_of, sums_of_last
+from classifier.data.images.pixel_segment import (
+    PixelSegmentWriter,
+    has_channels_last,
+    sum_channels,
+    sum_channels_last,
+    summed_lines,
+)
 
 RANDOM = np.random.default_rng(0)
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 28, 28), (3, 4, 300), (1, 64, 64), (3, 64, 64)])
 def test_what_is_put_is_what_a_segment_holds(tmp_path: Path, shape: tuple[int, int, int]) -> None:
-    draft = PixelSegmentWriter.begin(tmp_path / "draft", 5, shape)
+    draft = PixelSegmentWriter.create(tmp_path / "draft", 5, shape)
     pixels_NCHW = RANDOM.integers(0, 256, (5, *shape), dtype=np.uint8)
     for row in (3, 0, 4):
-        draft.put(row, pixels_NCHW[row])
+        draft.write(row, pixels_NCHW[row])
     digests = {row: bytes([row + 1]) * 16 for row in (0, 3, 4)}
     draft.finish(digests)
     segment = Segment.open(draft.path)
@@ -27,7 +33,9 @@ def test_what_is_put_is_what_a_segment_holds(tmp_path: Path, shape: tuple[int, i
         lying = segment.pixels[row].transpose(2, 0, 1) if has_channels_last(shape) else segment.pixels[row]
         np.testing.assert_array_equal(lying, pixels_NCHW[row])
         assert bytes(segment.digests_N16[row]) == digest
-        np.testing.assert_array_equal(segment.sums_NC2[row], exact(pixels_NCHW[row : row + 1, :, lines(shape[1])])[0])
+        np.testing.assert_array_equal(
+            segment.sums_NC2[row], exact(pixels_NCHW[row : row + 1, :, summed_lines(shape[1])])[0]
+        )
     for row in (1, 2):
         assert not segment.digests_N16[row].any()
 
@@ -40,25 +48,25 @@ def exact(pixels_NCHW: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("width", [1, 28, 256, 257, 5000])
 def test_sums_are_exact(width: int) -> None:
     for pixels in (RANDOM.integers(0, 256, (2, 3, 7, width), dtype=np.uint8), np.full((2, 3, 7, width), 255, np.uint8)):
-        sums = sums_of(pixels)
+        sums = sum_channels(pixels)
         assert sums.dtype == np.int64
         np.testing.assert_array_equal(sums, exact(pixels))
 
 
 def test_sums_of_channels_that_lie_last_are_exact() -> None:
     for pixels_HWC in (RANDOM.integers(0, 256, (90, 70, 3), dtype=np.uint8), np.full((5000, 64, 3), 255, np.uint8)):
-        sums = sums_of_last(pixels_HWC)
+        sums = sum_channels_last(pixels_HWC)
         assert sums.dtype == np.int64
         np.testing.assert_array_equal(sums, exact(pixels_HWC.transpose(2, 0, 1)[None])[0])
 
 
 def test_another_process_writes_into_the_same_file(tmp_path: Path) -> None:
-    draft = PixelSegmentWriter.begin(tmp_path / "draft", 3, (1, 4, 4))
+    draft = PixelSegmentWriter.create(tmp_path / "draft", 3, (1, 4, 4))
     code = (
-        "import sys, numpy as np; from classifier.data.images.jpeg_segment import reopened; "
-        "reopened(sys.argv[1:]).put(1, np.full((1, 4, 4), 7, np.uint8)); assert 'torch' not in sys.modules"
+        "import sys, numpy as np; from classifier.data.images.jpeg_segment import open_writer; "
+        "open_writer(sys.argv[1:]).write(1, np.full((1, 4, 4), 7, np.uint8)); assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code, *draft.words()], check=True)
+    subprocess.run([sys.executable, "-c", code, *draft.to_words()], check=True)
     draft.finish({1: b"x" * 16})
     segment = Segment.open(draft.path)
     assert segment.pixels is not None
@@ -67,8 +75,8 @@ def test_another_process_writes_into_the_same_file(tmp_path: Path) -> None:
 
 
 def test_empty_rows_take_no_room(tmp_path: Path) -> None:
-    draft = PixelSegmentWriter.begin(tmp_path / "draft", 1000, (3, 100, 100))
-    draft.put(500, np.ones((3, 100, 100), np.uint8))
+    draft = PixelSegmentWriter.create(tmp_path / "draft", 1000, (3, 100, 100))
+    draft.write(500, np.ones((3, 100, 100), np.uint8))
     draft.finish({500: b"x" * 16})
     about = draft.path.stat()
     assert about.st_size > 30_000_000

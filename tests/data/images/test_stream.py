@@ -62,7 +62,7 @@ def test_each_picture_once_with_its_label_from_few_chunks() -> None:
             assert numbers(batch.images_NCHW) == batch.labels_N.tolist()
             seen += batch.labels_N.tolist()
             assert isinstance(part.images_NCHW, StreamedImages)
-            assert len(part.images_NCHW._kept) <= 12
+            assert len(part.images_NCHW._chunks) <= 12
         assert sorted(seen) == list(range(1990))
         assert len(disk.read_chunks) == 100
         orders.append(seen)
@@ -104,7 +104,7 @@ def test_a_data_set_as_a_stream(photos: Path, caplog) -> None:
         if id_ != "cat/bad.png":
             assert image_CHW.equal(by_id[id_])
     assert dataset.mean == pytest.approx(plain.mean, abs=0.05)
-    assert "1 pictures of photos cannot be used" in caplog.text
+    assert "1 images of photos cannot be used" in caplog.text
 
 
 def test_training_on_a_stream(verb, photos: Path) -> None:

@@ -10,26 +10,26 @@ import pytest
 from sklearn.datasets import load_digits
 
 from classifier.config.sections import DataConfig
-from classifier.data.named.digits import read
+from classifier.data.named.digits import load_digits
 from classifier.errors import DataError
 
 
 def test_they_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
-    source, bunch = read(DataConfig()), load_digits(return_X_y=True)
+    source, bunch = load_digits(DataConfig()), load_digits(return_X_y=True)
     assert isinstance(source.images, np.ndarray)
     np.testing.assert_array_equal(source.labels_N, bunch[1])
     np.testing.assert_array_equal(source.images[:, 0].reshape(-1, 64), np.floor(bunch[0] * 255 / 16 + 0.5))
     assert source.kind == "symbols"
     moved = types.SimpleNamespace(submodule_search_locations=["/nowhere"])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: moved)
-    elsewhere = read(DataConfig())  # where the file has moved, scikit-learn itself is asked
+    elsewhere = load_digits(DataConfig())  # where the file has moved, scikit-learn itself is asked
     np.testing.assert_array_equal(np.asarray(elsewhere.images), source.images)
 
 
 def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataError, match="digits come with scikit-learn, which is not installed"):
-        read(DataConfig())
+        load_digits(DataConfig())
 
 
 def test_they_come_without_importing_scikit_learn() -> None:

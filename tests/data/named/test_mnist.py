@@ -8,7 +8,7 @@ import pytest
 
 from classifier.config.sections import DataConfig
 from classifier.data import open_source
-from classifier.data.named.mnist import home
+from classifier.data.named.mnist import locate_dataset
 from classifier.data.readers.detect import DATASETS
 from classifier.errors import DataError
 
@@ -68,7 +68,7 @@ def test_what_is_there_is_not_downloaded(tmp_path: Path) -> None:
 
     (tmp_path / "b").mkdir()
     config = DataConfig(root=str(tmp_path), download=True)
-    assert home(config, "x", ("a", "b"), Path.is_dir, fetch) == tmp_path / "b"
+    assert locate_dataset(config, "x", ("a", "b"), Path.is_dir, fetch) == tmp_path / "b"
 
 
 def test_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

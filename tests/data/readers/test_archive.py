@@ -58,7 +58,7 @@ def test_splits_and_threads(photos: Path, tmp_path: Path) -> None:
         f"set/{split}/{name}": content for split in ("train", "test") for name, content in contents(photos).items()
     }
     for kind, pack in PACK.items():
-        source = archive.read(pack(tmp_path / f"set.{kind}", files))
+        source = archive.read_archive(pack(tmp_path / f"set.{kind}", files))
         assert set(source.splits_N.tolist()) == {0, 2}
         with ThreadPoolExecutor(8) as pool:
             read = list(pool.map(lambda picture: picture.read_bytes(), list(source.images) * 20))
@@ -70,7 +70,7 @@ def test_splits_and_threads(photos: Path, tmp_path: Path) -> None:
 def test_a_name_that_leads_out_is_refused(kind: str, name: str, photos: Path, tmp_path: Path) -> None:
     path = PACK[kind](tmp_path / f"set.{kind}", contents(photos) | {name: b"x"})
     with pytest.raises(DataError, match=r"leads out of the archive"):
-        archive.read(path)
+        archive.read_archive(path)
 
 
 def test_links_and_devices_are_left_out(photos: Path, tmp_path: Path) -> None:
@@ -80,13 +80,13 @@ def test_links_and_devices_are_left_out(photos: Path, tmp_path: Path) -> None:
             info = tarfile.TarInfo(f"cat/{number}.png")
             info.type, info.linkname = kind, "/etc/passwd"
             made.addfile(info)
-    assert len(archive.read(path).ids) == 40
+    assert len(archive.read_archive(path).ids) == 40
     path = pack_zip(tmp_path / "set.zip", contents(photos))
     with zipfile.ZipFile(path, "a") as made:
         info = zipfile.ZipInfo("cat/link.png")
         info.external_attr = (stat.S_IFLNK | 0o777) << 16
         made.writestr(info, "/etc/passwd")
-    assert len(archive.read(path).ids) == 40
+    assert len(archive.read_archive(path).ids) == 40
 
 
 def test_a_bomb_is_a_flaw(photos: Path, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_tar_that_was_cut_short_is_refused_or_read_to_its_last_whole_file(phot
     for length in range(700, len(whole), 5_000):
         (tmp_path / "cut.tar").write_bytes(whole[:length])
         try:
-            source = archive.read(tmp_path / "cut.tar")
+            source = archive.read_archive(tmp_path / "cut.tar")
         except DataError as error:
             assert "cut.tar" in str(error)  # noqa: PT017 - either way is right
         else:

@@ -8,29 +8,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from classifier.data.readers.archive import zipped
-from classifier.data.readers.compact import Files, Names, chosen, digests_of
-from classifier.data.readers.remote import Remote
+from classifier.data.readers.archive import list_zip_members
+from classifier.data.readers.compact import CompactFiles, CompactStrings, select_strings, pack_digests
+from classifier.data.readers.remote import RemotePath
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=20), max_size=20))
 def test_names_come_back(words):
-    names = Names(words)
+    names = CompactStrings(words)
     assert [*names] == words
     assert names == words
     assert names[1:5] == words[1:5]
     if words:
         assert names[-1] == words[-1]
-    assert [*chosen(names, range(len(words) - 1, -1, -1))] == words[::-1]
+    assert [*select_strings(names, range(len(words) - 1, -1, -1))] == words[::-1]
 
 
 def test_no_name_lies_outside():
     with pytest.raises(IndexError):
-        Names(["a"])[1]
+        CompactStrings(["a"])[1]
 
 
 def test_a_name_that_is_no_text():
-    assert Names(["a\udcff"])[0] == "a\udcff"
+    assert CompactStrings(["a\udcff"])[0] == "a\udcff"
 
 
 def test_files_come_back(tmp_path: Path):
@@ -38,9 +38,9 @@ def test_files_come_back(tmp_path: Path):
         archive.writestr("x/1.png", b"one")
         archive.writestr("x/2.png", b"three")
     (tmp_path / "b.png").write_bytes(b"two")
-    far = Remote.of(f"file://{tmp_path}") / "b.png"
-    files = [*zipped(tmp_path / "a.zip"), tmp_path / "b.png", far]
-    packed = Files(files)
+    far = RemotePath.from_uri(f"file://{tmp_path}") / "b.png"
+    files = [*list_zip_members(tmp_path / "a.zip"), tmp_path / "b.png", far]
+    packed = CompactFiles(files)
     assert [file.read_bytes() for file in packed] == [b"one", b"three", b"two", b"two"]
     assert [*packed] == files
     assert [*packed[1:3]] == files[1:3]
@@ -49,7 +49,7 @@ def test_files_come_back(tmp_path: Path):
 def test_a_name_takes_little_more_than_its_letters():
     count = 20_000
     tracemalloc.start()
-    names = Names(f"train/class{n % 7}/{n:08d}.jpg" for n in range(count))
+    names = CompactStrings(f"train/class{n % 7}/{n:08d}.jpg" for n in range(count))
     used, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert used / count < 60
@@ -58,4 +58,4 @@ def test_a_name_takes_little_more_than_its_letters():
 
 def test_digests_keep_their_zeros():
     digest = bytes(15) + b"x"
-    assert [value.tobytes() for value in digests_of([digest, digest[::-1], b""])] == [digest, digest[::-1], bytes(16)]
+    assert [value.tobytes() for value in pack_digests([digest, digest[::-1], b""])] == [digest, digest[::-1], bytes(16)]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from classifier.data.readers.folder import read
+from classifier.data.readers.folder import read_folder
 from classifier.data.readers.source import Source
 from classifier.data.split_names import DRAWN, TEST, TRAIN, VALIDATION
 from classifier.errors import DataError
@@ -20,14 +20,14 @@ def splits(source: Source) -> dict[str, int]:
 
 
 def test_class_folders(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = read(photos)
+    source = read_folder(photos)
     assert source.name == "photos"
     assert source.class_names == ("cat", "dog")
     assert labels(source) == {f"{c}/{n:02d}.png": c for c in ("cat", "dog") for n in range(20)}
     assert set(source.splits_N.tolist()) == {DRAWN}
     assert [Path(str(path)).relative_to(photos).as_posix() for path in source.images] == source.ids
     monkeypatch.chdir(photos)
-    assert read(Path(".")).name == "photos"
+    assert read_folder(Path(".")).name == "photos"
 
 
 def test_what_counts_as_a_picture(photos: Path, paint) -> None:
@@ -39,7 +39,7 @@ def test_what_counts_as_a_picture(photos: Path, paint) -> None:
         paint(photos / "dog" / hidden)
     for hidden in (".git/a.png", "__MACOSX/cat/a.png"):
         paint(photos / hidden)
-    source = read(photos)
+    source = read_folder(photos)
     assert set(labels(source)) == set(labels(source)) & (
         {f"{c}/{n:02d}.png" for c in ("cat", "dog") for n in range(20)} | {"cat/deep/deeper/a.JPG"}
     )
@@ -61,7 +61,7 @@ def test_links(photos: Path, tmp_path: Path, paint) -> None:
     (tmp_path / "elsewhere" / "back").symlink_to(photos)
     for link in ("a", "b"):
         (photos / "dog" / link).symlink_to(tmp_path / "elsewhere")
-    found = labels(read(photos))
+    found = labels(read_folder(photos))
     assert {id_ for id_ in found if id_.startswith("cat")} == {f"cat/{n:02d}.png" for n in range(20)}
     assert {id_ for id_ in found if id_.startswith("bird")} == {f"bird/{n}.png" for n in range(3)}
     dogs = {id_ for id_ in found if id_.startswith("dog")} - {f"dog/{n:02d}.png" for n in range(20)}
@@ -74,7 +74,7 @@ def test_ready_made_splits(word: str, tmp_path: Path, paint) -> None:
         for name in ("cat", "dog"):
             paint(tmp_path / split / name / "a.png")
     paint(tmp_path / "train" / "cat" / "more" / "b.png")
-    source = read(tmp_path)
+    source = read_folder(tmp_path)
     assert source.class_names == ("cat", "dog")
     assert splits(source) == {
         "train/cat/a.png": TRAIN,
@@ -91,16 +91,16 @@ def test_a_split_may_lack_a_class(tmp_path: Path, paint) -> None:
     for path in ("train/cat/a.png", "train/dog/a.png", "test/cat/a.png"):
         paint(tmp_path / path)
     (tmp_path / "test" / "dog").mkdir()
-    assert splits(read(tmp_path)) == {"train/cat/a.png": TRAIN, "train/dog/a.png": TRAIN, "test/cat/a.png": TEST}
+    assert splits(read_folder(tmp_path)) == {"train/cat/a.png": TRAIN, "train/dog/a.png": TRAIN, "test/cat/a.png": TEST}
 
 
 def test_classes_named_like_splits(tmp_path: Path, paint) -> None:
     """A train is a vehicle too."""
     for name in ("train", "car", "test"):
         paint(tmp_path / name / "a.png")
-    assert read(tmp_path).class_names == ("car", "test", "train")
+    assert read_folder(tmp_path).class_names == ("car", "test", "train")
     paint(tmp_path / "train" / "steam" / "b.png")
-    source = read(tmp_path)
+    source = read_folder(tmp_path)
     assert source.class_names == ("car", "test", "train")
     assert labels(source)["train/steam/b.png"] == "train"
 
@@ -108,19 +108,19 @@ def test_classes_named_like_splits(tmp_path: Path, paint) -> None:
 def test_only_the_splits_that_are_wanted(tmp_path: Path, paint) -> None:
     for path in ("train/cat/a.png", "train/dog/a.png", "val/cat/a.png", "test/unknown.png"):
         paint(tmp_path / path)
-    assert set(splits(read(tmp_path, splits=("train", "val"))).values()) == {TRAIN, VALIDATION}
+    assert set(splits(read_folder(tmp_path, splits=("train", "val"))).values()) == {TRAIN, VALIDATION}
     with pytest.raises(DataError, match=r"test holds pictures without class folders, so without labels: sort"):
-        read(tmp_path)
+        read_folder(tmp_path)
 
 
 def test_strays_are_told_of(photos: Path, paint) -> None:
     paint(photos / "stray.png")
-    assert read(photos).findings == ("1 pictures lie in no class folder and were left out: stray.png.",)
+    assert read_folder(photos).findings == ("1 pictures lie in no class folder and were left out: stray.png.",)
 
 
 def refused(folder: Path, reason: str) -> None:
     with pytest.raises(DataError, match=reason) as caught:
-        read(folder)
+        read_folder(folder)
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
 

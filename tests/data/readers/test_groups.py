@@ -8,7 +8,7 @@ import pytest
 from classifier import data
 from classifier.config.sections import DataConfig
 from classifier.data import split
-from classifier.data.readers.compact import digests_of
+from classifier.data.readers.compact import pack_digests
 from classifier.data.split_names import DRAWN
 from classifier.errors import ConfigError, DataError
 
@@ -20,7 +20,7 @@ def drawn(groups, digests=None, labels=None, supplied=None, seed=0):
             name="set",
             class_names=("a", "b"),
             ids=[str(n) for n in range(count)],
-            digests_N=digests_of(digests or [n.to_bytes(16, "big") for n in range(count)]),
+            digests_N=pack_digests(digests or [n.to_bytes(16, "big") for n in range(count)]),
             labels_N=np.arange(count) % 2 if labels is None else labels,
             supplied_N=np.full(count, DRAWN, np.int8) if supplied is None else supplied,
             groups=groups,

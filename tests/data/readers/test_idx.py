@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from classifier.data.readers import idx
-from classifier.data.readers.idx import FASHION, read, read_file
+from classifier.data.readers.idx import FASHION_MNIST_CLASSES, read_idx, read_idx_file
 from classifier.errors import DataError
 
 RANDOM = np.random.default_rng(0)
@@ -36,8 +36,8 @@ def lay(folder: Path, *, gz: bool = True, dot: str = "-") -> Path:
 @pytest.mark.parametrize("inside", ["", "raw"])
 def test_the_files_of_mnist(gz: bool, dot: str, inside: str, tmp_path: Path) -> None:
     lay(tmp_path / "mnist" / inside, gz=gz, dot=dot)
-    assert idx.is_here(tmp_path / "mnist")
-    source = read(tmp_path / "mnist")
+    assert idx.contains_idx(tmp_path / "mnist")
+    source = read_idx(tmp_path / "mnist")
     assert source.name == "mnist"
     assert source.class_names == tuple("0123456789")
     assert source.kind == "symbols"
@@ -50,13 +50,13 @@ def test_the_files_of_mnist(gz: bool, dot: str, inside: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("path", ["fashion-mnist", "FashionMNIST", "FashionMNIST/raw", "my_fashion"])
 def test_fashion_has_class_names(path: str, tmp_path: Path) -> None:
-    source = read(lay(tmp_path / path))
-    assert source.class_names == FASHION
+    source = read_idx(lay(tmp_path / path))
+    assert source.class_names == FASHION_MNIST_CLASSES
     assert source.kind == "objects"
 
 
 def test_kuzushiji(tmp_path: Path) -> None:
-    source = read(lay(tmp_path / "KMNIST"))
+    source = read_idx(lay(tmp_path / "KMNIST"))
     assert source.class_names[:3] == ("o", "ki", "su")
     assert source.kind == "symbols"
 
@@ -65,11 +65,11 @@ def test_without_a_test_split(tmp_path: Path) -> None:
     folder = lay(tmp_path)
     for path in folder.glob("t10k-*"):
         path.unlink()
-    assert set(read(folder).splits_N.tolist()) == {0}
+    assert set(read_idx(folder).splits_N.tolist()) == {0}
 
 
 def test_a_folder_without_them(photos: Path) -> None:
-    assert not idx.is_here(photos)
+    assert not idx.contains_idx(photos)
 
 
 IMAGES_FILE, LABELS_FILE = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
@@ -106,7 +106,7 @@ def test_damage_is_named(name: str, tmp_path: Path) -> None:
     folder = lay(tmp_path, gz=False)
     (folder / file).write_bytes(content)
     with pytest.raises(DataError, match=reason) as caught:
-        read(folder)
+        read_idx(folder)
     assert str(folder / "train-") in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -116,9 +116,9 @@ def test_a_missing_file_is_named(file: str, tmp_path: Path) -> None:
     folder = lay(tmp_path)
     (folder / f"{file}.gz").unlink()
     with pytest.raises(DataError, match=rf"has no {file} \(or {file}\.gz\): put it beside the others"):
-        read(folder)
+        read_idx(folder)
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="gone cannot be read"):
-        read_file(tmp_path / "gone", axes=1)
+        read_idx_file(tmp_path / "gone", axes=1)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from classifier.data.readers.manifest import read
+from classifier.data.readers.manifest import read_manifest
 from classifier.data.readers.source import Source
 from classifier.data.split_names import DRAWN, TEST, TRAIN, VALIDATION
 from classifier.errors import DataError
@@ -41,7 +41,7 @@ def test_csv(pictures: Path) -> None:
     text = (
         'path,label\npictures/a.png,cat\npictures/b.png,dog\n\npictures/deep/c.png,cat\n"pictures/deep/d, e.png",dog\n'
     )
-    source = read(csv(pictures, text))
+    source = read_manifest(csv(pictures, text))
     assert source.name == "set"
     assert source.class_names == ("cat", "dog")
     assert rows(source) == [
@@ -59,7 +59,7 @@ def test_splits_other_columns_and_ways_to_save(ending: str, mark: str, pictures:
     lines = ["label,width,split,path", "cat,12,train,pictures/a.png", "dog,12,Val,pictures/./b.png"]
     lines += [f"cat,12,test,{pictures}/pictures/deep/c.png", "dog,12,,pictures/deep/../deep/d%2C e.png"]
     (pictures / "pictures" / "deep" / "d, e.png").rename(pictures / "pictures" / "deep" / "d%2C e.png")
-    assert rows(read(csv(pictures, mark + ending.join(lines)))) == [
+    assert rows(read_manifest(csv(pictures, mark + ending.join(lines)))) == [
         ("pictures/a.png", "cat", TRAIN),
         ("pictures/b.png", "dog", VALIDATION),
         ("pictures/deep/c.png", "cat", TEST),
@@ -72,8 +72,8 @@ def test_tabs_and_pictures_outside(pictures: Path) -> None:
     folder.mkdir()
     manifest = csv(folder, "path\tlabel\n../pictures/a.png\tcat\n../pictures/b.png\tdog\n", "set.tsv")
     with pytest.raises(DataError, match=r"line 2: \.\./pictures/a\.png leads out of .*--data\.outside true"):
-        read(manifest)
-    source = read(manifest, outside=True)
+        read_manifest(manifest)
+    source = read_manifest(manifest, outside=True)
     assert source.ids[0] == (pictures / "pictures" / "a.png").as_posix()
 
 
@@ -82,11 +82,11 @@ def test_parquet(pictures: Path) -> None:
     manifest = parquet(
         pictures, path=paths, label=["cat", "dog", "cat"], split=["train", None, "test"], other=[1, 2, 3]
     )
-    assert rows(read(manifest)) == [(paths[0], "cat", TRAIN), (paths[1], "dog", DRAWN), (paths[2], "cat", TEST)]
+    assert rows(read_manifest(manifest)) == [(paths[0], "cat", TRAIN), (paths[1], "dog", DRAWN), (paths[2], "cat", TEST)]
     manifest = parquet(pictures, path=paths, label=pa.array(["cat", "dog", "cat"]).dictionary_encode())
-    assert read(manifest).class_names == ("cat", "dog")
+    assert read_manifest(manifest).class_names == ("cat", "dog")
     manifest = parquet(pictures, path=paths, label=[10, 9, 10])
-    assert read(manifest).class_names == ("9", "10")
+    assert read_manifest(manifest).class_names == ("9", "10")
 
 
 A, B = "pictures/a.png,cat", "pictures/b.png,dog"
@@ -129,7 +129,7 @@ WRONG = {
 def test_what_is_wrong_is_named(name: str, pictures: Path) -> None:
     text, reason = WRONG[name]
     with pytest.raises(DataError, match=reason) as caught:
-        read(csv(pictures, text))
+        read_manifest(csv(pictures, text))
     assert "\n" not in str(caught.value)
 
 
@@ -137,44 +137,44 @@ def test_wrong_parquet(pictures: Path) -> None:
     paths = ["pictures/a.png", "pictures/b.png"]
     for labels in ([["cat", "dog"], ["cat"]], [{"cat": 1}, {"cat": 0}]):
         with pytest.raises(DataError, match=r"set\.parquet: the column label holds several labels an image"):
-            read(parquet(pictures, path=paths, label=labels))
+            read_manifest(parquet(pictures, path=paths, label=labels))
     with pytest.raises(DataError, match=r"row 2: pictures/x\.png does not exist"):
-        read(parquet(pictures, path=["pictures/a.png", "pictures/x.png"], label=["cat", "dog"]))
+        read_manifest(parquet(pictures, path=["pictures/a.png", "pictures/x.png"], label=["cat", "dog"]))
     with pytest.raises(DataError, match=r"row 2 has no label"):
-        read(parquet(pictures, path=paths, label=["cat", None]))
+        read_manifest(parquet(pictures, path=paths, label=["cat", None]))
     with pytest.raises(DataError, match=r"set\.parquet: there is no column label \(only path, class\)"):
-        read(parquet(pictures, **{"path": paths, "class": ["cat", "dog"]}))
+        read_manifest(parquet(pictures, **{"path": paths, "class": ["cat", "dog"]}))
     (pictures / "set.parquet").write_bytes(b"PAR1 but no more")
     with pytest.raises(DataError, match=r"set\.parquet is no Parquet table, or damaged"):
-        read(pictures / "set.parquet")
+        read_manifest(pictures / "set.parquet")
 
 
 def test_other_files(pictures: Path) -> None:
     with pytest.raises(DataError, match=r"set\.csv is not UTF-8 text: save it as UTF-8"):
-        read(csv(pictures, "path,label\npictures/a.png,p\u00e4r", encoding="latin1"))
+        read_manifest(csv(pictures, "path,label\npictures/a.png,p\u00e4r", encoding="latin1"))
     with pytest.raises(DataError, match=r"set\.doc is no folder, archive .*, manifest .* or list"):
-        read(csv(pictures, "PK", "set.doc"))
+        read_manifest(csv(pictures, "PK", "set.doc"))
 
 
 def test_lists(pictures: Path) -> None:
-    source = read(csv(pictures, "pictures/a.png 3\npictures/b.png\t10\n\npictures/deep/d, e.png 3\n", "set.txt"))
+    source = read_manifest(csv(pictures, "pictures/a.png 3\npictures/b.png\t10\n\npictures/deep/d, e.png 3\n", "set.txt"))
     assert rows(source) == [
         ("pictures/a.png", "3", DRAWN),
         ("pictures/b.png", "10", DRAWN),
         ("pictures/deep/d, e.png", "3", DRAWN),
     ]
-    source = read(csv(pictures, "0\t1.0\tpictures/a.png\n1\t2.0\tpictures/deep/d, e.png\n", "set.lst"))
+    source = read_manifest(csv(pictures, "0\t1.0\tpictures/a.png\n1\t2.0\tpictures/deep/d, e.png\n", "set.lst"))
     assert rows(source) == [("pictures/a.png", "1.0", DRAWN), ("pictures/deep/d, e.png", "2.0", DRAWN)]
     with pytest.raises(DataError, match=r"set\.txt line 2 must hold a path and its label"):
-        read(csv(pictures, "pictures/a.png 3\npictures/b.png\n", "set.txt"))
+        read_manifest(csv(pictures, "pictures/a.png 3\npictures/b.png\n", "set.txt"))
 
 
 def test_groups_come_from_a_column(pictures: Path) -> None:
     text = "path,label,patient\npictures/a.png,cat,7\npictures/b.png,dog,8\npictures/deep/c.png,cat,7\n"
-    assert read(csv(pictures, text), group="patient").groups == ["7", "8", "7"]
+    assert read_manifest(csv(pictures, text), group="patient").groups == ["7", "8", "7"]
     paths = ["pictures/a.png", "pictures/b.png"]
-    assert read(parquet(pictures, path=paths, label=["cat", "dog"], p=[1, 2]), group="p").groups == ["1", "2"]
+    assert read_manifest(parquet(pictures, path=paths, label=["cat", "dog"], p=[1, 2]), group="p").groups == ["1", "2"]
     with pytest.raises(DataError, match="there is no column eye"):
-        read(csv(pictures, text), group="eye")
+        read_manifest(csv(pictures, text), group="eye")
     with pytest.raises(DataError, match="line 3 has no patient"):
-        read(csv(pictures, "path,label,patient\npictures/a.png,cat,7\npictures/b.png,dog,\n"), group="patient")
+        read_manifest(csv(pictures, "path,label,patient\npictures/a.png,cat,7\npictures/b.png,dog,\n"), group="patient")

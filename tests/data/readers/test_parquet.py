@@ -84,10 +84,10 @@ def test_faults_are_told_and_survived(pictures, tmp_path: Path) -> None:
 def test_refusals(pictures, tmp_path: Path) -> None:
     path = table(tmp_path / "set.parquet", pictures[:2], [0, 2])
     with pytest.raises(DataError, match=r"row 2: the label 2 is none of its 2 classes"):
-        parquet.read([path])
+        parquet.read_parquet([path])
     pq.write_table(pa.table({"image": pa.array(pictures), "kind": [1] * 24}), path)
     with pytest.raises(DataError, match=r"there is no column label, only image, kind"):
-        parquet.read([path])
+        parquet.read_parquet([path])
     (tmp_path / "set.parquet").write_bytes(b"PAR1 no more")
     with pytest.raises(DataError, match="is no Parquet table, or damaged"):
-        parquet.read([path])
+        parquet.read_parquet([path])

@@ -61,19 +61,19 @@ def test_a_folder_of_shards(pictures, tmp_path: Path) -> None:
 def test_patterns(pictures, tmp_path: Path) -> None:
     for n in (8, 9, 10):
         shard(tmp_path / "set" / f"a-{n:02d}.tar", pictures[:4])
-    names = [path.name for path in detect.expand(f"{tmp_path}/set/a-{{08..10}}.tar")]
+    names = [path.name for path in detect.expand_pattern(f"{tmp_path}/set/a-{{08..10}}.tar")]
     assert names == ["a-08.tar", "a-09.tar", "a-10.tar"]
-    assert detect.expand(f"{tmp_path}/set/*.tar") == detect.expand(f"{tmp_path}/set/a-{{08..10}}.tar")
-    assert detect.expand(f"{tmp_path}/nothing/*.tar") == []
+    assert detect.expand_pattern(f"{tmp_path}/set/*.tar") == detect.expand_pattern(f"{tmp_path}/set/a-{{08..10}}.tar")
+    assert detect.expand_pattern(f"{tmp_path}/nothing/*.tar") == []
     with pytest.raises(DataError, match="2 of its 5 files are missing, the first 06"):
-        detect.expand(f"{tmp_path}/set/a-{{06..10}}.tar")
+        detect.expand_pattern(f"{tmp_path}/set/a-{{06..10}}.tar")
 
 
 def test_labels_in_json(pictures, tmp_path: Path) -> None:
     files = {}
     for n, document in enumerate(({"label": "cat"}, {"cls": 3}, {"class": "dog"}, "owl")):
         files |= {f"{n}.png": pictures[n], f"{n}.json": json.dumps(document).encode()}
-    source = webdataset.read([pack_tar(tmp_path / "set.tar", files)])
+    source = webdataset.read_webdataset([pack_tar(tmp_path / "set.tar", files)])
     assert list(labels(source).values()) == ["cat", "3", "dog", "owl"]
 
 
@@ -102,7 +102,7 @@ def test_faults_of_samples_are_told_and_survived(pictures, tmp_path: Path) -> No
             info = tarfile.TarInfo(name)
             info.size = len(content)
             made.addfile(info, io.BytesIO(content))
-    source = webdataset.read([path])
+    source = webdataset.read_webdataset([path])
     assert len(source.ids) == 11
     assert source.ids[-1] == "set.tar/two.png"
     said = " ".join(source.findings)
@@ -113,4 +113,4 @@ def test_faults_of_samples_are_told_and_survived(pictures, tmp_path: Path) -> No
 
 def test_no_labels_at_all(pictures, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no picture with a label"):
-        webdataset.read([pack_tar(tmp_path / "set.tar", {"a.png": pictures[0]})])
+        webdataset.read_webdataset([pack_tar(tmp_path / "set.tar", {"a.png": pictures[0]})])
