@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from classifier.data.dataset import Dataset, Split
-from classifier.inference.explain import grad_cam, nearest, overlaid
-from classifier.inference.features import features
+from classifier.inference.explain import grad_cam, nearest_neighbours, overlay_heatmap
+from classifier.inference.features import extract_features
 from classifier.inference.out_of_distribution import sample_indices, sample_images
 from classifier.inference.scorer import Scorer
 
@@ -43,7 +43,7 @@ def looked_at(model: nn.Module, scorer: Scorer, dataset: Dataset, part: Split, p
     known, known_N = sample_images(dataset.train.images_NCHW), sample_indices(len(dataset.train))
     like_NC = torch.zeros(len(places_N), 0, dtype=torch.int64)
     if len(places_N) and len(known_N):
-        found_NC, _ = nearest(features(model, scorer, images_NCHW), features(model, scorer, known), LIKE)
+        found_NC, _ = nearest_neighbours(extract_features(model, scorer, images_NCHW), extract_features(model, scorer, known), LIKE)
         like_NC = known_N[found_NC]
     names, rows = scorer.class_names, []
     for n, place in enumerate(places_N.tolist()):
@@ -56,11 +56,11 @@ def looked_at(model: nn.Module, scorer: Scorer, dataset: Dataset, part: Split, p
                 "label": names[int(part.labels_N[place])],
                 "predicted": names[int(predicted_N[place])],
                 "probability": float(confidence_N[place]),
-                "picture": overlaid(images_NCHW[n]),
-                "map": overlaid(images_NCHW[n], maps_NHW[n]),
+                "picture": overlay_heatmap(images_NCHW[n]),
+                "map": overlay_heatmap(images_NCHW[n], maps_NHW[n]),
                 "like_ids": [dataset.train.ids[like] for like in likes.tolist()],
                 "like_labels": [names[int(dataset.train.labels_N[like])] for like in likes.tolist()],
-                "like_pictures": [overlaid(image_CHW) for image_CHW in like_images],
+                "like_pictures": [overlay_heatmap(image_CHW) for image_CHW in like_images],
             }
         )
     return pa.Table.from_pylist(rows, schema=_schema())

@@ -11,7 +11,7 @@ from torch import Tensor
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset, Split
 from classifier.errors import ConfigError
-from classifier.inference.features import features, identity, keep, regression
+from classifier.inference.features import extract_features, weights_identity, save_features, fit_logistic_regression
 from classifier.inference.scorer import Scorer
 from classifier.runtime.distributed import pick_device
 from classifier.training.state import build_model
@@ -60,7 +60,7 @@ def probe(experiment: Experiment, dataset: Dataset, name: str, weights: str, kep
     found = _features(experiment, dataset, {"train": train, "validation": dataset.validation}, kept)
     mean_F, std_F = found["train"].mean(0), found["train"].std(0).clamp(min=1e-6)
     train_NF, validation_NF = ((found[split] - mean_F) / std_F for split in ("train", "validation"))
-    weight_KF, bias_K = regression(train_NF, train.labels_N, len(dataset.class_names))
+    weight_KF, bias_K = fit_logistic_regression(train_NF, train.labels_N, len(dataset.class_names))
     log_probabilities_NK = (validation_NF @ weight_KF.T + bias_K).log_softmax(1)
     labels_N = dataset.validation.labels_N
     return Probe(
@@ -76,13 +76,13 @@ def _features(experiment: Experiment, dataset: Dataset, parts: dict[str, Split],
     """features_NF of each part, float32: what goes into the model's head. From disk, where they were kept."""
     from safetensors.torch import load_file
 
-    settings = (experiment.model.name, identity(experiment.model.weights), dataset.fingerprint, dataset.size, MOST)
+    settings = (experiment.model.name, weights_identity(experiment.model.weights), dataset.fingerprint, dataset.size, MOST)
     path = kept / f"{hashlib.sha256(repr(settings).encode()).hexdigest()[:16]}.safetensors"
     if path.exists():
         return load_file(path)
     device = pick_device(experiment.train.device)
     scorer = Scorer.from_experiment(experiment, dataset, device)
     model = scorer.prepare_model(build_model(experiment, dataset))
-    found = {split: features(model, scorer, part.images_NCHW) for split, part in parts.items()}
-    keep(found, path)
+    found = {split: extract_features(model, scorer, part.images_NCHW) for split, part in parts.items()}
+    save_features(found, path)
     return found

@@ -24,7 +24,7 @@ from classifier.config.experiment import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset, Split
 from classifier.errors import ConfigError, ModelError
-from classifier.inference.features import weights_identity, save_features, extract_batch_features
+from classifier.inference.features import extract_batch_features, save_features, weights_identity
 from classifier.inference.scorer import Scorer
 from classifier.metrics.confusion import ConfusionMatrix
 from classifier.models.head import DroppingLinear, head_modules

@@ -1,4 +1,4 @@
-"""The loop: a generator that trains and yields one Epoch after the other, in a plain process, torchrun or Ray."""
+"""The training loop: a generator that yields one Epoch after another, in a plain process, under torchrun or Ray."""
 
 import dataclasses
 import time
@@ -12,7 +12,7 @@ from torch import nn
 
 from classifier.config.experiment import Experiment
 from classifier.data import loader
-from classifier.data.dataset import Dataset
+from classifier.data.dataset import Dataset, Split
 from classifier.data.images.arrays import are_decoded_each_time
 from classifier.errors import DivergedError
 from classifier.runtime import cpu
@@ -21,14 +21,14 @@ from classifier.runtime.timing import Throughput, Timer
 from classifier.training.checkpoint import AsyncCheckpointWriter, Checkpoint, CheckpointStore
 from classifier.training.state import TrainState
 
-# Ranks agree to stop, and look for a loss that is not finite, every so many steps: each look waits for the device.
+# Steps after which ranks agree whether to stop, and check that the loss is finite: both wait for the device.
 AGREE_EVERY = 16
-_REASONS = {0: None, 1: "train.minutes", 2: "asked"}
+_STOP_REASONS = {0: None, 1: "train.minutes", 2: "asked"}
 
 
 @dataclass(frozen=True)
 class StepProgress:
-    """Where training is, for a progress line; told a few times a second. Loss and accuracy are this epoch's so far."""
+    """Progress within an epoch, reported a few times a second. Loss and accuracy are over the epoch so far."""
 
     epoch: int
     epochs: int
@@ -42,9 +42,9 @@ class StepProgress:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass over the training images, or the part of it before a stop. `model` is the one to keep, in eval mode.
+    """One pass over the training images, or the part of it before a stop. `model` is the one to save, in eval mode.
 
-    `commit` writes the epoch's checkpoint, if one is due; at the latest it is called as the next epoch is asked for.
+    `commit` writes the epoch's checkpoint, if one is due; requesting the next epoch calls it at the latest.
     """
 
     number: int
@@ -54,18 +54,18 @@ class Epoch:
     train_loss: float
     train_accuracy: float
     order: str
-    """16 hex digits for which image came where; equal for equal orders, on any number of workers."""
+    """Hash of the order of the images, 16 hex digits; the same on any number of workers."""
     validation: dict[str, Any] | None
     images_per_second: float | None
     input_wait: float | None
-    """The share of a step that is spent waiting for images."""
+    """Share of the step time spent waiting for images."""
     is_best: bool
     stopped: str | None
     model: nn.Module
     commit: Callable[[], None]
 
     def row(self) -> dict[str, Any]:
-        """Its line in history.jsonl."""
+        """Return the epoch's line of history.jsonl."""
         scores = self.validation or {}
         return {
             "epoch": self.number,
@@ -93,81 +93,67 @@ def fit(
     should_save: Callable[[], bool] = lambda: False,
     on_step: Callable[[StepProgress], None] | None = None,
 ) -> Iterator[Epoch]:
-    """Train a resolved experiment; begin at the store's newest whole checkpoint, if it has one.
+    """Train a resolved experiment, from the store's newest complete checkpoint if it has one.
 
-    features: a folder for what a frozen backbone sees (augment.views), which other trainings of these images may use.
-    should_stop is polled at each step; when it answers true on any rank, all ranks commit a checkpoint and end.
-    should_save is polled on rank 0; when it answers true, a checkpoint is written beside the training.
-    An epoch's checkpoint is committed after the caller took the Epoch: keep its model before you commit it.
-    DivergedError when the loss stops being finite; the last checkpoint is from before that.
+    features: cache directory for the features of a frozen backbone (augment.views), shared by trainings on the same
+    images. should_stop is polled after each step; once it returns true on any rank, all ranks commit a checkpoint and
+    stop. should_save is polled on rank 0; when it returns true, a checkpoint is written in the background. An epoch's
+    checkpoint is committed after the Epoch was yielded: save its model before calling Epoch.commit. DivergedError when
+    the loss is not finite; the last checkpoint is from before that.
     """
     group = group or ProcessGroup()
     cpu.setup(group.device.type)
     threads = torch.get_num_threads()
     torch.set_num_threads(experiment.train.threads or threads)
     try:
-        training = TrainState(experiment, dataset, group, features)
+        state = TrainState(experiment, dataset, group, features)
         if store is not None and (checkpoint := group.broadcast(store.load_latest() if group.is_first else None)):
-            training.restore(checkpoint)
-        yield from _epochs(training, store, should_stop, should_save, on_step)
+            state.restore(checkpoint)
+        yield from _train_epochs(state, store, should_stop, should_save, on_step)
     finally:
         torch.set_num_threads(threads)
 
 
-def _epochs(
-    training: TrainState,
+def _train_epochs(
+    state: TrainState,
     store: CheckpointStore | None,
     should_stop: Callable[[], bool],
     should_save: Callable[[], bool],
     on_step: Callable[[StepProgress], None] | None,
 ) -> Iterator[Epoch]:
-    experiment, group = training.experiment, training.group
-    writer = AsyncCheckpointWriter(store) if store is not None and group.is_first else None
-    look = _Look(training, should_stop, should_save, writer)
-    speed = Throughput(group.device)
-    pin = group.device.type == "cuda"
+    writer = AsyncCheckpointWriter(store) if store is not None and state.group.is_first else None
+    decide = _StepDecision(state, should_stop, should_save, writer)
+    throughput = Throughput(state.group.device)
     try:
-        while not training.is_over:
-            epoch, start = divmod(training.step, training.steps_per_epoch)
-            part = training.begin_epoch(epoch)
-            if start == 0:
-                training.reset_sums()
-            began, stopped = time.perf_counter(), None
-            speed.resume()
-            batches = loader.batches(
-                part,
-                batch=training.batch,
-                seed=experiment.seed,
-                epoch=epoch,
-                start=start,
-                rank=group.rank,
-                world=group.world_size,
-                balance=experiment.data.balance,
-            )
-            for batch in speed.time_input(
-                loader.prefetch(batches, pin=pin, decodes=are_decoded_each_time(part.images_NCHW))
-            ):
-                training.train_step(batch, epoch)
-                speed.count(batch.global_count)
-                if on_step is not None and speed.should_report():
-                    on_step(_told(training, epoch, speed))
-                stopped, is_due = look(training.seconds + time.perf_counter() - began)
+        while not state.is_over:
+            epoch, first_step = divmod(state.step, state.steps_per_epoch)
+            split = state.begin_epoch(epoch)
+            if first_step == 0:
+                state.reset_sums()
+            started, stopped = time.perf_counter(), None
+            throughput.resume()
+            for batch in throughput.time_input(_batches(state, split, epoch, first_step)):
+                state.train_step(batch, epoch)
+                throughput.count(batch.global_count)
+                if on_step is not None and throughput.should_report():
+                    on_step(_step_progress(state, epoch, throughput))
+                stopped, should_checkpoint = decide(state.seconds + time.perf_counter() - started)
                 if stopped:
                     break
-                if is_due and (checkpoint := training.checkpoint()) and writer:
+                if should_checkpoint and (checkpoint := state.checkpoint()) and writer:
                     writer.submit(checkpoint)
-            speed.pause()
-            seconds = time.perf_counter() - began
-            training.seconds += seconds
-            # Before the part of an epoch is looked at, which changes the running statistics of batch norm.
-            checkpoint = training.checkpoint() if stopped and store is not None else None
-            closed = _closed(training, epoch + 1, seconds, stopped, speed)
-            # Only now: the validation of this epoch may have used up the patience.
-            is_due = (epoch + 1) % experiment.checkpoint.epochs == 0 or training.is_over
+            throughput.pause()
+            seconds = time.perf_counter() - started
+            state.seconds += seconds
+            # Inside an epoch, before validation, which averages batch norm's running statistics over the ranks.
+            checkpoint = state.checkpoint() if stopped and store is not None else None
+            finished = _finish_epoch(state, epoch + 1, seconds, stopped, throughput)
+            # After validation, which may have used up train.patience.
+            is_due = (epoch + 1) % state.experiment.checkpoint.epochs == 0 or state.is_over
             if store is not None and is_due and not stopped:
-                checkpoint = training.checkpoint()
+                checkpoint = state.checkpoint()
             commit = _Commit(writer, checkpoint)
-            yield dataclasses.replace(closed, commit=commit)
+            yield dataclasses.replace(finished, commit=commit)
             commit()
             if stopped:
                 return
@@ -176,8 +162,24 @@ def _epochs(
             writer.close()
 
 
+def _batches(state: TrainState, split: Split, epoch: int, first_step: int) -> Iterator[loader.Batch]:
+    """This rank's batches of the epoch, from `first_step` on."""
+    batches = loader.batches(
+        split,
+        batch=state.batch,
+        seed=state.experiment.seed,
+        epoch=epoch,
+        start=first_step,
+        rank=state.group.rank,
+        world=state.group.world_size,
+        balance=state.experiment.data.balance,
+    )
+    is_cuda = state.group.device.type == "cuda"
+    return loader.prefetch(batches, pin=is_cuda, decodes=are_decoded_each_time(split.images_NCHW))
+
+
 class _Commit:
-    """Writes an epoch's checkpoint, once, where one is due, and waits until it is on disk."""
+    """Writes an epoch's checkpoint, where one is due, and waits until it is on disk; further calls do nothing."""
 
     def __init__(self, writer: AsyncCheckpointWriter | None, checkpoint: Checkpoint | None) -> None:
         self.writer, self.checkpoint = writer, checkpoint
@@ -189,90 +191,94 @@ class _Commit:
             self.writer.wait()
 
 
-class _Look:
-    """After each step: whether to stop, and whether to save. All ranks get one answer."""
+class _StepDecision:
+    """After each step: whether to stop, and whether to write a checkpoint. All ranks get the same answer."""
 
     def __init__(
         self,
-        training: TrainState,
+        state: TrainState,
         should_stop: Callable[[], bool],
         should_save: Callable[[], bool],
         writer: AsyncCheckpointWriter | None,
     ) -> None:
-        self.training, self.should_stop, self.should_save, self.writer = training, should_stop, should_save, writer
-        self.timer = Timer(training.experiment.checkpoint.minutes)
+        self.state, self.should_stop, self.should_save, self.writer = state, should_stop, should_save, writer
+        self.timer = Timer(state.experiment.checkpoint.minutes)
 
     def __call__(self, seconds: float) -> tuple[str | None, bool]:
-        """Why all ranks stop now, or None; and whether a checkpoint is due. `seconds` is what training took so far.
+        """Why all ranks stop now, or None; and whether a checkpoint is due. seconds: training time so far.
 
-        DivergedError, on all of them, if a loss was not finite on any.
+        DivergedError, on all ranks, if the loss was not finite on any.
         """
-        training, group, experiment = self.training, self.training.group, self.training.experiment
-        at_end = training.step % training.steps_per_epoch == 0
-        steps = experiment.checkpoint.steps
-        at_save = not at_end and steps is not None and training.step % steps == 0
-        agreeing = at_end or at_save or training.step % AGREE_EVERY == 0
-        if agreeing or (group.world_size == 1 and group.device.type == "cpu"):
-            bad_step = group.all_reduce_max(int(training.sums[3]))
-            if bad_step >= 0:
-                raise DivergedError(
-                    f"the loss is not finite since step {bad_step} of {training.steps} (learning rate "
-                    f"{training.lr:.3g}, {experiment.train.precision}): try --optimizer.lr "
-                    f"{experiment.optimizer.lr / 10:.2g}, --optimizer.clip 1 or --train.precision fp32"
-                )
-        if group.world_size > 1 and not agreeing:
+        state, group = self.state, self.state.group
+        ends_epoch = state.step % state.steps_per_epoch == 0
+        steps = state.experiment.checkpoint.steps
+        is_checkpoint_step = not ends_epoch and steps is not None and state.step % steps == 0
+        ranks_agree = ends_epoch or is_checkpoint_step or state.step % AGREE_EVERY == 0
+        if ranks_agree or (group.world_size == 1 and group.device.type == "cpu"):
+            self._check_loss()
+        if group.world_size > 1 and not ranks_agree:
             return None, False
-        minutes = experiment.train.minutes
+        minutes = state.experiment.train.minutes
         reason = 2 if self.should_stop() else int(minutes is not None and seconds > 60 * minutes)
-        # A checkpoint after the last step would count the epoch as done before it was validated.
-        can_save = self.writer is not None and not self.writer.is_busy and not at_end
-        is_due = can_save and (at_save or self.timer() or self.should_save())
-        agreed = group.all_reduce_max(2 * reason + is_due)
-        return _REASONS[agreed // 2], agreed % 2 == 1
+        # A checkpoint after an epoch's last step would count the epoch as done before it was validated.
+        can_write = self.writer is not None and not self.writer.is_busy and not ends_epoch
+        should_checkpoint = can_write and (is_checkpoint_step or self.timer() or self.should_save())
+        agreed = group.all_reduce_max(2 * reason + should_checkpoint)
+        return _STOP_REASONS[agreed // 2], agreed % 2 == 1
+
+    def _check_loss(self) -> None:
+        state, experiment = self.state, self.state.experiment
+        bad_step = state.group.all_reduce_max(int(state.sums[3]))
+        if bad_step >= 0:
+            raise DivergedError(
+                f"the loss is not finite since step {bad_step} of {state.steps} (learning rate {state.lr:.3g}, "
+                f"{experiment.train.precision}): try --optimizer.lr {experiment.optimizer.lr / 10:.2g}, "
+                "--optimizer.clip 1 or --train.precision fp32"
+            )
 
 
-def _told(training: TrainState, epoch: int, speed: Throughput) -> StepProgress:
-    loss, hits, count, _ = training.sums.tolist()
-    count, step_seconds = max(count, 1), speed.step_seconds()
+def _step_progress(state: TrainState, epoch: int, throughput: Throughput) -> StepProgress:
+    loss, hits, count, _ = state.sums.tolist()
+    count, step_seconds = max(count, 1), throughput.step_seconds()
     return StepProgress(
         epoch=epoch + 1,
-        epochs=training.experiment.train.epochs,
-        step=training.step,
-        steps=training.steps,
+        epochs=state.experiment.train.epochs,
+        step=state.step,
+        steps=state.steps,
         loss=loss / count,
         accuracy=hits / count,
-        images_per_second=speed.images_per_second(),
-        seconds_left=(training.steps - training.step) * step_seconds if step_seconds else None,
+        images_per_second=throughput.images_per_second(),
+        seconds_left=(state.steps - state.step) * step_seconds if step_seconds else None,
     )
 
 
-def _closed(training: TrainState, number: int, seconds: float, stopped: str | None, speed: Throughput) -> Epoch:
-    """Validate what the epoch made. A part of an epoch is validated only where there is no better model yet.
+def _finish_epoch(state: TrainState, number: int, seconds: float, stopped: str | None, throughput: Throughput) -> Epoch:
+    """Validate and summarize an epoch. A partial epoch is validated only if no epoch has been yet.
 
-    Where there is nothing to validate with, the last model is the one to keep.
+    Without validation images, the last model is the best.
     """
-    whole = training.step % training.steps_per_epoch == 0
-    if whole:
-        training.end_epoch(number - 1)
-    training.group.average_buffers(training.eval_model)
-    loss, hits, count, _ = training.group.all_reduce_sum(training.sums.clone()).tolist()
-    trace = int(training.group.all_reduce_sum(training.trace.clone()))
-    scores, validated = None, len(training.dataset.validation) > 0
-    if validated and (whole or training.best is None):
-        scores = training.validate()
+    is_complete = state.step % state.steps_per_epoch == 0
+    if is_complete:
+        state.end_epoch(number - 1)
+    state.group.average_buffers(state.eval_model)
+    loss, hits, count, _ = state.group.all_reduce_sum(state.sums.clone()).tolist()
+    trace = int(state.group.all_reduce_sum(state.trace.clone()))
+    scores, has_validation = None, len(state.dataset.validation) > 0
+    if has_validation and (is_complete or state.best is None):
+        scores = state.validate()
     return Epoch(
         number=number,
-        step=training.step,
+        step=state.step,
         seconds=seconds,
-        lr=training.lr,
+        lr=state.lr,
         train_loss=loss / count,
         train_accuracy=hits / count,
         order=f"{trace % 2**64:016x}",
         validation=scores,
-        images_per_second=speed.images_per_second(),
-        input_wait=speed.input_wait(),
-        is_best=training.update_best(scores, number) if scores is not None else not validated,
+        images_per_second=throughput.images_per_second(),
+        input_wait=throughput.input_wait(),
+        is_best=state.update_best(scores, number) if scores is not None else not has_validation,
         stopped=stopped,
-        model=training.eval_model,
+        model=state.eval_model,
         commit=lambda: None,
     )

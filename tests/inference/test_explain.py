@@ -1,4 +1,4 @@
-"""Maps show what a model went by: a planted patch, and something else once its weights are others."""
+"""Heatmaps find a planted patch, and change with the weights of the model."""
 
 import copy
 import dataclasses
@@ -20,28 +20,28 @@ SCORER = Scorer(
 )
 
 
-def planted(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Noise, in half of the images with a checkered patch of 8 pixels: images, labels, and where it lies (N x 2)."""
+def make_planted(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Noise images, half of them with a checkered patch of 8 pixels: images, labels, the patch's top left (N x 2)."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(60, 196, (count, 1, SIZE, SIZE), generator=generator, dtype=torch.uint8)
     labels = torch.arange(count) % 2
-    places = torch.randint(0, SIZE - 8, (count, 2), generator=generator)
+    corners = torch.randint(0, SIZE - 8, (count, 2), generator=generator)
     check = ((torch.arange(8)[:, None] // 2 + torch.arange(8) // 2) % 2 * 255).to(torch.uint8)
     for n in range(count):
         if labels[n]:
-            top, left = places[n].tolist()
+            top, left = corners[n].tolist()
             images[n, 0, top : top + 8, left : left + 8] = check
-    return images, labels, places
+    return images, labels, corners
 
 
 @pytest.fixture(scope="module", params=["resnet9_16", pytest.param("vit_tiny", marks=pytest.mark.slow)])
-def taught(request: pytest.FixtureRequest) -> nn.Module:
-    """A model that finds the patch: convolutional, or of attention."""
+def trained_model(request: pytest.FixtureRequest) -> nn.Module:
+    """A model trained to find the patch: a convolutional network or a transformer."""
     torch.manual_seed(0)
     model = models.build(ModelConfig(name=request.param), classes=2, channels=1, size=SIZE)
-    images, labels, _ = planted(512, seed=0)
-    epochs, rate = (6, 2e-3) if request.param == "resnet9_16" else (8, 1e-3)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
+    images, labels, _ = make_planted(512, seed=0)
+    epochs, lr = (6, 2e-3) if request.param == "resnet9_16" else (8, 1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
     for _ in range(epochs):
         for batch in torch.randperm(len(images)).split(64):
             model.train()
@@ -50,61 +50,60 @@ def taught(request: pytest.FixtureRequest) -> nn.Module:
             loss.backward()
             optimizer.step()
     assert (
-        SCORER.predict_probabilities(model, planted(200, seed=1)[0]).argmax(1) == planted(200, seed=1)[1]
+        SCORER.predict_probabilities(model, make_planted(200, seed=1)[0]).argmax(1) == make_planted(200, seed=1)[1]
     ).double().mean() > 0.95
     return model.eval()
 
 
-def hits(maps_NHW: Tensor, places_N2: Tensor, room: int = 2) -> float:
-    """The pointing game (Zhang et al. 2018): how often the highest place lies in the patch, or `room` pixels beside."""
+def pointing_game_accuracy(maps_NHW: Tensor, corners_N2: Tensor, margin: int = 2) -> float:
+    """The pointing game (Zhang et al. 2018): share of maps with their maximum within `margin` pixels of the patch."""
     peaks = maps_NHW.flatten(1).argmax(1)
     rows, columns = peaks // SIZE, peaks % SIZE
     inside = [
-        (at >= place - room) & (at < place + 8 + room)
-        for at, place in zip((rows, columns), places_N2.unbind(1), strict=True)
+        (peak >= corner - margin) & (peak < corner + 8 + margin)
+        for peak, corner in zip((rows, columns), corners_N2.unbind(1), strict=True)
     ]
     return float((inside[0] & inside[1]).double().mean())
 
 
 @pytest.mark.parametrize("method", [explain.grad_cam, explain.integrated_gradients, explain.occlusion])
-def test_the_highest_place_lies_in_the_planted_patch(taught, method):
-    images, labels, places = planted(80, seed=2)
-    images, places = images[labels == 1], places[labels == 1]
-    maps = method(taught, SCORER, images, torch.ones(len(images), dtype=torch.int64))
+def test_heatmap_maximum_lies_in_the_planted_patch(trained_model, method):
+    images, labels, corners = make_planted(80, seed=2)
+    images, corners = images[labels == 1], corners[labels == 1]
+    maps = method(trained_model, SCORER, images, torch.ones(len(images), dtype=torch.int64))
     assert maps.shape == (40, SIZE, SIZE)
     assert maps.min() >= 0
     assert maps.max() <= 1
-    assert hits(maps, places) >= 0.9
+    assert pointing_game_accuracy(maps, corners) >= 0.9
 
 
-def test_random_weights_make_other_maps(taught):
+def test_random_weights_give_other_heatmaps(trained_model):
     """The model-randomisation check of Adebayo et al. 2018."""
-    images, labels, _ = planted(40, seed=3)
-    before = explain.grad_cam(taught, SCORER, images[labels == 1], labels[labels == 1])
-    spoilt = copy.deepcopy(taught)
+    images, labels, _ = make_planted(40, seed=3)
+    before = explain.grad_cam(trained_model, SCORER, images[labels == 1], labels[labels == 1])
+    reset = copy.deepcopy(trained_model)
     torch.manual_seed(1)
-    for module in spoilt.modules():
+    for module in reset.modules():
         if hasattr(module, "reset_parameters"):
             module.reset_parameters()
-    after = explain.grad_cam(spoilt.eval(), SCORER, images[labels == 1], labels[labels == 1])
+    after = explain.grad_cam(reset.eval(), SCORER, images[labels == 1], labels[labels == 1])
     pairs = [(a.flatten().numpy(), b.flatten().numpy()) for a, b in zip(before, after, strict=True) if b.std() > 0]
     ranks = [np.corrcoef(rankdata(a), rankdata(b))[0, 1] for a, b in pairs]
     assert abs(np.mean([*ranks, 0.0])) < 0.3
 
 
-def test_what_the_pixels_add_is_what_the_logit_rises_by(taught, monkeypatch):
-    monkeypatch.setattr(explain, "STEPS", 512)
-    image = planted(2, seed=4)[0][1]
-    added = explain.attribution(taught, SCORER, image, 1)
+def test_attribution_sums_to_the_rise_of_the_logit(trained_model):
+    image = make_planted(2, seed=4)[0][1]
+    attribution = explain.compute_attribution(trained_model, SCORER, image, 1, steps=512)
     base = torch.full((1, 1, SIZE, SIZE), 0.5)
     ends = torch.cat([base, image[None].float() / 255])
     with torch.no_grad():
-        low, high = SCORER.forward(taught, ends)[:, 1].tolist()
-    assert float(added.sum()) == pytest.approx(high - low, rel=0.03)
+        low, high = SCORER.forward(trained_model, ends)[:, 1].tolist()
+    assert float(attribution.sum()) == pytest.approx(high - low, rel=0.03)
 
 
 @pytest.mark.parametrize("name", ["vit_b_16", "swin_t", "resnet18", "mobilenet_v3_small", "densenet121"])
-def test_every_kind_of_net_has_a_map(name):
+def test_grad_cam_works_for_every_architecture(name):
     scorer = dataclasses.replace(SCORER, size=224, mean=(0.5,) * 3, std=(0.25,) * 3)
     model = scorer.prepare_model(models.build(ModelConfig(name=name), classes=2, channels=3, size=224))
     nn.init.normal_(next(iter(models.head_modules(model).values())).get_parameter("weight"), std=0.1)
@@ -114,14 +113,14 @@ def test_every_kind_of_net_has_a_map(name):
     assert maps.std() > 0
 
 
-def test_a_model_without_places_has_no_map():
+def test_grad_cam_is_zero_without_a_spatial_layer():
     model = nn.Sequential(nn.Flatten(), nn.Linear(SIZE * SIZE, 2))
-    images = planted(2, seed=5)[0]
+    images = make_planted(2, seed=5)[0]
     assert not explain.grad_cam(model, SCORER, images, torch.tensor([0, 1])).any()
 
 
-def test_the_nearest_are_those_of_the_same_direction():
+def test_nearest_neighbours_by_cosine_similarity():
     known = torch.tensor([[1.0, 0.0], [0.0, 1.0], [3.0, 3.0]])
-    places, similar = explain.nearest(torch.tensor([[2.0, 0.1]]), known, 2)
-    assert places.tolist() == [[0, 2]]
-    assert similar[0, 0] > similar[0, 1]
+    indices, similarities = explain.nearest_neighbours(torch.tensor([[2.0, 0.1]]), known, 2)
+    assert indices.tolist() == [[0, 2]]
+    assert similarities[0, 0] > similarities[0, 1]

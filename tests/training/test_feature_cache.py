@@ -63,7 +63,7 @@ def passes(monkeypatch):
         counts.append(len(images_NCHW))
         return real(model, scorer, images_NCHW)
 
-    monkeypatch.setattr(feature_cache, "seen", seen)
+    monkeypatch.setattr(feature_cache, "extract_batch_features", seen)
     return counts
 
 
@@ -151,7 +151,7 @@ def test_what_cannot_be_kept_is_refused_in_words(experiment, digits, monkeypatch
 
 def test_a_model_that_goes_on_after_its_head_is_refused(experiment, digits, monkeypatch):
     real = feature_cache.extract_batch_features
-    monkeypatch.setattr(feature_cache, "seen", lambda *some: (real(*some)[0], real(*some)[1].relu() + 1))
+    monkeypatch.setattr(feature_cache, "extract_batch_features", lambda *some: (real(*some)[0], real(*some)[1].relu() + 1))
     with pytest.raises(ModelError, match=r"the last layer of resnet18 is not all .* set --augment\.views 0"):
         next(fit(experiment, digits))
 
