@@ -222,7 +222,7 @@ class _StepDecision:
         reason = 2 if self.should_stop() else int(minutes is not None and seconds > 60 * minutes)
         # A checkpoint after an epoch's last step would count the epoch as done before it was validated.
         can_write = self.writer is not None and not self.writer.is_busy and not ends_epoch
-        should_checkpoint = can_write and (is_checkpoint_step or self.timer() or self.should_save())
+        should_checkpoint = can_write and (is_checkpoint_step or self.timer.is_due() or self.should_save())
         agreed = group.all_reduce_max(2 * reason + should_checkpoint)
         return _STOP_REASONS[agreed // 2], agreed % 2 == 1
 
@@ -276,7 +276,7 @@ def _finish_epoch(state: TrainState, number: int, seconds: float, stopped: str |
         order=f"{trace % 2**64:016x}",
         validation=scores,
         images_per_second=throughput.images_per_second(),
-        input_wait=throughput.input_wait(),
+        input_wait=throughput.wait_fraction(),
         is_best=state.update_best(scores, number) if scores is not None else not has_validation,
         stopped=stopped,
         model=state.eval_model,
