@@ -112,8 +112,8 @@ def augment(images_NCHW: Tensor, config: AugmentConfig, *, key: int, positions_N
         images_NCHW = mix.erase(
             images_NCHW,
             on_N < config.erase,
-            counter_rng.between(area_N, *_ERASE_AREA),
-            counter_rng.log_between(aspect_N, *_ERASE_ASPECT),
+            counter_rng.lerp(area_N, *_ERASE_AREA),
+            counter_rng.log_lerp(aspect_N, *_ERASE_ASPECT),
             x_N,
             y_N,
         )
@@ -201,12 +201,12 @@ def _moved(images_NCHW: Tensor, config: AugmentConfig, key: int, positions_N: Te
     matrix_N23 = geometry.affine(
         height,
         width,
-        degrees_N=counter_rng.between(turn_N, -rotate, rotate),
-        scale_N=counter_rng.between(size_N, 1 - scale, 1 + scale),
-        shear_x_N=counter_rng.between(slant_N, -shear, shear),
+        degrees_N=counter_rng.lerp(turn_N, -rotate, rotate),
+        scale_N=counter_rng.lerp(size_N, 1 - scale, 1 + scale),
+        shear_x_N=counter_rng.lerp(slant_N, -shear, shear),
         shear_y_N=torch.zeros_like(slant_N),
-        right_N=counter_rng.between(right_N, -shift, shift),
-        down_N=counter_rng.between(down_N, -shift, shift),
+        right_N=counter_rng.lerp(right_N, -shift, shift),
+        down_N=counter_rng.lerp(down_N, -shift, shift),
     )
     if window:
         matrix_N23 = geometry.cropped(matrix_N23, *window, square=height / width)
@@ -218,7 +218,7 @@ def _moved(images_NCHW: Tensor, config: AugmentConfig, key: int, positions_N: Te
 def _window(crop: float, key: int, positions_N: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Area and aspect of a crop's window, and where in the room left it lies; see geometry.cropped."""
     area_N, aspect_N, x_N, y_N = counter_rng.uniforms(key, positions_N, *range(Stream.CROP_AREA, Stream.CROP_Y + 1))
-    return counter_rng.between(area_N, crop, 1), counter_rng.log_between(aspect_N, *_CROP_ASPECT), x_N, y_N
+    return counter_rng.lerp(area_N, crop, 1), counter_rng.log_lerp(aspect_N, *_CROP_ASPECT), x_N, y_N
 
 
 def _whole(u_N: Tensor, shift: float, side: int) -> Tensor:
@@ -249,7 +249,7 @@ def _lit(images_NCHW: Tensor, config: AugmentConfig, key: int, positions_N: Tens
     strengths = (config.brightness, config.contrast, config.saturation, config.hue)
     numbers = counter_rng.uniforms(key, positions_N, *range(Stream.BRIGHTNESS, Stream.HUE + 1))
     light, contrast, saturation, turn = (
-        counter_rng.between(u_N, -strength, strength) if strength else None
+        counter_rng.lerp(u_N, -strength, strength) if strength else None
         for u_N, strength in zip(numbers, strengths, strict=True)
     )
     if light is not None:

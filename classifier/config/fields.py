@@ -70,7 +70,7 @@ def field_types(cls: type) -> dict[str, Any]:
 
 
 def validate(dotted: str, hint: Any, value: Any) -> Any:
-    """Return the value, converted if needed (int to float, list to tuple). ConfigError if its type or range is wrong."""
+    """Return the value, converted if needed (int to float, list to tuple). ConfigError on a wrong type or range."""
     origin = typing.get_origin(hint)
     if origin is Annotated:
         inner, limit = typing.get_args(hint)

@@ -16,7 +16,7 @@ from classifier import models
 from classifier.config.experiment import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset
-from classifier.data.images.arrays import are_decoded_each_time
+from classifier.data.images.arrays import decodes_on_access
 from classifier.inference.scorer import Scorer
 from classifier.profiling.scaling import Workload
 from classifier.runtime import cpu
@@ -28,6 +28,8 @@ WARM, MEASURED = 2, 5
 # Batches whose speeds differ by less than this are taken as equally fast.
 EQUAL = 0.03
 LARGEST_BATCH = 4096
+# The least share of a step's time that its images take, where noise hides it.
+MIN_IMAGE_SHARE = 0.01
 # Seconds of training that a forecast of hours goes by.
 WATCHED = 4.0
 
@@ -61,7 +63,7 @@ def measure_step_time(experiment: Experiment, dataset: Dataset, steps: int = 3, 
     every = (loader.batches(dataset.train, batch=size, seed=seed, epoch=epoch) for epoch in itertools.count())
     middle = statistics.median if watched else min
     seconds, again, epoch = [], [], -1
-    decodes = are_decoded_each_time(dataset.train.images_NCHW)
+    decodes = decodes_on_access(dataset.train.images_NCHW)
     for batch in loader.prefetch(itertools.chain.from_iterable(every), decodes=decodes):
         epoch += batch.step == 0
         seconds.append(_seconds_to_update(training, batch, epoch))  # reading is told apart
@@ -148,9 +150,7 @@ def measure_workload(experiment: Experiment, dataset: Dataset, beside: int = 0) 
             part = measure_step_time(fewer, dataset, watched=WATCHED)
     finally:
         torch.set_num_threads(before)
-    # A step is so much for each image, and something beside that; noise must make neither negative.
-    most = whole.step / batch
-    image = min(max((whole.step - part.step) / (batch - small), 0.0), most) if batch > small else most
+    image_seconds, overhead_seconds = split_step_seconds(whole.step, part.step, batch=batch, small_batch=small)
     training = TrainState(experiment, dataset, ProcessGroup(device=pick_device(experiment.train.device)))
     training.begin_epoch(0)
     few = next(loader.batches(dataset.train, batch=2, seed=0, epoch=0))
@@ -179,12 +179,27 @@ def measure_workload(experiment: Experiment, dataset: Dataset, beside: int = 0) 
         images=len(dataset.train),
         epochs=experiment.train.epochs,
         parameters=parameters,
-        image_seconds=image + seen * whole.image,
-        step_seconds=max(0.0, whole.step - image * batch),
+        image_seconds=image_seconds + seen * whole.image,
+        step_seconds=overhead_seconds,
         input_seconds=_input_seconds(experiment, dataset),
         flops=flops / len(few.labels_N),
         memory_bytes=kept + activations * experiment.data.batch,
     )
+
+
+def split_step_seconds(
+    seconds: float, small_batch_seconds: float, *, batch: int, small_batch: int
+) -> tuple[float, float]:
+    """(seconds per image, seconds per step beside), from the step times of a batch and of a smaller one.
+
+    On a busy machine the smaller batch may have been the slower one: images still take MIN_IMAGE_SHARE of the step.
+    """
+    most = seconds / batch
+    if batch <= small_batch:
+        return most, 0.0
+    slope = (seconds - small_batch_seconds) / (batch - small_batch)
+    image_seconds = min(max(slope, MIN_IMAGE_SHARE * most), most)
+    return image_seconds, max(0.0, seconds - image_seconds * batch)
 
 
 @contextlib.contextmanager

@@ -1,1 +1,1 @@
-"""The machine and the process: process groups, CPU settings, timing, random numbers by key."""
+"""Process groups, CPU settings, timing, and counter-based random numbers."""

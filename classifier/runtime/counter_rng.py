@@ -1,9 +1,9 @@
-"""Random numbers that are looked up, not drawn: a pure function of (key, position, stream).
+"""Counter-based random numbers: a pure function of (key, position, stream), without state.
 
-An image's numbers depend on the seed, the epoch and its place in the epoch, never on the batch it comes in, the device
-or what was drawn before: so a run resumes in the middle of an epoch, and batches can be cut in any way.
-The numbers are those of SplitMix64, which can be entered at any place: G. Steele, D. Lea, C. Flood, "Fast splittable
-pseudorandom number generators", OOPSLA 2014.
+An image's numbers depend on the seed, the epoch and its position in the epoch, but not on its batch, the device or
+earlier draws: so a run can resume in the middle of an epoch, and batches can be split in any way.
+The generator is SplitMix64, which allows random access: G. Steele, D. Lea, C. Flood, "Fast splittable pseudorandom
+number generators", OOPSLA 2014.
 """
 
 import functools
@@ -15,80 +15,83 @@ from torch import Tensor
 
 _GAMMA, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _MASK = (1 << 64) - 1
-# Numbers a position: every stream below, with room for RandAugment's layers.
-_STREAMS = 64
+# Streams per position: augment/streams.py numbers them.
+_MAX_STREAMS = 64
 
 
 def key(seed: int, epoch: int) -> int:
-    """The key of an epoch: 64 signed bits, the same for no other seed and epoch (but for chance).
+    """Return the key of an epoch, a signed 64-bit integer; other seeds and epochs have other keys (collisions aside).
 
-    seed and epoch: whole numbers of any size.
+    seed and epoch: integers of any size.
     """
-    return _signed(_finish(_finish(seed * _GAMMA + 1) + epoch * _GAMMA))
+    return _to_signed(_mix(_mix(seed * _GAMMA + 1) + epoch * _GAMMA))
 
 
 def uniforms(key: int, positions_N: Tensor, *streams: int) -> tuple[Tensor, ...]:
-    """Float32 in [0, 1) of each stream, each of shape N. positions_N: int64. The draws of all streams cost as one."""
-    z = (positions_N * _STREAMS + _column(streams, positions_N.device)) * _signed(_GAMMA) + key
-    z = (z ^ _shifted(z, 30)) * _signed(_MIX_1)
-    z = (z ^ _shifted(z, 27)) * _signed(_MIX_2)
-    z = z ^ _shifted(z, 31)
-    return (_shifted(z, 40).to(torch.float32) * 2.0**-24).unbind(0)  # float32 holds 24 bits exactly
+    """Return float32 numbers in [0, 1), of shape N, for each stream; all streams are computed together.
+
+    positions_N: int64.
+    """
+    z = (positions_N * _MAX_STREAMS + _stream_column(streams, positions_N.device)) * _to_signed(_GAMMA) + key
+    z = (z ^ _shift_right(z, 30)) * _to_signed(_MIX_1)
+    z = (z ^ _shift_right(z, 27)) * _to_signed(_MIX_2)
+    z = z ^ _shift_right(z, 31)
+    return (_shift_right(z, 40).to(torch.float32) * 2.0**-24).unbind(0)  # float32 holds 24 bits exactly
 
 
 @functools.lru_cache(maxsize=256)
-def _column(streams: tuple[int, ...], device: torch.device) -> Tensor:
-    """Of shape S x 1; made once, or a GPU would be sent it with each batch."""
+def _stream_column(streams: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return the streams with shape S x 1; cached, or it would be copied to the GPU with each batch."""
     with torch.inference_mode(False):
         return torch.tensor(streams, dtype=torch.int64, device=device)[:, None]
 
 
 def uniform(key: int, positions_N: Tensor, stream: int) -> Tensor:
-    """Float32 in [0, 1) of one stream, of shape N. positions_N: int64."""
+    """Return float32 numbers in [0, 1), of shape N, for one stream. positions_N: int64."""
     return uniforms(key, positions_N, stream)[0]
 
 
-def between(u_N: Tensor, low: float, high: float) -> Tensor:
-    """Numbers of [0, 1) stretched to [low, high)."""
+def lerp(u_N: Tensor, low: float, high: float) -> Tensor:
+    """Map numbers in [0, 1) to [low, high) linearly."""
     return u_N * (high - low) + low
 
 
-def log_between(u_N: Tensor, low: float, high: float) -> Tensor:
-    """Numbers of [0, 1) stretched to [low, high) so that each doubling is as likely as the next."""
+def log_lerp(u_N: Tensor, low: float, high: float) -> Tensor:
+    """Map numbers in [0, 1) to [low, high) logarithmically: uniform ones become log-uniform."""
     return torch.exp(u_N * math.log(high / low) + math.log(low))
 
 
 def beta(key: int, positions_N: Tensor, stream: int, alpha: float) -> Tensor:
-    """Float32 in [0, 1] with the distribution Beta(alpha, alpha), alpha > 0. Takes `stream` and the one after it.
+    """Sample Beta(alpha, alpha), alpha > 0: float32 in [0, 1]. Uses `stream` and the one after it.
 
-    Exact and without rejection, so that each image takes the same count of numbers: Student's t of 2 alpha degrees of
-    freedom from two uniform numbers (R. Bailey, "Polar generation of random variates with the t-distribution",
-    Mathematics of Computation 1994), turned into a symmetric beta (L. Devroye, "Random variate generation in one line
-    of code", 1996).
+    Exact and without rejection, so each image uses the same number of draws: two uniform numbers give Student's t with
+    2 alpha degrees of freedom (R. Bailey, "Polar generation of random variates with the t-distribution", Mathematics of
+    Computation 1994), which is transformed to a symmetric beta (L. Devroye, "Random variate generation in one line of
+    code", 1996).
     """
     u_N, v_N = uniforms(key, positions_N, stream, stream + 1)
     tail_N = u_N ** (1 / alpha)
     cosine_N = torch.cos(2 * math.pi * v_N)
     square_N = (1 - tail_N) * cosine_N.square()
-    share_N = (square_N / (tail_N + square_N).clamp_min(1e-30)).sqrt()  # the tail is 0 where it is too small to hold
-    return 0.5 + 0.5 * torch.copysign(share_N, cosine_N)
+    radius_N = (square_N / (tail_N + square_N).clamp_min(1e-30)).sqrt()  # the tail can underflow to 0
+    return 0.5 + 0.5 * torch.copysign(radius_N, cosine_N)
 
 
-def _finish(z: int) -> int:
+def _mix(z: int) -> int:
     z &= _MASK
     z = (z ^ (z >> 30)) * _MIX_1 & _MASK
     z = (z ^ (z >> 27)) * _MIX_2 & _MASK
     return z ^ (z >> 31)
 
 
-def _signed(z: int) -> int:
-    """The same 64 bits as torch holds them: it has no multiplication of unsigned numbers."""
+def _to_signed(z: int) -> int:
+    """Reinterpret 64 bits as a signed integer: torch cannot multiply unsigned ones."""
     z &= _MASK
     return z - (1 << 64) if z >> 63 else z
 
 
-def _shifted(z: Tensor, bits: int) -> Tensor:
-    """Shift to the right without dragging the sign along."""
+def _shift_right(z: Tensor, bits: int) -> Tensor:
+    """Logical shift to the right: the sign bit is not extended."""
     return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 

@@ -1,6 +1,6 @@
-"""The processes that train together: rank, device, gradients and sums, on torch.distributed alone.
+"""Data-parallel training on plain torch.distributed: ranks, devices, collectives and gradient averaging.
 
-The loop asks a Group and never knows who launched it: a plain process is a group of one.
+The training loop uses a ProcessGroup, whatever launched it: a single process is a group of one.
 """
 
 import contextlib
@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from classifier.errors import ConfigError
 
-# A collective that waits longer than this has lost a member; without a limit it would wait for ever.
+# A collective operation that takes longer has lost a rank; without a timeout it would wait forever.
 COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process among `world` ones; everything is a no-op in a group of one."""
+    """This process in a group of `world_size`; collectives are no-ops in a group of one."""
 
     rank: int = 0
     world_size: int = 1
@@ -31,25 +31,25 @@ class ProcessGroup:
 
     @classmethod
     def current(cls, device: torch.device) -> "ProcessGroup":
-        """The group that torch.distributed is in already, or a group of one."""
+        """Return the group that torch.distributed was initialized with, or a group of one."""
         if not (dist.is_available() and dist.is_initialized()):
             return cls(device=device)
-        return cls(rank=dist.get_rank(), world=dist.get_world_size(), device=device)
+        return cls(rank=dist.get_rank(), world_size=dist.get_world_size(), device=device)
 
     @property
     def is_first(self) -> bool:
-        """Rank 0 writes the files."""
+        """Whether this is rank 0, which writes the files."""
         return self.rank == 0
 
     def all_reduce_sum(self, tensor: Tensor) -> Tensor:
-        """The sum over all ranks, on every rank; the tensor itself in a group of one."""
+        """Return the sum over all ranks, on every rank; in a group of one, the tensor itself."""
         if self.world_size > 1:
             tensor = tensor.to(self.device)
             dist.all_reduce(tensor, dist.ReduceOp.SUM)
         return tensor
 
     def all_reduce_max(self, value: int) -> int:
-        """The largest value of all ranks, on every rank."""
+        """Return the maximum over all ranks, on every rank."""
         if self.world_size == 1:
             return value
         tensor = torch.tensor(value, device=self.device)
@@ -57,30 +57,30 @@ class ProcessGroup:
         return int(tensor)
 
     def all_gather(self, tensor: Tensor) -> list[Tensor]:
-        """The tensor of every rank, by rank, on every rank; they must be of one shape."""
+        """Return the tensors of all ranks, in their order, on every rank; they must have the same shape."""
         if self.world_size == 1:
             return [tensor]
-        found = [torch.empty_like(tensor) for _ in range(self.world_size)]
-        dist.all_gather(found, tensor.contiguous())
-        return found
+        tensors = [torch.empty_like(tensor) for _ in range(self.world_size)]
+        dist.all_gather(tensors, tensor.contiguous())
+        return tensors
 
     def broadcast(self, value: Any) -> Any:
-        """Rank 0's value, on every rank."""
+        """Return rank 0's value (any picklable object) on every rank."""
         if self.world_size == 1:
             return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0)
-        return box[0]
+        objects = [value]
+        dist.broadcast_object_list(objects, src=0)
+        return objects[0]
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The model whose backward pass averages gradients over the ranks.
+        """Return the model wrapped so that its backward pass averages gradients over the ranks.
 
-        Buffers (batch norm's running statistics) stay each rank's own while training; see `average_buffers`.
+        During training each rank keeps its own buffers (batch norm's running statistics); see `average_buffers`.
         """
         if self.world_size == 1:
             return model
         ids = [self.device.index or 0] if self.device.type == "cuda" else None
-        # A frozen or unused head must not hang the others: parameters without a gradient are looked for.
+        # With frozen parameters, DDP has to look for those without a gradient, or the other ranks would hang.
         unused = any(not p.requires_grad for p in model.parameters())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -93,11 +93,11 @@ class ProcessGroup:
             )
 
     def no_sync(self, network: nn.Module) -> contextlib.AbstractContextManager[None]:
-        """While it lasts, backward passes add to the gradients of this rank and exchange none."""
+        """Return a context in which backward passes accumulate gradients on this rank without exchanging them."""
         return network.no_sync() if self.world_size > 1 else contextlib.nullcontext()  # pyright: ignore
 
     def average_buffers(self, model: nn.Module) -> None:
-        """Give every rank the mean of all ranks' floating buffers, so that they validate and save one model."""
+        """Average floating-point buffers over the ranks, so that all validate and save the same model."""
         if self.world_size > 1:
             for buffer in model.buffers():
                 if buffer.is_floating_point():
@@ -106,16 +106,17 @@ class ProcessGroup:
 
 
 @contextlib.contextmanager
-def init_process_group(**how: Any) -> Iterator[None]:
-    """Be in torch.distributed's group while it lasts; `how` is what `init_process_group` takes.
+def init_process_group(**options: Any) -> Iterator[None]:
+    """Initialize torch.distributed's process group and destroy it at the end; `options` are those of its function.
 
-    The group's threads end with the last reference to it. One that outlived Python's would abort the process as it
-    drops a tensor, so nothing may keep the group: the functions imported first would, as their defaults, if they were
-    imported later; and the wrapped model does, which refers to itself, until it is collected.
+    The group's threads end when its last reference goes. A thread that outlives the interpreter aborts the process
+    when it frees a tensor, so no reference may remain. torch.distributed.nn.functional would hold one in its default
+    arguments if it were imported later; the wrapped model, which is part of a reference cycle, holds one until it is
+    garbage-collected.
     """
     import torch.distributed.nn.functional  # noqa: F401
 
-    dist.init_process_group(timeout=COLLECTIVE_TIMEOUT, **how)
+    dist.init_process_group(timeout=COLLECTIVE_TIMEOUT, **options)
     try:
         yield
     finally:
@@ -124,7 +125,7 @@ def init_process_group(**how: Any) -> Iterator[None]:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device that `train.device` names; auto takes a GPU where there is one. ConfigError if it is not there."""
+    """Return the device of that name; auto picks a GPU if there is one. ConfigError if there is no such device."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())

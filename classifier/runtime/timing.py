@@ -1,4 +1,4 @@
-"""Time what is claimed: images a second of training steps alone, and what is due every so many minutes."""
+"""Throughput of training steps, timers, and deadlines."""
 
 import itertools
 import math
@@ -12,19 +12,21 @@ import torch
 
 T = TypeVar("T")
 
-# The first steps are slower (caches, memory pools, compilation) and are left out of images a second.
+# The first steps are slower (caches, memory pools, compilation) and do not count towards throughput.
 WARMUP_STEPS = 10
+# Interval between progress reports.
 REPORT_SECONDS = 0.25
 
 
 class Timer:
-    """Calling it answers true once every `minutes`, and never where minutes is None."""
+    """A periodic timer: due once every `minutes`, or never if minutes is None."""
 
     def __init__(self, minutes: float | None) -> None:
         self.seconds = math.inf if minutes is None else 60 * minutes
         self.last = time.monotonic()
 
-    def __call__(self) -> bool:
+    def is_due(self) -> bool:
+        """Return whether the interval has passed; if so, start the next one."""
         if time.monotonic() - self.last < self.seconds:
             return False
         self.last = time.monotonic()
@@ -32,7 +34,7 @@ class Timer:
 
 
 class Throughput:
-    """Counts images between `resume` and `pause`: no validation, no checkpoints, no warm-up."""
+    """Measures training throughput between `resume` and `pause`, without validation, checkpoints and warm-up steps."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -55,7 +57,7 @@ class Throughput:
         self.since = None
 
     def count(self, images: int) -> None:
-        """One step is done."""
+        """Count one step of that many images."""
         self.steps += 1
         if self.steps == WARMUP_STEPS:
             self.since = self._now()
@@ -63,33 +65,33 @@ class Throughput:
             self.images += images
 
     def time_input(self, batches: Iterator[T]) -> Iterator[T]:
-        """The same batches; how long they are waited for is counted."""
+        """Yield the batches, and measure how long each is waited for."""
         while True:
-            began = time.perf_counter()
+            start = time.perf_counter()
             batch = next(batches, None)
             if self.since is not None:
-                self.wait_seconds += time.perf_counter() - began
+                self.wait_seconds += time.perf_counter() - start
             if batch is None:
                 return
             yield batch
 
-    def _measured(self) -> float:
+    def _measured_seconds(self) -> float:
         return self.seconds + (0.0 if self.since is None else time.perf_counter() - self.since)
 
     def images_per_second(self) -> float | None:
-        """None until there is a step to measure."""
-        return round(self.images / self._measured(), 1) if self.images else None
+        """Return the mean throughput; None until a step was measured."""
+        return round(self.images / self._measured_seconds(), 1) if self.images else None
 
-    def input_wait(self) -> float | None:
-        """The share of the measured steps that went to waiting for their images; None until there is a step."""
-        return round(self.wait_seconds / self._measured(), 4) if self.images else None
+    def wait_fraction(self) -> float | None:
+        """Return the fraction of the measured time spent waiting for input; None until a step was measured."""
+        return round(self.wait_seconds / self._measured_seconds(), 4) if self.images else None
 
     def step_seconds(self) -> float | None:
-        """Mean seconds a step; None until there is one to measure."""
-        return self._measured() / (self.steps - WARMUP_STEPS) if self.images else None
+        """Return the mean step time; None until a step was measured."""
+        return self._measured_seconds() / (self.steps - WARMUP_STEPS) if self.images else None
 
     def should_report(self) -> bool:
-        """About four times a second: a progress line needs no more, and on a GPU each telling waits for the device."""
+        """Return whether a progress report is due: at most four times per second, as each report waits for a GPU."""
         now = time.perf_counter()
         if now - self.last_report < REPORT_SECONDS:
             return False
@@ -97,15 +99,18 @@ class Throughput:
         return True
 
 
-# A training is late where it would overrun by more than this share of what is left, by what it did in another share of
-# it, but not less than so many seconds. What is told within a moment was told at once.
-TOLERANCE, WATCHED, LEAST_WATCHED, TOGETHER = 0.05, 0.25, 3.0, 0.2
+# A deadline is missed if training is going to overrun it by more than this fraction of the time left.
+OVERRUN_TOLERANCE = 0.05
+# The speed of training is measured over this fraction of the time left, but over at least this many seconds.
+WINDOW_FRACTION, MIN_WINDOW_SECONDS = 0.25, 3.0
+# Updates closer together than this count as one.
+MERGE_SECONDS = 0.2
 
 
 class Deadline:
-    """Whether a training will be over in so many seconds, by what its last epochs take.
+    """Predicts whether training will end within a number of seconds, from the speed of its last epochs.
 
-    pause: seconds that it takes to stop it and go on with fewer epochs, which must gain more than that.
+    restart_seconds: cost of stopping and resuming with fewer epochs, which must save more than that.
     """
 
     def __init__(self, seconds: float, restart_seconds: float = 0.0) -> None:
@@ -113,23 +118,24 @@ class Deadline:
         self.progress: deque[tuple[float, float]] = deque()
         self.is_missed = False
         self.epochs_that_fit = 0
-        """Epochs with which it would not be missed."""
+        """Total number of epochs with which the deadline can be met."""
 
     def update(self, done: float, epochs: int) -> None:
-        """Told how many epochs are done, in parts too, of how many, as often as it is known."""
+        """Record that `done` of `epochs` epochs are done, fractions included, as often as it is known."""
         now = time.monotonic()
         left = max(0.0, self.end - now)
-        watched = max(LEAST_WATCHED, self.restart_seconds, WATCHED * left)
-        if self.progress and now - self.progress[-1][0] < TOGETHER:  # journals come several lines at once
+        window = max(MIN_WINDOW_SECONDS, self.restart_seconds, WINDOW_FRACTION * left)
+        if self.progress and now - self.progress[-1][0] < MERGE_SECONDS:  # several lines of a history come at once
             self.progress[-1] = (self.progress[-1][0], done)
         else:
             self.progress.append((now, done))
-        while len(self.progress) > 2 and now - self.progress[1][0] >= watched:
+        while len(self.progress) > 2 and now - self.progress[1][0] >= window:
             self.progress.popleft()
-        parts = [(b[0] - a[0]) / (b[1] - a[1]) for a, b in itertools.pairwise(self.progress) if b[1] > a[1]]
-        if now - self.progress[0][0] < watched or not parts:
+        speeds = [(b[0] - a[0]) / (b[1] - a[1]) for a, b in itertools.pairwise(self.progress) if b[1] > a[1]]
+        if now - self.progress[0][0] < window or not speeds:
             return
-        an_epoch = statistics.median(parts)  # a machine that stands still for a moment is quick again
-        if an_epoch * (epochs - done) - left > max(TOLERANCE * left, an_epoch, self.restart_seconds):
-            self.epochs_that_fit = max(math.ceil(done), int(done + max(0.0, left - self.restart_seconds) / an_epoch))
+        epoch_seconds = statistics.median(speeds)  # robust to a machine that stalls for a moment
+        if epoch_seconds * (epochs - done) - left > max(OVERRUN_TOLERANCE * left, epoch_seconds, self.restart_seconds):
+            time_to_train = max(0.0, left - self.restart_seconds)
+            self.epochs_that_fit = max(math.ceil(done), int(done + time_to_train / epoch_seconds))
             self.is_missed = self.epochs_that_fit < epochs

@@ -13,7 +13,7 @@ from torch import nn
 from classifier.config.experiment import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset, Split
-from classifier.data.images.arrays import are_decoded_each_time
+from classifier.data.images.arrays import decodes_on_access
 from classifier.errors import DivergedError
 from classifier.runtime import cpu
 from classifier.runtime.distributed import ProcessGroup
@@ -175,7 +175,7 @@ def _batches(state: TrainState, split: Split, epoch: int, first_step: int) -> It
         balance=state.experiment.data.balance,
     )
     is_cuda = state.group.device.type == "cuda"
-    return loader.prefetch(batches, pin=is_cuda, decodes=are_decoded_each_time(split.images_NCHW))
+    return loader.prefetch(batches, pin=is_cuda, decodes=decodes_on_access(split.images_NCHW))
 
 
 class _Commit:
