@@ -82,7 +82,9 @@ class Forecast:
         return self.compute + self.exchange + self.waiting + self.input
 
 
-def forecast(load: Workload, kind: MachineType, workers: int, *, bytes_a_gradient: int = 4, alone: Workload | None = None) -> Forecast:
+def forecast(
+    load: Workload, kind: MachineType, workers: int, *, bytes_a_gradient: int = 4, alone: Workload | None = None
+) -> Forecast:
     """The step, the hours and the money of a training whose batch `workers` workers share.
 
     alone: the load as one worker has it, where workers that share this machine are slower.
@@ -114,11 +116,11 @@ def _step(
 ) -> tuple[float, int, tuple[float, float, float, float, float]]:
     machines = math.ceil(workers / kind.gpus)
     shard = load.batch / workers
-    speed = 1.0
+    image_seconds = load.image_seconds
     if kind.tflops is not None:
-        speed = load.image_seconds * UTILISATION * kind.tflops * 1e12 / load.flops
+        image_seconds = load.flops / (UTILISATION * kind.tflops * 1e12)
     # Launching kernels does not get faster with the GPU.
-    compute = shard * load.image_seconds / speed + load.step_seconds
+    compute = shard * image_seconds + load.step_seconds
     sent = 2 * (machines - 1) / machines * load.parameters * bytes_a_gradient
     bandwidth = kind.network_gbit * 1e9 / 8
     ring = sent / bandwidth + 2 * math.log2(max(machines, 1)) * HOP

@@ -67,3 +67,11 @@ def test_wastes_are_told():
     assert "waiting for images" in " ".join(warnings(hungry, kind, forecast(hungry, kind, 1)))
     assert "GiB and has 1" in " ".join(warnings(RESNET50, kind, forecast(RESNET50, kind, 1)))
     assert warnings(RESNET50, MachineType(name="here"), forecast(RESNET50, MachineType(name="here"), 1)) == []
+
+
+@pytest.mark.parametrize("tflops", [None, 100])
+def test_forecast_of_a_step_whose_images_took_no_measurable_time(tflops):
+    workload = dataclasses.replace(RESNET50, image_seconds=0.0, step_seconds=0.1)
+    found = forecast(workload, MachineType(name="big", gpus=8, tflops=tflops), 8)
+    assert found.step >= 0.1
+    assert 0 < found.efficiency <= 1
