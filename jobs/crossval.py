@@ -48,18 +48,18 @@ def crossval(request: Request) -> int:
     from jobs.studies import cross_validation, parallel_runs, study
 
     first = {"data.folds": request.options.folds, "data.fold": 0}
-    with study.begun(VERB.name, request, keep=("folds", "repeats", "search"), first=first) as family:
+    with study.open_study(VERB.name, request, keep=("folds", "repeats", "search"), first=first) as family:
         asked = family.options
-        members = cross_validation.members(asked["folds"], asked["repeats"], family.experiment.data.split_seed)
-        way = parallel_runs.searched if asked["search"] else parallel_runs.trained
-        for member, result in way(family.experiment, members, family.folder / "folds", asked=family.is_asked):
+        members = cross_validation.plan_runs(asked["folds"], asked["repeats"], family.experiment.data.split_seed)
+        way = parallel_runs.search_runs if asked["search"] else parallel_runs.train_runs
+        for member, result in way(family.experiment, members, family.folder / "folds", asked=family.stop_requested):
             test = result["test"]
-            family.say(f"{member.name}: accuracy {test['accuracy']:.2%}, macro F1 {test['macro_f1']:.2%}")
-        if family.is_asked():
-            return family.stopped()
-        found = cross_validation.summed(family.folder, members)
-        family.say(cross_validation.table(found, members))
-        return family.finished(folds=found)
+            family.info(f"{member.name}: accuracy {test['accuracy']:.2%}, macro F1 {test['macro_f1']:.2%}")
+        if family.stop_requested():
+            return family.finish_interrupted()
+        found = cross_validation.summarize(family.folder, members)
+        family.info(cross_validation.table(found, members))
+        return family.finish(folds=found)
 
 
 if __name__ == "__main__":

@@ -45,20 +45,20 @@ def curve(request: Request) -> int:
     """Train at each size, fit, and tell what it means."""
     from jobs.studies import learning_curve, parallel_runs, study
 
-    with study.begun(VERB.name, request, keep=("sizes", "largest", "repeats")) as family:
+    with study.open_study(VERB.name, request, keep=("sizes", "largest", "repeats")) as family:
         asked = family.options
-        members = learning_curve.members(family.dataset, family.experiment, **asked)
-        for member, result in parallel_runs.trained(
-            family.experiment, members, family.folder / "sizes", asked=family.is_asked
+        members = learning_curve.plan_runs(family.dataset, family.experiment, **asked)
+        for member, result in parallel_runs.train_runs(
+            family.experiment, members, family.folder / "sizes", should_stop=family.stop_requested
         ):
-            family.say(f"{member.changes['data.limit']:,} images: validation {result['validation']['accuracy']:.2%}")
-        if family.is_asked():
-            return family.stopped()
-        found = learning_curve.summed(family.folder, members, len(family.dataset.train))
-        family.say(learning_curve.table(found))
+            family.info(f"{member.changes['data.limit']:,} images: validation {result['validation']['accuracy']:.2%}")
+        if family.stop_requested():
+            return family.finish_interrupted()
+        found = learning_curve.summarize(family.folder, members, len(family.dataset.train))
+        family.info(learning_curve.table(found))
         for line in found["says"]:
-            family.say(line)
-        return family.finished(curve=found)
+            family.info(line)
+        return family.finish(curve=found)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,8 @@ VERB = Verb(
 def train(request: Request) -> int:
     """Load, resolve, train, pack, and say how it went."""
     from jobs.launch import torchrun
-    from jobs.steps import session
+    from jobs.steps import training
+    from jobs.steps.session import open_session
 
     if request.options.dry_run:
         from jobs.steps.dry_run import rehearse
@@ -43,15 +44,15 @@ def train(request: Request) -> int:
         request = torchrun.set_worker_count(request)
         if torchrun.is_follower():
             return torchrun.run_follower()
-    with session.open_session(VERB.name, request) as work:
-        on_ray = work.experiment.workers.count > 1 and torchrun.world_size() == 1
-        if not on_ray and work.experiment.workers.gpus and work.experiment.train.device == "cpu":
-            work.log.info(
+    with open_session(VERB.name, request) as session:
+        on_ray = session.experiment.workers.count > 1 and torchrun.world_size() == 1
+        if not on_ray and session.experiment.workers.gpus and session.experiment.train.device == "cpu":
+            session.log.info(
                 "note: one worker trains in this process, which has no GPU: as a job, submit it with "
                 "--entrypoint-num-gpus 1"
             )
-        stopped = session.train_on_ray(work) if on_ray else session.train_here(work)
-        return session.finish_training(work, stopped)
+        stopped = training.train_on_ray(session) if on_ray else training.train_here(session)
+        return training.finish_training(session, stopped)
 
 
 if __name__ == "__main__":

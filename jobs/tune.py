@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jobs.search.history import Clock
+    from jobs.search.history import SearchClock
     from jobs.search.leaderboard import Leaderboard
     from jobs.search.tuner import Event
     from jobs.steps.session import Session
@@ -43,42 +43,42 @@ def tune(request: Request) -> int:
     from jobs.search import conclude, history, tuner
     from jobs.search.leaderboard import Leaderboard
     from jobs.search.plan import make_plan, single_trial_plan
-    from jobs.steps import session
+    from jobs.steps.session import open_session
 
     if request.options.dry_run:
         from jobs.steps.dry_run import rehearse
 
         rehearse(request)
         return EXIT_DONE
-    with session.open_session(VERB.name, request) as work:
-        plan = make_plan(work.requested, work.dataset, work.run.folder, resumed=bool(request.options.resume))
-        work.run.write_requested_experiment(plan.experiment)
-        past = history.past_of(work.run.folder, plan, work.dataset)
-        for line in (*history.changed_since(work.run.folder, work.dataset), *plan.lines()):
-            work.log.info(line)
-        board = Leaderboard(work.run, plan)
+    with open_session(VERB.name, request) as session:
+        plan = make_plan(session.requested, session.dataset, session.run.folder, resumed=bool(request.options.resume))
+        session.run.write_requested_experiment(plan.experiment)
+        past = history.load_history(session.run.folder, plan, session.dataset)
+        for line in (*history.check_unchanged(session.run.folder, session.dataset), *plan.describe()):
+            session.log.info(line)
+        board = Leaderboard(session.run, plan)
         best = board.best_epochs
-        clock = history.Clock(work.run, plan)
-        watch(work, board, clock, tuner.run_trials(work, plan, past, lambda: clock.left(plan.search_share), best))
-        if not work.interrupts.requested and (more := history.longer(plan, board, clock)):
-            work.log.info(f"now the best settings for {more.first[0].changes['train.epochs']} epochs")
-            watch(work, board, clock, tuner.run_trials(work, single_trial_plan(plan), more, clock.left, best))
-        elif not work.interrupts.requested and plan.search_share < 1 and clock.left() > history.ACTOR_SECONDS:
-            rest = history.rest(work.run.folder, plan, work.dataset, board)
-            watch(work, board, clock, tuner.run_trials(work, plan, rest, clock.left, best))
-        return conclude.finish(work, board, clock)
+        clock = history.SearchClock(session.run, plan)
+        watch(session, board, clock, tuner.run_trials(session, plan, past, lambda: clock.seconds_left(plan.search_share), best))
+        if not session.interrupts.stop_requested and (more := history.longer(plan, board, clock)):
+            session.log.info(f"now the best settings for {more.pending[0].changes['train.epochs']} epochs")
+            watch(session, board, clock, tuner.run_trials(session, single_trial_plan(plan), more, clock.seconds_left, best))
+        elif not session.interrupts.stop_requested and plan.search_share < 1 and clock.seconds_left() > history.ACTOR_SECONDS:
+            rest = history.unfinished_history(session.run.folder, plan, session.dataset, board)
+            watch(session, board, clock, tuner.run_trials(session, plan, rest, clock.seconds_left, best))
+        return conclude.finish(session, board, clock)
 
 
-def watch(work: "Session", board: "Leaderboard", clock: "Clock", events: "Iterator[Event]") -> None:
+def watch(session: "Session", board: "Leaderboard", clock: "SearchClock", events: "Iterator[Event]") -> None:
     """Account for what trials report, and show it."""
     for event in events:
-        row = board.take(event, clock.seconds())
-        clock.hear(board)
+        row = board.take(event, clock.elapsed_seconds())
+        clock.update(board)
         if event.ended:
-            work.log.clear()
-            work.log.info(board.line(row))
-        if work.log.is_live:
-            work.log.show(board.table())
+            session.log.clear()
+            session.log.info(board.line(row))
+        if session.log.is_live:
+            session.log.show(board.table())
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""What a person reads while a verb works: lines on stdout and in run.log, and one live line on a terminal."""
+"""What a person reads while a verb works: lines on stdout and in run.log, and a live display on a terminal."""
 
 import contextlib
+import io
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -16,26 +17,38 @@ if TYPE_CHECKING:  # a verb that only reads files prints too, and needs no torch
     from classifier.data.dataset import Dataset
     from classifier.training.loop import StepProgress
 
-# So many pictures take long enough to decode that a log should say so.
+# From this number on, reading the images takes long enough to deserve a line in the log.
 MIN_IMAGES_FOR_LOG = 2000
 
 
 def console(**options: Any) -> Console:
-    """One that prints text as it is: what people name their files may look like markup, or like an emoji."""
-    made = Console(highlight=False, markup=False, emoji=False, **options)
-    if not made.is_terminal:  # a log has room for a whole table
-        made.width = 120
-    return made
+    """A console that prints text as it is: file names may look like markup or emoji codes."""
+    console = Console(highlight=False, markup=False, emoji=False, **options)
+    if not console.is_terminal:  # a log has room for a whole table
+        console.width = 120
+    return console
 
 
 class RunLog:
-    """Says each thing twice: to the person at the terminal and to run.log."""
+    """Prints every line twice: on the terminal and in run.log.
 
-    def __init__(self, log: Path) -> None:
-        self._file = log.open("a", encoding="utf-8")
+    Without a path, the lines for run.log are kept in memory until `attach`."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._buffer = io.StringIO()
+        self._file: TextIO = self._buffer
         self._screen = console(soft_wrap=True)
         self._log = console(file=self._file, color_system=None)
         self._live: Live | None = None
+        if path is not None:
+            self.attach(path)
+
+    def attach(self, path: Path) -> None:
+        """Append to this file from now on, starting with the lines so far."""
+        self._file = path.open("a", encoding="utf-8")
+        self._file.write(self._buffer.getvalue())
+        self._file.flush()
+        self._log.file = self._file
 
     def __enter__(self) -> "RunLog":
         return self
@@ -51,21 +64,22 @@ class RunLog:
         self._file.flush()
 
     def warning(self, text: str) -> None:
-        """Say what is wrong but stops nothing: on stderr and in run.log."""
+        """Print what went wrong without stopping the verb: on stderr and in run.log."""
         self.clear()
         print(text, file=sys.stderr)
         self._log.print(text)
 
     def show_step(self, step: "StepProgress") -> None:
-        """Redraw the live line; on no terminal, nothing."""
-        self.show(Text(_progress(step)))
+        """Redraw the live line of a training. Does nothing without a terminal."""
+        self.show(Text(_format_step(step)))
 
     @contextlib.contextmanager
-    def progress_bar(self, words: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A progress bar on a terminal, while it is used as a context; gives what to call as more is done. Elsewhere a
-        line, where that takes its time."""
+    def progress_bar(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A progress bar on a terminal; yields a function to call with each count of items done.
+
+        Elsewhere one line, if there are many images."""
         if not self.is_live and total >= MIN_IMAGES_FOR_LOG:
-            self.info(f"{words}: {total:,} pictures, once")
+            self.info(f"{description}: {total:,} images, once")
         with Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -75,11 +89,11 @@ class RunLog:
             transient=True,
             disable=not self.is_live,
         ) as progress:
-            task = progress.add_task(words, total=total)
+            task = progress.add_task(description, total=total)
             yield lambda count: progress.advance(task, count)
 
     def log_epoch(self, row: dict[str, Any], epochs: int) -> None:
-        """One line for a finished epoch, from its line in history.jsonl; * marks a new best."""
+        """One line per finished epoch, from its row in history.jsonl; * marks a new best."""
         self.clear()
         line = f"epoch {row['epoch']:>3}/{epochs}  train {row['train_accuracy']:6.2%} loss {row['train_loss']:.3f}"
         if row["validation_accuracy"] is not None:
@@ -91,11 +105,11 @@ class RunLog:
 
     @property
     def is_live(self) -> bool:
-        """Somebody watches: there is a live place to redraw."""
+        """Whether stdout is a terminal, where the live display can be redrawn."""
         return self._screen.is_terminal
 
     def show(self, thing: Any) -> None:
-        """Redraw the live place with a table; on no terminal, nothing."""
+        """Redraw the live display with a line or table. Does nothing without a terminal."""
         if not self.is_live:
             return
         if self._live is None:
@@ -104,14 +118,14 @@ class RunLog:
         self._live.update(thing, refresh=True)
 
     def clear(self) -> None:
-        """Take the live line away."""
+        """Remove the live display."""
         if self._live is not None:
             self._live.stop()
             self._live = None
 
 
 def describe_run(experiment: "Experiment", dataset: "Dataset") -> Iterator[str]:
-    """What a run is about to do, and what was noticed of its data."""
+    """What is about to be trained, on which data, and what was noticed about the data."""
     yield from describe_data(dataset)
     train, optimizer = experiment.train, experiment.optimizer
     yield (
@@ -121,14 +135,14 @@ def describe_run(experiment: "Experiment", dataset: "Dataset") -> Iterator[str]:
 
 
 def describe_data(dataset: "Dataset") -> Iterator[str]:
-    """What there is to learn from, and what was noticed of it."""
+    """Images per split, number of classes, image size, and what was noticed about the data."""
     counts = ", ".join(f"{count:,} {split}" for split, count in dataset.counts.items())
     shape = f"{dataset.size}x{dataset.size}x{dataset.channels}"
     yield f"{dataset.name}: {counts} images of {len(dataset.class_names)} classes, {shape}"
     yield from (f"note: {finding}" for finding in dataset.findings)
 
 
-def _progress(step: "StepProgress") -> str:
+def _format_step(step: "StepProgress") -> str:
     done = step.step / step.steps
     bar = "━" * round(20 * done) + "─" * (20 - round(20 * done))
     text = f"epoch {step.epoch}/{step.epochs} {bar} step {step.step}/{step.steps}"

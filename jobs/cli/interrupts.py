@@ -8,7 +8,7 @@ class Interrupts:
     """Turns the first Ctrl-C or SIGTERM into a polite request to stop; the second Ctrl-C stops at once."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.stop_requested = False
 
     def __enter__(self) -> "Interrupts":
         self._before = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -19,6 +19,6 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, _: types.FrameType | None) -> None:
-        if self.asked and number == signal.SIGINT:
+        if self.stop_requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.asked = True
+        self.stop_requested = True

@@ -15,39 +15,39 @@ from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset
 from classifier.training.resolve import resolve
 from jobs.launch.cluster import enter_driver_folder, largest_node_cores, worker_resources
-from jobs.launch.shared_dataset import Shared
+from jobs.launch.shared_dataset import SharedDataset
 
 T = TypeVar("T")
 
 
-class Place:
+class MeasurementNode:
     """A place with what one trial reserves: this machine if it is such a one, else wherever Ray finds it."""
 
     def __init__(self, asked: Experiment, dataset: Dataset, resources: dict[str, float]) -> None:
-        self.dataset, self.config, self.needs = dataset, asked.data, worker_resources(asked.workers, resources)
+        self.dataset, self.config, self.resources = dataset, asked.data, worker_resources(asked.workers, resources)
         here = ray.get_runtime_context().get_node_id()
         node = next(one["Resources"] for one in ray.nodes() if one["NodeID"] == here)
-        holds = all(node.get(name, 0.0) >= amount for name, amount in self.needs.items())
-        self.is_here = holds and ("GPU" not in self.needs or torch.cuda.is_available())
+        holds = all(node.get(name, 0.0) >= amount for name, amount in self.resources.items())
+        self.is_local = holds and ("GPU" not in self.resources or torch.cuda.is_available())
 
     @functools.cached_property
     def shared(self) -> Any:
         """The data set in Ray's memory, once something is done there."""
-        return ray.put(Shared.of(self.dataset, self.config))
+        return ray.put(SharedDataset.from_dataset(self.dataset, self.config))
 
-    def do(self, function: Callable[..., T], experiment: Experiment, *words: Any, **named: Any) -> T:
+    def call(self, function: Callable[..., T], experiment: Experiment, *words: Any, **named: Any) -> T:
         """function(the experiment as that machine resolves it, data set, ...). The function's errors."""
-        if self.is_here:
+        if self.is_local:
             return function(resolve(experiment, self.dataset), self.dataset, *words, **named)
-        process = _there.options(num_cpus=self.needs["CPU"], num_gpus=self.needs.get("GPU", 0.0))
+        process = _call_remotely.options(num_cpus=self.resources["CPU"], num_gpus=self.resources.get("GPU", 0.0))
         begin = (os.getcwd(), int(largest_node_cores()), experiment.as_dict())
         return ray.get(process.remote(function, begin, self.shared, words, named))
 
 
 @ray.remote
-def _there(function: Callable[..., T], begin: tuple, shared: Shared, words: tuple, named: dict[str, Any]) -> T:
+def _call_remotely(function: Callable[..., T], begin: tuple, shared: SharedDataset, words: tuple, named: dict[str, Any]) -> T:
     cwd, cores, experiment = begin
     enter_driver_folder(cwd)
     torch.set_num_threads(cores)  # all of them, whatever Ray thinks that it reserves: nothing else runs yet
-    dataset = shared.opened()
+    dataset = shared.open()
     return function(resolve(Experiment.from_dict(experiment), dataset), dataset, *words, **named)

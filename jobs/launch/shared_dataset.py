@@ -18,7 +18,7 @@ from classifier.errors import DataError
 
 
 @dataclasses.dataclass(frozen=True)
-class Shared:
+class SharedDataset:
     """A data set whose pictures all trials of a node share: those of its cache, or arrays that Ray keeps there."""
 
     dataset: Dataset
@@ -31,7 +31,7 @@ class Shared:
     """There is nothing to share: each trial reads by itself."""
 
     @classmethod
-    def of(cls, dataset: Dataset, config: DataConfig) -> "Shared":
+    def from_dataset(cls, dataset: Dataset, config: DataConfig) -> "SharedDataset":
         images, rows, segments, is_stream = {}, {}, (), False
         for split in SPLITS:
             pictures = getattr(dataset, split).images_NCHW
@@ -47,7 +47,7 @@ class Shared:
             dataclasses.replace(dataset, **bare), config, images, rows, segments, (channels, height, width), is_stream
         )
 
-    def opened(self) -> Dataset:
+    def open(self) -> Dataset:
         """The data set whose images are the shared memory; they are only read. On a node that has no cache of them it
         is read again, and must be the same. Errors of data.load; DataError if it is another."""
         try:

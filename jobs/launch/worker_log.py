@@ -9,23 +9,23 @@ from pathlib import Path
 from typing import TextIO
 
 
-class _Ear(io.TextIOBase):
+class _TeeStream(io.TextIOBase):
     """Writes to a stream, and each whole line to a log under the speaker's name."""
 
     def __init__(self, stream: TextIO, log: TextIO, name: str) -> None:
         self.stream, self.log, self.name = stream, log, name
-        self.begun = ""
+        self.partial_line = ""
 
     def write(self, text: str) -> int:
         self.stream.write(text)
-        *lines, self.begun = (self.begun + text).split("\n")
+        *lines, self.partial_line = (self.partial_line + text).split("\n")
         # A progress bar draws one line again and again: its last state is the line.
         self.log.writelines(f"{self.name}: {line.rpartition(chr(13))[2]}\n" for line in lines)
         return len(text)
 
-    def end(self) -> None:
+    def finish_line(self) -> None:
         """A line that was begun is whole now."""
-        if self.begun:
+        if self.partial_line:
             self.write("\n")
 
     def flush(self) -> None:
@@ -33,10 +33,10 @@ class _Ear(io.TextIOBase):
 
 
 @contextlib.contextmanager
-def heard(path: Path, name: str) -> Iterator[None]:
+def tee_output(path: Path, name: str) -> Iterator[None]:
     """While it lasts, what Python code of this process prints, and the traceback it ends with, go into a log too."""
     with path.open("a", encoding="utf-8", buffering=1) as log:
-        out, err = _Ear(sys.stdout, log, name), _Ear(sys.stderr, log, name)
+        out, err = _TeeStream(sys.stdout, log, name), _TeeStream(sys.stderr, log, name)
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
                 yield
@@ -44,5 +44,5 @@ def heard(path: Path, name: str) -> Iterator[None]:
                 traceback.print_exc()
                 raise
             finally:
-                out.end()
-                err.end()
+                out.finish_line()
+                err.finish_line()

@@ -199,7 +199,7 @@ def _worker(config: dict[str, Any]) -> ClassifierError | None:
             experiment = Experiment.from_dict(config["experiment"])
             dataset = data.load(experiment.data)
             if config["merged"]:
-                dataset = dataset.merged(experiment)
+                dataset = dataset.merge_validation(experiment)
             experiment = group.broadcast(resolve(experiment, dataset))
             with run_storage.mirror_worker_folder(run, fetch=STOP_FILE) if group.is_first else contextlib.nullcontext():
                 if group.is_first:

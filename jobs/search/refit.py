@@ -16,7 +16,7 @@ from classifier.search.budget import optimizer_steps_per_epoch
 from classifier.storage.atomic import write_atomically
 from classifier.training.resolve import resolve
 from jobs.launch import workers
-from jobs.search.history import Clock
+from jobs.search.history import SearchClock
 from jobs.search.leaderboard import Leaderboard
 from jobs.steps.session import Session
 from jobs.steps.training import train_in_process
@@ -26,7 +26,7 @@ from jobs.steps.training import train_in_process
 WORTH = 0.75
 
 
-def trained(work: Session, board: Leaderboard, clock: Clock) -> Experiment | None:
+def trained(work: Session, board: Leaderboard, clock: SearchClock) -> Experiment | None:
     """Train the winner's experiment on training and validation images together; its bundle becomes the search's.
 
     Where the minutes do not hold all of its epochs, it has fewer, and fewer still where the machine becomes slower
@@ -35,11 +35,11 @@ def trained(work: Session, board: Leaderboard, clock: Clock) -> Experiment | Non
     """
     say, plan = work.log.info, clock.plan
     winner, experiment = board.winner()
-    alone = board.epoch_seconds() or plan.end.epoch_seconds
-    elsewhere = not plan.is_here or experiment.workers.count > 1
+    alone = board.epoch_seconds() or plan.conclusion.epoch_seconds
+    elsewhere = not plan.is_local or experiment.workers.count > 1
     run, begun = _begun(work, winner.folder.name, elsewhere=elsewhere)
     row = board.ranked()[0]
-    wanted = row.sample.get("train.epochs", plan.end.refit_epochs)
+    wanted = row.sample.get("train.epochs", plan.conclusion.refit_epochs)
     epochs = begun or min(wanted, _fitting(clock, alone))
     train, held = len(work.dataset.train), len(work.dataset.validation)
     if epochs < wanted and epochs * (train + held) < WORTH * row.epochs * train:
@@ -52,7 +52,7 @@ def trained(work: Session, board: Leaderboard, clock: Clock) -> Experiment | Non
         experiment = experiment.override("workers.cpus", plan.experiment.workers.cpus)
     while True:
         last = experiment.override_all({"train.epochs": epochs, "train.keep": "last", "train.patience": None})
-        deadline = Deadline(clock.left_to_train(alone, is_late=True), restart_seconds=plan.end.refit_start_seconds)
+        deadline = Deadline(clock.training_seconds_left(alone, is_late=True), restart_seconds=plan.conclusion.refit_start_seconds)
         if not (_there if elsewhere else _here)(work, run, last, deadline):
             break
         if work.interrupts.stop_requested:
@@ -74,13 +74,13 @@ def trained(work: Session, board: Leaderboard, clock: Clock) -> Experiment | Non
     return experiment.override_all({"train.epochs": epochs, "workers.cpus": None})
 
 
-def _fitting(clock: Clock, alone: float) -> int | float:
+def _fitting(clock: SearchClock, alone: float) -> int | float:
     """Epochs for which there is time left, where one takes so many seconds in a trial."""
     plan = clock.plan
     if not plan.experiment.search.minutes or not alone:
         return math.inf
-    seconds = clock.left_to_train(alone, is_late=True) - plan.end.refit_start_seconds
-    return int(seconds / (plan.end.refit_epoch_factor * alone))
+    seconds = clock.training_seconds_left(alone, is_late=True) - plan.conclusion.refit_start_seconds
+    return int(seconds / (plan.conclusion.refit_epoch_factor * alone))
 
 
 def _begun(work: Session, winner: str, *, elsewhere: bool) -> tuple[Run, int | None]:
@@ -101,7 +101,7 @@ def _begun(work: Session, winner: str, *, elsewhere: bool) -> tuple[Run, int | N
 
 def _here(work: Session, run: Run, experiment: Experiment, deadline: Deadline) -> bool:
     """Train in this process; whether it was stopped."""
-    dataset = work.dataset.merged(experiment)
+    dataset = work.dataset.merge_validation(experiment)
     experiment = resolve(experiment, dataset)
     run.write_experiment(experiment)
     last = dataclasses.replace(work, run=run, experiment=experiment, dataset=dataset)

@@ -1,12 +1,13 @@
-"""What the verbs that train have in common: begin a run folder, go on with one, and end it with a result."""
+"""Sessions: a verb opens a new run folder or resumes an earlier one, and a failure is recorded in it."""
 
 import contextlib
 import json
 import re
 import time
 import traceback
+import types
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +16,30 @@ from classifier.config.experiment import Experiment
 from classifier.config.files import read_experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import ClassifierError, ConfigError, DivergedError
-from classifier.evaluation.calibrate import calibrate_saved_bundle, describe_calibration
 from classifier.profiling import step_time
-from classifier.report import png, run_page
 from classifier.runs.folder import REQUESTED_EXPERIMENT, Run
-from classifier.runs.recorder import result_fields, record_training
-from classifier.runtime.distributed import ProcessGroup, pick_device
-from classifier.runtime.timing import Deadline
 from classifier.storage.atomic import write_atomically
-from classifier.training.loop import StepProgress
+from classifier.storage.bucket import Storage
 from classifier.training.resolve import resolve
 from jobs.cli.console import RunLog, describe_run
 from jobs.cli.interrupts import Interrupts
-from jobs.cli.verb import EXIT_DONE, EXIT_INTERRUPTED, Request
+from jobs.cli.verb import Request
 from jobs.launch import run_storage, torchrun
 
-# What may change when a run is taken up again.
+# Settings that may change when a run is resumed.
 RESUMABLE = {
     "train": ("workers.count", "workers.min", "workers.wait", "workers.cpus", "workers.gpus", "train.epochs"),
     "tune": ("workers.wait", "workers.cpus", "workers.gpus", "search.trials", "search.minutes", "search.keep"),
 }
-# The result that a run had before it was taken up again.
+# The result that a run had before it was resumed.
 EARLIER_RESULT = "result.earlier.json"
 
 
 @dataclass(frozen=True)
 class Session:
-    """A run that this process works on: the experiment as it was asked for, and as it was resolved."""
+    """A run that this process works on, with its data loaded.
+
+    `requested` is the experiment as the user asked for it; `experiment` has every open setting resolved."""
 
     kind: str
     run: Run
@@ -54,68 +52,130 @@ class Session:
 
 @contextlib.contextmanager
 def open_session(kind: str, request: Request) -> Iterator[Session]:
-    """A new run, or with --resume an earlier one, with its data loaded and its experiment resolved and saved.
+    """Open a new run, or with --resume an earlier one: data loaded, experiment resolved and saved.
 
-    A mistake that shows before training began leaves no folder behind; a later failure is written into result.json.
+    A user error that shows before training starts leaves no folder behind; a later failure is recorded in result.json.
     """
-    options, mirror = request.options, contextlib.ExitStack()
-    if options.resume:
-        run, experiment = _resume_run(kind, request)
-    else:
-        experiment = request.experiment()
-        name = options.name or default_name(kind, experiment.data.path, options.out)
-        storage = run_storage.open_new(options.storage, name)
-        run = Run.create(options.out, name)
-        run.storage = storage
-    try:
-        with Interrupts() as interrupts, RunLog(run.folder / "run.log") as journal:
-            dataset = data.load(experiment.data, journal.progress_bar)
-            resolved = resolve(experiment, dataset)
-            # A search's plan finds the batch, where its trials run.
-            if resolved.data.batch_auto and kind != "tune":
-                found, lines = _measure_batch(experiment, resolved, dataset)
-                experiment, resolved = experiment.override_all(found), resolved.override_all(found)
-                for line in lines:
-                    journal.info(line)
-            run.write_experiment(resolved)
-            if kind == "tune":
-                run.write_requested_experiment(experiment)
-            write_atomically(run.folder / "split.json", json.dumps(dataset.split_record, indent=1) + "\n")
-            for line in describe_run(resolved, dataset):
-                journal.info(line)
-            if run.storage is not None:
-                # torchrun's workers are on this machine, and write into the folder itself.
-                elsewhere = resolved.workers.count > 1 and torchrun.world_size() == 1
-                mirror.enter_context(run_storage.open_mirror(run, elsewhere=elsewhere))
-            yield Session(kind, run, journal, interrupts, experiment, resolved, dataset)
-    except BaseException as error:
-        if isinstance(error, ClassifierError) and not isinstance(error, DivergedError) and not run.has_started:
+    start = _resume_session if request.options.resume else _start_session
+    with contextlib.ExitStack() as cleanup:
+        yield start(kind, request, cleanup)
+
+
+def _start_session(kind: str, request: Request, cleanup: contextlib.ExitStack) -> Session:
+    """A new run. Its folder is created once the data is loaded, but a name that is taken is refused before."""
+    started, options, requested = time.monotonic(), request.options, request.experiment()
+    _choose_name(kind, options, requested)
+    owner = cleanup.enter_context(_RunOwner(kind))
+    interrupts, log = cleanup.enter_context(Interrupts()), cleanup.enter_context(RunLog())
+    requested, experiment, dataset = _load_inputs(kind, requested, log)
+    name, storage = _choose_name(kind, options, requested)
+    run = Run.create(options.out, name)
+    run.storage, run.started = storage, started
+    owner.take(run, requested)
+    session = Session(kind, run, log, interrupts, requested, experiment, dataset)
+    _save_inputs(session, owner)
+    return session
+
+
+def _resume_session(kind: str, request: Request, cleanup: contextlib.ExitStack) -> Session:
+    """An earlier run. This process owns it before its data is loaded."""
+    run, requested = _resume_run(kind, request)
+    owner = cleanup.enter_context(_RunOwner(kind))
+    owner.take(run, requested)
+    interrupts, log = cleanup.enter_context(Interrupts()), cleanup.enter_context(RunLog())
+    requested, experiment, dataset = _load_inputs(kind, requested, log)
+    session = Session(kind, run, log, interrupts, requested, experiment, dataset)
+    _save_inputs(session, owner)
+    return session
+
+
+def _choose_name(kind: str, options: Any, requested: Experiment) -> tuple[str, Storage | None]:
+    """A new run's name and storage. RunError if the name is taken in OUT or in the storage."""
+    name = options.name or default_name(kind, requested.data.path, options.out)
+    Run.check_new(options.out, name)
+    return name, run_storage.open_new(options.storage, name)
+
+
+def _load_inputs(kind: str, requested: Experiment, log: RunLog) -> tuple[Experiment, Experiment, Dataset]:
+    """The requested and the resolved experiment, and its data. data.batch_auto is measured, except for a search."""
+    dataset = data.load(requested.data, log.progress_bar)
+    experiment = resolve(requested, dataset)
+    if experiment.data.batch_auto and kind != "tune":  # a search's plan measures it where its trials run
+        measured, lines = _measure_batch(requested, experiment, dataset)
+        requested, experiment = requested.override_all(measured), experiment.override_all(measured)
+        for line in lines:
+            log.info(line)
+    return requested, experiment, dataset
+
+
+def _save_inputs(session: Session, owner: "_RunOwner") -> None:
+    """Write what is trained and on what into the run folder, log it, and start to mirror the folder to its storage."""
+    run, experiment = session.run, session.experiment
+    session.log.attach(run.folder / "run.log")
+    run.write_experiment(experiment)
+    if session.kind == "tune":
+        run.write_requested_experiment(session.requested)
+    write_atomically(run.folder / "split.json", json.dumps(session.dataset.split_record, indent=1) + "\n")
+    for line in describe_run(experiment, session.dataset):
+        session.log.info(line)
+    if run.storage is not None:
+        # torchrun's workers are on this machine, and write into the folder itself.
+        elsewhere = experiment.workers.count > 1 and torchrun.world_size() == 1
+        owner.mirror.enter_context(run_storage.open_mirror(run, elsewhere=elsewhere))
+
+
+@dataclass
+class _RunOwner:
+    """Records a failure in the run folder, or removes the folder if nothing was trained; then closes mirror and run.
+
+    A context manager; until it is given a run it does nothing."""
+
+    kind: str
+    run: Run | None = None
+    requested: Experiment | None = None
+    mirror: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def take(self, run: Run, requested: Experiment) -> None:
+        """Own this run from now on."""
+        self.run, self.requested = run, requested
+
+    def __enter__(self) -> "_RunOwner":
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, traceback_: types.TracebackType | None) -> None:
+        if self.run is None:
+            return
+        with contextlib.closing(self.run), self.mirror:
+            if error is not None:
+                self._record(error, self.run)
+
+    def _record(self, error: BaseException, run: Run) -> None:
+        is_user_error = isinstance(error, ClassifierError) and not isinstance(error, DivergedError)
+        if is_user_error and not run.has_started:
             run.discard()
             run_storage.delete_copy(run)
         elif not (run.folder / "result.json").exists():
+            text = f"{error}\n" if isinstance(error, ClassifierError) else "".join(traceback.format_exception(error))
             with (run.folder / "run.log").open("a", encoding="utf-8") as log:
-                log.write(f"{error}\n" if isinstance(error, ClassifierError) else traceback.format_exc())
-            run.write_result(kind, "failed", error=str(error) or type(error).__name__, config=experiment.as_dict())
-        raise
-    finally:
-        with contextlib.closing(run):
-            mirror.close()
+                log.write(text)
+            config = self.requested.as_dict() if self.requested else None
+            run.write_result(self.kind, "failed", error=str(error) or type(error).__name__, config=config)
 
 
-def _measure_batch(experiment: Experiment, resolved: Experiment, dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
-    """`best_batch`, on a machine such as the workers have."""
-    if experiment.workers.count == 1 or torchrun.world_size() > 1:
+def _measure_batch(requested: Experiment, resolved: Experiment, dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
+    """`find_fastest_batch` on a machine like those of the workers."""
+    if requested.workers.count == 1 or torchrun.world_size() > 1:
         return find_fastest_batch(resolved, dataset)
     from jobs.launch.cluster import connect, refuse_unplaceable
     from jobs.launch.remote_call import MeasurementNode
 
     resources = connect()
-    refuse_unplaceable(experiment.workers, resources)
-    return MeasurementNode(experiment, dataset, resources).call(find_fastest_batch, experiment)
+    refuse_unplaceable(requested.workers, resources)
+    return MeasurementNode(requested, dataset, resources).call(find_fastest_batch, requested)
 
 
 def find_fastest_batch(resolved: Experiment, dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
-    """data.batch_auto: settings as measured once, so that a resumed run has the same, and what to say of it."""
+    """Measure data.batch_auto: the settings that fix it, so that a resumed run has the same, and lines for the log."""
     batch, speeds = step_time.find_batch_size(resolved, dataset)
     lines = [f"  {size:>5} {speed:8,.0f} images/s{' *' if size == batch else ''}" for size, speed in speeds.items()]
     return {"data.batch": batch, "data.batch_auto": False}, [f"data.batch {batch} is the fastest that fits:", *lines]
@@ -123,11 +183,11 @@ def find_fastest_batch(resolved: Experiment, dataset: Dataset) -> tuple[dict[str
 
 @contextlib.contextmanager
 def open_run(kind: str, options: Any, subject: str, *, keep: bool = False) -> Iterator[tuple[Run, RunLog]]:
-    """A run folder for a verb that trains nothing; it is gone again if the verb fails, unless `keep`."""
+    """Open a run folder for a verb that does not train; it is removed if the verb fails, unless `keep`."""
     run = Run.create(options.out, options.name or default_name(kind, subject, options.out))
     try:
-        with RunLog(run.folder / "run.log") as journal:
-            yield run, journal
+        with RunLog(run.folder / "run.log") as log:
+            yield run, log
     except BaseException:
         if not keep:
             run.discard()
@@ -148,21 +208,15 @@ def _resume_run(kind: str, request: Request) -> tuple[Run, Experiment]:
     run = Run.resume(folder)
     run.storage = storage
     try:
-        if (run.folder / REQUESTED_EXPERIMENT).exists() != (kind == "tune"):
+        is_search = (run.folder / REQUESTED_EXPERIMENT).exists()
+        if is_search != (kind == "tune"):
             raise ConfigError(
-                f"{run.folder} is {'no' if kind == 'tune' else 'a'} search: jobs/{kind}.py cannot go on with it"
+                f"{run.folder} is {'a' if is_search else 'not a'} search: resume it with jobs/"
+                f"{'tune' if is_search else 'train'}.py"
             )
-        experiment = read_experiment(run.folder / (REQUESTED_EXPERIMENT if kind == "tune" else "experiment.yaml"))
-        for name, value in request.changes.items():
-            if name not in RESUMABLE[kind]:
-                allowed = ", ".join(f"--{name}" for name in RESUMABLE[kind])
-                raise ConfigError(f"--{name} cannot be changed on --resume: only {allowed} can")
-            if name in ("train.epochs", "search.trials") and value < experiment.get(name):
-                raise ConfigError(f"--{name} {value} is fewer than the run's {experiment.get(name)}: it can grow only")
-        changed = experiment.override_all(request.changes)
-        if changed.workers.count != experiment.workers.count:
-            changed = changed.override("train.threads", None)  # each worker's share of the cores is another
-        if (run.folder / "result.json").exists():  # while it goes on it has no result
+        experiment = read_experiment(run.folder / (REQUESTED_EXPERIMENT if is_search else "experiment.yaml"))
+        changed = _apply_resumable(kind, experiment, request.changes)
+        if (run.folder / "result.json").exists():  # a run that has been resumed has no result until it ends
             (run.folder / "result.json").replace(run.folder / EARLIER_RESULT)
         return run, changed
     except ClassifierError:
@@ -170,90 +224,31 @@ def _resume_run(kind: str, request: Request) -> tuple[Run, Experiment]:
         raise
 
 
+def _apply_resumable(kind: str, experiment: Experiment, changes: dict[str, Any]) -> Experiment:
+    """The experiment with the changes. ConfigError for one that a resumed run may not have."""
+    for name, value in changes.items():
+        if name not in RESUMABLE[kind]:
+            allowed = ", ".join(f"--{name}" for name in RESUMABLE[kind])
+            raise ConfigError(f"--{name} cannot be changed on --resume: only {allowed} can")
+        if name in ("train.epochs", "search.trials") and value < experiment.get(name):
+            raise ConfigError(
+                f"--{name} {value} is fewer than the run's {experiment.get(name)}: on --resume it can only grow"
+            )
+    changed = experiment.override_all(changes)
+    if changed.workers.count != experiment.workers.count:
+        changed = changed.override("train.threads", None)  # each worker's share of the cores is different now
+    return changed
+
+
 def earlier_test_reads(folder: Path) -> int:
-    """How often the test split was read before the run was taken up again: it is no longer unseen."""
+    """How often the test split had been read before the run was resumed: it is no longer unseen."""
     path = folder / EARLIER_RESULT
     return json.loads(path.read_text()).get("test_reads", 0) if path.exists() else 0
 
 
 def default_name(kind: str, path: str, out: str) -> str:
-    """Verb, data set and time; a number too, where two runs begin in one second."""
+    """Verb, data set and time; with a number if another run started in the same second."""
     subject = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(path).stem).strip("-") or "data"
     name = f"{kind}-{subject}-{time.strftime('%Y%m%d-%H%M%S')}"
-    taken = [n for n in range(1, 100) if not (Path(out) / (name if n == 1 else f"{name}-{n}")).exists()]
-    return name if taken[0] == 1 else f"{name}-{taken[0]}"
-
-
-def train_here(work: Session) -> str | None:
-    """Train in this process, together with others where torchrun launched them; why it stopped early, or None."""
-    if torchrun.world_size() == 1:
-        return train_in_process(work, ProcessGroup.current(pick_device(work.experiment.train.device)))
-    with torchrun.join_workers(work.experiment, work.run.folder) as (group, *_):
-        return train_in_process(work, group)
-
-
-def train_in_process(work: Session, group: ProcessGroup, deadline: Deadline | None = None) -> str | None:
-    """Train in this process and tell each epoch; why it stopped early, or None. A missed deadline stops as users do."""
-    stopped = None
-
-    def see(step: StepProgress) -> None:
-        work.log.show_step(step)
-        if deadline is not None:
-            deadline.update(step.step / (step.steps // step.epochs), step.epochs)
-
-    for epoch in record_training(
-        work.run,
-        work.experiment,
-        work.dataset,
-        group=group,
-        should_stop=lambda: work.interrupts.stop_requested or (deadline is not None and deadline.is_missed),
-        on_step=see,
-    ):
-        work.log.log_epoch(epoch.row(), work.experiment.train.epochs)
-        stopped = epoch.stopped
-    return stopped
-
-
-def train_on_ray(work: Session) -> str | None:
-    """Train on Ray workers; why it stopped early, or None."""
-    from jobs.launch import workers
-    from jobs.launch.cluster import connect, refuse_unplaceable, refuse_unshared
-
-    refuse_unplaceable(work.experiment.workers, connect())
-    refuse_unshared(work.run)
-    for row in workers.train(work.run, work.requested, should_stop=lambda: work.interrupts.stop_requested):
-        work.log.log_epoch(row, work.experiment.train.epochs)
-    return "asked" if work.interrupts.stop_requested else None
-
-
-def finish_training(work: Session, stopped: str | None) -> int:
-    """Write result.json and the curves, say where everything lies, and give the exit code."""
-    run, interrupted, loaded = work.run, stopped == "asked", None
-    if not interrupted and len(work.dataset.validation):
-        loaded = calibrate_saved_bundle(run.folder, work.dataset, run.folder)
-        work.log.info(describe_calibration(loaded.bundle))
-        if work.experiment.workers.count > 1:
-            run_storage.upload_bundle(run)
-    parts = result_fields(run.folder, loaded)
-    run.write_result(work.kind, "stopped" if interrupted else "finished", **parts, test_reads=earlier_test_reads(run.folder))
-    png.curves_png(run.history(), run.folder / "curves.png")
-    page = run_page.write(run.folder)
-    validation = parts["validation"]
-    said = (
-        f"validation accuracy {validation['accuracy']:.2%} on {validation['count']:,} images"
-        if validation
-        else "nothing was kept to validate it"
-    )
-    work.log.info(
-        f"{'stopped' if interrupted else 'finished'} after {run.seconds:.0f} s: {said}, "
-        f"{parts['parameters']:,} parameters"
-    )
-    if parts["input_wait"] is not None:
-        work.log.info(f"waiting for images took {parts['input_wait']:.1%} of the training steps")
-    if interrupted:
-        work.log.info(f"go on with it: python jobs/{work.kind}.py --resume {run.folder}")
-    else:
-        work.log.info(f"test it, once: python jobs/evaluate.py {run.folder}")
-    work.log.info(f"all about it: {page}")
-    work.log.info(str(run.folder))
-    return EXIT_INTERRUPTED if interrupted else EXIT_DONE
+    names = (name, *(f"{name}-{n}" for n in range(2, 100)))
+    return next(name for name in names if not (Path(out) / name).exists())

@@ -13,25 +13,25 @@ from classifier.bundle.predictions import save_predictions
 from classifier.metrics.scores import compute_scores
 from classifier.runs.folder import SCORES
 from classifier.storage.atomic import write_atomically
-from jobs.studies.parallel_runs import Member
+from jobs.studies.parallel_runs import StudyRun
 
-SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "loss")
+SCORES_SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "loss")
 
 
-def members(folds: int, repeats: int, seed: int) -> list[Member]:
+def plan_runs(folds: int, repeats: int, seed: int) -> list[StudyRun]:
     """A training for each fold of each repeat, which draws other folds."""
     return [
-        Member(
+        StudyRun(
             f"repeat{repeat}-fold{fold}" if repeats > 1 else f"fold{fold}",
             {"data.folds": folds, "data.fold": fold, "data.split_seed": seed + repeat},
-            tested=True,
+            is_tested=True,
         )
         for repeat in range(repeats)
         for fold in range(folds)
     ]
 
 
-def summed(folder: Path, runs: list[Member]) -> dict[str, Any]:
+def summarize(folder: Path, runs: list[StudyRun]) -> dict[str, Any]:
     """Mean, deviation and the value of each fold, by figure; writes predictions.parquet and the scores of all images.
 
     Each image of a repeat is predicted once, by the model of the fold that left it out.
@@ -41,13 +41,13 @@ def summed(folder: Path, runs: list[Member]) -> dict[str, Any]:
 
     from classifier.bundle import bundle
 
-    tables, by_name = [], {name: [] for name in SHOWN}
+    tables, by_name = [], {name: [] for name in SCORES_SHOWN}
     for member in runs:
         table = pq.read_table(folder / "folds" / member.name / "predictions.parquet")
         fold = pa.array([member.name] * len(table), pa.string())
         tables.append(table.append_column("fold", fold))
         scores = bundle.read(folder / "folds" / member.name).scores["test"]
-        for name in SHOWN:
+        for name in SCORES_SHOWN:
             by_name[name].append(scores[name])
     together = pa.concat_tables(tables)
     save_predictions(together, folder / "predictions.parquet")
@@ -65,20 +65,20 @@ def summed(folder: Path, runs: list[Member]) -> dict[str, Any]:
     return found
 
 
-def table(found: dict[str, Any], runs: list[Member]) -> Table:
+def table(found: dict[str, Any], runs: list[StudyRun]) -> Table:
     """A row a fold, and the mean."""
     shown = Table(box=None, pad_edge=False)
     shown.add_column("fold")
     for name in found:
         shown.add_column(name.replace("_", " "), justify="right")
     for n, member in enumerate(runs):
-        shown.add_row(member.name, *(_words(name, figure["folds"][n]) for name, figure in found.items()))
-    means = (f"{_words(n, f['mean'])} ± {_words(n, f['deviation'])}" for n, f in found.items())
+        shown.add_row(member.name, *(_format_score(name, figure["folds"][n]) for name, figure in found.items()))
+    means = (f"{_format_score(n, f['mean'])} ± {_format_score(n, f['deviation'])}" for n, f in found.items())
     shown.add_row("mean ± deviation", *means, style="bold")
     return shown
 
 
-def _words(name: str, value: float | None) -> str:
+def _format_score(name: str, value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.4f}" if name in ("loss", "roc_auc") else f"{value:.2%}"

@@ -11,13 +11,13 @@ from classifier.data.dataset import Dataset
 from classifier.errors import ConfigError, DataError
 from classifier.metrics.power_law import PowerLaw, fit_power_law
 from classifier.runs.folder import read_history, read_result
-from jobs.studies.parallel_runs import Member
+from jobs.studies.parallel_runs import StudyRun
 
 # Points of accuracy between training and validation from which on a model has learned by heart.
-BY_HEART = 0.05
+MIN_OVERFITTING = 0.05
 
 
-def members(dataset: Dataset, experiment: Experiment, *, sizes: int, largest: float, repeats: int) -> list[Member]:
+def plan_runs(dataset: Dataset, experiment: Experiment, *, sizes: int, largest: float, repeats: int) -> list[StudyRun]:
     """A training for each size, twice the one before it, all of as many steps. ConfigError where the smallest
     would hold no image a class."""
     if len(dataset.validation) == 0:
@@ -39,11 +39,11 @@ def members(dataset: Dataset, experiment: Experiment, *, sizes: int, largest: fl
         changes = {"data.limit": count, "train.epochs": epochs, "checkpoint.epochs": max(1, epochs // 10)}
         for n in range(repeats):
             name = f"{count}-{n}" if repeats > 1 else str(count)
-            found.append(Member(name, changes | {"seed": experiment.seed + n}, tested=False))
+            found.append(StudyRun(name, changes | {"seed": experiment.seed + n}, is_tested=False))
     return found
 
 
-def summed(folder: Path, runs: list[Member], most: int) -> dict[str, Any]:
+def summarize(folder: Path, runs: list[StudyRun], train_images: int) -> dict[str, Any]:
     """A point a size (images, train and validation accuracy), the law, what it predicts, and sentences."""
     by_size: dict[int, list[tuple[float, float]]] = {}
     for member in runs:
@@ -63,23 +63,23 @@ def summed(folder: Path, runs: list[Member], most: int) -> dict[str, Any]:
     if len(points) >= 3:
         law = fit_power_law([p["images"] for p in points], [1 - p["validation"] for p in points])
         found["law"] = law.as_dict()
-        found["predicted"] = {str(n): 1 - law(n) for n in (most, 2 * most, 10 * most) if n not in by_size}
-        found["says"] = says(points, law, most)
+        found["predicted"] = {str(n): 1 - law(n) for n in (train_images, 2 * train_images, 10 * train_images) if n not in by_size}
+        found["says"] = interpret(points, law, train_images)
     return found
 
 
-def says(points: list[dict[str, Any]], law: PowerLaw, most: int) -> list[str]:
+def interpret(points: list[dict[str, Any]], law: PowerLaw, train_images: int) -> list[str]:
     """What the curve means, for people."""
     last = points[-1]
     lines = [
-        f"Twice as many images as there are ({2 * most:,}) would be right on about {1 - law(2 * most):.1%} (now "
-        f"{last['validation']:.1%} with {last['images']:,}); doubling takes {1 - law(2 * most) / law(most):.0%} of the "
+        f"Twice as many images as there are ({2 * train_images:,}) would be right on about {1 - law(2 * train_images):.1%} (now "
+        f"{last['validation']:.1%} with {last['images']:,}); doubling takes {1 - law(2 * train_images) / law(train_images):.0%} of the "
         "error away."
     ]
     gap = last["train"] - last["validation"]
     if law.slope < 0.05:
         lines.append("More images of the same kind bring next to nothing: another model, or better images, may.")
-    if gap > BY_HEART:
+    if gap > MIN_OVERFITTING:
         lines.append(
             f"It overfits: {gap:.0%} better on what it has learned. More images, or more augmentation, will help."
         )

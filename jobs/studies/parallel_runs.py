@@ -32,21 +32,21 @@ from jobs.launch.cluster import (
 )
 from jobs.steps import test_model
 
-LOOK_EVERY = 0.5
+POLL_SECONDS = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
-class Member:
+class StudyRun:
     """One training: its run's name, the settings that set it apart, and whether its test split is read."""
 
     name: str
     changes: dict[str, Any]
-    tested: bool
+    is_tested: bool
 
 
-def trained(
-    experiment: Experiment, members: list[Member], folder: Path, *, asked: Callable[[], bool]
-) -> Iterator[tuple[Member, dict[str, Any]]]:
+def train_runs(
+    experiment: Experiment, runs: list[StudyRun], folder: Path, *, should_stop: Callable[[], bool]
+) -> Iterator[tuple[StudyRun, dict[str, Any]]]:
     """Train all of them below `folder`, as many at once as there is room for; each with its result, as they end.
 
     Ends early where `asked` answers true: what was trained by then is kept. ConfigError if the cluster has no room, or
@@ -59,22 +59,22 @@ def trained(
         raise ConfigError(f"workers.count {experiment.workers.count}: each training here has one worker; leave it out")
     resources = connect(dashboard=False)
     if experiment.workers.cpus is None and not resources.get("GPU"):
-        at_once = max(1, min(int(resources["CPU"]), len(members)))
+        at_once = max(1, min(int(resources["CPU"]), len(runs)))
         cpus = min(int(resources["CPU"]) // at_once, int(largest_node_cores()))
         experiment = experiment.override("workers.cpus", float(max(1, cpus)))
     refuse_unplaceable(experiment.workers, resources)
     needs = worker_resources(experiment.workers, resources)
-    remote = ray.remote(num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0), max_retries=2)(_member)
+    remote = ray.remote(num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0), max_retries=2)(_train_remotely)
     pending, cwd = {}, os.getcwd()
-    for member in members:
+    for member in runs:
         done = folder / member.name / "result.json"
         if done.is_file() and read_result(done.parent)["status"] == "finished":
             yield member, read_result(done.parent)
             continue
         plain = experiment.override_all(member.changes).as_dict()
-        pending[remote.remote(plain, str((folder / member.name).resolve()), member.tested, cwd)] = member
-    while pending and not asked():
-        ready, _ = ray.wait(list(pending), timeout=LOOK_EVERY)
+        pending[remote.remote(plain, str((folder / member.name).resolve()), member.is_tested, cwd)] = member
+    while pending and not should_stop():
+        ready, _ = ray.wait(list(pending), timeout=POLL_SECONDS)
         for reference in ready:
             member = pending.pop(reference)
             try:
@@ -88,22 +88,22 @@ def trained(
         ray.cancel(reference, force=True)
 
 
-def _member(plain: dict[str, Any], folder: str, tested: bool, cwd: str) -> dict[str, Any] | str:
+def _train_remotely(plain: dict[str, Any], folder: str, tested: bool, cwd: str) -> dict[str, Any] | str:
     """Train, calibrate and test in this process; the result. A user's mistake comes back as its sentence."""
     from classifier.errors import ClassifierError
 
     try:
         enter_driver_folder(cwd)
-        return _run(Experiment.from_dict(plain), Path(folder), tested)
+        return _train_run(Experiment.from_dict(plain), Path(folder), tested)
     except ClassifierError as error:
         return str(error)
 
 
-def _run(experiment: Experiment, folder: Path, tested: bool) -> dict[str, Any]:
+def _train_run(experiment: Experiment, folder: Path, tested: bool) -> dict[str, Any]:
     dataset = data.load(experiment.data)
     experiment = resolve(experiment, dataset)
     begun = (folder / "experiment.yaml").is_file()
-    run = _taken(folder) if begun else Run.create(folder.parent, folder.name)
+    run = _resume(folder) if begun else Run.create(folder.parent, folder.name)
     try:
         run.write_experiment(experiment)
         for _ in record_training(run, experiment, dataset, group=ProcessGroup.current(pick_device(experiment.train.device))):
@@ -119,7 +119,7 @@ def _run(experiment: Experiment, folder: Path, tested: bool) -> dict[str, Any]:
         run.close()
 
 
-def _taken(folder: Path, patience: float = 10.0) -> Run:
+def _resume(folder: Path, patience: float = 10.0) -> Run:
     """The run that an earlier process began; where that one was ended just now, its lock may need a moment to go."""
     end = time.monotonic() + patience
     while True:
@@ -131,12 +131,12 @@ def _taken(folder: Path, patience: float = 10.0) -> Run:
             time.sleep(0.2)
 
 
-def searched(
-    experiment: Experiment, members: list[Member], folder: Path, *, asked: Callable[[], bool]
-) -> Iterator[tuple[Member, dict[str, Any]]]:
+def search_runs(
+    experiment: Experiment, runs: list[StudyRun], folder: Path, *, should_stop: Callable[[], bool]
+) -> Iterator[tuple[StudyRun, dict[str, Any]]]:
     """The same with a search in place of each training: one after the other, since each takes the whole cluster."""
     folder.mkdir(parents=True, exist_ok=True)
-    for member in members:
+    for member in runs:
         home = folder / member.name
         if not ((home / "result.json").is_file() and read_result(home)["status"] == "finished"):
             file = folder / f"{member.name}.yaml"
@@ -145,11 +145,11 @@ def searched(
             words += [] if "--resume" in words else ["--out", str(folder), "--name", member.name]
             process = subprocess.Popen([sys.executable, str(VERBS / "tune.py"), *words])
             while process.poll() is None:
-                if asked():
+                if should_stop():
                     process.send_signal(signal.SIGTERM)
                     process.wait()
                     return
-                time.sleep(LOOK_EVERY)
+                time.sleep(POLL_SECONDS)
             if process.returncode:
                 raise RunError(f"the search in {home} failed (exit code {process.returncode}): its run.log says why")
         yield member, read_result(home)

@@ -1,8 +1,9 @@
-"""A run of several trainings: its folder, what was asked for, and its end. Cross-validations and learning curves."""
+"""A study: one experiment trained several times in one run folder, for a cross-validation or a learning curve."""
 
 import contextlib
 import dataclasses
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,73 +18,87 @@ from classifier.report import run_page
 from classifier.runs.folder import Run
 from classifier.storage.atomic import write_atomically
 from classifier.training.resolve import resolve
-from jobs.cli.console import Journal
+from jobs.cli.console import RunLog
 from jobs.cli.interrupts import Interrupts
 from jobs.cli.verb import EXIT_DONE, EXIT_INTERRUPTED, Request
 from jobs.steps.session import default_name
 
-ASKED = "family.json"
+STUDY_FILE = "family.json"
 
 
 @dataclass(frozen=True)
-class Family:
-    """What the verbs that train several times work with."""
+class Study:
+    """What a verb that trains several times works with."""
 
     kind: str
     run: Run
-    journal: Journal
+    log: RunLog
     interrupts: Interrupts
     experiment: Experiment
     options: dict[str, Any]
     dataset: Dataset
-    """As the first member sees it."""
+    """The data set as the first training sees it."""
 
     @property
     def folder(self) -> Path:
         return self.run.folder
 
-    def is_asked(self) -> bool:
-        """The user wants it to stop."""
-        return self.interrupts.asked
+    def stop_requested(self) -> bool:
+        """Whether the user wants it to stop."""
+        return self.interrupts.stop_requested
 
-    def say(self, thing: Any) -> None:
-        self.journal.say(thing)
+    def info(self, thing: Any) -> None:
+        self.log.info(thing)
 
-    def stopped(self) -> int:
-        """End before all members have: they can be gone on with."""
+    def finish_interrupted(self) -> int:
+        """Write the result of a study that was stopped early, and how to resume it; the exit code."""
         self.run.write_result(self.kind, "stopped", config=self.experiment.as_dict(), dataset=self.dataset.summary())
-        self.say(f"stopped; go on with it: python jobs/{self.kind}.py --resume {self.folder}")
+        self.info(f"stopped; resume it: python jobs/{self.kind}.py --resume {self.folder}")
         return EXIT_INTERRUPTED
 
-    def finished(self, **parts: Any) -> int:
-        """Write the result and the report."""
+    def finish(self, **fields: Any) -> int:
+        """Write the result and the report; the exit code."""
         about = {"config": self.experiment.as_dict(), "dataset": self.dataset.summary()}
-        self.run.write_result(self.kind, "finished", **about, **parts)
-        self.say(f"all about it: {run_page.write(self.folder)}")
-        self.say(str(self.folder))
+        self.run.write_result(self.kind, "finished", **about, **fields)
+        self.info(f"report: {run_page.write(self.folder)}")
+        self.info(str(self.folder))
         return EXIT_DONE
 
 
 @contextlib.contextmanager
-def begun(kind: str, request: Request, keep: tuple[str, ...], first: dict[str, Any] | None = None) -> Iterator[Family]:
-    """A new family, or with --resume an earlier one. keep: the options that decide what it does.
+def open_study(
+    kind: str, request: Request, saved_options: tuple[str, ...], first_run_changes: dict[str, Any] | None = None
+) -> Iterator[Study]:
+    """Open a new study, or with --resume an earlier one. saved_options: those that decide what it trains.
 
-    first: settings of its first member. A mistake that shows before a training begins leaves no folder behind.
+    first_run_changes: settings of its first training, with which the data is loaded and checked. An error before
+    anything was trained leaves no folder behind.
     """
-    options = request.options
-    if options.resume:
-        run, experiment, asked = _taken_up(kind, request, keep)
-    else:
-        experiment, asked = request.experiment(), {name: getattr(options, name) for name in keep}
-        run = Run.create(options.out, options.name or default_name(kind, experiment.data.path, options.out))
+    if request.options.resume:
+        run, experiment, options = _resume_study(kind, request, saved_options)
+        log = RunLog(run.folder / "run.log")
+        with _discarded_unless_trained(run), Interrupts() as interrupts, log:
+            dataset = _load(experiment, first_run_changes, log)
+            yield _save(Study(kind, run, log, interrupts, experiment, options, dataset))
+        return
+    started, experiment = time.monotonic(), request.experiment()
+    options = {name: getattr(request.options, name) for name in saved_options}
+    out, name = request.options.out, request.options.name
+    Run.check_new(out, name or default_name(kind, experiment.data.path, out))
+    with contextlib.ExitStack() as outer, Interrupts() as interrupts, RunLog() as log:
+        dataset = _load(experiment, first_run_changes, log)
+        run = Run.create(out, name or default_name(kind, experiment.data.path, out))
+        run.started = started
+        outer.enter_context(_discarded_unless_trained(run))
+        log.attach(run.folder / "run.log")
+        yield _save(Study(kind, run, log, interrupts, experiment, options, dataset))
+
+
+@contextlib.contextmanager
+def _discarded_unless_trained(run: Run) -> Iterator[None]:
+    """Close the run folder; remove it if there was an error before anything was trained."""
     try:
-        with Interrupts() as interrupts, Journal(run.folder / "run.log") as journal:
-            member = experiment.override_all(first or {})
-            dataset = data.load(member.data, journal.bar)
-            resolve(member, dataset)
-            run.write_experiment(experiment)
-            write_atomically(run.folder / ASKED, json.dumps({"kind": kind} | asked) + "\n")
-            yield Family(kind, run, journal, interrupts, experiment, asked, dataset)
+        yield
     except BaseException:
         if not any(run.folder.glob("*/*/history.jsonl")):
             run.discard()
@@ -92,22 +107,41 @@ def begun(kind: str, request: Request, keep: tuple[str, ...], first: dict[str, A
         run.close()
 
 
-def _taken_up(kind: str, request: Request, keep: tuple[str, ...]) -> tuple[Run, Experiment, dict[str, Any]]:
+def _load(experiment: Experiment, changes: dict[str, Any] | None, log: RunLog) -> Dataset:
+    """The data as the first training sees it. Errors of data.load and resolve for that training."""
+    first = experiment.override_all(changes or {})
+    dataset = data.load(first.data, log.progress_bar)
+    resolve(first, dataset)
+    return dataset
+
+
+def _save(study: Study) -> Study:
+    """Write what --resume needs."""
+    study.run.write_experiment(study.experiment)
+    write_atomically(study.folder / STUDY_FILE, json.dumps({"kind": study.kind} | study.options) + "\n")
+    return study
+
+
+def _resume_study(
+    kind: str, request: Request, saved_options: tuple[str, ...]
+) -> tuple[Run, Experiment, dict[str, Any]]:
     options = request.options
     folder = Path(options.resume)
     folder = folder if folder.is_dir() or len(folder.parts) > 1 else Path(options.out) / options.resume
-    plain = {field.name: field.default for field in dataclasses.fields(options)}
-    changed = any(getattr(options, name) != plain[name] for name in keep)
-    if request.changes or changed or options.recipe or options.experiment or options.name:
-        raise ConfigError(f"--resume goes on with {folder} as it was asked for: leave the other flags out")
+    defaults = {field.name: field.default for field in dataclasses.fields(options)}
+    has_changes = any(getattr(options, name) != defaults[name] for name in saved_options)
+    if request.changes or has_changes or options.recipe or options.experiment or options.name:
+        raise ConfigError(f"--resume continues {folder} with its own settings: leave the other flags out")
     try:
-        asked = json.loads((folder / ASKED).read_text(encoding="utf-8"))
+        saved = json.loads((folder / STUDY_FILE).read_text(encoding="utf-8"))
     except OSError:
-        raise RunError(f"{folder} is no {kind} (it has no {ASKED}): give the folder of an earlier one") from None
-    if asked.get("kind") != kind:
         raise RunError(
-            f"{folder} is a {asked.get('kind')}: python jobs/{asked.get('kind')}.py --resume goes on with it"
+            f"{folder} is not a {kind} (it has no {STUDY_FILE}): give the folder of an earlier one"
+        ) from None
+    if saved.get("kind") != kind:
+        raise RunError(
+            f"{folder} is a {saved.get('kind')}: resume it with python jobs/{saved.get('kind')}.py --resume {folder}"
         )
     run = Run.resume(folder)
-    (folder / "result.json").unlink(missing_ok=True)  # while it goes on it has no result
-    return run, read_experiment(folder / "experiment.yaml"), {name: asked[name] for name in keep}
+    (folder / "result.json").unlink(missing_ok=True)  # a study that has been resumed has no result until it ends
+    return run, read_experiment(folder / "experiment.yaml"), {name: saved[name] for name in saved_options}

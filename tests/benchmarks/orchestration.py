@@ -90,7 +90,7 @@ import ray
 from ray import tune
 from classifier import data
 from classifier.config.experiment import Experiment
-from classifier.runs.recorder import recorded
+from classifier.runs.recorder import record_training
 from classifier.training.resolve import resolve
 from classifier.runs.folder import Run
 base = Experiment().override_all({{"data.path": {path!r}, "train.epochs": 1, "model.name": "cnn", "data.batch": 16}})
@@ -101,7 +101,7 @@ def trial(config, dataset=None):
     run = Run(Path({str(out)!r}) / tune.get_context().get_trial_id())
     run.folder.mkdir(parents=True)
     run.write_experiment(experiment)
-    for epoch in recorded(run, experiment, dataset):
+    for epoch in record_training(run, experiment, dataset):
         tune.report({{"accuracy": epoch.validation["accuracy"]}})
 class Times(tune.Callback):
     def on_trial_result(self, **_):

@@ -7,8 +7,10 @@ import sys
 
 import pytest
 
-from jobs.cli import command
+from jobs.cli import command, environment
 from tests.conftest import Done
+
+environment.setup()  # before a test imports Ray
 
 SERVE = """
 import ray

@@ -120,7 +120,7 @@ def test_a_name_that_is_taken(here, tmp_path):
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     done = here("train", "--name", "mine")
     assert done.code == 2
-    assert re.search(r"runs/mine is there already", done.err)
+    assert re.search(r"runs/mine already exists", done.err)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,85 @@
+"""One training from start to result: in this process, or on Ray workers."""
+
+from classifier.evaluation.calibrate import calibrate_saved_bundle, describe_calibration
+from classifier.report import png, run_page
+from classifier.runs.recorder import record_training, result_fields
+from classifier.runtime.distributed import ProcessGroup, pick_device
+from classifier.runtime.timing import Deadline
+from classifier.training.loop import StepProgress
+from jobs.cli.verb import EXIT_DONE, EXIT_INTERRUPTED
+from jobs.launch import run_storage, torchrun
+from jobs.steps.session import Session, earlier_test_reads
+
+
+def train_here(session: Session) -> str | None:
+    """Train in this process, with the other ranks if torchrun launched them; why it stopped early, or None."""
+    if torchrun.world_size() == 1:
+        return train_in_process(session, ProcessGroup.current(pick_device(session.experiment.train.device)))
+    with torchrun.join_workers(session.experiment, session.run.folder) as (group, *_):
+        return train_in_process(session, group)
+
+
+def train_in_process(session: Session, group: ProcessGroup, deadline: Deadline | None = None) -> str | None:
+    """Train in this process and log each epoch; why it stopped early, or None.
+
+    A missed deadline stops the training as the user's Ctrl-C does."""
+    stopped = None
+
+    def report_step(step: StepProgress) -> None:
+        session.log.show_step(step)
+        if deadline is not None:
+            deadline.update(step.step / (step.steps // step.epochs), step.epochs)
+
+    for epoch in record_training(
+        session.run,
+        session.experiment,
+        session.dataset,
+        group=group,
+        should_stop=lambda: session.interrupts.stop_requested or (deadline is not None and deadline.is_missed),
+        on_step=report_step,
+    ):
+        session.log.log_epoch(epoch.row(), session.experiment.train.epochs)
+        stopped = epoch.stopped
+    return stopped
+
+
+def train_on_ray(session: Session) -> str | None:
+    """Train on Ray workers; why it stopped early, or None."""
+    from jobs.launch import workers
+    from jobs.launch.cluster import connect, refuse_unplaceable, refuse_unshared
+
+    refuse_unplaceable(session.experiment.workers, connect())
+    refuse_unshared(session.run)
+    for row in workers.train(session.run, session.requested, should_stop=lambda: session.interrupts.stop_requested):
+        session.log.log_epoch(row, session.experiment.train.epochs)
+    return "asked" if session.interrupts.stop_requested else None
+
+
+def finish_training(session: Session, stopped: str | None) -> int:
+    """Calibrate, write result.json, curves and report, log how it went; the exit code."""
+    run, log, interrupted, loaded = session.run, session.log, stopped == "asked", None
+    if not interrupted and len(session.dataset.validation):
+        loaded = calibrate_saved_bundle(run.folder, session.dataset, run.folder)
+        log.info(describe_calibration(loaded.bundle))
+        if session.experiment.workers.count > 1:
+            run_storage.upload_bundle(run)
+    status, fields = "stopped" if interrupted else "finished", result_fields(run.folder, loaded)
+    run.write_result(session.kind, status, **fields, test_reads=earlier_test_reads(run.folder))
+    png.draw_learning_curves(run.history(), run.folder / "curves.png")
+    page = run_page.write(run.folder)
+    validation = fields["validation"]
+    score = (
+        f"validation accuracy {validation['accuracy']:.2%} on {validation['count']:,} images"
+        if validation
+        else "no validation images"
+    )
+    log.info(f"{status} after {run.seconds:.0f} s: {score}, {fields['parameters']:,} parameters")
+    if fields["input_wait"] is not None:
+        log.info(f"waiting for images took {fields['input_wait']:.1%} of the time in training steps")
+    if interrupted:
+        log.info(f"resume it: python jobs/{session.kind}.py --resume {run.folder}")
+    else:
+        log.info(f"test it once: python jobs/evaluate.py {run.folder}")
+    log.info(f"report: {page}")
+    log.info(str(run.folder))
+    return EXIT_INTERRUPTED if interrupted else EXIT_DONE
