@@ -14,16 +14,16 @@ from classifier.bundle.predictor import Predictor
 from classifier.config.experiment import Experiment
 from classifier.data import decode_all
 from classifier.data.audit.finding import Finding
-from classifier.data.audit.scan import Looked
+from classifier.data.audit.scan import ScanResult
 from classifier.data.images.arrays import select
-from classifier.data.split import numbered
+from classifier.data.split import number_contents
 from classifier.errors import DataError
 from classifier.inference.features import extract_features, fit_logistic_regression
 
 FOLDS = 5
 
 
-def seen(looked: Looked, model: Path, experiment: Experiment) -> Tensor:
+def seen(looked: ScanResult, model: Path, experiment: Experiment) -> Tensor:
     """features_KF of the kept pictures, by a bundle or run.
 
     DataError if its classes are others; RunError if there is no model.
@@ -35,23 +35,23 @@ def seen(looked: Looked, model: Path, experiment: Experiment) -> Tensor:
     channels = predictor.bundle.dataset["channels"]
     config = experiment.override("data.size", size).override("data.channels", channels).data
     images_NCHW = decode_all.decode_source(source, config).images_NCHW
-    kept_N = torch.from_numpy(looked.kept_N)
+    kept_N = torch.from_numpy(looked.usable_N)
     return extract_features(predictor.model, predictor.scorer, select(images_NCHW, kept_N))
 
 
-def find(looked: Looked, features_KF: Tensor) -> list[Finding]:
+def find(looked: ScanResult, features_KF: Tensor) -> list[Finding]:
     """The likeliest first. features_KF: see `seen`."""
     source = looked.source
-    labels_N = torch.from_numpy(source.labels_N[looked.kept_N])
+    labels_N = torch.from_numpy(source.labels_N[looked.usable_N])
     # Copies would vouch for one another: a content lies in one fold.
-    folds_N = torch.from_numpy(numbered(looked.digests_N)[0][looked.kept_N] % FOLDS)
+    folds_N = torch.from_numpy(number_contents(looked.digests_N)[0][looked.usable_N] % FOLDS)
     probabilities_NK = held_out(features_KF, labels_N, folds_N, len(source.class_names))
     found = []
     for n, k in suspects(probabilities_NK, labels_N):
-        id_, own = source.ids[int(looked.kept_N[n])], source.class_names[int(labels_N[n])]
+        id_, own = source.ids[int(looked.usable_N[n])], source.class_names[int(labels_N[n])]
         sure = float(probabilities_NK[n, k])
         text = f"{id_}: labelled {own!r}, looks like {source.class_names[k]!r} ({sure:.0%} sure)"
-        found.append(Finding(kind="label_error", text=text, ids=(id_,), likeness=sure))
+        found.append(Finding(kind="label_error", text=text, ids=(id_,), score=sure))
     return found
 
 

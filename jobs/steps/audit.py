@@ -18,7 +18,7 @@ from classifier.config.sections import DataConfig
 from classifier.data import decode_all
 from classifier.data.audit import checks as auditing
 from classifier.data.audit.finding import KINDS, Finding
-from classifier.data.audit.scan import Looked, look
+from classifier.data.audit.scan import ScanResult, scan_images
 from classifier.data.decoding.decode import DecodeError
 from classifier.data.infer_shape import infer_shape
 from classifier.data.readers.file_bytes import read_image_bytes
@@ -38,18 +38,18 @@ def run_audit(experiment: Experiment, options: Any, run: Run, journal: RunLog) -
     config = experiment.data
     source = data.open_source(config)
     with journal.progress_bar(f"looking at {source.name}", len(source.labels_N)) as tick:
-        looked = look(source, config, tick)
-    if not len(looked.kept_N):
+        looked = scan_images(source, config, tick)
+    if not len(looked.usable_N):
         raise DataError(f"{source.name}: none of its {len(source.labels_N):,} pictures can be used")
-    splits_K = auditing.drawn_splits(looked, config)
+    splits_K = auditing.draw_splits_for(looked, config)
     size, _ = infer_shape(source, config)
     if options.model:
         from classifier.evaluation import label_errors
 
         features_KF = label_errors.seen(looked, Path(options.model), experiment)
-        found = auditing.findings(looked, splits_K, size, features_KF) + label_errors.find(looked, features_KF)
+        found = auditing.run_checks(looked, splits_K, size, features_KF) + label_errors.find(looked, features_KF)
     else:
-        found = auditing.findings(looked, splits_K, size)
+        found = auditing.run_checks(looked, splits_K, size)
     seconds = time.perf_counter() - began
     counts = _counts(looked, splits_K, seconds)
     journal.info(counts)
@@ -70,7 +70,7 @@ def run_audit(experiment: Experiment, options: Any, run: Run, journal: RunLog) -
             return None
 
     page = audit_page.write(
-        run.folder / audit_page.NAME, name=source.name, counts=counts, findings=found, content=content, mend=mend
+        run.folder / audit_page.NAME, name=source.name, counts=counts, findings=found, content=content, fix_command=mend
     )
     pq.write_table(table_of(found), run.folder / FINDINGS)
     by_kind = Counter(finding.kind for finding in found)
@@ -81,14 +81,14 @@ def run_audit(experiment: Experiment, options: Any, run: Run, journal: RunLog) -
 def table_of(found: list[Finding]) -> pa.Table:
     """kind, severity, text, mend, ids, likeness: a row a finding."""
     rows = [
-        {"kind": f.kind, "severity": f.severity, "text": f.text, "mend": f.mend, "ids": f.ids, "likeness": f.likeness}
+        {"kind": f.kind, "severity": f.severity, "text": f.text, "mend": f.fix, "ids": f.ids, "likeness": f.score}
         for f in found
     ]
     fields = [(name, pa.string()) for name in ("kind", "severity", "text", "mend")]
     return pa.Table.from_pylist(rows, pa.schema([*fields, ("ids", pa.list_(pa.string())), ("likeness", pa.float64())]))
 
 
-def _counts(looked: Looked, splits_K: np.ndarray, seconds: float) -> str:
+def _counts(looked: ScanResult, splits_K: np.ndarray, seconds: float) -> str:
     source = looked.source
     parts = ", ".join(f"{(splits_K == s).sum():,} {name}" for s, name in enumerate(SPLITS))
     return (
@@ -114,7 +114,7 @@ def _told(found: list[Finding]) -> list[Any]:
 
 
 def _write_manifest(
-    looked: Looked, config: DataConfig, splits_K: np.ndarray, found: list[Finding], path: Path, journal: RunLog
+    looked: ScanResult, config: DataConfig, splits_K: np.ndarray, found: list[Finding], path: Path, journal: RunLog
 ) -> str | None:
     """A manifest of what is good, and how to train on it. DataError if it is there already.
 
@@ -122,7 +122,7 @@ def _write_manifest(
     """
     if path.exists():
         raise DataError(f"{path} is there already: give another --write-manifest, or move it away")
-    source, rows = looked.source, auditing.mended(looked, splits_K, found)
+    source, rows = looked.source, auditing.select_clean(looked, splits_K, found)
     files = source.images
     have_paths = not isinstance(files, np.ndarray) and all(isinstance(file, Path) for file in files)
     home, outside = path.resolve().parent, False

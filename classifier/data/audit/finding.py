@@ -41,7 +41,7 @@ class Finding:
     kind: str
     text: str
     ids: tuple[str, ...] = ()
-    likeness: float | None = None
+    score: float | None = None
     """Of a near-duplicate, from 0 to 1."""
 
     @property
@@ -49,5 +49,5 @@ class Finding:
         return KINDS[self.kind][0]
 
     @property
-    def mend(self) -> str:
+    def fix(self) -> str:
         return KINDS[self.kind][1]

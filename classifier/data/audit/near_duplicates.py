@@ -18,27 +18,27 @@ from torch import Tensor
 
 FREQUENCIES = 10
 NEIGHBOURS = 8
-LIKELY = 0.7
+MIN_COSINE = 0.7
 """Cosine of the vectors from which a pair is looked at closely."""
-ROUGHLY = 0.7
+MIN_ROUGH_CORRELATION = 0.7
 """Correlation of the structure at half the size, as the pictures lie, from which a pair is worth all crops: the same
 picture has at least 0.72, nine of ten others have less (LOG.md)."""
-SPREAD = 0.03
+MIN_SPREAD = 0.03
 """Share of the picture over which its structure must be spread (participation ratio): a corner of something on a plain
 ground is like the corner of anything."""
-SAME = 0.88
+MIN_CORRELATION = 0.88
 """Correlation of the structure, evened out, from which a pair counts as one picture."""
-SEEN, SEEN_NEARER = 0.8, 0.15
+MIN_FEATURE_COSINE, MAX_FEATURE_DISTANCE_RATIO = 0.8, 0.15
 """Cosine of a model's features from which a pair counts as one picture, and NEARER of these."""
-FAINT = 0.3
+FAINT_LEVEL = 0.3
 """Grey values: structure fainter than this is not made as strong as the rest when it is evened out."""
-CROP = 0.05
-FINE, COARSE = 1.2, 4.0
+CROP_SHARE = 0.05
+FINE_SIGMA, COARSE_SIGMA = 1.2, 4.0
 """Deviations, in pixels of the copy, of the two Gaussians between which structure is compared."""
-SMALL, NEXT, NEARER = 32, 5, 0.1
+SMALL_SIDE, REFERENCE_NEIGHBOUR, MAX_DISTANCE_RATIO = 32, 5, 0.1
 """A pair with a picture that has fewer pixels than SMALL a side must lie at NEARER of the distance at which either has
 its neighbour number NEXT."""
-BLOCK, PAIRS = 256, 64
+BLOCK_SIZE, PAIRS_PER_BLOCK = 256, 64
 
 
 @dataclass(frozen=True)
@@ -47,104 +47,104 @@ class Pair:
 
     first: int
     second: int
-    likeness: float
+    similarity: float
     mirrored: bool
-    is_seen: bool = False
+    is_by_features: bool = False
     """By a model's features."""
 
 
-def pairs(thumbs_NHW: np.ndarray, sides_N: np.ndarray) -> list[Pair]:
+def find_pairs(thumbs_NHW: np.ndarray, sides_N: np.ndarray) -> list[Pair]:
     """All near-duplicates among N grey copies, uint8 N x S x S, the likest first. sides_N: the pictures' shorter ones.
 
     Pictures of one colour are like nothing. Every picture is compared with every other: N^2 time.
     """
-    candidates = _candidates(*_vectors(thumbs_NHW), torch.from_numpy(sides_N < SMALL))
-    first_P, second_P, mirrored_P = (column[_alike(thumbs_NHW, *candidates)] for column in candidates)
+    candidates = _find_candidates(*_frequency_vectors(thumbs_NHW), torch.from_numpy(sides_N < SMALL_SIDE))
+    first_P, second_P, mirrored_P = (column[_filter_roughly_alike(thumbs_NHW, *candidates)] for column in candidates)
     found = []
-    for start in range(0, len(first_P), PAIRS):
-        part = slice(start, start + PAIRS)
+    for start in range(0, len(first_P), PAIRS_PER_BLOCK):
+        part = slice(start, start + PAIRS_PER_BLOCK)
         one, other = (torch.from_numpy(thumbs_NHW[index[part].numpy()]).float() for index in (first_P, second_P))
         other = torch.where(mirrored_P[part, None, None], other.flip(2), other)
-        likeness_P = structure_likeness(one, other)
-        for n in torch.nonzero(likeness_P >= SAME).flatten().tolist():
+        likeness_P = structure_similarity(one, other)
+        for n in torch.nonzero(likeness_P >= MIN_CORRELATION).flatten().tolist():
             place = start + n
             found.append(Pair(int(first_P[place]), int(second_P[place]), float(likeness_P[n]), bool(mirrored_P[place])))
-    return sorted(found, key=lambda pair: (-pair.likeness, pair.first, pair.second))
+    return sorted(found, key=lambda pair: (-pair.similarity, pair.first, pair.second))
 
 
-def seen_alike(features_ND: Tensor) -> list[Pair]:
+def find_pairs_by_features(features_ND: Tensor) -> list[Pair]:
     """Pairs that a model sees as one picture, the likest first: copies that were changed more than `pairs` allows.
 
     By the cosine of features about their mean, which must be high, and much higher than with the next ones.
     """
-    if len(features_ND) <= NEXT:
+    if len(features_ND) <= REFERENCE_NEIGHBOUR:
         return []
     centred_ND = torch.nn.functional.normalize(features_ND - features_ND.mean(0), dim=1)
     everywhere_N = torch.ones(len(centred_ND), dtype=torch.bool)
-    first_P, second_P, _ = _candidates(centred_ND, torch.zeros(len(centred_ND), 1), everywhere_N, SEEN_NEARER)
+    first_P, second_P, _ = _find_candidates(centred_ND, torch.zeros(len(centred_ND), 1), everywhere_N, MAX_FEATURE_DISTANCE_RATIO)
     likeness_P = (centred_ND[first_P] * centred_ND[second_P]).sum(1)
     found = [
-        Pair(first, second, likeness, mirrored=False, is_seen=True)
+        Pair(first, second, likeness, mirrored=False, is_by_features=True)
         for first, second, likeness in zip(first_P.tolist(), second_P.tolist(), likeness_P.tolist(), strict=True)
-        if likeness >= SEEN
+        if likeness >= MIN_FEATURE_COSINE
     ]
-    return sorted(found, key=lambda pair: (-pair.likeness, pair.first, pair.second))
+    return sorted(found, key=lambda pair: (-pair.similarity, pair.first, pair.second))
 
 
-def structure_likeness(one_PHW: Tensor, other_PHW: Tensor) -> Tensor:
+def structure_similarity(one_PHW: Tensor, other_PHW: Tensor) -> Tensor:
     """How well two pictures' structure correlates, evened out, where the best small crop of either lies on the other: a
     number a pair.
     """
     side = one_PHW.shape[-1]
-    ways = [torch.eye(side), *(_resampling(side, start, 1 - CROP) for start in (0.0, CROP / 2, CROP))]
+    ways = [torch.eye(side), *(_resampling(side, start, 1 - CROP_SHARE) for start in (0.0, CROP_SHARE / 2, CROP_SHARE))]
     # Resampled and blurred at once, in all ways: W x side rows.
-    fine, coarse = (torch.cat([_blur(side, deviation) @ way for way in ways]) for deviation in (FINE, COARSE))
-    between = _blur(side, FINE), _blur(side, COARSE)
+    fine, coarse = (torch.cat([_blur(side, deviation) @ way for way in ways]) for deviation in (FINE_SIGMA, COARSE_SIGMA))
+    between = _blur(side, FINE_SIGMA), _blur(side, COARSE_SIGMA)
     overlaps, likenesses = [], []
     for whole_PHW, cut_PHW in ((one_PHW, other_PHW), (other_PHW, one_PHW)):
-        still_PHW = _band(cut_PHW, *between)
-        moved = _band(whole_PHW, fine, coarse)
+        still_PHW = _band_pass(cut_PHW, *between)
+        moved = _band_pass(whole_PHW, fine, coarse)
         # All ways down and across, of P pictures: P x WW x HW.
         moved_PWD = moved.view(-1, len(ways), side, len(ways), side).transpose(2, 3).reshape(len(moved), -1, side**2)
-        overlap_PW = (moved_PWD @ _standard(still_PHW.flatten(1))[:, :, None])[:, :, 0]
+        overlap_PW = (moved_PWD @ _standardize(still_PHW.flatten(1))[:, :, None])[:, :, 0]
         sums_PW, squares_PW = moved_PWD.sum(2), torch.linalg.vector_norm(moved_PWD, dim=2) ** 2
         overlap_PW = overlap_PW / (squares_PW - sums_PW**2 / side**2).clamp_min(1e-6).sqrt()
         overlap_P, way_P = overlap_PW.max(1)
         best_PHW = moved_PWD[torch.arange(len(way_P)), way_P].view_as(still_PHW)
         overlaps.append(overlap_P)
-        likenesses.append((_evened(best_PHW) * _evened(still_PHW)).sum(1))
+        likenesses.append((_equalize(best_PHW) * _equalize(still_PHW)).sum(1))
     return torch.where(overlaps[0] > overlaps[1], *likenesses)
 
 
-def _alike(thumbs_NHW: np.ndarray, first_P: Tensor, second_P: Tensor, mirrored_P: Tensor) -> Tensor:
+def _filter_roughly_alike(thumbs_NHW: np.ndarray, first_P: Tensor, second_P: Tensor, mirrored_P: Tensor) -> Tensor:
     """Which of the pairs are roughly alike as they lie, bool P."""
     count, side = len(thumbs_NHW), thumbs_NHW.shape[-1] // 2
-    between, alike_P = (_blur(side, FINE), _blur(side, COARSE)), torch.zeros(len(first_P), dtype=torch.bool)
+    between, alike_P = (_blur(side, FINE_SIGMA), _blur(side, COARSE_SIGMA)), torch.zeros(len(first_P), dtype=torch.bool)
     structure_NHW = torch.empty(count if len(first_P) else 0, side, side, dtype=torch.float16)
     tells_N = torch.zeros(len(structure_NHW), dtype=torch.bool)
-    for start in range(0, len(structure_NHW), BLOCK):
-        block_NHW = torch.from_numpy(thumbs_NHW[start : start + BLOCK]).float()
+    for start in range(0, len(structure_NHW), BLOCK_SIZE):
+        block_NHW = torch.from_numpy(thumbs_NHW[start : start + BLOCK_SIZE]).float()
         halves = block_NHW.view(-1, side, 2, side, 2).mean((2, 4))
-        block_NHW = _standard(_band(halves, *between).flatten(1)).view_as(halves)
-        structure_NHW[start : start + BLOCK] = block_NHW
-        tells_N[start : start + BLOCK] = block_NHW.pow(4).sum((1, 2)) * side**2 * SPREAD <= 1
-    for start in range(0, len(first_P), BLOCK):
-        part = slice(start, start + BLOCK)
+        block_NHW = _standardize(_band_pass(halves, *between).flatten(1)).view_as(halves)
+        structure_NHW[start : start + BLOCK_SIZE] = block_NHW
+        tells_N[start : start + BLOCK_SIZE] = block_NHW.pow(4).sum((1, 2)) * side**2 * MIN_SPREAD <= 1
+    for start in range(0, len(first_P), BLOCK_SIZE):
+        part = slice(start, start + BLOCK_SIZE)
         one_PHW, other_PHW = (structure_NHW[index[part]].float() for index in (first_P, second_P))
         other_PHW = torch.where(mirrored_P[part, None, None], other_PHW.flip(2), other_PHW)
         tells_P = tells_N[first_P[part]] & tells_N[second_P[part]]
-        alike_P[part] = ((one_PHW * other_PHW).sum((1, 2)) >= ROUGHLY) & tells_P
+        alike_P[part] = ((one_PHW * other_PHW).sum((1, 2)) >= MIN_ROUGH_CORRELATION) & tells_P
     return alike_P
 
 
-def _vectors(thumbs_NHW: np.ndarray) -> tuple[Tensor, Tensor]:
+def _frequency_vectors(thumbs_NHW: np.ndarray) -> tuple[Tensor, Tensor]:
     """The low frequencies of each picture, of even and of odd horizontal number, together of length 1 (or 0)."""
     side = thumbs_NHW.shape[-1]
     places = (torch.arange(side) + 0.5) * torch.pi / side
     waves = torch.cos(torch.arange(FREQUENCIES)[:, None] * places)
     parts = []
-    for start in range(0, len(thumbs_NHW), BLOCK):
-        block = torch.from_numpy(np.ascontiguousarray(thumbs_NHW[start : start + BLOCK])).float()
+    for start in range(0, len(thumbs_NHW), BLOCK_SIZE):
+        block = torch.from_numpy(np.ascontiguousarray(thumbs_NHW[start : start + BLOCK_SIZE])).float()
         table = waves @ block @ waves.T
         table[:, 0, 0] = 0  # brightness
         norms = table.flatten(1).norm(dim=1)
@@ -154,17 +154,17 @@ def _vectors(thumbs_NHW: np.ndarray) -> tuple[Tensor, Tensor]:
     return table[:, :, ::2].flatten(1), table[:, :, 1::2].flatten(1)
 
 
-def _candidates(
-    even_ND: Tensor, odd_ND: Tensor, small_N: Tensor, nearer: float = NEARER
+def _find_candidates(
+    even_ND: Tensor, odd_ND: Tensor, small_N: Tensor, nearer: float = MAX_DISTANCE_RATIO
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Both places of each pair that is looked at closely, the smaller first, and whether the second is mirrored."""
     total = len(even_ND)
     count = min(NEIGHBOURS, total - 1)
     keys, ways, distances = [], [], []
-    same, turned = torch.empty(2, min(BLOCK, total), total).unbind()  # fresh memory a block costs more than the sums
+    same, turned = torch.empty(2, min(BLOCK_SIZE, total), total).unbind()  # fresh memory a block costs more than the sums
     next_N = torch.full((total,), torch.inf)
-    for start in range(0, total if count > 0 else 0, BLOCK):
-        rows = slice(start, start + BLOCK)
+    for start in range(0, total if count > 0 else 0, BLOCK_SIZE):
+        rows = slice(start, start + BLOCK_SIZE)
         scores, other_way = same[: len(even_ND[rows])], turned[: len(even_ND[rows])]
         torch.mm(even_ND[rows], even_ND.T, out=scores)
         torch.mm(odd_ND[rows], odd_ND.T, out=other_way)
@@ -172,9 +172,9 @@ def _candidates(
         scores.add_(other_way.abs())
         scores[own, own + start] = -1
         values, neighbours = scores.topk(count, dim=1)
-        if count >= NEXT:
-            next_N[rows] = 1 - values[:, NEXT - 1]
-        near = values >= LIKELY
+        if count >= REFERENCE_NEIGHBOUR:
+            next_N[rows] = 1 - values[:, REFERENCE_NEIGHBOUR - 1]
+        near = values >= MIN_COSINE
         one, other = (own[:, None] + start).expand_as(neighbours)[near], neighbours[near]
         keys.append(torch.minimum(one, other) * total + torch.maximum(one, other))
         ways.append(other_way.gather(1, neighbours)[near] < 0)
@@ -188,19 +188,19 @@ def _candidates(
     return first_P[stands_out_P], second_P[stands_out_P], torch.cat(ways)[index][stands_out_P]
 
 
-def _band(images_PHW: Tensor, fine: Tensor, coarse: Tensor) -> Tensor:
+def _band_pass(images_PHW: Tensor, fine: Tensor, coarse: Tensor) -> Tensor:
     """What lies between the two blurs: the structure."""
     return fine @ images_PHW @ fine.T - coarse @ images_PHW @ coarse.T
 
 
-def _evened(band_PHW: Tensor) -> Tensor:
+def _equalize(band_PHW: Tensor) -> Tensor:
     """Divided by how much it varies around each place, P x HW with mean 0 and length 1."""
-    blur = _blur(band_PHW.shape[-1], COARSE)
+    blur = _blur(band_PHW.shape[-1], COARSE_SIGMA)
     around_PHW = (blur @ band_PHW.square() @ blur.T).sqrt()
-    return _standard((band_PHW / (around_PHW + FAINT)).flatten(1))
+    return _standardize((band_PHW / (around_PHW + FAINT_LEVEL)).flatten(1))
 
 
-def _standard(values_PD: Tensor) -> Tensor:
+def _standardize(values_PD: Tensor) -> Tensor:
     """With mean 0 and length 1."""
     centred_PD = values_PD - values_PD.mean(1, keepdim=True)
     return centred_PD / centred_PD.norm(dim=1, keepdim=True).clamp_min(1e-3)

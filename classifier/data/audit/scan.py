@@ -20,7 +20,7 @@ _BLOCK = 256
 
 
 @dataclass(frozen=True, eq=False)
-class Looked:
+class ScanResult:
     """N pictures. kept_N: those without a flaw, of which the other arrays speak in this order.
 
     digests_N: V16, of all N. sides_K2: width and height; thumbs_KHW: uint8, grey.
@@ -29,18 +29,18 @@ class Looked:
     source: Source
     flaws: dict[int, str]
     digests_N: np.ndarray
-    kept_N: np.ndarray
-    sides_K2: np.ndarray
+    usable_N: np.ndarray
+    sizes_K2: np.ndarray
     sharpness_K: np.ndarray
     frames_K: np.ndarray
     misnamed_K: np.ndarray
     thumbs_KHW: np.ndarray
 
 
-def look(source: Source, config: DataConfig, tick: Callable[[int], None] = lambda _: None) -> Looked:
+def scan_images(source: Source, config: DataConfig, tick: Callable[[int], None] = lambda _: None) -> ScanResult:
     """Read and decode each picture once, in several processes. tick: gets how many more are done."""
     if isinstance(source.images, np.ndarray):
-        return _decoded_already(source, source.images, tick)
+        return _scan_arrays(source, source.images, tick)
     files, count = source.images, len(source.labels_N)
     digests: list[bytes] = [b""] * count
     flaws: dict[int, str] = {}
@@ -62,12 +62,12 @@ def look(source: Source, config: DataConfig, tick: Callable[[int], None] = lambd
             glances[index] = ImageStats.unpack(reply)
         tick(1)
     kept = sorted(glances)
-    return Looked(
+    return ScanResult(
         source=source,
         flaws=dict(sorted(flaws.items())),
         digests_N=pack_digests(digests),
-        kept_N=np.array(kept, np.int64),
-        sides_K2=np.array([(glances[n].width, glances[n].height) for n in kept]).reshape(-1, 2),
+        usable_N=np.array(kept, np.int64),
+        sizes_K2=np.array([(glances[n].width, glances[n].height) for n in kept]).reshape(-1, 2),
         sharpness_K=np.array([glances[n].sharpness for n in kept]),
         frames_K=np.array([glances[n].frames for n in kept], np.int64),
         misnamed_K=np.array([not glances[n].matches_suffix(source.ids[n]) for n in kept], bool),
@@ -75,7 +75,7 @@ def look(source: Source, config: DataConfig, tick: Callable[[int], None] = lambd
     )
 
 
-def _decoded_already(source: Source, pixels_NCHW: np.ndarray, tick: Callable[[int], None]) -> Looked:
+def _scan_arrays(source: Source, pixels_NCHW: np.ndarray, tick: Callable[[int], None]) -> ScanResult:
     """The same of uint8 arrays, many at once."""
     count, channels, height, width = pixels_NCHW.shape
     thumbs_NHW, sharpness_N = np.empty((count, SIDE, SIDE), np.uint8), np.empty(count)
@@ -91,12 +91,12 @@ def _decoded_already(source: Source, pixels_NCHW: np.ndarray, tick: Callable[[in
         thumbs_N1HW = F.interpolate(grey_NHW[:, None], (SIDE, SIDE), mode="bilinear", antialias=True)
         thumbs_NHW[part] = thumbs_N1HW[:, 0].round_().to(torch.uint8)
         tick(len(grey_NHW))
-    return Looked(
+    return ScanResult(
         source=source,
         flaws={},
         digests_N=pack_digests(compute_digest(np.ascontiguousarray(image_CHW)) for image_CHW in pixels_NCHW),
-        kept_N=np.arange(count),
-        sides_K2=np.tile(np.array([[width, height]]), (count, 1)),
+        usable_N=np.arange(count),
+        sizes_K2=np.tile(np.array([[width, height]]), (count, 1)),
         sharpness_K=sharpness_N,
         frames_K=np.ones(count, np.int64),
         misnamed_K=np.zeros(count, bool),

@@ -10,7 +10,7 @@ import numpy as np
 
 from classifier.config.sections import DataConfig
 from classifier.data.readers.source import Source
-from classifier.data.split_names import DRAWN
+from classifier.data.split_names import UNASSIGNED
 from classifier.errors import DataError
 
 
@@ -23,7 +23,7 @@ def load_digits(config: DataConfig) -> Source:
         class_names=tuple("0123456789"),
         ids=[f"digits/{n}" for n in range(len(values))],
         labels_N=values[:, 64].astype(np.int64),
-        splits_N=np.full(len(values), DRAWN, np.int8),
+        splits_N=np.full(len(values), UNASSIGNED, np.int8),
         images=images_NHW[:, None],
         kind="symbols",
     )

@@ -10,7 +10,7 @@ from classifier.data.readers.source import Source, from_files
 from classifier.data.split_names import TEST, TRAIN
 
 
-def read(config: DataConfig) -> Source:
+def load_food101(config: DataConfig) -> Source:
     """The splits of meta/train.json and meta/test.json."""
 
     def fetch(datasets: Any, root: str) -> None:

@@ -14,7 +14,7 @@ from classifier.data.split_names import TEST, VALIDATION
 _DEVKIT = "ILSVRC2012_devkit_t12"
 
 
-def read(config: DataConfig) -> Source:
+def load_imagenet(config: DataConfig) -> Source:
     """val/ is the test split, since the real test set has no public labels; validation is drawn from train/.
 
     Classes bear their first English name where meta.bin (torchvision's) or the devkit's archive lies beside.
@@ -25,7 +25,7 @@ def read(config: DataConfig) -> Source:
 
     place = locate_dataset(config, "imagenet", ("imagenet", "ImageNet", "."), is_here, None)
     source = folder.read_folder(place, splits=("train", "val"))  # test/ has no labels
-    names = _english(place)
+    names = _read_english_names(place)
     splits_N = source.splits_N.copy()
     splits_N[splits_N == VALIDATION] = TEST
     chosen = [names.get(wnid, wnid) for wnid in source.class_names]
@@ -37,7 +37,7 @@ def read(config: DataConfig) -> Source:
     return dataclasses.replace(source, name="imagenet", class_names=class_names, splits_N=splits_N, kind="photos")
 
 
-def _english(place: Path) -> dict[str, str]:
+def _read_english_names(place: Path) -> dict[str, str]:
     """WordNet number -> first English name; empty where neither file is there."""
     path = place / "meta.bin"
     if path.is_file():
@@ -49,10 +49,10 @@ def _english(place: Path) -> dict[str, str]:
         except Exception as error:  # a damaged file can fail in any way
             raise corrupted_file_error(path, error) from None
     path = place / f"{_DEVKIT}.tar.gz"
-    return _from_devkit(path) if path.is_file() else {}
+    return _read_devkit_names(path) if path.is_file() else {}
 
 
-def _from_devkit(path: Path) -> dict[str, str]:
+def _read_devkit_names(path: Path) -> dict[str, str]:
     from scipy.io import loadmat
 
     try:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from classifier.data.readers.folder import read_tree
-from classifier.data.readers.remote import RemotePath, path_identity, open_random_access
+from classifier.data.readers.remote import RemotePath, open_random_access, path_identity
 from classifier.data.readers.source import Source
 from classifier.data.readers.tree import ListedFolder, PackedFile, Tree, derive_identity
 from classifier.errors import DataError, in_short
@@ -43,7 +43,13 @@ class Member:
 
     def pack(self) -> PackedFile:
         archive, read = self.archive, self.read
-        return read, lambda name, position, size: Member(name, size, archive, read, position), self.name, self.position, self.size
+        return (
+            read,
+            lambda name, position, size: Member(name, size, archive, read, position),
+            self.name,
+            self.position,
+            self.size,
+        )
 
 
 def read_archive(path: Path | RemotePath) -> Source:
@@ -62,7 +68,7 @@ def list_zip_members(path: Path | RemotePath) -> Iterator[Member]:
         infos = archive.infolist()
     # NotImplementedError: a zip version that Python cannot read.
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise DataError(f"{path} is not a zip archive, or corrupted ({in_short(error)}): fetch it again") from None
+        raise DataError(f"{path} is not a zip archive, or corrupted ({in_short(error)}): download it again") from None
     lock = threading.Lock()
 
     def read(member: Member) -> bytes:
@@ -99,7 +105,7 @@ def list_tar_members(path: Path | RemotePath) -> Iterator[Member]:
                     yield Member(normalize_member_name(path, info.name), info.size, path, read, info.offset_data)
                 archive.members.clear()  # pyright: ignore[reportAttributeAccessIssue] - or it would keep all of them in memory
     except (tarfile.TarError, OSError, ValueError) as error:
-        raise DataError(f"{path} is not a tar archive, or corrupted ({in_short(error)}): fetch it again") from None
+        raise DataError(f"{path} is not a tar archive, or corrupted ({in_short(error)}): download it again") from None
 
 
 def normalize_member_name(path: object, name: str) -> str:
@@ -122,8 +128,11 @@ def reject_compressed(path: Path | RemotePath) -> None:
 def _unwrap(top: ListedFolder) -> Tree:
     """Skip the single top folder that archives often have."""
     tree: Tree = top
-    while len(tree.folders) == 1 and not tree.image_files and tree.folders[0].folders and not tree.folders[0].image_files:
-        tree = tree.folders[0]
+    while len(tree.folders) == 1 and not tree.image_files:
+        inner = tree.folders[0]
+        if not inner.folders or inner.image_files:
+            break
+        tree = inner
     return tree
 
 

@@ -22,9 +22,7 @@ def assign_groups(source: Source, pattern: str) -> Source:
         raise ConfigError(f"data.group {pattern!r}: {source.name} has no columns; {fix}")
     matches = [expression.search(id_) for id_ in source.ids]
     if not any(matches):
-        raise DataError(
-            f"data.group {pattern!r} matches no name in {source.name} ({list_few(source.ids)}): correct it"
-        )
+        raise DataError(f"data.group {pattern!r} matches no name in {source.name} ({list_few(source.ids)}): correct it")
     names = [match[1] if match and match[1] is not None else None for match in matches]
     groups = [id_ if name is None else f"group {name}" for id_, name in zip(source.ids, names, strict=True)]
     alone = [id_ for id_, name in zip(source.ids, names, strict=True) if name is None]

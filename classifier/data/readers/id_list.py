@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from classifier.data.readers.compact import CompactFiles, select_strings
-from classifier.data.readers.manifest import read_csv_rows, parse_label, parse_split
-from classifier.data.readers.source import Source, sort_class_names, reject_ambiguous_labels
+from classifier.data.readers.manifest import parse_label, parse_split, read_csv_rows
+from classifier.data.readers.source import Source, reject_ambiguous_labels, sort_class_names
 from classifier.errors import DataError
 
 

@@ -10,19 +10,19 @@ from typing import IO, Any
 
 from pyarrow import fs
 
-from classifier.data.readers.tree import PackedFile, file_identity, derive_identity
+from classifier.data.readers.tree import PackedFile, derive_identity, file_identity
 from classifier.errors import DataError, in_short
 from classifier.storage.uri import open_filesystem
 
 
 @dataclass(frozen=True)
 class RemotePath:
-    """A file or folder. size: in bytes; changed: modification time in nanoseconds; both None if not queried."""
+    """A file or folder. size: in bytes; mtime_ns: modification time; both None if not queried."""
 
     system: fs.FileSystem
     path: PurePosixPath
     size: int | None = None
-    changed: int | None = None
+    mtime_ns: int | None = None
 
     @classmethod
     def from_uri(cls, uri: str) -> "RemotePath":
@@ -93,21 +93,23 @@ class RemotePath:
         return self.read_bytes().decode(encoding)
 
     def identity(self) -> bytes | None:
-        return None if self.changed is None else derive_identity(b"", str(self), self.size, self.changed)
+        return None if self.mtime_ns is None else derive_identity(b"", str(self), self.size, self.mtime_ns)
 
     def pack(self) -> PackedFile:
-        system, size, changed = self.system, self.size, self.changed
-        make = functools.partial(_remote, system)
-        return id(system), make, str(self.path), -1 if size is None else size, -1 if changed is None else changed
+        system, size, mtime_ns = self.system, self.size, self.mtime_ns
+        make = functools.partial(_create_remote, system)
+        return id(system), make, str(self.path), -1 if size is None else size, -1 if mtime_ns is None else mtime_ns
 
 
-def _remote(system: fs.FileSystem, path: str, size: int, changed: int) -> RemotePath:
-    return RemotePath(system, PurePosixPath(path), *(None if value < 0 else value for value in (size, changed)))
+def _create_remote(system: fs.FileSystem, path: str, size: int, mtime_ns: int) -> RemotePath:
+    return RemotePath(system, PurePosixPath(path), *(None if value < 0 else value for value in (size, mtime_ns)))
 
 
 def open_random_access(path: "Path | RemotePath") -> Any:
     """Open a file for random access, from several threads at once (`read_at`). Raises OSError."""
-    return path.open_random_access() if isinstance(path, RemotePath) else fs.LocalFileSystem().open_input_file(str(path))
+    return (
+        path.open_random_access() if isinstance(path, RemotePath) else fs.LocalFileSystem().open_input_file(str(path))
+    )
 
 
 def path_identity(path: "Path | RemotePath") -> bytes | None:
@@ -118,7 +120,7 @@ def path_identity(path: "Path | RemotePath") -> bytes | None:
 def split_common_folder(paths: "Sequence[Path] | Sequence[RemotePath]") -> "tuple[Path | RemotePath, list[str]]":
     """Return the deepest folder that contains all paths, and the name of each relative to it, with slashes."""
     pure_paths = [path.path if isinstance(path, RemotePath) else PurePosixPath(path.as_posix()) for path in paths]
-    top = os.path.commonpath([str(pure.parent) for path in pure_paths])
+    top = os.path.commonpath([str(pure.parent) for pure in pure_paths])
     first = paths[0]
     folder = RemotePath(first.system, PurePosixPath(top)) if isinstance(first, RemotePath) else Path(top)
-    return folder, [pure.relative_to(top).as_posix() for path in pure_paths]
+    return folder, [pure.relative_to(top).as_posix() for pure in pure_paths]

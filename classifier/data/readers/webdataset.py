@@ -14,9 +14,9 @@ from typing import Any
 from classifier.data.decoding.decode import SUFFIXES
 from classifier.data.readers.archive import Member, list_tar_members
 from classifier.data.readers.remote import RemotePath, split_common_folder
-from classifier.data.readers.source import SourceBuilder, Source, reject_ambiguous_labels
+from classifier.data.readers.source import Source, SourceBuilder, reject_ambiguous_labels
 from classifier.data.readers.tree import is_hidden
-from classifier.data.split_names import DRAWN, WORDS
+from classifier.data.split_names import UNASSIGNED, SPLIT_ALIASES
 from classifier.errors import DataError, list_few
 
 LABEL_SUFFIXES = ("cls", "json")
@@ -79,7 +79,7 @@ def read_webdataset(paths: Sequence[Path] | Sequence[RemotePath]) -> Source:
 def infer_split(name: str) -> int:
     """Infer the split from a file's name or the names of its folders; DRAWN if they name none."""
     words = [word for part in reversed(name.lower().split("/")) for word in _WORD.findall(part)]
-    return WORDS[words[0]] if words else DRAWN
+    return SPLIT_ALIASES[words[0]] if words else UNASSIGNED
 
 
 def _group_samples(members: Iterable[Member]) -> dict[str, _Sample]:

@@ -12,7 +12,7 @@ import pytest
 from classifier import data
 from classifier.config.sections import DataConfig
 from classifier.data.audit import checks
-from classifier.data.audit.scan import look
+from classifier.data.audit.scan import scan_images
 from classifier.data.readers.source import Source
 from classifier.errors import DataError
 from tests.data import faults
@@ -87,8 +87,8 @@ def named(source: Source, files: dict[str, bytes]) -> dict[str, str]:
 def test_every_planted_fault_is_found_in_every_format(kind: str, files: dict[str, bytes], tmp_path: Path) -> None:
     config = DataConfig(path=str(FORMATS[kind](tmp_path, files)), cache=None, **faults.SETTINGS)
     source = data.open_source(config)
-    looked = look(source, config)
-    found = checks.findings(looked, checks.drawn_splits(looked, config), config.size or 0)
+    looked = scan_images(source, config)
+    found = checks.run_checks(looked, checks.draw_splits_for(looked, config), config.size or 0)
     ids = named(source, files)
     of_image: dict[str, set[str]] = {}
     for finding in found:
@@ -129,15 +129,15 @@ def test_leaks_between_given_splits(tmp_path: Path) -> None:
     (tmp_path / "test" / "cat" / "leak.png").write_bytes(faults.encoded(faults.scene(2)))
     (tmp_path / "test" / "dog" / "near.png").write_bytes(faults.encoded(faults.darker(faults.scene(3), 1.2)))
     config = DataConfig(path=str(tmp_path), cache=None, validation=0.0)
-    looked = look(data.open_source(config), config)
-    splits_K = checks.drawn_splits(looked, config)
-    found = checks.findings(looked, splits_K, 48)
+    looked = scan_images(data.open_source(config), config)
+    splits_K = checks.draw_splits_for(looked, config)
+    found = checks.run_checks(looked, splits_K, 48)
     by_kind = {finding.kind: finding for finding in found}
     assert set(by_kind) == {"leak", "near_leak"}
     assert set(by_kind["leak"].ids) == {"train/cat/2.png", "test/cat/leak.png"}
     assert set(by_kind["near_leak"].ids) == {"train/dog/3.png", "test/dog/near.png"}
     source = looked.source
-    kept = {source.ids[n]: split for n, split in checks.mended(looked, splits_K, found)}
+    kept = {source.ids[n]: split for n, split in checks.select_clean(looked, splits_K, found)}
     assert "train/cat/2.png" not in kept
     assert kept["test/cat/leak.png"] == 2
     assert kept["train/dog/3.png"] == kept["test/dog/near.png"] == 2
@@ -153,8 +153,8 @@ def test_groups_few_images_and_imbalance(tmp_path: Path) -> None:
         lines.append(f"{n}.png,{label},{'test' if n % 5 == 0 else 'train'},p{n // 3}")
     (tmp_path / "set.csv").write_text("\n".join(lines))
     config = DataConfig(path=str(tmp_path / "set.csv"), cache=None, validation=0.0, group="patient")
-    looked = look(data.open_source(config), config)
-    found = checks.findings(looked, checks.drawn_splits(looked, config), 16)
+    looked = scan_images(data.open_source(config), config)
+    found = checks.run_checks(looked, checks.draw_splits_for(looked, config), 16)
     kinds = {finding.kind for finding in found}
     assert kinds == {"group_leak", "few", "imbalance"}
     assert any("'rare' has 7 images to train on" in finding.text for finding in found)
@@ -166,8 +166,8 @@ def test_what_all_are_like_is_no_fault(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(faults.encoded(faults.darker(faults.scene(n).resize((400, 96)), 0.2)))
     config = DataConfig(path=str(tmp_path), cache=None)
-    looked = look(data.open_source(config), config)
-    assert checks.findings(looked, checks.drawn_splits(looked, config), 48) == []
+    looked = scan_images(data.open_source(config), config)
+    assert checks.run_checks(looked, checks.draw_splits_for(looked, config), 48) == []
 
 
 def test_the_verb(verb, tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_the_verb(verb, tmp_path: Path) -> None:
     settings = [word for name, value in faults.SETTINGS.items() for word in (f"--data.{name}", str(value))]
     done = verb("audit", folder, "--write-manifest", tmp_path / "clean.csv", *settings)
     assert done.code == 0, done.err
-    for word in ("unreadable", "Copies", "One picture, several labels", "Near-copies"):
+    for word in ("unreadable", "Duplicates", "Duplicates with conflicting labels", "Near duplicates"):
         assert word.lower() in done.out.lower()
     page = (done.folder / "audit.html").read_text()
     assert page.count("data:image/jpeg;base64,") > 20
@@ -200,8 +200,8 @@ def test_the_verb_mends_what_lies_inside_of_other_files(format: str, verb, tmp_p
     assert done.code == 0, done.err
     assert f"--data.path {path} --data.only {clean}" in (done.folder / "audit.html").read_text()
     config = DataConfig(path=str(path), only=str(clean), cache=None, **faults.SETTINGS)
-    looked = look(data.open_source(config), config)
-    found = {finding.kind for finding in checks.findings(looked, checks.drawn_splits(looked, config), 48)}
+    looked = scan_images(data.open_source(config), config)
+    found = {finding.kind for finding in checks.run_checks(looked, checks.draw_splits_for(looked, config), 48)}
     assert not {"unreadable", "leak", "near_leak", "duplicate", "label_conflict"} & found
     assert "pictures are used (data.only)" in " ".join(data.load(config).findings)
 

@@ -41,7 +41,7 @@ def changed(image: Image.Image, kind: str, rng: np.random.Generator) -> bytes:
 def pairs_of(contents: list[bytes]) -> list[near_duplicates.Pair]:
     glances = [compute_image_stats(content, max_pixels=10**8) for content in contents]
     sides = [min(one.width, one.height) for one in glances]
-    return near_duplicates.pairs(np.stack([one.thumb for one in glances]), np.array(sides))
+    return near_duplicates.find_pairs(np.stack([one.thumb for one in glances]), np.array(sides))
 
 
 def test_a_few() -> None:
@@ -54,7 +54,7 @@ def test_a_few() -> None:
     found = pairs_of(images + copies + blank)
     assert {(pair.first, pair.second) for pair in found} == {(n, 60 + n) for n in range(20)}
     assert all(pair.mirrored == (KINDS[pair.first % 5] == "mirrored") for pair in found)
-    assert all(near_duplicates.SAME <= pair.likeness <= 1.001 for pair in found)
+    assert all(near_duplicates.MIN_CORRELATION <= pair.similarity <= 1.001 for pair in found)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
@@ -63,7 +63,7 @@ def test_hardly_any_pictures(count: int) -> None:
 
     thumb = compute_image_stats(encoded(scene(0)), max_pixels=10**8).thumb
     thumbs = np.stack([thumb] * count) if count else np.zeros((0, 64, 64), np.uint8)
-    assert len(near_duplicates.pairs(thumbs, np.full(count, 64))) == (count == 2)
+    assert len(near_duplicates.find_pairs(thumbs, np.full(count, 64))) == (count == 2)
 
 
 # Of scikit-image's pictures, those that are photographs.
@@ -168,7 +168,7 @@ def test_what_a_model_sees_as_one_picture() -> None:
     classes_ND = torch.randn(4, 32, generator=rng).repeat_interleave(25, 0)
     features_ND = classes_ND + torch.randn(100, 32, generator=rng)
     copies_ND = features_ND[:10] + 0.1 * torch.randn(10, 32, generator=rng)
-    found = near_duplicates.seen_alike(torch.cat([features_ND, copies_ND]))
+    found = near_duplicates.find_pairs_by_features(torch.cat([features_ND, copies_ND]))
     assert {(pair.first, pair.second) for pair in found} == {(n, 100 + n) for n in range(10)}
-    assert all(pair.is_seen and pair.likeness >= near_duplicates.SEEN for pair in found)
-    assert near_duplicates.seen_alike(features_ND[:3]) == []
+    assert all(pair.is_by_features and pair.similarity >= near_duplicates.MIN_FEATURE_COSINE for pair in found)
+    assert near_duplicates.find_pairs_by_features(features_ND[:3]) == []

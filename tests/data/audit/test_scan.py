@@ -6,7 +6,7 @@ from PIL import Image
 
 from classifier.config.sections import DataConfig
 from classifier.data import decode_all
-from classifier.data.audit.scan import look
+from classifier.data.audit.scan import scan_images
 from classifier.data.decoding.image_stats import compute_image_stats
 from classifier.data.readers.source import Source
 
@@ -34,11 +34,11 @@ def test_arrays_are_seen_as_files_are(shape: tuple[int, int, int]) -> None:
         images=images_NCHW,
     )
     told = []
-    looked = look(source, DataConfig(), told.append)
+    looked = scan_images(source, DataConfig(), told.append)
     assert sum(told) == 5
     assert len(set(looked.digests_N.tolist())) == 5
     for k in range(5):
         one = compute_image_stats(decode_all.encode_png(images_NCHW[k]), max_pixels=10**8)
-        assert looked.sides_K2[k].tolist() == [one.width, one.height]
+        assert looked.sizes_K2[k].tolist() == [one.width, one.height]
         assert np.abs(looked.thumbs_KHW[k].astype(int) - one.thumb).mean() < 2
         assert looked.sharpness_K[k] == pytest.approx(one.sharpness, rel=0.1, abs=1e-3)

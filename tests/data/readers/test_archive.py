@@ -1,4 +1,4 @@
-"""Zip and tar archives of class folders: read where they lie, and trusted in nothing."""
+"""Zip and tar archives of class folders: read in place, and not trusted."""
 
 import io
 import stat
@@ -17,18 +17,18 @@ from classifier.errors import DataError
 
 
 def pack_zip(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> Path:
-    with zipfile.ZipFile(path, "w", method) as made:
+    with zipfile.ZipFile(path, "w", method) as packed:
         for name, content in files.items():
-            made.writestr(name, content)
+            packed.writestr(name, content)
     return path
 
 
 def pack_tar(path: Path, files: dict[str, bytes], mode: Literal["w", "w:gz"] = "w") -> Path:
-    with tarfile.open(path, mode) as made:
+    with tarfile.open(path, mode) as packed:
         for name, content in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
-            made.addfile(info, io.BytesIO(content))
+            packed.addfile(info, io.BytesIO(content))
     return path
 
 
@@ -41,7 +41,7 @@ def contents(folder: Path, top: str = "") -> dict[str, bytes]:
 
 @pytest.mark.parametrize("kind", PACK)
 @pytest.mark.parametrize("top", ["", "photos/", "./photos/"])
-def test_an_archive_is_the_folder_that_it_holds(kind: str, top: str, photos: Path, tmp_path: Path) -> None:
+def test_archive_reads_like_the_folder_it_contains(kind: str, top: str, photos: Path, tmp_path: Path) -> None:
     files = contents(photos, top) | {f"{top}cat/.DS_Store": b"x", "__MACOSX/cat/a.png": b"x", f"{top}notes.txt": b"x"}
     path = PACK[kind](tmp_path / f"set.{kind}", files)
     loaded, plain = (data.load(DataConfig(path=str(p))) for p in (path, photos))
@@ -61,35 +61,35 @@ def test_splits_and_threads(photos: Path, tmp_path: Path) -> None:
         source = archive.read_archive(pack(tmp_path / f"set.{kind}", files))
         assert set(source.splits_N.tolist()) == {0, 2}
         with ThreadPoolExecutor(8) as pool:
-            read = list(pool.map(lambda picture: picture.read_bytes(), list(source.images) * 20))
+            read = list(pool.map(lambda file: file.read_bytes(), list(source.images) * 20))
         assert read == [files[id_] for id_ in source.ids] * 20
 
 
 @pytest.mark.parametrize("kind", PACK)
 @pytest.mark.parametrize("name", ["../a.png", "cat/../../a.png", "/etc/a.png", "C:/a.png", "..\\a.png", "\\a.png"])
-def test_a_name_that_leads_out_is_refused(kind: str, name: str, photos: Path, tmp_path: Path) -> None:
+def test_name_that_leads_out_is_an_error(kind: str, name: str, photos: Path, tmp_path: Path) -> None:
     path = PACK[kind](tmp_path / f"set.{kind}", contents(photos) | {name: b"x"})
     with pytest.raises(DataError, match=r"leads out of the archive"):
         archive.read_archive(path)
 
 
-def test_links_and_devices_are_left_out(photos: Path, tmp_path: Path) -> None:
+def test_links_and_devices_are_ignored(photos: Path, tmp_path: Path) -> None:
     path = pack_tar(tmp_path / "set.tar", contents(photos))
-    with tarfile.open(path, "a") as made:
+    with tarfile.open(path, "a") as packed:
         for number, kind in enumerate((tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE)):
             info = tarfile.TarInfo(f"cat/{number}.png")
             info.type, info.linkname = kind, "/etc/passwd"
-            made.addfile(info)
+            packed.addfile(info)
     assert len(archive.read_archive(path).ids) == 40
     path = pack_zip(tmp_path / "set.zip", contents(photos))
-    with zipfile.ZipFile(path, "a") as made:
+    with zipfile.ZipFile(path, "a") as packed:
         info = zipfile.ZipInfo("cat/link.png")
         info.external_attr = (stat.S_IFLNK | 0o777) << 16
-        made.writestr(info, "/etc/passwd")
+        packed.writestr(info, "/etc/passwd")
     assert len(archive.read_archive(path).ids) == 40
 
 
-def test_a_bomb_is_a_flaw(photos: Path, tmp_path: Path) -> None:
+def test_oversized_member_is_skipped(photos: Path, tmp_path: Path) -> None:
     files = contents(photos) | {"cat/bomb.png": bytes(5_000_000)}
     path = pack_zip(tmp_path / "set.zip", files, zipfile.ZIP_DEFLATED)
     loaded = data.load(DataConfig(path=str(path), max_bytes=1_000_000, max_corrupt=0.1))
@@ -98,19 +98,19 @@ def test_a_bomb_is_a_flaw(photos: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", PACK)
-def test_a_damaged_member_is_a_flaw(kind: str, photos: Path, tmp_path: Path) -> None:
+def test_corrupted_member_is_skipped(kind: str, photos: Path, tmp_path: Path) -> None:
     files = contents(photos)
     path = PACK[kind](tmp_path / f"set.{kind}", files)
     raw = bytearray(path.read_bytes())
     content = files["cat/03.png"]
-    at = raw.index(content) + len(content) // 2
-    raw[at : at + 20] = bytes(20)
+    start = raw.index(content) + len(content) // 2
+    raw[start : start + 20] = bytes(20)
     path.write_bytes(raw)
     loaded = data.load(DataConfig(path=str(path), max_corrupt=0.1))
     assert [flaw["id"] for flaw in loaded.split_record["unreadable"]] == ["cat/03.png"]
 
 
-def test_what_is_no_archive_is_refused(photos: Path, tmp_path: Path) -> None:
+def test_invalid_archives_are_errors(photos: Path, tmp_path: Path) -> None:
     def refused(path: Path, reason: str) -> None:
         with pytest.raises(DataError, match=reason) as caught:
             data.open_source(DataConfig(path=str(path)))
@@ -119,21 +119,21 @@ def test_what_is_no_archive_is_refused(photos: Path, tmp_path: Path) -> None:
 
     for kind in PACK:
         (tmp_path / f"noise.{kind}").write_bytes(bytes(range(256)) * 20)
-        refused(tmp_path / f"noise.{kind}", f"is no {kind} archive, or damaged")
+        refused(tmp_path / f"noise.{kind}", f"is not a {kind} archive, or corrupted")
     whole = pack_zip(tmp_path / "cut.zip", contents(photos)).read_bytes()
     (tmp_path / "cut.zip").write_bytes(whole[: len(whole) // 2])
-    refused(tmp_path / "cut.zip", "is no zip archive, or damaged")
+    refused(tmp_path / "cut.zip", "is not a zip archive, or corrupted")
     refused(pack_tar(tmp_path / "set.tar.gz", contents(photos), "w:gz"), "is compressed as a whole")
-    refused(pack_zip(tmp_path / "flat.zip", {"a.png": b"x"}), "holds pictures but no class folders")
+    refused(pack_zip(tmp_path / "flat.zip", {"a.png": b"x"}), "has images but no class folders")
     refused(pack_zip(tmp_path / "none.zip", {"a.txt": b"x"}), "is empty")
     raw = bytearray(pack_zip(tmp_path / "locked.zip", contents(photos)).read_bytes())
-    at = raw.rindex(b"PK\x01\x02")
-    raw[at + 8] |= 1  # the flag of encryption, of the last file in the directory
+    start = raw.rindex(b"PK\x01\x02")
+    raw[start + 8] |= 1  # the flag of encryption, of the last file in the directory
     (tmp_path / "locked.zip").write_bytes(raw)
     refused(tmp_path / "locked.zip", "dog/19.png is encrypted")
 
 
-def test_a_tar_that_was_cut_short_is_refused_or_read_to_its_last_whole_file(photos: Path, tmp_path: Path) -> None:
+def test_truncated_tar_is_an_error_or_read_up_to_its_last_whole_file(photos: Path, tmp_path: Path) -> None:
     whole = pack_tar(tmp_path / "set.tar", contents(photos)).read_bytes()
     for length in range(700, len(whole), 5_000):
         (tmp_path / "cut.tar").write_bytes(whole[:length])
@@ -145,9 +145,9 @@ def test_a_tar_that_was_cut_short_is_refused_or_read_to_its_last_whole_file(phot
             assert len(source.ids) <= 40
 
 
-def test_a_member_without_a_name_is_left_out(photos: Path, tmp_path: Path) -> None:
+def test_member_without_a_name_is_ignored(photos: Path, tmp_path: Path) -> None:
     path = pack_zip(tmp_path / "set.zip", contents(photos) | {"?": b"x"})
-    with zipfile.ZipFile(path, "a") as made:
-        made.filelist[-1].filename = ""
-        made._didModify = True  # pyright: ignore[reportAttributeAccessIssue]
+    with zipfile.ZipFile(path, "a") as packed:
+        packed.filelist[-1].filename = ""
+        packed._didModify = True  # pyright: ignore[reportAttributeAccessIssue]
     assert data.load(DataConfig(path=str(path))).class_names == ("cat", "dog")

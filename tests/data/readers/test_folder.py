@@ -1,4 +1,4 @@
-"""Folders of class folders, as people and programs leave them."""
+"""Folders of class folders as they occur in practice."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from classifier.data.readers.folder import read_folder
 from classifier.data.readers.source import Source
-from classifier.data.split_names import DRAWN, TEST, TRAIN, VALIDATION
+from classifier.data.split_names import TEST, TRAIN, UNASSIGNED, VALIDATION
 from classifier.errors import DataError
 
 
@@ -24,17 +24,17 @@ def test_class_folders(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert source.name == "photos"
     assert source.class_names == ("cat", "dog")
     assert labels(source) == {f"{c}/{n:02d}.png": c for c in ("cat", "dog") for n in range(20)}
-    assert set(source.splits_N.tolist()) == {DRAWN}
+    assert set(source.splits_N.tolist()) == {UNASSIGNED}
     assert [Path(str(path)).relative_to(photos).as_posix() for path in source.images] == source.ids
     monkeypatch.chdir(photos)
     assert read_folder(Path(".")).name == "photos"
 
 
-def test_what_counts_as_a_picture(photos: Path, paint) -> None:
+def test_hidden_and_other_files_are_ignored(photos: Path, paint) -> None:
     paint(photos / "cat" / "deep" / "deeper" / "a.JPG".lower()).rename(photos / "cat" / "deep" / "deeper" / "a.JPG")
     for other in ("notes.txt", "Thumbs.db", ".DS_Store", "table.csv"):
-        (photos / "cat" / other).write_text("no picture")
-        (photos / other).write_text("no picture")
+        (photos / "cat" / other).write_text("not an image")
+        (photos / other).write_text("not an image")
     for hidden in (".hidden.png", ".cache/a.png", "__MACOSX/a.png", "@eaDir/a.png"):
         paint(photos / "dog" / hidden)
     for hidden in (".git/a.png", "__MACOSX/cat/a.png"):
@@ -48,7 +48,7 @@ def test_what_counts_as_a_picture(photos: Path, paint) -> None:
 
 
 def test_links(photos: Path, tmp_path: Path, paint) -> None:
-    """Links are followed, each folder once; those that go round in circles end; broken ones are flawed pictures."""
+    """Links are followed, each folder once and without cycles; broken links are unreadable images."""
     (photos / "cat" / "loop").symlink_to(photos / "cat")
     (photos / "cat" / "up").symlink_to(photos)
     (photos / "loop").symlink_to(photos)
@@ -69,7 +69,7 @@ def test_links(photos: Path, tmp_path: Path, paint) -> None:
 
 
 @pytest.mark.parametrize("word", ["val", "valid", "validation", "Val"])
-def test_ready_made_splits(word: str, tmp_path: Path, paint) -> None:
+def test_split_folders(word: str, tmp_path: Path, paint) -> None:
     for split in ("train", word, "test"):
         for name in ("cat", "dog"):
             paint(tmp_path / split / name / "a.png")
@@ -95,7 +95,7 @@ def test_a_split_may_lack_a_class(tmp_path: Path, paint) -> None:
 
 
 def test_classes_named_like_splits(tmp_path: Path, paint) -> None:
-    """A train is a vehicle too."""
+    """A train is also a vehicle."""
     for name in ("train", "car", "test"):
         paint(tmp_path / name / "a.png")
     assert read_folder(tmp_path).class_names == ("car", "test", "train")
@@ -105,17 +105,17 @@ def test_classes_named_like_splits(tmp_path: Path, paint) -> None:
     assert labels(source)["train/steam/b.png"] == "train"
 
 
-def test_only_the_splits_that_are_wanted(tmp_path: Path, paint) -> None:
+def test_only_the_requested_splits_are_read(tmp_path: Path, paint) -> None:
     for path in ("train/cat/a.png", "train/dog/a.png", "val/cat/a.png", "test/unknown.png"):
         paint(tmp_path / path)
     assert set(splits(read_folder(tmp_path, splits=("train", "val"))).values()) == {TRAIN, VALIDATION}
-    with pytest.raises(DataError, match=r"test holds pictures without class folders, so without labels: sort"):
+    with pytest.raises(DataError, match=r"test has images without class folders, so without labels: sort"):
         read_folder(tmp_path)
 
 
-def test_strays_are_told_of(photos: Path, paint) -> None:
+def test_images_outside_class_folders_are_reported(photos: Path, paint) -> None:
     paint(photos / "stray.png")
-    assert read_folder(photos).findings == ("1 pictures lie in no class folder and were left out: stray.png.",)
+    assert read_folder(photos).findings == ("1 images are in no class folder and were left out: stray.png.",)
 
 
 def refused(folder: Path, reason: str) -> None:
@@ -125,22 +125,22 @@ def refused(folder: Path, reason: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_refusals(tmp_path: Path, paint) -> None:
+def test_errors(tmp_path: Path, paint) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
-    refused(folder, "is empty: it needs a folder of pictures for each class")
+    refused(folder, "is empty: it needs one folder of images per class")
     (folder / "notes.txt").write_text("hello")
     refused(folder, "is empty")
     paint(folder / "a.png")
-    refused(folder, "holds pictures but no class folders: put each class's into their own")
+    refused(folder, "has images but no class folders: put the images of each class into its own folder")
 
     folder = tmp_path / "hollow"
     for name in ("cat", "dog"):
         (folder / name).mkdir(parents=True)
-        (folder / name / "notes.txt").write_text("no picture")
-    refused(folder, r"has no pictures in its class folders \(cat, dog\): add some")
+        (folder / name / "notes.txt").write_text("not an image")
+    refused(folder, r"has no images in its class folders \(cat, dog\): add some")
     paint(folder / "cat" / "a.png")
-    refused(folder, "the class folder 'dog' holds no pictures: add some, or remove it")
+    refused(folder, "the class folder 'dog' has no images: add some, or remove it")
 
     folder = tmp_path / "alike"
     for name in ("cat", "Cat"):
@@ -155,21 +155,21 @@ def test_refusals(tmp_path: Path, paint) -> None:
     folder = tmp_path / "trainless"
     for name in ("val/cat", "test/cat"):
         paint(folder / name / "a.png")
-    refused(folder, "holds test, val but no train: add the class folders to train on")
+    refused(folder, "has test, val but no train: add train/ with class folders")
 
     folder = tmp_path / "mixed"
     for name in ("train/cat", "train/dog", "bird"):
         paint(folder / name / "a.png")
-    refused(folder, "holds train and also bird: put the class folders into train, val or test")
+    refused(folder, "has train and also bird: put the class folders into train, val or test")
 
     folder = tmp_path / "twice"
     for name in ("train/cat", "train/dog", "val/cat", "valid/cat"):
         paint(folder / name / "a.png")
-    refused(folder, "holds val and valid, which mean the same: keep one")
+    refused(folder, "has val and valid, which mean the same: keep one")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read all")
-def test_a_folder_without_the_right_to_read(photos: Path) -> None:
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read everything")
+def test_unreadable_folder(photos: Path) -> None:
     (photos / "cat").chmod(0)
     try:
         refused(photos, "cannot be read")

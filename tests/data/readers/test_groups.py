@@ -1,4 +1,4 @@
-"""What belongs together is never split."""
+"""Groups of images are never split."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from classifier import data
 from classifier.config.sections import DataConfig
 from classifier.data import split
 from classifier.data.readers.compact import pack_digests
-from classifier.data.split_names import DRAWN
+from classifier.data.split_names import UNASSIGNED
 from classifier.errors import ConfigError, DataError
 
 
@@ -22,7 +22,7 @@ def drawn(groups, digests=None, labels=None, supplied=None, seed=0):
             ids=[str(n) for n in range(count)],
             digests_N=pack_digests(digests or [n.to_bytes(16, "big") for n in range(count)]),
             labels_N=np.arange(count) % 2 if labels is None else labels,
-            supplied_N=np.full(count, DRAWN, np.int8) if supplied is None else supplied,
+            supplied_N=np.full(count, UNASSIGNED, np.int8) if supplied is None else supplied,
             groups=groups,
         ),
         validation=0.2,
@@ -32,7 +32,7 @@ def drawn(groups, digests=None, labels=None, supplied=None, seed=0):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_group_lies_in_one_split(seed: int) -> None:
+def test_group_stays_in_one_split(seed: int) -> None:
     groups = [f"patient {n % 60}" for n in range(600)]
     splits_N = drawn(groups, seed=seed).splits_N
     for number in range(60):
@@ -41,7 +41,7 @@ def test_a_group_lies_in_one_split(seed: int) -> None:
     assert len(set(splits_N.tolist())) == 3
 
 
-def test_equal_contents_join_groups_and_a_group_that_grows_stays() -> None:
+def test_duplicates_merge_groups_and_a_growing_group_stays() -> None:
     groups = [f"p{n % 50:02d}" for n in range(200)]
     digests = [n.to_bytes(16, "big") for n in range(200)]
     digests[1] = digests[0]  # of p00 and p01
@@ -51,7 +51,7 @@ def test_equal_contents_join_groups_and_a_group_that_grows_stays() -> None:
     assert (more_N[:200] == splits_N).all()
 
 
-def test_groups_across_given_splits_are_told() -> None:
+def test_groups_across_given_splits_are_reported() -> None:
     supplied = np.repeat([split.TRAIN, split.VALIDATION, split.TEST], 20).astype(np.int8)
     groups = [f"p{n}" for n in range(60)]
     groups[50] = "p3"
@@ -62,7 +62,7 @@ def test_groups_across_given_splits_are_told() -> None:
     assert (found.splits_N == supplied).all()
 
 
-def test_a_class_of_one_group_is_refused() -> None:
+def test_class_of_one_group_is_an_error() -> None:
     with pytest.raises(DataError, match="the 10 pictures of class 'a' are of one group, or copies"):
         drawn(["one" if n % 2 == 0 else f"p{n}" for n in range(20)])
 
@@ -71,11 +71,11 @@ def test_groups_in_names(photos: Path) -> None:
     source = data.open_source(DataConfig(path=str(photos), group=r"/(\d)\d\.png"))
     assert source.groups == [f"group {id_[-6]}" for id_ in source.ids]
     source = data.open_source(DataConfig(path=str(photos), group=r"cat/(\d)"))
-    assert "20 pictures belong to no group by data.group, and stand alone: dog/00.png" in source.findings[0]
+    assert "20 images match no group of data.group and form one each: dog/00.png" in source.findings[0]
     for pattern, error, reason in (
-        ("(", ConfigError, "no regular expression"),
-        ("patient", ConfigError, "photos has no columns; give a regular expression with one pair of brackets"),
-        ("owl/(.)", DataError, "is found in no name of photos"),
+        ("(", ConfigError, "no valid regular expression"),
+        ("patient", ConfigError, "photos has no columns; give a regular expression with one capturing group"),
+        ("owl/(.)", DataError, "matches no name in photos"),
     ):
         with pytest.raises(error, match=reason):
             data.open_source(DataConfig(path=str(photos), group=pattern))

@@ -1,4 +1,4 @@
-"""Some of a data set's pictures, by a list of their ids."""
+"""Selection of images by a list of ids."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def listed(path: Path, *lines: str) -> str:
     return str(path)
 
 
-def test_labels_and_splits_are_those_of_the_list(tmp_path: Path) -> None:
+def test_labels_and_splits_come_from_the_list(tmp_path: Path) -> None:
     whole = data.open_source(DataConfig())
     lines = [
         f"{whole.ids[n]},{'even' if n % 2 == 0 else 'odd'},{('train', 'val', 'test', '')[n % 4]}" for n in range(80)
@@ -26,7 +26,7 @@ def test_labels_and_splits_are_those_of_the_list(tmp_path: Path) -> None:
     assert found.labels_N.tolist() == [n % 2 for n in range(80)]
     assert found.splits_N.tolist() == [0, 1, 2, -1] * 20
     np.testing.assert_array_equal(found.images, whole.images[:80])
-    assert found.findings[-1] == "80 of its 1,797 pictures are used (data.only)."
+    assert found.findings[-1] == "80 of its 1,797 images are used (data.only)."
 
 
 def test_files_and_groups(photos: Path, tmp_path: Path) -> None:
@@ -41,19 +41,19 @@ def test_files_and_groups(photos: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "what"),
     [
-        (["cat/77.png,cat,"], r"line 2: photos holds no picture 'cat/77.png': remove the line"),
+        (["cat/77.png,cat,"], r"line 2: photos has no image 'cat/77.png': remove the line"),
         (["cat/00.png,cat,", "cat/00.png,cat,"], r"line 3: 'cat/00.png' is listed already"),
         (["cat/00.png,cat,later"], r"line 2: unknown split 'later'"),
         (["cat/00.png,,"], "line 2 has no label"),
         (["cat/00.png,cat,", "dog/00.png,Cat,"], "differ only by case"),
-        ([], "lists no pictures"),
+        ([], "lists no images"),
     ],
 )
-def test_what_is_wrong_with_a_list_is_named(lines: list[str], what: str, photos: Path, tmp_path: Path) -> None:
+def test_errors_name_the_line(lines: list[str], what: str, photos: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=what):
         data.open_source(DataConfig(path=str(photos), only=listed(tmp_path / "some.csv", *lines)))
 
 
-def test_a_list_that_is_missing(photos: Path) -> None:
+def test_missing_list(photos: Path) -> None:
     with pytest.raises(DataError, match=r"data.only nowhere.csv does not exist"):
         data.open_source(DataConfig(path=str(photos), only="nowhere.csv"))

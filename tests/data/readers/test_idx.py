@@ -1,4 +1,4 @@
-"""IDX files, in the ways that they are shipped, and damaged."""
+"""IDX files in all common layouts, and corrupted."""
 
 import gzip
 import struct
@@ -20,7 +20,7 @@ def idx_bytes(values: np.ndarray) -> bytes:
     return struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape) + values.tobytes()
 
 
-def lay(folder: Path, *, gz: bool = True, dot: str = "-") -> Path:
+def write_files(folder: Path, *, gz: bool = True, dot: str = "-") -> Path:
     """40 images to train, 20 to test."""
     folder.mkdir(parents=True, exist_ok=True)
     for prefix, chosen in (("train", slice(0, 40)), ("t10k", slice(40, 60))):
@@ -34,8 +34,8 @@ def lay(folder: Path, *, gz: bool = True, dot: str = "-") -> Path:
 @pytest.mark.parametrize("gz", [True, False])
 @pytest.mark.parametrize("dot", ["-", "."])
 @pytest.mark.parametrize("inside", ["", "raw"])
-def test_the_files_of_mnist(gz: bool, dot: str, inside: str, tmp_path: Path) -> None:
-    lay(tmp_path / "mnist" / inside, gz=gz, dot=dot)
+def test_mnist_files(gz: bool, dot: str, inside: str, tmp_path: Path) -> None:
+    write_files(tmp_path / "mnist" / inside, gz=gz, dot=dot)
     assert idx.contains_idx(tmp_path / "mnist")
     source = read_idx(tmp_path / "mnist")
     assert source.name == "mnist"
@@ -50,60 +50,68 @@ def test_the_files_of_mnist(gz: bool, dot: str, inside: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("path", ["fashion-mnist", "FashionMNIST", "FashionMNIST/raw", "my_fashion"])
 def test_fashion_has_class_names(path: str, tmp_path: Path) -> None:
-    source = read_idx(lay(tmp_path / path))
+    source = read_idx(write_files(tmp_path / path))
     assert source.class_names == FASHION_MNIST_CLASSES
     assert source.kind == "objects"
 
 
-def test_kuzushiji(tmp_path: Path) -> None:
-    source = read_idx(lay(tmp_path / "KMNIST"))
+def test_kmnist_has_class_names(tmp_path: Path) -> None:
+    source = read_idx(write_files(tmp_path / "KMNIST"))
     assert source.class_names[:3] == ("o", "ki", "su")
     assert source.kind == "symbols"
 
 
 def test_without_a_test_split(tmp_path: Path) -> None:
-    folder = lay(tmp_path)
+    folder = write_files(tmp_path)
     for path in folder.glob("t10k-*"):
         path.unlink()
     assert set(read_idx(folder).splits_N.tolist()) == {0}
 
 
-def test_a_folder_without_them(photos: Path) -> None:
+def test_folder_without_idx_files(photos: Path) -> None:
     assert not idx.contains_idx(photos)
 
 
 IMAGES_FILE, LABELS_FILE = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 WHOLE = idx_bytes(IMAGES[:40])
-DAMAGED = {
-    "truncated": (IMAGES_FILE, WHOLE[:-1], r"is truncated or damaged: 31,359 bytes where its head says 40 x 28 x 28"),
-    "longer": (IMAGES_FILE, WHOLE + b"!", r"is truncated or damaged: 31,361 bytes"),
-    "no sizes": (IMAGES_FILE, WHOLE[:9], r"is truncated or damaged: 0 bytes"),
-    "empty": (IMAGES_FILE, b"", r"is no IDX file \(its first bytes are missing\)"),
-    "other": (IMAGES_FILE, b"\x89PNG\r\n", r"is no IDX file \(its first bytes are 89504e47\)"),
+CORRUPTED = {
+    "truncated": (
+        IMAGES_FILE,
+        WHOLE[:-1],
+        r"is truncated or corrupted: 31,359 bytes, but its header says 40 x 28 x 28",
+    ),
+    "longer": (IMAGES_FILE, WHOLE + b"!", r"is truncated or corrupted: 31,361 bytes"),
+    "no sizes": (IMAGES_FILE, WHOLE[:9], r"is truncated or corrupted: 0 bytes"),
+    "empty": (IMAGES_FILE, b"", r"is not an IDX file \(its first bytes are missing\)"),
+    "other": (IMAGES_FILE, b"\x89PNG\r\n", r"is not an IDX file \(its first bytes are 89504e47\)"),
     "floats": (
         IMAGES_FILE,
         b"\0\0\x0d\x03" + WHOLE[4:],
-        r"has type 13 and 3 axes, where uint8 \(type 8\) and 3 are read",
+        r"has type 13 and 3 axes, not uint8 \(type 8\) and 3 axes",
     ),
     "axes": (IMAGES_FILE, idx_bytes(IMAGES[:40, 0]), r"has type 8 and 2 axes"),
-    "cut gzip": (IMAGES_FILE, gzip.compress(WHOLE)[:-200], r"is a damaged or truncated gzip file: fetch it again"),
-    "hurt gzip": (IMAGES_FILE, gzip.compress(WHOLE)[:40] + bytes(9999), r"is a damaged or truncated gzip file"),
-    "wrong sum": (IMAGES_FILE, gzip.compress(WHOLE)[:-8] + bytes(8), r"is a damaged or truncated gzip file"),
-    "1x1": (IMAGES_FILE, idx_bytes(IMAGES[:40, :1, :1]), r"holds 40 images of 1 x 1 pixels"),
-    "none": (IMAGES_FILE, idx_bytes(IMAGES[:0]), r"holds 0 images|40 labels"),
+    "truncated gzip": (
+        IMAGES_FILE,
+        gzip.compress(WHOLE)[:-200],
+        r"is a corrupted or truncated gzip file: download it again",
+    ),
+    "corrupted gzip": (IMAGES_FILE, gzip.compress(WHOLE)[:40] + bytes(9999), r"is a corrupted or truncated gzip file"),
+    "wrong checksum": (IMAGES_FILE, gzip.compress(WHOLE)[:-8] + bytes(8), r"is a corrupted or truncated gzip file"),
+    "1x1": (IMAGES_FILE, idx_bytes(IMAGES[:40, :1, :1]), r"has 40 images of 1 x 1 pixels"),
+    "none": (IMAGES_FILE, idx_bytes(IMAGES[:0]), r"has 0 images|40 labels"),
     "labels": (
         LABELS_FILE,
         idx_bytes(LABELS[:39]),
-        r"holds 40 images, but train-labels-idx1-ubyte 39 labels: fetch both",
+        r"has 40 images, but train-labels-idx1-ubyte 39 labels: download both",
     ),
-    "label axes": (LABELS_FILE, WHOLE, r"has type 8 and 3 axes, where uint8 \(type 8\) and 1 are read"),
+    "label axes": (LABELS_FILE, WHOLE, r"has type 8 and 3 axes, not uint8 \(type 8\) and 1 axes"),
 }
 
 
-@pytest.mark.parametrize("name", DAMAGED)
-def test_damage_is_named(name: str, tmp_path: Path) -> None:
-    file, content, reason = DAMAGED[name]
-    folder = lay(tmp_path, gz=False)
+@pytest.mark.parametrize("name", CORRUPTED)
+def test_corrupted_file_is_named(name: str, tmp_path: Path) -> None:
+    file, content, reason = CORRUPTED[name]
+    folder = write_files(tmp_path, gz=False)
     (folder / file).write_bytes(content)
     with pytest.raises(DataError, match=reason) as caught:
         read_idx(folder)
@@ -112,13 +120,13 @@ def test_damage_is_named(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-labels-idx1-ubyte"])
-def test_a_missing_file_is_named(file: str, tmp_path: Path) -> None:
-    folder = lay(tmp_path)
+def test_missing_file_is_named(file: str, tmp_path: Path) -> None:
+    folder = write_files(tmp_path)
     (folder / f"{file}.gz").unlink()
-    with pytest.raises(DataError, match=rf"has no {file} \(or {file}\.gz\): put it beside the others"):
+    with pytest.raises(DataError, match=rf"has no {file} \(or {file}\.gz\): add it"):
         read_idx(folder)
 
 
-def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+def test_unreadable_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="gone cannot be read"):
         read_idx_file(tmp_path / "gone", axes=1)

@@ -1,4 +1,4 @@
-"""Parquet tables that hold the pictures, in the layout of Hugging Face's datasets."""
+"""Parquet tables that contain the images, in the layout of Hugging Face's datasets."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ import pytest
 from classifier import data
 from classifier.config.sections import DataConfig
 from classifier.data.readers import parquet
-from classifier.data.split import DRAWN
+from classifier.data.split import UNASSIGNED
 from classifier.data.split_names import TEST, TRAIN
 from classifier.errors import DataError
 
@@ -19,13 +19,13 @@ NAMES = {"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "Clas
 
 
 @pytest.fixture
-def pictures(paint, tmp_path: Path) -> list[bytes]:
+def image_bytes(paint, tmp_path: Path) -> list[bytes]:
     return [paint(tmp_path / "paint" / f"{n}.png").read_bytes() for n in range(24)]
 
 
-def table(path: Path, pictures, labels, *, names=True, column="image", **more) -> Path:
+def table(path: Path, image_bytes, labels, *, names=True, column="image", **more) -> Path:
     images = pa.array(
-        [None if p is None else {"bytes": p, "path": f"{n}.png"} for n, p in enumerate(pictures)],
+        [None if p is None else {"bytes": p, "path": f"{n}.png"} for n, p in enumerate(image_bytes)],
         pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
     )
     made = pa.table({column: images, "label": labels} | more)
@@ -36,58 +36,58 @@ def table(path: Path, pictures, labels, *, names=True, column="image", **more) -
     return path
 
 
-def test_the_layout_of_hugging_face(pictures, tmp_path: Path) -> None:
+def test_the_layout_of_hugging_face(image_bytes, tmp_path: Path) -> None:
     home = tmp_path / "set"
     labels = [n % 2 for n in range(24)]
-    table(home / "data" / "train-00000-of-00002.parquet", pictures[:10], labels[:10])
-    table(home / "data" / "train-00001-of-00002.parquet", pictures[10:20], labels[10:20])
-    table(home / "data" / "test-00000-of-00001.parquet", pictures[20:], labels[20:])
+    table(home / "data" / "train-00000-of-00002.parquet", image_bytes[:10], labels[:10])
+    table(home / "data" / "train-00001-of-00002.parquet", image_bytes[10:20], labels[10:20])
+    table(home / "data" / "test-00000-of-00001.parquet", image_bytes[20:], labels[20:])
     source = data.open_source(DataConfig(path=str(home)))
     assert source.class_names == ("cat", "dog")
     assert source.splits_N.tolist() == [TEST] * 4 + [TRAIN] * 20
     with ThreadPoolExecutor(8) as pool:
         read = list(pool.map(lambda picture: picture.read_bytes(), source.images))
-    assert read == pictures[20:] + pictures[:20]
+    assert read == image_bytes[20:] + image_bytes[:20]
     loaded = data.load(DataConfig(path=str(home)))
     assert loaded.counts["test"] == 4
     assert sum(loaded.counts.values()) == 24
 
 
-def test_one_table(pictures, tmp_path: Path) -> None:
-    path = table(tmp_path / "set.parquet", pictures, ["a", "b"] * 12, names=False, eye=[n // 4 for n in range(24)])
+def test_one_table(image_bytes, tmp_path: Path) -> None:
+    path = table(tmp_path / "set.parquet", image_bytes, ["a", "b"] * 12, names=False, eye=[n // 4 for n in range(24)])
     source = data.open_source(DataConfig(path=str(path), group="eye"))
     assert source.class_names == ("a", "b")
-    assert set(source.splits_N.tolist()) == {DRAWN}
+    assert set(source.splits_N.tolist()) == {UNASSIGNED}
     assert source.groups == [str(n // 4) for n in range(24)]
     with pytest.raises(DataError, match=r"data\.group nose is no column \(image, label, eye\)"):
         data.open_source(DataConfig(path=str(path), group="nose"))
-    pq.write_table(pa.table({"img": pa.array(pictures), "label": [n % 2 for n in range(24)]}), path)
+    pq.write_table(pa.table({"img": pa.array(image_bytes), "label": [n % 2 for n in range(24)]}), path)
     source = data.open_source(DataConfig(path=str(path)))
     assert source.class_names == ("0", "1")
-    assert [picture.read_bytes() for picture in source.images] == pictures
+    assert [picture.read_bytes() for picture in source.images] == image_bytes
 
 
-def test_faults_are_told_and_survived(pictures, tmp_path: Path) -> None:
+def test_faults_are_reported_and_skipped(image_bytes, tmp_path: Path) -> None:
     labels = [0, 1, None, -1] + [n % 2 for n in range(20)]
-    path = table(tmp_path / "set.parquet", [*pictures[:10], None, b"", b"no image", *pictures[13:]], labels)
+    path = table(tmp_path / "set.parquet", [*image_bytes[:10], None, b"", b"no image", *image_bytes[13:]], labels)
     source = data.open_source(DataConfig(path=str(path)))
     assert source.findings == ("2 rows have no label and were left out: set.parquet/2, set.parquet/3.",)
     loaded = data.load(DataConfig(path=str(path), max_corrupt=0.2))
     reasons = {flaw["id"]: flaw["reason"] for flaw in loaded.split_record["unreadable"]}
     assert reasons == {
-        "set.parquet/10": "it cannot be read (its table has no bytes of it)",
+        "set.parquet/10": "it cannot be read (its table has no bytes for it)",
         "set.parquet/11": "the file is empty",
         "set.parquet/12": "it is no image, or of an unknown format",
     }
 
 
-def test_refusals(pictures, tmp_path: Path) -> None:
-    path = table(tmp_path / "set.parquet", pictures[:2], [0, 2])
-    with pytest.raises(DataError, match=r"row 2: the label 2 is none of its 2 classes"):
+def test_errors(image_bytes, tmp_path: Path) -> None:
+    path = table(tmp_path / "set.parquet", image_bytes[:2], [0, 2])
+    with pytest.raises(DataError, match=r"row 2: the label 2 is none of the 2 classes"):
         parquet.read_parquet([path])
-    pq.write_table(pa.table({"image": pa.array(pictures), "kind": [1] * 24}), path)
+    pq.write_table(pa.table({"image": pa.array(image_bytes), "kind": [1] * 24}), path)
     with pytest.raises(DataError, match=r"there is no column label, only image, kind"):
         parquet.read_parquet([path])
     (tmp_path / "set.parquet").write_bytes(b"PAR1 no more")
-    with pytest.raises(DataError, match="is no Parquet table, or damaged"):
+    with pytest.raises(DataError, match="is not a Parquet table, or corrupted"):
         parquet.read_parquet([path])

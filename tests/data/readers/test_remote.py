@@ -1,4 +1,4 @@
-"""Data in storage: the same as on a disk, by a URI."""
+"""Data in remote storage, given by a URI, equals data on a disk."""
 
 import shutil
 from pathlib import Path
@@ -16,12 +16,12 @@ from tests.data.readers.test_webdataset import shard
 
 
 def same(uri: str, path: Path, **settings) -> None:
-    far, near = (data.load(DataConfig(path=p, size=8, cache=None, **settings)) for p in (uri, str(path)))
-    assert far.class_names == near.class_names
-    assert far.counts == near.counts
-    assert far.train.ids == near.train.ids
-    assert far.train.images_NCHW[:].equal(near.train.images_NCHW[:])
-    assert far.fingerprint == near.fingerprint
+    remote, local = (data.load(DataConfig(path=p, size=8, cache=None, **settings)) for p in (uri, str(path)))
+    assert remote.class_names == local.class_names
+    assert remote.counts == local.counts
+    assert remote.train.ids == local.train.ids
+    assert remote.train.images_NCHW[:].equal(local.train.images_NCHW[:])
+    assert remote.fingerprint == local.fingerprint
 
 
 def test_a_folder(photos: Path) -> None:
@@ -35,11 +35,11 @@ def test_archives(kind: str, photos: Path, tmp_path: Path) -> None:
 
 
 def test_shards_and_tables(photos: Path, tmp_path: Path) -> None:
-    pictures = list(contents(photos).values())
+    image_bytes = list(contents(photos).values())
     for n in range(2):
-        shard(tmp_path / "shards" / f"train-{n}.tar", pictures[20 * n : 20 * n + 20], 20 * n)
+        shard(tmp_path / "shards" / f"train-{n}.tar", image_bytes[20 * n : 20 * n + 20], 20 * n)
     same((tmp_path / "shards").as_uri(), tmp_path / "shards")
-    rows = [{"bytes": content, "path": "x"} for content in pictures]
+    rows = [{"bytes": content, "path": "x"} for content in image_bytes]
     images = pa.array(rows, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
     pq.write_table(pa.table({"image": images, "label": [n % 2 for n in range(40)]}), tmp_path / "set.parquet")
     same((tmp_path / "set.parquet").as_uri(), tmp_path / "set.parquet")
@@ -54,12 +54,12 @@ def test_manifests(photos: Path) -> None:
         data.open_source(DataConfig(path=(photos / "bad.csv").as_uri()))
 
 
-def test_it_is_cached_by_its_state(photos: Path, tmp_path: Path) -> None:
+def test_cache_follows_changes(photos: Path, tmp_path: Path) -> None:
     config = DataConfig(path=photos.as_uri(), size=8, channels=3, cache=str(tmp_path / "cache"))
     first = data.load(config)
-    kept = first.train.images_NCHW[:]
+    images_NCHW = first.train.images_NCHW[:]
     again = data.load(config)
-    assert again.train.images_NCHW[:].equal(kept)
+    assert again.train.images_NCHW[:].equal(images_NCHW)
     shutil.rmtree(photos / "cat")
     shutil.copytree(photos / "dog", photos / "cow")
     assert data.load(config).class_names == ("cow", "dog")
@@ -71,9 +71,9 @@ def test_as_a_stream(photos: Path, tmp_path: Path) -> None:
     same((tmp_path / "shards").as_uri(), tmp_path / "shards", stream=True)
 
 
-def test_what_is_not_there_is_told(tmp_path: Path) -> None:
+def test_missing_data_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds nothing"):
+    with pytest.raises(DataError, match="is empty"):
         data.open_source(DataConfig(path=(tmp_path / "empty").as_uri()))
     with pytest.raises(DataError, match="cannot be read"):
         data.open_source(DataConfig(path=(tmp_path / "nowhere").as_uri()))
@@ -84,33 +84,33 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
     assert "secret" not in str(caught.value).replace("AWS_SECRET", "")
 
 
-def test_all_of_it_in_s3(bucket, photos: Path, tmp_path: Path) -> None:
-    """A folder, archives, shards, a table and a manifest, whole and as a stream, from a server of objects."""
+def test_all_formats_in_s3(bucket, photos: Path, tmp_path: Path) -> None:
+    """A folder, archives, shards, a table and a manifest, in memory and streamed, from an object store."""
     before, after = bucket
-    pictures = list(contents(photos).values())
-    made = tmp_path / "made"
-    shutil.copytree(photos, made / "photos")
+    image_bytes = list(contents(photos).values())
+    folder = tmp_path / "folder"
+    shutil.copytree(photos, folder / "photos")
     for kind, pack in PACK.items():
-        pack(made / f"set.{kind}", contents(photos, "photos/"))
+        pack(folder / f"set.{kind}", contents(photos, "photos/"))
     for n in range(2):
-        shard(made / "shards" / f"train-{n}.tar", pictures[20 * n : 20 * n + 20], 20 * n)
-    rows = [{"bytes": content, "path": "x"} for content in pictures]
+        shard(folder / "shards" / f"train-{n}.tar", image_bytes[20 * n : 20 * n + 20], 20 * n)
+    rows = [{"bytes": content, "path": "x"} for content in image_bytes]
     images = pa.array(rows, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
-    pq.write_table(pa.table({"image": images, "label": [n % 2 for n in range(40)]}), made / "set.parquet")
+    pq.write_table(pa.table({"image": images, "label": [n % 2 for n in range(40)]}), folder / "set.parquet")
     lines = [f"photos/{name},{name[:3]}" for name in sorted(contents(photos))]
-    (made / "set.csv").write_text("\n".join(["path,label", *lines]))
-    system, place = fs.FileSystem.from_uri(f"{before}/data{after}")
-    fs.copy_files(str(made), place, destination_filesystem=system)
+    (folder / "set.csv").write_text("\n".join(["path,label", *lines]))
+    system, path = fs.FileSystem.from_uri(f"{before}/data{after}")
+    fs.copy_files(str(folder), path, destination_filesystem=system)
     for name in ["photos", *(f"set.{kind}" for kind in PACK), "shards", "set.parquet", "set.csv"]:
-        same(f"{before}/data/{name}{after}", made / name)
+        same(f"{before}/data/{name}{after}", folder / name)
     for name in ("photos", "shards", "set.parquet"):
-        same(f"{before}/data/{name}{after}", made / name, stream=True)
+        same(f"{before}/data/{name}{after}", folder / name, stream=True)
 
 
-def test_a_storage_that_goes_away_is_told(bucket, photos: Path) -> None:
+def test_unreachable_storage_is_an_error(bucket, photos: Path) -> None:
     before, after = bucket
-    system, place = fs.FileSystem.from_uri(f"{before}/photos{after}")
-    fs.copy_files(str(photos), place, destination_filesystem=system)
+    system, path = fs.FileSystem.from_uri(f"{before}/photos{after}")
+    fs.copy_files(str(photos), path, destination_filesystem=system)
     with pytest.raises(DataError, match="photos"):
         data.open_source(DataConfig(path=f"{before}/absent/photos{after}"))
     port = int(after.partition("127.0.0.1:")[2].partition("&")[0])

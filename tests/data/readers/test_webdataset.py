@@ -1,4 +1,4 @@
-"""Tar shards of samples, as WebDataset writes them."""
+"""WebDataset tar shards."""
 
 import json
 from collections.abc import Callable
@@ -15,13 +15,13 @@ from tests.data.readers.test_archive import pack_tar
 
 
 @pytest.fixture
-def pictures(paint, tmp_path: Path) -> list[bytes]:
+def image_bytes(paint, tmp_path: Path) -> list[bytes]:
     return [paint(tmp_path / "paint" / f"{n}.png").read_bytes() for n in range(24)]
 
 
-def shard(path: Path, pictures: list[bytes], first: int = 0, label: Callable[[int], str] = str) -> Path:
+def shard(path: Path, image_bytes: list[bytes], first: int = 0, label: Callable[[int], str] = str) -> Path:
     files = {}
-    for n, content in enumerate(pictures, first):
+    for n, content in enumerate(image_bytes, first):
         files[f"{n:06d}.png"] = content
         files[f"{n:06d}.cls"] = label(n % 2).encode()
         files[f"{n:06d}.txt"] = b"a caption"
@@ -33,13 +33,13 @@ def labels(source) -> dict[str, str]:
     return {id_: source.class_names[k] for id_, k in zip(source.ids, source.labels_N.tolist(), strict=True)}
 
 
-def test_a_folder_of_shards(pictures, tmp_path: Path) -> None:
-    home = tmp_path / "set"
+def test_a_folder_of_shards(image_bytes, tmp_path: Path) -> None:
+    folder = tmp_path / "set"
     for n in range(3):
-        shard(home / f"train-{n:04d}.tar", pictures[6 * n : 6 * n + 6], 6 * n)
-    shard(home / "val-0000.tar", pictures[18:20], 18)
-    shard(home / "test-0000.tar", pictures[20:], 20)
-    source = data.open_source(DataConfig(path=str(home)))
+        shard(folder / f"train-{n:04d}.tar", image_bytes[6 * n : 6 * n + 6], 6 * n)
+    shard(folder / "val-0000.tar", image_bytes[18:20], 18)
+    shard(folder / "test-0000.tar", image_bytes[20:], 20)
+    source = data.open_source(DataConfig(path=str(folder)))
     assert source.name == "set"
     assert labels(source)["train-0001.tar/000007.png"] == "1"
     assert source.class_names == ("0", "1")
@@ -48,19 +48,19 @@ def test_a_folder_of_shards(pictures, tmp_path: Path) -> None:
     assert split["val-0000.tar/000018.png"] == VALIDATION
     assert split["test-0000.tar/000023.png"] == TEST
     index = list(source.ids).index("test-0000.tar/000021.png")
-    assert list(source.images)[index].read_bytes() == pictures[21]
-    loaded = data.load(DataConfig(path=str(home / "train-{0000..0002}.tar"), validation=0.2))
+    assert list(source.images)[index].read_bytes() == image_bytes[21]
+    loaded = data.load(DataConfig(path=str(folder / "train-{0000..0002}.tar"), validation=0.2))
     assert sum(loaded.counts.values()) == 18
-    (home / "classes.txt").write_text("cat\ndog\n")
-    assert data.open_source(DataConfig(path=str(home))).class_names == ("cat", "dog")
-    (home / "classes.txt").write_text("cat\n")
-    with pytest.raises(DataError, match=r"names 1 classes, the shards have a class 1"):
-        data.open_source(DataConfig(path=str(home)))
+    (folder / "classes.txt").write_text("cat\ndog\n")
+    assert data.open_source(DataConfig(path=str(folder))).class_names == ("cat", "dog")
+    (folder / "classes.txt").write_text("cat\n")
+    with pytest.raises(DataError, match=r"has 1 class names, but the shards have a class 1"):
+        data.open_source(DataConfig(path=str(folder)))
 
 
-def test_patterns(pictures, tmp_path: Path) -> None:
+def test_patterns(image_bytes, tmp_path: Path) -> None:
     for n in (8, 9, 10):
-        shard(tmp_path / "set" / f"a-{n:02d}.tar", pictures[:4])
+        shard(tmp_path / "set" / f"a-{n:02d}.tar", image_bytes[:4])
     names = [path.name for path in detect.expand_pattern(f"{tmp_path}/set/a-{{08..10}}.tar")]
     assert names == ["a-08.tar", "a-09.tar", "a-10.tar"]
     assert detect.expand_pattern(f"{tmp_path}/set/*.tar") == detect.expand_pattern(f"{tmp_path}/set/a-{{08..10}}.tar")
@@ -69,48 +69,48 @@ def test_patterns(pictures, tmp_path: Path) -> None:
         detect.expand_pattern(f"{tmp_path}/set/a-{{06..10}}.tar")
 
 
-def test_labels_in_json(pictures, tmp_path: Path) -> None:
+def test_labels_in_json(image_bytes, tmp_path: Path) -> None:
     files = {}
     for n, document in enumerate(({"label": "cat"}, {"cls": 3}, {"class": "dog"}, "owl")):
-        files |= {f"{n}.png": pictures[n], f"{n}.json": json.dumps(document).encode()}
+        files |= {f"{n}.png": image_bytes[n], f"{n}.json": json.dumps(document).encode()}
     source = webdataset.read_webdataset([pack_tar(tmp_path / "set.tar", files)])
     assert list(labels(source).values()) == ["cat", "3", "dog", "owl"]
 
 
-def test_faults_of_samples_are_told_and_survived(pictures, tmp_path: Path) -> None:
-    path = shard(tmp_path / "set.tar", pictures[:10])
+def test_faulty_samples_are_reported_and_skipped(image_bytes, tmp_path: Path) -> None:
+    path = shard(tmp_path / "set.tar", image_bytes[:10])
     import io
     import tarfile
 
     faults = {
-        "alone.png": pictures[11],
+        "alone.png": image_bytes[11],
         "lonely.cls": b"1",
-        "blank.png": pictures[12],
+        "blank.png": image_bytes[12],
         "blank.cls": b" ",
-        "bad.png": pictures[13],
+        "bad.png": image_bytes[13],
         "bad.json": b"{",
-        "deep.png": pictures[14],
+        "deep.png": image_bytes[14],
         "deep.json": b"[" * 100_000,
-        "binary.png": pictures[15],
+        "binary.png": image_bytes[15],
         "binary.cls": b"\xff\xfe",
-        "two.png": pictures[16],
-        "two.jpg": pictures[17],
+        "two.png": image_bytes[16],
+        "two.jpg": image_bytes[17],
         "two.cls": b"1",
     }
-    with tarfile.open(path, "a") as made:
+    with tarfile.open(path, "a") as archive:
         for name, content in faults.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
-            made.addfile(info, io.BytesIO(content))
+            archive.addfile(info, io.BytesIO(content))
     source = webdataset.read_webdataset([path])
     assert len(source.ids) == 11
     assert source.ids[-1] == "set.tar/two.png"
-    said = " ".join(source.findings)
-    assert "2 samples lack a picture or a label and were left out: set.tar/alone, set.tar/lonely." in said
-    assert "4 samples have a label that cannot be read and were left out" in said
-    assert "1 samples have several pictures, of which the first is taken: set.tar/two." in said
+    text = " ".join(source.findings)
+    assert "2 samples lack an image or a label and were left out: set.tar/alone, set.tar/lonely." in text
+    assert "4 samples have an unreadable label and were left out" in text
+    assert "1 samples have several images, of which the first is used: set.tar/two." in text
 
 
-def test_no_labels_at_all(pictures, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no picture with a label"):
-        webdataset.read_webdataset([pack_tar(tmp_path / "set.tar", {"a.png": pictures[0]})])
+def test_no_labels_at_all(image_bytes, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no image with a label"):
+        webdataset.read_webdataset([pack_tar(tmp_path / "set.tar", {"a.png": image_bytes[0]})])
