@@ -1,1 +1,1 @@
-"""Files that are whole or absent: atomic local writes, URIs, buckets, and a mirror of a run."""
+"""Atomic local files, URIs, buckets, and the mirror of a run folder."""

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writing, checksums, and the format version that every document carries."""
+"""Atomic and durable files, retries, checksums, and format versions."""
 
 import contextlib
 import errno
@@ -15,10 +15,10 @@ from classifier.errors import RunError
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
-# A full disk or a storage that is away is waited for so long, in seconds, and asked again after these pauses.
+# How long to retry when a disk is full or storage is unreachable, and the pauses in between, in seconds.
 RETRY_SECONDS = 180.0
 RETRY_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)
-# Nobody mends these by waiting.
+# Retrying does not help against these.
 PERMANENT_ERRORS = (
     errno.EACCES,
     errno.EPERM,
@@ -31,34 +31,34 @@ PERMANENT_ERRORS = (
 
 
 def retry_io(write: Callable[[], T], target: Path | str) -> T:
-    """`write`'s value; where it raises OSError it is tried again for three minutes, and the wait is logged.
+    """Call `write` and return its value; if it raises OSError, log that and retry for three minutes.
 
-    RunError, which names `what` and the mend, when the time is up, or at once where waiting cannot help.
+    RunError, naming `target` and the fix, when the time is up, or at once if retrying cannot help.
     """
-    began, tried = time.monotonic(), 0
+    start, attempts = time.monotonic(), 0
     while True:
         try:
             return write()
         except OSError as error:
-            reason, left = error.strerror or str(error), began + RETRY_SECONDS - time.monotonic()
+            reason, left = error.strerror or str(error), start + RETRY_SECONDS - time.monotonic()
             if error.errno in PERMANENT_ERRORS or left <= 0:
                 raise RunError(
-                    f"{target} cannot be written ({reason}): mend that, then go on with the run by --resume"
+                    f"{target} cannot be written ({reason}): fix that, then continue the run with --resume"
                 ) from None
-            logger.warning("%s cannot be written (%s): trying again for %.0f s", target, reason, left)
-            time.sleep(min(RETRY_PAUSES[min(tried, len(RETRY_PAUSES) - 1)], left))
-            tried += 1
+            logger.warning("%s cannot be written (%s): retrying for %.0f s", target, reason, left)
+            time.sleep(min(RETRY_PAUSES[min(attempts, len(RETRY_PAUSES) - 1)], left))
+            attempts += 1
 
 
 def check_format_version(document: dict[str, Any], path: Path, known: int) -> None:
-    """RunError if `document` was written by a newer version, in words that name the file and both numbers."""
+    """RunError, naming the file and both versions, unless `document` has the format version `known`."""
     version = document.get("format_version")
     if version != known:
-        raise RunError(f"{path}: format_version is {version!r}, this version reads {known}; update the package")
+        raise RunError(f"{path}: format_version is {version!r}, but this version reads {known}; update the package")
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader, or a crash, sees the old content or the new, never a part."""
+    """Write a file so that readers, even after a crash, see the old content or the new, never a part of it."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         part.write_text(text, encoding="utf-8")
@@ -70,7 +70,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def write_tensors(tensors: dict[str, Any], path: Path, **metadata: str) -> None:
-    """Write a safetensors file onto the disk; OSError, whatever the library makes of it, where that cannot be done."""
+    """Write a safetensors file and sync it to disk. OSError if that fails, whatever the library raises."""
     import safetensors
     from safetensors.torch import save_file
 
@@ -82,34 +82,34 @@ def write_tensors(tensors: dict[str, Any], path: Path, **metadata: str) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """The checksum of a file, in hex."""
+    """Return the SHA-256 checksum of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fsync(path: Path) -> None:
-    """Have the disk hold what was written."""
+    """Sync a file to disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 @contextlib.contextmanager
-def fsync_in_background(path: Path, every: float = 0.2) -> Iterator[None]:
-    """While the context is used, have the disk take what is written to a file: little is left for a last `flush`.
+def fsync_in_background(path: Path, seconds: float = 0.2) -> Iterator[None]:
+    """Sync a file to disk repeatedly while the context is active, so that little is left for a final `fsync`.
 
-    OSErrors are left to that.
+    OSErrors are left for that one to raise.
     """
-    over = threading.Event()
+    stopped = threading.Event()
 
     def work() -> None:
         with contextlib.suppress(OSError):
-            while not over.wait(every):
+            while not stopped.wait(seconds):
                 fsync(path)
 
-    thread = threading.Thread(target=work, name="flushing", daemon=True)
+    thread = threading.Thread(target=work, name="fsync", daemon=True)
     thread.start()
     try:
         yield
     finally:
-        over.set()
+        stopped.set()
         thread.join()

@@ -1,4 +1,4 @@
-"""One run's folder in storage that outlives the machine: STORAGE/NAME in any file system that pyarrow opens."""
+"""A run's folder in storage that outlives the machine: STORAGE/NAME in any file system that pyarrow can open."""
 
 import contextlib
 import dataclasses
@@ -11,49 +11,43 @@ from pyarrow import fs
 
 from classifier.storage.uri import open_filesystem
 
-# A folder with one of these is whole once that file is there, which is written last.
+# Written last: a checkpoint or bundle is complete once its manifest is there.
 MANIFESTS = ("manifest.json", "bundle.json")
-
-
-# Renaming is atomic here; elsewhere a file is there only once it was written to its end.
+# Renaming is atomic in these; elsewhere a file appears only when it is closed.
 RENAMING_FILE_SYSTEMS = ("local", "hdfs")
-
-
 PART_SUFFIX = ".part"
-
-
 PREVIOUS_BUNDLE = ".bundle.older"
 
 
 @dataclass(frozen=True)
 class Storage:
-    """One run's folder in storage. Names of files are relative, with slashes."""
+    """One run's folder in storage. File names are relative paths with slashes."""
 
     system: fs.FileSystem
     root: str
     uri: str = ""
-    """As it was given; root holds the run's name too."""
+    """The URI as given; `root` also contains the run's name."""
 
     @classmethod
     def from_uri(cls, uri: str, name: str) -> "Storage":
-        """STORAGE/NAME. ConfigError if pyarrow cannot open it, or if it holds a secret."""
+        """Open STORAGE/NAME. ConfigError if pyarrow cannot open it, or if the URI contains credentials."""
         uri = uri if "://" in uri else str(Path(uri).resolve())
         system, root = open_filesystem(uri, "--storage")
         return cls(system, f"{root.rstrip('/')}/{name}", uri)
 
     def subfolder(self, name: str) -> "Storage":
-        """A folder of it, as a storage of its own."""
+        """Return a subfolder as a storage of its own."""
         return dataclasses.replace(self, root=f"{self.root}/{name}")
 
     def files(self, folder: str = "") -> dict[str, int]:
-        """The files below a folder, with their bytes; none of those that are being written."""
-        place = f"{self.root}/{folder}".rstrip("/")
-        found = self.system.get_file_info(fs.FileSelector(place, recursive=True, allow_not_found=True))
-        there = [info for info in found if info.type == fs.FileType.File and not info.path.endswith(PART_SUFFIX)]
-        return {info.path.removeprefix(f"{self.root}/"): info.size for info in there}
+        """Return the files below a folder, with their sizes in bytes; files that are being written are left out."""
+        path = f"{self.root}/{folder}".rstrip("/")
+        infos = self.system.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+        files = [info for info in infos if info.type == fs.FileType.File and not info.path.endswith(PART_SUFFIX)]
+        return {info.path.removeprefix(f"{self.root}/"): info.size for info in files}
 
     def read(self, name: str) -> bytes | None:
-        """A file's content; None where there is none."""
+        """Return a file's content, or None if there is no such file."""
         try:
             with self.system.open_input_stream(f"{self.root}/{name}") as stream:
                 return stream.read()
@@ -61,18 +55,18 @@ class Storage:
             return None
 
     def upload(self, path: Path, name: str) -> None:
-        """Copy a local file; a reader sees the old content or the new."""
-        place = f"{self.root}/{name}"
-        part = f"{place}{PART_SUFFIX}" if self.system.type_name in RENAMING_FILE_SYSTEMS else place
-        self.system.create_dir(place.rpartition("/")[0], recursive=True)
+        """Upload a local file atomically: a reader sees the old content or the new."""
+        target = f"{self.root}/{name}"
+        part = f"{target}{PART_SUFFIX}" if self.system.type_name in RENAMING_FILE_SYSTEMS else target
+        self.system.create_dir(target.rpartition("/")[0], recursive=True)
         with path.open("rb") as file, self.system.open_output_stream(part) as stream:
             while block := file.read(1 << 22):
                 stream.write(block)
-        if part != place:
-            self.system.move(part, place)
+        if part != target:
+            self.system.move(part, target)
 
     def download(self, name: str, path: Path) -> None:
-        """Copy a file from the storage to a local path, whole or not at all."""
+        """Download a file to a local path atomically."""
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         with self.system.open_input_stream(f"{self.root}/{name}") as stream, part.open("wb") as file:
@@ -81,7 +75,7 @@ class Storage:
         os.replace(part, path)
 
     def remove(self, folder: str) -> None:
-        """Remove a file or a folder; its document first: what is left by a death in between counts for nothing."""
+        """Remove a file or a folder, manifests first: after a crash, what is left does not count as complete."""
         if self.system.get_file_info(f"{self.root}/{folder}".rstrip("/")).type == fs.FileType.File:
             self.system.delete_file(f"{self.root}/{folder}")
             return
@@ -91,32 +85,32 @@ class Storage:
             self.system.delete_dir(f"{self.root}/{folder}".rstrip("/"))
 
     def newest_step(self) -> int:
-        """The step of the newest whole checkpoint there; -1 where there is none."""
+        """Return the step of the newest complete checkpoint, or -1 if there is none."""
         return max((step_of(name) for name in self.files("checkpoints") if name.endswith(MANIFESTS)), default=-1)
 
     def download_folder(self, folder: Path, *, include: Callable[[str], bool] = lambda _: True) -> None:
-        """Copy the run's files into a local folder, over those that are there; documents last.
+        """Download the run's files into a local folder, replacing existing ones; manifests last.
 
-        A bundle or checkpoint that a death left without its document is as good as absent.
+        A bundle or checkpoint without its manifest is incomplete, after a crash, and is left out.
         """
         names = self.files()
-        whole = {_folder_of(name) for name in names if name.endswith(MANIFESTS)}
-        there = [name for name in names if _folder_of(name) in whole or not _has_document(_folder_of(name))]
-        for name in sorted(filter(include, there), key=lambda name: name.endswith(MANIFESTS)):
+        complete = {_folder_of(name) for name in names if name.endswith(MANIFESTS)}
+        wanted = [name for name in names if _folder_of(name) in complete or not _has_manifest(_folder_of(name))]
+        for name in sorted(filter(include, wanted), key=lambda name: name.endswith(MANIFESTS)):
             self.download(name, folder / name)
 
 
+def step_of(name: str) -> int:
+    """Return the step of a checkpoint's folder, or of a file in it."""
+    return int(name.rpartition("step-")[2].partition("/")[0])
+
+
 def _folder_of(name: str) -> str:
-    """The folder that a file lies in."""
+    """Return the folder that a file is in."""
     return name.rpartition("/")[0]
 
 
-def _has_document(place: str) -> bool:
-    """Whether the folder is a bundle or a checkpoint, whole once its document is there."""
-    last = place.rpartition("/")[2]
-    return last in ("bundle", PREVIOUS_BUNDLE) or last.startswith("step-")
-
-
-def step_of(name: str) -> int:
-    """The step of a checkpoint's folder, or of a file in it."""
-    return int(name.rpartition("step-")[2].partition("/")[0])
+def _has_manifest(folder: str) -> bool:
+    """Return whether the folder is a bundle or a checkpoint, which is complete only with its manifest."""
+    name = folder.rpartition("/")[2]
+    return name in ("bundle", PREVIOUS_BUNDLE) or name.startswith("step-")

@@ -1,4 +1,4 @@
-"""Storage: what lies there is whole at every moment, and the same as on the disk in the end."""
+"""Storage: its files are complete at every moment, and equal to the local ones in the end."""
 
 import contextlib
 import json
@@ -47,12 +47,12 @@ def checkpoint(step: int) -> Checkpoint:
     return Checkpoint(step, {"w": torch.full((3,), float(step))}, {}, {"epoch": step})
 
 
-def pack(folder: Path, what: str) -> None:
-    """A bundle as `bundle.save` leaves it: a new folder in place of the older one."""
+def save_bundle(folder: Path, content: str) -> None:
+    """Write a bundle as `bundle.save` does: a new folder replaces the old one."""
     part = folder / ".bundle.part"
     part.mkdir()
-    (part / "model.safetensors").write_text(what)
-    (part / "bundle.json").write_text(json.dumps({"is": what}))
+    (part / "model.safetensors").write_text(content)
+    (part / "bundle.json").write_text(json.dumps({"is": content}))
     if (folder / "bundle").exists():
         (folder / "bundle").rename(folder / ".bundle.older")
     part.rename(folder / "bundle")
@@ -62,7 +62,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_a_copy_is_like_the_folder(uri, folder, tmp_path):
+def test_mirror_equals_the_run_folder(uri, folder, tmp_path):
     storage, store = Storage.from_uri(uri, "r"), CheckpointStore(folder / "checkpoints")
     (folder / ".lock").write_text("1")
     (folder / "ray").mkdir()
@@ -73,28 +73,28 @@ def test_a_copy_is_like_the_folder(uri, folder, tmp_path):
             Run(folder).append_history({"step": step})
             store.commit(checkpoint(step))
             mirror.sync()
-    pack(folder, "one")
+    save_bundle(folder, "one")
     with Mirror(folder, storage):
         pass
     storage.download_folder(tmp_path / "back")
-    theirs = tree(tmp_path / "back")
-    assert theirs == {name: content for name, content in tree(folder).items() if name not in (".lock", "ray/x")}
+    downloaded = tree(tmp_path / "back")
+    assert downloaded == {name: content for name, content in tree(folder).items() if name not in (".lock", "ray/x")}
     assert storage.newest_step() == 3
     latest = CheckpointStore(tmp_path / "back" / "checkpoints").load_latest()
     assert latest is not None
     assert latest.step == 3
-    assert not any("step-00000001" in name for name in theirs)
+    assert not any("step-00000001" in name for name in downloaded)
     assert storage.read("experiment.yaml") == b"seed: 0"
     assert storage.read("nothing") is None
 
 
-def test_an_empty_storage_has_nothing(uri):
+def test_empty_storage(uri):
     storage = Storage.from_uri(uri, "r")
     assert storage.files() == {}
     assert storage.newest_step() == -1
 
 
-def test_files_and_folders_are_removed(uri, folder):
+def test_remove_files_and_folders(uri, folder):
     storage = Storage.from_uri(uri, "run")
     (folder / "file").write_text("a")
     for name in ("word", "many/one", "many/two", "word.more"):
@@ -105,68 +105,68 @@ def test_files_and_folders_are_removed(uri, folder):
     assert [*storage.files()] == ["word.more"]
 
 
-def test_at_every_moment_a_bundle_is_whole(uri, folder, tmp_path, monkeypatch):
-    """Each write is the last one before a death: what is there then is pulled, and looked at."""
-    storage, puts, seen = Storage.from_uri(uri, "r"), [], []
-    pack(folder, "one")
+def test_bundle_is_complete_at_every_moment(uri, folder, tmp_path, monkeypatch):
+    """As if each upload were the last one before a crash: download what is there, and check it."""
+    storage, uploads, found = Storage.from_uri(uri, "r"), [], []
+    save_bundle(folder, "one")
     with Mirror(folder, storage):
         pass
-    pack(folder, "two")
+    save_bundle(folder, "two")
 
-    def look() -> None:
-        back = tmp_path / f"back{len(seen)}"
+    def check() -> None:
+        back = tmp_path / f"back{len(found)}"
         storage.download_folder(back)
-        whole = [p.parent for p in back.glob("*/bundle.json")] + [p.parent for p in back.glob(".*/bundle.json")]
-        assert whole
-        for place in whole:
-            assert json.loads((place / "bundle.json").read_text())["is"] == (place / "model.safetensors").read_text()
-        seen.append({json.loads((place / "bundle.json").read_text())["is"] for place in whole})
+        complete = [p.parent for p in back.glob("*/bundle.json")] + [p.parent for p in back.glob(".*/bundle.json")]
+        assert complete
+        for bundle in complete:
+            assert json.loads((bundle / "bundle.json").read_text())["is"] == (bundle / "model.safetensors").read_text()
+        found.append({json.loads((bundle / "bundle.json").read_text())["is"] for bundle in complete})
 
-    def put(self, path, name):
+    def upload(self, path, name):
         original(self, path, name)
-        puts.append(name)
-        look()
+        uploads.append(name)
+        check()
 
     original = Storage.upload
-    monkeypatch.setattr(Storage, "put", put)
+    monkeypatch.setattr(Storage, "upload", upload)
     with Mirror(folder, storage):
         pass
-    look()
-    assert puts == ["bundle/model.safetensors", "bundle/bundle.json"]
-    assert seen == [{"one"}, {"one", "two"}, {"two"}]
+    check()
+    assert uploads == ["bundle/model.safetensors", "bundle/bundle.json"]
+    assert found == [{"one"}, {"one", "two"}, {"two"}]
 
 
 @contextlib.contextmanager
-def dying_before(*names: str) -> Iterator[None]:
-    """What is sent in this context dies where a file of such a name would be next."""
+def crash_before(*names: str) -> Iterator[None]:
+    """Make uploads in this context fail at the first file with one of these names."""
     original = Storage.upload
 
-    def put(self: Storage, path: Path, name: str) -> None:
+    def upload(self: Storage, path: Path, name: str) -> None:
         if name.endswith(names):
             raise ConnectionError("gone")
         original(self, path, name)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Storage, "put", put)
+        patch.setattr(Storage, "upload", upload)
         with pytest.raises(ConnectionError):
             yield
 
 
-def test_a_checkpoint_counts_once_its_manifest_is_there(uri, folder):
+def test_checkpoint_counts_once_its_manifest_is_uploaded(uri, folder):
     storage = Storage.from_uri(uri, "r")
     CheckpointStore(folder / "checkpoints").commit(checkpoint(1))
     with Mirror(folder, storage):
         pass
     CheckpointStore(folder / "checkpoints").commit(checkpoint(2))
-    with dying_before("manifest.json"):
+    with crash_before("manifest.json"):
         Mirror(folder, storage).sync()
     assert storage.newest_step() == 1
 
 
-def test_half_a_checkpoint_is_sent_again(uri, folder, tmp_path):
+def test_partial_checkpoint_is_uploaded_again(uri, folder, tmp_path):
     storage = Storage.from_uri(uri, "r")
     CheckpointStore(folder / "checkpoints").commit(checkpoint(1))
-    with dying_before("manifest.json"):
+    with crash_before("manifest.json"):
         Mirror(folder, storage).sync()
     assert storage.files("checkpoints")
     storage.download_folder(tmp_path / "back")
@@ -176,19 +176,19 @@ def test_half_a_checkpoint_is_sent_again(uri, folder, tmp_path):
     assert storage.newest_step() == 1
 
 
-def test_a_death_before_the_first_bundle_is_whole_leaves_none(uri, folder, tmp_path):
-    """Half a bundle would pass for a folder of the user, and a run that goes on elsewhere could not save its own."""
+def test_crash_before_the_first_bundle_is_complete_leaves_none(uri, folder, tmp_path):
+    """Part of a bundle would look like the user's own folder, and a resumed run could not save its bundle there."""
     storage = Storage.from_uri(uri, "r")
-    pack(folder, "one")
-    with dying_before("bundle.json"):
+    save_bundle(folder, "one")
+    with crash_before("bundle.json"):
         Mirror(folder, storage).sync()
     assert [*storage.files()] == ["bundle/model.safetensors"]
     storage.download_folder(tmp_path / "back")
     assert not (tmp_path / "back" / "bundle").exists()
 
 
-class Watched:
-    """A file system that calls `after` whenever something in it has changed."""
+class WatchedFileSystem:
+    """A file system that calls `after` after each change."""
 
     def __init__(self, system: fs.FileSystem, after: Callable[[], None]) -> None:
         self.system, self.after = system, after
@@ -198,15 +198,15 @@ class Watched:
         if name not in ("move", "copy_file", "delete_file", "delete_dir"):
             return method
 
-        def call(*words: str) -> None:
-            method(*words)
+        def call(*args: str) -> None:
+            method(*args)
             self.after()
 
         return call
 
 
-def test_a_death_at_any_moment_of_sending_costs_nothing_but_time(tmp_path):
-    """The copy as it is after each change is pulled elsewhere and trained to its end: the same model."""
+def test_crash_at_any_point_of_an_upload_loses_nothing(tmp_path):
+    """Download the copy as it is after each change and train on from it: the result is the same model."""
     experiment = Experiment().override_all({"model.name": "cnn", "data.batch": 512, "train.epochs": 3})
     dataset = data.load(experiment.data)
     experiment, far = resolve(experiment, dataset), tmp_path / "far"
@@ -219,38 +219,38 @@ def test_a_death_at_any_moment_of_sending_costs_nothing_but_time(tmp_path):
         weights = load_file(run.bundle / "model.safetensors")
         return {name: value.tolist() for name, value in weights.items()}, [row["epoch"] for row in run.history()]
 
-    def look() -> None:
-        shutil.copytree(far, tmp_path / f"far{len(moments)}")
-        moments.append(tmp_path / f"far{len(moments)}")
+    def snapshot() -> None:
+        shutil.copytree(far, tmp_path / f"far{len(snapshots)}")
+        snapshots.append(tmp_path / f"far{len(snapshots)}")
 
-    moments: list[Path] = []
-    watched: Any = Watched(fs.LocalFileSystem(), look)
+    snapshots: list[Path] = []
+    watched: Any = WatchedFileSystem(fs.LocalFileSystem(), snapshot)
     run = Run(tmp_path / "near")
     run.folder.mkdir()
     mirror = Mirror(run.folder, Storage(watched, str(far)))
-    unbroken = train(run, mirror.sync)
+    uninterrupted = train(run, mirror.sync)
     mirror.sync()
-    assert len(moments) > 30
-    for number, moment in enumerate(moments):
+    assert len(snapshots) > 30
+    for number, copy in enumerate(snapshots):
         other = Run(tmp_path / f"other{number}")
-        Storage(fs.LocalFileSystem(), str(moment)).download_folder(other.folder)
-        assert train(other) == unbroken, number
+        Storage(fs.LocalFileSystem(), str(copy)).download_folder(other.folder)
+        assert train(other) == uninterrupted, number
 
 
-def test_two_looks_at_once_send_whole_files(folder, tmp_path):
-    """A trial's end does not wait for the next look of the mirror's own thread."""
+def test_concurrent_syncs_upload_complete_files(folder, tmp_path):
+    """A trial that ends calls sync() while the mirror's own thread may be in it."""
     storage, run = Storage.from_uri(str(tmp_path / "far"), "r"), Run(folder)
     with Mirror(folder, storage) as mirror:
         for step in range(100):
             run.append_history({"step": step})
-            beside = threading.Thread(target=mirror.sync)
-            beside.start()
+            thread = threading.Thread(target=mirror.sync)
+            thread.start()
             mirror.sync()
             assert storage.read("history.jsonl") == (folder / "history.jsonl").read_bytes()
-            beside.join()
+            thread.join()
 
 
-def test_what_is_being_written_is_not_listed(tmp_path):
+def test_partial_files_are_not_listed(tmp_path):
     storage = Storage.from_uri(str(tmp_path / "far"), "r")
     (tmp_path / "far" / "r").mkdir(parents=True)
     (tmp_path / "far" / "r" / "history.jsonl.part").write_text("{")
@@ -259,18 +259,18 @@ def test_what_is_being_written_is_not_listed(tmp_path):
     assert not (tmp_path / "far" / "r").exists()
 
 
-def test_a_folder_that_changes_under_way_is_sent_again(folder, tmp_path, monkeypatch):
+def test_folder_that_changes_during_an_upload_is_uploaded_again(folder, tmp_path, monkeypatch):
     storage = Storage.from_uri(str(tmp_path / "far"), "r")
-    pack(folder, "one")
+    save_bundle(folder, "one")
     original, swapped = Storage.upload, threading.Event()
 
-    def swaps(self, path, name):
+    def upload_and_swap(self, path, name):
         original(self, path, name)
         if not swapped.is_set():
             swapped.set()
-            pack(folder, "two")
+            save_bundle(folder, "two")
 
-    monkeypatch.setattr(Storage, "put", swaps)
+    monkeypatch.setattr(Storage, "upload", upload_and_swap)
     with Mirror(folder, storage) as mirror:
         mirror.sync()
         assert storage.read("bundle/bundle.json") is None
@@ -278,48 +278,51 @@ def test_a_folder_that_changes_under_way_is_sent_again(folder, tmp_path, monkeyp
     assert storage.read("bundle/model.safetensors") == b"two"
 
 
-def test_a_checkpoint_that_is_pruned_while_others_are_sent_is_passed_over(folder, tmp_path, monkeypatch):
-    store, storage = CheckpointStore(folder / "checkpoints", keep=1), Storage(fs.LocalFileSystem(), str(tmp_path / "far"))
+def test_checkpoint_that_is_pruned_during_an_upload_is_skipped(folder, tmp_path, monkeypatch):
+    store, storage = (
+        CheckpointStore(folder / "checkpoints", keep=1),
+        Storage(fs.LocalFileSystem(), str(tmp_path / "far")),
+    )
     mirror = Mirror(folder, storage)
     store.commit(checkpoint(1))
     Run(folder).append_history({"step": 1})
-    put = Storage.upload
+    upload = Storage.upload
 
-    def slow(self, path, name):
+    def commit_and_upload(self, path, name):
         if name == "history.jsonl":
-            store.commit(checkpoint(2))  # the first goes
-        put(self, path, name)
+            store.commit(checkpoint(2))  # prunes the first
+        upload(self, path, name)
 
-    monkeypatch.setattr(Storage, "put", slow)
+    monkeypatch.setattr(Storage, "upload", commit_and_upload)
     mirror.sync()
     assert storage.newest_step() == -1
-    monkeypatch.setattr(Storage, "put", put)
+    monkeypatch.setattr(Storage, "upload", upload)
     mirror.sync()
     assert storage.newest_step() == 2
 
 
-def test_whatever_goes_wrong_the_next_look_sends_it(folder, tmp_path, monkeypatch, caplog):
+def test_any_error_is_retried_at_the_next_sync(folder, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("classifier.storage.mirror.SYNC_SECONDS", 0.05)
-    storage, atomic = Storage(fs.LocalFileSystem(), str(tmp_path / "far")), Storage.upload
-    failures = iter([StopIteration("odd"), ValueError("odd")])
+    storage, original = Storage(fs.LocalFileSystem(), str(tmp_path / "far")), Storage.upload
+    failures = iter([StopIteration("unexpected"), ValueError("unexpected")])
 
-    def put(self, path, name):
+    def upload(self, path, name):
         if (error := next(failures, None)) is not None:
             raise error
-        atomic(self, path, name)
+        original(self, path, name)
 
-    monkeypatch.setattr(Storage, "put", put)
+    monkeypatch.setattr(Storage, "upload", upload)
     with Mirror(folder, storage):
         CheckpointStore(folder / "checkpoints").commit(checkpoint(1))
-        began = time.monotonic()
+        start = time.monotonic()
         while storage.newest_step() < 1:
-            assert time.monotonic() - began < 30
+            assert time.monotonic() - start < 30
             time.sleep(0.05)
-    assert "goes on without" in caplog.text
+    assert "uploads are retried" in caplog.text
 
 
-def test_an_outage_is_told_and_made_up_for(s3_server, folder, monkeypatch, caplog, request):
-    """The server is stopped, so that it does not answer, while the run goes on."""
+def test_outage_is_logged_and_made_up_for(s3_server, folder, monkeypatch, caplog, request):
+    """The server is suspended for a while, and the run continues."""
     process, port = s3_server
     for name, value in {"ACCESS_KEY_ID": "me", "SECRET_ACCESS_KEY": "secret", "DEFAULT_REGION": "us-east-1"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
@@ -333,19 +336,19 @@ def test_an_outage_is_told_and_made_up_for(s3_server, folder, monkeypatch, caplo
         process.send_signal(signal.SIGSTOP)
         CheckpointStore(folder / "checkpoints").commit(checkpoint(1))
         Run(folder).append_history({"step": 1})
-        began = time.monotonic()
-        while "goes on without" not in caplog.text:
-            assert time.monotonic() - began < 60
+        start = time.monotonic()
+        while "uploads are retried" not in caplog.text:
+            assert time.monotonic() - start < 60
             time.sleep(0.1)
         process.send_signal(signal.SIGCONT)
-        while "answers again" not in caplog.text:
-            assert time.monotonic() - began < 120
+        while "is reachable again" not in caplog.text:
+            assert time.monotonic() - start < 120
             time.sleep(0.1)
         assert storage.newest_step() == 1
     assert storage.read("history.jsonl") == b'{"step": 1}\n'
 
 
-def test_what_never_reached_the_storage_is_told(folder, tmp_path, monkeypatch):
+def test_failed_last_upload_raises(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(atomic, "RETRY_SECONDS", 0.0)
     (folder / "a").write_text("a")
     (tmp_path / "far").write_text("a file where a folder is wanted")
@@ -357,15 +360,15 @@ def test_what_never_reached_the_storage_is_told(folder, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("uri", "words"),
+    ("uri", "message"),
     [("foo://a/b", "foo://a/b cannot be opened"), ("s3://key:secret@bucket/x", "AWS_ACCESS_KEY_ID")],
 )
-def test_a_uri_that_cannot_be_used_is_refused(uri, words):
-    with pytest.raises(ConfigError, match=words) as caught:
+def test_invalid_uri_raises_config_error(uri, message):
+    with pytest.raises(ConfigError, match=message) as caught:
         Storage.from_uri(uri, "r")
     assert "secret" not in str(caught.value).replace("AWS_SECRET", "")
 
 
-def test_a_relative_path_is_a_folder_here(tmp_path, monkeypatch):
+def test_relative_path_is_resolved(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert Storage.from_uri("far", "r").root == os.fspath(tmp_path / "far" / "r")
