@@ -1,4 +1,4 @@
-"""A page in headless Chromium, in a frame of a phone's or a desktop's width."""
+"""Opens a page in headless Chromium, in a frame as wide as a phone's or a desktop's screen."""
 
 import html
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-# A browser's own window is never as narrow as a phone.
+# Chromium's own window cannot be as narrow as a phone.
 FRAME = """<!doctype html><body style="margin:0"><iframe style="border:0;width:{width}px;height:3000px" srcdoc="{page}">
 </iframe><script>addEventListener("load", () => {{
   const inner = document.querySelector("iframe").contentDocument.documentElement
@@ -22,8 +22,8 @@ FRAME = """<!doctype html><body style="margin:0"><iframe style="border:0;width:{
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What the browser says of a page: widths in pixels, what it asked the network for, headings, console messages."""
+class OpenedPage:
+    """A page in the browser: widths in pixels, number of network requests, headings, console messages."""
 
     scroll: int
     client: int
@@ -31,15 +31,15 @@ class Shown:
     headings: list[str]
     console: list[str]
 
-    def holds_together(self, width: int) -> None:
-        """No console error, no request, no sideways scrolling."""
+    def check(self, width: int) -> None:
+        """Assert that there is no console message, no network request and no sideways scrolling."""
         assert self.console == []
         assert self.requests == 0
-        assert self.scroll <= self.client <= width  # a scroll bar of its own takes some of the width
+        assert self.scroll <= self.client <= width  # its scroll bar takes some of the width
 
 
-def shown(page: str, width: int, folder: Path) -> Shown:
-    """Open a page's text; the test is skipped without Chromium."""
+def open_page(page: str, width: int, folder: Path) -> OpenedPage:
+    """Open a page, given as HTML; skip the test if Chromium is not installed."""
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("chromium is not installed")
@@ -49,4 +49,6 @@ def shown(page: str, width: int, folder: Path) -> Shown:
     done = subprocess.run([chromium, *words], capture_output=True, text=True, timeout=120, check=True)
     title = re.search(r"<title>(\{.*?\})</title>", done.stdout)
     assert title
-    return Shown(**json.loads(html.unescape(title[1])), console=[x for x in done.stderr.split("\n") if "CONSOLE" in x])
+    return OpenedPage(
+        **json.loads(html.unescape(title[1])), console=[x for x in done.stderr.split("\n") if "CONSOLE" in x]
+    )

@@ -1,4 +1,4 @@
-"""Pages that need no network: one frame and style for the report, a search and an audit, light, dark and printed."""
+"""Building blocks of self-contained HTML pages: frame, style (light, dark, print), sections, tables, images."""
 
 import base64
 import io
@@ -11,8 +11,8 @@ from PIL import Image
 from classifier.report.svg import STYLE
 from classifier.storage.atomic import write_atomically
 
-# Side of a thumbnail, in pixels.
-SIDE = 112
+# Largest width and height of a thumbnail, in pixels.
+THUMBNAIL_SIZE = 112
 
 _FRAME = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">{head}
@@ -45,49 +45,49 @@ table.matrix td:first-child, table.matrix th:first-child {{ text-align: left; }}
 
 
 def write(path: Path, title: str, body: Iterable[str], *, refresh: float | None = None) -> Path:
-    """Make the page at `path` of its parts. refresh: seconds after which a browser loads it again."""
+    """Write a page of the given parts. refresh: seconds after which a browser reloads it."""
     head = f'<meta http-equiv="refresh" content="{refresh:g}">' if refresh else ""
     text = _FRAME.format(title=escape(title), chart_style=STYLE, head=head, body="\n".join(body))
     write_atomically(path, text)
     return path
 
 
-def section(title: str, content: str, words: str = "", name: str | None = None) -> str:
-    """A heading, a faint sentence, and what stands under them."""
-    note = f'<p class="faint">{escape(words)}</p>' if words else ""
-    place = f' id="{name}"' if name else ""
-    return f"<section{place}><h2>{escape(title)}</h2>{note}{content}</section>"
+def section(title: str, content: str, note: str = "", anchor: str | None = None) -> str:
+    """A heading, a note in faint print, and the content."""
+    paragraph = f'<p class="faint">{escape(note)}</p>' if note else ""
+    id_attribute = f' id="{anchor}"' if anchor else ""
+    return f"<section{id_attribute}><h2>{escape(title)}</h2>{paragraph}{content}</section>"
 
 
-def items(lines: Iterable[str]) -> str:
-    """Sentences as a list."""
+def bullet_list(lines: Iterable[str]) -> str:
+    """A bullet for each line."""
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
 
 
-def charts(drawn: Iterable[str]) -> str:
-    """Drawings beside each other, where there is room."""
-    return f'<div class="charts">{"".join(drawn)}</div>'
+def chart_grid(svgs: Iterable[str]) -> str:
+    """Charts side by side, as far as the page is wide enough."""
+    return f'<div class="charts">{"".join(svgs)}</div>'
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], bold: int | None = None) -> str:
-    """Words in rows, which scrolls by itself where it is wide. bold: the row that stands out."""
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], bold_row: int | None = None) -> str:
+    """A table that scrolls sideways on its own where it is too wide. bold_row: the index of a row to emphasise."""
     lines = [f"<tr>{''.join(f'<th>{escape(name)}</th>' for name in head)}</tr>"]
     for n, row in enumerate(rows):
-        won = ' class="won"' if n == bold else ""
-        lines.append(f"<tr{won}>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>")
+        css_class = ' class="won"' if n == bold_row else ""
+        lines.append(f"<tr{css_class}>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>")
     return f'<div class="wide"><table>{"".join(lines)}</table></div>'
 
 
-def picture(image: Image.Image, name: str, side: int = SIDE, kind: str = "") -> str:
-    """An image as HTML that holds it, as a JPEG of that side at most. name: for those who cannot see it."""
-    image.thumbnail((side, side), Image.Resampling.BOX)
+def inline_image(image: Image.Image, name: str, max_size: int = THUMBNAIL_SIZE, css_class: str = "") -> str:
+    """An <img> that contains the image as a JPEG, shrunk to max_size pixels. name: its alternative text."""
+    image.thumbnail((max_size, max_size), Image.Resampling.BOX)
     stream = io.BytesIO()
     image.convert("RGB").save(stream, "JPEG", quality=80)
-    return embedded(stream.getvalue(), name, kind)
+    return inline_jpeg(stream.getvalue(), name, css_class)
 
 
-def embedded(jpeg: bytes, name: str, kind: str = "") -> str:
-    """The bytes of a JPEG as HTML that holds them."""
-    data, about = base64.b64encode(jpeg).decode(), escape(name)
-    of_kind = f' class="{kind}"' if kind else ""
-    return f'<img{of_kind} alt="{about}" title="{about}" src="data:image/jpeg;base64,{data}">'
+def inline_jpeg(jpeg: bytes, name: str, css_class: str = "") -> str:
+    """An <img> that contains the bytes of a JPEG. name: its alternative text."""
+    data, title = base64.b64encode(jpeg).decode(), escape(name)
+    class_attribute = f' class="{css_class}"' if css_class else ""
+    return f'<img{class_attribute} alt="{title}" title="{title}" src="data:image/jpeg;base64,{data}">'

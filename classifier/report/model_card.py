@@ -1,4 +1,4 @@
-"""model_card.md: what a model is for, from what it was made and how well it does (Mitchell et al. 2019)."""
+"""model_card.md: what a model was trained on, how well it does, and its limitations (Mitchell et al. 2019)."""
 
 from pathlib import Path
 from typing import Any
@@ -7,59 +7,62 @@ from classifier.bundle.bundle import Bundle
 from classifier.report import sentences
 from classifier.storage.atomic import write_atomically
 
-# Rows of the table of classes: the weakest ones.
-CLASSES = 30
+# Classes that are listed; of the table of scores, those with the lowest F1.
+MAX_CLASS_ROWS = 30
 
 
-def write(path: Path, made: Bundle, result: dict[str, Any], split: str) -> Path:
-    """Make the card of a bundle at `path`. split: the one whose scores it tells, or '' where there are none."""
-    write_atomically(path, "\n".join(_lines(made, result, split)) + "\n")
+def write(path: Path, bundle: Bundle, result: dict[str, Any], split: str) -> Path:
+    """Write the model card of a bundle. split: the split whose scores it has; "" for none."""
+    write_atomically(path, "\n".join(_lines(bundle, result, split)) + "\n")
     return path
 
 
-def _lines(made: Bundle, result: dict[str, Any], split: str) -> list[str]:
-    data, names = made.dataset, made.class_names
-    counts = ", ".join(f"{count:,} {name}" for name, count in data["counts"].items())
-    lines = [f"# A classifier of {_safe(data['name'])}", ""]
+def _lines(bundle: Bundle, result: dict[str, Any], split: str) -> list[str]:
+    dataset, names = bundle.dataset, bundle.class_names
+    model, settings = bundle.model, bundle.experiment
+    counts = ", ".join(f"{count:,} {name}" for name, count in dataset["counts"].items())
+    lines = [f"# Classifier for {_escape(dataset['name'])}", ""]
     if split:
-        lines += [sentences.of(made.scores[split], is_test=split == "test"), ""]
-    settings = made.experiment
+        lines += [sentences.summarize(bundle.scores[split], is_test=split == "test"), ""]
     lines += [
         "## Model",
         "",
-        f"- architecture: {made.model['name']}" + (f", from {made.model['weights']}" if made.model["weights"] else ""),
-        f"- input: {made.size} x {made.size}, {made.channels} channels; pictures are made square by {made.fit}",
-        f"- answers: {len(names)} classes: {', '.join(map(_safe, names[:CLASSES]))}" + ", ..." * (len(names) > CLASSES),
-        f"- made: {made.provenance['made']}, after epoch {made.provenance['epoch']}, seed {settings['seed']}",
+        f"- architecture: {model['name']}" + (f", pretrained weights {model['weights']}" if model["weights"] else ""),
+        f"- input: {bundle.size} x {bundle.size} pixels, channels: {bundle.channels}, fit to a square: {bundle.fit}",
+        f"- {len(names)} classes: {', '.join(map(_escape, names[:MAX_CLASS_ROWS]))}"
+        + (", ..." if len(names) > MAX_CLASS_ROWS else ""),
+        f"- saved: {bundle.provenance['made']}, after epoch {bundle.provenance['epoch']}; seed {settings['seed']}",
         "",
         "## Data",
         "",
-        f"- {_safe(data['name'])}: {counts} images, fingerprint {data['fingerprint']}",
-        *(f"- {_safe(finding)}" for finding in data.get("findings") or ()),
+        f"- {_escape(dataset['name'])}: {counts} images, fingerprint {dataset['fingerprint']}",
+        *(f"- {_escape(finding)}" for finding in dataset.get("findings") or ()),
     ]
     if split:
-        scores = made.scores[split]
-        lines += [
-            "",
-            f"## Scores ({split} images)",
-            "",
-            *(f"- {_safe(line)}" for line in sentences.details(scores)),
-            "",
-        ]
-        lines += ["| class | precision | recall | F1 | images |", "|---|---|---|---|---|"]
-        for row in sorted(scores["per_class"], key=lambda row: row["f1"])[:CLASSES]:
-            figures = " | ".join(f"{row[name]:.1%}" for name in ("precision", "recall", "f1"))
-            lines.append(f"| {_safe(row['name'])} | {figures} | {row['support']:,} |")
-    lines += ["", "## Limits", ""]
-    lines.append("- It names one of its classes for every picture; trust `likely` and `is_unlike` of its predictions.")
-    lines.append("- Its figures are of images like those it was trained on: of others they say nothing.")
+        lines += ["", *_score_lines(bundle.scores[split], split)]
+    lines += ["", "## Limitations", ""]
+    lines.append(
+        "- Every image is assigned one of these classes, even if it shows none of them: check `likely` (prediction "
+        "set) and `is_unlike` (out of distribution) of each prediction."
+    )
+    lines.append("- The scores hold only for images from the same distribution as its data.")
     if split != "test":
-        lines.append("- It was not tested on images that no choice was made by.")
+        lines.append("- It has not been tested on held-out images.")
     elif (result.get("test_reads") or 1) > 1:
-        lines.append(f"- Its test images were read {result['test_reads']} times.")
+        lines.append(f"- Its test split was evaluated {result['test_reads']} times.")
     return lines
 
 
-def _safe(text: str) -> str:
-    """A name as Markdown shows it."""
+def _score_lines(scores: dict[str, Any], split: str) -> list[str]:
+    lines = [f"## Scores ({split} images)", ""]
+    lines += [f"- {_escape(sentence)}" for sentence in sentences.describe_scores(scores)]
+    lines += ["", "| class | precision | recall | F1 | images |", "|---|---|---|---|---|"]
+    for row in sorted(scores["per_class"], key=lambda row: row["f1"])[:MAX_CLASS_ROWS]:
+        cells = " | ".join(f"{row[name]:.1%}" for name in ("precision", "recall", "f1"))
+        lines.append(f"| {_escape(row['name'])} | {cells} | {row['support']:,} |")
+    return lines
+
+
+def _escape(text: str) -> str:
+    """Escape a name for a line of Markdown."""
     return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

@@ -1,4 +1,4 @@
-"""Sections of a report that tell of a model: how it trained, what it confuses, how far to believe it, where to look."""
+"""Report sections about one model: training curves, confusions, scores by class, calibration, hard examples."""
 
 from collections.abc import Sequence
 from html import escape
@@ -11,192 +11,211 @@ from classifier.bundle.bundle import Bundle
 from classifier.evaluation.hard_examples import UNSURE, WRONG
 from classifier.metrics.calibration import Calibration, coverage_curve, reliability_bins
 from classifier.report import html, sentences
-from classifier.report.html import charts, items, section, table
+from classifier.report.html import bullet_list, chart_grid, section, table
 from classifier.report.svg import Axis, Series, plot
 
-# Classes up to which the whole confusion matrix is shown, rows of the table of classes, pairs of confused classes.
-MATRIX, CLASSES, PAIRS = 24, 60, 8
-# Answers that a model may decline, for the sentence about it.
-DECLINED = 0.2
+# Largest number of classes with a full confusion matrix; rows of the table of classes and of that of confusions.
+MAX_MATRIX_CLASSES, MAX_CLASS_ROWS, CONFUSIONS_SHOWN = 24, 60, 8
+# Share of the predictions that is rejected, for the sentence about it.
+REJECTED_SHARE = 0.2
+# Points of the coverage curve, which is not drawn below the least coverage: few images make it noisy.
+COVERAGE_POINTS, MIN_COVERAGE = 100, 0.05
+SCORE_NAMES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "top5": "top-5 accuracy",
+    "macro_f1": "macro F1",
+    "weighted_f1": "weighted F1",
+    "roc_auc": "ROC AUC",
+    "average_precision": "average precision",
+    "kappa": "Cohen's kappa",
+    "mcc": "Matthews correlation coefficient",
+    "loss": "log loss",
+    "brier": "Brier score",
+    "ece": "expected calibration error",
+}
+# Scores that are not shares.
+DECIMAL_SCORES = ("roc_auc", "average_precision", "kappa", "mcc", "loss", "brier")
 
 
-def training(rows: Sequence[dict[str, Any]]) -> str:
-    """The curves of a journal's epochs."""
-    epochs = [float(row["epoch"]) for row in rows]
-    scored = [row for row in rows if row["validation_accuracy"] is not None]
-    drawn = []
+def render_training(history: Sequence[dict[str, Any]]) -> str:
+    """Training and validation curves of the epochs in a history."""
+    epochs = [float(row["epoch"]) for row in history]
+    validated_rows = [row for row in history if row["validation_accuracy"] is not None]
+    charts = []
     for name, unit in (("accuracy", ".0%"), ("loss", ".3g")):
-        trained = [row[f"train_{name}"] for row in rows]
-        validated = [row[f"validation_{name}"] for row in scored]
-        values = [value for value in (*trained, *validated) if value is not None]
+        train = [row[f"train_{name}"] for row in history]
+        validation = [row[f"validation_{name}"] for row in validated_rows]
+        values = [value for value in (*train, *validation) if value is not None]
         if len(values) < 2:
             continue
         series = [
             Series(
-                [e for e, v in zip(epochs, trained, strict=True) if v is not None],
-                [v for v in trained if v is not None],
+                [epoch for epoch, value in zip(epochs, train, strict=True) if value is not None],
+                [value for value in train if value is not None],
             ),
-            Series([float(row["epoch"]) for row in scored], validated, "line", 1),
+            Series([float(row["epoch"]) for row in validated_rows], validation, "line", 1),
         ]
         label = f"{name}: training blue, validation orange"
-        drawn.append(plot(series, Axis.over(epochs, "epoch"), Axis.over(values, name, unit), label))
-    words = sentences.fit(rows)
-    note = f"<p>{escape(words)}</p>" if words else ""
-    speed = [row["images_per_second"] for row in rows if row["images_per_second"]]
-    took = f"{len(rows)} epochs in {sum(row['seconds'] for row in rows):,.0f} s"
-    took += f", {speed[-1]:,.0f} images a second" if speed else ""
+        charts.append(plot(series, Axis.over(epochs, "epoch"), Axis.over(values, name, unit), label))
+    diagnosis = sentences.diagnose_fit(history)
+    paragraph = f"<p>{escape(diagnosis)}</p>" if diagnosis else ""
+    speeds = [row["images_per_second"] for row in history if row["images_per_second"]]
+    duration = f"{len(history)} epochs in {sum(row['seconds'] for row in history):,.0f} s"
+    duration += f", {speeds[-1]:,.0f} images/s" if speeds else ""
     legend = '<p class="faint"><span style="color:var(--c0)">training</span>, <span style="color:var(--c1)">validation'
-    return section("Training", note + legend + f"</span>; {took}.</p>" + charts(drawn))
+    return section("Training", paragraph + legend + f"</span>; {duration}.</p>" + chart_grid(charts))
 
 
-def confusion(scores: dict[str, Any]) -> str:
-    """What was taken for what."""
+def render_confusion(scores: dict[str, Any]) -> str:
+    """The confusion matrix, where the classes are few enough, and the most frequent confusions."""
     names = [row["name"] for row in scores["per_class"]]
     content = ""
-    if len(names) <= MATRIX:
+    if len(names) <= MAX_MATRIX_CLASSES:
         head = "".join(f"<th>{escape(name[:14])}</th>" for name in names)
-        lines = [f"<tr><th>is, was taken for</th>{head}</tr>"]
+        lines = [f"<tr><th>true \\ predicted</th>{head}</tr>"]
         for i, row in enumerate(scores["confusion"]):
-            whole = max(1, sum(row))
-            cells = "".join(_cell(n, n / whole, is_right=i == j) for j, n in enumerate(row))
+            images = max(1, sum(row))
+            cells = "".join(_matrix_cell(n, n / images, is_correct=i == j) for j, n in enumerate(row))
             lines.append(f"<tr><td>{escape(names[i][:24])}</td>{cells}</tr>")
         content = f'<div class="wide"><table class="matrix">{"".join(lines)}</table></div>'
-    pairs = sentences.confused(scores, PAIRS)
-    if pairs:
-        content += table(["is", "was taken for", "images"], [(a, b, f"{n:,}") for a, b, n in pairs])
-    words = "A row is a class, a column what it was taken for; blue is right, orange wrong."
-    return section("Confusion", content or "<p>No mistake was made.</p>", words)
+    confusions = sentences.top_confusions(scores, CONFUSIONS_SHOWN)
+    if confusions:
+        head = ["true class", "predicted class", "images"]
+        content += table(head, [(label, predicted, f"{n:,}") for label, predicted, n in confusions])
+    note = "Rows are true classes, columns predicted classes; correct predictions are blue, errors orange."
+    return section("Confusion", content, note)
 
 
-def _cell(count: int, share: float, *, is_right: bool) -> str:
-    """One of the confusion matrix: its colour grows with the square root of its share, so that few are seen too."""
-    colour = f"color-mix(in srgb, var(--c{0 if is_right else 1}) {70 * share**0.5:.0f}%, transparent)"
+def _matrix_cell(count: int, share: float, *, is_correct: bool) -> str:
+    """A cell of the confusion matrix; its colour grows with the square root of its share, so that rare errors show."""
+    colour = f"color-mix(in srgb, var(--c{0 if is_correct else 1}) {70 * share**0.5:.0f}%, transparent)"
     return f'<td style="background:{colour}">{count or ""}</td>'
 
 
-def classes(scores: dict[str, Any]) -> str:
-    """Two tables: a row a class, a row a figure of all."""
+def render_classes(scores: dict[str, Any]) -> str:
+    """Two tables: the scores of each class, and the overall scores with confidence intervals."""
     rows = sorted(scores["per_class"], key=lambda row: row["f1"])
     lines = []
-    for row in rows[:CLASSES]:
-        ends, area = row["intervals"]["f1"], row["roc_auc"]
-        between = f"{ends[0]:.1%} to {ends[1]:.1%}" if ends else ""
+    for row in rows[:MAX_CLASS_ROWS]:
+        interval, area = row["intervals"]["f1"], row["roc_auc"]
         lines.append(
             [
                 row["name"],
                 *(f"{row[name]:.1%}" for name in ("precision", "recall", "f1")),
-                between,
+                f"{interval[0]:.1%} to {interval[1]:.1%}" if interval else "",
                 "" if area is None else f"{area:.3f}",
                 f"{row['support']:,}",
             ]
         )
-    head = ["class", "precision", "recall", "F1", "95 % of F1", "ROC AUC", "images"]
-    more = f'<p class="faint">and {len(rows) - CLASSES} better ones</p>' if len(rows) > CLASSES else ""
-    figures = [
-        (words, with_interval(scores, name))
-        for name, words in {
-            "accuracy": "accuracy",
-            "balanced_accuracy": "balanced accuracy",
-            "top5": "top-5 accuracy",
-            "macro_f1": "macro F1",
-            "weighted_f1": "weighted F1",
-            "roc_auc": "ROC AUC",
-            "average_precision": "average precision",
-            "kappa": "Cohen's kappa",
-            "mcc": "Matthews correlation",
-            "loss": "log loss",
-            "brier": "Brier score",
-            "ece": "calibration error",
-        }.items()
-    ]
-    all_of_it = table(["figure", "", "95 % interval"], [[words, *pair] for words, pair in figures])
-    return section("Classes", table(head, lines) + more, "The weakest first.") + section("All figures", all_of_it)
+    head = ["class", "precision", "recall", "F1", "F1, 95 % CI", "ROC AUC", "images"]
+    hidden = len(rows) - MAX_CLASS_ROWS
+    more = f'<p class="faint">and {hidden} classes with a higher F1</p>' if hidden > 0 else ""
+    scores_table = table(
+        ["score", "", "95 % CI"], [[title, *format_with_interval(scores, name)] for name, title in SCORE_NAMES.items()]
+    )
+    by_class = section("Classes", table(head, lines) + more, "Lowest F1 first.")
+    return by_class + section("All scores", scores_table, "CI: bootstrap confidence interval.")
 
 
-def with_interval(scores: dict[str, Any], name: str) -> tuple[str, str]:
-    """A figure in words, and its interval."""
+def format_with_interval(scores: dict[str, Any], name: str) -> tuple[str, str]:
+    """Format a score and its confidence interval."""
     ends = scores["intervals"].get(name)
-    return figure(name, scores[name]), f"{figure(name, ends[0])} to {figure(name, ends[1])}" if ends else ""
+    interval = f"{format_score(name, ends[0])} to {format_score(name, ends[1])}" if ends else ""
+    return format_score(name, scores[name]), interval
 
 
-def figure(name: str, value: float | None) -> str:
-    """A figure in words."""
+def format_score(name: str, value: float | None) -> str:
+    """Format a score as a percentage, or as a decimal number where it is no share."""
     if value is None:
-        return "not defined"
-    return (
-        f"{value:.3f}" if name in ("roc_auc", "average_precision", "kappa", "mcc", "loss", "brier") else f"{value:.2%}"
-    )
+        return "undefined"
+    return f"{value:.3f}" if name in DECIMAL_SCORES else f"{value:.2%}"
 
 
-def belief(made: Bundle | None, probabilities_NK: Tensor, labels_N: Tensor) -> str:
-    """Reliability, coverage, sets and thresholds."""
-    bins = reliability_bins(probabilities_NK, labels_N)
-    ideal = Series([0.0, 1.0], [0.0, 1.0], "thin")
-    titles = [f"{count:,} images" for _, _, count in bins]
-    dots = Series([c for c, _, _ in bins], [a for _, a, _ in bins], "dots", 1, titles)
-    share = Axis(0.0, 1.0, "how sure it is", ".0%")
-    diagram = plot([ideal, dots], share, Axis(0.0, 1.0, "how often it is right", ".0%"), "reliability diagram")
-    coverage_N, accuracy_N = coverage_curve(probabilities_NK, labels_N)
-    places = np.unique(np.linspace(0, len(coverage_N) - 1, 100).round().astype(int))
-    places = places[coverage_N[places] >= 0.05] if len(places) > 20 else places
-    xs, ys = coverage_N[places].tolist(), accuracy_N[places].tolist()
-    answered = plot(
-        [Series(xs, ys)],
-        Axis(0.0, 1.0, "share of the images that it answers", ".0%"),
-        Axis.over([*ys, 1.0], "accuracy of those", ".1%"),
-        "accuracy against coverage",
-    )
-    kept = accuracy_N[max(0, round((1 - DECLINED) * len(accuracy_N)) - 1)]
+def render_calibration(bundle: Bundle | None, probabilities_NK: Tensor, labels_N: Tensor, split: str) -> str:
+    """Reliability diagram, accuracy against coverage, prediction sets and thresholds, on the given split."""
+    lines = [_describe_rejection(probabilities_NK, labels_N)]
+    if bundle is not None and bundle.calibration:
+        calibration = Calibration.from_dict(bundle.calibration)
+        lines += _describe_sets(calibration, probabilities_NK, labels_N)
+        fitted = f"Temperature {calibration.temperature:.2f}, fitted on {calibration.images:,} validation images"
+        lines.append(fitted + (", the ones evaluated here." if split == "validation" else "."))
+    charts = [_plot_reliability(probabilities_NK, labels_N), _plot_coverage(probabilities_NK, labels_N)]
+    note = "Points below the diagonal are overconfident, points above it underconfident."
+    return section("Calibration", bullet_list(lines) + chart_grid(charts), note)
+
+
+def _describe_rejection(probabilities_NK: Tensor, labels_N: Tensor) -> str:
+    _, accuracy_N = coverage_curve(probabilities_NK, labels_N)
+    accuracy = accuracy_N[max(0, round((1 - REJECTED_SHARE) * len(accuracy_N)) - 1)]
+    return f"Rejecting the {REJECTED_SHARE:.0%} least confident predictions leaves an accuracy of {accuracy:.1%}."
+
+
+def _describe_sets(calibration: Calibration, probabilities_NK: Tensor, labels_N: Tensor) -> list[str]:
+    sets_NK = calibration.prediction_sets(probabilities_NK)
+    coverage = float(sets_NK.gather(1, labels_N[:, None]).double().mean())
+    sizes_N = sets_NK.sum(1).double()
     lines = [
-        f"If it may decline the {DECLINED:.0%} of images that it is least sure of, it is right on {kept:.1%} of the "
-        "others."
+        f"Prediction sets: {coverage:.1%} contain the true class (target {calibration.coverage:.1%}), with "
+        f"{float(sizes_N.mean()):.2f} classes on average."
     ]
-    if made is not None and made.calibration:
-        known = Calibration.from_dict(made.calibration)
-        sets_NK = known.prediction_sets(probabilities_NK)
-        held = float(sets_NK.gather(1, labels_N[:, None]).double().mean())
-        size = float(sets_NK.sum(1).double().mean())
-        several = float((sets_NK.sum(1) > 1).double().mean())
+    if calibration.thresholds is None:
+        several = float((sizes_N > 1).double().mean())
+        lines.append(f"Undecided, because the set has several classes: {several:.1%} of images.")
+    else:
+        decisions_N = calibration.decide(probabilities_NK)
+        is_decided_N = decisions_N >= 0
+        is_correct_N = (decisions_N == labels_N)[is_decided_N]
+        accuracy = float(is_correct_N.double().mean()) if is_decided_N.any() else 0.0
         lines.append(
-            f"Asked for sets of classes that hold the right one in {known.coverage:.1%} of all cases, it names "
-            f"{size:.2f} classes on the mean, and the right one is among them in {held:.1%}."
+            f"Thresholds for {calibration.target}: {float(is_decided_N.double().mean()):.1%} of images are assigned a "
+            f"class, with an accuracy of {accuracy:.1%}."
         )
-        if known.thresholds is None:
-            lines.append(f"It says 'not sure' where such a set has several classes: {several:.1%} of these images.")
-        else:
-            taken_N = known.decide(probabilities_NK)
-            sure_N = taken_N >= 0
-            right = float((taken_N == labels_N)[sure_N].double().mean()) if sure_N.any() else 0.0
-            lines.append(
-                f"With thresholds for {known.wish} it takes {float(sure_N.double().mean()):.1%} of these images for a "
-                f"class, and is right on {right:.1%} of them."
-            )
-        lines.append(f"Temperature {known.temperature:.2f}, from {known.images:,} validation images.")
-    words = "Dots on the line: as sure as it is right. Below it: too sure of itself."
-    return section("How far it can be believed", items(lines) + charts([diagram, answered]), words)
+    return lines
 
 
-def mistakes(rows: list[dict[str, Any]], split: str) -> str:
-    """Cards of the images that a person should look at."""
+def _plot_reliability(probabilities_NK: Tensor, labels_N: Tensor) -> str:
+    bins = reliability_bins(probabilities_NK, labels_N)
+    diagonal = Series([0.0, 1.0], [0.0, 1.0], "thin")
+    titles = [f"{count:,} images" for _, _, count in bins]
+    dots = Series([confidence for confidence, _, _ in bins], [accuracy for _, accuracy, _ in bins], "dots", 1, titles)
+    axes = Axis(0.0, 1.0, "confidence", ".0%"), Axis(0.0, 1.0, "accuracy", ".0%")
+    return plot([diagonal, dots], *axes, "reliability diagram")
+
+
+def _plot_coverage(probabilities_NK: Tensor, labels_N: Tensor) -> str:
+    coverage_N, accuracy_N = coverage_curve(probabilities_NK, labels_N)
+    indices = np.unique(np.linspace(0, len(coverage_N) - 1, COVERAGE_POINTS).round().astype(int))
+    indices = indices[coverage_N[indices] >= MIN_COVERAGE] if len(indices) > 20 else indices
+    coverages, accuracies = coverage_N[indices].tolist(), accuracy_N[indices].tolist()
+    x = Axis(0.0, 1.0, "coverage: share of images, most confident first", ".0%")
+    y = Axis.over([*accuracies, 1.0], "accuracy on these images", ".1%")
+    return plot([Series(coverages, accuracies)], x, y, "accuracy against coverage")
+
+
+def render_hard_examples(rows: list[dict[str, Any]], split: str) -> str:
+    """Cards of a split's most confident errors and least confident predictions."""
     content = ""
-    titles = {WRONG: "The mistakes that it was surest of", UNSURE: "The answers that it was least sure of"}
+    titles = {WRONG: "Most confident errors", UNSURE: "Least confident predictions"}
     for kind, title in titles.items():
-        mine = [row for row in rows if row["kind"] == kind]
-        if mine:
-            content += f'<h3>{title}</h3><div class="grid">{"".join(map(_card, mine))}</div>'
-    words = (
-        f"Of the {split} images. Orange is where it saw its answer (Grad-CAM); after it, the training images that the "
+        of_kind = [row for row in rows if row["kind"] == kind]
+        if of_kind:
+            content += f'<h3>{title}</h3><div class="grid">{"".join(map(_card, of_kind))}</div>'
+    note = (
+        f"From the {split} images. Orange: regions that support the predicted class (Grad-CAM). Below: the training "
+        "images with the most similar features. Some errors may be wrong labels."
     )
-    return section("Look at these", content, words + "model finds most alike. A wrong label is a mistake of the data.")
+    return section("Hard examples", content, note)
 
 
 def _card(row: dict[str, Any]) -> str:
-    pictures = html.embedded(row["picture"], row["image_id"]) + html.embedded(row["map"], "where it looked", "map")
-    likes = zip(row["like_pictures"], row["like_ids"], row["like_labels"], strict=True)
-    alike = "".join(html.embedded(jpeg, f"{name}: {label}") for jpeg, name, label in likes)
-    labels = ", ".join(row["like_labels"])
-    right = row["label"] == row["predicted"]
-    said = f"{row['predicted']} {row['probability']:.0%}" + (", right" if right else f"; it is {row['label']}")
-    words = f"<b>{escape(said)}</b><br>{escape(row['image_id'])}"
-    like_words = f'<br><span class="faint">alike: {escape(labels)}</span>' if labels else ""
-    return f'<div class="card">{pictures}<br>{alike}<br>{words}{like_words}</div>'
+    images = html.inline_jpeg(row["picture"], row["image_id"]) + html.inline_jpeg(row["map"], "Grad-CAM", "map")
+    neighbours = zip(row["like_pictures"], row["like_ids"], row["like_labels"], strict=True)
+    neighbour_images = "".join(html.inline_jpeg(jpeg, f"{id_}: {label}") for jpeg, id_, label in neighbours)
+    neighbour_labels = ", ".join(row["like_labels"])
+    outcome = "correct" if row["label"] == row["predicted"] else f"label: {row['label']}"
+    prediction = f"{row['predicted']} ({row['probability']:.0%}), {outcome}"
+    caption = f"<b>{escape(prediction)}</b><br>{escape(row['image_id'])}"
+    if neighbour_labels:
+        caption += f'<br><span class="faint">nearest training images: {escape(neighbour_labels)}</span>'
+    return f'<div class="card">{images}<br>{neighbour_images}<br>{caption}</div>'

@@ -1,6 +1,6 @@
-"""Pictures as PNG: the confusion matrix, the curves of a training, and what the model sees.
+"""PNG figures: confusion matrix, learning curves, augmented images.
 
-Matplotlib's objects are used without pyplot, so nothing global is touched and no window is ever opened.
+Matplotlib is used without pyplot: no global state is changed, and no window is opened.
 """
 
 import functools
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.text import Text
 
-# Blue and orange stay apart for every kind of colour blindness.
-RIGHT, WRONG, INK, FAINT = "#1f6fb4", "#d95f02", "#262626", "#8c8c8c"
-NUMBERED_CLASSES = 30  # beyond, a number would not fit its cell
-NAMED_CLASSES = 120  # beyond, only every second, third... class has its name at the edge
-NAME_LENGTH = 24
-# Scripts that matplotlib's own font lacks; those that are installed are used.
+# Blue and orange are distinguishable with every kind of colour blindness.
+BLUE, ORANGE, INK, FAINT = "#1f6fb4", "#d95f02", "#262626", "#8c8c8c"
+MAX_NUMBERED_CLASSES = 30  # with more, a count would not fit its cell
+MAX_NAMED_CLASSES = 120  # with more, only every second, third... class is labelled
+MAX_NAME_LENGTH = 24
+# For scripts that matplotlib's own font lacks; used where installed.
 FALLBACK_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "IPAGothic", "Hiragino Sans", "Yu Gothic", "Noto Sans")
 
 
-def confusion_png(confusion_KK: Any, class_names: Sequence[str], path: Path) -> None:
+def draw_confusion_matrix(confusion_KK: Any, class_names: Sequence[str], path: Path) -> None:
     """Draw a confusion matrix of counts: rows are true classes, columns predictions, colours shares of the row.
 
-    What is right is blue and what is wrong orange; the colour grows with the square root of the share, so that one
-    mistake in a hundred is seen. RunError if the file cannot be written.
+    Correct predictions are blue, errors orange; the colour grows with the square root of the share, so that one error
+    in a hundred is visible. RunError if the file cannot be written.
     """
     from matplotlib.colors import LinearSegmentedColormap
 
@@ -40,15 +40,15 @@ def confusion_png(confusion_KK: Any, class_names: Sequence[str], path: Path) -> 
     classes, total = len(counts_KK), int(counts_KK.sum())
     share_KK = counts_KK / np.maximum(counts_KK.sum(1, keepdims=True), 1)
     strength_KK = np.sqrt(share_KK)
-    right, wrong = (LinearSegmentedColormap.from_list("", ["white", colour]) for colour in (RIGHT, WRONG))
-    cells_KK4 = np.where(np.eye(classes, dtype=bool)[:, :, None], right(strength_KK), wrong(strength_KK))
+    blue, orange = (LinearSegmentedColormap.from_list("", ["white", colour]) for colour in (BLUE, ORANGE))
+    cells_KK4 = np.where(np.eye(classes, dtype=bool)[:, :, None], blue(strength_KK), orange(strength_KK))
 
-    cell_inches = min(0.62, max(0.15, 6.5 / classes)) if classes <= NAMED_CLASSES else 12 / classes
+    cell_inches = min(0.62, max(0.15, 6.5 / classes)) if classes <= MAX_NAMED_CLASSES else 12 / classes
     side = max(2.4, classes * cell_inches)
     figure = _figure(side + 2.2, side + 2.0)
     axes = figure.add_subplot()
     axes.imshow(cells_KK4, interpolation="nearest")
-    if classes <= NUMBERED_CLASSES:
+    if classes <= MAX_NUMBERED_CLASSES:
         size = min(10.0, 72 * cell_inches / (0.75 * max(2, len(str(counts_KK.max())))))
         for row, column in zip(*np.nonzero(counts_KK), strict=True):
             ink = "white" if strength_KK[row, column] > 0.7 else INK
@@ -56,37 +56,37 @@ def confusion_png(confusion_KK: Any, class_names: Sequence[str], path: Path) -> 
     _name_classes(axes, class_names, size=min(10.0, max(5.0, 62 * cell_inches)))
     axes.set_xlabel("predicted class", color=INK)
     axes.set_ylabel("true class", color=INK)
-    accuracy = f"{np.trace(counts_KK) / total:.2%} right" if total else "nothing right or wrong"
-    axes.set_title(f"{total:,} images, {accuracy}", color=INK, fontsize=12, pad=10)
+    title = f"{total:,} images" + (f", accuracy {np.trace(counts_KK) / total:.2%}" if total else "")
+    axes.set_title(title, color=INK, fontsize=12, pad=10)
     _save(figure, path)
 
 
-def curves_png(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw loss and accuracy by epoch, of training and of validation, with the kept epoch marked.
+def draw_learning_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw training and validation loss and accuracy by epoch, with the saved epoch marked.
 
     rows: the lines of history.jsonl. RunError if the file cannot be written.
     """
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     figure = _figure(10, 4.2)
-    kept = next((row for row in reversed(rows) if row["best"]), None)
-    for place, name, title in ((1, "loss", "Loss"), (2, "accuracy", "Accuracy")):
-        axes = figure.add_subplot(1, 2, place)
-        for split, colour in (("train", WRONG), ("validation", RIGHT)):
+    saved = next((row for row in reversed(rows) if row["best"]), None)
+    for position, name, title in ((1, "loss", "Loss"), (2, "accuracy", "Accuracy")):
+        axes = figure.add_subplot(1, 2, position)
+        for split, colour in (("train", ORANGE), ("validation", BLUE)):
             known = [(row["epoch"], row[f"{split}_{name}"]) for row in rows if row[f"{split}_{name}"] is not None]
             marker = "o" if len(rows) <= 30 else ""
             epochs, values = [epoch for epoch, _ in known], [value for _, value in known]
             axes.plot(epochs, values, color=colour, marker=marker, markersize=3.5, linewidth=1.8, label=split)
-        if kept is not None and (value := kept[f"validation_{name}"]) is not None:
-            axes.axvline(kept["epoch"], color=FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
-            text = f"kept: epoch {kept['epoch']}, " + (f"{value:.2%}" if name == "accuracy" else f"{value:.4f}")
+        if saved is not None and (value := saved[f"validation_{name}"]) is not None:
+            axes.axvline(saved["epoch"], color=FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+            text = f"saved: epoch {saved['epoch']}, " + (f"{value:.2%}" if name == "accuracy" else f"{value:.4f}")
             axes.plot(
-                [kept["epoch"]],
+                [saved["epoch"]],
                 [value],
                 "o",
                 markersize=9,
                 markeredgewidth=1.8,
-                color=RIGHT,
+                color=BLUE,
                 fillstyle="none",
                 label=text,
             )
@@ -103,26 +103,28 @@ def curves_png(rows: Sequence[dict[str, Any]], path: Path) -> None:
     _save(figure, path)
 
 
-def grid_png(rows: Sequence[tuple[str, Sequence[Any]]], path: Path) -> None:
-    """Draw pictures in rows, each with its label; the first of a row as it is, the others as augmentation makes it.
+def draw_image_grid(rows: Sequence[tuple[str, Sequence[Any]]], path: Path) -> None:
+    """Draw a row of images for each label: the original first, then augmented ones.
 
-    A picture is C x H x W with 1 or 3 channels: uint8, or floating point in [0, 1]. RunError as above.
+    An image is C x H x W with 1 or 3 channels: uint8, or floating point in [0, 1]. RunError as above.
     """
-    columns = max((len(pictures) for _, pictures in rows), default=1)
+    columns = max((len(images) for _, images in rows), default=1)
     figure = _figure(1.15 * columns + 1.2, 1.15 * max(1, len(rows)) + 0.4)
     grid = figure.subplots(max(1, len(rows)), columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
-    for line, (label, pictures) in zip(grid, rows, strict=False):
-        for axes, picture in zip(line, pictures, strict=False):
-            pixels_HWC = np.asarray(picture).transpose(1, 2, 0)
+    for line, (label, images) in zip(grid, rows, strict=False):
+        for axes, image in zip(line, images, strict=False):
+            pixels_HWC = np.asarray(image).transpose(1, 2, 0)
             pixels_HWC = pixels_HWC if pixels_HWC.dtype == np.uint8 else pixels_HWC.clip(0, 1)
             axes.imshow(np.repeat(pixels_HWC, 3, axis=2) if pixels_HWC.shape[2] == 1 else pixels_HWC)
-        _as_written(line[0].text(-0.08, 0.5, _short(label), transform=line[0].transAxes, ha="right", va="center"))
+        _set_literal_text(
+            line[0].text(-0.08, 0.5, _shorten(label), transform=line[0].transAxes, ha="right", va="center")
+        )
     if rows:
-        grid[0, 0].set_title("as it is", fontsize=10, color=INK)
+        grid[0, 0].set_title("original", fontsize=10, color=INK)
     if rows and columns > 1:
-        grid[0, 1].set_title("as the model sees it", fontsize=10, color=INK, loc="left")
+        grid[0, 1].set_title("augmented", fontsize=10, color=INK, loc="left")
     _save(figure, path)
 
 
@@ -133,22 +135,22 @@ def _figure(width: float, height: float) -> "Figure":
 
 
 def _name_classes(axes: "Axes", class_names: Sequence[str], size: float) -> None:
-    """Names at both edges of the matrix, upright where they are short and few enough."""
-    every = math.ceil(len(class_names) / NAMED_CLASSES)
-    places = list(range(0, len(class_names), every))
-    names = [_short(class_names[place]) for place in places]
-    upright = len(names) <= 15 and max(map(len, names), default=0) <= 4
-    axes.set_xticks(places, names, fontsize=size, rotation=0 if upright else 90)
-    axes.set_yticks(places, names, fontsize=size)
-    many = len(names) > NUMBERED_CLASSES  # too far from cell to edge: all four edges have the names
-    axes.tick_params(length=0, colors=INK, labelright=many, labeltop=many)
+    """Label both axes of the matrix with class names, horizontally if they are short and few enough."""
+    every = math.ceil(len(class_names) / MAX_NAMED_CLASSES)
+    positions = list(range(0, len(class_names), every))
+    names = [_shorten(class_names[position]) for position in positions]
+    is_horizontal = len(names) <= 15 and max(map(len, names), default=0) <= 4
+    axes.set_xticks(positions, names, fontsize=size, rotation=0 if is_horizontal else 90)
+    axes.set_yticks(positions, names, fontsize=size)
+    on_all_edges = len(names) > MAX_NUMBERED_CLASSES  # a large matrix is hard to follow from cell to edge
+    axes.tick_params(length=0, colors=INK, labelright=on_all_edges, labeltop=on_all_edges)
     axes.spines[:].set_color(FAINT)
     for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
-        _as_written(label)
+        _set_literal_text(label)
 
 
-def _as_written(text: "Text") -> None:
-    """No mathematics in a class that is named like $this$, and whatever font is here for its script."""
+def _set_literal_text(text: "Text") -> None:
+    """Draw a class name such as $this$ literally, not as a formula, in an installed font for its script."""
     text.set_parse_math(False)
     text.set_fontfamily(_fonts())
 
@@ -161,11 +163,11 @@ def _fonts() -> list[str]:
     return ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in installed)]
 
 
-def _short(name: str) -> str:
-    """A long name keeps its beginning and its end, where long names differ."""
+def _shorten(name: str) -> str:
+    """Shorten a long name to its beginning and its end, where long names differ."""
     name = name.replace("\n", " ")
-    half = NAME_LENGTH // 2
-    return name if len(name) <= NAME_LENGTH else f"{name[:half]}…{name[1 - half :]}"
+    half = MAX_NAME_LENGTH // 2
+    return name if len(name) <= MAX_NAME_LENGTH else f"{name[:half]}…{name[1 - half :]}"
 
 
 def _save(figure: "Figure", path: Path) -> None:
@@ -173,7 +175,7 @@ def _save(figure: "Figure", path: Path) -> None:
     part = path.with_name(f".{path.name}.part")
     try:
         with warnings.catch_warnings():
-            # A sign that no installed font has is drawn as a box: no reason to disturb the user.
+            # A character that no installed font has is drawn as a box, which is no reason for a warning.
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
             figure.savefig(part, format="png", facecolor="white")
         part.replace(path)

@@ -1,4 +1,4 @@
-"""Charts as SVG text for pages that need no network: colours and fonts come from the page's own style (see STYLE)."""
+"""Charts as SVG text for self-contained pages, which style them with STYLE."""
 
 import itertools
 import math
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-# Of the drawing, in its own units; a page scales it to its width, and 15 units of text stay readable on a phone.
+# Size and margins of a chart in its own units. A page scales it to its width; 14 units of text stay legible on a phone.
 WIDTH, HEIGHT = 480, 300
 LEFT, RIGHT, TOP, BOTTOM = 62, 24, 34, 46
 COLOURS = 6
@@ -29,7 +29,7 @@ svg.chart .ink { fill: var(--ink); }
 
 @dataclass(frozen=True)
 class Axis:
-    """A scale from values to places: `log` for orders of magnitude; `unit` is the format of its numbers, as .1%."""
+    """A linear or logarithmic scale; `unit` is the format of its numbers, such as .1%."""
 
     low: float
     high: float
@@ -39,20 +39,21 @@ class Axis:
 
     @classmethod
     def over(cls, values: Sequence[float], name: str = "", unit: str = ".3g", log: bool = False) -> "Axis":
-        """An axis that holds all the values, with a little room."""
+        """Return an axis that contains all the values; a linear one with a margin."""
         low, high = min(values), max(values)
         if log:
             return cls(low, high if high > low else low * 10, name, unit, log=True)
         room = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
         return cls(low - room, high + room, name, unit)
 
-    def share(self, value: float) -> float:
-        """Where the value lies, from 0 to 1."""
+    def fraction(self, value: float) -> float:
+        """Return the position of a value on the axis, from 0 to 1."""
         if self.log:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
 
     def ticks(self, count: int = 4) -> list[float]:
+        """Return about `count` values to label, in ascending order."""
         if self.log:
             return [self.low * (self.high / self.low) ** (i / count) for i in range(count + 1)]
         step = 10 ** math.floor(math.log10((self.high - self.low) / count))
@@ -63,7 +64,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Series:
-    """One set of points; `kind` is line, thin, steps or dots. `titles` are told where the pointer rests on a dot."""
+    """One set of points; `kind` is line, thin, steps or dots. `titles` are the tooltips of dots."""
 
     xs: Sequence[float]
     ys: Sequence[float]
@@ -73,14 +74,14 @@ class Series:
 
 
 def plot(series: Sequence[Series], x: Axis, y: Axis, label: str) -> str:
-    """Lines and dots over two axes; label says what it shows to those who cannot see it."""
+    """Draw lines and dots over two axes. label: the description for screen readers."""
 
-    def place(a: float, b: float) -> tuple[float, float]:
-        return LEFT + x.share(a) * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - y.share(b) * (HEIGHT - TOP - BOTTOM)
+    def to_canvas(a: float, b: float) -> tuple[float, float]:
+        return LEFT + x.fraction(a) * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - y.fraction(b) * (HEIGHT - TOP - BOTTOM)
 
     parts = [_axes(x, y)]
     for one in series:
-        points = [place(a, b) for a, b in zip(one.xs, one.ys, strict=True)]
+        points = [to_canvas(a, b) for a, b in zip(one.xs, one.ys, strict=True)]
         if one.kind == "dots":
             titles = one.titles or [""] * len(points)
             parts += [
@@ -97,7 +98,7 @@ def plot(series: Sequence[Series], x: Axis, y: Axis, label: str) -> str:
 
 
 def bars(values: dict[str, float], label: str, unit: str = ".0%") -> str:
-    """A horizontal bar for each name, from 0; the names lie over their bars."""
+    """Draw a horizontal bar for each name, with the name above it."""
     row, top = 44, 6
     largest = max(values.values(), default=0.0) or 1.0
     parts = []
@@ -110,11 +111,11 @@ def bars(values: dict[str, float], label: str, unit: str = ".0%") -> str:
 
 
 def parallel(axes: Sequence[tuple[str, Sequence[float], Sequence[str]]], label: str) -> str:
-    """Parallel coordinates: an axis is its name, each row's place from 0 to 1, and words for its ends.
+    """Draw parallel coordinates. axes: name, position of each row from 0 to 1, and labels of the lower and upper end.
 
-    Rows come best first: the best is drawn last and boldest.
+    Rows are sorted best first; the best is drawn bold, on top.
     """
-    height, bottom, top, left, right = 340, 92, 40, 92, 40  # names lean to the left
+    height, bottom, top, left, right = 340, 92, 40, 92, 40  # names are slanted
     xs = [left + i * (WIDTH - left - right) / max(1, len(axes) - 1) for i in range(len(axes))]
     parts = []
     rows = len(axes[0][1]) if axes else 0
@@ -138,12 +139,12 @@ def _axes(x: Axis, y: Axis) -> str:
     parts = []
     floor = HEIGHT - BOTTOM
     for tick in x.ticks():
-        place = LEFT + x.share(tick) * (WIDTH - LEFT - RIGHT)
-        parts.append(f'<text text-anchor="middle" x="{place:.1f}" y="{floor + 18}">{tick:{x.unit}}</text>')
+        tick_x = LEFT + x.fraction(tick) * (WIDTH - LEFT - RIGHT)
+        parts.append(f'<text text-anchor="middle" x="{tick_x:.1f}" y="{floor + 18}">{tick:{x.unit}}</text>')
     for tick in y.ticks():
-        place = floor - y.share(tick) * (HEIGHT - TOP - BOTTOM)
-        parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{place:.1f}" y2="{place:.1f}"/>')
-        parts.append(f'<text text-anchor="end" x="{LEFT - 6}" y="{place + 5:.1f}">{tick:{y.unit}}</text>')
+        tick_y = floor - y.fraction(tick) * (HEIGHT - TOP - BOTTOM)
+        parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{tick_y:.1f}" y2="{tick_y:.1f}"/>')
+        parts.append(f'<text text-anchor="end" x="{LEFT - 6}" y="{tick_y + 5:.1f}">{tick:{y.unit}}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text text-anchor="middle" x="{middle}" y="{HEIGHT - 8}">{escape(x.name)}</text>')
     parts.append(f'<text class="ink" x="0" y="{TOP - 16}">{escape(y.name)}</text>')

@@ -35,12 +35,12 @@ def test_a_training_ends_calibrated_with_a_report(run):
     assert 0.05 < known["temperature"] < 5
     assert "all about it: " in run.out
     page = (run.folder / "report.html").read_text()
-    for title in ("Data", "Training", "Confusion", "Classes", "How far it can be believed", "Look at these", "Again"):
+    for title in ("Data", "Training", "Confusion", "Classes", "Calibration", "Hard examples", "Commands"):
         assert f"<h2>{title}</h2>" in page
-    assert "that it never saw" in page
+    assert "held-out images" in page
     assert len(page) < 5_000_000
     card = (run.folder / "model_card.md").read_text()
-    assert "## Limits" in card
+    assert "## Limitations" in card
     assert pq.read_table(run.folder / "mistakes.parquet").num_rows > 0
 
 

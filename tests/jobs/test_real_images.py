@@ -11,17 +11,17 @@ import torch
 from PIL import Image, ImageEnhance
 
 from classifier.bundle import bundle
-from classifier.metrics.calibration import Calibration, fit_temperature, apply_temperature
+from classifier.metrics.calibration import Calibration, apply_temperature, fit_temperature
 from classifier.metrics.scores import compute_scores
 from classifier.report import run_page
-from tests.browser import shown
+from tests.browser import open_page
 
 pytestmark = pytest.mark.slow
 
 # Photographs that scikit-image brings along; each becomes a class of cuttings.
 PHOTOGRAPHS = ("astronaut", "brick", "chelsea", "coffee", "grass", "hubble_deep_field", "ihc", "motorcycle_left")
-SECTIONS = ["Data", "Training", "Confusion", "Classes", "All figures", "How far it can be believed", "Look at these"]
-SECTIONS += ["What was proven", "Again"]
+SECTIONS = ["Data", "Training", "Confusion", "Classes", "All scores", "Calibration", "Hard examples"]
+SECTIONS += ["Integrity checks", "Commands"]
 FORMATS = (("png", "RGB"), ("jpg", "RGB"), ("webp", "RGB"), ("gif", "P"), ("png", "RGBA"), ("tif", "RGB"), ("bmp", "L"))
 
 
@@ -86,9 +86,9 @@ def told_of(run: Path, folder: Path) -> None:
     assert time.monotonic() - began < 20
     assert len(page) < 5_000_000
     for width in (380, 1200):
-        found = shown(page, width, folder)
-        found.holds_together(width)
-        assert found.headings == SECTIONS
+        opened = open_page(page, width, folder)
+        opened.check(width)
+        assert opened.headings == SECTIONS
 
 
 def covered(run: Path) -> tuple[float, float]:
@@ -107,11 +107,15 @@ def halved(run: Path) -> None:
     answers = {}
     for split, name in (("validation", "validation.parquet"), ("test", "predictions.parquet")):
         read = pq.read_table(run / name)
-        sure_NK = apply_temperature(torch.tensor(read["probabilities"].to_pylist()).log(), 1 / 3)  # logits three times as large
+        sure_NK = apply_temperature(
+            torch.tensor(read["probabilities"].to_pylist()).log(), 1 / 3
+        )  # logits three times as large
         answers[split] = sure_NK, torch.tensor(read["label"].to_pylist())
     temperature = fit_temperature(*answers["validation"])
     sure_NK, labels_N = answers["test"]
-    before, after = (compute_scores(one.exp(), labels_N)["ece"] for one in (sure_NK, apply_temperature(sure_NK, temperature)))
+    before, after = (
+        compute_scores(one.exp(), labels_N)["ece"] for one in (sure_NK, apply_temperature(sure_NK, temperature))
+    )
     print(f"calibration error {before:.2%}, after a temperature of {temperature:.2f} {after:.2%}")
     assert after < before / 2
 

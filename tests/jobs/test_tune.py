@@ -42,7 +42,7 @@ def test_a_search_ends_with_a_table_a_winner_and_its_test(search):
     assert result["validation"]["accuracy"] == best["validation_accuracy"]
     assert result["validation"]["loss"] == pytest.approx(best["validation_loss"])
     assert best["trial"] in search.out
-    assert "Score against time" in (search.folder / "search.html").read_text()
+    assert "Score over time" in (search.folder / "search.html").read_text()
     assert {row["status"] for row in trials} <= {"finished", "stopped"}
 
 
@@ -167,7 +167,7 @@ def test_several_objectives_end_with_a_front(verb):
     assert {row["trial"] for row in trials if row["on_front"]} == set(result["front"])
     assert len(trials) == 2  # two architectures are all there is
     assert all(row["latency"] > 0 and row["size"] > 1000 for row in trials)
-    assert "The best compromises" in (done.folder / "search.html").read_text()
+    assert "Pareto front" in (done.folder / "search.html").read_text()
 
 
 @pytest.mark.usefixtures("joined")

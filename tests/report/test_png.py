@@ -1,4 +1,4 @@
-"""The pictures are drawn, whole, for all that a run may bring, without a warning and without pyplot."""
+"""PNG figures are drawn for every kind of run, without warnings and without pyplot."""
 
 import subprocess
 import sys
@@ -29,35 +29,37 @@ def history_row(epoch: int, *, validated: bool = True, best: bool = True) -> dic
     }
 
 
-def drawn(path: Path) -> np.ndarray:
+def read_png(path: Path) -> np.ndarray:
     with Image.open(path) as image:
         assert image.format == "PNG"
         return np.asarray(image.convert("RGB")).astype(int)
 
 
 @pytest.mark.parametrize("classes", NAMES)
-def test_a_confusion_matrix_of_any_size(classes: int, tmp_path: Path) -> None:
+def test_confusion_matrix_of_any_size(classes: int, tmp_path: Path) -> None:
     confusion_KK = 10 * np.eye(classes, dtype=int)
     confusion_KK[0, 1] = 3
-    png.confusion_png(confusion_KK, NAMES[classes], tmp_path / "confusion.png")
-    pixels = drawn(tmp_path / "confusion.png")
+    png.draw_confusion_matrix(confusion_KK, NAMES[classes], tmp_path / "confusion.png")
+    pixels = read_png(tmp_path / "confusion.png")
     assert 250 < len(pixels) < 2500
     blue, red = pixels[..., 2] - pixels[..., 0], pixels[..., 0] - pixels[..., 2]
     assert (blue > 80).sum() >= classes, "the diagonal is blue"
-    assert (red > 40).sum() >= 1, "the mistake is orange"
+    assert (red > 40).sum() >= 1, "the error is orange"
     assert [p.name for p in tmp_path.iterdir()] == ["confusion.png"]
 
 
-def test_a_matrix_as_lists_and_one_without_images(tmp_path: Path) -> None:
-    png.confusion_png([[0, 0], [0, 0]], ["a", "b"], tmp_path / "empty.png")
-    assert drawn(tmp_path / "empty.png").size
+def test_confusion_matrix_as_lists_and_without_images(tmp_path: Path) -> None:
+    png.draw_confusion_matrix([[0, 0], [0, 0]], ["a", "b"], tmp_path / "empty.png")
+    assert read_png(tmp_path / "empty.png").size
 
 
 def test_colour_grows_with_the_share_of_the_row(tmp_path: Path) -> None:
     rare, often = (np.array([[100 - n, n], [0, 100]]) for n in (1, 40))
-    png.confusion_png(rare, ["a", "b"], tmp_path / "rare.png")
-    png.confusion_png(often, ["a", "b"], tmp_path / "often.png")
-    orange = [(drawn(tmp_path / n)[..., 0] - drawn(tmp_path / n)[..., 2]).max() for n in ("rare.png", "often.png")]
+    png.draw_confusion_matrix(rare, ["a", "b"], tmp_path / "rare.png")
+    png.draw_confusion_matrix(often, ["a", "b"], tmp_path / "often.png")
+    orange = [
+        (read_png(tmp_path / n)[..., 0] - read_png(tmp_path / n)[..., 2]).max() for n in ("rare.png", "often.png")
+    ]
     assert 10 < orange[0] < orange[1]
 
 
@@ -73,33 +75,33 @@ def test_colour_grows_with_the_share_of_the_row(tmp_path: Path) -> None:
     ids=["none", "one", "never-validated", "gaps", "many"],
 )
 def test_curves_of_any_history(rows: list[dict[str, Any]], tmp_path: Path) -> None:
-    png.curves_png(rows, tmp_path / "curves.png")
-    height, width, _ = drawn(tmp_path / "curves.png").shape
+    png.draw_learning_curves(rows, tmp_path / "curves.png")
+    height, width, _ = read_png(tmp_path / "curves.png").shape
     assert width > 2 * height
 
 
-def test_a_grid_of_pictures_as_they_are_and_as_they_are_seen(tmp_path: Path) -> None:
+def test_grid_of_original_and_augmented_images(tmp_path: Path) -> None:
     red, grey = np.zeros((3, 8, 8), np.uint8), torch.full((1, 8, 8), 1.5)
     red[0] = 255
-    png.grid_png([("$red$", [red, red / 255]), ("grey", [grey])], tmp_path / "grid.png")
-    pixels = drawn(tmp_path / "grid.png")
+    png.draw_image_grid([("$red$", [red, red / 255]), ("grey", [grey])], tmp_path / "grid.png")
+    pixels = read_png(tmp_path / "grid.png")
     assert (pixels == [255, 0, 0]).all(-1).sum() > 2 * 80 * 80
-    png.grid_png([], tmp_path / "empty.png")
-    assert drawn(tmp_path / "empty.png").size
+    png.draw_image_grid([], tmp_path / "empty.png")
+    assert read_png(tmp_path / "empty.png").size
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_folder_is_named_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="gone"):
-        png.curves_png([], tmp_path / "gone" / "curves.png")
+        png.draw_learning_curves([], tmp_path / "gone" / "curves.png")
 
 
-def test_pyplot_is_never_loaded(tmp_path: Path) -> None:
+def test_pyplot_is_never_imported(tmp_path: Path) -> None:
     code = f"""
 import sys
 from pathlib import Path
 from classifier.report import png
 assert "matplotlib" not in sys.modules
-png.confusion_png([[1, 0], [0, 1]], "ab", Path({str(tmp_path)!r}) / "c.png")
+png.draw_confusion_matrix([[1, 0], [0, 1]], "ab", Path({str(tmp_path)!r}) / "c.png")
 assert "matplotlib.pyplot" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

@@ -1,4 +1,4 @@
-"""search.html: every section from saved results, whole for the smallest search, and free of the network."""
+"""search.html has every section, works for the smallest search, and loads nothing from the network."""
 
 import json
 import re
@@ -11,18 +11,20 @@ import pytest
 
 from classifier.report import search_page
 from classifier.report.svg import Axis, Series, bars, parallel, plot
-from tests.browser import shown
+from tests.browser import open_page
+
+IMPORTANCE = {"optimizer.lr": 0.8, "model.name": 0.2}
 
 
-def made(folder: Path, trials: int, *, importance=None, objective=("accuracy",), name="photos") -> str:
-    """The page of a search of so many trials."""
+def write_search_page(folder: Path, trials: int, *, importance=None, objective=("accuracy",), name="photos") -> str:
+    """Write the results of a search with this many trials and return its page."""
     rows = []
     for i in range(trials):
         trial, accuracy = f"{i:08x}", 0.9 - i / 50
-        home = folder / "trials" / trial
-        home.mkdir(parents=True)
+        trial_folder = folder / "trials" / trial
+        trial_folder.mkdir(parents=True)
         lines = [{"epoch": e, "step": e, "seconds": 1.0, "validation_accuracy": accuracy - 0.1 / e} for e in (1, 2, 3)]
-        (home / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        (trial_folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         row = {"rank": i + 1, "trial": trial, "status": "finished", "epochs": 3, "best_epoch": 3, "at": 10.0 * (i + 1)}
         row |= {"validation_accuracy": accuracy, "validation_macro_f1": accuracy, "validation_loss": 1 - accuracy}
         row |= {
@@ -48,7 +50,7 @@ def made(folder: Path, trials: int, *, importance=None, objective=("accuracy",),
 
 
 class Outline(HTMLParser):
-    """Open tags must close in order; headings are collected."""
+    """Checks that tags are closed in order, and collects the headings."""
 
     VOID = ("meta", "link", "rect", "circle", "polyline", "line")
 
@@ -71,76 +73,76 @@ class Outline(HTMLParser):
             self.headings.append(data)
 
 
-def test_every_section_is_there(tmp_path):
-    page = made(tmp_path, 8, importance={"optimizer.lr": 0.8, "model.name": 0.2}, objective=("accuracy", "latency"))
+def test_page_has_every_section(tmp_path):
+    page = write_search_page(tmp_path, 8, importance=IMPORTANCE, objective=("accuracy", "latency"))
     outline = Outline(page)
     assert outline.open == []
     assert outline.headings == [
         "Search of photos",
-        "Score against time",
-        "The best compromises",
-        "What mattered",
+        "Score over time",
+        "Pareto front",
+        "Hyperparameter importance",
         "All trials",
         "Learning curves",
         "Trials",
-        "Again",
+        "Commands",
     ]
     assert "90.00%" in page
     assert "00000007" in page
 
 
 @pytest.mark.parametrize("trials", [1, 2])
-def test_the_smallest_search_has_a_page(tmp_path, trials):
-    outline = Outline(made(tmp_path, trials))
-    assert outline.headings == ["Search of photos", "Score against time", "Learning curves", "Trials", "Again"]
+def test_smallest_search_has_a_page(tmp_path, trials):
+    outline = Outline(write_search_page(tmp_path, trials))
+    assert outline.headings == ["Search of photos", "Score over time", "Learning curves", "Trials", "Commands"]
 
 
-def test_it_asks_nothing_of_the_network_and_runs_nothing(tmp_path):
-    page = made(tmp_path, 3)
+def test_page_has_no_scripts_and_no_network_requests(tmp_path):
+    page = write_search_page(tmp_path, 3)
     assert not re.findall(r"https?:|//[a-z]|<script|@import|url\(", page)
     assert "prefers-color-scheme: dark" in page
 
 
-def test_a_name_is_text_and_never_markup(tmp_path):
-    page = made(tmp_path, 3, name="<script>alert(1)</script>")
+def test_names_are_escaped(tmp_path):
+    page = write_search_page(tmp_path, 3, name="<script>alert(1)</script>")
     assert "<script" not in page
     assert "&lt;script&gt;" in page
 
 
-def test_points_lie_inside_the_drawing():
+def test_points_are_inside_the_chart():
     xs, ys = [0.0, 5.0, 10.0], [0.5, 0.9, 0.7]
-    drawn = plot([Series(xs, ys, "dots")], Axis.over(xs), Axis.over(ys), "d")
-    places = [(float(x), float(y)) for x, y in re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', drawn)]
-    assert len(places) == 3
-    assert all(62 <= x <= 466 and 34 <= y <= 254 for x, y in places)
-    assert places[1][1] < places[2][1] < places[0][1]  # up is more
+    svg = plot([Series(xs, ys, "dots")], Axis.over(xs), Axis.over(ys), "d")
+    points = [(float(x), float(y)) for x, y in re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', svg)]
+    assert len(points) == 3
+    assert all(62 <= x <= 466 and 34 <= y <= 254 for x, y in points)
+    assert points[1][1] < points[2][1] < points[0][1]  # larger values are higher
 
 
 @pytest.mark.parametrize("values", [[1.0], [2.0, 2.0], [0.0], [-1.0, 1.0], [1e-4, 1e4]])
-def test_an_axis_holds_any_values(values):
+def test_axis_covers_any_values(values):
     axis = Axis.over(values)
-    assert all(0 <= axis.share(value) <= 1 for value in values)
+    assert all(0 <= axis.fraction(value) <= 1 for value in values)
     ticks = axis.ticks()
     assert ticks == sorted(set(ticks))
     assert all(axis.low - 1e-9 <= tick <= axis.high + 1e-9 for tick in ticks)
     assert len(ticks) in range(1, 8)
 
 
-def test_a_logarithmic_axis_gives_each_order_the_same_room():
+def test_logarithmic_axis_gives_each_decade_the_same_length():
     axis = Axis.over([1e-4, 1e-1], log=True)
-    assert [round(axis.share(value), 6) for value in (1e-4, 1e-3, 1e-2, 1e-1)] == [0, 0.333333, 0.666667, 1]
+    assert [round(axis.fraction(value), 6) for value in (1e-4, 1e-3, 1e-2, 1e-1)] == [0, 0.333333, 0.666667, 1]
 
 
-def test_bars_and_parallel_axes_are_whole():
+def test_bars_and_parallel_coordinates_are_complete():
     assert bars({"a": 0.5, "b": 0.0}, "shares").count("<rect") == 2
-    drawn = parallel([("lr", [0.0, 1.0], ("1", "2")), ("model", [1.0, 0.0], ("a", "b"))], "all")
-    assert drawn.count("<polyline") == 2
-    places = [float(x) for x in re.findall(r'<line class="axis" x1="([\d.]+)"', drawn)]
-    assert all(90 <= x <= 440 for x in places)  # there is room for names and values beside the axes
+    svg = parallel([("lr", [0.0, 1.0], ("1", "2")), ("model", [1.0, 0.0], ("a", "b"))], "all")
+    assert svg.count("<polyline") == 2
+    xs = [float(x) for x in re.findall(r'<line class="axis" x1="([\d.]+)"', svg)]
+    assert all(90 <= x <= 440 for x in xs)  # leaves room for the labels
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [380, 1200])
-def test_a_browser_shows_it_without_an_error_a_request_or_sideways_scrolling(tmp_path, width):
-    page = made(tmp_path, 30, importance={"optimizer.lr": 0.8, "model.name": 0.2}, objective=("accuracy", "latency"))
-    shown(page, width, tmp_path).holds_together(width)
+def test_browser_shows_no_errors_requests_or_sideways_scrolling(tmp_path, width):
+    page = write_search_page(tmp_path, 30, importance=IMPORTANCE, objective=("accuracy", "latency"))
+    open_page(page, width, tmp_path).check(width)
