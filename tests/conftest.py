@@ -1,6 +1,8 @@
 """What tests share: small real data sets, and the verbs as a user runs them."""
 
+import atexit
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -15,6 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 from pyarrow import fs
+
+from tests.forkserver import ForkServer, Process
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -83,16 +87,31 @@ def command_of(verb: str, *words: object) -> list[str]:
     return [sys.executable, str(ROOT / "jobs" / f"{verb}.py"), *map(str, words)]
 
 
-def run_verb(verb: str, *words: object, cwd: Path, timeout: float = 300) -> Done:
-    """Run a verb to its end in `cwd`, as a user would; its folder is given back as an absolute path."""
+@functools.cache
+def fork_server() -> ForkServer:
+    """The server that forks the commands of this test process."""
+    server = ForkServer()
+    atexit.register(server.close)
+    return server
+
+
+def start_verb(verb: str, *words: object, cwd: Path, **pipes: int) -> Process:
+    """Start a verb in `cwd`, in a process of its own that need not import torch."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    done = subprocess.run(
-        command_of(verb, *words), cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False
-    )
-    lines = done.stdout.rstrip().split("\n")
-    if done.returncode == 0 and (cwd / lines[-1]).is_dir():
+    return fork_server().start(command_of(verb, *words)[1:], cwd=cwd, env=environment, **pipes)
+
+
+def run_verb(verb: str, *words: object, cwd: Path, timeout: float = 300) -> Done:
+    """Run a verb to its end in `cwd`, as a user would; the run folder is returned as an absolute path."""
+    process = start_verb(verb, *words, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        out, err = process.communicate(timeout)
+    finally:
+        process.close()
+    lines = out.rstrip().split("\n")
+    if process.returncode == 0 and (cwd / lines[-1]).is_dir():
         lines[-1] = str(cwd / lines[-1])
-    return Done(done.returncode, "\n".join(lines), done.stderr)
+    return Done(process.wait(), "\n".join(lines), err)
 
 
 @pytest.fixture(scope="session")
@@ -131,10 +150,9 @@ def started(tmp_path):
     """Start a verb in the test's folder and do not wait for its end; a test that fails leaves none behind."""
     with contextlib.ExitStack() as ends:
 
-        def start(name: str, *words: object, cwd: Path = tmp_path, **pipes: Any) -> subprocess.Popen[str]:
-            pipes = {"stdout": subprocess.DEVNULL} | pipes
-            process = ends.enter_context(subprocess.Popen(command_of(name, *words), cwd=cwd, text=True, **pipes))
-            ends.callback(process.kill)
+        def start(name: str, *words: object, cwd: Path = tmp_path, **pipes: int) -> Process:
+            process = start_verb(name, *words, cwd=cwd, **{"stdout": subprocess.DEVNULL} | pipes)
+            ends.callback(process.close)
             return process
 
         yield start
