@@ -1,10 +1,10 @@
-"""From files to a model's input, beside torchvision's way: python tests/benchmarks/data.py [small|photos ...]
+"""From files to a model's input, against torchvision: python tests/benchmarks/data.py [small|photos ...]
 
-Both make the same kind of batch (random crop and mirror, normalised float32) of the same files, in turns, in one run:
-torchvision's ImageFolder with Pillow transforms and a DataLoader of each worker count, of which the best counts, and
-`data.load` with its cache, the loader and the batched augmentation. The first epoch is from cold files, the cache to be
-built; later ones come after it. Libraries have been started before, on both sides. The median of some rounds counts.
-Beside them what the machine can do: bare JPEG decoding on a core, and copying memory.
+Both make the same kind of batch (random crop and flip, normalised float32) from the same files, in turns, in one run:
+torchvision's ImageFolder with Pillow transforms and a DataLoader, at its best worker count; and `data.load` with its
+cache, the loader and the batched augmentation. The first epoch starts without a cache, later ones have it. Libraries
+are warm on both sides. Reports the median over rounds, and for comparison the limits of the machine: JPEG decoding
+alone on one core, and copying memory.
 """
 
 import argparse
@@ -38,48 +38,55 @@ BATCH, WORKERS = 128, (0, 1, 2, 3)
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
-def sources() -> list[np.ndarray]:
-    """Photographs that scikit-image ships."""
+def photographs_of_skimage() -> list[np.ndarray]:
+    """Photographs that come with scikit-image."""
     from skimage import data as photographs
 
     names = ("astronaut", "coffee", "chelsea", "rocket", "hubble_deep_field", "immunohistochemistry", "retina")
     return [np.asarray(getattr(photographs, name)())[..., :3] for name in names]
 
 
-def write(folder: Path, count: int, width: int, height: int, ending: str, quality: int = 90) -> Path:
-    """Seeded crops of the photographs, each of its own place and scale, as files of two classes."""
-    rng, pictures = np.random.default_rng(0), [Image.fromarray(picture) for picture in sources()]
+def write_crops(folder: Path, count: int, width: int, height: int, suffix: str, quality: int = 90) -> Path:
+    """Write seeded crops of the photographs, each at its own position and scale, as files of two classes."""
+    rng, photographs = np.random.default_rng(0), [Image.fromarray(array) for array in photographs_of_skimage()]
     for number in range(count):
-        picture = pictures[number % len(pictures)]
+        photograph = photographs[number % len(photographs)]
         share = rng.uniform(0.3, 0.9)
-        wide, high = int(picture.width * share), int(picture.width * share * height / width)
-        high = min(high, picture.height)
-        left, top = int(rng.integers(0, picture.width - wide + 1)), int(rng.integers(0, picture.height - high + 1))
-        crop = picture.resize((width, height), Image.Resampling.BICUBIC, box=(left, top, left + wide, top + high))
-        home = folder / "train" / "ab"[number % 2]
-        home.mkdir(parents=True, exist_ok=True)
-        crop.save(home / f"{number:06d}.{ending}", quality=quality)
+        crop_width, crop_height = int(photograph.width * share), int(photograph.width * share * height / width)
+        crop_height = min(crop_height, photograph.height)
+        left = int(rng.integers(0, photograph.width - crop_width + 1))
+        top = int(rng.integers(0, photograph.height - crop_height + 1))
+        box = (left, top, left + crop_width, top + crop_height)
+        crop = photograph.resize((width, height), Image.Resampling.BICUBIC, box=box)
+        class_folder = folder / "train" / "ab"[number % 2]
+        class_folder.mkdir(parents=True, exist_ok=True)
+        crop.save(class_folder / f"{number:06d}.{suffix}", quality=quality)
     return folder
 
 
-def theirs(folder: Path, moves: list, workers: int, epochs: int) -> list[float]:
-    """Images a second of each epoch, starting with the workers' start."""
-    steps = [*moves, transforms.RandomHorizontalFlip(), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+def measure_torchvision(folder: Path, crop_transforms: list, workers: int, epochs: int) -> list[float]:
+    """Images per second of each epoch, start-up of the workers included."""
+    steps: list = [
+        *crop_transforms,
+        transforms.RandomHorizontalFlip(),
+        transforms.ToTensor(),
+        transforms.Normalize(MEAN, STD),
+    ]
     dataset = ImageFolder(str(folder / "train"), transforms.Compose(steps))
-    made = DataLoader(
+    batches = DataLoader(
         dataset, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0, drop_last=False
     )
-    found = []
+    speeds = []
     for _ in range(epochs):
-        began = time.perf_counter()
-        count = sum(len(labels) for _, labels in made)
-        found.append(count / (time.perf_counter() - began))
-    return found
+        start = time.perf_counter()
+        count = sum(len(labels) for _, labels in batches)
+        speeds.append(count / (time.perf_counter() - start))
+    return speeds
 
 
-def ours(folder: Path, cache: Path, size: int, augment: AugmentConfig, epochs: int) -> list[float]:
-    """Images a second of each epoch, the first with all that comes before it."""
-    began, found = time.perf_counter(), []
+def measure_classifier(folder: Path, cache: Path, size: int, augment: AugmentConfig, epochs: int) -> list[float]:
+    """Images per second of each epoch; the first includes everything before it."""
+    start, speeds = time.perf_counter(), []
     settings = {"validation": 0.0, "test": 0.0, "channels": 3, "size": size}
     dataset = data.load(DataConfig(path=str(folder), cache=str(cache), **settings))
     cpu.setup()  # as every training does
@@ -91,32 +98,32 @@ def ours(folder: Path, cache: Path, size: int, augment: AugmentConfig, epochs: i
             key = counter_rng.key(0, epoch)
             images_NCHW = policy.augment(batch.images_NCHW, config, key=key, positions_N=batch.positions_N)
             count += len(policy.normalise(images_NCHW, MEAN, STD))
-        found.append(count / (time.perf_counter() - began))
-        began = time.perf_counter()
-    return found
+        speeds.append(count / (time.perf_counter() - start))
+        start = time.perf_counter()
+    return speeds
 
 
-def bare_decoding(folder: Path, seconds: float = 3.0) -> float:
-    """Photographs a second that one core decodes, and does nothing else."""
+def measure_decoding(folder: Path, seconds: float = 3.0) -> float:
+    """Photographs per second that one core decodes when it does nothing else."""
     contents = [path.read_bytes() for path in sorted(folder.rglob("*.jpg"))[:256]]
-    began, count = time.perf_counter(), 0
-    while time.perf_counter() - began < seconds:
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
         Image.open(io.BytesIO(contents[count % len(contents)])).load()
         count += 1
-    return count / (time.perf_counter() - began)
+    return count / (time.perf_counter() - start)
 
 
-def bare_copying(size: int) -> float:
-    """Images a second whose bytes one core copies."""
+def measure_copying(size: int) -> float:
+    """Images per second whose bytes one core copies."""
     source = torch.randint(0, 256, (max(1, (1 << 28) // (3 * size * size)), 3, size, size), dtype=torch.uint8)
-    target, began = torch.empty_like(source), time.perf_counter()
+    target, start = torch.empty_like(source), time.perf_counter()
     for _ in range(4):
         target.copy_(source)
-    return 4 * len(source) / (time.perf_counter() - began)
+    return 4 * len(source) / (time.perf_counter() - start)
 
 
 CASES = {
-    # name: images, width, height, ending, our size, torchvision's moves, our augmentation
+    # name: images, width, height, suffix, our image size, torchvision's crop, our augmentation
     "small": (10_000, 32, 32, "png", 32, [transforms.RandomCrop(32, padding=4)], {"flip": 0.5, "shift": 0.125}),
     "photos": (2_000, 500, 375, "jpg", 224, [transforms.RandomResizedCrop(224)], {"flip": 0.5, "crop": 0.08}),
 }
@@ -127,42 +134,45 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
-    words = parser.parse_args()
+    args = parser.parse_args()
     warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores, to see
-    print(f"{len(os.sched_getaffinity(0))} cores, images a second; the first epoch, and the best later one", flush=True)
-    for name in words.cases or CASES:
-        with tempfile.TemporaryDirectory() as made:
-            compare(name, Path(made), words.epochs, words.rounds)
+    print(f"{len(os.sched_getaffinity(0))} cores, images/s of the first epoch, and of the best later one", flush=True)
+    for name in args.cases or CASES:
+        with tempfile.TemporaryDirectory() as scratch:
+            compare(name, Path(scratch), args.epochs, args.rounds)
 
 
-def compare(name: str, home: Path, epochs: int, rounds: int) -> None:
-    """Each way in turns, so many rounds, and what it comes to."""
-    count, width, height, ending, size, moves, strengths = CASES[name]
-    folder, few = write(home / "set", count, width, height, ending), write(home / "few", 100, width, height, ending)
+def compare(name: str, scratch: Path, epochs: int, rounds: int) -> None:
+    """Measure each arm in turns, for a number of rounds, and print the medians."""
+    count, width, height, suffix, size, crop_transforms, strengths = CASES[name]
+    folder = write_crops(scratch / "set", count, width, height, suffix)
+    small_folder = write_crops(scratch / "small", 100, width, height, suffix)
     augment = AugmentConfig(policy="none", **strengths)
-    ways: dict[str, Callable[[Path, Path], list[float]]] = {
-        f"torchvision, {workers} workers": lambda path, _, workers=workers: theirs(path, moves, workers, epochs)
+    arms: dict[str, Callable[[Path, Path], list[float]]] = {
+        f"torchvision, {workers} workers": lambda path, _, workers=workers: measure_torchvision(
+            path, crop_transforms, workers, epochs
+        )
         for workers in WORKERS
     }
-    ways["classifier"] = lambda path, cache: ours(path, cache, size, augment, epochs)
-    for way in ways.values():
-        way(few, home / "few cache")
-    found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+    arms["classifier"] = lambda path, cache: measure_classifier(path, cache, size, augment, epochs)
+    for arm in arms.values():
+        arm(small_folder, scratch / "small cache")
+    speeds: dict[str, list[tuple[float, float]]] = {arm: [] for arm in arms}
     for number in range(rounds):
-        for way, measure in ways.items():
-            first, *later = measure(folder, home / f"cache {number}")
-            found[way].append((first, max(later)))
-            print(f"{name}: {way:<24} {first:9,.0f} {max(later):9,.0f}", flush=True)
-    medians = {way: [statistics.median(values) for values in zip(*pairs, strict=True)] for way, pairs in found.items()}
+        for arm, measure in arms.items():
+            first, *later = measure(folder, scratch / f"cache {number}")
+            speeds[arm].append((first, max(later)))
+            print(f"{name}: {arm:<24} {first:9,.0f} {max(later):9,.0f}", flush=True)
+    medians = {arm: [statistics.median(values) for values in zip(*pairs, strict=True)] for arm, pairs in speeds.items()}
     print(f"{name}, medians of {rounds}")
-    for way, (first, later) in medians.items():
-        print(f"{name}: {way:<24} {first:9,.0f} {later:9,.0f}")
+    for arm, (first, later) in medians.items():
+        print(f"{name}: {arm:<24} {first:9,.0f} {later:9,.0f}")
     first, later = medians.pop("classifier")
     best = [max(values) for values in zip(*medians.values(), strict=True)]
     print(f"{name}: {'times as fast':<24} {first / best[0]:9.2f} {later / best[1]:9.2f}")
-    limits = {"copying": bare_copying(size)}
-    if ending == "jpg":
-        limits["decoding"] = bare_decoding(folder)
+    limits = {"copying": measure_copying(size)}
+    if suffix == "jpg":
+        limits["decoding"] = measure_decoding(folder)
     print(f"{name}: {'one core, bare':<24} {json.dumps({k: round(v) for k, v in limits.items()})}", flush=True)
 
 

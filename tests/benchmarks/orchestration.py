@@ -1,8 +1,8 @@
-"""What a search costs beside its trainings: python tests/benchmarks/orchestration.py [--trials 1000]
+"""The overhead of a search over its trainings: python tests/benchmarks/orchestration.py [--trials 1000]
 
-First 20 trainings of one epoch, one after the other on all cores: by jobs/tune.py, and by a bare loop around the same
-code. Then many trivial trials, two at once: by jobs/tune.py, and by a bare Tune function around the same code, with the
-memory of the driver until they have ended. Start-up is told apart: it is paid once.
+First 20 trainings of one epoch, one after the other on all cores: by jobs/tune.py, and by a plain loop around the same
+code. Then many trivial trials, two at once: by jobs/tune.py, and by a plain Tune function around the same code, with
+the driver's peak memory until they end. Start-up, which is paid once, is reported separately.
 """
 
 import argparse
@@ -25,11 +25,11 @@ from classifier.runs.recorder import record_training
 from classifier.training.resolve import resolve
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-LOOP = 20
+LOOP_TRAININGS = 20
 
 
-def tune(out: Path, path: str, trials: int, *words: str) -> dict:
-    """A search of so many trials of one epoch; seconds in all and until the first report, and the driver's memory."""
+def tune(out: Path, path: str, trials: int, *args: str) -> dict:
+    """Search with trials of one epoch; seconds until the first and the last report, and the driver's peak MiB."""
     argv = [str(ROOT / "jobs" / "tune.py"), "--data.path", path, "--train.epochs", "1", "--search.algorithm", "random"]
     argv += [
         "--search.trials",
@@ -39,24 +39,24 @@ def tune(out: Path, path: str, trials: int, *words: str) -> dict:
         "--search.vary",
         "optimizer.lr=1e-4..1e-2:log",
     ]
-    argv += ["--out", str(out), "--name", f"tune-{trials}", *words]
-    # Its memory until the last trial's end: a bare Tune function neither tests nor writes reports.
+    argv += ["--out", str(out), "--name", f"tune-{trials}", *args]
+    # Memory until the last trial ends: a plain Tune function neither tests nor writes reports.
     code = f"""
 import resource, runpy, sys
 sys.path.insert(0, {str(ROOT)!r})
 from jobs.search import conclude
-def most():
+def peak_mib():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-found, finish = [], conclude.finish
-def told(*words):
-    found.append(most())
-    return finish(*words)
-conclude.finish = told
+peaks, finish = [], conclude.finish
+def finish_measured(*args):
+    peaks.append(peak_mib())
+    return finish(*args)
+conclude.finish = finish_measured
 sys.argv = {argv!r}
 try:
     runpy.run_path(sys.argv[0], run_name="__main__")
 finally:
-    print(most(), *found)
+    print(peak_mib(), *peaks)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     first, last = json.loads((out / f"tune-{trials}" / "result.json").read_text())["search_seconds"]
@@ -65,7 +65,7 @@ finally:
 
 
 def loop(out: Path, path: str, trials: int, **changes: object) -> float:
-    """Seconds a training, in one process with all cores."""
+    """Seconds per training, in one process with all cores."""
     base = Experiment().override_all({"data.path": path, "train.epochs": 1} | changes)
     dataset = data.load(base.data)
     began = 0.0
@@ -81,7 +81,7 @@ def loop(out: Path, path: str, trials: int, **changes: object) -> float:
 
 
 def bare_tune(out: Path, path: str, trials: int) -> dict:
-    """A plain Tune function around the same code, in a process of its own."""
+    """Run a plain Tune function around the same code, in a process of its own."""
     code = f"""
 import json, resource, sys, time
 from pathlib import Path
@@ -118,14 +118,14 @@ print(json.dumps({{"first": times[0] - began, "last": times[-1] - began,
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def trivial(folder: Path) -> str:
-    """Forty pictures of 8 x 8, in two classes."""
+def write_tiny_images(folder: Path) -> str:
+    """Write forty images of 8 x 8 pixels, in two classes."""
     rng = np.random.default_rng(0)
     for i in range(40):
-        home = folder / ("dark" if i % 2 else "light")
-        home.mkdir(parents=True, exist_ok=True)
+        class_folder = folder / ("dark" if i % 2 else "light")
+        class_folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 90, (8, 8), dtype=np.uint8) + 90 * (i % 2 == 0)).convert("L").save(
-            home / f"{i}.png"
+            class_folder / f"{i}.png"
         )
     return str(folder)
 
@@ -133,18 +133,22 @@ def trivial(folder: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--trials", type=int, default=1000)
-    words = parser.parse_args()
-    with tempfile.TemporaryDirectory() as made:
-        out = Path(made)
-        single = loop(out / "a", "digits", LOOP, **{"model.name": "resnet9_16", "optimizer.ema": 0.98})
-        found = tune(out, "digits", LOOP, "--workers.cpus", "2")
-        each = (found["last"] - found["first"]) / (LOOP - 1)
-        print(f"{LOOP} trainings of one epoch of digits: {single:.2f} s each in a bare loop, {each:.2f} s by tune")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch)
+        single = loop(out / "a", "digits", LOOP_TRAININGS, **{"model.name": "resnet9_16", "optimizer.ema": 0.98})
+        measured = tune(out, "digits", LOOP_TRAININGS, "--workers.cpus", "2")
+        each = (measured["last"] - measured["first"]) / (LOOP_TRAININGS - 1)
         print(
-            f"  ratio {each / single:.2f}, {each - single:.2f} s a trial; the first report after {found['first']:.1f} s"
+            f"{LOOP_TRAININGS} trainings of one epoch of digits: "
+            f"{single:.2f} s each in a plain loop, {each:.2f} s by tune"
         )
-        path = trivial(out / "pictures")
-        for trials in (words.trials // 4, words.trials):
+        print(
+            f"  ratio {each / single:.2f}, {each - single:.2f} s per trial; "
+            f"the first report after {measured['first']:.1f} s"
+        )
+        path = write_tiny_images(out / "images")
+        for trials in (args.trials // 4, args.trials):
             small = ("--model.name", "cnn", "--data.batch", "16")
             ours = tune(out, path, trials, *small)
             theirs = bare_tune(out / f"b{trials}", path, trials)

@@ -1,9 +1,9 @@
 """Which settings are good on many data sets: python tests/benchmarks/portfolio.py OUT [--photos PATH] [--clothes PATH]
 
-Trains each candidate on each set with a third of its training images held out (test splits are never read), a line a
-training in OUT/portfolio.jsonl, and goes on where it was. Then prints the order in which candidates, after the recipe,
-close most of the gap to the best known on each set, summed over the sets: greedily, as in Wistuba et al., "Sequential
-Model-Free Hyperparameter Tuning", 2015. The result belongs into classifier/search/portfolio.py.
+Trains each candidate on each data set with a third of its training images held out (test splits are never read),
+writes a line per training to OUT/portfolio.jsonl, and resumes from there. Then prints the order in which candidates,
+after the recipe, close most of the gap to the best known on each data set, summed over the sets: greedily, as in
+Wistuba et al., "Sequential Model-Free Hyperparameter Tuning", 2015. It goes into classifier/search/portfolio.py.
 """
 
 import argparse
@@ -56,15 +56,15 @@ CANDIDATES = {
     "mixup": {"augment.mixup": 0.2},
     "no smoothing": {"loss.smoothing": 0.0},
 }
-# Epochs enough to tell candidates apart in about half a minute each.
+# Enough epochs to tell candidates apart, in about half a minute each.
 EPOCHS = {"digits": 20, "clothes": 8, "photos": 60, "cuttings": 60, "faces": 40}
-MOST = 6000
-# Candidates in the list.
-MANY = 4
+MAX_IMAGES = 6000
+# Candidates in the portfolio.
+PORTFOLIO_SIZE = 4
 
 
-def cuttings(folder: Path) -> None:
-    """scikit-image's photographs, in tiles: a class is a photograph."""
+def write_tiles(folder: Path) -> None:
+    """Write tiles of scikit-image's photographs: each photograph is a class."""
     import skimage
 
     for name in ("astronaut", "brick", "chelsea", "coffee", "grass", "gravel", "hubble_deep_field", "ihc"):
@@ -76,60 +76,62 @@ def cuttings(folder: Path) -> None:
                 photograph.crop((x, y, x + 64, y + 64)).save(folder / name / f"{x}-{y}.png")
 
 
-def faces(folder: Path) -> None:
-    """scikit-image's 100 faces and 100 other things, of 25 x 25 pixels."""
+def write_faces(folder: Path) -> None:
+    """Write scikit-image's 100 faces and 100 other images, of 25 x 25 pixels."""
     import skimage
 
     images = np.load(Path(skimage.__file__).parent / "data" / "lfw_subset.npy")
     for i, image in enumerate(images):
-        home = folder / ("face" if i < 100 else "other")
-        home.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((255 * image).astype(np.uint8)).save(home / f"{i:03d}.png")
+        class_folder = folder / ("face" if i < 100 else "other")
+        class_folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((255 * image).astype(np.uint8)).save(class_folder / f"{i:03d}.png")
 
 
 def train(path: str, epochs: int, changes: dict) -> dict:
-    """The best validation accuracy and loss of one candidate on one set, and its seconds."""
+    """The best validation accuracy and loss of one candidate on one data set, and its seconds."""
     base = recipe(recipe_for(path)).override_all({"data.path": path, "data.validation": 0.33, "train.epochs": epochs})
     dataset = data.load(base.data)
-    some = dataset.train
-    if len(some) > MOST:
-        some = Split(some.images_NCHW[:MOST], some.labels_N[:MOST], some.ids[:MOST])
-        dataset = dataclasses.replace(dataset, train=some)
+    train_split = dataset.train
+    if len(train_split) > MAX_IMAGES:
+        train_split = Split(
+            train_split.images_NCHW[:MAX_IMAGES], train_split.labels_N[:MAX_IMAGES], train_split.ids[:MAX_IMAGES]
+        )
+        dataset = dataclasses.replace(dataset, train=train_split)
     experiment: Experiment = resolve(base.override_all(changes), dataset)
-    began = time.perf_counter()
+    start = time.perf_counter()
     scores = [epoch.validation for epoch in fit(experiment, dataset) if epoch.validation]
     best = scores[-1] if experiment.train.keep == "last" else max(scores, key=lambda s: (s["accuracy"], -s["loss"]))
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     return {"accuracy": best["accuracy"], "loss": best["loss"], "seconds": round(seconds, 1)}
 
 
 def order(rows: list[dict]) -> list[str]:
-    """Candidates, the recipe first, each chosen for what it adds to those before it.
+    """The recipe, then candidates, each chosen for what it adds to those before it.
 
-    Where the best of all sets is found they begin anew without those before: these may be too slow for a search.
+    Once they include the best of every data set, a new chain starts without them: they may be too slow for a search.
     """
     sets = sorted({row["set"] for row in rows})
     score = {(row["set"], row["candidate"]): row["accuracy"] for row in rows}
-    chosen, since, left = ["recipe"], ["recipe"], [name for name in CANDIDATES if name != "recipe"]
+    chosen, chain, left = ["recipe"], ["recipe"], [name for name in CANDIDATES if name != "recipe"]
 
-    def reached(names: list[str]) -> float:
-        """The share of the way from the worst to the best of those that are left, summed over the sets."""
+    def closed_gap(names: list[str]) -> float:
+        """The share of the gap from the worst to the best of the rest that these close, summed over the data sets."""
         total = 0.0
-        for one in sets:
-            known = [score[one, name] for name in {*since, *left} if (one, name) in score]
-            best = max(score.get((one, name), 0.0) for name in names)
+        for set_name in sets:
+            known = [score[set_name, name] for name in {*chain, *left} if (set_name, name) in score]
+            best = max(score.get((set_name, name), 0.0) for name in names)
             total += (best - min(known)) / ((max(known) - min(known)) or 1.0)
         return total
 
-    while left and len(chosen) <= MANY:
-        best = max(left, key=lambda name: reached([*since, name]))
-        if reached([*since, best]) <= reached(since) + 1e-9:
-            if since == ["recipe"]:
+    while left and len(chosen) <= PORTFOLIO_SIZE:
+        best = max(left, key=lambda name: closed_gap([*chain, name]))
+        if closed_gap([*chain, best]) <= closed_gap(chain) + 1e-9:
+            if chain == ["recipe"]:
                 break
-            since = ["recipe"]
+            chain = ["recipe"]
             continue
-        since.append(best)
-        print(f"  {best:<24} {reached(since):.3f} of {len(sets)}")
+        chain.append(best)
+        print(f"  {best:<24} {closed_gap(chain):.3f} of {len(sets)}")
         chosen.append(best)
         left.remove(best)
     return chosen
@@ -140,26 +142,26 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--photos")
     parser.add_argument("--clothes")
-    words = parser.parse_args()
-    words.out.mkdir(parents=True, exist_ok=True)
-    journal = words.out / "portfolio.jsonl"
-    rows = [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    history = args.out / "portfolio.jsonl"
+    rows = [json.loads(line) for line in history.read_text().splitlines()] if history.exists() else []
     done = {(row["set"], row["candidate"]) for row in rows}
-    with tempfile.TemporaryDirectory() as made:
-        cuttings(Path(made) / "cuttings")
-        faces(Path(made) / "faces")
-        sets = {"digits": "digits", "cuttings": f"{made}/cuttings", "faces": f"{made}/faces"}
-        sets |= {name: path for name in ("photos", "clothes") if (path := getattr(words, name))}
-        for one, path in sets.items():
+    with tempfile.TemporaryDirectory() as scratch:
+        write_tiles(Path(scratch) / "cuttings")
+        write_faces(Path(scratch) / "faces")
+        sets = {"digits": "digits", "cuttings": f"{scratch}/cuttings", "faces": f"{scratch}/faces"}
+        sets |= {name: path for name in ("photos", "clothes") if (path := getattr(args, name))}
+        for set_name, path in sets.items():
             for candidate, changes in CANDIDATES.items():
-                if (one, candidate) in done:
+                if (set_name, candidate) in done:
                     continue
-                row = {"set": one, "candidate": candidate} | train(path, EPOCHS[one], changes)
+                row = {"set": set_name, "candidate": candidate} | train(path, EPOCHS[set_name], changes)
                 rows.append(row)
-                with journal.open("a") as file:
+                with history.open("a") as file:
                     file.write(json.dumps(row) + "\n")
                 print(
-                    f"{one:<10} {candidate:<24} {row['accuracy']:.2%} {row['loss']:.3f} {row['seconds']:.0f} s",
+                    f"{set_name:<10} {candidate:<24} {row['accuracy']:.2%} {row['loss']:.3f} {row['seconds']:.0f} s",
                     flush=True,
                 )
     print("in this order:")
