@@ -277,9 +277,7 @@ def table(rows: list[dict]) -> None:
             tests = [row["test"] for row in mine]
             spread = statistics.stdev(tests) if len(tests) > 1 else 0.0
             shares = [share for row in mine if (share := share_to_pass(row, rows)) is not None]
-            share_text = (
-                f"{statistics.mean(shares):.0%} of the time" if len(shares) == len(mine) else "not on every seed"
-            )
+            passed = f"{statistics.mean(shares):.0%} of the time" if len(shares) == len(mine) else "not on every seed"
             scores = [score for row in mine for score in row.get("again", [])]
             again_text = f"{statistics.mean(scores):.2%}" if scores else ""
             test = f"{statistics.mean(tests):>9.2%} ± {spread:.2%}"
