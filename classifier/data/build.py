@@ -1,4 +1,4 @@
-"""From what a reader found to a Dataset: decode, refuse what cannot be learned from, split, measure."""
+"""From a source to a Dataset: decode, refuse what cannot be learned from, split, compute statistics."""
 
 import dataclasses
 import hashlib
@@ -17,40 +17,34 @@ from classifier.data.image_decoder import Progress
 from classifier.data.images.arrays import Images, MappedImages, select
 from classifier.data.images.pixel_segment import sum_channels, summed_lines
 from classifier.data.images.stream import SAMPLE_IMAGES, StreamedImages
-from classifier.data.readers.compact import select_strings as chosen_names
+from classifier.data.readers.compact import select_strings
 from classifier.data.readers.source import Source, guess_image_kind
 from classifier.data.split_names import SPLITS
 from classifier.errors import DataError
 
-IMBALANCE = 10.0
-"""A class with so many times fewer training images than another is told of."""
-CHUNK = 2**19
-"""Values that are summed at a time: they stay in the processor's cache."""
+IMBALANCE_RATIO = 10.0
+"""A class with this many times fewer training images than another is reported."""
+BLOCK_VALUES = 2**19
+"""Values that are summed at a time: they fit in the processor's cache."""
+MAX_LISTED_ERRORS = 1000
+"""Unusable images that split.json names; it counts them all."""
 
-NAMED_FLAWS = 1000
-"""Pictures with a flaw that split.json names; it counts them all."""
 
-
-def assemble(source: Source, config: DataConfig, progress: Progress | None = None) -> Dataset:
-    """The data set as `config` wants it. DataError if it cannot be trained or tested on."""
+def build_dataset(source: Source, config: DataConfig, progress: Progress | None = None) -> Dataset:
+    """Build the data set that `config` describes. DataError if it cannot be trained or tested on."""
     if len(source.class_names) < 2:
         only = ", ".join(map(repr, source.class_names)) or "none"
-        raise DataError(
-            f"{source.name} has fewer than two classes ({only}): a classifier needs at least two to tell apart"
-        )
-    found = decode_all.decode_source(source, config, progress)
-    streamed = "its splits are drawn by the pictures' names, and copies are not looked for (python jobs/audit.py does)"
-    told = [f"{source.name} is read as a stream: {streamed}."] if config.stream else []
-    if isinstance(found.images_NCHW, MappedImages) and found.images_NCHW.is_lossy:
-        told.append("its pictures are kept as JPEGs of quality 95 (--data.cache_as).")
-    findings = [*source.findings, *told, *_judged(source, found.errors, config.max_corrupt)]
-    source, found, flaws = _usable(source, found)
+        raise DataError(f"{source.name} has fewer than two classes ({only}): a classifier needs at least two")
+    decoded = decode_all.decode_source(source, config, progress)
+    findings = [*source.findings, *_describe_storage(source, decoded, config)]
+    findings += _check_errors(source, decoded.errors, config.max_corrupt)
+    source, decoded, unreadable = _drop_unusable(source, decoded)
     drawn = split.draw_splits(
         split.SplitInput(
             name=source.name,
             class_names=source.class_names,
             ids=source.ids,
-            digests_N=found.digests_N,
+            digests_N=decoded.digests_N,
             labels_N=source.labels_N,
             supplied_N=source.splits_N,
             groups=source.groups,
@@ -61,52 +55,52 @@ def assemble(source: Source, config: DataConfig, progress: Progress | None = Non
         folds=config.folds,
         fold=config.fold,
     )
-    parts = {name: _part(source, found, drawn.splits_N == number) for number, name in enumerate(SPLITS)}
-    mean, std = statistics(parts["train"].images_NCHW)
+    splits = {name: _make_split(source, decoded, drawn.splits_N == number) for number, name in enumerate(SPLITS)}
+    mean, std = compute_statistics(splits["train"].images_NCHW)
     return Dataset(
         name=source.name,
         kind=source.kind or guess_image_kind(source.class_names),
         class_names=source.class_names,
-        **parts,
+        **splits,
         mean=mean,
         std=std,
         fit=config.fit,
-        fingerprint=_fingerprint(source, found, drawn.splits_N, config.fit),
+        fingerprint=_fingerprint(source, decoded, drawn.splits_N, config.fit),
         findings=(
             *findings,
             *(finding.text for finding in drawn.findings),
-            *_uneven(source.class_names, parts["train"]),
+            *_check_balance(source.class_names, splits["train"]),
         ),
         split_record={
             "seed": config.split_seed,
             "validation": config.validation,
             "test": config.test,
-            "loans": [dataclasses.asdict(loan) for loan in drawn.loans],
+            "loans": [reassignment.as_dict() for reassignment in drawn.reassignments],
             "findings": [dataclasses.asdict(finding) for finding in drawn.findings],
-            "unreadable_count": len(flaws),
-            "unreadable": flaws[:NAMED_FLAWS],
+            "unreadable_count": len(unreadable),
+            "unreadable": unreadable[:MAX_LISTED_ERRORS],
         },
     )
 
 
-def statistics(images_NCHW: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel in [0, 1], over all pictures; a flat channel's deviation is 1/255.
+def compute_statistics(images_NCHW: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of each channel in [0, 1], over all images; a flat channel's std is 1/255.
 
-    From sums of whole numbers, which are exact: the same in any order, and wherever the pictures lie. Of large pictures
-    every fourth line counts (draft.lines), of a stream a sample.
+    Computed from integer sums, which are exact: the same in any order, and wherever the images are stored. Large
+    images count by every fourth line (pixel_segment.summed_lines), a stream by a sample of its images.
     """
     if isinstance(images_NCHW, StreamedImages):
-        return statistics(images_NCHW[torch.linspace(0, len(images_NCHW) - 1, SAMPLE_IMAGES).long().unique()])
+        sample = torch.linspace(0, len(images_NCHW) - 1, SAMPLE_IMAGES).long().unique()
+        return compute_statistics(images_NCHW[sample])
     height, width = images_NCHW.shape[2:]
-    looked = summed_lines(height)
+    lines = summed_lines(height)
     if isinstance(images_NCHW, MappedImages):
         sums_C2 = images_NCHW.sum_channels()
     else:
-        looked_at = images_NCHW[:, :, looked]
-        step = max(1, CHUNK // looked_at[0].numel())
-        parts = [sum_channels(part.numpy()).sum(0) for part in looked_at.split(step)]
-        sums_C2 = np.sum(parts, axis=0)
-    count = len(images_NCHW) * len(range(height)[looked]) * width
+        summed_NCHW = images_NCHW[:, :, lines]
+        block = max(1, BLOCK_VALUES // summed_NCHW[0].numel())
+        sums_C2 = np.sum([sum_channels(images.numpy()).sum(0) for images in summed_NCHW.split(block)], axis=0)
+    count = len(images_NCHW) * len(range(height)[lines]) * width
     mean, std = [], []
     for total, squares in sums_C2.tolist():
         mean.append(total / count / 255)
@@ -114,63 +108,77 @@ def statistics(images_NCHW: Images) -> tuple[tuple[float, ...], tuple[float, ...
     return tuple(mean), tuple(std)
 
 
-def _judged(source: Source, flaws: dict[int, str], most: float) -> list[str]:
-    """What to tell of pictures that cannot be used. DataError if they are too many."""
-    if not flaws:
-        return []
-    total, listed = len(source.labels_N), decode_all.list_errors(source, flaws)
-    share = len(flaws) / total
-    if share > most:
-        raise DataError(
-            f"{source.name}: {len(flaws):,} of {total:,} pictures ({share:.1%}, more than data.max_corrupt {most:.1%}) "
-            f"cannot be used: {listed}; replace or remove them, or raise --data.max_corrupt"
+def _describe_storage(source: Source, decoded: DecodedImages, config: DataConfig) -> list[str]:
+    """What users should know about streamed and lossy images."""
+    findings = []
+    if config.stream:
+        findings.append(
+            f"{source.name} is read as a stream: its splits are drawn by the images' names, and duplicates are not "
+            "searched (python jobs/audit.py does)."
         )
-    return [f"{len(flaws):,} of {total:,} pictures cannot be used and were skipped: {listed}."]
+    if isinstance(decoded.images_NCHW, MappedImages) and decoded.images_NCHW.is_lossy:
+        findings.append("its images are cached as JPEGs of quality 95 (--data.cache_as).")
+    return findings
 
 
-def _usable(source: Source, found: DecodedImages) -> tuple[Source, DecodedImages, list[dict[str, str]]]:
-    """Source and pictures without the flawed ones, and a list of these."""
-    if not found.errors:
-        return source, found, []
-    keep = np.ones(len(source.labels_N), bool)
-    keep[list(found.errors)] = False
-    kept = np.flatnonzero(keep).tolist()
+def _check_errors(source: Source, errors: dict[int, str], max_corrupt: float) -> list[str]:
+    """Report images that cannot be used. DataError if there are too many."""
+    if not errors:
+        return []
+    total, listed = len(source.labels_N), decode_all.list_errors(source, errors)
+    share = len(errors) / total
+    if share > max_corrupt:
+        raise DataError(
+            f"{source.name}: {len(errors):,} of {total:,} images ({share:.1%}, more than data.max_corrupt "
+            f"{max_corrupt:.1%}) cannot be used: {listed}; replace or remove them, or raise --data.max_corrupt"
+        )
+    return [f"{len(errors):,} of {total:,} images cannot be used and were skipped: {listed}."]
+
+
+def _drop_unusable(source: Source, decoded: DecodedImages) -> tuple[Source, DecodedImages, list[dict[str, str]]]:
+    """Return source and images without those that cannot be used, and a list of these for split.json."""
+    if not decoded.errors:
+        return source, decoded, []
+    is_usable = np.ones(len(source.labels_N), bool)
+    is_usable[list(decoded.errors)] = False
+    indices = np.flatnonzero(is_usable).tolist()
     usable = dataclasses.replace(
         source,
-        ids=chosen_names(source.ids, kept),
-        labels_N=source.labels_N[kept],
-        splits_N=source.splits_N[kept],
-        groups=None if source.groups is None else chosen_names(source.groups, kept),
+        ids=select_strings(source.ids, indices),
+        labels_N=source.labels_N[indices],
+        splits_N=source.splits_N[indices],
+        groups=None if source.groups is None else select_strings(source.groups, indices),
         images=[],  # decoded already
     )
-    flaws = [{"id": source.ids[n], "reason": flaw} for n, flaw in found.errors.items()]
-    images = select(found.images_NCHW, torch.tensor(kept, dtype=torch.int64))
-    return usable, DecodedImages(images, found.digests_N[keep], {}), flaws
+    unreadable = [{"id": source.ids[n], "reason": error} for n, error in decoded.errors.items()]
+    images = select(decoded.images_NCHW, torch.tensor(indices, dtype=torch.int64))
+    return usable, DecodedImages(images, decoded.digests_N[is_usable], {}), unreadable
 
 
-def _uneven(class_names: Sequence[str], train: Split) -> list[str]:
+def _check_balance(class_names: Sequence[str], train: Split) -> list[str]:
     counts_K = np.bincount(train.labels_N.numpy(), minlength=len(class_names))
     low, high = int(counts_K.argmin()), int(counts_K.argmax())
-    if counts_K[high] <= IMBALANCE * counts_K[low]:
+    if counts_K[high] <= IMBALANCE_RATIO * counts_K[low]:
         return []
     return [
-        f"{class_names[high]!r} has {counts_K[high]:,} training pictures, {class_names[low]!r} {counts_K[low]:,}: read "
+        f"{class_names[high]!r} has {counts_K[high]:,} training images, {class_names[low]!r} {counts_K[low]:,}: read "
         "the macro F1, and see --data.balance, --loss.class_weights and --loss.adjustment."
     ]
 
 
-def _part(source: Source, found: DecodedImages, here_N: np.ndarray) -> Split:
+def _make_split(source: Source, decoded: DecodedImages, in_split_N: np.ndarray) -> Split:
+    indices = np.flatnonzero(in_split_N)
     return Split(
-        images_NCHW=select(found.images_NCHW, torch.from_numpy(np.flatnonzero(here_N))),
-        labels_N=torch.from_numpy(source.labels_N[here_N]),
-        ids=chosen_names(source.ids, np.flatnonzero(here_N).tolist()),
+        images_NCHW=select(decoded.images_NCHW, torch.from_numpy(indices)),
+        labels_N=torch.from_numpy(source.labels_N[in_split_N]),
+        ids=select_strings(source.ids, indices.tolist()),
     )
 
 
-def _fingerprint(source: Source, found: DecodedImages, splits_N: np.ndarray, fit: str) -> str:
-    shape = found.images_NCHW.shape[1:]
+def _fingerprint(source: Source, decoded: DecodedImages, splits_N: np.ndarray, fit: str) -> str:
+    shape = decoded.images_NCHW.shape[1:]
     hasher = hashlib.sha256(json.dumps([source.class_names, fit, shape]).encode())
-    hasher.update(found.digests_N.tobytes())
+    hasher.update(decoded.digests_N.tobytes())
     hasher.update(source.labels_N.astype("<i8").tobytes())
     hasher.update(splits_N.tobytes())
     return hasher.hexdigest()[:16]

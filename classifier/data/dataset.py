@@ -1,4 +1,4 @@
-"""A data set that is ready to train on: decoded pictures, labels, splits, statistics."""
+"""A data set that is ready to train on: decoded images, labels, splits, statistics."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from classifier.data.split_names import SPLITS, ImageKind
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One split. images_NCHW: uint8, in memory or mapped; an index gives a Tensor. labels_N: int64 in [0, K); ids: N
-    names, unique within the data set."""
+    """One split. images_NCHW: uint8, in memory, mapped or streamed; an index gives a Tensor. labels_N: int64 in [0, K).
+    ids: N names, unique within the data set."""
 
     images_NCHW: Images
     labels_N: Tensor
@@ -28,7 +28,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Dataset:
-    """Three splits and what a model must know about them."""
+    """Three splits, and what a model needs to know about them."""
 
     name: str
     kind: ImageKind
@@ -41,17 +41,17 @@ class Dataset:
     std: tuple[float, ...]
     """Of each channel of the training images, in [0, 1]; never 0."""
     fit: Literal["crop", "pad", "stretch"]
-    """How pictures became square."""
+    """How images were made square."""
     fingerprint: str
-    """16 hex digits over contents, labels, splits, their order, and how pictures were prepared."""
+    """16 hex digits over contents, labels, splits, their order, and how images were prepared."""
     findings: tuple[str, ...]
-    """What a person should know of these data, a sentence each."""
+    """What users should know about these data, one sentence each."""
     split_record: dict[str, Any]
-    """How the splits were drawn, which images moved for it, and which could not be read: plain data for split.json."""
+    """How the splits were drawn, which images were reassigned, which could not be read: plain data for split.json."""
 
     @property
     def size(self) -> int:
-        """Side of the square pictures, in pixels."""
+        """Width and height of the images, in pixels."""
         return self.train.images_NCHW.shape[-1]
 
     @property
@@ -60,27 +60,27 @@ class Dataset:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Images a split."""
+        """Images per split."""
         return {split: len(getattr(self, split)) for split in SPLITS}
 
-    def merged(self, experiment: Experiment) -> "Dataset":
-        """With its validation images among the training ones; none is left to validate with.
+    def merge_validation(self, experiment: Experiment) -> "Dataset":
+        """Return the data set with its validation images among the training images, and none left to validate on.
 
-        A schedule that waits for a plateau waits for scores, be they of images that it has seen: there they stay too.
+        The plateau schedule needs validation scores, even of images that it trains on: for it they stay there, too.
         """
-        parts = (self.train, self.validation)
+        splits = (self.train, self.validation)
         train = Split(
-            concatenate(*(part.images_NCHW for part in parts)),
-            torch.cat([part.labels_N for part in parts]),
-            tuple(name for part in parts for name in part.ids),
+            concatenate(*(split.images_NCHW for split in splits)),
+            torch.cat([split.labels_N for split in splits]),
+            tuple(name for split in splits for name in split.ids),
         )
         none = torch.empty(0, dtype=torch.int64)
         empty = Split(select(self.validation.images_NCHW, none), none, ())
-        stays = experiment.schedule.name == "plateau"
-        return dataclasses.replace(self, train=train, validation=self.validation if stays else empty)
+        keep_validation = experiment.schedule.name == "plateau"
+        return dataclasses.replace(self, train=train, validation=self.validation if keep_validation else empty)
 
     def summary(self) -> dict[str, Any]:
-        """The `dataset` part of result.json."""
+        """Return the `dataset` section of result.json."""
         return {
             "name": self.name,
             "counts": self.counts,

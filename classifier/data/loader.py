@@ -1,8 +1,8 @@
-"""Which images come in which step, on which rank: a pure function of (seed, epoch), with nothing to save or restore.
+"""Which images are in which step, on which rank: a pure function of (seed, epoch), with no state to save or restore.
 
-An epoch of N images has ceil(N / batch) steps. Step k of S holds places k*N//S to (k+1)*N//S of the epoch's order, so
-that sizes differ by one at most and no last batch is tiny (its gradient, and its batch norm, would be all noise). The
-ranks cut each step in the same way, so the global batches do not depend on their number.
+An epoch of N images has ceil(N / batch) steps. Step k of S takes positions k*N//S to (k+1)*N//S of the epoch's order,
+so that sizes differ by at most one and no last batch is tiny (its gradient, and its batch norm, would be all noise).
+The ranks cut each step in the same way, so the global batches do not depend on their number.
 """
 
 import dataclasses
@@ -19,15 +19,15 @@ from classifier.data.images.arrays import gather
 from classifier.data.images.stream import StreamedImages
 from classifier.runtime.counter_rng import permutation, splitmix64
 
-WORTH_A_THREAD = 1 << 20
-"""Bytes of a batch that take longer to gather than to hand over from a thread."""
+MIN_PREFETCH_BYTES = 1 << 20
+"""Smaller batches take less time to gather than to hand over from a thread."""
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
     """A rank's shard of one step; it may be empty.
 
-    positions_N: each image's place in the epoch's order; indices_N: its place in the data set; both int64.
+    positions_N: each image's position in the epoch's order; indices_N: its index in the split; both int64.
     """
 
     images_NCHW: Tensor
@@ -37,21 +37,21 @@ class Batch:
     step: int
     """Index within the epoch."""
     global_count: int
-    """Images of this step over all ranks."""
+    """Images of this step, across all ranks."""
 
-    def pinned(self) -> "Batch":
-        """The same, in page-locked memory."""
+    def pin_memory(self) -> "Batch":
+        """Return the batch in page-locked memory."""
         fields = ("images_NCHW", "labels_N", "positions_N")
         return dataclasses.replace(self, **{name: getattr(self, name).pin_memory() for name in fields})
 
 
 def steps_per_epoch(count: int, batch: int) -> int:
-    """Steps that `count` images take, `batch` a step."""
+    """Return the number of steps for `count` images, at most `batch` per step."""
     return -(-count // batch)
 
 
 def batches(
-    part: Split,
+    split: Split,
     *,
     batch: int,
     seed: int,
@@ -62,77 +62,80 @@ def batches(
     balance: float = 0.0,
     shuffle: bool = True,
 ) -> Iterator[Batch]:
-    """The shards of `rank` in the steps from `start` of an epoch; one for every step, so that ranks stay together.
+    """Yield the shards of `rank` in an epoch's steps from `start` on; one for every step, so that ranks stay in step.
 
-    balance: see `balanced_order`.
+    batch: global batch size. balance: see `balanced_order`.
     """
-    count, steps = len(part), steps_per_epoch(len(part), batch)
+    count, steps = len(split), steps_per_epoch(len(split), batch)
     order_N = torch.arange(count)
-    if shuffle and isinstance(part.images_NCHW, StreamedImages):
-        order_N, lanes_N = part.images_NCHW.epoch_order(seed, epoch)
+    if shuffle and isinstance(split.images_NCHW, StreamedImages):
+        order_N, lanes_N = split.images_NCHW.epoch_order(seed, epoch)
         for step in range(steps):
-            places = slice(*cut(0, count, step, steps))
-            order_N[places] = order_N[places][lanes_N[places].argsort(stable=True)]
+            positions = slice(*split_range(0, count, step, steps))
+            order_N[positions] = order_N[positions][lanes_N[positions].argsort(stable=True)]
     elif shuffle:
-        order_N = balanced_order(part.labels_N, seed, epoch, balance) if balance else permutation(count, seed, epoch)
+        order_N = balanced_order(split.labels_N, seed, epoch, balance) if balance else permutation(count, seed, epoch)
     for step in range(start, steps):
-        low, high = cut(0, count, step, steps)
-        mine = slice(*cut(low, high, rank, world))
-        chosen_N = order_N[mine]
-        images_NCHW = gather(part.images_NCHW, chosen_N) if shuffle else part.images_NCHW[mine]  # a view, if it can
-        positions_N = torch.arange(mine.start, mine.stop)
-        yield Batch(images_NCHW, part.labels_N[chosen_N], positions_N, chosen_N, step, high - low)
+        low, high = split_range(0, count, step, steps)
+        own = slice(*split_range(low, high, rank, world))
+        indices_N = order_N[own]
+        images_NCHW = gather(split.images_NCHW, indices_N) if shuffle else split.images_NCHW[own]  # a view, if possible
+        positions_N = torch.arange(own.start, own.stop)
+        yield Batch(images_NCHW, split.labels_N[indices_N], positions_N, indices_N, step, high - low)
 
 
 def prefetch(batches: Iterator[Batch], *, pin: bool = False, decodes: bool = False) -> Iterator[Batch]:
-    """The same batches, the next of which is gathered in a thread while the one before is used, where that pays.
+    """Yield the same batches, gathering the next one in a thread while the current one is used, where that pays off.
 
-    pin: in memory that a GPU copies from while it computes. decodes: gathering is more than copying, and pays a thread.
+    pin: in page-locked memory, from which a GPU copies while it computes. decodes: gathering takes more than copying
+    memory, so a thread always pays off.
     """
     first = next(batches, None)
     if first is None:
         return
-    if not (pin or decodes) and first.images_NCHW.numel() < WORTH_A_THREAD:
+    if not (pin or decodes) and first.images_NCHW.numel() < MIN_PREFETCH_BYTES:
         yield first
         yield from batches
         return
 
-    def following() -> Batch | None:
+    def gather_next() -> Batch | None:
         batch = next(batches, None)
-        return batch.pinned() if pin and batch is not None else batch
+        return batch.pin_memory() if pin and batch is not None else batch
 
     with ThreadPoolExecutor(1, "loader") as pool:
-        coming = pool.submit(following)
-        yield first.pinned() if pin else first
-        while (batch := coming.result()) is not None:
-            coming = pool.submit(following)
+        future = pool.submit(gather_next)
+        yield first.pin_memory() if pin else first
+        while (batch := future.result()) is not None:
+            future = pool.submit(gather_next)
             yield batch
 
 
-def evaluation_batches(part: Split, *, batch: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-    """Every image exactly once over all ranks, in order; `batch` images a step over all ranks."""
-    return batches(part, batch=batch, seed=0, epoch=0, rank=rank, world=world, shuffle=False)
+def evaluation_batches(split: Split, *, batch: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    """Yield every image exactly once across all ranks, in order. batch: global batch size."""
+    return batches(split, batch=batch, seed=0, epoch=0, rank=rank, world=world, shuffle=False)
 
 
-def cut(low: int, high: int, index: int, pieces: int) -> tuple[int, int]:
-    """Piece `index` of [low, high) cut into `pieces` whose sizes differ by one at most."""
+def split_range(low: int, high: int, index: int, pieces: int) -> tuple[int, int]:
+    """Return piece `index` of [low, high), cut into `pieces` whose sizes differ by at most one."""
     length = high - low
     return low + index * length // pieces, low + (index + 1) * length // pieces
 
 
-def trace(batch: Batch) -> int:
-    """A number in [-2^63, 2^63) for which image stood where. Those of an epoch's shards add up, wrapping, to one that
-    does not depend on how the epoch was cut: another order, or an image twice or never, makes another one.
+def compute_trace(batch: Batch) -> int:
+    """Return a checksum, in [-2^63, 2^63), of which image was at which position.
+
+    The sum over an epoch's shards, with wrap-around, does not depend on how the epoch was cut; another order, or an
+    image twice or never, changes it.
     """
     hashes_N = splitmix64(splitmix64(batch.indices_N.numpy().astype(np.uint64)) ^ batch.positions_N.numpy().view("u8"))
     return int(hashes_N.sum(dtype=np.uint64).view(np.int64))
 
 
 def balanced_order(labels_N: Tensor, seed: int, epoch: int, balance: float) -> Tensor:
-    """Places of as many images as there are, int64, of which rare classes have more than their share.
+    """Return the indices of an epoch, int64, as many as there are images, with rare classes oversampled.
 
-    A class of n images gets a part of the epoch in proportion to n ** (1 - balance): at 1 each class gets the same. Its
-    images take turns, so that none comes twice more often than another of its class.
+    A class of n images gets a share of the epoch in proportion to n ** (1 - balance): at 1 all classes get the same.
+    Its images take turns: the numbers of their occurrences differ by at most one.
     """
     labels = labels_N.numpy()
     counts_K = np.bincount(labels)

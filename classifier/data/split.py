@@ -1,9 +1,9 @@
-"""Who trains, who validates, who tests: decided by each picture's content, so that others never move it.
+"""Splits of a data set, drawn by each image's content, so that adding other images never moves it.
 
-A hash of (seed, content) is a number u in [0, 1). Below `test` it is a test picture, from 1 - `validation` up one for
-validation, in between it trains: shares hold in expectation, copies stay together, and another share for the test
-moves no picture to or from validation. A class that such a draw leaves out of a split borrows the picture whose
-number is nearest to that split; no other picture ever lies elsewhere than its number says.
+A hash of (seed, content) is a number u in [0, 1). Below `test` it is a test image, from 1 - `validation` on a
+validation image, in between a training image: shares hold in expectation, duplicates stay together, and another test
+share moves no image to or from validation. A class that such a draw leaves out of a split gets the image whose number
+is nearest to that split; no other image is ever in another split than its number says.
 """
 
 import hashlib
@@ -13,19 +13,23 @@ from typing import Literal
 
 import numpy as np
 
-from classifier.data.folds import fold_of
-from classifier.data.split_names import DRAWN, SPLITS, TEST, TRAIN, VALIDATION
+from classifier.data.folds import assign_folds
+from classifier.data.split_names import SPLITS, TEST, TRAIN, UNASSIGNED, VALIDATION
 from classifier.errors import DataError, list_few
 
 
 @dataclass(frozen=True)
 class Reassignment:
-    """A picture that its class needs more in another split than the one its number says."""
+    """An image that is in another split than its number says, because its class lacked one there."""
 
     id: str
     class_name: str
-    home: str
+    drawn_split: str
     split: str
+
+    def as_dict(self) -> dict[str, str]:
+        """The entry of split.json."""
+        return {"id": self.id, "class_name": self.class_name, "home": self.drawn_split, "split": self.split}
 
 
 FindingKind = Literal[
@@ -43,16 +47,16 @@ class SplitFinding:
 
 @dataclass(frozen=True, eq=False)
 class DrawnSplits:
-    """splits_N: int8, an index of SPLITS for every picture."""
+    """The result of a draw. splits_N: int8, an index of SPLITS for every image."""
 
     splits_N: np.ndarray
-    loans: tuple[Reassignment, ...]
+    reassignments: tuple[Reassignment, ...]
     findings: tuple[SplitFinding, ...]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SplitInput:
-    """What a draw must know of N pictures: digests of their contents (V16), and what their source said of them."""
+    """What a draw needs to know of N images: digests of their contents (V16), and what their source says of them."""
 
     name: str
     class_names: Sequence[str]
@@ -60,13 +64,13 @@ class SplitInput:
     digests_N: np.ndarray
     labels_N: np.ndarray
     supplied_N: np.ndarray
-    """int8, an index of SPLITS or DRAWN."""
+    """int8, an index of SPLITS or UNASSIGNED."""
     groups: Sequence[str] | None = None
-    """N names; pictures that share one are never split."""
+    """N names; images that share one stay in one split."""
 
 
 def draw_splits(
-    pictures: SplitInput,
+    images: SplitInput,
     *,
     validation: float,
     test: float,
@@ -74,87 +78,87 @@ def draw_splits(
     folds: int | None = None,
     fold: int = 0,
 ) -> DrawnSplits:
-    """The split of every picture. Supplied ones are honoured; what is missing is drawn from the others and from train.
+    """Draw the split of every image. Supplied splits are kept; missing ones are drawn from the other images and train.
 
-    With folds, one of them is the test split, of all that was not supplied as a test: supplied test pictures are in no
-    split then (DRAWN), and supplied validation ones are drawn anew like all others.
+    With folds, the test split is one fold of all images that were not supplied as test: those are in no split then
+    (UNASSIGNED), and supplied validation images are drawn again like all others.
 
-    DataError if the shares leave nothing to train on, or a class has too few pictures.
+    DataError if the shares leave nothing to train on, or a class has too few images.
     """
-    name, supplied_N = pictures.name, pictures.supplied_N
+    name, supplied_N = images.name, images.supplied_N
     if folds is not None and fold >= folds:
         raise DataError(f"data.fold {fold}: {folds} folds are numbered from 0 to {folds - 1}")
     if folds is not None:
-        supplied_N = np.where(supplied_N == TEST, TEST, DRAWN).astype(np.int8)
-    supplied = {int(split) for split in np.unique(supplied_N)} - {DRAWN}
+        supplied_N = np.where(supplied_N == TEST, TEST, UNASSIGNED).astype(np.int8)
+    supplied = {int(split) for split in np.unique(supplied_N)} - {UNASSIGNED}
     shares = {TEST: test, VALIDATION: validation}
     missing = [split for split, share in shares.items() if split not in supplied and share > 0]
     if folds is not None:
         missing = [VALIDATION] if validation > 0 else []
     if sum(shares[split] for split in missing) >= 1:
         raise DataError(
-            f"{name}: data.validation {validation:g} and data.test {test:g} leave no pictures to train on: lower them"
+            f"{name}: data.validation {validation:g} and data.test {test:g} leave no images to train on: lower them"
         )
-    contents = _Contents(pictures, seed)
-    pool_N = np.isin(supplied_N, (DRAWN, TRAIN))
-    _refuse_lonely_classes(pictures, contents, pool_N, bool(missing))
-    u_N = contents.u_U[contents.unit_N]
+    units = _Units(images, seed)
+    pool_N = np.isin(supplied_N, (UNASSIGNED, TRAIN))
+    _check_class_sizes(images, units, pool_N, bool(missing))
+    u_N = units.u_U[units.unit_N]
     splits_N = np.where(pool_N, TRAIN, supplied_N).astype(np.int8)
     if folds is not None:
-        splits_N[~pool_N] = DRAWN
-        places = np.flatnonzero(pool_N)
-        here_N = fold_of(pictures.labels_N[places], contents.unit_N[places], folds, seed) == fold
-        splits_N[places[here_N]] = TEST
+        splits_N[~pool_N] = UNASSIGNED
+        pool = np.flatnonzero(pool_N)
+        in_fold_N = assign_folds(images.labels_N[pool], units.unit_N[pool], folds, seed) == fold
+        splits_N[pool[in_fold_N]] = TEST
         pool_N = splits_N == TRAIN
     if TEST in missing:
         splits_N[pool_N & (u_N < test)] = TEST
     if VALIDATION in missing:
         splits_N[pool_N & (u_N >= 1 - validation)] = VALIDATION
-    home_N = splits_N.copy()
+    drawn_N = splits_N.copy()
     if missing:
-        _lend(pictures, contents, splits_N, pool_N, missing, shares)
+        _fill_missing_classes(images, units, splits_N, pool_N, missing, shares)
     for split in (TRAIN, *missing):
         if not (splits_N == split).any():
-            raise DataError(f"{name} has too few pictures ({len(splits_N)}) to draw its splits: add more")
-    _refuse_untrained_classes(pictures, splits_N)
-    loans = tuple(
+            raise DataError(f"{name} has too few images ({len(splits_N)}) to draw its splits: add more")
+    _check_training_classes(images, splits_N)
+    reassignments = tuple(
         Reassignment(
-            pictures.ids[n], pictures.class_names[int(pictures.labels_N[n])], SPLITS[home_N[n]], SPLITS[splits_N[n]]
+            images.ids[n], images.class_names[int(images.labels_N[n])], SPLITS[drawn_N[n]], SPLITS[splits_N[n]]
         )
-        for n in np.flatnonzero(home_N != splits_N).tolist()
+        for n in np.flatnonzero(drawn_N != splits_N).tolist()
     )
-    findings = [*_drawn_from_train(name, supplied, missing, shares), *_copies_across(pictures, contents, splits_N)]
-    findings += [*_conflicts(pictures, contents), *_absent(pictures, splits_N)]
-    if loans:
-        some = list_few([f"{loan.id} ({loan.home} to {loan.split})" for loan in loans])
-        text = f"{len(loans)} pictures of small classes moved, so that no split lacks a class: {some}."
+    findings = [*_find_drawn_splits(name, supplied, missing, shares), *_find_overlaps(images, units, splits_N)]
+    findings += [*_find_label_conflicts(images, units), *_find_missing_classes(images, splits_N)]
+    if reassignments:
+        examples = list_few([f"{moved.id} ({moved.drawn_split} to {moved.split})" for moved in reassignments])
+        text = f"{len(reassignments)} images of small classes were moved, so that no split lacks a class: {examples}."
         findings.append(SplitFinding("reassigned", text))
-    return DrawnSplits(splits_N, loans, tuple(findings))
+    return DrawnSplits(splits_N, reassignments, tuple(findings))
 
 
-class _Contents:
-    """Pictures as units that are never split: of equal content, or of groups that equal contents join.
+class _Units:
+    """Images as units that stay in one split: of equal content, or of groups that equal contents connect.
 
-    content_N: a picture's content; unit_N: its unit; u_U: a unit's number in [0, 1).
+    content_N: an image's content; unit_N: its unit; u_U: a unit's number in [0, 1).
     """
 
-    def __init__(self, pictures: SplitInput, seed: int) -> None:
-        self.content_N, first_C = numbered(pictures.digests_N)
-        self.unit_N, names = self.content_N, pictures.digests_N[first_C]
-        if pictures.groups is not None:
-            self.unit_N, names = _joined(self.content_N, pictures.groups)
+    def __init__(self, images: SplitInput, seed: int) -> None:
+        self.content_N, first_C = number_contents(images.digests_N)
+        self.unit_N, names = self.content_N, images.digests_N[first_C]
+        if images.groups is not None:
+            self.unit_N, names = _connect_groups(self.content_N, images.groups)
         key = str(seed).encode()
         hashes = bytearray()
         for name in names:
             hashes += hashlib.blake2b(name, digest_size=8, key=key).digest()
         # 53 bits: what a float holds exactly, so that u is never rounded up to 1
         self.u_U = (np.frombuffer(hashes, "<u8") >> np.uint64(11)) / 2.0**53
-        self.shared_U = _have_several_labels(self.unit_N, pictures.labels_N, len(names))
-        self.shared_C = _have_several_labels(self.content_N, pictures.labels_N, len(first_C))
+        self.shared_U = _have_several_labels(self.unit_N, images.labels_N, len(names))
+        self.shared_C = _have_several_labels(self.content_N, images.labels_N, len(first_C))
 
 
-def numbered(digests_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A number for what each picture holds, in the order in which contents first come; and where each first comes."""
+def number_contents(digests_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number contents as they first occur; return each image's content number, and each content's first index."""
     _, first, inverse_N = np.unique(digests_N, return_index=True, return_inverse=True)
     order = np.argsort(first, kind="stable")
     number = np.empty(len(order), np.int64)
@@ -162,9 +166,9 @@ def numbered(digests_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return number[inverse_N], first[order]
 
 
-def _joined(content_N: np.ndarray, groups: Sequence[str]) -> tuple[np.ndarray, list[bytes]]:
-    """Each picture's unit, where groups that hold equal contents are one; and the name of each unit's first group, so
-    that a group which grows stays where it is."""
+def _connect_groups(content_N: np.ndarray, groups: Sequence[str]) -> tuple[np.ndarray, list[bytes]]:
+    """Return each image's unit, where groups that share a content are one; and the name of each unit's first group, so
+    that a growing group stays in its split."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -182,46 +186,46 @@ def _have_several_labels(unit_N: np.ndarray, labels_N: np.ndarray, units: int) -
     return np.bincount(pairs[0], minlength=units) > 1
 
 
-def _lend(
-    pictures: SplitInput,
-    contents: _Contents,
+def _fill_missing_classes(
+    images: SplitInput,
+    units: _Units,
     splits_N: np.ndarray,
     pool_N: np.ndarray,
     missing: list[int],
     shares: dict[int, float],
 ) -> None:
-    """Fill the holes of small classes, in splits_N. Training comes first, then the test, then validation.
+    """Move images, in splits_N, to splits that lack their class. Training comes first, then test, then validation.
 
-    A unit moves whole. One that lies under two labels stays: it would move a picture of a class that lacks nothing.
+    A unit moves as a whole. One with two labels stays: it would also move images of a class that lacks nothing.
     """
-    classes = len(pictures.class_names)
+    classes = len(images.class_names)
     wanted = (TRAIN, *missing)
-    table_KS = np.stack([np.bincount(pictures.labels_N[splits_N == s], minlength=classes) for s in range(3)], axis=1)
-    for k in np.flatnonzero((table_KS[:, wanted] == 0).any(axis=1)):
-        mine_N = np.flatnonzero((pictures.labels_N == k) & pool_N)
-        units, first = np.unique(contents.unit_N[mine_N], return_index=True)
-        place = dict(zip(units.tolist(), splits_N[mine_N[first]].tolist(), strict=True))
-        lent: set[int] = set()
-        for need in wanted:
-            if need in place.values():
+    counts_KS = np.stack([np.bincount(images.labels_N[splits_N == s], minlength=classes) for s in range(3)], axis=1)
+    for k in np.flatnonzero((counts_KS[:, wanted] == 0).any(axis=1)):
+        class_N = np.flatnonzero((images.labels_N == k) & pool_N)
+        numbers, first = np.unique(units.unit_N[class_N], return_index=True)
+        split_of = dict(zip(numbers.tolist(), splits_N[class_N[first]].tolist(), strict=True))
+        moved: set[int] = set()
+        for split in wanted:
+            if split in split_of.values():
                 continue
-            if need != TRAIN and bool((splits_N[pictures.labels_N == k] == need).any()):
+            if split != TRAIN and bool((splits_N[images.labels_N == k] == split).any()):
                 continue
-            held = list(place.values())
-            free = [unit for unit in place if not contents.shared_U[unit] and unit not in lent]
-            rich = [unit for unit in free if held.count(place[unit]) > 1]
-            if need == TRAIN and not rich:  # two pictures, one that tests and one for validation
-                rich = [unit for unit in free if place[unit] == VALIDATION] or free
-            if not rich:
+            used = list(split_of.values())
+            movable = [unit for unit in split_of if not units.shared_U[unit] and unit not in moved]
+            spare = [unit for unit in movable if used.count(split_of[unit]) > 1]
+            if split == TRAIN and not spare:  # two images, one in test and one in validation
+                spare = [unit for unit in movable if split_of[unit] == VALIDATION] or movable
+            if not spare:
                 continue
-            unit = min(rich, key=lambda unit: (_distance(float(contents.u_U[unit]), need, shares), unit))
-            place[unit] = need
-            lent.add(unit)
-            splits_N[(contents.unit_N == unit) & pool_N] = need
+            unit = min(spare, key=lambda unit: (_distance_to(split, float(units.u_U[unit]), shares), unit))
+            split_of[unit] = split
+            moved.add(unit)
+            splits_N[(units.unit_N == unit) & pool_N] = split
 
 
-def _distance(u: float, split: int, shares: dict[int, float]) -> float:
-    """From a number to the stretch of a split that it does not lie in."""
+def _distance_to(split: int, u: float, shares: dict[int, float]) -> float:
+    """Return the distance from a number to the interval of another split."""
     if split == TEST:
         return u
     if split == VALIDATION:
@@ -229,33 +233,33 @@ def _distance(u: float, split: int, shares: dict[int, float]) -> float:
     return max(shares[TEST] - u, u - (1 - shares[VALIDATION]))
 
 
-def _refuse_lonely_classes(pictures: SplitInput, contents: _Contents, pool_N: np.ndarray, is_drawn: bool) -> None:
-    counts_K = np.bincount(pictures.labels_N, minlength=len(pictures.class_names))
+def _check_class_sizes(images: SplitInput, units: _Units, pool_N: np.ndarray, is_drawn: bool) -> None:
+    counts_K = np.bincount(images.labels_N, minlength=len(images.class_names))
     for k in np.flatnonzero(counts_K < 2).tolist():
-        count = "only one picture" if counts_K[k] else "no picture"
-        raise DataError(f"{pictures.name}: the class {pictures.class_names[k]!r} has {count}: add more, or remove it")
+        count = "only one image" if counts_K[k] else "no image"
+        raise DataError(f"{images.name}: the class {images.class_names[k]!r} has {count}: add more, or remove it")
     if not is_drawn:
         return
-    pairs = np.unique(np.stack([contents.unit_N[pool_N], pictures.labels_N[pool_N]]), axis=1)
-    distinct_K = np.bincount(pairs[1], minlength=len(pictures.class_names))
+    pairs = np.unique(np.stack([units.unit_N[pool_N], images.labels_N[pool_N]]), axis=1)
+    distinct_K = np.bincount(pairs[1], minlength=len(images.class_names))
     everywhere = pool_N.all()
     for k in np.flatnonzero((distinct_K == 1) & everywhere).tolist():
         raise DataError(
-            f"{pictures.name}: the {counts_K[k]} pictures of class {pictures.class_names[k]!r} are "
-            f"{'copies of one' if pictures.groups is None else 'of one group, or copies'}: "
+            f"{images.name}: the {counts_K[k]} images of class {images.class_names[k]!r} "
+            f"{'are copies of one' if images.groups is None else 'belong to one group, or are copies of one'}: "
             "add others, or remove the class"
         )
 
 
-def _refuse_untrained_classes(pictures: SplitInput, splits_N: np.ndarray) -> None:
-    trained_K = np.bincount(pictures.labels_N[splits_N == TRAIN], minlength=len(pictures.class_names))
+def _check_training_classes(images: SplitInput, splits_N: np.ndarray) -> None:
+    trained_K = np.bincount(images.labels_N[splits_N == TRAIN], minlength=len(images.class_names))
     for k in np.flatnonzero(trained_K == 0).tolist():
         raise DataError(
-            f"{pictures.name}: the class {pictures.class_names[k]!r} has no training picture: add some, or remove it"
+            f"{images.name}: the class {images.class_names[k]!r} has no training image: add some, or remove it"
         )
 
 
-def _drawn_from_train(
+def _find_drawn_splits(
     name: str, supplied: set[int], missing: list[int], shares: dict[int, float]
 ) -> list[SplitFinding]:
     if not supplied:
@@ -263,52 +267,50 @@ def _drawn_from_train(
     return [
         SplitFinding(
             "not_supplied",
-            f"{name} brings no {SPLITS[split]} split: {shares[split]:.0%} of its training pictures are kept for it.",
+            f"{name} has no {SPLITS[split]} split: {shares[split]:.0%} of its training images are set aside for it.",
         )
         for split in missing
     ]
 
 
-def _copies_across(pictures: SplitInput, contents: _Contents, splits_N: np.ndarray) -> list[SplitFinding]:
-    """Copies in two splits make a score look better than it is."""
+def _find_overlaps(images: SplitInput, units: _Units, splits_N: np.ndarray) -> list[SplitFinding]:
+    """Find duplicates in two splits, which make a score look better than it is."""
     findings = []
     ways: list[tuple[FindingKind, np.ndarray, str]] = [
-        ("duplicates_across", contents.content_N, "lie in {} too, byte for byte")
+        ("duplicates_across", units.content_N, "are in {} too, byte for byte")
     ]
-    if pictures.groups is not None:
-        group_N = np.unique(np.asarray(pictures.groups), return_inverse=True)[1]
-        ways.append(("groups_across", group_N, "are of groups that {} has too"))
+    if images.groups is not None:
+        group_N = np.unique(np.asarray(images.groups), return_inverse=True)[1]
+        ways.append(("groups_across", group_N, "belong to groups that are in {} too"))
     for kind, unit_N, how in ways:
         units_S = [np.unique(unit_N[splits_N == split]) for split in range(3)]
         for a, b in ((TRAIN, TEST), (TRAIN, VALIDATION), (VALIDATION, TEST)):
-            both = np.intersect1d(units_S[a], units_S[b])
-            copies = np.flatnonzero(np.isin(unit_N, both) & (splits_N == b)).tolist()
+            common = np.intersect1d(units_S[a], units_S[b])
+            copies = np.flatnonzero(np.isin(unit_N, common) & (splits_N == b)).tolist()
             if len(copies):
-                some = list_few([pictures.ids[n] for n in copies])
-                text = f"{len(copies)} pictures of {SPLITS[b]} {how.format(SPLITS[a])}: {some}."
+                examples = list_few([images.ids[n] for n in copies])
+                text = f"{len(copies)} {SPLITS[b]} images {how.format(SPLITS[a])}: {examples}."
                 findings.append(SplitFinding(kind, text))
     return findings
 
 
-def _conflicts(pictures: SplitInput, contents: _Contents) -> list[SplitFinding]:
-    shared = np.flatnonzero(contents.shared_C)
+def _find_label_conflicts(images: SplitInput, units: _Units) -> list[SplitFinding]:
+    shared = np.flatnonzero(units.shared_C)
     if not len(shared):
         return []
-    example = np.flatnonzero(contents.content_N == shared[0]).tolist()
-    other = next(n for n in example if pictures.labels_N[n] != pictures.labels_N[example[0]])
-    pair = " and ".join(
-        f"{pictures.ids[n]} ({pictures.class_names[pictures.labels_N[n]]})" for n in (example[0], other)
-    )
-    text = f"{len(shared)} pictures lie under several labels, byte for byte; one pair is {pair}."
+    example = np.flatnonzero(units.content_N == shared[0]).tolist()
+    other = next(n for n in example if images.labels_N[n] != images.labels_N[example[0]])
+    pair = " and ".join(f"{images.ids[n]} ({images.class_names[images.labels_N[n]]})" for n in (example[0], other))
+    text = f"{len(shared)} images have several labels, byte for byte; one pair is {pair}."
     return [SplitFinding("label_conflict", text)]
 
 
-def _absent(pictures: SplitInput, splits_N: np.ndarray) -> list[SplitFinding]:
+def _find_missing_classes(images: SplitInput, splits_N: np.ndarray) -> list[SplitFinding]:
     findings = []
     for split in (VALIDATION, TEST):
-        here_N = splits_N == split
-        counts_K = np.bincount(pictures.labels_N[here_N], minlength=len(pictures.class_names))
-        absent = [repr(pictures.class_names[k]) for k in np.flatnonzero(counts_K == 0).tolist()]
-        if absent and here_N.any():
-            findings.append(SplitFinding("missing_class", f"{SPLITS[split]} has no picture of {list_few(absent)}."))
+        in_split_N = splits_N == split
+        counts_K = np.bincount(images.labels_N[in_split_N], minlength=len(images.class_names))
+        absent = [repr(images.class_names[k]) for k in np.flatnonzero(counts_K == 0).tolist()]
+        if absent and in_split_N.any():
+            findings.append(SplitFinding("missing_class", f"{SPLITS[split]} has no image of {list_few(absent)}."))
     return findings

@@ -1,4 +1,4 @@
-"""Fewer training images, of the same classes: the smaller subset is always a part of the larger one."""
+"""Fewer training images, of the same classes: a smaller subset is always part of a larger one."""
 
 import dataclasses
 import hashlib
@@ -8,14 +8,14 @@ import torch
 
 from classifier.data.dataset import Dataset, Split
 from classifier.data.images.arrays import select
-from classifier.data.readers.compact import select_strings as chosen_names
+from classifier.data.readers.compact import select_strings
 from classifier.errors import DataError
 
 
 def limit_training_images(dataset: Dataset, count: int, seed: int) -> Dataset:
-    """The data set with `count` of its training images, each class in its share and none left out.
+    """Return the data set with `count` of its training images: stratified by class, no class left out.
 
-    They are drawn by a hash of their names: of two counts the smaller one's images are among the larger one's.
+    They are chosen by a hash of their names: the images of a smaller count are among those of a larger one.
     DataError if there are fewer images than that, or more classes.
     """
     train, classes = dataset.train, len(dataset.class_names)
@@ -31,11 +31,11 @@ def limit_training_images(dataset: Dataset, count: int, seed: int) -> Dataset:
     by_class = np.lexsort((hashes_N, labels_N))
     sizes_K = np.bincount(labels_N, minlength=classes)
     starts_K = np.cumsum(sizes_K) - sizes_K
-    place_N = np.empty(len(train))  # 0 for each class's first image, near 1 for its last
-    place_N[by_class] = (np.arange(len(train)) - starts_K[labels_N[by_class]]) / sizes_K[labels_N[by_class]]
-    kept = np.sort(np.lexsort((hashes_N, place_N))[:count])
-    index = torch.from_numpy(kept)
-    part = Split(select(train.images_NCHW, index), train.labels_N[index], chosen_names(train.ids, kept.tolist()))
+    rank_N = np.empty(len(train))  # 0 for each class's first image, near 1 for its last
+    rank_N[by_class] = (np.arange(len(train)) - starts_K[labels_N[by_class]]) / sizes_K[labels_N[by_class]]
+    chosen = np.sort(np.lexsort((hashes_N, rank_N))[:count])
+    index = torch.from_numpy(chosen)
+    split = Split(select(train.images_NCHW, index), train.labels_N[index], select_strings(train.ids, chosen.tolist()))
     fingerprint = hashlib.blake2b(f"{dataset.fingerprint} {count} {seed}".encode(), digest_size=8).hexdigest()
     finding = f"{dataset.name} trains on {count:,} of its {len(train):,} training images (data.limit)."
-    return dataclasses.replace(dataset, train=part, fingerprint=fingerprint, findings=(*dataset.findings, finding))
+    return dataclasses.replace(dataset, train=split, fingerprint=fingerprint, findings=(*dataset.findings, finding))

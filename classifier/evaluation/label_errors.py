@@ -1,7 +1,7 @@
-"""Labels that are probably wrong, by confident learning: out-of-sample confidence in another class.
+"""Find probable label errors by confident learning: high out-of-sample confidence in another class.
 
-C. Northcutt, L. Jiang, I. Chuang, "Confident learning: estimating uncertainty in dataset labels", 2021. Probabilities
-come from a linear classifier on a model's features, trained on the other folds: what learned an image judges others.
+C. Northcutt, L. Jiang, I. Chuang, "Confident learning: estimating uncertainty in dataset labels", 2021. Each image's
+probabilities come from a linear classifier on a model's features, trained on the other folds.
 """
 
 from pathlib import Path
@@ -23,61 +23,66 @@ from classifier.inference.features import extract_features, fit_logistic_regress
 FOLDS = 5
 
 
-def seen(looked: ScanResult, model: Path, experiment: Experiment) -> Tensor:
-    """features_KF of the kept pictures, by a bundle or run.
+def compute_features(scan: ScanResult, model: Path, experiment: Experiment) -> Tensor:
+    """Return features_KF of the usable images, from the model of a bundle or run.
 
-    DataError if its classes are others; RunError if there is no model.
+    DataError if its classes differ; RunError if there is no model.
     """
     predictor = Predictor(model, device=experiment.train.device)
-    source, size = looked.source, predictor.scorer.size
+    source, size = scan.source, predictor.scorer.size
     if set(predictor.class_names) != set(source.class_names):
-        raise DataError(f"{model} was trained on other classes than {source.name} has: give a model of these")
+        raise DataError(
+            f"{model} was trained on other classes than those of {source.name}: give a model of the same classes"
+        )
     channels = predictor.bundle.dataset["channels"]
     config = experiment.override("data.size", size).override("data.channels", channels).data
     images_NCHW = decode_all.decode_source(source, config).images_NCHW
-    kept_N = torch.from_numpy(looked.usable_N)
-    return extract_features(predictor.model, predictor.scorer, select(images_NCHW, kept_N))
+    usable_N = torch.from_numpy(scan.usable_N)
+    return extract_features(predictor.model, predictor.scorer, select(images_NCHW, usable_N))
 
 
-def find(looked: ScanResult, features_KF: Tensor) -> list[Finding]:
-    """The likeliest first. features_KF: see `seen`."""
-    source = looked.source
-    labels_N = torch.from_numpy(source.labels_N[looked.usable_N])
-    # Copies would vouch for one another: a content lies in one fold.
-    folds_N = torch.from_numpy(number_contents(looked.digests_N)[0][looked.usable_N] % FOLDS)
-    probabilities_NK = held_out(features_KF, labels_N, folds_N, len(source.class_names))
-    found = []
-    for n, k in suspects(probabilities_NK, labels_N):
-        id_, own = source.ids[int(looked.usable_N[n])], source.class_names[int(labels_N[n])]
-        sure = float(probabilities_NK[n, k])
-        text = f"{id_}: labelled {own!r}, looks like {source.class_names[k]!r} ({sure:.0%} sure)"
-        found.append(Finding(kind="label_error", text=text, ids=(id_,), score=sure))
-    return found
+def check_labels(scan: ScanResult, features_KF: Tensor) -> list[Finding]:
+    """Return findings, the most confident first. features_KF: see compute_features."""
+    source = scan.source
+    labels_N = torch.from_numpy(source.labels_N[scan.usable_N])
+    # Duplicates stay in one fold, so that none is in the training data of another.
+    folds_N = torch.from_numpy(number_contents(scan.digests_N)[0][scan.usable_N] % FOLDS)
+    probabilities_NK = predict_out_of_fold(features_KF, labels_N, folds_N, len(source.class_names))
+    findings = []
+    for n, k in find_label_errors(probabilities_NK, labels_N):
+        id_, own = source.ids[int(scan.usable_N[n])], source.class_names[int(labels_N[n])]
+        confidence = float(probabilities_NK[n, k])
+        text = f"{id_}: labelled {own!r}, looks like {source.class_names[k]!r} ({confidence:.0%} confidence)"
+        findings.append(Finding(kind="label_error", text=text, ids=(id_,), score=confidence))
+    return findings
 
 
-def held_out(features_NF: Tensor, labels_N: Tensor, folds_N: Tensor, classes: int) -> Tensor:
-    """probabilities_NK of each image, by a linear classifier that was trained on the other folds."""
+def predict_out_of_fold(features_NF: Tensor, labels_N: Tensor, folds_N: Tensor, classes: int) -> Tensor:
+    """Return probabilities_NK, each image's from a linear classifier trained on the other folds."""
     probabilities_NK = torch.zeros(len(labels_N), classes)
     for fold in folds_N.unique().tolist():
-        out_N = folds_N == fold
-        mean_F, std_F = features_NF[~out_N].mean(0), features_NF[~out_N].std(0).clamp(min=1e-6)
+        held_out_N = folds_N == fold
+        mean_F, std_F = features_NF[~held_out_N].mean(0), features_NF[~held_out_N].std(0).clamp(min=1e-6)
         standard_NF = (features_NF - mean_F) / std_F
-        weight_KF, bias_K = fit_logistic_regression(standard_NF[~out_N], labels_N[~out_N], classes)
-        probabilities_NK[out_N] = (standard_NF[out_N] @ weight_KF.T + bias_K).softmax(1)
+        weight_KF, bias_K = fit_logistic_regression(standard_NF[~held_out_N], labels_N[~held_out_N], classes)
+        probabilities_NK[held_out_N] = (standard_NF[held_out_N] @ weight_KF.T + bias_K).softmax(1)
     return probabilities_NK
 
 
-def suspects(probabilities_NK: Tensor, labels_N: Tensor) -> list[tuple[int, int]]:
-    """(image, class that it looks like), the surest first: as likely of that class as its own images are on average."""
-    chosen_NK = probabilities_NK.numpy()
+def find_label_errors(probabilities_NK: Tensor, labels_N: Tensor) -> list[tuple[int, int]]:
+    """Return (image, suggested class), the most confident first.
+
+    The probability of the suggested class is at least the average that this class has on its own images.
+    """
+    confidences_NK = probabilities_NK.numpy()
     labels = labels_N.numpy()
-    present_K = np.bincount(labels, minlength=chosen_NK.shape[1]) > 0
-    own_N = chosen_NK[np.arange(len(labels)), labels]
-    thresholds_K = np.full(chosen_NK.shape[1], np.inf)
+    present_K = np.bincount(labels, minlength=confidences_NK.shape[1]) > 0
+    own_N = confidences_NK[np.arange(len(labels)), labels]
+    thresholds_K = np.full(confidences_NK.shape[1], np.inf)
     for k in np.flatnonzero(present_K):
         thresholds_K[k] = own_N[labels == k].mean()
-    confident_NK = np.where(chosen_NK >= thresholds_K, chosen_NK, -1.0)
+    confident_NK = np.where(confidences_NK >= thresholds_K, confidences_NK, -1.0)
     best_N = confident_NK.argmax(1)
     wrong = np.flatnonzero((confident_NK.max(1) > 0) & (best_N != labels))
-    margins = chosen_NK[wrong, best_N[wrong]] - own_N[wrong]
+    margins = confidences_NK[wrong, best_N[wrong]] - own_N[wrong]
     return [(int(n), int(best_N[n])) for n in wrong[np.argsort(-margins, kind="stable")]]

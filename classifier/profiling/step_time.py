@@ -1,4 +1,4 @@
-"""What an experiment costs here: seconds a training step, milliseconds a prediction, and the batch that suits best."""
+"""Measure an experiment on this machine: seconds per training step, milliseconds per prediction, the best batch size."""
 
 import contextlib
 import dataclasses
@@ -16,105 +16,109 @@ from classifier import models
 from classifier.config.experiment import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset
-from classifier.data.images.arrays import decodes_on_access
 from classifier.inference.scorer import Scorer
 from classifier.profiling.scaling import Workload
 from classifier.runtime import cpu
 from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.training.state import TrainState, build_model
 
-# The first runs also prepare kernels and memory.
-WARM, MEASURED = 2, 5
-# Batches whose speeds differ by less than this are taken as equally fast.
-EQUAL = 0.03
-LARGEST_BATCH = 4096
-# The least share of a step's time that its images take, where noise hides it.
+# The first predictions also load kernels and allocate memory, and are not counted.
+WARMUP_RUNS, MEASURED_RUNS = 2, 5
+# Batch sizes whose relative speeds differ by less count as equally fast.
+SPEED_TOLERANCE = 0.03
+MAX_BATCH = 4096
+# Lower bound on the share of a step that depends on the number of images: measured shares may be 0 by noise.
 MIN_IMAGE_SHARE = 0.01
-# Seconds of training that a forecast of hours goes by.
-WATCHED = 4.0
+# Seconds of training steps that a forecast is based on.
+MEASURE_SECONDS = 4.0
 
 
 @dataclass(frozen=True)
 class StepTime:
-    """What a training takes on this machine, in seconds."""
+    """The cost of a training on this machine."""
 
-    step: float
-    """One update."""
-    image: float = 0.0
-    """Where a frozen backbone's views are kept (augment.views): to see one image, beside the updates."""
+    step_seconds: float
+    """Per training step."""
+    image_seconds: float = 0.0
+    """Per image, the backbone's forward pass, where its features are cached (augment.views): beside the steps."""
 
 
-def measure_step_time(experiment: Experiment, dataset: Dataset, steps: int = 3, watched: float = 0.0) -> StepTime:
-    """What a resolved experiment takes: the quickest of a few updates after a first one.
+def measure_step_time(experiment: Experiment, dataset: Dataset, steps: int = 3, min_seconds: float = 0.0) -> StepTime:
+    """Measure the step time of a resolved experiment: the fastest of a few steps after a warm-up step.
 
-    What else the machine does can only make a step slower, and would pass before the training does. watched: seconds
-    for which more steps are made, of other images each, as in a training; then their median counts.
+    Other work on the machine can only slow a step down, and may be over before the training is. min_seconds: go on for
+    that long, with other images in each step, as in a training; then the median counts.
     """
-    thaws, epochs = experiment.model.freeze_epochs, experiment.train.epochs
-    if experiment.views and thaws is not None:
-        frozen = measure_step_time(experiment.override("model.freeze_epochs", None), dataset, steps, watched)
-        thawed = measure_step_time(experiment.override("model.freeze", "none"), dataset, steps, watched)
-        share = min(1.0, thaws / epochs)
-        return dataclasses.replace(frozen, step=share * frozen.step + (1 - share) * thawed.step)
-    training = TrainState(experiment, dataset, ProcessGroup(device=pick_device(experiment.train.device)))
-    cpu.setup(training.device.type)  # as trainings do
-    training.begin_epoch(0)
-    size, seed = training.batch, experiment.seed
-    every = (loader.batches(dataset.train, batch=size, seed=seed, epoch=epoch) for epoch in itertools.count())
-    middle = statistics.median if watched else min
-    seconds, again, epoch = [], [], -1
-    decodes = decodes_on_access(dataset.train.images_NCHW)
-    for batch in loader.prefetch(itertools.chain.from_iterable(every), decodes=decodes):
+    frozen_epochs, epochs = experiment.model.freeze_epochs, experiment.train.epochs
+    if experiment.views and frozen_epochs is not None:
+        frozen = measure_step_time(experiment.override("model.freeze_epochs", None), dataset, steps, min_seconds)
+        unfrozen = measure_step_time(experiment.override("model.freeze", "none"), dataset, steps, min_seconds)
+        share = min(1.0, frozen_epochs / epochs)
+        step_seconds = share * frozen.step_seconds + (1 - share) * unfrozen.step_seconds
+        return dataclasses.replace(frozen, step_seconds=step_seconds)
+    state = TrainState(experiment, dataset, ProcessGroup(device=pick_device(experiment.train.device)))
+    cpu.setup(state.device.type)  # as in a training
+    state.begin_epoch(0)
+    summarize = statistics.median if min_seconds else min
+    seconds, cached_seconds, epoch = [], [], -1
+    for batch in _endless_batches(state):
         epoch += batch.step == 0
-        seconds.append(_seconds_to_update(training, batch, epoch))  # reading is told apart
-        if training.feature_cache:
-            again.append(_seconds_to_update(training, batch, epoch))
-        if len(seconds) > steps and sum(seconds[1:]) >= watched:
+        seconds.append(_time_step(state, batch, epoch))  # loading is measured separately
+        if state.feature_cache:
+            cached_seconds.append(_time_step(state, batch, epoch))
+        if len(seconds) > steps and sum(seconds[1:]) >= min_seconds:
             break
-    if not again:
-        return StepTime(middle(seconds[1:]))
-    step = middle(again[1:])
-    # Not the quickest: what is seen at the end of a search is seen at the speed that the machine has on the whole.
-    return StepTime(step, max(0.0, statistics.median(seconds[1:]) - step) / size)
+    if not cached_seconds:
+        return StepTime(summarize(seconds[1:]))
+    step_seconds = summarize(cached_seconds[1:])
+    # The median, not the fastest: over a whole search, the backbone runs at the machine's average speed.
+    return StepTime(step_seconds, max(0.0, statistics.median(seconds[1:]) - step_seconds) / state.batch)
 
 
-def _seconds_to_update(training: TrainState, batch: loader.Batch, epoch: int) -> float:
-    began = time.perf_counter()
-    training.train_step(batch, epoch)
-    training.sums.tolist()  # waits for the device
-    return time.perf_counter() - began
+def _endless_batches(state: TrainState) -> Iterator[loader.Batch]:
+    """The batches of one epoch after another."""
+    split, seed = state.dataset.train, state.experiment.seed
+    epochs = (loader.batches(split, batch=state.batch, seed=seed, epoch=epoch) for epoch in itertools.count())
+    return loader.prefetch(itertools.chain.from_iterable(epochs), decodes=are_decoded_each_time(split.images_NCHW))
+
+
+def _time_step(state: TrainState, batch: loader.Batch, epoch: int) -> float:
+    started = time.perf_counter()
+    state.train_step(batch, epoch)
+    state.sums.tolist()  # waits for the device
+    return time.perf_counter() - started
 
 
 def measure_step_seconds(experiment: Experiment, dataset: Dataset) -> float:
-    """Seconds that one update of a resolved experiment takes."""
-    return measure_step_time(experiment, dataset).step
+    """Measure the seconds per training step of a resolved experiment."""
+    return measure_step_time(experiment, dataset).step_seconds
 
 
 def measure_prediction(experiment: Experiment, dataset: Dataset, batch: int) -> dict[str, float]:
-    """`latency` of one image alone and `latency_batch` of each in a batch, in milliseconds, and `size` in parameters.
+    """Measure prediction by a resolved experiment's untrained model, preprocessing included.
 
-    Of a resolved experiment's model, untrained, with all that prediction does to an image; measure with nothing else
-    running. The median of several.
+    `latency` is for a single image, `latency_batch` per image of a batch, both in milliseconds and medians of several
+    runs; `size` is the number of parameters. Measure with nothing else running.
     """
     device = pick_device(experiment.train.device)
     scorer = Scorer.from_experiment(experiment, dataset, device)
     model = scorer.prepare_model(build_model(experiment, dataset))
     images_NCHW = dataset.train.images_NCHW[:batch]
     return {
-        "latency": 1000 * _seconds(scorer, model, images_NCHW[:1]),
-        "latency_batch": 1000 * _seconds(scorer, model, images_NCHW) / len(images_NCHW),
-        "size": float(models.parameter_count(model)),
+        "latency": 1000 * _time_prediction(scorer, model, images_NCHW[:1]),
+        "latency_batch": 1000 * _time_prediction(scorer, model, images_NCHW) / len(images_NCHW),
+        "size": float(models.count_parameters(model)),
     }
 
 
 def find_batch_size(experiment: Experiment, dataset: Dataset) -> tuple[int, dict[int, float]]:
-    """The fastest batch that fits into memory, of equally fast ones the largest; and images a second of all tried.
+    """Find the fastest batch size that fits into memory, the largest of equally fast ones; with images/s by batch size.
 
-    Doubles from 8 until memory or the training images end, or twice in a row it gets slower by a tenth.
+    Doubles from 8 until out of memory or training images, or until two sizes in a row are slower by a tenth.
     """
     speeds: dict[int, float] = {}
     batch, slower = 8, 0
-    limit = min(LARGEST_BATCH, len(dataset.train) // experiment.optimizer.accumulate)
+    limit = min(MAX_BATCH, len(dataset.train) // experiment.optimizer.accumulate)
     while batch <= limit and slower < 2:
         tried = experiment.override("data.batch", batch)
         try:
@@ -130,122 +134,131 @@ def find_batch_size(experiment: Experiment, dataset: Dataset) -> tuple[int, dict
     if not speeds:
         return experiment.data.batch, {}
     fastest = max(speeds.values())
-    return max(size for size, speed in speeds.items() if speed >= (1 - EQUAL) * fastest), speeds
+    return max(size for size, speed in speeds.items() if speed >= (1 - SPEED_TOLERANCE) * fastest), speeds
 
 
-def measure_workload(experiment: Experiment, dataset: Dataset, beside: int = 0) -> Workload:
-    """A resolved experiment as `scaling` wants it, measured on this machine with train.threads threads.
+def measure_workload(experiment: Experiment, dataset: Dataset, busy_workers: int = 0) -> Workload:
+    """Measure a resolved experiment on this machine, with train.threads threads, for `scaling.forecast`.
 
-    beside: how many other workers will compute on the same processor, whose clock and caches they share.
+    busy_workers: how many other workers will compute on the same processor, and share its clock and caches.
     """
-    from torch.utils.flop_counter import FlopCounterMode
-
     batch = experiment.data.batch * experiment.optimizer.accumulate
-    small, before = max(1, batch // 4), torch.get_num_threads()
-    torch.set_num_threads(experiment.train.threads or before)
+    small, threads = max(1, batch // 4), torch.get_num_threads()
+    torch.set_num_threads(experiment.train.threads or threads)
     try:
-        with _busy(beside, torch.get_num_threads()):
-            whole = measure_step_time(experiment, dataset, watched=WATCHED)
-            fewer = experiment.override_all({"data.batch": small, "optimizer.accumulate": 1})
-            part = measure_step_time(fewer, dataset, watched=WATCHED)
+        with _background_load(busy_workers, torch.get_num_threads()):
+            full = measure_step_time(experiment, dataset, min_seconds=MEASURE_SECONDS)
+            smaller = experiment.override_all({"data.batch": small, "optimizer.accumulate": 1})
+            part = measure_step_time(smaller, dataset, min_seconds=MEASURE_SECONDS)
     finally:
-        torch.set_num_threads(before)
-    image_seconds, overhead_seconds = split_step_seconds(whole.step, part.step, batch=batch, small_batch=small)
-    training = TrainState(experiment, dataset, ProcessGroup(device=pick_device(experiment.train.device)))
-    training.begin_epoch(0)
-    few = next(loader.batches(dataset.train, batch=2, seed=0, epoch=0))
-    saved: dict[int, int] = {}
-
-    def see(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        saved[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(see, lambda t: t):
-        training.train_step(few, 0)
-    flops = float(counter.get_total_flops())
-    seen = 1.0  # the share of the epochs in which a frozen backbone sees the images
-    if training.feature_cache:
-        seen = min(1.0, training.feature_cache.views / experiment.train.epochs)
-        with FlopCounterMode(display=False) as counter:
-            training.train_step(few, 0)
-        flops = counter.get_total_flops() + seen * (flops - counter.get_total_flops())
-    parameters = models.parameter_count(training.model)
-    # Weights, gradients, and what the optimizer keeps of each; activations grow with the images.
-    kept = 4 * parameters * (2 if experiment.optimizer.name == "sgd" else 3) + 4 * parameters
-    activations = max(0, sum(saved.values()) - 4 * parameters) / 2
+        torch.set_num_threads(threads)
+    image_seconds, overhead_seconds = split_step_seconds(
+        full.step_seconds, part.step_seconds, batch=batch, small_batch=small
+    )
+    state = TrainState(experiment, dataset, ProcessGroup(device=pick_device(experiment.train.device)))
+    state.begin_epoch(0)
+    backbone_share = 1.0  # of the epochs: a frozen backbone whose features are cached runs in the first ones only
+    if state.feature_cache:
+        backbone_share = min(1.0, state.feature_cache.views / experiment.train.epochs)
+    flops, activation_bytes = _count_flops_and_activations(state, backbone_share)
+    parameters = models.count_parameters(state.model)
+    # Weights, gradients and the optimizer's state, as float32.
+    model_bytes = 4 * parameters * (2 if experiment.optimizer.name == "sgd" else 3) + 4 * parameters
     return Workload(
         batch=batch,
         images=len(dataset.train),
         epochs=experiment.train.epochs,
         parameters=parameters,
-        image_seconds=image_seconds + seen * whole.image,
+        image_seconds=image_seconds + backbone_share * full.image_seconds,
         step_seconds=overhead_seconds,
-        input_seconds=_input_seconds(experiment, dataset),
-        flops=flops / len(few.labels_N),
-        memory_bytes=kept + activations * experiment.data.batch,
+        input_seconds=_measure_input_seconds(experiment, dataset),
+        flops=flops,
+        memory_bytes=model_bytes + activation_bytes * experiment.data.batch,
     )
+
+
+def _count_flops_and_activations(state: TrainState, backbone_share: float) -> tuple[float, float]:
+    """(FLOPs, bytes of activations) per image of a training step, counted on two images."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    batch = next(loader.batches(state.dataset.train, batch=2, seed=0, epoch=0))
+    saved_bytes: dict[int, int] = {}
+
+    def record(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        saved_bytes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(record, lambda t: t):
+        state.train_step(batch, 0)
+    flops = float(counter.get_total_flops())
+    if state.feature_cache:  # the features are cached now: a second step runs the head alone
+        with FlopCounterMode(display=False) as counter:
+            state.train_step(batch, 0)
+        flops = counter.get_total_flops() + backbone_share * (flops - counter.get_total_flops())
+    # Among the saved tensors are the weights.
+    activation_bytes = max(0, sum(saved_bytes.values()) - 4 * models.count_parameters(state.model)) / 2
+    return flops / len(batch.labels_N), activation_bytes
 
 
 def split_step_seconds(
     seconds: float, small_batch_seconds: float, *, batch: int, small_batch: int
 ) -> tuple[float, float]:
-    """(seconds per image, seconds per step beside), from the step times of a batch and of a smaller one.
+    """Split a step's time into (seconds per image, overhead per step), given the step time of a smaller batch too.
 
-    On a busy machine the smaller batch may have been the slower one: images still take MIN_IMAGE_SHARE of the step.
+    The smaller batch may have been measured slower, on a busy machine: images take at least MIN_IMAGE_SHARE.
     """
-    most = seconds / batch
+    max_image_seconds = seconds / batch
     if batch <= small_batch:
-        return most, 0.0
+        return max_image_seconds, 0.0
     slope = (seconds - small_batch_seconds) / (batch - small_batch)
-    image_seconds = min(max(slope, MIN_IMAGE_SHARE * most), most)
+    image_seconds = min(max(slope, MIN_IMAGE_SHARE * max_image_seconds), max_image_seconds)
     return image_seconds, max(0.0, seconds - image_seconds * batch)
 
 
 @contextlib.contextmanager
-def _busy(count: int, threads: int) -> Iterator[None]:
-    """So many others that multiply matrices with as many threads each, which leaves Python's lock to who measures."""
-    over = threading.Event()
+def _background_load(count: int, threads: int) -> Iterator[None]:
+    """Run `count` threads that multiply matrices on `threads` cores each; they hold the GIL only briefly."""
+    stop = threading.Event()
 
-    def work() -> None:
-        torch.set_num_threads(threads)  # OpenMP keeps it by thread
+    def multiply() -> None:
+        torch.set_num_threads(threads)  # a per-thread setting of OpenMP
         matrix = torch.rand(768, 768)
-        while not over.is_set():
+        while not stop.is_set():
             torch.mm(matrix, matrix)
 
-    others = [threading.Thread(target=work, daemon=True) for _ in range(count)]
-    for other in others:
-        other.start()
+    workers = [threading.Thread(target=multiply, daemon=True) for _ in range(count)]
+    for worker in workers:
+        worker.start()
     try:
         yield
     finally:
-        over.set()
-        for other in others:
-            other.join()
+        stop.set()
+        for worker in workers:
+            worker.join()
 
 
-def _input_seconds(experiment: Experiment, dataset: Dataset) -> float:
-    """To gather an image into a batch, on one core."""
-    began, count = time.perf_counter(), 0
+def _measure_input_seconds(experiment: Experiment, dataset: Dataset) -> float:
+    """Measure the seconds per image to load a batch, on one core."""
+    started, count = time.perf_counter(), 0
     for batch in loader.batches(dataset.train, batch=experiment.data.batch, seed=0, epoch=0):
         count += len(batch.labels_N)
         if count > 10_000:
             break
-    return (time.perf_counter() - began) / count
+    return (time.perf_counter() - started) / count
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ended; on the CPU that is a RuntimeError of the allocator."""
-    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or any(
-        words in str(error) for words in ("not enough memory", "out of memory", "can't allocate memory")
-    )
+    """Whether an error means out of memory; on the CPU, torch's allocator raises a plain RuntimeError."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(words in str(error) for words in ("not enough memory", "out of memory", "can't allocate memory"))
 
 
-def _seconds(scorer: Scorer, model: torch.nn.Module, images_NCHW: torch.Tensor) -> float:
+def _time_prediction(scorer: Scorer, model: torch.nn.Module, images_NCHW: torch.Tensor) -> float:
     seconds = []
-    for _ in range(WARM + MEASURED):
-        began = time.perf_counter()
+    for _ in range(WARMUP_RUNS + MEASURED_RUNS):
+        started = time.perf_counter()
         scorer.predict_log_probabilities(model, images_NCHW).tolist()  # waits for the device
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds[WARM:])
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[WARMUP_RUNS:])

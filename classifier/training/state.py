@@ -40,7 +40,7 @@ class TrainState:
         self.optimizer = optimizers.build(
             experiment.optimizer,
             self.model,
-            head_names=models.head_names(self.model),
+            head_names=models.head_parameter_names(self.model),
             is_pretrained=experiment.model.weights is not None,
             dtype=torch.bfloat16 if experiment.train.precision == "bf16" else torch.float32,
         )
@@ -92,7 +92,7 @@ class TrainState:
     def _set_backbone_frozen(self, frozen: bool) -> None:
         """Choose the forward path, and wrap its module anew: other gradients are exchanged from now on."""
         if frozen or self.is_backbone_frozen:
-            models.freeze(self.model, frozen)
+            models.set_frozen(self.model, frozen)
         self.is_backbone_frozen = frozen
         parts = (self.experiment, self.dataset, self.model, self.scorer)
         if frozen and self.experiment.views:
@@ -124,7 +124,7 @@ class TrainState:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step += 1
-        self.trace += loader.trace(batch)  # overflow wraps around, as it should
+        self.trace += loader.compute_trace(batch)  # overflow wraps around, as it should
         if self.ema is not None:
             self.ema.update(self.model, self.step)
 

@@ -23,10 +23,10 @@ from jobs.steps.training import train_in_process
 
 # A last training with less than this share of the steps that the winner had would lose more than the validation images
 # bring.
-WORTH = 0.75
+MIN_STEP_SHARE = 0.75
 
 
-def trained(work: Session, board: Leaderboard, clock: SearchClock) -> Experiment | None:
+def refit_winner(work: Session, board: Leaderboard, clock: SearchClock) -> Experiment | None:
     """Train the winner's experiment on training and validation images together; its bundle becomes the search's.
 
     Where the minutes do not hold all of its epochs, it has fewer, and fewer still where the machine becomes slower
@@ -37,12 +37,12 @@ def trained(work: Session, board: Leaderboard, clock: SearchClock) -> Experiment
     winner, experiment = board.winner()
     alone = board.epoch_seconds() or plan.conclusion.epoch_seconds
     elsewhere = not plan.is_local or experiment.workers.count > 1
-    run, begun = _begun(work, winner.folder.name, elsewhere=elsewhere)
-    row = board.ranked()[0]
-    wanted = row.sample.get("train.epochs", plan.conclusion.refit_epochs)
-    epochs = begun or min(wanted, _fitting(clock, alone))
+    run, begun = open_refit_run(work, winner.folder.name, elsewhere=elsewhere)
+    row = board.rank_rows()[0]
+    wanted = row.changes.get("train.epochs", plan.conclusion.refit_epochs)
+    epochs = begun or min(wanted, _epochs_that_fit(clock, alone))
     train, held = len(work.dataset.train), len(work.dataset.validation)
-    if epochs < wanted and epochs * (train + held) < WORTH * row.epochs * train:
+    if epochs < wanted and epochs * (train + held) < MIN_STEP_SHARE * row.epochs * train:
         say(f"note: the winner is not trained once more: {max(0, epochs)} epochs are what the minutes still hold")
         return None
     say("the winner is trained once more, on training and validation images together")
@@ -53,7 +53,7 @@ def trained(work: Session, board: Leaderboard, clock: SearchClock) -> Experiment
     while True:
         last = experiment.override_all({"train.epochs": epochs, "train.keep": "last", "train.patience": None})
         deadline = Deadline(clock.training_seconds_left(alone, is_late=True), restart_seconds=plan.conclusion.refit_start_seconds)
-        if not (_there if elsewhere else _here)(work, run, last, deadline):
+        if not (_train_on_workers if elsewhere else _train_locally)(work, run, last, deadline):
             break
         if work.interrupts.stop_requested:
             return None
@@ -74,7 +74,7 @@ def trained(work: Session, board: Leaderboard, clock: SearchClock) -> Experiment
     return experiment.override_all({"train.epochs": epochs, "workers.cpus": None})
 
 
-def _fitting(clock: SearchClock, alone: float) -> int | float:
+def _epochs_that_fit(clock: SearchClock, alone: float) -> int | float:
     """Epochs for which there is time left, where one takes so many seconds in a trial."""
     plan = clock.plan
     if not plan.experiment.search.minutes or not alone:
@@ -83,7 +83,7 @@ def _fitting(clock: SearchClock, alone: float) -> int | float:
     return int(seconds / (plan.conclusion.refit_epoch_factor * alone))
 
 
-def _begun(work: Session, winner: str, *, elsewhere: bool) -> tuple[Run, int | None]:
+def open_refit_run(work: Session, winner: str, *, elsewhere: bool) -> tuple[Run, int | None]:
     """Its run, and how many epochs an earlier process has begun it with; what it had begun for another winner goes."""
     # No mirror looks below ray/: the worker keeps its copy by itself.
     storage = work.run.storage.subfolder("ray/final") if work.run.storage is not None and elsewhere else None
@@ -99,7 +99,7 @@ def _begun(work: Session, winner: str, *, elsewhere: bool) -> tuple[Run, int | N
     return run, None
 
 
-def _here(work: Session, run: Run, experiment: Experiment, deadline: Deadline) -> bool:
+def _train_locally(work: Session, run: Run, experiment: Experiment, deadline: Deadline) -> bool:
     """Train in this process; whether it was stopped."""
     dataset = work.dataset.merge_validation(experiment)
     experiment = resolve(experiment, dataset)
@@ -108,7 +108,7 @@ def _here(work: Session, run: Run, experiment: Experiment, deadline: Deadline) -
     return bool(train_in_process(last, ProcessGroup(device=pick_device(experiment.train.device)), deadline))
 
 
-def _there(work: Session, run: Run, experiment: Experiment, deadline: Deadline) -> bool:
+def _train_on_workers(work: Session, run: Run, experiment: Experiment, deadline: Deadline) -> bool:
     """Train on Ray's workers; whether it was stopped."""
     run.write_experiment(experiment)
     step, epochs = 0, experiment.train.epochs

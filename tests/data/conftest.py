@@ -1,4 +1,4 @@
-"""Small pictures, each different from all others, as the readers of data sets find them."""
+"""Small images, all different, for tests of the readers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ Paint = Callable[[Path], Path]
 
 @pytest.fixture
 def paint() -> Paint:
-    """paint(path) writes a new picture of 12 x 10 pixels there, in the format that its ending names."""
+    """paint(path) writes a new image of 12 x 10 pixels there, in the format of its extension."""
     random = np.random.default_rng(7)
 
     def paint(path: Path) -> Path:
@@ -25,7 +25,7 @@ def paint() -> Paint:
 
 @pytest.fixture
 def photos(paint: Paint, tmp_path: Path) -> Path:
-    """A folder of two classes, 20 pictures each."""
+    """A folder of two classes with 20 images each."""
     folder = tmp_path / "photos"
     for name in ("cat", "dog"):
         for number in range(20):

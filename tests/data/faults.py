@@ -1,4 +1,4 @@
-"""A data set with a planted fault of each kind, and what an audit must say of it."""
+"""A data set with a planted fault of each kind, and the finding that an audit must report for it."""
 
 import io
 from collections.abc import Callable
@@ -11,13 +11,13 @@ SIDE = 96
 
 
 def scene(number: int, side: int = SIDE) -> Image.Image:
-    """A picture of its own: soft shapes of several sizes with some fine structure."""
+    """Return a unique image: soft shapes of several sizes with some fine structure."""
     rng = np.random.default_rng(number)
-    picture = np.zeros((side, side, 3))
+    pixels = np.zeros((side, side, 3))
     for cells, weight in ((3, 90), (8, 60), (24, 40), (side, 8)):
         noise = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
-        picture += weight / 255 * np.asarray(noise.resize((side, side), Image.Resampling.BICUBIC), float)
-    return Image.fromarray(picture.clip(0, 255).astype(np.uint8))
+        pixels += weight / 255 * np.asarray(noise.resize((side, side), Image.Resampling.BICUBIC), float)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
 def encoded(image: Image.Image, name: str = "png", **settings) -> bytes:
@@ -27,11 +27,11 @@ def encoded(image: Image.Image, name: str = "png", **settings) -> bytes:
 
 
 def darker(image: Image.Image, factor: float) -> Image.Image:
-    """Or brighter, where the factor is above 1."""
+    """Return a darker image, or a brighter one if the factor is above 1."""
     return ImageEnhance.Brightness(image).enhance(factor)
 
 
-def _damaged() -> bytes:
+def _corrupted() -> bytes:
     content = bytearray(encoded(scene(9001)))
     content[len(content) // 2] ^= 0xFF
     return bytes(content)
@@ -51,15 +51,15 @@ def _cropped(image: Image.Image) -> Image.Image:
     return image.crop((2, 3, 2 + side, 3 + side)).resize(image.size, Image.Resampling.BICUBIC)
 
 
-# Name -> the file's ending, its bytes, and the kind of finding that must name it.
+# Name -> extension, content, and the kind of finding that must name the file.
 FAULTS: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "empty": ("png", lambda: b"", "unreadable"),
     "noise": ("jpg", lambda: np.random.default_rng(1).bytes(3000), "unreadable"),
     "text": ("jpg", lambda: b"<html>404 not found</html>", "unreadable"),
     "truncated-png": ("png", lambda: encoded(scene(9000))[:4000], "unreadable"),
     "truncated-jpeg": ("jpg", lambda: encoded(scene(9000), "jpeg")[:1500], "unreadable"),
-    "damaged-png": ("png", _damaged, "unreadable"),
-    "head-alone": ("png", lambda: encoded(scene(9002))[:40], "unreadable"),
+    "corrupted-png": ("png", _corrupted, "unreadable"),
+    "header-only": ("png", lambda: encoded(scene(9002))[:40], "unreadable"),
     "one-pixel": ("png", lambda: encoded(Image.new("RGB", (1, 1))), "unreadable"),
     "bomb": ("png", lambda: encoded(Image.new("1", (4000, 4000))), "unreadable"),
     "float": ("tif", lambda: encoded(Image.fromarray(np.full((20, 20), 0.5, np.float32)), "tiff"), "unreadable"),
@@ -83,14 +83,14 @@ FAULTS: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "brightened": ("png", lambda: encoded(darker(scene(4), 1.3)), "near"),
     "mirrored": ("png", lambda: encoded(scene(5).transpose(Image.Transpose.FLIP_LEFT_RIGHT)), "near"),
 }
-"""`copy` and the near ones lie beside their originals, in the class of theirs."""
+"""`copy` and the near duplicates are in the class of their originals."""
 
 SETTINGS = {"size": 48, "max_pixels": 5_000_000, "max_bytes": 1_000_000, "max_corrupt": 0.3}
 GOOD = 120
 
 
 def files() -> dict[str, bytes]:
-    """The set as names and contents: class folders cat and dog; scenes of even number are cats."""
+    """Return the data set as names and contents: class folders cat and dog; even scenes are cats."""
     found = {f"{'cat' if n % 2 == 0 else 'dog'}/{n:04d}.png": encoded(scene(n)) for n in range(GOOD)}
     originals = {"copy": 0, "recompressed": 1, "resized": 2, "cropped": 3, "brightened": 4, "mirrored": 5}
     for position, (name, (ending, make, _)) in enumerate(FAULTS.items()):
@@ -100,8 +100,8 @@ def files() -> dict[str, bytes]:
     return found
 
 
-def written(folder: Path) -> Path:
-    """The set as a folder."""
+def write_folder(folder: Path) -> Path:
+    """Write the data set to a folder."""
     for name, content in files().items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

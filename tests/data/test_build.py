@@ -1,4 +1,4 @@
-"""From a source to a data set: flaws within bounds, statistics of the training images alone, a fingerprint."""
+"""From a source to a data set: a share of errors is tolerated, statistics of the training images, a fingerprint."""
 
 import shutil
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import torch
 
 from classifier.config.sections import DataConfig
 from classifier.data import load
-from classifier.data.build import statistics
+from classifier.data.build import compute_statistics
 from classifier.errors import DataError
 
 
@@ -18,12 +18,12 @@ def config(folder: Path, **settings: object) -> DataConfig:
     return DataConfig(**({"path": str(folder), "size": 8, "cache": None} | settings))  # pyright: ignore[reportArgumentType]
 
 
-def test_labels_and_pictures_stay_together(photos: Path) -> None:
+def test_images_keep_their_labels(photos: Path) -> None:
     dataset = load(config(photos, size=10))
-    for part in (dataset.train, dataset.validation, dataset.test):
-        assert part.images_NCHW[:].dtype == torch.uint8
-        assert part.labels_N.dtype == torch.int64
-        for image_CHW, label, id_ in zip(part.images_NCHW, part.labels_N.tolist(), part.ids, strict=True):
+    for split in (dataset.train, dataset.validation, dataset.test):
+        assert split.images_NCHW[:].dtype == torch.uint8
+        assert split.labels_N.dtype == torch.int64
+        for image_CHW, label, id_ in zip(split.images_NCHW, split.labels_N.tolist(), split.ids, strict=True):
             assert id_.startswith(dataset.class_names[label])
             from PIL import Image
 
@@ -31,7 +31,7 @@ def test_labels_and_pictures_stay_together(photos: Path) -> None:
                 np.testing.assert_array_equal(image_CHW.numpy(), np.asarray(image)[:, 1:11].transpose(2, 0, 1))
 
 
-def test_statistics_are_those_of_the_training_images(photos: Path) -> None:
+def test_statistics_of_the_training_images(photos: Path) -> None:
     dataset = load(config(photos))
     scaled = dataset.train.images_NCHW[:].double() / 255
     torch.testing.assert_close(torch.tensor(dataset.mean).double(), scaled.mean((0, 2, 3)), check_dtype=False)
@@ -41,16 +41,16 @@ def test_statistics_are_those_of_the_training_images(photos: Path) -> None:
 
 
 def test_statistics_of_flat_and_of_many_images() -> None:
-    assert statistics(torch.full((3, 1, 4, 4), 51, dtype=torch.uint8)) == ((0.2,), (1 / 255,))
+    assert compute_statistics(torch.full((3, 1, 4, 4), 51, dtype=torch.uint8)) == ((0.2,), (1 / 255,))
     images_NCHW = np.random.default_rng(0).integers(0, 256, (50, 3, 128, 128), dtype=np.uint8)
-    mean, std = statistics(torch.from_numpy(images_NCHW))
+    mean, std = compute_statistics(torch.from_numpy(images_NCHW))
     np.testing.assert_allclose(mean, images_NCHW[:, :, ::4].mean((0, 2, 3)) / 255)
     np.testing.assert_allclose(std, images_NCHW[:, :, ::4].std((0, 2, 3)) / 255)
     small = images_NCHW[..., :63, :]
-    np.testing.assert_allclose(statistics(torch.from_numpy(small))[0], small.mean((0, 2, 3)) / 255)
+    np.testing.assert_allclose(compute_statistics(torch.from_numpy(small))[0], small.mean((0, 2, 3)) / 255)
 
 
-def test_the_fingerprint_tells_data_apart(photos: Path, paint: Callable[[Path], Path], tmp_path: Path) -> None:
+def test_fingerprint_changes_with_the_data(photos: Path, paint: Callable[[Path], Path], tmp_path: Path) -> None:
     first = load(config(photos)).fingerprint
     assert load(config(photos)).fingerprint == first
     shutil.move(photos, tmp_path / "moved")
@@ -65,26 +65,26 @@ def test_the_fingerprint_tells_data_apart(photos: Path, paint: Callable[[Path], 
     assert len({first, *others}) == 8
 
 
-def test_adding_pictures_moves_no_other(photos: Path, paint: Callable[[Path], Path]) -> None:
-    def places() -> dict[str, str]:
+def test_adding_images_moves_no_other(photos: Path, paint: Callable[[Path], Path]) -> None:
+    def find_splits() -> dict[str, str]:
         dataset = load(config(photos))
         assert not dataset.split_record["loans"]
         return {id_: split for split in dataset.counts for id_ in getattr(dataset, split).ids}
 
-    before = places()
+    before = find_splits()
     for number in range(30):
         paint(photos / "cat" / f"new{number}.png")
-    after = places()
+    after = find_splits()
     assert {id_: after[id_] for id_ in before} == before
     assert len(after) == 70
 
 
-def test_corrupt_files_are_skipped_up_to_a_share_and_refused_above(photos: Path) -> None:
-    (photos / "cat" / "03.png").write_text("no picture")
+def test_corrupt_files_are_skipped_up_to_a_share_and_refused_above_it(photos: Path) -> None:
+    (photos / "cat" / "03.png").write_text("no image")
     (photos / "dog" / "05.png").write_bytes(b"")
-    reasons = "cat/03.png (it is no image, or of an unknown format), dog/05.png (the file is empty)"
+    reasons = "cat/03.png (it is not an image, or its format is unknown), dog/05.png (the file is empty)"
     dataset = load(config(photos, max_corrupt=0.05))
-    assert dataset.findings[0] == f"2 of 40 pictures cannot be used and were skipped: {reasons}."
+    assert dataset.findings[0] == f"2 of 40 images cannot be used and were skipped: {reasons}."
     assert sum(dataset.counts.values()) == 38
     assert dataset.split_record["unreadable_count"] == 2
     assert [flaw["id"] for flaw in dataset.split_record["unreadable"]] == ["cat/03.png", "dog/05.png"]
@@ -92,58 +92,58 @@ def test_corrupt_files_are_skipped_up_to_a_share_and_refused_above(photos: Path)
     with pytest.raises(DataError) as caught:
         load(config(photos, max_corrupt=0.04))
     assert str(caught.value) == (
-        f"photos: 2 of 40 pictures (5.0%, more than data.max_corrupt 4.0%) cannot be used: {reasons}; "
+        f"photos: 2 of 40 images (5.0%, more than data.max_corrupt 4.0%) cannot be used: {reasons}; "
         "replace or remove them, or raise --data.max_corrupt"
     )
-    with pytest.raises(DataError, match="2 of 40 pictures"):  # 1 % by default
+    with pytest.raises(DataError, match="2 of 40 images"):  # 1 % by default
         load(config(photos))
     (photos / "cat" / "03.png").unlink()
     shutil.copy(photos / "dog" / "04.png", photos / "dog" / "05.png")
     assert not load(config(photos)).split_record["unreadable"]
 
 
-def test_a_class_without_a_readable_picture(photos: Path) -> None:
+def test_class_without_a_readable_image(photos: Path) -> None:
     for path in (photos / "cat").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(DataError, match="photos: the class 'cat' has no picture: add more, or remove it"):
+    with pytest.raises(DataError, match="photos: the class 'cat' has no image: add more, or remove it"):
         load(config(photos, max_corrupt=1.0))
     for path in (photos / "dog").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(DataError, match="the class 'cat' has no picture"):
+    with pytest.raises(DataError, match="the class 'cat' has no image"):
         load(config(photos, max_corrupt=1.0))
 
 
 @pytest.mark.parametrize(("validation", "test"), [(0.0, 0.2), (0.3, 0.0), (0.0, 0.0)])
-def test_splits_that_are_not_wanted_are_empty(validation: float, test: float, photos: Path) -> None:
+def test_splits_of_share_0_are_empty(validation: float, test: float, photos: Path) -> None:
     dataset = load(config(photos, validation=validation, test=test))
     assert (len(dataset.validation) == 0) == (validation == 0)
     assert (len(dataset.test) == 0) == (test == 0)
     assert dataset.test.images_NCHW.shape[1:] == dataset.train.images_NCHW.shape[1:]
 
 
-def test_loans_are_told_of(paint: Callable[[Path], Path], tmp_path: Path) -> None:
+def test_reassignments_are_reported(paint: Callable[[Path], Path], tmp_path: Path) -> None:
     folder = tmp_path / "few"
     for name, count in (("cat", 60), ("dog", 3)):
         for number in range(count):
             paint(folder / name / f"{number}.png")
     dataset = load(config(folder))
-    for part in (dataset.train, dataset.validation, dataset.test):
-        assert set(part.labels_N.tolist()) == {0, 1}
-    loans = dataset.split_record["loans"]
-    assert loans
-    for loan in loans:
-        assert set(loan) == {"id", "class_name", "home", "split"}
-        assert loan["id"] in getattr(dataset, loan["split"]).ids
-    assert any(f"{len(loans)} pictures of small classes moved" in finding for finding in dataset.findings)
+    for split in (dataset.train, dataset.validation, dataset.test):
+        assert set(split.labels_N.tolist()) == {0, 1}
+    reassignments = dataset.split_record["loans"]
+    assert reassignments
+    for moved in reassignments:
+        assert set(moved) == {"id", "class_name", "home", "split"}
+        assert moved["id"] in getattr(dataset, moved["split"]).ids
+    assert any(f"{len(reassignments)} images of small classes were moved" in finding for finding in dataset.findings)
 
 
-def test_one_class_only(photos: Path) -> None:
+def test_single_class_is_refused(photos: Path) -> None:
     shutil.rmtree(photos / "cat")
     with pytest.raises(DataError, match=r"photos has fewer than two classes \('dog'\)"):
         load(config(photos))
 
 
-def test_a_class_with_one_picture(photos: Path, paint: Callable[[Path], Path]) -> None:
+def test_class_with_a_single_image_is_refused(photos: Path, paint: Callable[[Path], Path]) -> None:
     paint(photos / "bird" / "a.png")
-    with pytest.raises(DataError, match="photos: the class 'bird' has only one picture: add more, or remove it"):
+    with pytest.raises(DataError, match="photos: the class 'bird' has only one image: add more, or remove it"):
         load(config(photos))

@@ -1,4 +1,4 @@
-"""What a data set tells of itself."""
+"""The summary of a data set, and its splits."""
 
 import json
 
@@ -25,9 +25,9 @@ def test_summary_is_plain_data(digits: Dataset) -> None:
     assert json.loads(json.dumps(digits.split_record)) == digits.split_record
 
 
-def test_parts_are_whole(digits: Dataset) -> None:
+def test_splits_are_complete(digits: Dataset) -> None:
     ids = [id_ for split in ("train", "validation", "test") for id_ in getattr(digits, split).ids]
     assert sorted(ids) == sorted(f"digits/{n}" for n in range(1797))
-    for part in (digits.train, digits.validation, digits.test):
-        assert len(part) == len(part.images_NCHW) == len(part.labels_N) == len(part.ids)
-        assert set(part.labels_N.tolist()) == set(range(10))
+    for split in (digits.train, digits.validation, digits.test):
+        assert len(split) == len(split.images_NCHW) == len(split.labels_N) == len(split.ids)
+        assert set(split.labels_N.tolist()) == set(range(10))

@@ -1,4 +1,4 @@
-"""Many pictures: the size and channels that suit them, all decoded, flaws by name."""
+"""All images of a source: size and channels are inferred, all are decoded, errors are listed."""
 
 import threading
 import time
@@ -38,7 +38,7 @@ def of_arrays(images_NCHW: np.ndarray) -> Source:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "side"),
+    ("sizes", "size"),
     [
         ([(28, 28)] * 3, 28),
         ([(5, 5)] * 3, 5),
@@ -52,14 +52,14 @@ def of_arrays(images_NCHW: np.ndarray) -> Source:
         ([(32, 32), (33, 33), (33, 33)], 32),
     ],
 )
-def test_the_size_is_found(sizes: list[tuple[int, int]], side: int, tmp_path: Path) -> None:
+def test_size_is_inferred(sizes: list[tuple[int, int]], size: int, tmp_path: Path) -> None:
     source = of_sizes(tmp_path, sizes)
-    assert infer_shape(source, DataConfig()) == (side, 3)
+    assert infer_shape(source, DataConfig()) == (size, 3)
     assert infer_shape(source, DataConfig(size=9)) == (9, 3)
-    assert decode_source(source, DataConfig()).images_NCHW.shape == (len(sizes), 3, side, side)
+    assert decode_source(source, DataConfig()).images_NCHW.shape == (len(sizes), 3, size, size)
 
 
-def test_channels_are_found(tmp_path: Path) -> None:
+def test_channels_are_inferred(tmp_path: Path) -> None:
     grey = of_sizes(tmp_path, [(8, 8)] * 4, "L")
     assert infer_shape(grey, DataConfig()) == (8, 1)
     assert infer_shape(grey, DataConfig(channels=3)) == (8, 3)
@@ -71,7 +71,7 @@ def test_channels_are_found(tmp_path: Path) -> None:
     assert infer_shape(of_arrays(RANDOM.integers(0, 256, (4, 3, 8, 8), np.uint8)), DataConfig()) == (8, 3)
 
 
-def test_files_are_what_decode_makes_of_them(tmp_path: Path) -> None:
+def test_files_are_decoded_as_by_decode_load(tmp_path: Path) -> None:
     source = of_sizes(tmp_path, [(n + 9, 20 - n) for n in range(11)])
     config = DataConfig(size=7, channels=3, fit="pad")
     found = decode_source(source, config)
@@ -83,7 +83,7 @@ def test_files_are_what_decode_makes_of_them(tmp_path: Path) -> None:
         assert found.digests_N[n].tobytes() == compute_digest(path.read_bytes())
 
 
-def test_a_file_is_read_once_where_nothing_is_to_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_is_read_once_if_nothing_is_to_be_inferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, reads = of_sizes(tmp_path, [(8, 8)] * 20), []
     read = image_decoder.read_image_bytes
 
@@ -96,7 +96,7 @@ def test_a_file_is_read_once_where_nothing_is_to_be_found(tmp_path: Path, monkey
     assert sorted(reads) == sorted(tmp_path.glob("*.png"))
 
 
-def test_flaws_by_index(tmp_path: Path) -> None:
+def test_errors_by_index(tmp_path: Path) -> None:
     source = of_sizes(tmp_path, [(8, 8)] * 6)
     (tmp_path / "1.png").write_bytes(b"")
     (tmp_path / "4.png").unlink()
@@ -107,11 +107,11 @@ def test_flaws_by_index(tmp_path: Path) -> None:
     assert "cannot be read (No such file" in found.errors[4]
     assert "truncated" in found.errors[5]
     for path in tmp_path.glob("*.png"):
-        path.write_text("no picture")
+        path.write_text("no image")
     assert len(decode_source(source, DataConfig()).errors) == 6
 
 
-def test_arrays_stay_as_they_are_or_are_resized() -> None:
+def test_arrays_are_unchanged_or_resized() -> None:
     images_NCHW = RANDOM.integers(0, 256, (6, 1, 8, 8), dtype=np.uint8)
     source = of_arrays(images_NCHW)
     found = decode_source(source, DataConfig())
@@ -132,7 +132,7 @@ def test_arrays_stay_as_they_are_or_are_resized() -> None:
     np.testing.assert_allclose(grey[:, 0], (np.asarray(colour.images) * weights).sum(1), atol=1)
 
 
-def test_pictures_that_do_not_fit_in_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_do_not_fit_in_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = of_sizes(tmp_path, [(8, 8)] * 4)
     sizes: dict[Any, int] = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}
     monkeypatch.setattr(decode_all.os, "sysconf", sizes.__getitem__)
@@ -141,7 +141,7 @@ def test_pictures_that_do_not_fit_in_memory_are_refused(tmp_path: Path, monkeypa
         decode_source(source, DataConfig(size=2048, cache=None))
 
 
-def test_an_error_in_a_thread_stops_the_others() -> None:
+def test_error_in_a_thread_stops_the_others() -> None:
     calls: list[int] = []
     started = threading.Event()
 
@@ -153,18 +153,18 @@ def test_an_error_in_a_thread_stops_the_others() -> None:
         started.set()
 
     with pytest.raises(KeyboardInterrupt):
-        pictures_in_two_threads(work)
+        run_in_two_threads(work)
     assert len(calls) < 10**6
 
 
-def pictures_in_two_threads(work: Any) -> None:
+def run_in_two_threads(work: Any) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(threads, "available_cores", lambda: 2)
         run_in_threads(work, range(10**6))
 
 
-def test_a_picture_that_hangs_is_left_behind(monkeypatch, paint, tmp_path: Path) -> None:
-    """In threads, where nothing can be ended: in a small set, and while its size is found out."""
+def test_image_that_hangs_is_abandoned(monkeypatch, paint, tmp_path: Path) -> None:
+    """In threads, which cannot be killed: in a small data set, and while its size is inferred."""
     for n in range(20):
         paint(tmp_path / "set" / ("cat" if n % 2 else "dog") / f"{n}.png")
     hangs = (tmp_path / "set" / "cat" / "7.png").read_bytes()

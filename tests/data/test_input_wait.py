@@ -21,16 +21,16 @@ def contents() -> dict[str, bytes]:
 
 
 def as_shards(home: Path, files: dict[str, bytes]) -> Path:
-    pictures = list(files.values())
+    contents = list(files.values())
     for n in range(6):
-        shard(home / "shards" / f"train-{n}.tar", pictures[100 * n : 100 * n + 100], 100 * n, lambda k: str(k % 2))
+        shard(home / "shards" / f"train-{n}.tar", contents[100 * n : 100 * n + 100], 100 * n, lambda k: str(k % 2))
     return home / "shards"
 
 
 SOURCES: dict[str, tuple[Callable[[Path, dict[str, bytes]], Path], tuple[str, ...]]] = {
     "folder": (as_folder, ()),
     "folder, without a cache": (as_folder, ("--data.cache", "none")),
-    "folder, kept as JPEGs": (as_folder, ("--data.cache_as", "jpeg")),
+    "folder, cached as JPEGs": (as_folder, ("--data.cache_as", "jpeg")),
     "manifest": (as_manifest, ()),
     "list": (as_list, ()),
     "zip": (lambda home, files: pack_zip(home / "set.zip", files), ()),

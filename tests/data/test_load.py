@@ -1,4 +1,4 @@
-"""What data.path may name."""
+"""What data.path may be."""
 
 import importlib
 from pathlib import Path
@@ -17,14 +17,14 @@ def test_every_known_data_set_has_a_reader() -> None:
         assert callable(getattr(importlib.import_module(module), attribute)), name
 
 
-def test_a_path_comes_before_a_name(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_path_takes_precedence_over_a_name(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos.rename(photos.with_name("digits"))
     assert open_source(DataConfig()).class_names == tuple("0123456789")
     monkeypatch.chdir(photos.parent)
     assert open_source(DataConfig()).class_names == ("cat", "dog")
 
 
-def test_a_manifest_reads_as_the_folder_it_lists(photos: Path) -> None:
+def test_manifest_reads_like_the_folder_it_lists(photos: Path) -> None:
     rows = [f"{path.relative_to(photos.parent).as_posix()},{path.parent.name}" for path in photos.rglob("*.png")]
     manifest = photos.parent / "photos.csv"
     manifest.write_text("\n".join(["path,label", *sorted(rows)]))
@@ -47,13 +47,13 @@ def test_a_manifest_reads_as_the_folder_it_lists(photos: Path) -> None:
         ("~nobody-has-this-name/x", r"does not exist"),
     ],
 )
-def test_what_is_not_there(path: str, reason: str, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_path(path: str, reason: str, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(photos.parent)
     with pytest.raises(DataError, match=reason) as caught:
         load(DataConfig(path=path))
     assert "\n" not in str(caught.value)
 
 
-def test_a_home_folder(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_home_folder(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(photos.parent))
     assert open_source(DataConfig(path="~/photos")).name == "photos"

@@ -1,4 +1,4 @@
-"""The laws of the loader: each image once, steps of one size, the same global batches for any number of ranks."""
+"""Laws of the loader: each image once, steps of equal size, the same global batches for any number of ranks."""
 
 import threading
 
@@ -13,18 +13,18 @@ from classifier.data.loader import (
     Batch,
     balanced_order,
     batches,
+    compute_trace,
     evaluation_batches,
     prefetch,
     steps_per_epoch,
-    trace,
 )
 from classifier.runtime.counter_rng import permutation
 
 QUICK = settings(max_examples=60, deadline=None)
 
 
-def part_of(count: int) -> Split:
-    """Images that bear their own number."""
+def make_split(count: int) -> Split:
+    """Images that encode their own number."""
     numbers = torch.arange(count)
     images_NCHW = (numbers % 251).to(torch.uint8)[:, None, None, None].expand(count, 1, 2, 2).clone()
     return Split(images_NCHW, numbers, tuple(f"train/{n}" for n in range(count)))
@@ -39,10 +39,10 @@ CASES = st.tuples(st.integers(0, 90), st.integers(1, 40), st.integers(0, 2**63),
 
 @QUICK
 @given(CASES)
-def test_every_image_once_an_epoch_in_steps_of_one_size(case: tuple[int, int, int, int]) -> None:
+def test_every_image_once_per_epoch_in_steps_of_equal_size(case: tuple[int, int, int, int]) -> None:
     count, batch, seed, epoch = case
-    part = part_of(count)
-    steps = list(batches(part, batch=batch, seed=seed, epoch=epoch))
+    split = make_split(count)
+    steps = list(batches(split, batch=batch, seed=seed, epoch=epoch))
     assert len(steps) == steps_per_epoch(count, batch)
     assert [step.step for step in steps] == list(range(len(steps)))
     if count == 0:
@@ -63,10 +63,10 @@ def test_every_image_once_an_epoch_in_steps_of_one_size(case: tuple[int, int, in
 @given(CASES, st.integers(1, 5), st.integers(0, 9))
 def test_ranks_share_the_same_global_batches(case: tuple[int, int, int, int], world: int, start: int) -> None:
     count, batch, seed, epoch = case
-    part = part_of(count)
-    alone = list(batches(part, batch=batch, seed=seed, epoch=epoch))[start:]
+    split = make_split(count)
+    alone = list(batches(split, batch=batch, seed=seed, epoch=epoch))[start:]
     shards = [
-        list(batches(part, batch=batch, seed=seed, epoch=epoch, start=start, rank=rank, world=world))
+        list(batches(split, batch=batch, seed=seed, epoch=epoch, start=start, rank=rank, world=world))
         for rank in range(world)
     ]
     assert {len(shard) for shard in shards} == {len(alone)}
@@ -81,29 +81,29 @@ def test_ranks_share_the_same_global_batches(case: tuple[int, int, int, int], wo
 
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
 @pytest.mark.parametrize("count", [0, 1, 5, 64, 101])
-def test_evaluation_sees_every_image_once_in_order(count: int, world: int) -> None:
-    part = part_of(count)
-    shards = [list(evaluation_batches(part, batch=16, rank=rank, world=world)) for rank in range(world)]
+def test_evaluation_yields_every_image_once_in_order(count: int, world: int) -> None:
+    split = make_split(count)
+    shards = [list(evaluation_batches(split, batch=16, rank=rank, world=world)) for rank in range(world)]
     seen = [p.labels_N for parts in zip(*shards, strict=True) for p in parts]
     assert torch.equal(torch.cat([torch.zeros(0, dtype=torch.int64), *seen]), torch.arange(count))
 
 
-def test_a_trace_tells_orders_apart_and_not_how_they_were_cut() -> None:
-    part = part_of(40)
+def test_trace_depends_on_the_order_but_not_on_how_it_was_cut() -> None:
+    split = make_split(40)
 
-    def traced(seed: int, batch: int, world: int) -> int:
-        cuts = (batches(part, batch=batch, seed=seed, epoch=0, rank=rank, world=world) for rank in range(world))
-        return sum(trace(shard) for shards in cuts for shard in shards) % 2**64
+    def total_trace(seed: int, batch: int, world: int) -> int:
+        cuts = (batches(split, batch=batch, seed=seed, epoch=0, rank=rank, world=world) for rank in range(world))
+        return sum(compute_trace(shard) for shards in cuts for shard in shards) % 2**64
 
-    assert traced(0, 7, 1) == traced(0, 7, 3) == traced(0, 5, 2)
-    assert traced(0, 7, 1) != traced(1, 7, 1)
-    first, *others = batches(part, batch=7, seed=0, epoch=0)
-    assert sum(map(trace, others)) % 2**64 != traced(0, 7, 1)
-    assert sum(map(trace, (first, first, *others))) % 2**64 != traced(0, 7, 1)
+    assert total_trace(0, 7, 1) == total_trace(0, 7, 3) == total_trace(0, 5, 2)
+    assert total_trace(0, 7, 1) != total_trace(1, 7, 1)
+    first, *others = batches(split, batch=7, seed=0, epoch=0)
+    assert sum(map(compute_trace, others)) % 2**64 != total_trace(0, 7, 1)
+    assert sum(map(compute_trace, (first, first, *others))) % 2**64 != total_trace(0, 7, 1)
 
 
 @pytest.mark.parametrize("balance", [0.5, 1.0])
-def test_rare_classes_come_more_often(balance: float) -> None:
+def test_rare_classes_are_oversampled(balance: float) -> None:
     labels_N = torch.tensor([0] * 900 + [1] * 90 + [2] * 10)[permutation(1000, 3, 0)]
     first, second = (balanced_order(labels_N, 0, epoch, balance) for epoch in (0, 1))
     assert len(first) == 1000
@@ -118,30 +118,30 @@ def test_rare_classes_come_more_often(balance: float) -> None:
     assert labels_N[first][:100].unique().numel() == 3
 
 
-def test_batches_that_are_gathered_ahead_are_the_same(monkeypatch) -> None:
-    part = Split(
+def test_prefetched_batches_are_the_same(monkeypatch) -> None:
+    split = Split(
         torch.arange(100 * 12).view(100, 3, 2, 2).to(torch.uint8), torch.arange(100), tuple(map(str, range(100)))
     )
-    plain = list(batches(part, batch=7, seed=0, epoch=3))
+    plain = list(batches(split, batch=7, seed=0, epoch=3))
     before = threading.active_count()
-    for least, decodes in ((0, False), (1 << 20, False), (1 << 20, True)):
-        monkeypatch.setattr(loader, "WORTH_A_THREAD", least)
-        for one, other in zip(prefetch(batches(part, batch=7, seed=0, epoch=3), decodes=decodes), plain, strict=True):
+    for min_bytes, decodes in ((0, False), (1 << 20, False), (1 << 20, True)):
+        monkeypatch.setattr(loader, "MIN_PREFETCH_BYTES", min_bytes)
+        for one, other in zip(prefetch(batches(split, batch=7, seed=0, epoch=3), decodes=decodes), plain, strict=True):
             assert one.images_NCHW.equal(other.images_NCHW)
             assert one.step == other.step
-        some = prefetch(batches(part, batch=7, seed=0, epoch=3))
+        some = prefetch(batches(split, batch=7, seed=0, epoch=3))
         next(some)
         del some
     assert threading.active_count() == before
     assert list(prefetch(iter(()))) == []
 
 
-def test_an_error_of_the_thread_is_told(monkeypatch) -> None:
-    monkeypatch.setattr(loader, "WORTH_A_THREAD", 0)
-    part = Split(torch.zeros(20, 1, 2, 2, dtype=torch.uint8), torch.zeros(20, dtype=torch.int64), ("",) * 20)
+def test_error_in_the_prefetch_thread_is_raised(monkeypatch) -> None:
+    monkeypatch.setattr(loader, "MIN_PREFETCH_BYTES", 0)
+    split = Split(torch.zeros(20, 1, 2, 2, dtype=torch.uint8), torch.zeros(20, dtype=torch.int64), ("",) * 20)
 
     def broken():
-        yield from list(batches(part, batch=7, seed=0, epoch=0))[:2]
+        yield from list(batches(split, batch=7, seed=0, epoch=0))[:2]
         raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="the disk is gone"):

@@ -14,7 +14,7 @@ def digits():
     return data.load(Experiment().data)
 
 
-def test_smaller_ones_are_parts_of_larger_ones(digits):
+def test_smaller_subsets_are_part_of_larger_ones(digits):
     found = [
         set(limit_training_images(digits, count, seed=0).train.ids) for count in (10, 11, 100, 700, len(digits.train))
     ]
@@ -25,28 +25,28 @@ def test_smaller_ones_are_parts_of_larger_ones(digits):
 
 def test_each_class_has_its_share(digits):
     assert torch.bincount(limit_training_images(digits, 10, seed=0).train.labels_N).tolist() == [1] * 10
-    part = limit_training_images(digits, 200, seed=0).train
+    train = limit_training_images(digits, 200, seed=0).train
     shares = torch.bincount(digits.train.labels_N) * 200 / len(digits.train)
-    assert (torch.bincount(part.labels_N) - shares).abs().max() <= 1
+    assert (torch.bincount(train.labels_N) - shares).abs().max() <= 1
 
 
-def test_images_keep_their_labels_and_the_other_splits_are_whole(digits):
+def test_images_keep_their_labels_and_other_splits_do_not_change(digits):
     small = limit_training_images(digits, 50, seed=0)
-    where = {name: i for i, name in enumerate(digits.train.ids)}
-    places = torch.tensor([where[name] for name in small.train.ids])
-    assert torch.equal(small.train.images_NCHW[:], digits.train.images_NCHW[places])
-    assert torch.equal(small.train.labels_N, digits.train.labels_N[places])
+    index = {name: i for i, name in enumerate(digits.train.ids)}
+    positions = torch.tensor([index[name] for name in small.train.ids])
+    assert torch.equal(small.train.images_NCHW[:], digits.train.images_NCHW[positions])
+    assert torch.equal(small.train.labels_N, digits.train.labels_N[positions])
     assert small.test is digits.test
     assert small.fingerprint not in (digits.fingerprint, limit_training_images(digits, 51, seed=0).fingerprint)
 
 
 @pytest.mark.parametrize("count", [9, 100_000])
-def test_a_number_that_cannot_be_is_refused(digits, count):
+def test_impossible_count_is_refused(digits, count):
     with pytest.raises(DataError, match=rf"data\.limit {count}.*from 10 to 1304"):
         limit_training_images(digits, count, seed=0)
 
 
-def test_it_is_a_setting():
+def test_data_limit():
     dataset = data.load(Experiment().override("data.limit", 60).data)
     assert len(dataset.train) == 60
     assert "60 of its 1,304 training images" in dataset.findings[-1]

@@ -172,10 +172,10 @@ def _open_with_pillow(content: bytes) -> Iterator[Image.Image]:
     except DecodeError:
         raise
     except UnidentifiedImageError:
-        raise DecodeError("it is no image, or of an unknown format") from None
+        raise DecodeError("it is not an image, or its format is unknown") from None
     except Exception as error:  # a corrupted file can make a decoder fail in any way
         words = in_short(error)
-        raise DecodeError("it is truncated" if "truncated" in words.lower() else f"it is damaged ({words})") from None
+        raise DecodeError("it is truncated" if "truncated" in words.lower() else f"it is corrupted ({words})") from None
 
 
 @contextlib.contextmanager

@@ -134,7 +134,7 @@ def gather(images: Images, index_N: Tensor) -> Tensor:
     return images[index_N]
 
 
-def are_decoded_each_time(images: Images) -> bool:
+def decodes_on_access(images: Images) -> bool:
     """Does gathering them take more than copying memory?"""
     return isinstance(images, StreamedImages) or (isinstance(images, MappedImages) and images.is_lossy)
 

@@ -1,4 +1,4 @@
-"""The embedded data set: 1,797 handwritten digits of 8 x 8 pixels, which scikit-learn brings along.
+"""The built-in data set: 1,797 handwritten digits of 8 x 8 pixels, shipped with scikit-learn.
 
 E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998.
 """
@@ -15,7 +15,7 @@ from classifier.errors import DataError
 
 
 def load_digits(config: DataConfig) -> Source:
-    """The digits, values 0 to 16 scaled to 0 to 255. DataError if scikit-learn is not installed."""
+    """Load the digits, scaled from 0 to 16 to 0 to 255. DataError if scikit-learn is not installed."""
     values = _load_values()
     images_NHW = ((values[:, :64] * 255 + 8) // 16).astype(np.uint8).reshape(-1, 8, 8)
     return Source(
@@ -30,7 +30,7 @@ def load_digits(config: DataConfig) -> Source:
 
 
 def _load_values() -> np.ndarray:
-    """N x 65: pixels and the label. From the file itself where it lies as ever: importing sklearn takes seconds."""
+    """Return N x 65: pixels and the label. Read directly from the file if possible: importing sklearn takes seconds."""
     spec = importlib.util.find_spec("sklearn")
     if spec is None:
         raise DataError("digits come with scikit-learn, which is not installed: pip install scikit-learn")

@@ -1,4 +1,4 @@
-"""Every kind of image file becomes the pixels that a person sees; what is damaged is named and nothing else breaks."""
+"""Every kind of image file is decoded to the pixels that a person sees; corrupted files are named and break nothing."""
 
 import contextlib
 import io
@@ -73,7 +73,7 @@ def test_palette_with_and_without_transparency(transparency: "int | bytes") -> N
     np.testing.assert_array_equal(pixels(encoded(image, transparency=transparency)), seen)
 
 
-def test_a_transparent_colour_of_a_picture_without_alpha() -> None:
+def test_transparent_colour_of_an_image_without_alpha() -> None:
     grey = np.array([[0, 7], [7, 200]], np.uint8)
     got = pixels(encoded(Image.fromarray(grey), transparency=7))
     np.testing.assert_array_equal(got[..., 0], [[0, 255], [255, 200]])
@@ -134,7 +134,7 @@ STORED = {
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP"])
-def test_exif_says_what_is_up(orientation: int, format: str) -> None:
+def test_exif_orientation(orientation: int, format: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     image = Image.fromarray(np.ascontiguousarray(STORED[orientation](COLOUR)))
@@ -142,7 +142,7 @@ def test_exif_says_what_is_up(orientation: int, format: str) -> None:
     np.testing.assert_array_equal(pixels(encoded(image, format, exif=exif, **options)), COLOUR)
 
 
-def test_an_exif_rotated_jpeg() -> None:
+def test_jpeg_rotated_by_exif() -> None:
     scene = np.zeros((32, 64, 3), np.uint8)
     scene[:, :32, 0], scene[:16, 32:, 1] = 250, 250  # red on the left, green on the upper right
     exif = Image.Exif()
@@ -153,18 +153,18 @@ def test_an_exif_rotated_jpeg() -> None:
     np.testing.assert_allclose(got[1, 6], (0, 250, 0), atol=12)
 
 
-def test_damaged_exif_does_not_hurt_the_picture() -> None:
+def test_corrupted_exif_does_not_affect_the_pixels() -> None:
     content = encoded(Image.fromarray(GREY), "JPEG", exif=b"Exif\0\0" + b"II*\0\xff\xff\xff\x7f" + b"\xff" * 30)
     assert pixels(content).shape == GREY.shape
 
 
-def test_a_wrong_ending_does_not_matter(tmp_path: Path) -> None:
+def test_wrong_suffix_does_not_matter(tmp_path: Path) -> None:
     path = tmp_path / "really_a.jpg"
     path.write_bytes(encoded(Image.fromarray(GREY), "PNG"))
     np.testing.assert_array_equal(np.asarray(decode.read_image(path, max_pixels=BIG)), GREY)
 
 
-# --- what cannot be used
+# --- unusable files
 
 
 def png_of(width: int, height: int) -> bytes:
@@ -177,16 +177,16 @@ def png_of(width: int, height: int) -> bytes:
 
 
 NOISE = encoded(Image.fromarray(RANDOM.integers(0, 256, (40, 40, 3), dtype=np.uint8)), "JPEG")
-FLAWED = {
+UNUSABLE = {
     "empty": (b"", "empty"),
-    "text": (b"this is no image", "no image"),
-    "html": (b"<!doctype html><html>not found</html>", "no image"),
-    "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "no image"),
+    "text": (b"this is no image", "not an image"),
+    "html": (b"<!doctype html><html>not found</html>", "not an image"),
+    "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not an image"),
     "cut.jpg": (NOISE[:-60], "truncated"),
-    "cut.png": (encoded(Image.fromarray(COLOUR))[:-40], "truncated|damaged"),
-    "head.png": (encoded(Image.fromarray(COLOUR))[:20], "truncated|damaged|no image"),
-    "0x0": (png_of(0, 0), "0 x 0|damaged|no image"),
-    "0x0.pgm": (b"P5 0 0 255\n", "0 x 0|damaged|no image"),
+    "cut.png": (encoded(Image.fromarray(COLOUR))[:-40], "truncated|corrupted"),
+    "head.png": (encoded(Image.fromarray(COLOUR))[:20], "truncated|corrupted|not an image"),
+    "0x0": (png_of(0, 0), "0 x 0|corrupted|not an image"),
+    "0x0.pgm": (b"P5 0 0 255\n", "0 x 0|corrupted|not an image"),
     "1x1": (encoded(Image.new("L", (1, 1))), "1 x 1"),
     "1x9": (encoded(Image.new("RGB", (1, 9))), "1 x 9"),
     "bomb": (png_of(60000, 60000), "60000 x 60000"),
@@ -195,9 +195,9 @@ FLAWED = {
 }
 
 
-@pytest.mark.parametrize("name", FLAWED)
-def test_a_flaw_is_named(name: str, tmp_path: Path) -> None:
-    content, reason = FLAWED[name]
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_error_says_why_a_file_cannot_be_used(name: str, tmp_path: Path) -> None:
+    content, reason = UNUSABLE[name]
     with pytest.raises(decode.DecodeError, match=reason):
         decode.open_image(content, max_pixels=BIG)
     path = tmp_path / "some.jpg"
@@ -207,33 +207,33 @@ def test_a_flaw_is_named(name: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+def test_unreadable_file(tmp_path: Path) -> None:
     for path in (tmp_path / "gone.png", tmp_path):
         with pytest.raises(DataError, match=f"{path.name} cannot be used .*cannot be read"):
             decode.read_image(path, max_pixels=BIG)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP"])
-def test_no_damage_escapes(format: str) -> None:
-    """Cut anywhere, or with a byte changed anywhere, a file gives a picture or a DecodeError."""
+def test_corrupted_files_raise_nothing_but_decode_errors(format: str) -> None:
+    """Cut anywhere, or with a byte changed anywhere, a file gives an image or a DecodeError."""
     whole = encoded(Image.fromarray(COLOUR), format)
     random = np.random.default_rng(1)
     for _ in range(150):
-        hurt = bytearray(whole)
-        hurt[random.integers(len(hurt))] = random.integers(256)
-        for content in (bytes(hurt), whole[: random.integers(len(whole))]):
+        corrupted = bytearray(whole)
+        corrupted[random.integers(len(corrupted))] = random.integers(256)
+        for content in (bytes(corrupted), whole[: random.integers(len(whole))]):
             with contextlib.suppress(decode.DecodeError):
                 decode.decode_bytes(content, ImageSpec(8, 3, "crop", 10**5))
 
 
-def test_more_pixels_than_wanted() -> None:
+def test_too_many_pixels() -> None:
     content = encoded(Image.fromarray(GREY))
     assert pixels(content).size == 48
     with pytest.raises(DataError, match=r"8 x 6 pixels are more than data\.max_pixels 47"):
         decode.read_image(content, max_pixels=47)
 
 
-def test_the_process_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_global_pillow_settings_are_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)  # Pillow would warn above 20, and refuse above 40
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     before = list(warnings.filters)
@@ -257,10 +257,10 @@ def test_the_process_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True
 
 
-# --- from any picture to a square
+# --- from any image to a square
 
 
-def test_the_right_size_is_not_resampled() -> None:
+def test_image_of_the_right_size_is_not_resampled() -> None:
     square = RANDOM.integers(0, 256, (8, 8, 3), dtype=np.uint8)
     for fit in ("crop", "pad", "stretch"):
         got = decode.prepare(Image.fromarray(square), ImageSpec(8, 3, fit, BIG))
@@ -272,7 +272,7 @@ def test_the_right_size_is_not_resampled() -> None:
     np.testing.assert_array_equal(padded[:, 1:7], COLOUR.transpose(2, 0, 1))
 
 
-def test_grey_and_colour_become_each_other() -> None:
+def test_conversion_between_grey_and_colour() -> None:
     three = decode.prepare(Image.fromarray(GREY), ImageSpec(6, 3, "crop", BIG))
     np.testing.assert_array_equal(three, np.repeat(GREY[None, :, 1:7], 3, axis=0))
     one = decode.prepare(Image.fromarray(np.repeat(GREY[:, :, None], 3, axis=2)), ImageSpec(6, 1, "crop", BIG))
@@ -281,13 +281,13 @@ def test_grey_and_colour_become_each_other() -> None:
 
 @pytest.mark.parametrize("size", [(30, 7), (7, 30), (200, 333), (2, 2), (500, 2)])
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
-def test_a_plain_picture_stays_plain(size: tuple[int, int], fit: str) -> None:
+def test_uniform_image_stays_uniform(size: tuple[int, int], fit: str) -> None:
     got = decode.prepare(Image.new("RGB", size, (200, 3, 90)), ImageSpec(16, 3, fit, BIG))
     assert got.shape == (3, 16, 16)
     assert (got == np.array([200, 3, 90], np.uint8)[:, None, None]).all()
 
 
-def test_what_each_fit_keeps() -> None:
+def test_what_each_fit_shows() -> None:
     bands = np.zeros((20, 60), np.uint8)
     bands[:, 20:40] = 100
     bands[:, 40:] = 200
@@ -307,7 +307,7 @@ def test_shrinking_averages() -> None:
     assert np.abs(got - 127).max() <= 3
 
 
-def test_a_large_jpeg_is_decoded_small_and_looks_the_same() -> None:
+def test_large_jpeg_is_shrunk_while_it_is_decoded() -> None:
     smooth = Image.fromarray(COLOUR).resize((1600, 1200), Image.Resampling.BICUBIC)
     content = encoded(smooth, "JPEG", quality=95)
     small = decode.open_image(content, max_pixels=BIG, min_side=2 * 32)
@@ -320,7 +320,7 @@ def test_a_large_jpeg_is_decoded_small_and_looks_the_same() -> None:
         decode.load(content[: len(content) // 2], ImageSpec(32, 3, "crop", BIG))
 
 
-def test_prepare_takes_pictures_of_any_mode() -> None:
+def test_prepare_accepts_images_of_any_mode() -> None:
     for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "HSV", "YCbCr"):
         got = decode.prepare(Image.new(mode, (9, 5)), ImageSpec(4, 3, "crop", BIG))
         assert got.shape == (3, 4, 4)
@@ -328,7 +328,7 @@ def test_prepare_takes_pictures_of_any_mode() -> None:
         decode.prepare(Image.new("F", (9, 5)), ImageSpec(4, 3, "crop", BIG))
 
 
-def test_look() -> None:
+def test_measure_image() -> None:
     assert decode.measure_image(encoded(Image.fromarray(GREY)), max_pixels=BIG) == (8, 6, True)
     assert decode.measure_image(encoded(Image.fromarray(COLOUR)), max_pixels=BIG) == (8, 6, False)
     three = Image.fromarray(np.repeat(GREY[:, :, None], 3, axis=2))
@@ -338,7 +338,7 @@ def test_look() -> None:
     assert decode.measure_image(encoded(large, "JPEG"), max_pixels=BIG) == (800, 600, True)
 
 
-def test_what_looks_like_a_picture(tmp_path: Path) -> None:
+def test_is_image_path(tmp_path: Path) -> None:
     assert decode.is_image_path(tmp_path / "a.JPG")
     assert not decode.is_image_path(tmp_path / "a.txt")
     assert not decode.is_image_path(tmp_path / ".a.jpg")
@@ -346,7 +346,7 @@ def test_what_looks_like_a_picture(tmp_path: Path) -> None:
     assert not decode.is_image_path(tmp_path / "folder.png")
 
 
-def test_a_damaged_second_frame_is_no_flaw_of_the_first() -> None:
+def test_corrupted_second_frame_does_not_affect_the_first() -> None:
     frames = [Image.fromarray(GREY), Image.fromarray(COLOUR)]
     whole = encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:])
     at = int.from_bytes(whole[4:8], "little")
@@ -357,6 +357,6 @@ def test_a_damaged_second_frame_is_no_flaw_of_the_first() -> None:
     np.testing.assert_array_equal(pixels(broken), GREY)
 
 
-def test_what_cannot_be_described_has_a_flaw() -> None:
-    with pytest.raises(decode.DecodeError, match="no image"):
+def test_unknown_format_has_no_header() -> None:
+    with pytest.raises(decode.DecodeError, match="not an image"):
         decode.read_header(b"nothing")

@@ -1,4 +1,4 @@
-"""The cache: each content is decoded once, whoever asks, and whoever dies."""
+"""The cache: each content is decoded once, however many processes ask for it, and whatever crashes."""
 
 import os
 import pickle
@@ -32,13 +32,13 @@ def config(photos: Path, tmp_path: Path) -> DataConfig:
 
 
 def settle(folder: Path) -> None:
-    """Have its files as if they were made an hour ago: what is new may still change unseen."""
+    """Backdate its files by an hour: the changes of a new file may go unnoticed."""
     for path in folder.rglob("*.*"):
         os.utime(path, (time.time() - 3600, time.time() - 3600))
 
 
 @pytest.fixture(autouse=True)
-def settled(monkeypatch) -> None:
+def no_settle_time(monkeypatch) -> None:
     monkeypatch.setattr(tree, "SETTLE_SECONDS", 0.0)  # the time of change of an inode cannot be set
 
 
@@ -61,7 +61,7 @@ def work(monkeypatch) -> dict[str, int]:
     return counts
 
 
-def test_what_the_cache_gives_is_what_memory_gives(config: DataConfig) -> None:
+def test_cached_images_equal_images_in_memory(config: DataConfig) -> None:
     import dataclasses
 
     mapped, plain = data.load(config), data.load(dataclasses.replace(config, cache=None))
@@ -81,7 +81,7 @@ def test_what_the_cache_gives_is_what_memory_gives(config: DataConfig) -> None:
     assert mapped.std == pytest.approx(values.std((0, 2, 3), correction=0).tolist())
 
 
-def test_a_second_load_reads_and_decodes_nothing(config: DataConfig, work) -> None:
+def test_second_load_reads_and_decodes_nothing(config: DataConfig, work) -> None:
     first = data.load(config)
     assert work == {"read": 40, "decoded": 40}
     again = data.load(config)
@@ -89,7 +89,7 @@ def test_a_second_load_reads_and_decodes_nothing(config: DataConfig, work) -> No
     assert again.fingerprint == first.fingerprint
 
 
-def test_what_is_new_is_decoded_alone(config: DataConfig, work, paint) -> None:
+def test_only_new_files_are_decoded(config: DataConfig, work, paint) -> None:
     data.load(config)
     for n in range(3):
         paint(Path(config.path) / "cat" / f"new{n}.png")
@@ -102,17 +102,17 @@ def test_what_is_new_is_decoded_alone(config: DataConfig, work, paint) -> None:
     part = getattr(grown, ids["cat/new1.png"])
     image = part.images_NCHW[torch.tensor([part.ids.index("cat/new1.png")])][0]
     path = Path(config.path) / "cat" / "new1.png"
-    wanted = decode.load(path, ImageSpec(8, 3, "crop", 10**8))
-    np.testing.assert_array_equal(image.numpy(), wanted)
+    expected = decode.load(path, ImageSpec(8, 3, "crop", 10**8))
+    np.testing.assert_array_equal(image.numpy(), expected)
     (Path(config.path) / "cat" / "new0.png").touch()
     data.load(config)
-    assert work == {"read": 45, "decoded": 44}  # `wanted` is the one more
+    assert work == {"read": 45, "decoded": 44}  # one more for `expected`
     paint(Path(config.path) / "cat" / "new0.png")
     data.load(config)
     assert work == {"read": 46, "decoded": 45}
 
 
-def test_other_settings_have_pictures_of_their_own(config: DataConfig, work) -> None:
+def test_other_settings_have_images_of_their_own(config: DataConfig, work) -> None:
     import dataclasses
 
     data.load(config)
@@ -123,7 +123,7 @@ def test_other_settings_have_pictures_of_their_own(config: DataConfig, work) -> 
     assert work["decoded"] == 120
 
 
-def test_a_flaw_is_remembered_until_the_file_is_mended(config: DataConfig, work, paint) -> None:
+def test_error_is_remembered_until_the_file_is_fixed(config: DataConfig, work, paint) -> None:
     bad = Path(config.path) / "dog" / "bad.png"
     bad.write_bytes(b"no image")
     import dataclasses
@@ -132,7 +132,7 @@ def test_a_flaw_is_remembered_until_the_file_is_mended(config: DataConfig, work,
     for _ in range(2):
         loaded = data.load(config)
         assert loaded.split_record["unreadable"] == [
-            {"id": "dog/bad.png", "reason": "it is no image, or of an unknown format"}
+            {"id": "dog/bad.png", "reason": "it is not an image, or its format is unknown"}
         ]
         assert work["read"] == 41
     paint(bad)
@@ -140,23 +140,23 @@ def test_a_flaw_is_remembered_until_the_file_is_mended(config: DataConfig, work,
     assert sum(data.load(config).counts.values()) == 41
 
 
-def test_what_was_not_used_longest_makes_room(config: DataConfig) -> None:
+def test_least_recently_used_segments_are_evicted(config: DataConfig) -> None:
     import dataclasses
 
     old = data.load(config)
-    home = Path(config.cache or "")
-    first = next(home.rglob("segment-*.arrow"))
+    root = Path(config.cache or "")
+    first = next(root.rglob("segment-*.arrow"))
     os.utime(first, (1, 1))
     small = dataclasses.replace(config, cache_gb=first.stat().st_size * 1.5e-9, fit="pad")
     data.load(small)
     assert not first.exists()
-    assert len(list(home.rglob("segment-*.arrow"))) == 1
-    assert old.train.images_NCHW[:].shape[0] == len(old.train)  # who has it open goes on reading
+    assert len(list(root.rglob("segment-*.arrow"))) == 1
+    assert old.train.images_NCHW[:].shape[0] == len(old.train)  # whoever has it mapped can still read it
     again = data.load(config)
     assert again.train.images_NCHW[:].equal(old.train.images_NCHW[:])
 
 
-def test_pictures_cross_to_another_process_by_their_place(config: DataConfig) -> None:
+def test_images_are_pickled_by_path(config: DataConfig) -> None:
     loaded = data.load(config)
     images = loaded.train.images_NCHW
     assert isinstance(images, MappedImages)
@@ -170,7 +170,7 @@ def test_pictures_cross_to_another_process_by_their_place(config: DataConfig) ->
     assert select(images, index)[:].equal(images[index])
 
 
-def test_a_cache_that_cannot_be_written_is_told(config: DataConfig, tmp_path: Path) -> None:
+def test_unwritable_cache_is_an_error(config: DataConfig, tmp_path: Path) -> None:
     import dataclasses
 
     (tmp_path / "file").write_text("")
@@ -188,8 +188,8 @@ print(loaded.fingerprint, int(images[:].long().sum()), len(images.segments))
 """
 
 
-def start(folder: Path, home: Path) -> subprocess.Popen:
-    words = [sys.executable, "-c", CODE, str(folder), str(home)]
+def start(folder: Path, cache: Path) -> subprocess.Popen:
+    words = [sys.executable, "-c", CODE, str(folder), str(cache)]
     pipe = subprocess.PIPE
     return subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, cwd=ROOT, start_new_session=True)
 
@@ -200,44 +200,44 @@ def many(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("many")
     rng = np.random.default_rng(0)
     for number in range(20_000):
-        home = folder / "ab"[number % 2]
-        home.mkdir(exist_ok=True)
+        class_folder = folder / "ab"[number % 2]
+        class_folder.mkdir(exist_ok=True)
         pixels = np.kron(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
-        Image.fromarray(pixels).save(home / f"{number:05d}.jpg", quality=90)
+        Image.fromarray(pixels).save(class_folder / f"{number:05d}.jpg", quality=90)
     return folder
 
 
 @pytest.mark.slow
 def test_eight_processes_at_once(many: Path, tmp_path: Path) -> None:
     processes = [start(many, tmp_path / "cache") for _ in range(8)]
-    said = [process.communicate(timeout=500) for process in processes]
-    assert [process.returncode for process in processes] == [0] * 8, said
-    assert len({out for out, _ in said}) == 1
-    assert sum("is decoding these images" in err for _, err in said) <= 7
+    outputs = [process.communicate(timeout=500) for process in processes]
+    assert [process.returncode for process in processes] == [0] * 8, outputs
+    assert len({out for out, _ in outputs}) == 1
+    assert sum("is decoding these images" in err for _, err in outputs) <= 7
     assert len(list((tmp_path / "cache").rglob("segment-*.arrow"))) == 1
     assert not list((tmp_path / "cache").rglob("*.part"))
 
 
 @pytest.mark.slow
-def test_killed_while_it_is_built(many: Path, tmp_path: Path) -> None:
+def test_kill_while_it_is_built(many: Path, tmp_path: Path) -> None:
     out, err = start(many, tmp_path / "whole").communicate(timeout=500)
     assert out, err
     rng = np.random.default_rng(1)
     for _ in range(5):
-        process = start(many, tmp_path / "hurt")
+        process = start(many, tmp_path / "killed")
         deadline = time.monotonic() + 120
-        while not list((tmp_path / "hurt").rglob("*.part")) and process.poll() is None:
+        while not list((tmp_path / "killed").rglob("*.part")) and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         time.sleep(rng.uniform(0, 3))
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-    again, err = start(many, tmp_path / "hurt").communicate(timeout=500)
+    again, err = start(many, tmp_path / "killed").communicate(timeout=500)
     assert again == out, err
-    assert not list((tmp_path / "hurt").rglob("*.part"))
+    assert not list((tmp_path / "killed").rglob("*.part"))
 
 
-def test_a_damaged_segment_is_decoded_again(config: DataConfig, work, caplog) -> None:
+def test_corrupted_segment_is_decoded_again(config: DataConfig, work, caplog) -> None:
     first = data.load(config)
     path = next(Path(config.cache or "").rglob("segment-*.arrow"))
     content = path.read_bytes()
@@ -250,7 +250,7 @@ def test_a_damaged_segment_is_decoded_again(config: DataConfig, work, caplog) ->
     assert again.train.images_NCHW[:].equal(images)
 
 
-def test_a_home_that_cannot_be_written_costs_the_cache_alone(
+def test_without_a_writable_home_images_are_decoded_in_memory(
     config: DataConfig, tmp_path: Path, monkeypatch, caplog
 ) -> None:
     import dataclasses
@@ -262,7 +262,7 @@ def test_a_home_that_cannot_be_written_costs_the_cache_alone(
     assert "decoded in memory" in caplog.text
 
 
-def test_a_disk_that_fills_up_is_told_and_no_picture_is_blamed(config: DataConfig, monkeypatch) -> None:
+def test_full_disk_is_reported_and_not_blamed_on_an_image(config: DataConfig, monkeypatch) -> None:
     from classifier.data.images.pixel_segment import PixelSegmentWriter
 
     write = PixelSegmentWriter.write

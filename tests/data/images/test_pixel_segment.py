@@ -1,4 +1,4 @@
-"""A segment is written in place, by whoever decodes; rows that nobody wrote take no room."""
+"""A segment is written in place, by whichever process decodes; empty rows take no disk space."""
 
 import subprocess
 import sys
@@ -20,18 +20,18 @@ RANDOM = np.random.default_rng(0)
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 28, 28), (3, 4, 300), (1, 64, 64), (3, 64, 64)])
-def test_what_is_put_is_what_a_segment_holds(tmp_path: Path, shape: tuple[int, int, int]) -> None:
-    draft = PixelSegmentWriter.create(tmp_path / "draft", 5, shape)
+def test_segment_holds_what_was_written(tmp_path: Path, shape: tuple[int, int, int]) -> None:
+    writer = PixelSegmentWriter.create(tmp_path / "writer", 5, shape)
     pixels_NCHW = RANDOM.integers(0, 256, (5, *shape), dtype=np.uint8)
     for row in (3, 0, 4):
-        draft.write(row, pixels_NCHW[row])
+        writer.write(row, pixels_NCHW[row])
     digests = {row: bytes([row + 1]) * 16 for row in (0, 3, 4)}
-    draft.finish(digests)
-    segment = Segment.open(draft.path)
+    writer.finish(digests)
+    segment = Segment.open(writer.path)
     assert segment.pixels is not None
     for row, digest in digests.items():
-        lying = segment.pixels[row].transpose(2, 0, 1) if has_channels_last(shape) else segment.pixels[row]
-        np.testing.assert_array_equal(lying, pixels_NCHW[row])
+        stored = segment.pixels[row].transpose(2, 0, 1) if has_channels_last(shape) else segment.pixels[row]
+        np.testing.assert_array_equal(stored, pixels_NCHW[row])
         assert bytes(segment.digests_N16[row]) == digest
         np.testing.assert_array_equal(
             segment.sums_NC2[row], exact(pixels_NCHW[row : row + 1, :, summed_lines(shape[1])])[0]
@@ -53,7 +53,7 @@ def test_sums_are_exact(width: int) -> None:
         np.testing.assert_array_equal(sums, exact(pixels))
 
 
-def test_sums_of_channels_that_lie_last_are_exact() -> None:
+def test_sums_of_images_with_channels_last_are_exact() -> None:
     for pixels_HWC in (RANDOM.integers(0, 256, (90, 70, 3), dtype=np.uint8), np.full((5000, 64, 3), 255, np.uint8)):
         sums = sum_channels_last(pixels_HWC)
         assert sums.dtype == np.int64
@@ -61,23 +61,23 @@ def test_sums_of_channels_that_lie_last_are_exact() -> None:
 
 
 def test_another_process_writes_into_the_same_file(tmp_path: Path) -> None:
-    draft = PixelSegmentWriter.create(tmp_path / "draft", 3, (1, 4, 4))
+    writer = PixelSegmentWriter.create(tmp_path / "writer", 3, (1, 4, 4))
     code = (
         "import sys, numpy as np; from classifier.data.images.jpeg_segment import open_writer; "
         "open_writer(sys.argv[1:]).write(1, np.full((1, 4, 4), 7, np.uint8)); assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code, *draft.to_words()], check=True)
-    draft.finish({1: b"x" * 16})
-    segment = Segment.open(draft.path)
+    subprocess.run([sys.executable, "-c", code, *writer.to_words()], check=True)
+    writer.finish({1: b"x" * 16})
+    segment = Segment.open(writer.path)
     assert segment.pixels is not None
     assert (segment.pixels[1] == 7).all()
     assert segment.sums_NC2[1].tolist() == [[7 * 16, 49 * 16]]
 
 
-def test_empty_rows_take_no_room(tmp_path: Path) -> None:
-    draft = PixelSegmentWriter.create(tmp_path / "draft", 1000, (3, 100, 100))
-    draft.write(500, np.ones((3, 100, 100), np.uint8))
-    draft.finish({500: b"x" * 16})
-    about = draft.path.stat()
+def test_empty_rows_take_no_disk_space(tmp_path: Path) -> None:
+    writer = PixelSegmentWriter.create(tmp_path / "writer", 1000, (3, 100, 100))
+    writer.write(500, np.ones((3, 100, 100), np.uint8))
+    writer.finish({500: b"x" * 16})
+    about = writer.path.stat()
     assert about.st_size > 30_000_000
     assert about.st_blocks * 512 < 1_000_000

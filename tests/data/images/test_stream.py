@@ -1,4 +1,4 @@
-"""A stream: few chunks in memory, each picture once an epoch, the same batches on any number of workers."""
+"""A stream: few chunks in memory, each image once per epoch, the same batches on any number of workers."""
 
 import io
 import itertools
@@ -24,7 +24,7 @@ from classifier.data.loader import batches
 
 
 class Disk:
-    """Pictures that bear their own number, and what was read of them."""
+    """Images that encode their own number, and a record of the chunks that were read."""
 
     def __init__(self, count: int) -> None:
         self.count, self.read_chunks = count, []
@@ -42,27 +42,27 @@ def small(monkeypatch) -> None:
     monkeypatch.setattr(stream, "CHUNK", 20)
 
 
-def part_of(disk: Disk, window: int = 6) -> Split:
+def make_split(disk: Disk, window: int = 6) -> Split:
     images = StreamedImages(disk.read, torch.arange(disk.count), (3, 2, 2), disk.count, window)
     return Split(images, torch.arange(disk.count), tuple(map(str, range(disk.count))))
 
 
-def numbers(images_NCHW: torch.Tensor) -> list[int]:
+def decode_numbers(images_NCHW: torch.Tensor) -> list[int]:
     return (images_NCHW[:, 0, 0, 0].long() + 256 * images_NCHW[:, 1, 0, 0].long()).tolist()
 
 
-def test_each_picture_once_with_its_label_from_few_chunks() -> None:
+def test_each_image_comes_once_with_its_label_from_few_chunks() -> None:
     disk = Disk(1990)
-    part = part_of(disk)
+    split = make_split(disk)
     orders = []
     for epoch in range(2):
         disk.read_chunks.clear()
         seen = []
-        for batch in batches(part, batch=32, seed=0, epoch=epoch):
-            assert numbers(batch.images_NCHW) == batch.labels_N.tolist()
+        for batch in batches(split, batch=32, seed=0, epoch=epoch):
+            assert decode_numbers(batch.images_NCHW) == batch.labels_N.tolist()
             seen += batch.labels_N.tolist()
-            assert isinstance(part.images_NCHW, StreamedImages)
-            assert len(part.images_NCHW._chunks) <= 12
+            assert isinstance(split.images_NCHW, StreamedImages)
+            assert len(split.images_NCHW._chunks) <= 12
         assert sorted(seen) == list(range(1990))
         assert len(disk.read_chunks) == 100
         orders.append(seen)
@@ -72,10 +72,10 @@ def test_each_picture_once_with_its_label_from_few_chunks() -> None:
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_workers_see_the_same_batches_and_read_their_own_part(world: int) -> None:
-    alone = [batch.labels_N.tolist() for batch in batches(part_of(Disk(4000)), batch=64, seed=1, epoch=0)]
+def test_workers_get_the_same_batches_and_read_their_own_chunks(world: int) -> None:
+    alone = [batch.labels_N.tolist() for batch in batches(make_split(Disk(4000)), batch=64, seed=1, epoch=0)]
     disks = [Disk(4000) for _ in range(world)]
-    shards = [batches(part_of(disk), batch=64, seed=1, epoch=0, rank=r, world=world) for r, disk in enumerate(disks)]
+    shards = [batches(make_split(disk), batch=64, seed=1, epoch=0, rank=r, world=world) for r, disk in enumerate(disks)]
     together = [[n for batch in step for n in batch.labels_N.tolist()] for step in zip(*shards, strict=True)]
     assert together == alone
     assert sum(len(disk.read_chunks) for disk in disks) < 1.5 * 200
@@ -83,13 +83,13 @@ def test_workers_see_the_same_batches_and_read_their_own_part(world: int) -> Non
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_an_epoch_goes_on_in_its_middle() -> None:
-    whole = [batch.labels_N.tolist() for batch in batches(part_of(Disk(500)), batch=32, seed=0, epoch=5)]
-    rest = [batch.labels_N.tolist() for batch in batches(part_of(Disk(500)), batch=32, seed=0, epoch=5, start=9)]
-    assert rest == whole[9:]
+def test_epoch_resumes_in_its_middle() -> None:
+    whole = [batch.labels_N.tolist() for batch in batches(make_split(Disk(500)), batch=32, seed=0, epoch=5)]
+    resumed = [batch.labels_N.tolist() for batch in batches(make_split(Disk(500)), batch=32, seed=0, epoch=5, start=9)]
+    assert resumed == whole[9:]
 
 
-def test_a_data_set_as_a_stream(photos: Path, caplog) -> None:
+def test_data_set_as_a_stream(photos: Path, caplog) -> None:
     (photos / "cat" / "bad.png").write_bytes(b"no image")
     config = DataConfig(path=str(photos), stream=True, size=8)
     dataset = data.load(config)
@@ -131,7 +131,7 @@ def as_shards(folder: Path, contents: Iterator[bytes]) -> None:
                     tar.addfile(member, io.BytesIO(data))
 
 
-def pictures_of(count: int) -> Iterator[bytes]:
+def make_jpegs(count: int) -> Iterator[bytes]:
     rng = np.random.default_rng(0)
     for _ in range(count):
         coarse_HWC = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
@@ -154,14 +154,14 @@ print(seen, most)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells how much memory is no file's")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux: anonymous memory of a process")
 @pytest.mark.parametrize("write", [as_tables, as_shards])
-def test_ten_times_as_many_pictures_take_no_more_memory(write, tmp_path: Path) -> None:
+def test_ten_times_as_many_images_take_no_more_memory(write, tmp_path: Path) -> None:
     most = {}
     for count in (20_000, 200_000):
         folder = tmp_path / str(count)
         folder.mkdir()
-        write(folder, pictures_of(count))
+        write(folder, make_jpegs(count))
         done = subprocess.run([sys.executable, "-c", STREAMED, folder], capture_output=True, text=True, check=True)
         seen, most[count] = map(int, done.stdout.split())
         assert seen > 0.9 * count

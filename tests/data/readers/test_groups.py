@@ -57,13 +57,13 @@ def test_groups_across_given_splits_are_reported() -> None:
     groups[50] = "p3"
     found = drawn(groups, supplied=supplied)
     assert found.findings == (
-        split.SplitFinding("groups_across", "1 pictures of test are of groups that train has too: 50."),
+        split.SplitFinding("groups_across", "1 test images belong to groups that are in train too: 50."),
     )
     assert (found.splits_N == supplied).all()
 
 
 def test_class_of_one_group_is_an_error() -> None:
-    with pytest.raises(DataError, match="the 10 pictures of class 'a' are of one group, or copies"):
+    with pytest.raises(DataError, match="the 10 images of class 'a' belong to one group, or are copies"):
         drawn(["one" if n % 2 == 0 else f"p{n}" for n in range(20)])
 
 

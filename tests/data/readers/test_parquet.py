@@ -77,7 +77,7 @@ def test_faults_are_reported_and_skipped(image_bytes, tmp_path: Path) -> None:
     assert reasons == {
         "set.parquet/10": "it cannot be read (its table has no bytes for it)",
         "set.parquet/11": "the file is empty",
-        "set.parquet/12": "it is no image, or of an unknown format",
+        "set.parquet/12": "it is not an image, or its format is unknown",
     }
 
 
