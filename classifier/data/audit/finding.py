@@ -1,48 +1,48 @@
-"""What an audit finds: one fault of some images, in a sentence."""
+"""What an audit finds: one problem of some images, described in a sentence."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 Severity = Literal["error", "warning", "note"]
 
-# Kind -> how bad it is, and what to do about it.
+# Kind -> how severe it is, and what to do about it.
 KINDS: dict[str, tuple[Severity, str]] = {
-    "unreadable": ("error", "They are skipped in training: replace or remove them."),
-    "leak": ("error", "The score counts what was learned by heart: keep each picture on one side (--write-manifest)."),
+    "unreadable": ("error", "Training skips them: replace or remove them."),
+    "leak": ("error", "These inflate the score: keep each image in one split (--write-manifest)."),
     "near_leak": (
         "error",
-        "Nearly the same pictures are learned and tested: keep them on one side (--write-manifest).",
+        "Near duplicates in two splits inflate the score: keep them in one split (--write-manifest).",
     ),
-    "group_leak": ("error", "What belongs together is learned and tested: keep each group on one side."),
-    "label_conflict": ("error", "One picture cannot be both: decide, and remove the other."),
-    "near_conflict": ("warning", "Nearly the same pictures have different labels: look which one is right."),
-    "label_error": ("warning", "The model, which has not learned these, is sure of another class: look at the label."),
-    "duplicate": ("warning", "Copies count twice and teach nothing: one of each is enough (--write-manifest)."),
-    "near_duplicate": ("warning", "One of each may be enough; keep them on one side of a split."),
-    "extension": ("warning", "They are read by what they hold; other programs may go by the name: rename them."),
-    "blank": ("warning", "There is nothing to see on them: remove them, unless that is what the class is."),
-    "tiny": ("warning", "They are enlarged, and blurred by it: find larger ones, or set a smaller --data.size."),
-    "dark": ("note", "There is little to see on them: check what made them."),
-    "bright": ("note", "There is little to see on them: check what made them."),
-    "blurred": ("note", "They are much softer than the others: check them."),
-    "aspect": ("note", "Much of them is cut off to make a square: --data.fit pad keeps all of it."),
-    "frames": ("note", "They are animations or stacks, of which the first frame is taken."),
-    "few": ("warning", "So few images say little of a class: collect more, or merge classes."),
+    "group_leak": ("error", "A group in two splits inflates the score: keep each group in one split."),
+    "label_conflict": ("error", "An image has only one class: decide which, and remove the others."),
+    "near_conflict": ("warning", "Near duplicates have different labels: check which is right."),
+    "label_error": ("warning", "A model that was not trained on these predicts another class: check the label."),
+    "duplicate": ("warning", "Duplicates count twice and add nothing: keep one of each (--write-manifest)."),
+    "near_duplicate": ("warning", "One of each may be enough; keep them in one split."),
+    "extension": ("warning", "They are read by content, but other programs may trust the extension: rename them."),
+    "blank": ("warning", "They show nothing: remove them, unless that is what the class means."),
+    "tiny": ("warning", "Enlarging them blurs them: find larger ones, or set a smaller --data.size."),
+    "dark": ("note", "They show little: check how they were taken."),
+    "bright": ("note", "They show little: check how they were taken."),
+    "blurred": ("note", "They are much blurrier than the others: check them."),
+    "aspect": ("note", "Cropping to a square removes much of them: --data.fit pad keeps everything."),
+    "frames": ("note", "They are animations or stacks; only the first frame is used."),
+    "few": ("warning", "Too few images to learn or judge a class: collect more, or merge classes."),
     "imbalance": ("warning", "See --data.balance, --loss.class_weights and --loss.adjustment; read the macro F1."),
-    "stray": ("note", "They lie in no class: move them into one, or leave it so."),
+    "stray": ("note", "They are in no class folder and are ignored: move them into one if they belong there."),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """ids: the images that it is about, those that belong together beside one another; none for a class or the whole.
-    text: a sentence without the mend, which KINDS has."""
+    """ids: the images concerned, related ones next to each other; empty if it is about a class or the whole data set.
+    text: a sentence, without the fix, which is in KINDS."""
 
     kind: str
     text: str
     ids: tuple[str, ...] = ()
     score: float | None = None
-    """Of a near-duplicate, from 0 to 1."""
+    """Similarity of near duplicates, or confidence in a label error; from 0 to 1."""
 
     @property
     def severity(self) -> Severity:

@@ -1,4 +1,4 @@
-"""Pictures, each looked at once: what an audit must know of all of them."""
+"""Scan each image once for everything that the audit needs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from classifier.data.readers.file_bytes import compute_digest, read_image_bytes
 from classifier.data.readers.source import Source
 from classifier.runtime.cpu import available_cores
 
-_BLOCK = 256
+_BLOCK_SIZE = 256
 
 
 @dataclass(frozen=True, eq=False)
 class ScanResult:
-    """N pictures. kept_N: those without a flaw, of which the other arrays speak in this order.
+    """N scanned images. usable_N: the indices of the K readable ones, in the order of the arrays with a K.
 
-    digests_N: V16, of all N. sides_K2: width and height; thumbs_KHW: uint8, grey.
+    flaws: index -> why it is unreadable. digests_N: V16, of all N. sizes_K2: width and height; thumbs_KHW: uint8, grey.
     """
 
     source: Source
@@ -38,13 +38,13 @@ class ScanResult:
 
 
 def scan_images(source: Source, config: DataConfig, tick: Callable[[int], None] = lambda _: None) -> ScanResult:
-    """Read and decode each picture once, in several processes. tick: gets how many more are done."""
+    """Read and decode each image once, in several processes. tick: called with the number of images just done."""
     if isinstance(source.images, np.ndarray):
         return _scan_arrays(source, source.images, tick)
     files, count = source.images, len(source.labels_N)
     digests: list[bytes] = [b""] * count
     flaws: dict[int, str] = {}
-    glances: dict[int, ImageStats] = {}
+    stats: dict[int, ImageStats] = {}
 
     def read(index: int) -> bytes | DecodeFailure:
         try:
@@ -59,37 +59,37 @@ def scan_images(source: Source, config: DataConfig, tick: Callable[[int], None] 
         if isinstance(reply, DecodeFailure):
             flaws[index] = reply.reason
         else:
-            glances[index] = ImageStats.unpack(reply)
+            stats[index] = ImageStats.unpack(reply)
         tick(1)
-    kept = sorted(glances)
+    usable = sorted(stats)
     return ScanResult(
         source=source,
         flaws=dict(sorted(flaws.items())),
         digests_N=pack_digests(digests),
-        usable_N=np.array(kept, np.int64),
-        sizes_K2=np.array([(glances[n].width, glances[n].height) for n in kept]).reshape(-1, 2),
-        sharpness_K=np.array([glances[n].sharpness for n in kept]),
-        frames_K=np.array([glances[n].frames for n in kept], np.int64),
-        misnamed_K=np.array([not glances[n].matches_suffix(source.ids[n]) for n in kept], bool),
-        thumbs_KHW=np.stack([glances[n].thumb for n in kept]) if kept else np.zeros((0, SIDE, SIDE), np.uint8),
+        usable_N=np.array(usable, np.int64),
+        sizes_K2=np.array([(stats[n].width, stats[n].height) for n in usable]).reshape(-1, 2),
+        sharpness_K=np.array([stats[n].sharpness for n in usable]),
+        frames_K=np.array([stats[n].frames for n in usable], np.int64),
+        misnamed_K=np.array([not stats[n].matches_suffix(source.ids[n]) for n in usable], bool),
+        thumbs_KHW=np.stack([stats[n].thumb for n in usable]) if usable else np.zeros((0, SIDE, SIDE), np.uint8),
     )
 
 
 def _scan_arrays(source: Source, pixels_NCHW: np.ndarray, tick: Callable[[int], None]) -> ScanResult:
-    """The same of uint8 arrays, many at once."""
+    """scan_images for uint8 arrays, in blocks."""
     count, channels, height, width = pixels_NCHW.shape
     thumbs_NHW, sharpness_N = np.empty((count, SIDE, SIDE), np.uint8), np.empty(count)
-    shares = torch.tensor([0.299, 0.587, 0.114] if channels == 3 else [1.0])  # as Pillow makes grey of colours
+    grey_weights = torch.tensor([0.299, 0.587, 0.114] if channels == 3 else [1.0])  # as Pillow converts colour to grey
     scale = min(1.0, SHARP_SIDE / min(height, width))
-    sides = (round(height * scale), round(width * scale))
-    for start in range(0, count, _BLOCK):
-        part = slice(start, start + _BLOCK)
-        grey_NHW = torch.einsum("nchw,c->nhw", torch.from_numpy(pixels_NCHW[part]).float(), shares)
+    size = (round(height * scale), round(width * scale))
+    for start in range(0, count, _BLOCK_SIZE):
+        block = slice(start, start + _BLOCK_SIZE)
+        grey_NHW = torch.einsum("nchw,c->nhw", torch.from_numpy(pixels_NCHW[block]).float(), grey_weights)
         if scale < 1:
-            grey_NHW = F.interpolate(grey_NHW[:, None], sides, mode="area")[:, 0]
-        sharpness_N[part] = _sharpness(grey_NHW)
+            grey_NHW = F.interpolate(grey_NHW[:, None], size, mode="area")[:, 0]
+        sharpness_N[block] = _sharpness(grey_NHW)
         thumbs_N1HW = F.interpolate(grey_NHW[:, None], (SIDE, SIDE), mode="bilinear", antialias=True)
-        thumbs_NHW[part] = thumbs_N1HW[:, 0].round_().to(torch.uint8)
+        thumbs_NHW[block] = thumbs_N1HW[:, 0].round_().to(torch.uint8)
         tick(len(grey_NHW))
     return ScanResult(
         source=source,
@@ -105,7 +105,7 @@ def _scan_arrays(source: Source, pixels_NCHW: np.ndarray, tick: Callable[[int], 
 
 
 def _sharpness(grey_NHW: torch.Tensor) -> np.ndarray:
-    """glance.sharpness of each."""
+    """image_stats sharpness of each image."""
     if min(grey_NHW.shape[1:]) < 3:
         return np.zeros(len(grey_NHW))
     laplacian_NHW = 4 * grey_NHW[:, 1:-1, 1:-1] - grey_NHW[:, :-2, 1:-1] - grey_NHW[:, 2:, 1:-1]

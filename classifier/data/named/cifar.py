@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100: 60,000 colour pictures of 32 x 32 (A. Krizhevsky, 2009), in their Python batches."""
+"""CIFAR-10 and CIFAR-100: 60,000 colour images of 32 x 32 (A. Krizhevsky, 2009), in their Python batches."""
 
 import pickle
 from pathlib import Path
@@ -13,30 +13,30 @@ from classifier.data.readers.source import Source, from_arrays
 
 def load_cifar10(config: DataConfig) -> Source:
     folder = "cifar-10-batches-py"
-    place = locate_dataset(
+    root = locate_dataset(
         config,
         "cifar10",
         (folder, f"cifar10/{folder}"),
         lambda path: (path / "batches.meta").is_file(),
-        lambda datasets, root: datasets.CIFAR10(root, download=True),
+        lambda datasets, path: datasets.CIFAR10(path, download=True),
     )
-    train = [_load_batch(place / f"data_batch_{n}", "labels") for n in range(1, 6)]
-    parts = {"train": _concatenate(train), "test": _load_batch(place / "test_batch", "labels")}
-    return from_arrays("cifar10", parts, _load_class_names(place / "batches.meta", "label_names"), kind="photos")
+    train = [_load_batch(root / f"data_batch_{n}", "labels") for n in range(1, 6)]
+    parts = {"train": _concatenate(train), "test": _load_batch(root / "test_batch", "labels")}
+    return from_arrays("cifar10", parts, _load_class_names(root / "batches.meta", "label_names"), kind="photos")
 
 
 def load_cifar100(config: DataConfig) -> Source:
-    """With the 100 fine labels."""
+    """Load CIFAR-100 with its 100 fine labels."""
     folder = "cifar-100-python"
-    place = locate_dataset(
+    root = locate_dataset(
         config,
         "cifar100",
         (folder, f"cifar100/{folder}"),
         lambda path: (path / "meta").is_file(),
-        lambda datasets, root: datasets.CIFAR100(root, download=True),
+        lambda datasets, path: datasets.CIFAR100(path, download=True),
     )
-    parts = {split: _load_batch(place / split, "fine_labels") for split in ("train", "test")}
-    return from_arrays("cifar100", parts, _load_class_names(place / "meta", "fine_label_names"), kind="photos")
+    parts = {split: _load_batch(root / split, "fine_labels") for split in ("train", "test")}
+    return from_arrays("cifar100", parts, _load_class_names(root / "meta", "fine_label_names"), kind="photos")
 
 
 def _concatenate(batches: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
@@ -44,7 +44,7 @@ def _concatenate(batches: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarr
 
 
 def _load_batch(path: Path, labels: str) -> tuple[np.ndarray, np.ndarray]:
-    """images_NCHW and labels_N of one file. DataError names it if it is missing or damaged."""
+    """Return images_NCHW and labels_N of one file. DataError names it if it is missing or corrupted."""
     entry = _unpickle(path)
     try:
         images_NCHW = np.asarray(entry["data"], np.uint8).reshape(-1, 3, 32, 32)
@@ -52,7 +52,7 @@ def _load_batch(path: Path, labels: str) -> tuple[np.ndarray, np.ndarray]:
     except (KeyError, ValueError, TypeError) as error:
         raise corrupted_file_error(path, error) from None
     if labels_N.shape != images_NCHW.shape[:1]:
-        raise corrupted_file_error(path, f"{len(images_NCHW)} pictures, labels of shape {labels_N.shape}")
+        raise corrupted_file_error(path, f"{len(images_NCHW)} images, but labels of shape {labels_N.shape}")
     return images_NCHW, labels_N
 
 
@@ -68,12 +68,12 @@ def _unpickle(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             entry = _PlainUnpickler(file, encoding="latin1").load()
         return {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in entry.items()}
-    except Exception as error:  # a damaged pickle can fail in any way
+    except Exception as error:  # a corrupted pickle can fail in any way
         raise corrupted_file_error(path, error) from None
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Reads arrays, and refuses all else that a pickle could call: these files come from anywhere."""
+    """Unpickles arrays, and rejects anything else that a pickle could call: the files are untrusted."""
 
     _ALLOWED = frozenset(
         [("multiarray", "_reconstruct"), ("numeric", "_frombuffer"), ("numpy", "ndarray"), ("numpy", "dtype")]
@@ -81,9 +81,9 @@ class _PlainUnpickler(pickle.Unpickler):
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         last = module_name.rpartition(".")[2]
-        if module_name == "_codecs" and global_name == "encode":  # how Python 3 wrote bytes in old protocols
+        if module_name == "_codecs" and global_name == "encode":  # how Python 3 writes bytes in old protocols
             return super().find_class(module_name, global_name)
         if module_name.partition(".")[0] == "numpy" and (last, global_name) in self._ALLOWED:
-            # numpy.core became numpy._core, and warns under its old name
+            # numpy.core was renamed numpy._core, and the old name warns
             return super().find_class(module_name.replace("numpy.core", "numpy._core"), global_name)
         raise pickle.UnpicklingError(f"it wants to call {module_name}.{global_name}")

@@ -38,7 +38,7 @@ def _load_values() -> np.ndarray:
         path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
         if path.is_file():
             return np.loadtxt(path, delimiter=",", dtype=np.int64)
-    from sklearn.datasets import load_digits
+    from sklearn import datasets
 
-    pixels, labels_N = load_digits(return_X_y=True)
+    pixels, labels_N = datasets.load_digits(return_X_y=True)
     return np.column_stack([pixels, labels_N]).astype(np.int64)

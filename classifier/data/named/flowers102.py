@@ -12,15 +12,15 @@ _SPLITS = {"trnid": TRAIN, "valid": VALIDATION, "tstid": TEST}
 
 
 def load_flowers102(config: DataConfig) -> Source:
-    """1,020 pictures to train, 1,020 for validation, 6,149 to test."""
+    """Load its 1,020 training, 1,020 validation and 6,149 test images."""
 
-    def fetch(datasets: Any, root: str) -> None:
+    def download(datasets: Any, root: str) -> None:
         datasets.Flowers102(root, download=True)
 
-    place = locate_dataset(
-        config, "flowers102", ("flowers-102", "flowers102"), lambda path: (path / "setid.mat").is_file(), fetch
+    root = locate_dataset(
+        config, "flowers102", ("flowers-102", "flowers102"), lambda path: (path / "setid.mat").is_file(), download
     )
-    splits, labels = read_matlab(place / "setid.mat"), read_matlab(place / "imagelabels.mat")
+    splits, labels = read_matlab(root / "setid.mat"), read_matlab(root / "imagelabels.mat")
     names = _class_names()
     try:
         label_of = labels["labels"].reshape(-1).tolist()
@@ -30,12 +30,12 @@ def load_flowers102(config: DataConfig) -> Source:
             for number in splits[variable].reshape(-1).tolist()
         ]
     except (KeyError, IndexError, TypeError) as error:
-        raise corrupted_file_error(place / "setid.mat", error) from None
-    return from_files("flowers102", [(id_, place / id_, name, split) for id_, name, split in rows], kind="photos")
+        raise corrupted_file_error(root / "setid.mat", error) from None
+    return from_files("flowers102", [(id_, root / id_, name, split) for id_, name, split in rows], kind="photos")
 
 
 def _class_names() -> list[str]:
-    """torchvision knows the flowers; in versions that do not, they are numbers."""
+    """Return the class names from torchvision; numbers in versions without them."""
     from torchvision.datasets import Flowers102
 
     return list(getattr(Flowers102, "classes", [str(number) for number in range(1, 103)]))

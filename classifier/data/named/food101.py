@@ -11,24 +11,24 @@ from classifier.data.split_names import TEST, TRAIN
 
 
 def load_food101(config: DataConfig) -> Source:
-    """The splits of meta/train.json and meta/test.json."""
+    """Load it with the splits of meta/train.json and meta/test.json."""
 
-    def fetch(datasets: Any, root: str) -> None:
+    def download(datasets: Any, root: str) -> None:
         datasets.Food101(root, download=True)
 
-    def is_here(path: Path) -> bool:
+    def is_present(path: Path) -> bool:
         return (path / "meta" / "train.json").is_file()
 
-    place = locate_dataset(config, "food101", ("food-101", "food101"), is_here, fetch)
+    root = locate_dataset(config, "food101", ("food-101", "food101"), is_present, download)
     rows = []
     for word, split in (("train", TRAIN), ("test", TEST)):
-        path = place / "meta" / f"{word}.json"
+        path = root / "meta" / f"{word}.json"
         try:
             listed = json.loads(path.read_text(encoding="utf-8"))
             for class_name, images in listed.items():
                 for image in images:
                     id_ = f"images/{image}.jpg"
-                    rows.append((id_, place / id_, class_name.replace("_", " "), split))
+                    rows.append((id_, root / id_, class_name.replace("_", " "), split))
         except (OSError, ValueError, AttributeError, TypeError) as error:
             raise corrupted_file_error(path, error) from None
     return from_files("food101", rows, kind="photos")

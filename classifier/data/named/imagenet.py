@@ -1,4 +1,4 @@
-"""ImageNet (ILSVRC 2012): train/ and val/ with a folder a WordNet number (O. Russakovsky et al., 2015)."""
+"""ImageNet (ILSVRC 2012): train/ and val/ with one folder per WordNet ID (O. Russakovsky et al., 2015)."""
 
 import dataclasses
 import io
@@ -15,40 +15,40 @@ _DEVKIT = "ILSVRC2012_devkit_t12"
 
 
 def load_imagenet(config: DataConfig) -> Source:
-    """val/ is the test split, since the real test set has no public labels; validation is drawn from train/.
+    """Load it with val/ as the test split, since the real test set has no public labels; validation is from train/.
 
-    Classes bear their first English name where meta.bin (torchvision's) or the devkit's archive lies beside.
+    Classes get their first English name if meta.bin (torchvision's) or the devkit's archive is in the folder.
     """
 
-    def is_here(path: Path) -> bool:
+    def is_present(path: Path) -> bool:
         return (path / "train").is_dir() and (path / "val").is_dir()
 
-    place = locate_dataset(config, "imagenet", ("imagenet", "ImageNet", "."), is_here, None)
-    source = folder.read_folder(place, splits=("train", "val"))  # test/ has no labels
-    names = _read_english_names(place)
+    root = locate_dataset(config, "imagenet", ("imagenet", "ImageNet", "."), is_present, None)
+    source = folder.read_folder(root, splits=("train", "val"))  # test/ has no labels
+    names = _read_english_names(root)
     splits_N = source.splits_N.copy()
     splits_N[splits_N == VALIDATION] = TEST
-    chosen = [names.get(wnid, wnid) for wnid in source.class_names]
+    english = [names.get(wnid, wnid) for wnid in source.class_names]
     # two classes are called crane, two maillot
     class_names = tuple(
-        f"{name} ({wnid})" if chosen.count(name) > 1 else name
-        for name, wnid in zip(chosen, source.class_names, strict=True)
+        f"{name} ({wnid})" if english.count(name) > 1 else name
+        for name, wnid in zip(english, source.class_names, strict=True)
     )
     return dataclasses.replace(source, name="imagenet", class_names=class_names, splits_N=splits_N, kind="photos")
 
 
-def _read_english_names(place: Path) -> dict[str, str]:
-    """WordNet number -> first English name; empty where neither file is there."""
-    path = place / "meta.bin"
+def _read_english_names(root: Path) -> dict[str, str]:
+    """Return WordNet ID -> first English name; empty if neither file exists."""
+    path = root / "meta.bin"
     if path.is_file():
         import torch
 
         try:
             words, _ = torch.load(path, weights_only=True)
             return {wnid: names[0] for wnid, names in words.items()}
-        except Exception as error:  # a damaged file can fail in any way
+        except Exception as error:  # a corrupted file can fail in any way
             raise corrupted_file_error(path, error) from None
-    path = place / f"{_DEVKIT}.tar.gz"
+    path = root / f"{_DEVKIT}.tar.gz"
     return _read_devkit_names(path) if path.is_file() else {}
 
 
@@ -61,5 +61,5 @@ def _read_devkit_names(path: Path) -> dict[str, str]:
             assert member is not None
             synsets = loadmat(io.BytesIO(member.read()), squeeze_me=True)["synsets"]
         return {str(row["WNID"]): str(row["words"]).split(", ")[0] for row in synsets}
-    except Exception as error:  # a damaged file can fail in any way
+    except Exception as error:  # a corrupted file can fail in any way
         raise corrupted_file_error(path, error) from None

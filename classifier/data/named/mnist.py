@@ -1,6 +1,6 @@
-"""Data sets known by name: where they lie under data.root, as torchvision lays them out, and how they get there.
+"""MNIST and its relatives; and where named data sets are under data.root (torchvision's layout), with download.
 
-torchvision is imported to download alone: reading goes without it, and starts two seconds earlier.
+torchvision is imported only to download: reading does not need it, and starts two seconds earlier.
 """
 
 import dataclasses
@@ -16,58 +16,58 @@ from classifier.errors import DataError, in_short
 
 
 def load_mnist(config: DataConfig) -> Source:
-    """Y. LeCun et al., 70,000 handwritten digits, 28 x 28."""
+    """Load MNIST (Y. LeCun et al.): 70,000 handwritten digits, 28 x 28."""
     return _load_idx(config, "mnist", "MNIST")
 
 
 def load_fashion_mnist(config: DataConfig) -> Source:
-    """H. Xiao et al., 70,000 pieces of clothing, 28 x 28."""
+    """Load Fashion-MNIST (H. Xiao et al.): 70,000 pieces of clothing, 28 x 28."""
     return _load_idx(config, "fashion_mnist", "FashionMNIST")
 
 
 def load_kmnist(config: DataConfig) -> Source:
-    """T. Clanuwat et al., 70,000 cursive Japanese letters, 28 x 28."""
+    """Load Kuzushiji-MNIST (T. Clanuwat et al.): 70,000 cursive Japanese letters, 28 x 28."""
     return _load_idx(config, "kmnist", "KMNIST")
 
 
 def locate_dataset(
     config: DataConfig,
     name: str,
-    places: tuple[str, ...],
-    is_here: Callable[[Path], bool],
-    fetch: Callable[[Any, str], object] | None,
+    folders: tuple[str, ...],
+    is_present: Callable[[Path], bool],
+    download: Callable[[Any, str], object] | None,
 ) -> Path:
-    """The first of `places` under config.root that holds the data set; downloaded first, where config.download says so.
+    """Return the first of `folders` under config.root that contains the data set, downloading it if config allows.
 
-    fetch: called with torchvision.datasets and the root. DataError if it is not there, or cannot be fetched.
+    download: called with torchvision.datasets and the root. DataError if it is missing, or cannot be downloaded.
     """
     root = Path(os.path.expanduser(config.root))
-    found = [root / place for place in places if is_here(root / place)]
-    if found:
-        return found[0]
-    if not config.download or fetch is None:
-        mend = " or set --data.download true" if fetch is not None else " (it cannot be downloaded without an account)"
-        raise DataError(f"{name} is not in {root}: put {places[0] or name} there, set --data.root,{mend}")
+    for folder in folders:
+        if is_present(root / folder):
+            return root / folder
+    if not config.download or download is None:
+        hint = "or set --data.download true" if download else "(it cannot be downloaded without an account)"
+        raise DataError(f"{name} is not in {root}: put {folders[0] or name} there, set --data.root, {hint}")
     try:
         from torchvision import datasets
 
-        fetch(datasets, str(root))
+        download(datasets, str(root))
     except (OSError, RuntimeError, ValueError) as error:  # no network, a wrong checksum, a full disk
         raise DataError(
-            f"{name} cannot be downloaded to {root} ({in_short(error)}): fetch it elsewhere, set --data.root"
+            f"{name} cannot be downloaded to {root} ({in_short(error)}): download it elsewhere and set --data.root"
         ) from None
-    return locate_dataset(dataclasses.replace(config, download=False), name, places, is_here, fetch)
+    return locate_dataset(dataclasses.replace(config, download=False), name, folders, is_present, download)
 
 
 def corrupted_file_error(path: Path, reason: object) -> DataError:
-    """The error for a file of a known data set that cannot be read."""
+    """Return the error for an unreadable file of a named data set."""
     words = in_short(reason) if isinstance(reason, BaseException) else reason
-    return DataError(f"{path} is missing or damaged ({words}): fetch it again")
+    return DataError(f"{path} is missing or corrupted ({words}): download it again")
 
 
 def _load_idx(config: DataConfig, name: str, folder: str) -> Source:
-    def fetch(datasets: Any, root: str) -> None:
+    def download(datasets: Any, root: str) -> None:
         getattr(datasets, folder)(root, download=True)
 
-    places = (folder, name, name.replace("_", "-"), ".")
-    return idx.read_idx(locate_dataset(config, name, places, idx.contains_idx, fetch), name)
+    folders = (folder, name, name.replace("_", "-"), ".")
+    return idx.read_idx(locate_dataset(config, name, folders, idx.contains_idx, download), name)

@@ -10,18 +10,18 @@ from classifier.data.split_names import TEST, TRAIN
 
 
 def load_oxford_pets(config: DataConfig) -> Source:
-    """trainval is train, test is test."""
+    """Load it with trainval as train and test as test."""
 
-    def fetch(datasets: Any, root: str) -> None:
+    def download(datasets: Any, root: str) -> None:
         datasets.OxfordIIITPet(root, download=True)
 
-    def is_here(path: Path) -> bool:
+    def is_present(path: Path) -> bool:
         return (path / "annotations" / "trainval.txt").is_file()
 
-    place = locate_dataset(config, "oxford_iiit_pet", ("oxford-iiit-pet", "oxford_iiit_pet"), is_here, fetch)
+    root = locate_dataset(config, "oxford_iiit_pet", ("oxford-iiit-pet", "oxford_iiit_pet"), is_present, download)
     rows = []
     for word, split in (("trainval", TRAIN), ("test", TEST)):
-        path = place / "annotations" / f"{word}.txt"
+        path = root / "annotations" / f"{word}.txt"
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
@@ -30,5 +30,5 @@ def load_oxford_pets(config: DataConfig) -> Source:
             if line.strip() and not line.startswith("#"):
                 image = line.split()[0]  # the breed and a number: great_pyrenees_17
                 id_, breed = f"images/{image}.jpg", image.rpartition("_")[0].replace("_", " ").title()
-                rows.append((id_, place / id_, breed, split))
+                rows.append((id_, root / id_, breed, split))
     return from_files("oxford_iiit_pet", rows, kind="photos")

@@ -11,24 +11,26 @@ from classifier.data.readers.source import Source, from_arrays
 
 
 def load_svhn(config: DataConfig) -> Source:
-    """Train and test; the `extra` pictures are left out."""
+    """Load train and test, without the `extra` images."""
 
-    def fetch(datasets: Any, root: str) -> None:
+    def download(datasets: Any, root: str) -> None:
         for split in ("train", "test"):
             datasets.SVHN(root, split=split, download=True)
 
-    place = locate_dataset(config, "svhn", (".", "svhn", "SVHN"), lambda path: (path / "train_32x32.mat").is_file(), fetch)
-    parts = {split: _load_split(place / f"{split}_32x32.mat") for split in ("train", "test")}
+    root = locate_dataset(
+        config, "svhn", (".", "svhn", "SVHN"), lambda path: (path / "train_32x32.mat").is_file(), download
+    )
+    parts = {split: _load_split(root / f"{split}_32x32.mat") for split in ("train", "test")}
     return from_arrays("svhn", parts, tuple("0123456789"), kind="symbols")
 
 
 def read_matlab(path: Path) -> dict[str, Any]:
-    """The variables in a MATLAB file. DataError names it if it is missing or damaged."""
+    """Read the variables in a MATLAB file. DataError names it if it is missing or corrupted."""
     from scipy.io import loadmat
 
     try:
         return loadmat(path)
-    except Exception as error:  # a damaged file can fail in any way
+    except Exception as error:  # a corrupted file can fail in any way
         raise corrupted_file_error(path, error) from None
 
 
@@ -36,9 +38,9 @@ def _load_split(path: Path) -> tuple[np.ndarray, np.ndarray]:
     variables = read_matlab(path)
     try:
         images_NCHW = np.ascontiguousarray(variables["X"].astype(np.uint8).transpose(3, 2, 0, 1))
-        labels_N = variables["y"].reshape(-1).astype(np.int64) % 10  # the digit 0 is written as 10
+        labels_N = variables["y"].reshape(-1).astype(np.int64) % 10  # the digit 0 has the label 10
     except (KeyError, ValueError) as error:
         raise corrupted_file_error(path, error) from None
     if len(images_NCHW) != len(labels_N):
-        raise corrupted_file_error(path, f"{len(images_NCHW)} pictures, {len(labels_N)} labels")
+        raise corrupted_file_error(path, f"{len(images_NCHW)} images, but {len(labels_N)} labels")
     return images_NCHW, labels_N

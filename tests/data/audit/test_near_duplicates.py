@@ -1,4 +1,4 @@
-"""Near-duplicates among photographs: what is the same picture is found, what is only alike is not."""
+"""Near duplicates among photographs: modified copies are found, similar images are not."""
 
 import io
 import shutil
@@ -17,8 +17,8 @@ from classifier.data.decoding.image_stats import compute_image_stats
 KINDS = ("recompressed", "resized", "cropped", "brightened", "mirrored")
 
 
-def changed(image: Image.Image, kind: str, rng: np.random.Generator) -> bytes:
-    """The same picture, changed in one way."""
+def modify(image: Image.Image, kind: str, rng: np.random.Generator) -> bytes:
+    """Return the same image, modified in one way."""
     quality = 92
     if kind == "recompressed":
         quality = int(rng.integers(30, 70))
@@ -38,27 +38,27 @@ def changed(image: Image.Image, kind: str, rng: np.random.Generator) -> bytes:
     return stream.getvalue()
 
 
-def pairs_of(contents: list[bytes]) -> list[near_duplicates.Pair]:
-    glances = [compute_image_stats(content, max_pixels=10**8) for content in contents]
-    sides = [min(one.width, one.height) for one in glances]
-    return near_duplicates.find_pairs(np.stack([one.thumb for one in glances]), np.array(sides))
+def find_pairs(contents: list[bytes]) -> list[near_duplicates.Pair]:
+    stats = [compute_image_stats(content, max_pixels=10**8) for content in contents]
+    sides = [min(one.width, one.height) for one in stats]
+    return near_duplicates.find_pairs(np.stack([one.thumb for one in stats]), np.array(sides))
 
 
-def test_a_few() -> None:
+def test_modified_copies_are_found() -> None:
     from tests.data.faults import encoded, scene
 
     rng = np.random.default_rng(0)
     images = [encoded(scene(n)) for n in range(60)]
-    copies = [changed(scene(n), KINDS[n % 5], rng) for n in range(20)]
+    copies = [modify(scene(n), KINDS[n % 5], rng) for n in range(20)]
     blank = [encoded(Image.new("RGB", (40, 40), colour)) for colour in ("red", "blue", "white")]
-    found = pairs_of(images + copies + blank)
+    found = find_pairs(images + copies + blank)
     assert {(pair.first, pair.second) for pair in found} == {(n, 60 + n) for n in range(20)}
     assert all(pair.mirrored == (KINDS[pair.first % 5] == "mirrored") for pair in found)
     assert all(near_duplicates.MIN_CORRELATION <= pair.similarity <= 1.001 for pair in found)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_hardly_any_pictures(count: int) -> None:
+def test_very_few_images(count: int) -> None:
     from tests.data.faults import encoded, scene
 
     thumb = compute_image_stats(encoded(scene(0)), max_pixels=10**8).thumb
@@ -66,7 +66,7 @@ def test_hardly_any_pictures(count: int) -> None:
     assert len(near_duplicates.find_pairs(thumbs, np.full(count, 64))) == (count == 2)
 
 
-# Of scikit-image's pictures, those that are photographs.
+# The photographs among scikit-image's sample images.
 SCENES = ("astronaut", "brick", "camera", "cell", "chelsea", "coffee", "coins", "grass", "gravel", "hubble_deep_field")
 SCENES += ("ihc", "moon", "motorcycle_left", "retina", "rocket")
 STAMPS = ("animals", "food", "plants", "household", "hobbies", "vehicles", "sports", "medical", "military/vehicles")
@@ -74,7 +74,7 @@ DRAWN = ("cartoon", "_mirror", "plastic", "teddy", "dinosaur")
 
 
 def photographs(folder: Path) -> list[Image.Image]:
-    """Those of scikit-image and scikit-learn, and those of Debian's tuxpaint-stamps-default, which is fetched."""
+    """Return photographs of scikit-image, scikit-learn, and Debian's tuxpaint-stamps-default, which is downloaded."""
     import skimage
     import sklearn
 
@@ -84,9 +84,9 @@ def photographs(folder: Path) -> list[Image.Image]:
         pytest.skip("the photographs are a Debian package")
     subprocess.run(["apt-get", "download", "tuxpaint-stamps-default"], cwd=folder, check=True, capture_output=True)
     subprocess.run(["dpkg-deb", "-x", next(folder.glob("*.deb")), folder / "stamps"], check=True)
-    home = folder / "stamps" / "usr" / "share" / "tuxpaint" / "stamps"
-    names = [str(path.relative_to(home)) for path in sorted(home.rglob("*.png"))]
-    paths += [home / name for name in names if name.startswith(STAMPS) and not any(word in name for word in DRAWN)]
+    stamps = folder / "stamps" / "usr" / "share" / "tuxpaint" / "stamps"
+    names = [str(path.relative_to(stamps)) for path in sorted(stamps.rglob("*.png"))]
+    paths += [stamps / name for name in names if name.startswith(STAMPS) and not any(word in name for word in DRAWN)]
     found = []
     for path in paths:
         with Image.open(path) as image:
@@ -100,7 +100,7 @@ def flat(image: Image.Image) -> Image.Image:
 
 
 def tiles(images: list[Image.Image], rng: np.random.Generator) -> list[Image.Image]:
-    """Crops of places of their own, that show something, in random order."""
+    """Return disjoint crops that are not plain, in random order."""
     found = []
     for image in images:
         side = int(rng.integers(32, 48))
@@ -110,13 +110,13 @@ def tiles(images: list[Image.Image], rng: np.random.Generator) -> list[Image.Ima
             for left in range(0, image.width - side + 1, side):
                 tile = image.crop((left, top, left + side, top + side))
                 grey_HW = np.asarray(tile.convert("L"))
-                if grey_HW.std() > 12 and (grey_HW > 245).mean() < 0.5:  # no corner of a cut-out on white
+                if grey_HW.std() > 12 and (grey_HW > 245).mean() < 0.5:  # skip corners of cut-outs on white
                     found.append(tile)
     return [found[n] for n in rng.permutation(len(found))]
 
 
 @pytest.mark.slow
-def test_two_hundred_photographs_among_five_thousand(tmp_path: Path) -> None:
+def test_200_copies_among_5000_photographs(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     whole = photographs(tmp_path)
     whole = [whole[n] for n in rng.permutation(len(whole))]
@@ -132,9 +132,9 @@ def test_two_hundred_photographs_among_five_thousand(tmp_path: Path) -> None:
     for n in range(200):
         kind = KINDS[n % 5]
         wanted[n, len(contents)] = kind
-        contents.append(changed(images[n], kind, rng))
+        contents.append(modify(images[n], kind, rng))
     began = time.perf_counter()
-    found = pairs_of(contents)
+    found = find_pairs(contents)
     seconds = time.perf_counter() - began
     pairs = {(pair.first, pair.second) for pair in found}
     by_kind = {kind: sum(pair in pairs for pair, k in wanted.items() if k == kind) for kind in KINDS}
@@ -144,8 +144,8 @@ def test_two_hundred_photographs_among_five_thousand(tmp_path: Path) -> None:
     assert len(false) <= 0.01 * len(wanted)
 
 
-def test_small_pictures_of_one_kind_must_be_much_nearer_than_the_next() -> None:
-    """Two hundred outlines that are much alike, and ten copies that are brighter by a quarter."""
+def test_tiny_images_of_one_kind_must_be_much_nearer_than_the_next() -> None:
+    """200 very similar outlines, and ten copies that are 25 % brighter."""
     from tests.data.faults import encoded
 
     rng = np.random.default_rng(0)
@@ -157,13 +157,13 @@ def test_small_pictures_of_one_kind_must_be_much_nearer_than_the_next() -> None:
         noise_HW = rng.normal(0, 6, (28, 28)) * (np.asarray(image) > 0)
         drawn.append(Image.fromarray((np.asarray(image) + noise_HW).clip(0, 255).astype(np.uint8)))
     drawn += [image.point(lambda value: round(1.25 * value)) for image in drawn[:10]]
-    found = {(pair.first, pair.second) for pair in pairs_of([encoded(image) for image in drawn])}
+    found = {(pair.first, pair.second) for pair in find_pairs([encoded(image) for image in drawn])}
     assert {(n, 200 + n) for n in range(10)} <= found
     assert len(found) <= 12
 
 
-def test_what_a_model_sees_as_one_picture() -> None:
-    """Features of copies lie close together, and far from all others; those of one class do not count as copies."""
+def test_pairs_by_features() -> None:
+    """Features of copies are close together and far from all others; images of one class are not copies."""
     rng = torch.Generator().manual_seed(0)
     classes_ND = torch.randn(4, 32, generator=rng).repeat_interleave(25, 0)
     features_ND = classes_ND + torch.randn(100, 32, generator=rng)

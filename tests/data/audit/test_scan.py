@@ -1,4 +1,4 @@
-"""Arrays are looked at as files are."""
+"""Arrays are scanned like files."""
 
 import numpy as np
 import pytest
@@ -22,9 +22,9 @@ def smooth(count: int, channels: int, height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 100, 80), (1, 300, 280), (1, 2, 2)])
-def test_arrays_are_seen_as_files_are(shape: tuple[int, int, int]) -> None:
+def test_arrays_are_scanned_like_files(shape: tuple[int, int, int]) -> None:
     images_NCHW = smooth(5, *shape)
-    images_NCHW[4] = 9  # of one colour
+    images_NCHW[4] = 9  # a single colour
     source = Source(
         name="arrays",
         class_names=("a",),
@@ -33,12 +33,12 @@ def test_arrays_are_seen_as_files_are(shape: tuple[int, int, int]) -> None:
         splits_N=np.zeros(5, np.int8),
         images=images_NCHW,
     )
-    told = []
-    looked = scan_images(source, DataConfig(), told.append)
-    assert sum(told) == 5
-    assert len(set(looked.digests_N.tolist())) == 5
+    ticks = []
+    scan = scan_images(source, DataConfig(), ticks.append)
+    assert sum(ticks) == 5
+    assert len(set(scan.digests_N.tolist())) == 5
     for k in range(5):
         one = compute_image_stats(decode_all.encode_png(images_NCHW[k]), max_pixels=10**8)
-        assert looked.sizes_K2[k].tolist() == [one.width, one.height]
-        assert np.abs(looked.thumbs_KHW[k].astype(int) - one.thumb).mean() < 2
-        assert looked.sharpness_K[k] == pytest.approx(one.sharpness, rel=0.1, abs=1e-3)
+        assert scan.sizes_K2[k].tolist() == [one.width, one.height]
+        assert np.abs(scan.thumbs_KHW[k].astype(int) - one.thumb).mean() < 2
+        assert scan.sharpness_K[k] == pytest.approx(one.sharpness, rel=0.1, abs=1e-3)

@@ -1,4 +1,4 @@
-"""CIFAR's batches, in every protocol that a pickle may come in, and those that want more than to be read."""
+"""CIFAR's batches in every pickle protocol, and malicious pickles."""
 
 import os
 import pickle
@@ -66,12 +66,12 @@ class Harm:
         return os.system, ("touch harmed",)
 
 
-def test_a_pickle_that_wants_more_than_to_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_malicious_pickle_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder = lay_cifar10(tmp_path)
     for value in (Harm(), {b"data": Harm(), b"labels": []}):
         (folder / "data_batch_3").write_bytes(pickle.dumps(value))
-        with pytest.raises(DataError, match=r"data_batch_3 is missing or damaged \(it wants to call .*system"):
+        with pytest.raises(DataError, match=r"data_batch_3 is missing or corrupted \(it wants to call .*system"):
             open_source(DataConfig(path="cifar10", root=str(tmp_path)))
     assert not (tmp_path / "harmed").exists()
 
@@ -87,14 +87,14 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_damage_is_named(name: str, tmp_path: Path) -> None:
+def test_corrupted_file_is_named(name: str, tmp_path: Path) -> None:
     DAMAGE[name](lay_cifar10(tmp_path) / "data_batch_4")
-    with pytest.raises(DataError, match=r"data_batch_4 is missing or damaged \(.*\): fetch it again") as caught:
+    with pytest.raises(DataError, match=r"data_batch_4 is missing or corrupted \(.*\): download it again") as caught:
         open_source(DataConfig(path="cifar10", root=str(tmp_path)))
     assert "\n" not in str(caught.value)
 
 
-def test_names_that_are_missing(tmp_path: Path) -> None:
+def test_missing_class_names(tmp_path: Path) -> None:
     (lay_cifar10(tmp_path) / "batches.meta").write_bytes(pickle.dumps({}, 2))
-    with pytest.raises(DataError, match=r"batches\.meta is missing or damaged \(no label_names\)"):
+    with pytest.raises(DataError, match=r"batches\.meta is missing or corrupted \(no label_names\)"):
         open_source(DataConfig(path="cifar10", root=str(tmp_path)))

@@ -1,4 +1,4 @@
-"""The embedded digits are scikit-learn's."""
+"""The built-in digits are those of scikit-learn."""
 
 import importlib.util
 import subprocess
@@ -7,23 +7,23 @@ import types
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
+import sklearn.datasets
 
 from classifier.config.sections import DataConfig
 from classifier.data.named.digits import load_digits
 from classifier.errors import DataError
 
 
-def test_they_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
-    source, bunch = load_digits(DataConfig()), load_digits(return_X_y=True)
+def test_digits_equal_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, reference = load_digits(DataConfig()), sklearn.datasets.load_digits(return_X_y=True)
     assert isinstance(source.images, np.ndarray)
-    np.testing.assert_array_equal(source.labels_N, bunch[1])
-    np.testing.assert_array_equal(source.images[:, 0].reshape(-1, 64), np.floor(bunch[0] * 255 / 16 + 0.5))
+    np.testing.assert_array_equal(source.labels_N, reference[1])
+    np.testing.assert_array_equal(source.images[:, 0].reshape(-1, 64), np.floor(reference[0] * 255 / 16 + 0.5))
     assert source.kind == "symbols"
     moved = types.SimpleNamespace(submodule_search_locations=["/nowhere"])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: moved)
-    elsewhere = load_digits(DataConfig())  # where the file has moved, scikit-learn itself is asked
-    np.testing.assert_array_equal(np.asarray(elsewhere.images), source.images)
+    by_import = load_digits(DataConfig())  # without the file, through scikit-learn's own function
+    np.testing.assert_array_equal(np.asarray(by_import.images), source.images)
 
 
 def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,7 +32,7 @@ def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
         load_digits(DataConfig())
 
 
-def test_they_come_without_importing_scikit_learn() -> None:
+def test_digits_load_without_importing_scikit_learn() -> None:
     code = """
 import sys
 import types

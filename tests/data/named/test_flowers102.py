@@ -13,7 +13,7 @@ from classifier.errors import DataError
 
 @pytest.fixture
 def root(tmp_path: Path, paint) -> Path:
-    """30 pictures of the flowers 1, 2 and 102."""
+    """30 images of the flowers 1, 2 and 102."""
     folder = tmp_path / "flowers-102"
     for number in range(1, 31):
         paint(folder / "jpg" / f"image_{number:05d}.jpg")
@@ -32,10 +32,10 @@ def test_flowers102(root: Path) -> None:
     assert dataset.train.labels_N[:3].tolist() == [2, 1, 0]
 
 
-def test_damage_is_named(root: Path) -> None:
+def test_corrupted_file_is_named(root: Path) -> None:
     savemat(root / "flowers-102" / "imagelabels.mat", {"labels": np.array([[1, 2]], np.uint8)})
-    with pytest.raises(DataError, match=r"setid\.mat is missing or damaged"):
+    with pytest.raises(DataError, match=r"setid\.mat is missing or corrupted"):
         open_source(DataConfig(path="flowers102", root=str(root)))
     (root / "flowers-102" / "imagelabels.mat").unlink()
-    with pytest.raises(DataError, match=r"imagelabels\.mat is missing or damaged"):
+    with pytest.raises(DataError, match=r"imagelabels\.mat is missing or corrupted"):
         open_source(DataConfig(path="flowers102", root=str(root)))

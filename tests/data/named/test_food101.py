@@ -22,7 +22,7 @@ def root(tmp_path: Path, paint) -> Path:
     return tmp_path
 
 
-def test_food(root: Path) -> None:
+def test_food101(root: Path) -> None:
     dataset = load(DataConfig(path="Food101", root=str(root)))
     assert (dataset.name, dataset.kind, dataset.class_names) == ("food101", "photos", ("apple pie", "sushi"))
     assert sorted(dataset.test.ids) == sorted(
@@ -32,7 +32,7 @@ def test_food(root: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"sushi": 3}'])
-def test_damage_is_named(text: str, root: Path) -> None:
+def test_corrupted_file_is_named(text: str, root: Path) -> None:
     (root / "food-101" / "meta" / "test.json").write_text(text)
-    with pytest.raises(DataError, match=r"test\.json is missing or damaged"):
+    with pytest.raises(DataError, match=r"test\.json is missing or corrupted"):
         open_source(DataConfig(path="food101", root=str(root)))

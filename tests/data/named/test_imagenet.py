@@ -27,7 +27,7 @@ def root(tmp_path: Path, paint) -> Path:
     return tmp_path
 
 
-def test_val_is_the_test_and_validation_comes_from_train(root: Path) -> None:
+def test_val_is_the_test_split_and_validation_comes_from_train(root: Path) -> None:
     dataset = load(DataConfig(path="ImageNet", root=str(root)))
     assert (dataset.name, dataset.kind) == ("imagenet", "photos")
     assert dataset.class_names == tuple(WORDS)
@@ -43,8 +43,8 @@ NAMES = ("tench", "crane (n02012849)", "crane (n03126707)")
 def test_names_from_meta_bin(root: Path) -> None:
     torch.save((WORDS, list(WORDS)), root / "meta.bin")
     assert open_source(DataConfig(path="imagenet", root=str(root))).class_names == NAMES
-    (root / "meta.bin").write_bytes(b"damaged")
-    with pytest.raises(DataError, match=r"meta\.bin is missing or damaged"):
+    (root / "meta.bin").write_bytes(b"corrupted")
+    with pytest.raises(DataError, match=r"meta\.bin is missing or corrupted"):
         open_source(DataConfig(path="imagenet", root=str(root)))
 
 
@@ -60,5 +60,5 @@ def test_names_from_the_devkit(root: Path) -> None:
         archive.addfile(member, io.BytesIO(file.getvalue()))
     assert open_source(DataConfig(path="imagenet", root=str(root))).class_names == NAMES
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(DataError, match=r"devkit_t12\.tar\.gz is missing or damaged"):
+    with pytest.raises(DataError, match=r"devkit_t12\.tar\.gz is missing or corrupted"):
         open_source(DataConfig(path="imagenet", root=str(root)))

@@ -1,4 +1,4 @@
-"""Finding, or fetching, data sets that are known by name; MNIST and its sisters."""
+"""Locating and downloading named data sets; MNIST and its relatives."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ def idx(values: np.ndarray) -> bytes:
 
 
 def lay_idx(folder: Path) -> None:
-    """As torchvision unpacks them."""
+    """Write the files in torchvision's layout."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
     for prefix, count in (("train", 30), ("t10k", 20)):
@@ -48,13 +48,13 @@ def test_idx_data_sets(name: str, folder: str, classes: tuple[str, str], kind: s
 
 
 @pytest.mark.parametrize("path", ["fashion_mnist", "FashionMNIST", "fashion-mnist", "Fashion-MNIST"])
-def test_names_are_spelled_in_many_ways(path: str, tmp_path: Path) -> None:
+def test_names_may_be_spelled_in_many_ways(path: str, tmp_path: Path) -> None:
     lay_idx(tmp_path / "fashion-mnist")
     assert open_source(DataConfig(path=path, root=str(tmp_path))).name == "fashion_mnist"
 
 
 @pytest.mark.parametrize("name", [name for name in DATASETS if name != "digits"])
-def test_one_that_is_not_there_is_named_with_the_mend(name: str, tmp_path: Path) -> None:
+def test_missing_data_set_is_named_with_the_fix(name: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"{name} is not in {tmp_path}: put .* there, set --data.root") as caught:
         open_source(DataConfig(path=name, root=str(tmp_path)))
     assert ("--data.download true" in str(caught.value)) == (name != "imagenet")
@@ -62,13 +62,13 @@ def test_one_that_is_not_there_is_named_with_the_mend(name: str, tmp_path: Path)
         open_source(DataConfig(path=name, root=str(tmp_path / "nowhere")))
 
 
-def test_what_is_there_is_not_downloaded(tmp_path: Path) -> None:
-    def fetch(datasets: Any, root: str) -> None:
-        raise AssertionError("fetched")
+def test_present_data_set_is_not_downloaded(tmp_path: Path) -> None:
+    def download(datasets: Any, root: str) -> None:
+        raise AssertionError("downloaded")
 
     (tmp_path / "b").mkdir()
     config = DataConfig(root=str(tmp_path), download=True)
-    assert locate_dataset(config, "x", ("a", "b"), Path.is_dir, fetch) == tmp_path / "b"
+    assert locate_dataset(config, "x", ("a", "b"), Path.is_dir, download) == tmp_path / "b"
 
 
 def test_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +83,7 @@ def test_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_source(DataConfig(path="mnist", root=str(tmp_path), download=True)).name == "mnist"
 
 
-def test_a_download_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("torchvision.datasets")
 
     class Offline:
@@ -92,6 +92,6 @@ def test_a_download_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(datasets, "KMNIST", Offline)
     with pytest.raises(
-        DataError, match=r"kmnist cannot be downloaded .*Name or service not known\): fetch it elsewhere"
+        DataError, match=r"kmnist cannot be downloaded .*Name or service not known\): download it elsewhere"
     ):
         open_source(DataConfig(path="kmnist", root=str(tmp_path), download=True))

@@ -25,7 +25,7 @@ def root(tmp_path: Path, paint) -> Path:
     return tmp_path
 
 
-def test_pets(root: Path) -> None:
+def test_oxford_pets(root: Path) -> None:
     dataset = load(DataConfig(path="oxford_iiit_pet", root=str(root)))
     assert (dataset.name, dataset.kind) == ("oxford_iiit_pet", "photos")
     assert dataset.class_names == ("Abyssinian", "Great Pyrenees", "Japanese Chin")
@@ -35,7 +35,7 @@ def test_pets(root: Path) -> None:
     assert "images/great_pyrenees_100.jpg" in dataset.test.ids
 
 
-def test_a_missing_list_is_named(root: Path) -> None:
+def test_missing_list_is_named(root: Path) -> None:
     (root / "oxford-iiit-pet" / "annotations" / "test.txt").unlink()
-    with pytest.raises(DataError, match=r"test\.txt is missing or damaged"):
+    with pytest.raises(DataError, match=r"test\.txt is missing or corrupted"):
         open_source(DataConfig(path="OxfordIIITPet", root=str(root)))

@@ -28,18 +28,18 @@ def test_svhn(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(source.images)[7], PIXELS[:, :, :, 7].transpose(2, 0, 1))
 
 
-def test_damage_is_named(tmp_path: Path) -> None:
+def test_corrupted_file_is_named(tmp_path: Path) -> None:
     path = lay(tmp_path) / "test_32x32.mat"
     config = DataConfig(path="svhn", root=str(tmp_path))
     savemat(path, {"X": PIXELS, "y": np.zeros((3, 1))})
-    with pytest.raises(DataError, match=r"test_32x32\.mat is missing or damaged \(40 pictures, 3 labels\)"):
+    with pytest.raises(DataError, match=r"test_32x32\.mat is missing or corrupted \(40 images, but 3 labels\)"):
         open_source(config)
     savemat(path, {"X": PIXELS})
-    with pytest.raises(DataError, match=r"test_32x32\.mat is missing or damaged \('y'\)"):
+    with pytest.raises(DataError, match=r"test_32x32\.mat is missing or corrupted \('y'\)"):
         open_source(config)
     path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(DataError, match=r"test_32x32\.mat is missing or damaged"):
+    with pytest.raises(DataError, match=r"test_32x32\.mat is missing or corrupted"):
         open_source(config)
     path.unlink()
-    with pytest.raises(DataError, match=r"test_32x32\.mat is missing or damaged"):
+    with pytest.raises(DataError, match=r"test_32x32\.mat is missing or corrupted"):
         open_source(config)
