@@ -1,67 +1,73 @@
-"""The fire drill: python jobs/drill.py --data.path photos/ --workers.count 2
+"""Fire drill, does a killed training lose anything? python jobs/drill.py --data.path photos/ --workers.count 2
 
-Trains a small piece of your experiment twice, on this machine or cluster and its storage: once unbroken, once killed at
-seeded moments and taken up again. It ends with whether weights, order of the images and figures are equal, and with
-what a fault cost. Exit code 1 if they are not.
+Trains a short version of your experiment twice, on this machine or cluster and its storage: once without interruption,
+once killed at seeded moments and resumed. Then compares weights, order of the images and history, and reports what a
+fault cost. Exit code 1 if they differ.
 """
 
+import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-# This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
+# The repository's root instead of this folder: the packages are found uninstalled, and no verb shadows a library.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from classifier.config.fields import PositiveInt  # noqa: E402
 from jobs.cli.command import main  # noqa: E402
-from jobs.cli.verb import EXIT_DONE, EXIT_FAILED, SLICES, BeginningOptions, Request, Verb  # noqa: E402
+from jobs.cli.verb import EXIT_DONE, EXIT_FAILED, SECTIONS, ExperimentOptions, Request, Verb  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrillOptions(BeginningOptions):
+class DrillOptions(ExperimentOptions):
     faults: PositiveInt = 4
     """How often the second training is killed."""
     nodes: bool = False
-    """Kill whole nodes of the cluster too, by their Ray process; never this one's nor the head's."""
+    """Also kill whole nodes of the cluster, through their Ray process; never this node or the head."""
     storage: str | None = None
-    """Where the copies of both trainings are kept, as for train."""
+    """Copy both trainings to this storage, as train does: s3://bucket/drills, gs://..., or a shared path."""
 
 
 VERB = Verb(
     name="drill",
-    summary="Prove on your own experiment, machine and storage that a killed training loses nothing.",
+    summary="Fire drill: check on your own experiment, machine and storage that a killed training loses nothing.",
     examples=(
-        "drill.py                                    # the embedded digits, in a minute or two",
+        "drill.py                                    # the built-in digits, in a minute or two",
         "drill.py --data.path photos/ --faults 8",
         "drill.py --data.path photos/ --workers.count 2 --storage s3://bucket/drills",
     ),
     options=DrillOptions,
-    slices=SLICES,
+    sections=SECTIONS,
 )
 
 
 def drill(request: Request) -> int:
-    """Train the piece unbroken, then broken, compare, and say what was proven."""
-    from jobs.steps import fire_drill, session
+    """Train without interruption, then with kills, and compare."""
+    from jobs.steps import fire_drill
+    from jobs.steps.compare_runs import compare_runs
+    from jobs.steps.session import open_run
 
-    experiment = request.experiment()
-    piece = fire_drill.piece_of(experiment, request.options.faults, chosen=request.changes)
-    with session.open_run(VERB.name, request.options, subject=experiment.data.path, keep=True) as (run, journal):
-        setting = fire_drill.Setting(run.folder, piece, request.options.storage, kills_nodes=request.options.nodes)
-        for line in setting.lines():
-            journal.info(line)
-        calm = fire_drill.unbroken(setting)
-        journal.info(f"unbroken: {calm.seconds:.1f} s, {calm.training_seconds:.1f} s of them training")
+    options, requested = request.options, request.experiment()
+    experiment = fire_drill.drill_experiment(requested, options.faults, request.changes)
+    with open_run(VERB.name, options, subject=requested.data.path, keep=True) as (run, log):
+        drill = fire_drill.Drill(run.folder, experiment, options.storage, kills_nodes=options.nodes)
+        log.info(drill.describe())
+        uninterrupted = fire_drill.train_uninterrupted(drill)
+        log.info(
+            f"uninterrupted: {uninterrupted.seconds:.1f} s, of which {uninterrupted.training_seconds:.1f} s training"
+        )
         faults = []
-        for fault in fire_drill.broken(setting, calm, request.options.faults):
+        for fault in fire_drill.train_interrupted(drill, uninterrupted, options.faults):
             faults.append(fault)
-            journal.info(fault.line())
-        verdict = fire_drill.compared(setting, faults)
-        for thing in verdict.told():
-            journal.info(thing)
-        run.write_result(VERB.name, "finished", config=piece.as_dict(), **verdict.plain())
-        journal.info(str(run.folder))
-    return EXIT_DONE if verdict.passed else EXIT_FAILED
+            log.info(fault.line())
+        comparison = compare_runs(run.folder / fire_drill.UNINTERRUPTED, run.folder / fire_drill.INTERRUPTED)
+        for line in comparison.lines():
+            log.info(line)
+        log.info(fire_drill.conclude(faults, comparison))
+        result = {"passed": comparison.is_equal, "faults": [dataclasses.asdict(fault) for fault in faults]}
+        run.write_result(VERB.name, "finished", config=experiment.as_dict(), **result, **comparison.as_dict())
+        log.info(str(run.folder))
+    return EXIT_DONE if comparison.is_equal else EXIT_FAILED
 
 
 if __name__ == "__main__":
