@@ -48,7 +48,7 @@ class Scorer:
     @classmethod
     def from_experiment(cls, experiment: Experiment, dataset: Dataset, device: torch.device) -> "Scorer":
         """Make the scorer of a resolved experiment and its dataset."""
-        pretrained = models.statistics(experiment.model, dataset.channels)
+        pretrained = models.pretrained_statistics(experiment.model, dataset.channels)
         mean, std = pretrained or (dataset.mean, dataset.std)
         return cls(
             class_names=dataset.class_names,
@@ -115,7 +115,7 @@ class Scorer:
         """Return the split's confusion matrix and probabilities_NK (float32 on the CPU, in the order of split.ids)."""
         confusion, parts = ConfusionMatrix(len(self.class_names), self.device), []
         for log_probabilities_NK, labels_N in self._predict_batches(model, split, ProcessGroup()):
-            confusion.add(log_probabilities_NK, labels_N)
+            confusion.update(log_probabilities_NK, labels_N)
             parts.append(log_probabilities_NK.exp())
         return confusion, torch.cat(parts).cpu() if parts else torch.zeros(0, len(self.class_names))
 
@@ -126,7 +126,7 @@ class Scorer:
         group = group or ProcessGroup()
         confusion = ConfusionMatrix(len(self.class_names), self.device)
         for log_probabilities_NK, labels_N in self._predict_batches(model, split, group):
-            confusion.add(log_probabilities_NK, labels_N)
+            confusion.update(log_probabilities_NK, labels_N)
         return ConfusionMatrix.from_tensor(group.all_reduce_sum(confusion.tensor()))
 
     def compute_scores(self, model: nn.Module, split: Split, group: ProcessGroup | None = None) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Numbers about predictions: confusion counts, scores with intervals, calibration, significance, power laws."""
+"""Metrics of predictions: confusion matrices, scores with intervals, calibration, significance, power laws."""

@@ -1,6 +1,6 @@
-"""When a model's probabilities may be believed, and when it had better say that it is not sure.
+"""Calibration: a temperature for the probabilities, prediction sets, and decision thresholds per class.
 
-Everything here is learned from validation images after training, and kept in the bundle.
+All of it is fitted to validation images after training, and stored in the bundle.
 """
 
 import dataclasses
@@ -14,76 +14,83 @@ from torch import Tensor
 
 from classifier.errors import ConfigError, DataError
 
-# How often a set of classes holds the right one, at least, where nobody asked for another share.
+# Default coverage of prediction sets.
 COVERAGE = 0.9
-# Log-probabilities below this have no float32.
+# Log-probabilities are clamped here: the exponentials of lower ones underflow in float32.
 MIN_LOG_PROBABILITY = -100.0
-# The temperature lies between these; one learned from fewer images than FEWEST would be chance.
+# Bounds of the temperature, and the number of images below which it is not fitted, as it would be noise.
 MIN_TEMPERATURE, MAX_TEMPERATURE, MIN_IMAGES = 0.05, 20.0, 30
+
+# Fields whose keys in bundle.json have other names.
+_KEYS = {"set_threshold": "level", "target": "wish"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """What a bundle holds of it."""
+    """Fitted calibration, as stored in a bundle."""
 
     images: int
-    """Validation images that it was learned from."""
+    """Number of validation images that it was fitted to."""
     temperature: float = 1.0
-    """Divides the logits (Guo et al. 2017); 1 leaves them as they are."""
+    """Divides the logits (Guo et al. 2017); 1 leaves them unchanged."""
     coverage: float = COVERAGE
-    """How often a set of classes holds the right one (split conformal prediction; Vovk et al. 2005)."""
-    level: float = 0.0
-    """The probability from which on a class is in the set (least ambiguous sets; Sadinle et al. 2019)."""
-    wish: str | None = None
-    """What thresholds are for: 'precision 0.95' or 'recall 0.9'."""
+    """Fraction of prediction sets that contain the label (split conformal prediction; Vovk et al. 2005)."""
+    set_threshold: float = 0.0
+    """Minimum probability of a class in a prediction set (least ambiguous sets; Sadinle et al. 2019)."""
+    target: str | None = None
+    """What the thresholds were chosen for: 'precision 0.95' or 'recall 0.9'."""
     thresholds: tuple[float | None, ...] | None = None
-    """The probability from which on each class is taken; None where no probability fulfils the wish."""
+    """Minimum probability to decide for each class; None for a class that cannot reach the target."""
 
     def as_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """Return plain data, with the keys of bundle.json."""
+        return {_KEYS.get(name, name): value for name, value in dataclasses.asdict(self).items()}
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> "Calibration":
-        values: dict[str, Any] = dict(plain)
+        """Create a calibration from `as_dict`'s data."""
+        names = {key: name for name, key in _KEYS.items()}
+        values: dict[str, Any] = {names.get(key, key): value for key, value in plain.items()}
         if values.get("thresholds") is not None:
             values["thresholds"] = tuple(values["thresholds"])
         return cls(**values)
 
     def prediction_sets(self, probabilities_NK: Tensor) -> Tensor:
-        """in_NK, bool: the classes of each image's set. The likeliest is always in it."""
-        in_NK = probabilities_NK >= self.level
+        """Return in_NK, bool: the classes in each image's prediction set, which always contains the most likely one."""
+        in_NK = probabilities_NK >= self.set_threshold
         return in_NK.scatter(1, probabilities_NK.argmax(1, keepdim=True), True)
 
     def decide(self, probabilities_NK: Tensor) -> Tensor:
-        """classes_N, int64: what each image is taken for, -1 where the model is not sure.
+        """Return classes_N, int64: the decision for each image, or -1 where the model is not sure.
 
-        With thresholds the class that is furthest above its own, as a multiple; without, the only one of its set.
+        With thresholds: the class with the highest ratio of probability to threshold, if that is at least 1. Without:
+        the class of a prediction set of one.
         """
         if self.thresholds is None:
             in_NK = self.prediction_sets(probabilities_NK)
             return torch.where(in_NK.sum(1) == 1, probabilities_NK.argmax(1), -1)
-        least_K = torch.tensor([math.inf if t is None else max(t, 1e-12) for t in self.thresholds])
-        times_N, classes_N = (probabilities_NK / least_K).max(1)
-        return torch.where(times_N >= 1, classes_N, -1)
+        thresholds_K = torch.tensor([math.inf if t is None else max(t, 1e-12) for t in self.thresholds])
+        ratios_N, classes_N = (probabilities_NK / thresholds_K).max(1)
+        return torch.where(ratios_N >= 1, classes_N, -1)
 
 
 def fit_temperature(log_probabilities_NK: Tensor, labels_N: Tensor) -> float:
-    """The temperature that makes the labels likeliest, by a bounded search over its logarithm; 1 for few images.
+    """Return the temperature that minimizes the loss, by a bounded search over its logarithm; 1 for too few images.
 
-    As if one image in N + 2 had another label (Platt 1999): where a model makes no mistake, no confidence would be too
-    high otherwise.
+    The labels are smoothed as if one image in N + 2 had another label (Platt 1999): otherwise the confidence of a model
+    without errors would grow without bound.
     """
     from scipy.optimize import minimize_scalar
 
     if len(labels_N) < MIN_IMAGES:
         return 1.0
     log_probabilities_NK = log_probabilities_NK.double().clamp(min=MIN_LOG_PROBABILITY)
-    classes, other = log_probabilities_NK.shape[1], 1 / (len(labels_N) + 2)
-    targets_NK = torch.full_like(log_probabilities_NK, other / max(1, classes - 1))
-    targets_NK.scatter_(1, labels_N[:, None], 1 - other)
+    classes, smoothing = log_probabilities_NK.shape[1], 1 / (len(labels_N) + 2)
+    targets_NK = torch.full_like(log_probabilities_NK, smoothing / max(1, classes - 1))
+    targets_NK.scatter_(1, labels_N[:, None], 1 - smoothing)
 
-    def loss(logarithm: float) -> float:
-        return -float((targets_NK * apply_temperature(log_probabilities_NK, math.exp(logarithm))).sum(1).mean())
+    def loss(log_temperature: float) -> float:
+        return -float((targets_NK * apply_temperature(log_probabilities_NK, math.exp(log_temperature))).sum(1).mean())
 
     return math.exp(
         minimize_scalar(loss, bounds=(math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE)), method="bounded").x
@@ -91,64 +98,65 @@ def fit_temperature(log_probabilities_NK: Tensor, labels_N: Tensor) -> float:
 
 
 def apply_temperature(log_probabilities_NK: Tensor, temperature: float) -> Tensor:
-    """The log-probabilities of logits divided by the temperature, which keeps their order."""
+    """Return the log-probabilities after dividing the logits by the temperature, which keeps their order."""
     if temperature == 1:
         return log_probabilities_NK
     return (log_probabilities_NK.clamp(min=MIN_LOG_PROBABILITY) / temperature).log_softmax(1)
 
 
 def fit_set_threshold(probabilities_NK: Tensor, labels_N: Tensor, coverage: float) -> float:
-    """The probability from which on classes are in a set, so that sets hold the label in `coverage` of new images.
+    """Return the minimum probability of classes in prediction sets that contain the label of `coverage` of new images.
 
-    On the mean over sets of validation images; 0, where there are too few images to say. ConfigError unless it is
-    between 0 and 1.
+    The guarantee is on average over draws of the validation images. 0 if there are too few of them: then sets contain
+    all classes. ConfigError unless coverage is between 0 and 1.
     """
     if not 0 < coverage < 1:
-        raise ConfigError(f"--coverage {coverage:g}: give a share between 0 and 1, as 0.9")
-    of_labels_N = probabilities_NK.gather(1, labels_N[:, None])[:, 0].double().sort(descending=True).values
+        raise ConfigError(f"--coverage {coverage:g}: must be between 0 and 1, for example 0.9")
+    label_probabilities_N = probabilities_NK.gather(1, labels_N[:, None])[:, 0].double().sort(descending=True).values
     rank = math.ceil((len(labels_N) + 1) * coverage)
-    return float(of_labels_N[rank - 1]) if 0 < rank <= len(labels_N) else 0.0
+    return float(label_probabilities_N[rank - 1]) if 0 < rank <= len(labels_N) else 0.0
 
 
 def fit_thresholds(
     probabilities_NK: Tensor, labels_N: Tensor, *, precision: float | None = None, recall: float | None = None
 ) -> tuple[float | None, ...]:
-    """For each class the lowest probability from which on it has the wished precision, or the highest with the recall.
+    """Return, per class, the lowest threshold with at least that precision, or the highest with at least that recall.
 
-    On these images. None for a class that no probability gives it to. ConfigError unless one of them is given.
+    Measured on these images. None for a class that no threshold achieves it for. ConfigError unless exactly one of
+    precision and recall is given.
     """
-    wish = precision if recall is None else recall
-    if (precision is None) == (recall is None) or wish is None or not 0 < wish <= 1:
-        raise ConfigError("give --precision or --recall, one of them, above 0 and at most 1")
-    found: list[float | None] = []
+    target = precision if recall is None else recall
+    if (precision is None) == (recall is None) or target is None or not 0 < target <= 1:
+        raise ConfigError("set exactly one of --precision and --recall, above 0 and at most 1")
+    thresholds: list[float | None] = []
     for k in range(probabilities_NK.shape[1]):
         scores_N, order_N = probabilities_NK[:, k].sort(descending=True, stable=True)
         hits_N = (labels_N[order_N] == k).double().cumsum(0)
-        last_N = torch.cat([scores_N[1:] != scores_N[:-1], torch.ones(1, dtype=torch.bool)])  # of images that tie
+        last_N = torch.cat([scores_N[1:] != scores_N[:-1], torch.ones(1, dtype=torch.bool)])  # of tied images
         if precision is not None:
             good_N = last_N & (hits_N / torch.arange(1, len(hits_N) + 1) >= precision) & (hits_N > 0)
-            places = good_N.nonzero()[-1:]
+            positions = good_N.nonzero()[-1:]
         else:
-            good_N = last_N & (hits_N >= wish * hits_N[-1]) & (hits_N[-1] > 0)
-            places = good_N.nonzero()[:1]
-        found.append(float(scores_N[places[0, 0]]) if len(places) else None)
-    return tuple(found)
+            good_N = last_N & (hits_N >= target * hits_N[-1]) & (hits_N[-1] > 0)
+            positions = good_N.nonzero()[:1]
+        thresholds.append(float(scores_N[positions[0, 0]]) if len(positions) else None)
+    return tuple(thresholds)
 
 
 def reliability_bins(probabilities_NK: Tensor, labels_N: Tensor, bins: int = 15) -> list[tuple[float, float, int]]:
-    """(mean confidence, accuracy, images) of each bin of equal width that holds images: the reliability diagram."""
+    """Return (mean confidence, accuracy, images) of each non-empty bin of equal width, for a reliability diagram."""
     confidence_N, predicted_N = probabilities_NK.double().max(1)
     bins_N = (confidence_N * bins).long().clamp(max=bins - 1)
-    found = []
-    for place in bins_N.unique().tolist():
-        mine_N = bins_N == place
-        accuracy = float((predicted_N == labels_N)[mine_N].double().mean())
-        found.append((float(confidence_N[mine_N].mean()), accuracy, int(mine_N.sum())))
-    return found
+    rows = []
+    for index in bins_N.unique().tolist():
+        in_bin_N = bins_N == index
+        accuracy = float((predicted_N == labels_N)[in_bin_N].double().mean())
+        rows.append((float(confidence_N[in_bin_N].mean()), accuracy, int(in_bin_N.sum())))
+    return rows
 
 
 def coverage_curve(probabilities_NK: Tensor, labels_N: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """coverage_N and accuracy_N: how right the model is, if it answers only the images that it is most confident of."""
+    """Return coverage_N and accuracy_N: the accuracy if only the most confident predictions are made."""
     if len(labels_N) == 0:
         raise DataError("there are no images to score: give the split some (data.validation, data.test)")
     confidence_N, predicted_N = probabilities_NK.max(1)
@@ -166,10 +174,10 @@ def calibrate(
     precision: float | None = None,
     recall: float | None = None,
 ) -> Calibration:
-    """All of it, from the probabilities of validation images before any temperature. DataError without images.
+    """Fit a calibration to the probabilities of validation images, before any temperature. DataError without images.
 
-    coverage: None for 90 %, or where the likeliest class alone is right more often than that, for a share that half of
-    its mistakes are left out of: a set always holds the likeliest class, and cannot hold less.
+    coverage: None for 90 %, or, if the model is more accurate, for the mean of its accuracy and 100 %: a set always
+    contains the most likely class, so its coverage cannot be below the accuracy.
     """
     if len(labels_N) == 0:
         raise DataError("there are no validation images to calibrate on: train with --data.validation above 0")
@@ -177,15 +185,17 @@ def calibrate(
     probabilities_NK = apply_temperature(probabilities_NK.log(), temperature).exp()
     if coverage is None:
         accuracy = float((probabilities_NK.argmax(1) == labels_N).double().mean())
-        # Of n images, n / (n + 1) is the most that can be said.
+        # n images support a coverage of at most n / (n + 1).
         coverage = min(max(COVERAGE, (1 + accuracy) / 2), len(labels_N) / (len(labels_N) + 1))
-    has_wish = precision is not None or recall is not None
+    thresholds, has_target = None, precision is not None or recall is not None
+    if has_target:
+        thresholds = fit_thresholds(probabilities_NK, labels_N, precision=precision, recall=recall)
     name, value = ("precision", precision) if precision is not None else ("recall", recall)
     return Calibration(
         images=len(labels_N),
         temperature=temperature,
         coverage=coverage,
-        level=fit_set_threshold(probabilities_NK, labels_N, coverage),
-        wish=f"{name} {value:g}" if has_wish else None,
-        thresholds=fit_thresholds(probabilities_NK, labels_N, precision=precision, recall=recall) if has_wish else None,
+        set_threshold=fit_set_threshold(probabilities_NK, labels_N, coverage),
+        target=f"{name} {value:g}" if has_target else None,
+        thresholds=thresholds,
     )

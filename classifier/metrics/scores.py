@@ -1,8 +1,8 @@
-"""Every figure of a set of predictions, each with its 95 % interval.
+"""Scores of a set of predictions, each with its 95 % confidence interval.
 
-The intervals are percentiles of a seeded bootstrap (Efron 1979): the images are drawn again with replacement, and every
-figure is taken of each draw. A draw is a weight for each image, how often it was drawn, so that all draws are one
-matrix and every figure a few sums over it; the figure itself is that of the draw in which each image counts once.
+The intervals are percentiles of a seeded bootstrap (Efron 1979): the images are resampled with replacement, and all
+scores are computed for each sample. A sample is represented by a weight per image, the number of times it was drawn, so
+that all samples form one matrix and a score is a few sums over it. The score itself is that of weights of one.
 """
 
 import math
@@ -16,62 +16,63 @@ from torch import Tensor
 from classifier.errors import DataError
 
 BOOTSTRAP_SAMPLES, CONFIDENCE_LEVEL = 1000, 0.95
-TOP, BINS = 5, 15
-# Ranking figures sort all images once a class: with many of both they take fewer draws, and below so many no interval.
+TOP_K, BINS = 5, 15
+# Ranking scores (ROC AUC, average precision) sort all images per class: where images * classes * samples would exceed
+# this, they get fewer samples, and no interval if fewer than the minimum.
 MAX_RANKING_CELLS, MIN_RANKING_SAMPLES = 2_000_000_000, 100
-# Weights that lie in memory at a time.
+# Maximum number of weights in memory at a time.
 _MAX_WEIGHTS = 1_000_000
-# What the name of a class's figure begins with.
+# Prefix of the names of per-class scores.
 CLASS_PREFIX = "class."
-# As scikit-learn clips a probability before its logarithm.
+# Probabilities are clipped before the logarithm, as in scikit-learn.
 _EPSILON = float(np.finfo(np.float64).eps)
 
 Scores = dict[str, np.ndarray]
-"""By name, of B draws: one number each, or one a class, B x K. NaN where a figure is not defined."""
+"""By name, for B samples: an array of shape B, or B x K for per-class scores. NaN where a score is undefined."""
 
 
 def compute_scores(
     probabilities_NK: Tensor, labels_N: Tensor, class_names: Sequence[str] | None = None, *, seed: int = 0
 ) -> dict[str, Any]:
-    """Plain data for JSON: each figure, `intervals` {name: [low, high]}, per_class [the same of a class] and confusion.
+    """Return plain data for JSON: scores, `intervals` {name: [low, high]}, per_class [the same by class] and confusion.
 
-    Of all: accuracy, balanced_accuracy, top5, macro_ and weighted_ precision, recall and f1, roc_auc and
-    average_precision (one class against the rest, the mean over classes), kappa (Cohen 1960), mcc (Matthews; Gorodkin
-    2004), loss (-log p of the label, in nats), brier (Brier 1950, summed over classes, 0 to 2), ece (expected
-    calibration error, 15 bins of equal width; Guo et al. 2017) and count. Of a class: precision, recall, f1, roc_auc,
-    average_precision and support. Definitions are scikit-learn's with zero_division=0: macro means are over classes
-    that occur as a label or as a prediction. What is not defined (roc_auc without both kinds of images) is None.
+    Overall: accuracy, balanced_accuracy, top5, macro_ and weighted_ precision, recall and f1, roc_auc and
+    average_precision (one-vs-rest, mean over classes), kappa (Cohen 1960), mcc (Matthews; Gorodkin 2004), loss (-log p
+    of the label, in nats), brier (Brier 1950, summed over classes, 0 to 2), ece (expected calibration error, 15 bins of
+    equal width; Guo et al. 2017) and count. Per class: precision, recall, f1, roc_auc, average_precision and support.
+    Definitions are scikit-learn's with zero_division=0: macro means are over classes that occur as a label or as a
+    prediction. Undefined scores (such as roc_auc of a class without images) are None.
 
-    probabilities_NK: float, rows sum to 1. labels_N: -1 is padding and never counts. DataError without images.
+    probabilities_NK: float, rows sum to 1. labels_N: -1 is padding and is not counted. DataError without images.
     """
     probabilities, labels = np.asarray(probabilities_NK, np.float64), np.asarray(labels_N)
     probabilities, labels = probabilities[labels >= 0], labels[labels >= 0]
     count, classes = probabilities.shape
     if count == 0:
         raise DataError("there are no images to score: give the split some (data.validation, data.test)")
-    once = _sum_scores(probabilities, labels, np.ones((1, count)))
-    once |= _ranking_scores(probabilities, labels, np.ones((1, count)))
-    drawn: dict[str, list[np.ndarray]] = {}
-    ranked = min(BOOTSTRAP_SAMPLES, MAX_RANKING_CELLS // (count * classes))
+    scores = _sum_scores(probabilities, labels, np.ones((1, count)))
+    scores |= _ranking_scores(probabilities, labels, np.ones((1, count)))
+    samples: dict[str, list[np.ndarray]] = {}
+    ranking_samples = min(BOOTSTRAP_SAMPLES, MAX_RANKING_CELLS // (count * classes))
     for done, weights_BN in _bootstrap_weights(count, seed):
-        found = _sum_scores(probabilities, labels, weights_BN)
-        if ranked >= MIN_RANKING_SAMPLES and done < ranked:
-            found |= _ranking_scores(probabilities, labels, weights_BN[: ranked - done])
-        for name, values in found.items():
-            drawn.setdefault(name, []).append(values)
-    intervals = {name: _interval(np.concatenate(values)) for name, values in drawn.items()}
+        block = _sum_scores(probabilities, labels, weights_BN)
+        if ranking_samples >= MIN_RANKING_SAMPLES and done < ranking_samples:
+            block |= _ranking_scores(probabilities, labels, weights_BN[: ranking_samples - done])
+        for name, values in block.items():
+            samples.setdefault(name, []).append(values)
+    intervals = {name: _interval(np.concatenate(values)) for name, values in samples.items()}
+    class_scores = {name.removeprefix(CLASS_PREFIX): name for name in scores if name.startswith(CLASS_PREFIX)}
     per_class = []
     for k in range(classes):
-        mine = {name.removeprefix(CLASS_PREFIX): name for name in once if name.startswith(CLASS_PREFIX)}
         row: dict[str, Any] = {"name": class_names[k]} if class_names is not None else {}
-        row |= {name: _to_json_number(once[whole][0, k]) for name, whole in mine.items()}
+        row |= {name: _to_json_number(scores[key][0, k]) for name, key in class_scores.items()}
         row["support"] = int((labels == k).sum())
         row["intervals"] = {
-            name: _to_json_interval(intervals[whole][:, k]) for name, whole in mine.items() if whole in intervals
+            name: _to_json_interval(intervals[key][:, k]) for name, key in class_scores.items() if key in intervals
         }
         per_class.append(row)
-    intervals["accuracy"] = _wilson_if_degenerate(intervals["accuracy"], float(once["accuracy"][0]), count)
-    scalars = {name: _to_json_number(values[0]) for name, values in once.items() if not name.startswith(CLASS_PREFIX)}
+    intervals["accuracy"] = _wilson_if_degenerate(intervals["accuracy"], float(scores["accuracy"][0]), count)
+    scalars = {name: _to_json_number(values[0]) for name, values in scores.items() if not name.startswith(CLASS_PREFIX)}
     confusion_KK = np.zeros((classes, classes), np.int64)
     np.add.at(confusion_KK, (labels, probabilities.argmax(1)), 1)
     return {
@@ -84,7 +85,7 @@ def compute_scores(
 
 
 def _bootstrap_weights(count: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:
-    """weights_BN, how often each image was drawn, some draws at a time; and how many came before."""
+    """Yield the number of samples before, and weights_BN, how often each image is drawn, in blocks of samples."""
     rng, size = np.random.default_rng(seed), max(1, _MAX_WEIGHTS // count)
     for done in range(0, BOOTSTRAP_SAMPLES, size):
         drawn_BN = rng.integers(0, count, (min(size, BOOTSTRAP_SAMPLES - done), count))
@@ -93,17 +94,17 @@ def _bootstrap_weights(count: int, seed: int) -> Iterator[tuple[int, np.ndarray]
 
 
 def _sum_scores(probabilities_NK: np.ndarray, labels_N: np.ndarray, weights_BN: np.ndarray) -> Scores:
-    """What follows from sums over the images."""
+    """Compute the scores that follow from sums over the images."""
     count, classes = probabilities_NK.shape
     rows_N = np.arange(count)
-    predicted_N, chosen_N = probabilities_NK.argmax(1), probabilities_NK[rows_N, labels_N]
+    predicted_N, of_label_N = probabilities_NK.argmax(1), probabilities_NK[rows_N, labels_N]
     hit_N = predicted_N == labels_N
     lower_NK = np.arange(classes) < labels_N[:, None]
-    ahead_NK = (probabilities_NK > chosen_N[:, None]) | ((probabilities_NK == chosen_N[:, None]) & lower_NK)
+    ahead_NK = (probabilities_NK > of_label_N[:, None]) | ((probabilities_NK == of_label_N[:, None]) & lower_NK)
     confidence_N = probabilities_NK[rows_N, predicted_N]
     bins_N = np.minimum((confidence_N * BINS).astype(int), BINS - 1)
-    brier_N = (probabilities_NK**2).sum(1) - 2 * chosen_N + 1
-    means_B3 = weights_BN @ np.stack([ahead_NK.sum(1) < TOP, -np.log(chosen_N.clip(_EPSILON)), brier_N], 1) / count
+    brier_N = (probabilities_NK**2).sum(1) - 2 * of_label_N + 1
+    means_B3 = weights_BN @ np.stack([ahead_NK.sum(1) < TOP_K, -np.log(of_label_N.clip(_EPSILON)), brier_N], 1) / count
     gaps_BM = _by_class(weights_BN * (confidence_N - hit_N), bins_N, BINS)
     support_BK, predicted_BK = (_by_class(weights_BN, of_N, classes) for of_N in (labels_N, predicted_N))
     hits_BK = _by_class(weights_BN * hit_N, labels_N, classes)
@@ -131,37 +132,37 @@ def _sum_scores(probabilities_NK: np.ndarray, labels_N: np.ndarray, weights_BN: 
 
 
 def _ranking_scores(probabilities_NK: np.ndarray, labels_N: np.ndarray, weights_BN: np.ndarray) -> Scores:
-    """The area under the ROC curve and average precision of each class against the rest, and their means."""
-    found: dict[str, list[np.ndarray]] = {"roc_auc": [], "average_precision": []}
+    """Compute one-vs-rest ROC AUC and average precision per class, and their means."""
+    by_class: dict[str, list[np.ndarray]] = {"roc_auc": [], "average_precision": []}
     for k in range(probabilities_NK.shape[1]):
         order_N = np.argsort(-probabilities_NK[:, k], kind="stable")
         scores_N = probabilities_NK[order_N, k]
-        starts_G = np.flatnonzero(np.r_[True, scores_N[1:] != scores_N[:-1]])  # images that tie are one step
-        sorted_BN, mine_N = weights_BN[:, order_N], labels_N[order_N] == k
-        steps_BG = np.add.reduceat(sorted_BN * mine_N, starts_G, axis=1)
-        others_BG = np.add.reduceat(sorted_BN * ~mine_N, starts_G, axis=1)
+        starts_G = np.flatnonzero(np.r_[True, scores_N[1:] != scores_N[:-1]])  # tied images are one step
+        sorted_BN, is_class_N = weights_BN[:, order_N], labels_N[order_N] == k
+        steps_BG = np.add.reduceat(sorted_BN * is_class_N, starts_G, axis=1)
+        others_BG = np.add.reduceat(sorted_BN * ~is_class_N, starts_G, axis=1)
         hits_BG, misses_BG = steps_BG.cumsum(1), others_BG.cumsum(1)
         of_class_B, of_rest_B = hits_BG[:, -1], misses_BG[:, -1]
         area_B = (others_BG * (hits_BG - steps_BG / 2)).sum(1)
-        found["roc_auc"].append(_ratio(area_B, of_class_B * of_rest_B, otherwise=math.nan))
+        by_class["roc_auc"].append(_ratio(area_B, of_class_B * of_rest_B, otherwise=math.nan))
         precision_B = (steps_BG * _ratio(hits_BG, hits_BG + misses_BG)).sum(1)
-        found["average_precision"].append(_ratio(precision_B, of_class_B, otherwise=math.nan))
-    per_class = {name: np.stack(values, 1) for name, values in found.items()}
+        by_class["average_precision"].append(_ratio(precision_B, of_class_B, otherwise=math.nan))
+    per_class = {name: np.stack(values, 1) for name, values in by_class.items()}
     means = {name: _mean(values, np.isfinite(values), otherwise=math.nan) for name, values in per_class.items()}
     return means | {CLASS_PREFIX + name: values for name, values in per_class.items()}
 
 
 def _by_class(weights_BN: np.ndarray, of_N: np.ndarray, classes: int) -> np.ndarray:
-    """Sums of the weights of the images of each class, B x classes."""
+    """Sum the weights of the images of each class: B x classes."""
     order_N = np.argsort(of_N, kind="stable")
-    there, starts = np.unique(of_N[order_N], return_index=True)
+    present, starts = np.unique(of_N[order_N], return_index=True)
     sums_BK = np.zeros((len(weights_BN), classes))
-    sums_BK[:, there] = np.add.reduceat(weights_BN[:, order_N], starts, axis=1)
+    sums_BK[:, present] = np.add.reduceat(weights_BN[:, order_N], starts, axis=1)
     return sums_BK
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray, otherwise: float = 0.0) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(part.shape, otherwise), where=whole > 0)
+def _ratio(numerator: np.ndarray, denominator: np.ndarray, otherwise: float = 0.0) -> np.ndarray:
+    return np.divide(numerator, denominator, out=np.full(numerator.shape, otherwise), where=denominator > 0)
 
 
 def _mean(values_BK: np.ndarray, where_BK: np.ndarray, otherwise: float = 0.0) -> np.ndarray:
@@ -169,14 +170,14 @@ def _mean(values_BK: np.ndarray, where_BK: np.ndarray, otherwise: float = 0.0) -
 
 
 def _interval(values_B: np.ndarray) -> np.ndarray:
-    """The ends of the middle 95 %; NaN where a figure was defined in no draw."""
+    """Return the ends of the central 95 %; NaN where a score is undefined in all samples."""
     ends = 100 * np.array([(1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2])
     undefined = np.isnan(values_B).all(0)
     return np.where(undefined, math.nan, np.nanpercentile(np.where(undefined, 0.0, values_B), ends, axis=0))
 
 
 def _wilson_if_degenerate(ends: np.ndarray, accuracy: float, count: int) -> np.ndarray:
-    """Wilson's interval (1927), where no image or every one is a mistake: all draws agree then, and say nothing."""
+    """Return Wilson's interval (1927) if no or all predictions are correct, as all samples agree then; else `ends`."""
     if ends[0] < ends[1]:
         return ends
     square, end = NormalDist().inv_cdf((1 + CONFIDENCE_LEVEL) / 2) ** 2, round(accuracy)
@@ -184,7 +185,7 @@ def _wilson_if_degenerate(ends: np.ndarray, accuracy: float, count: int) -> np.n
 
 
 def _to_json_interval(ends: np.ndarray) -> list[float] | None:
-    """None where all draws agreed: that tells of few images, not of a sure figure."""
+    """Return None if all samples agree: that is due to few images, and does not make the score certain."""
     return None if np.isnan(ends).any() or ends[0] == ends[1] else [float(end) for end in ends]
 
 

@@ -1,4 +1,4 @@
-"""Is one model better than another? Asked of the same test images, pair by pair."""
+"""Paired significance tests: is one model better than another on the same test images?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ BOOTSTRAP_SAMPLES, CONFIDENCE_LEVEL, ALPHA = 2000, 0.95, 0.05
 
 @dataclass(frozen=True)
 class PredictedClasses:
-    """What a model said of the test images: ids, labels and predicted classes, by name."""
+    """A model's predicted classes of the test images, with their ids and labels. name: of the model."""
 
     name: str
     ids: Sequence[str]
@@ -23,7 +23,7 @@ class PredictedClasses:
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two models on the same images. first_only: images that the first alone gets right."""
+    """The comparison of two models on the same images. first_only: images that only the first classifies correctly."""
 
     first: str
     second: str
@@ -32,23 +32,24 @@ class Difference:
     first_only: int
     second_only: int
     interval: tuple[float, float]
-    """95 % interval of second_accuracy - first_accuracy, by a paired bootstrap."""
+    """95 % confidence interval of second_accuracy - first_accuracy, by a paired bootstrap."""
     p: float
-    """Of so large a difference, were both equally good (exact McNemar test)."""
+    """p-value of the exact McNemar test."""
 
     @property
     def gain(self) -> float:
+        """The second model's accuracy minus the first one's."""
         return self.second_accuracy - self.first_accuracy
 
     @property
     def summary(self) -> str:
-        """A sentence."""
+        """The result, as a sentence."""
         low, high = self.interval
         between = f"{100 * low:+.2f} to {100 * high:+.2f} points"
         if self.p >= ALPHA:
             return (
-                f"{self.second} and {self.first} cannot be told apart by these images: {100 * self.gain:+.2f} points "
-                f"({between}; p = {self.p:.2g})."
+                f"{self.second} and {self.first} do not differ significantly on these images: "
+                f"{100 * self.gain:+.2f} points ({between}; p = {self.p:.2g})."
             )
         better, worse = (self.second, self.first) if self.gain > 0 else (self.first, self.second)
         return (
@@ -58,7 +59,7 @@ class Difference:
 
 
 def compare_predictions(first: PredictedClasses, second: PredictedClasses, *, seed: int = 0) -> Difference:
-    """McNemar's exact test (1947) and a seeded bootstrap of the difference. DataError if the images differ."""
+    """Compare two models by McNemar's exact test (1947) and a seeded bootstrap. DataError if their images differ."""
     order = {name: n for n, name in enumerate(second.ids)}
     if set(order) != set(first.ids) or len(order) != len(first.ids):
         shared = len(set(order) & set(first.ids))
@@ -66,26 +67,25 @@ def compare_predictions(first: PredictedClasses, second: PredictedClasses, *, se
             f"{first.name} and {second.name} were not tested on the same images ({shared:,} of {len(first.ids):,} and "
             f"{len(order):,} are shared): train both with the same data.split_seed and data.test"
         )
-    places = [order[name] for name in first.ids]
+    positions = [order[name] for name in first.ids]
     labels = np.asarray(first.labels)
-    if (labels != np.asarray(second.labels)[places]).any():
+    if (labels != np.asarray(second.labels)[positions]).any():
         raise DataError(f"{first.name} and {second.name} were tested with different labels: evaluate both again")
-    right_N = np.asarray(first.predicted) == labels
-    also_N = np.asarray(second.predicted)[places] == labels
-    gains_N = also_N.astype(np.int64) - right_N
+    first_right_N = np.asarray(first.predicted) == labels
+    second_right_N = np.asarray(second.predicted)[positions] == labels
+    gains_N = second_right_N.astype(np.int64) - first_right_N
     first_only, second_only = int((gains_N < 0).sum()), int((gains_N > 0).sum())
     differing = first_only + second_only
-    # Images on which both agree move no draw: what a draw holds of the three kinds is multinomial.
-    kinds = np.array([first_only, second_only, len(labels) - differing]) / len(labels)
-    drawn = np.random.default_rng(seed).multinomial(len(labels), kinds, BOOTSTRAP_SAMPLES)
-    low, high = np.quantile(
-        (drawn[:, 1] - drawn[:, 0]) / len(labels), [(1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2]
-    )
+    # Only the counts of three kinds of images matter to a bootstrap sample, and those are multinomial.
+    fractions = np.array([first_only, second_only, len(labels) - differing]) / len(labels)
+    samples = np.random.default_rng(seed).multinomial(len(labels), fractions, BOOTSTRAP_SAMPLES)
+    tail = (1 - CONFIDENCE_LEVEL) / 2
+    low, high = np.quantile((samples[:, 1] - samples[:, 0]) / len(labels), [tail, 1 - tail])
     return Difference(
         first=first.name,
         second=second.name,
-        first_accuracy=float(right_N.mean()),
-        second_accuracy=float(also_N.mean()),
+        first_accuracy=float(first_right_N.mean()),
+        second_accuracy=float(second_right_N.mean()),
         first_only=first_only,
         second_only=second_only,
         interval=(float(low), float(high)),
@@ -94,9 +94,9 @@ def compare_predictions(first: PredictedClasses, second: PredictedClasses, *, se
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """p-values of several tests at once, in their order (Holm 1979)."""
+    """Return the p-values adjusted for multiple tests, in the same order (Holm 1979)."""
     order, adjusted, largest = np.argsort(values, kind="stable"), [0.0] * len(values), 0.0
-    for rank, place in enumerate(order.tolist()):
-        largest = max(largest, min(1.0, (len(values) - rank) * values[place]))
-        adjusted[place] = largest
+    for rank, index in enumerate(order.tolist()):
+        largest = max(largest, min(1.0, (len(values) - rank) * values[index]))
+        adjusted[index] = largest
     return adjusted

@@ -130,7 +130,7 @@ class Mirror:
                 self.uploaded[name] = stamp
 
     def upload_bundle(self) -> None:
-        """Replace the bundle; the old one stays aside, where `bundle.find` also looks, until the new one is complete."""
+        """Replace the bundle; until it is complete, the old one stays aside, where `bundle.find` also looks."""
         manifest = self.folder / "bundle" / "bundle.json"
         if not manifest.exists():
             return

@@ -14,9 +14,7 @@ def open_filesystem(uri: str, setting: str) -> tuple[fs.FileSystem, str]:
     setting: its name, for messages. ConfigError if pyarrow cannot open the URI, or if it contains credentials.
     """
     if "@" in uri.partition("://")[2].partition("/")[0]:
-        raise ConfigError(
-            f"{setting} contains credentials: pass them in the environment instead, as AWS_ACCESS_KEY_ID and the like"
-        )
+        raise ConfigError(f"{setting} contains credentials: set environment variables like AWS_ACCESS_KEY_ID instead")
     try:
         return fs.FileSystem.from_uri(uri if "://" in uri else str(Path(uri).resolve()))
     # ArrowNotImplementedError: this build of Arrow lacks that file system.

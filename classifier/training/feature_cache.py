@@ -27,7 +27,7 @@ from classifier.errors import ConfigError, ModelError
 from classifier.inference.features import extract_batch_features, save_features, weights_identity
 from classifier.inference.scorer import Scorer
 from classifier.metrics.confusion import ConfusionMatrix
-from classifier.models.head import DroppingLinear, head_modules
+from classifier.models.head import DropoutLinear, head_modules
 from classifier.runtime import counter_rng as counter
 from classifier.runtime.distributed import ProcessGroup
 
@@ -43,7 +43,7 @@ class Head(nn.Module):
     def __init__(self, model: nn.Module, dropout: float) -> None:
         super().__init__()
         self.layer = next(iter(head_modules(model).values()))
-        self.dropout = 0.0 if isinstance(self.layer, DroppingLinear) else dropout
+        self.dropout = 0.0 if isinstance(self.layer, DropoutLinear) else dropout
 
     def forward(self, features_NF: Tensor) -> Tensor:
         return self.layer(F.dropout(features_NF, self.dropout, self.training))
@@ -132,7 +132,7 @@ class FeatureCache:
             with torch.no_grad():
                 log_probabilities_WNK = self.head_logits(head, features_WNF).log_softmax(-1)
             views = len(features_WNF)
-            tally.add(log_probabilities_WNK.logsumexp(0) - math.log(views), labels_N)
+            tally.update(log_probabilities_WNK.logsumexp(0) - math.log(views), labels_N)
         return ConfusionMatrix.from_tensor(group.all_reduce_sum(tally.tensor())).scores(self.dataset.class_names)
 
     def head_logits(self, head: nn.Module, features_NF: Tensor) -> Tensor:

@@ -179,10 +179,10 @@ def test_every_command_names_what_there_is(path):
     sys.path.insert(0, str(ROOT))
     from classifier.config.experiment import setting_names
     from classifier.config.fields import field_types
-    from jobs.cli.verb import ExperimentOptions
+    from jobs.cli.verb import TrainingOptions
 
     text = path.read_text()
-    known = {*setting_names(), *field_types(ExperimentOptions)}
+    known = {*setting_names(), *field_types(TrainingOptions)}
     for verb, words in re.findall(r"jobs/(\w+)\.py((?:(?! jobs/)[^#\n]|\\\n#)*)", text):
         assert (ROOT / "jobs" / f"{verb}.py").exists()
         assert set(re.findall(r" --([a-z_.]+)", words)) <= known

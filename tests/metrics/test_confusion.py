@@ -1,4 +1,4 @@
-"""Scores against scikit-learn's, and the law that shards add up to the whole."""
+"""Scores against scikit-learn's; shards add up to the whole."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from classifier.metrics.confusion import ConfusionMatrix
 
 
 @st.composite
-def answers(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
+def predictions(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
     """log_probabilities_NK and labels_N; few images of many classes, so some never occur."""
     classes = draw(st.integers(2, 12))
     count = draw(st.integers(1, 40))
@@ -28,15 +28,15 @@ def answers(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
     return logits_NK.log_softmax(1), torch.randint(used, (count,), generator=generator)
 
 
-def tally_of(log_probabilities_NK: Tensor, labels_N: Tensor) -> ConfusionMatrix:
-    tally = ConfusionMatrix(log_probabilities_NK.shape[1])
-    tally.add(log_probabilities_NK, labels_N)
-    return tally
+def matrix_of(log_probabilities_NK: Tensor, labels_N: Tensor) -> ConfusionMatrix:
+    matrix = ConfusionMatrix(log_probabilities_NK.shape[1])
+    matrix.update(log_probabilities_NK, labels_N)
+    return matrix
 
 
 @settings(max_examples=150, deadline=None)
-@given(answers())
-def test_scores_are_those_of_scikit_learn(case: tuple[Tensor, Tensor]) -> None:
+@given(predictions())
+def test_scores_equal_scikit_learns(case: tuple[Tensor, Tensor]) -> None:
     from sklearn import metrics as reference
 
     zero: Any = 0  # the type stubs know only its text
@@ -44,7 +44,7 @@ def test_scores_are_those_of_scikit_learn(case: tuple[Tensor, Tensor]) -> None:
     classes = log_probabilities_NK.shape[1]
     every = list(range(classes))
     truth, predicted = labels_N.numpy(), log_probabilities_NK.exp().argmax(1).numpy()
-    scores = tally_of(log_probabilities_NK, labels_N).scores()
+    scores = matrix_of(log_probabilities_NK, labels_N).scores()
 
     assert scores["count"] == len(truth)
     assert scores["accuracy"] == pytest.approx(reference.accuracy_score(truth, predicted))
@@ -64,7 +64,7 @@ def test_scores_are_those_of_scikit_learn(case: tuple[Tensor, Tensor]) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(answers(), st.integers(1, 5), st.integers(0, 5))
+@given(predictions(), st.integers(1, 5), st.integers(0, 5))
 def test_shards_with_padding_add_up_to_the_whole(case: tuple[Tensor, Tensor], shards: int, padding: int) -> None:
     log_probabilities_NK, labels_N = case
     classes = log_probabilities_NK.shape[1]
@@ -74,18 +74,18 @@ def test_shards_with_padding_add_up_to_the_whole(case: tuple[Tensor, Tensor], sh
     ):
         garbage_NK = torch.full((padding, classes), math.nan)
         parts.append(
-            tally_of(torch.cat([part_NK, garbage_NK]), torch.cat([part_N, torch.full((padding,), -1)])).tensor()
+            matrix_of(torch.cat([part_NK, garbage_NK]), torch.cat([part_N, torch.full((padding,), -1)])).tensor()
         )
     together = ConfusionMatrix.from_tensor(torch.stack(parts).sum(0)).scores()
-    whole = tally_of(log_probabilities_NK, labels_N).scores()
+    whole = matrix_of(log_probabilities_NK, labels_N).scores()
     assert together.pop("loss") == pytest.approx(whole.pop("loss"), rel=1e-12)
     assert together == whole
 
 
-def test_tallies_add_and_travel_as_a_tensor() -> None:
+def test_matrices_add_and_convert_to_a_tensor_and_back() -> None:
     one, other = ConfusionMatrix(3), ConfusionMatrix(3)
-    one.add(torch.eye(3).log_softmax(1), torch.tensor([0, 1, 2]))
-    other.add(torch.eye(3).log_softmax(1), torch.tensor([1, 1, -1]))
+    one.update(torch.eye(3).log_softmax(1), torch.tensor([0, 1, 2]))
+    other.update(torch.eye(3).log_softmax(1), torch.tensor([1, 1, -1]))
     both = one + other
     assert both.count == 5
     assert both.confusion_KK.tolist() == [[1, 0, 0], [1, 2, 0], [0, 0, 1]]
@@ -93,18 +93,18 @@ def test_tallies_add_and_travel_as_a_tensor() -> None:
 
 
 def test_ties_go_to_the_lower_class() -> None:
-    tally = tally_of(torch.zeros(2, 8).log_softmax(1), torch.tensor([4, 5]))
-    assert tally.confusion_KK[:, 0].tolist() == [0, 0, 0, 0, 1, 1, 0, 0]
-    assert int(tally.top5_hits) == 1, "class 4 is the fifth of eight equals, class 5 the sixth"
+    matrix = matrix_of(torch.zeros(2, 8).log_softmax(1), torch.tensor([4, 5]))
+    assert matrix.confusion_KK[:, 0].tolist() == [0, 0, 0, 0, 1, 1, 0, 0]
+    assert int(matrix.top5_hits) == 1, "class 4 is the fifth of eight equals, class 5 the sixth"
 
 
-def test_the_loss_of_a_confident_mistake_is_not_cut_off() -> None:
-    scores = tally_of(torch.tensor([[400.0, 0.0]]).log_softmax(1), torch.tensor([1])).scores()
+def test_loss_of_a_confident_error_is_not_clipped() -> None:
+    scores = matrix_of(torch.tensor([[400.0, 0.0]]).log_softmax(1), torch.tensor([1])).scores()
     assert scores["loss"] == pytest.approx(400.0)  # its probability is 0 in float32
 
 
 def test_scores_are_strict_json_with_class_names() -> None:
-    scores = tally_of(torch.eye(3).log_softmax(1), torch.tensor([0, 1, 1])).scores(["ant", "bee", "cat"])
+    scores = matrix_of(torch.eye(3).log_softmax(1), torch.tensor([0, 1, 1])).scores(["ant", "bee", "cat"])
     assert json.loads(json.dumps(scores, allow_nan=False)) == scores
     assert [row["name"] for row in scores["per_class"]] == ["ant", "bee", "cat"]
     assert scores["per_class"][1] == {"name": "bee", "precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3)} | {
@@ -112,8 +112,8 @@ def test_scores_are_strict_json_with_class_names() -> None:
     }
 
 
-def test_no_images_and_spoiled_answers_are_refused() -> None:
+def test_no_images_and_non_finite_losses_raise() -> None:
     with pytest.raises(DataError, match="no images to score"):
         ConfusionMatrix(3).scores()
     with pytest.raises(DivergedError, match="not finite"):
-        tally_of(torch.full((1, 3), math.nan), torch.tensor([0])).scores()
+        matrix_of(torch.full((1, 3), math.nan), torch.tensor([0])).scores()

@@ -1,4 +1,4 @@
-"""The figures equal scikit-learn's, also where classes are absent or scores tie; intervals hold what they should."""
+"""Scores equal scikit-learn's, also with absent classes or ties; confidence intervals have their coverage."""
 
 import math
 from typing import Any
@@ -19,7 +19,7 @@ SAME = {"rel_tol": 0, "abs_tol": 1e-6}
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
-    """Probabilities and labels: few or many images, ties, absent classes, images of one class alone."""
+    """Probabilities and labels: few or many images, ties, absent classes, images of a single class."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     classes, count = draw(st.integers(2, 8)), draw(st.integers(1, 60))
     present = draw(st.integers(1, classes))
@@ -34,7 +34,7 @@ def cases(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.filterwarnings("ignore")
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(cases())
-def test_figures_are_scikit_learns(case):
+def test_scores_equal_scikit_learns(case):
     probabilities_NK, labels_N = case
     found = compute_scores(probabilities_NK, labels_N)
     p, y = probabilities_NK.double().numpy(), labels_N.numpy()
@@ -75,7 +75,7 @@ def test_figures_are_scikit_learns(case):
         assert ends is None or ends[0] <= ends[1], name
 
 
-def test_padding_never_counts():
+def test_padding_is_not_counted():
     probabilities_NK = torch.rand(50, 3, generator=torch.Generator().manual_seed(0)).softmax(1)
     labels_N = torch.arange(50) % 3
     padded_NK = torch.cat([probabilities_NK, torch.full((7, 3), math.nan)])
@@ -83,12 +83,12 @@ def test_padding_never_counts():
     assert compute_scores(padded_NK, padded_N) == compute_scores(probabilities_NK, labels_N)
 
 
-def test_no_images_are_refused():
+def test_no_images_raise():
     with pytest.raises(DataError, match="no images to score"):
         compute_scores(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
 
 
-def test_intervals_hold_the_accuracy_of_many_more_images_as_often_as_they_say():
+def test_intervals_contain_the_true_accuracy_as_often_as_they_claim():
     rng, right, held = np.random.default_rng(0), 0.8, 0
     for seed in range(60):
         hits = rng.random(150) < right
@@ -108,7 +108,7 @@ def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
     assert compute_scores(probabilities_NK, labels_N)["ece"] == pytest.approx(0.0)
 
 
-def test_the_same_seed_gives_the_same_intervals():
+def test_intervals_are_reproducible():
     probabilities_NK = torch.rand(40, 4, generator=torch.Generator().manual_seed(1)).softmax(1)
     labels_N = torch.arange(40) % 4
     assert compute_scores(probabilities_NK, labels_N, seed=3) == compute_scores(probabilities_NK, labels_N, seed=3)

@@ -279,10 +279,8 @@ def test_folder_that_changes_during_an_upload_is_uploaded_again(folder, tmp_path
 
 
 def test_checkpoint_that_is_pruned_during_an_upload_is_skipped(folder, tmp_path, monkeypatch):
-    store, storage = (
-        CheckpointStore(folder / "checkpoints", keep=1),
-        Storage(fs.LocalFileSystem(), str(tmp_path / "far")),
-    )
+    store = CheckpointStore(folder / "checkpoints", keep=1)
+    storage = Storage(fs.LocalFileSystem(), str(tmp_path / "far"))
     mirror = Mirror(folder, storage)
     store.commit(checkpoint(1))
     Run(folder).append_history({"step": 1})
