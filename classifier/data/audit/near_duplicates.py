@@ -53,12 +53,12 @@ class Pair:
     """Found by a model's features."""
 
 
-def find_pairs(thumbs_NHW: np.ndarray, sides_N: np.ndarray) -> list[Pair]:
+def find_pairs(thumbs_NHW: np.ndarray, shorter_N: np.ndarray) -> list[Pair]:
     """Find all near duplicates among N grey thumbnails, uint8 N x S x S, the most similar first.
 
-    sides_N: the shorter side of each image. Images of a single colour never match. Compares all pairs: O(N^2) time.
+    shorter_N: the shorter side of each image. Images of a single colour never match. Compares all pairs: O(N^2) time.
     """
-    candidates = _find_candidates(*_frequency_vectors(thumbs_NHW), torch.from_numpy(sides_N < SMALL_SIDE))
+    candidates = _find_candidates(*_frequency_vectors(thumbs_NHW), torch.from_numpy(shorter_N < SMALL_SIDE))
     first_P, second_P, mirrored_P = (column[_are_roughly_alike(thumbs_NHW, *candidates)] for column in candidates)
     pairs = []
     for start in range(0, len(first_P), PAIRS_PER_BLOCK):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from classifier.data.readers.source import Source, SourceBuilder, reject_ambiguous_labels
 from classifier.data.readers.tree import DiskFolder, Tree
-from classifier.data.split_names import UNASSIGNED, VALIDATION, SPLIT_ALIASES
+from classifier.data.split_names import SPLIT_ALIASES, UNASSIGNED, VALIDATION
 from classifier.errors import DataError, list_few
 
 
@@ -26,23 +26,23 @@ def read_tree(top: Tree, name: str, *, splits: Sequence[str] = tuple(SPLIT_ALIAS
                 f"{top.label} has images but no class folders: put the images of each class into its own folder"
             )
         raise DataError(f"{top.label} is empty: it needs one folder of images per class")
-    found, strays, class_names = SourceBuilder(), [*top.image_files], set()
+    builder, strays, class_names = SourceBuilder(), [*top.image_files], set()
     for parent, split in _find_split_folders(top, splits) or [(top, UNASSIGNED)]:
         strays += parent.image_files if parent is not top else []
         for class_folder in parent.folders:
             class_names.add(class_folder.name)
             for id_, file in class_folder.walk_image_files():
-                found.add(id_, file, class_folder.name, split)
-    if not found:
+                builder.add(id_, file, class_folder.name, split)
+    if not builder:
         raise DataError(f"{top.label} has no images in its class folders ({list_few(sorted(class_names))}): add some")
-    for class_name in sorted(class_names - found.class_indices.keys()):
+    for class_name in sorted(class_names - builder.class_indices.keys()):
         raise DataError(f"{top.label}: the class folder {class_name!r} has no images: add some, or remove it")
     reject_ambiguous_labels(top.label, class_names, what="class folders")
     findings = ()
     if strays:
         some = list_few([id_ for id_, _ in strays])
         findings = (f"{len(strays)} images are in no class folder and were left out: {some}.",)
-    return found.build(name, findings=findings)
+    return builder.build(name, findings=findings)
 
 
 def _find_split_folders(top: Tree, words: Sequence[str]) -> list[tuple[Tree, int]]:

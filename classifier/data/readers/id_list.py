@@ -19,7 +19,7 @@ def select_listed(source: Source, path: Path) -> Source:
     if not path.is_file():
         raise DataError(f"data.only {path} does not exist: give a CSV of id,label,split, as jobs/audit.py writes it")
     index_of = {id_: n for n, id_ in enumerate(source.ids)}
-    found: dict[int, tuple[str, int]] = {}
+    selected: dict[int, tuple[str, int]] = {}
     for where, row in read_csv_rows(path, ",", ("id", "label", "split")):
         line = f"{path} {where}"
         index = index_of.get(str(row["id"]))
@@ -28,22 +28,22 @@ def select_listed(source: Source, path: Path) -> Source:
                 f"{line}: {source.name} has no image {row['id']!r}: remove the line, or set --data.only none if it "
                 "belongs to another data set"
             )
-        if index in found:
+        if index in selected:
             raise DataError(f"{line}: {row['id']!r} is listed already: keep one of the two")
-        found[index] = parse_label(line, row["label"]), parse_split(line, row.get("split"))
-    if not found:
+        selected[index] = parse_label(line, row["label"]), parse_split(line, row.get("split"))
+    if not selected:
         raise DataError(f"{path} lists no images: add a line id,label,split for each")
-    reject_ambiguous_labels(str(path), (label for label, _ in found.values()))
-    indices = sorted(found)
-    class_names = sort_class_names({label for label, _ in found.values()})
+    reject_ambiguous_labels(str(path), (label for label, _ in selected.values()))
+    indices = sorted(selected)
+    class_names = sort_class_names({label for label, _ in selected.values()})
     class_indices = {name: k for k, name in enumerate(class_names)}
     images = source.images
     return dataclasses.replace(
         source,
         class_names=class_names,
         ids=select_strings(source.ids, indices),
-        labels_N=np.array([class_indices[found[n][0]] for n in indices], np.int64),
-        splits_N=np.array([found[n][1] for n in indices], np.int8),
+        labels_N=np.array([class_indices[selected[n][0]] for n in indices], np.int64),
+        splits_N=np.array([selected[n][1] for n in indices], np.int8),
         images=images[indices] if isinstance(images, np.ndarray) else CompactFiles(images[n] for n in indices),
         groups=None if source.groups is None else select_strings(source.groups, indices),
         findings=(*source.findings, f"{len(indices):,} of its {len(index_of):,} images are used (data.only)."),

@@ -13,7 +13,7 @@ from typing import Any
 from classifier.data.readers.archive import normalize_member_name
 from classifier.data.readers.remote import RemotePath, open_random_access
 from classifier.data.readers.source import Source, from_files, reject_ambiguous_labels
-from classifier.data.split_names import UNASSIGNED, SPLIT_ALIASES
+from classifier.data.split_names import SPLIT_ALIASES, UNASSIGNED
 from classifier.errors import DataError, in_short
 
 LIST_SUFFIXES = (".txt", ".lst")
@@ -43,29 +43,29 @@ def read_manifest(manifest: Path | RemotePath, *, group: str | None = None, outs
             f"{manifest} is not a folder, archive (.zip, .tar), manifest (.csv, .tsv, .parquet) or list (.txt, .lst): "
             "give one of these"
         )
-    listed: dict[str, tuple[str, str, int]] = {}
-    found, groups = [], []
+    listed: dict[str, tuple[str, str]] = {}
+    files, groups = [], []
     for where, row in rows:
         path, label, split = _parse_row(f"{manifest} {where}", manifest.parent, row, outside)
         id_ = _image_id(path, manifest.parent)
         if id_ in listed:
-            first, first_label, _ = listed[id_]
+            first, first_label = listed[id_]
             if first_label != label:
                 raise DataError(
                     f"{manifest} {where}: {row['path']} has two labels, {first_label!r} ({first}) and {label!r}: "
                     "keep one, since each image has one class"
                 )
             raise DataError(f"{manifest} {where}: {row['path']} is listed already ({first}): keep one of the two")
-        listed[id_] = (where, label, split)
-        found.append((id_, path, label, split))
+        listed[id_] = (where, label)
+        files.append((id_, path, label, split))
         if group is not None:
             if row[group] in (None, ""):
                 raise DataError(f"{manifest} {where} has no {group}: fill it in, or name another column in data.group")
             groups.append(str(row[group]))
-    if not found:
+    if not files:
         raise DataError(f"{manifest} lists no images: add a line path,label for each")
-    reject_ambiguous_labels(str(manifest), (label for _, _, label, _ in found))
-    return from_files(manifest.stem, found, groups=groups if group is not None else None)
+    reject_ambiguous_labels(str(manifest), (label for _, _, label, _ in files))
+    return from_files(manifest.stem, files, groups=groups if group is not None else None)
 
 
 def _parse_row(
@@ -91,7 +91,7 @@ def _parse_row(
 
 
 def parse_split(where: str, word: Any) -> int:
-    """Return the split that a row names, or DRAWN if it names none. DataError for an unknown split."""
+    """Return the split that a row names, or UNASSIGNED if it names none. DataError for an unknown split."""
     word = "" if word is None else str(word)
     split = SPLIT_ALIASES.get(word.lower(), UNASSIGNED)
     if word and split == UNASSIGNED:

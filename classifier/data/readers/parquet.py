@@ -113,16 +113,14 @@ def read_parquet(paths: Sequence[Path] | Sequence[RemotePath], group: str | None
     DataError if a table is corrupted, or has no labels.
     """
     folder, names = split_common_folder(paths)
-    found, groups, cache = SourceBuilder(), CompactStrings(), RowGroupCache()
+    builder, groups, cache = SourceBuilder(), CompactStrings(), RowGroupCache()
     unlabelled: list[str] = []
     for path, name in zip(paths, names, strict=True):
         table = ImageTable(path, cache)
         label = next((column for column in LABEL_COLUMNS if column in table.schema.names), None)
         if table.column is None or label is None:
             what = "column of images (structs with bytes, or bytes)" if table.column is None else "column label"
-            raise DataError(
-                f"{path}: there is no {what}, only {list_few(table.schema.names, 8)}: name it so, or add it"
-            )
+            raise DataError(f"{path}: there is no {what}, only {list_few(table.schema.names, 8)}: rename or add it")
         class_names = _read_class_names(table.schema, label)
         wanted = {"label": label, "group": group, "split": "split" if "split" in table.schema.names else None}
         if group is not None and group not in table.schema.names:
@@ -139,17 +137,17 @@ def read_parquet(paths: Sequence[Path] | Sequence[RemotePath], group: str | None
             split = (
                 parse_split(f"{path} row {row + 1}", columns["split"][row]) if "split" in columns else infer_split(name)
             )
-            found.add(id_, TableCell(table, row), text, split)
+            builder.add(id_, TableCell(table, row), text, split)
             if group is not None:
                 groups.add(str(columns["group"][row]))
-    if not found:
+    if not builder:
         raise DataError(f"{paths[0]} has no labelled images: add labels")
-    reject_ambiguous_labels(str(folder), found.class_indices)
+    reject_ambiguous_labels(str(folder), builder.class_indices)
     findings = (
         (f"{len(unlabelled)} rows have no label and were left out: {list_few(unlabelled)}.",) if unlabelled else ()
     )
     name = paths[0].stem if len(paths) == 1 else folder.name
-    return found.build(name, groups=groups if group is not None else None, findings=findings)
+    return builder.build(name, groups=groups if group is not None else None, findings=findings)
 
 
 def _read_column(table: ImageTable, column: str) -> list[Any]:

@@ -17,7 +17,7 @@ _NUMBER_WORDS = frozenset(["zero", "one", "two", "three", "four", "five", "six",
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Source:
-    """N labelled images. labels_N: int64 in [0, K); splits_N: int8, an index of SPLITS or DRAWN.
+    """N labelled images. labels_N: int64 in [0, K); splits_N: int8, an index of SPLITS or UNASSIGNED.
 
     images: N files, or a uint8 array N x C x H x W. groups: N names; images that share one stay in one split.
     """

@@ -16,7 +16,7 @@ from classifier.data.readers.archive import Member, list_tar_members
 from classifier.data.readers.remote import RemotePath, split_common_folder
 from classifier.data.readers.source import Source, SourceBuilder, reject_ambiguous_labels
 from classifier.data.readers.tree import is_hidden
-from classifier.data.split_names import UNASSIGNED, SPLIT_ALIASES
+from classifier.data.split_names import SPLIT_ALIASES, UNASSIGNED
 from classifier.errors import DataError, list_few
 
 LABEL_SUFFIXES = ("cls", "json")
@@ -44,46 +44,46 @@ def read_webdataset(paths: Sequence[Path] | Sequence[RemotePath]) -> Source:
     DataError if a shard is corrupted, or there is no sample.
     """
     folder, names = split_common_folder(paths)
-    found, without, doubled, wrong = SourceBuilder(), [], [], []
+    builder, incomplete, ambiguous, unreadable = SourceBuilder(), [], [], []
     for path, shard in zip(paths, names, strict=True):
         split = infer_split(shard)
         for key, sample in _group_samples(list_tar_members(path)).items():
             id_ = f"{shard}/{key}"
             if not sample.images or not sample.labels:
-                without.append(id_)
+                incomplete.append(id_)
                 continue
             label = _read_label(sample)
             if label is None:
-                wrong.append(id_)
+                unreadable.append(id_)
                 continue
             if len(sample.images) > 1:
-                doubled.append(id_)
-            found.add(f"{shard}/{sample.images[0].name}", sample.images[0], label, split)
-    if not found:
+                ambiguous.append(id_)
+            builder.add(f"{shard}/{sample.images[0].name}", sample.images[0], label, split)
+    if not builder:
         raise DataError(f"{paths[0]}: there is no image with a label (KEY.jpg with KEY.cls): add labels")
-    found.rename_classes(_read_class_names(found.class_indices, folder))
-    reject_ambiguous_labels(str(folder), found.class_indices)
+    builder.rename_classes(_read_class_names(builder.class_indices, folder))
+    reject_ambiguous_labels(str(folder), builder.class_indices)
     findings = [
         f"{len(ids)} samples {what}: {list_few(ids)}."
         for ids, what in (
-            (without, "lack an image or a label and were left out"),
-            (wrong, "have an unreadable label and were left out"),
-            (doubled, "have several images, of which the first is used"),
+            (incomplete, "lack an image or a label and were left out"),
+            (unreadable, "have an unreadable label and were left out"),
+            (ambiguous, "have several images, of which the first is used"),
         )
         if ids
     ]
     name = re.sub(r"[-_.]?\d*$", "", paths[0].stem) if len(paths) == 1 else folder.name
-    return found.build(name or paths[0].stem, findings=tuple(findings))
+    return builder.build(name or paths[0].stem, findings=tuple(findings))
 
 
 def infer_split(name: str) -> int:
-    """Infer the split from a file's name or the names of its folders; DRAWN if they name none."""
+    """Infer the split from a file's name or the names of its folders; UNASSIGNED if they name none."""
     words = [word for part in reversed(name.lower().split("/")) for word in _WORD.findall(part)]
     return SPLIT_ALIASES[words[0]] if words else UNASSIGNED
 
 
 def _group_samples(members: Iterable[Member]) -> dict[str, _Sample]:
-    found: dict[str, _Sample] = {}
+    samples: dict[str, _Sample] = {}
     for member in members:
         folder, _, name = member.name.rpartition("/")
         stem, _, ending = name.partition(".")
@@ -91,12 +91,12 @@ def _group_samples(members: Iterable[Member]) -> dict[str, _Sample]:
         is_image = "." + ending.rpartition(".")[2] in SUFFIXES
         if is_hidden(name) or not (is_image or ending in LABEL_SUFFIXES):
             continue
-        sample = found.setdefault(f"{folder}/{stem}".lstrip("/"), _Sample())
+        sample = samples.setdefault(f"{folder}/{stem}".lstrip("/"), _Sample())
         if is_image:
             sample.images.append(member)
         else:
             sample.labels.setdefault(ending, member)
-    return found
+    return samples
 
 
 def _read_label(sample: _Sample) -> str | None:

@@ -40,8 +40,8 @@ def modify(image: Image.Image, kind: str, rng: np.random.Generator) -> bytes:
 
 def find_pairs(contents: list[bytes]) -> list[near_duplicates.Pair]:
     stats = [compute_image_stats(content, max_pixels=10**8) for content in contents]
-    sides = [min(one.width, one.height) for one in stats]
-    return near_duplicates.find_pairs(np.stack([one.thumb for one in stats]), np.array(sides))
+    shorter = [min(one.width, one.height) for one in stats]
+    return near_duplicates.find_pairs(np.stack([one.thumb for one in stats]), np.array(shorter))
 
 
 def test_modified_copies_are_found() -> None:
@@ -70,7 +70,7 @@ def test_very_few_images(count: int) -> None:
 SCENES = ("astronaut", "brick", "camera", "cell", "chelsea", "coffee", "coins", "grass", "gravel", "hubble_deep_field")
 SCENES += ("ihc", "moon", "motorcycle_left", "retina", "rocket")
 STAMPS = ("animals", "food", "plants", "household", "hobbies", "vehicles", "sports", "medical", "military/vehicles")
-DRAWN = ("cartoon", "_mirror", "plastic", "teddy", "dinosaur")
+DRAWINGS = ("cartoon", "_mirror", "plastic", "teddy", "dinosaur")
 
 
 def photographs(folder: Path) -> list[Image.Image]:
@@ -86,7 +86,7 @@ def photographs(folder: Path) -> list[Image.Image]:
     subprocess.run(["dpkg-deb", "-x", next(folder.glob("*.deb")), folder / "stamps"], check=True)
     stamps = folder / "stamps" / "usr" / "share" / "tuxpaint" / "stamps"
     names = [str(path.relative_to(stamps)) for path in sorted(stamps.rglob("*.png"))]
-    paths += [stamps / name for name in names if name.startswith(STAMPS) and not any(word in name for word in DRAWN)]
+    paths += [stamps / name for name in names if name.startswith(STAMPS) and not any(word in name for word in DRAWINGS)]
     found = []
     for path in paths:
         with Image.open(path) as image:

@@ -37,18 +37,18 @@ def table(path: Path, image_bytes, labels, *, names=True, column="image", **more
 
 
 def test_the_layout_of_hugging_face(image_bytes, tmp_path: Path) -> None:
-    home = tmp_path / "set"
+    folder = tmp_path / "set"
     labels = [n % 2 for n in range(24)]
-    table(home / "data" / "train-00000-of-00002.parquet", image_bytes[:10], labels[:10])
-    table(home / "data" / "train-00001-of-00002.parquet", image_bytes[10:20], labels[10:20])
-    table(home / "data" / "test-00000-of-00001.parquet", image_bytes[20:], labels[20:])
-    source = data.open_source(DataConfig(path=str(home)))
+    table(folder / "data" / "train-00000-of-00002.parquet", image_bytes[:10], labels[:10])
+    table(folder / "data" / "train-00001-of-00002.parquet", image_bytes[10:20], labels[10:20])
+    table(folder / "data" / "test-00000-of-00001.parquet", image_bytes[20:], labels[20:])
+    source = data.open_source(DataConfig(path=str(folder)))
     assert source.class_names == ("cat", "dog")
     assert source.splits_N.tolist() == [TEST] * 4 + [TRAIN] * 20
     with ThreadPoolExecutor(8) as pool:
-        read = list(pool.map(lambda picture: picture.read_bytes(), source.images))
+        read = list(pool.map(lambda file: file.read_bytes(), source.images))
     assert read == image_bytes[20:] + image_bytes[:20]
-    loaded = data.load(DataConfig(path=str(home)))
+    loaded = data.load(DataConfig(path=str(folder)))
     assert loaded.counts["test"] == 4
     assert sum(loaded.counts.values()) == 24
 
@@ -64,7 +64,7 @@ def test_one_table(image_bytes, tmp_path: Path) -> None:
     pq.write_table(pa.table({"img": pa.array(image_bytes), "label": [n % 2 for n in range(24)]}), path)
     source = data.open_source(DataConfig(path=str(path)))
     assert source.class_names == ("0", "1")
-    assert [picture.read_bytes() for picture in source.images] == image_bytes
+    assert [file.read_bytes() for file in source.images] == image_bytes
 
 
 def test_faults_are_reported_and_skipped(image_bytes, tmp_path: Path) -> None:
