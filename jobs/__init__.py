@@ -1,1 +1,1 @@
-"""The verbs: one file each, run as `python jobs/VERB.py`."""
+"""The verbs, one file each: `python jobs/VERB.py --help`."""

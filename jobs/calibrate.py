@@ -1,14 +1,14 @@
-"""Calibrate a model once more: python jobs/calibrate.py runs/NAME --precision 0.95
+"""Calibrate a model again: python jobs/calibrate.py runs/NAME --precision 0.95
 
-Every training ends with a calibration on its validation images. This is for other wishes: sets of classes that hold the
-right one more often, or a threshold for each class, below which predict says that it is not sure.
+Every training ends with a calibration on its validation images. Use this for prediction sets with another coverage, or
+for a threshold per class below which predict is not sure.
 """
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-# This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
+# Import from the repository root instead of this folder: works uninstalled, and no verb shadows a library.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from jobs.cli.command import main  # noqa: E402
@@ -19,45 +19,45 @@ from jobs.cli.verb import Options, Request, Verb, positional  # noqa: E402
 class CalibrateOptions(Options):
     run: str = positional("Folder of a run, a search or a bundle.")
     coverage: float | None = None
-    """How often the right class is in the set that is told where the model is not sure. Not set: 0.9, or, where its
-    first answer is right more often, a share that leaves half of its mistakes out."""
+    """Coverage of prediction sets: how often the set shown for an unsure prediction holds the true class. If unset,
+    0.9 or the mean of the model's accuracy and 1, whichever is larger."""
     precision: float | None = None
-    """A threshold for each class: of what is taken for it, this share is right."""
+    """Set a threshold per class so that predictions above it have at least this precision."""
     recall: float | None = None
-    """A threshold for each class: of what belongs to it, this share is found."""
+    """Set a threshold per class so that predictions above it have at least this recall."""
     data: str | None = None
-    """Where the data set lies now, if it has moved. Its images, labels and splits must be the same."""
+    """Path of the data set, if it has moved. Its images, labels and splits must be unchanged."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
 
 
 VERB = Verb(
     name="calibrate",
-    summary="Learn on the validation images when the model may be believed, and keep it in the bundle.",
+    summary="Calibrate a model's probabilities on its validation images, and save the calibration in its bundle.",
     examples=("calibrate.py runs/NAME --precision 0.95", "calibrate.py runs/NAME --coverage 0.99"),
     options=CalibrateOptions,
 )
 
 
 def calibrate(request: Request) -> None:
-    """Calibrate, write it into the bundle, and say what was learned."""
+    """Calibrate, save the calibration in the bundle, and log it."""
     from classifier.bundle import bundle
     from classifier.evaluation.calibrate import calibrate_saved_bundle, describe_calibration
     from classifier.evaluation.test_split import load_training_data
     from classifier.runs.recorder import result_fields
-    from jobs.steps import session
+    from jobs.steps.session import open_run
 
     options = request.options
-    with session.open_run(VERB.name, options, subject=options.run) as (run, journal):
+    with open_run(VERB.name, options, subject=options.run) as (run, log):
         dataset = load_training_data(bundle.read(options.run), options.data)
-        wishes = {"coverage": options.coverage, "precision": options.precision, "recall": options.recall}
-        loaded = calibrate_saved_bundle(options.run, dataset, run.folder, device=options.device, **wishes)
-        journal.info(describe_calibration(loaded.bundle))
-        known = loaded.bundle.calibration or {}
-        for name, least in zip(loaded.bundle.class_names, known["thresholds"] or (), strict=False):
-            journal.info(f"  {name}: {'never taken' if least is None else f'from {least:.1%} on'}")
-        run.write_result(VERB.name, "finished", **result_fields(options.run, loaded), calibration=known)
-        journal.info(str(run.folder))
+        targets = {"coverage": options.coverage, "precision": options.precision, "recall": options.recall}
+        loaded = calibrate_saved_bundle(options.run, dataset, run.folder, device=options.device, **targets)
+        log.info(describe_calibration(loaded.bundle))
+        calibration = loaded.bundle.calibration or {}
+        for name, threshold in zip(loaded.bundle.class_names, calibration["thresholds"] or (), strict=False):
+            log.info(f"  {name}: {'never predicted' if threshold is None else f'threshold {threshold:.1%}'}")
+        run.write_result(VERB.name, "finished", **result_fields(options.run, loaded), calibration=calibration)
+        log.info(str(run.folder))
 
 
 if __name__ == "__main__":

@@ -1,65 +1,67 @@
 """Cross-validate an experiment: python jobs/crossval.py --data.path photos/ --folds 5
 
-Every image is tested once, by a model that never saw it: k trainings, each with another fold left out, side by side on
-Ray. Copies of an image, and images of one data.group, lie in one fold. Test images that came with the data stay out.
-With --search true a search runs in each fold: what is measured is the whole procedure (nested cross-validation).
+Every image is tested once, by a model that was not trained on it: k trainings run in parallel on Ray, each with another
+fold held out. Duplicates, and images of one data.group, are in the same fold. A test split that came with the data is
+not used. With --search, a search runs in each fold (nested cross-validation).
 """
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-# This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
+# Import from the repository root instead of this folder: works uninstalled, and no verb shadows a library.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from classifier.config.fields import PositiveInt  # noqa: E402
 from jobs.cli.command import main  # noqa: E402
-from jobs.cli.verb import SLICES, BeginningOptions, Request, Verb  # noqa: E402
+from jobs.cli.verb import SECTIONS, ExperimentOptions, Request, Verb  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrossvalOptions(BeginningOptions):
+class CrossvalOptions(ExperimentOptions):
     folds: PositiveInt = 5
-    """How many parts, each of which is left out once."""
+    """Number of folds, each of which is held out once."""
     repeats: PositiveInt = 1
-    """How often the folds are drawn anew."""
+    """Number of times to draw new folds."""
     search: bool = False
-    """Search in each fold, by the settings of search.*, and test what it finds."""
+    """Run a search in each fold, with the settings in search.*, and test its winner."""
     resume: str | None = None
-    """Go on with this earlier cross-validation."""
+    """Resume this earlier cross-validation."""
 
 
 VERB = Verb(
     name="crossval",
-    summary="Cross-validate: test every image by a model that never saw it; mean and deviation over the folds.",
+    summary="Cross-validate: test every image with a model not trained on it; mean and deviation over the folds.",
     examples=(
-        "crossval.py --folds 5                       # the embedded digits",
+        "crossval.py --folds 5                       # the built-in digits",
         "crossval.py --data.path photos/ --folds 5 --repeats 3",
-        "crossval.py --data.path photos/ --search true --search.minutes 3",
+        "crossval.py --data.path photos/ --search --search.minutes 3",
         "crossval.py --resume runs/NAME",
     ),
     options=CrossvalOptions,
-    slices=("search", *SLICES),
+    sections=("search", *SECTIONS),
 )
 
 
 def crossval(request: Request) -> int:
-    """Train and test each fold, and tell the mean."""
+    """Train and test each fold, and summarize the scores."""
     from jobs.studies import cross_validation, parallel_runs, study
 
-    first = {"data.folds": request.options.folds, "data.fold": 0}
-    with study.open_study(VERB.name, request, keep=("folds", "repeats", "search"), first=first) as family:
-        asked = family.options
-        members = cross_validation.plan_runs(asked["folds"], asked["repeats"], family.experiment.data.split_seed)
-        way = parallel_runs.search_runs if asked["search"] else parallel_runs.train_runs
-        for member, result in way(family.experiment, members, family.folder / "folds", asked=family.stop_requested):
+    options, saved = request.options, ("folds", "repeats", "search")
+    with study.open_study(VERB.name, request, saved, {"data.folds": options.folds, "data.fold": 0}) as cv:
+        saved_options = cv.options
+        runs = cross_validation.plan_runs(
+            saved_options["folds"], saved_options["repeats"], cv.experiment.data.split_seed
+        )
+        run_all = parallel_runs.search_runs if saved_options["search"] else parallel_runs.train_runs
+        for run, result in run_all(cv.experiment, runs, cv.folder / "folds", should_stop=cv.stop_requested):
             test = result["test"]
-            family.info(f"{member.name}: accuracy {test['accuracy']:.2%}, macro F1 {test['macro_f1']:.2%}")
-        if family.stop_requested():
-            return family.finish_interrupted()
-        found = cross_validation.summarize(family.folder, members)
-        family.info(cross_validation.table(found, members))
-        return family.finish(folds=found)
+            cv.info(f"{run.name}: accuracy {test['accuracy']:.2%}, macro F1 {test['macro_f1']:.2%}")
+        if cv.stop_requested():
+            return cv.finish_interrupted()
+        scores = cross_validation.summarize(cv.folder, runs)
+        cv.info(cross_validation.make_table(scores, runs))
+        return cv.finish(folds=scores)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-# The repository's root instead of this folder: the packages are found uninstalled, and no verb shadows a library.
+# Import from the repository root instead of this folder: works uninstalled, and no verb shadows a library.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from classifier.config.fields import PositiveInt  # noqa: E402

@@ -1,14 +1,14 @@
-"""Test a model, once: python jobs/evaluate.py runs/NAME
+"""Test a model once: python jobs/evaluate.py runs/NAME
 
-The scores on the held-out test split are written into the run that is tested. Asked again, the saved figures are
-shown; --again reads the split again, and that is counted.
+The scores on the held-out test split are saved in the run that is tested, and shown again by later calls. --again
+evaluates the split again, which is counted.
 """
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-# This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
+# Import from the repository root instead of this folder: works uninstalled, and no verb shadows a library.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from jobs.cli.command import main  # noqa: E402
@@ -19,45 +19,46 @@ from jobs.cli.verb import Options, Request, Verb, positional  # noqa: E402
 class EvaluateOptions(Options):
     run: str = positional("Folder of a run, a search or a bundle.")
     again: bool = False
-    """Read the test split again, though it was read before; each reading is counted in result.json."""
+    """Evaluate the test split again although it was read before; each read is counted in result.json."""
     data: str | None = None
-    """Where the data set lies now, if it has moved. Its images, labels and splits must be the same."""
+    """Path of the data set, if it has moved. Its images, labels and splits must be unchanged."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
 
 
 VERB = Verb(
     name="evaluate",
-    summary="Test a model on the held-out test split, once: accuracy, precision, recall, F1, confusion.",
+    summary="Test a model on the held-out test split, once: accuracy, precision, recall, F1, confusion matrix.",
     examples=("evaluate.py runs/NAME", "evaluate.py runs/NAME --again"),
     options=EvaluateOptions,
 )
 
 
 def evaluate(request: Request) -> None:
-    """Read the test split or remember it, write the figures where they belong, and show them."""
+    """Evaluate the test split, or read its saved scores; write and show them."""
     from classifier.report import run_page
     from classifier.runs.recorder import result_fields
-    from jobs.steps import session, test_model
+    from jobs.steps import test_model
+    from jobs.steps.session import open_run
 
     options = request.options
-    with session.open_run(VERB.name, options, subject=options.run) as (run, journal):
+    with open_run(VERB.name, options, subject=options.run) as (run, log):
         owner = test_model.owner_of(options.run)
         into = [run.folder, owner] if owner else [run.folder]
-        reading = test_model.taken(
+        result = test_model.run_test(
             options.run, into, again=options.again, data_path=options.data, device=options.device
         )
-        reads = test_model.note_in_result(owner, reading) if owner else 1
-        run.write_result(VERB.name, "finished", **result_fields(options.run, reading.loaded), test_reads=reads)
-        for thing in test_model.score_tables(reading.scores):
-            journal.info(thing)
-        if reading.predictions is None:
-            journal.info("these figures were saved when the test split was read; --again reads it again")
+        reads = test_model.save_test_scores(owner, result) if owner else 1
+        run.write_result(VERB.name, "finished", **result_fields(options.run, result.loaded), test_reads=reads)
+        for item in test_model.describe_scores(result.scores):
+            log.info(item)
+        if result.predictions is None:
+            log.info("these scores were saved when the test split was evaluated; --again evaluates it again")
         elif reads > 1:
-            journal.info(f"the test split was read {reads} times now: a model chosen by it is no longer held to it")
+            log.info(f"the test split has been read {reads} times: do not select models on it")
         if owner:
-            journal.info(f"all about it: {run_page.write(owner)}")
-        journal.info(str(run.folder))
+            log.info(f"report: {run_page.write(owner)}")
+        log.info(str(run.folder))
 
 
 if __name__ == "__main__":

@@ -1,55 +1,57 @@
-"""What an experiment would take: python jobs/plan.py --data.path photos/ --kind g5.xlarge --up_to 16
+"""Forecast what a training takes: python jobs/plan.py --data.path photos/ --kind g5.xlarge --up_to 16
 
-Measures a few steps here, and says for 1, 2, 4, ... workers how long the training takes, where its time goes, what
-memory and network it wants and what it costs, and warns of obvious wastes. Machines and prices: cluster/prices.yaml.
+Measures a few steps here and forecasts, for 1, 2, 4, ... workers, how long the training takes, where the time goes, how
+much memory and network it needs and what it costs. Warns of obvious waste. Machines and prices: cluster/prices.yaml.
 """
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-# This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
+# Import from the repository root instead of this folder: works uninstalled, and no verb shadows a library.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from classifier.config.fields import PositiveInt  # noqa: E402
 from jobs.cli.command import main  # noqa: E402
-from jobs.cli.verb import SLICES, BeginningOptions, Request, Verb  # noqa: E402
+from jobs.cli.verb import SECTIONS, ExperimentOptions, Request, Verb  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanOptions(BeginningOptions):
+class PlanOptions(ExperimentOptions):
     kind: str = "here"
-    """The machines: here, or a name from the file of prices."""
+    """Type of the machines: here, or a name from the prices file."""
     up_to: PositiveInt = 8
     """The largest number of workers to plan for."""
     prices: str = str(Path(__file__).resolve().parent.parent / "cluster" / "prices.yaml")
-    """YAML file of machines: gpus, tflops, memory_gib, cores, network_gbit, dollars_an_hour."""
+    """YAML file of machine types: gpus, tflops, memory_gib, cores, network_gbit, dollars_an_hour."""
 
 
 VERB = Verb(
     name="plan",
-    summary="Say what time, memory, network and money an experiment takes on N workers, from a few steps here.",
+    summary="Forecast time, memory, network and cost of a training on N workers, from a few steps measured here.",
     examples=(
         "plan.py --data.path photos/",
         "plan.py --recipe finetune --data.path photos/ --model.name resnet50 --kind g5.xlarge --up_to 16",
     ),
     options=PlanOptions,
-    slices=SLICES,
+    sections=SECTIONS,
 )
 
 
 def plan(request: Request) -> None:
-    """Measure, forecast, warn."""
-    from jobs.steps import scaling_forecast, session
+    """Measure, forecast and warn."""
+    from jobs.steps import scaling_forecast
+    from jobs.steps.session import open_run
 
-    experiment = request.experiment()
-    kind = scaling_forecast.kind_of(request.options.kind, request.options.prices)
-    with session.open_run(VERB.name, request.options, subject=experiment.data.path) as (run, journal):
-        forecasts = scaling_forecast.of(experiment, kind, request.options.up_to)
-        for thing in scaling_forecast.told(forecasts, kind):
-            journal.info(thing)
-        run.write_result(VERB.name, "finished", config=experiment.as_dict(), **scaling_forecast.plain(forecasts, kind))
-        journal.info(str(run.folder))
+    options, experiment = request.options, request.experiment()
+    machine = scaling_forecast.find_machine_type(options.kind, options.prices)
+    with open_run(VERB.name, options, subject=experiment.data.path) as (run, log):
+        forecasts = scaling_forecast.forecast_workers(experiment, machine, options.up_to)
+        for item in scaling_forecast.describe(forecasts, machine):
+            log.info(item)
+        result = scaling_forecast.as_result(forecasts, machine)
+        run.write_result(VERB.name, "finished", config=experiment.as_dict(), **result)
+        log.info(str(run.folder))
 
 
 if __name__ == "__main__":

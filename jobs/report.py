@@ -1,7 +1,7 @@
-"""Tell of a run on one page: python jobs/report.py runs/NAME
+"""Write a run's report.html: python jobs/report.py runs/NAME
 
-Every training and search ends with it. Asked again, the page is made anew from what was saved: no image is read, and no
-model runs. With --watch it is made again and again while the run goes on.
+Every training and search ends with it. This verb rewrites it from saved files: no image is read and no model runs. With
+--watch it is rewritten every few seconds while the run is in progress.
 """
 
 import sys
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-# This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
+# Import from the repository root instead of this folder: works uninstalled, and no verb shadows a library.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from classifier.config.fields import Section  # noqa: E402
@@ -23,36 +23,35 @@ from jobs.cli.verb import EXIT_DONE, EXIT_INTERRUPTED, Request, Verb, positional
 class ReportOptions(Section):
     run: str = positional("Folder of a run or a search.")
     watch: bool = False
-    """Make it again every few seconds, until the run has ended."""
+    """Rewrite it every few seconds until the run has ended."""
 
 
 VERB = Verb(
     name="report",
-    summary="Make report.html of a run: how good the model is, where it fails, how far to believe it.",
+    summary="Write report.html of a run: how good the model is, where it fails, how far to trust it.",
     examples=("report.py runs/NAME", "report.py runs/NAME --watch true"),
     options=ReportOptions,
 )
-EVERY = 5.0
+REFRESH_SECONDS = 5.0
 
 
 def report(request: Request) -> int:
-    """Write the page and print where it lies."""
+    """Write the page and print its path."""
     from classifier.report import run_page
 
     options = request.options
     folder = Path(options.run)
     with Interrupts() as interrupts:
         while options.watch and not (folder / "result.json").exists() and not interrupts.stop_requested:
-            print(
-                f"{run_page.write(folder, refresh=EVERY)}: the browser loads it again while the run goes on", flush=True
-            )
-            wait(EVERY, lambda: interrupts.stop_requested)
+            page = run_page.write(folder, refresh=REFRESH_SECONDS)
+            print(f"{page}: the browser reloads it while the run is in progress", flush=True)
+            wait(REFRESH_SECONDS, lambda: interrupts.stop_requested)
     print(run_page.write(folder))
     return EXIT_INTERRUPTED if interrupts.stop_requested else EXIT_DONE
 
 
 def wait(seconds: float, until: Callable[[], bool]) -> None:
-    """So long, or until it is true."""
+    """Wait, or return early once `until()` is true."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and not until():
         time.sleep(0.1)

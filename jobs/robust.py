@@ -1,14 +1,15 @@
-"""How a model does where the laboratory ends: python jobs/robust.py runs/NAME
+"""Measure robustness: python jobs/robust.py runs/NAME
 
-The test images with noise, blur, weather and digital losses, and under attack; with --shift PATH a second data set of
-the same classes, with --unlike PATH images of no class that it knows. The curves go into the run's report.
+Scores on test images corrupted by noise, blur, weather and compression, and under adversarial attacks; with --shift
+PATH on a second data set of the same classes; with --unlike PATH, whether images of unknown classes are detected. The
+curves go into the run's report.
 """
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-# This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
+# Import from the repository root instead of this folder: works uninstalled, and no verb shadows a library.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from classifier.config.fields import PositiveInt  # noqa: E402
@@ -20,39 +21,40 @@ from jobs.cli.verb import Options, Request, Verb, positional  # noqa: E402
 class RobustOptions(Options):
     run: str = positional("Folder of a run, a search or a bundle.")
     images: PositiveInt = 1000
-    """How many of the test images, evenly spaced."""
+    """Number of test images to use, evenly spaced."""
     attacks: bool = True
-    """Attack it too: FGSM and PGD."""
+    """Also measure adversarial attacks: FGSM and PGD."""
     shift: str | None = None
-    """A second data set of the same classes: folder, archive, manifest."""
+    """A second data set of the same classes: folder, archive or manifest."""
     unlike: str | None = None
-    """Images of no class that it knows, to tell from its own."""
+    """Out-of-distribution images, of none of the model's classes, which it should detect."""
     data: str | None = None
-    """Where the data set lies now, if it has moved. Its images, labels and splits must be the same."""
+    """Path of the data set, if it has moved. Its images, labels and splits must be unchanged."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
 
 
 VERB = Verb(
     name="robust",
-    summary="Test a model under corruptions, attacks, another data set of its classes, and images of none.",
+    summary="Test a model under corruptions, adversarial attacks, dataset shift and out-of-distribution images.",
     examples=("robust.py runs/NAME", "robust.py runs/NAME --shift phone-photos/ --unlike holiday/"),
     options=RobustOptions,
 )
 
 
 def robust(request: Request) -> None:
-    """Measure, save robustness.json in the run that is tested, and make its report anew."""
+    """Measure, save robustness.json in the run that is tested, and rewrite its report."""
     from classifier.runs.recorder import result_fields
-    from jobs.steps import robustness, session
+    from jobs.steps import robustness
+    from jobs.steps.session import open_run
 
     options = request.options
-    with session.open_run(VERB.name, options, subject=options.run) as (run, journal):
-        found = robustness.measured(options, journal)
-        for line in robustness.kept(options.run, run.folder, found):
-            journal.info(line)
-        run.write_result(VERB.name, "finished", **result_fields(options.run), robustness=found)
-        journal.info(str(run.folder))
+    with open_run(VERB.name, options, subject=options.run) as (run, log):
+        scores = robustness.measure(options, log)
+        for line in robustness.save(options.run, run.folder, scores):
+            log.info(line)
+        run.write_result(VERB.name, "finished", **result_fields(options.run), robustness=scores)
+        log.info(str(run.folder))
 
 
 if __name__ == "__main__":

@@ -1,32 +1,32 @@
-"""All runs in a table: python jobs/runs.py
+"""List runs in a table: python jobs/runs.py
 
-Filtered by --where, sorted by --sort. With --delete true the runs of the table are deleted, after asking.
+Filter with --where, sort with --sort. --delete deletes the runs in the table, after asking.
 """
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-# This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
+# Import from the repository root instead of this folder: works uninstalled, and no verb shadows a library.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from classifier.config.fields import Section  # noqa: E402
 from jobs.cli.command import main  # noqa: E402
-from jobs.cli.verb import EXIT_DONE, EXIT_MISTAKE, Request, Verb  # noqa: E402
+from jobs.cli.verb import EXIT_DONE, EXIT_USER_ERROR, Request, Verb  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunsOptions(Section):
     out: str = "runs"
-    """Where run folders lie."""
+    """Parent folder of run folders."""
     where: tuple[str, ...] = ()
-    """Only runs of which this is true: kind=train, status=finished, data=photos, or a setting, as model.name=cnn."""
+    """Only runs that match: kind=train, status=finished, data=photos, or a setting such as model.name=cnn."""
     sort: str = "when"
-    """when, name, validation, test, seconds, or the dotted name of a setting."""
+    """Sort by when, name, validation, test, seconds, or the dotted name of a setting."""
     delete: bool = False
-    """Delete the runs of the table, after asking."""
+    """Delete the runs in the table, after asking."""
     yes: bool = False
-    """Do not ask."""
+    """Delete without asking."""
 
 
 VERB = Verb(
@@ -42,27 +42,25 @@ VERB = Verb(
 
 
 def runs(request: Request) -> int:
-    """Print the table, and delete what is in it if that is asked for and meant."""
+    """Print the table, and delete its runs if asked to and confirmed."""
     from jobs.cli.console import console
     from jobs.steps import runs_table
 
     options = request.options
-    found = runs_table.found(Path(options.out), options.where, options.sort)
-    console().print(runs_table.table(found))
-    if not options.delete or not found:
+    rows = runs_table.find_runs(Path(options.out), options.where, options.sort)
+    console().print(runs_table.make_table(rows))
+    if not options.delete or not rows:
         return EXIT_DONE
     if not options.yes:
-        words = (
-            f"delete these {len(found)} runs, {runs_table.size_of(row.folder for row in found)}, for good? Type yes: "
-        )
+        size = runs_table.format_size(row.folder for row in rows)
         try:
-            said = input(words)
+            answer = input(f"permanently delete these {len(rows)} runs, {size}? Type yes: ")
         except EOFError:
-            said = ""
-        if said.strip().lower() != "yes":
+            answer = ""
+        if answer.strip().lower() != "yes":
             print("nothing was deleted")
-            return EXIT_MISTAKE
-    for line in runs_table.deleted(found):
+            return EXIT_USER_ERROR
+    for line in runs_table.delete_runs(rows):
         print(line)
     return EXIT_DONE
 

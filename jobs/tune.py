@@ -1,7 +1,7 @@
-"""Search settings: python jobs/tune.py --data.path photos/ --search.trials 16 --search.minutes 30
+"""Search for the best settings: python jobs/tune.py --data.path photos/ --search.trials 16 --search.minutes 30
 
-Each trial is a training of its own, stopped early where it falls behind. The search ends with a table, `best.yaml` (the
-winner's whole experiment), `trials.parquet`, and the winner's bundle, tested once on the held-out test split.
+Each trial is a training, stopped early if it falls behind. The search ends with a table, `best.yaml` (the winner's
+experiment), `trials.parquet`, and the winner's bundle, tested once on the held-out test split.
 """
 
 import sys
@@ -9,37 +9,39 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from jobs.search.history import SearchClock
     from jobs.search.leaderboard import Leaderboard
-    from jobs.search.tuner import Event
+    from jobs.search.plan import SearchPlan
+    from jobs.search.searcher import SearchHistory
+    from jobs.search.tuner import TrialEvent
     from jobs.steps.session import Session
 
-# This folder gives way to the repository's root: the packages are found uninstalled, and no verb shadows a library.
+# Import from the repository root instead of this folder: works uninstalled, and no verb shadows a library.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from jobs.cli.command import main  # noqa: E402
-from jobs.cli.verb import EXIT_DONE, SLICES, ExperimentOptions, Request, Verb  # noqa: E402
+from jobs.cli.verb import EXIT_DONE, SECTIONS, Request, TrainingOptions, Verb  # noqa: E402
 
 VERB = Verb(
     name="tune",
-    summary="Search learning rate, batch size, architecture or any other setting, and pack the best model.",
+    summary="Search over learning rate, batch size, architecture or any other setting, and save the best model.",
     examples=(
-        "tune.py                                     # the embedded digits, in two minutes",
+        "tune.py                                     # the built-in digits, in two minutes",
         "tune.py --data.path photos/ --search.trials 16 --search.minutes 30",
         "tune.py --search.vary optimizer.lr=1e-3..1:log model.name=cnn,resnet9_16",
         "tune.py --search.space space.yaml           # optimizer.lr: {low: 0.001, high: 1, log: true}",
         "tune.py --search.objective accuracy,latency --search.scheduler asha",
         "tune.py --resume runs/NAME --search.trials 32",
     ),
-    options=ExperimentOptions,
-    slices=("search", *SLICES),
+    options=TrainingOptions,
+    sections=("search", *SECTIONS),
 )
 
 
 def tune(request: Request) -> int:
-    """Plan, search, choose, test once, and say how it went."""
+    """Plan, run the trials, choose the winner, test it once, and write what was found."""
     from jobs.search import conclude, history, tuner
     from jobs.search.leaderboard import Leaderboard
     from jobs.search.plan import make_plan, single_trial_plan
@@ -57,26 +59,30 @@ def tune(request: Request) -> int:
         for line in (*history.check_unchanged(session.run.folder, session.dataset), *plan.describe()):
             session.log.info(line)
         board = Leaderboard(session.run, plan)
-        best = board.best_epochs
         clock = history.SearchClock(session.run, plan)
-        watch(session, board, clock, tuner.run_trials(session, plan, past, lambda: clock.seconds_left(plan.search_share), best))
-        if not session.interrupts.stop_requested and (more := history.longer(plan, board, clock)):
-            session.log.info(f"now the best settings for {more.pending[0].changes['train.epochs']} epochs")
-            watch(session, board, clock, tuner.run_trials(session, single_trial_plan(plan), more, clock.seconds_left, best))
-        elif not session.interrupts.stop_requested and plan.search_share < 1 and clock.seconds_left() > history.ACTOR_SECONDS:
-            rest = history.unfinished_history(session.run.folder, plan, session.dataset, board)
-            watch(session, board, clock, tuner.run_trials(session, plan, rest, clock.seconds_left, best))
+
+        def run(plan: "SearchPlan", trials: "SearchHistory", seconds_left: "Callable[[], float]") -> None:
+            watch(session, board, clock, tuner.run_trials(session, plan, trials, seconds_left, board.best_epochs))
+
+        run(plan, past, lambda: clock.seconds_left(plan.search_share))
+        stopped = session.interrupts.stop_requested
+        if not stopped and (more := history.plan_longer_trial(plan, board, clock)):
+            session.log.info(f"now training the best settings for {more.pending[0].changes['train.epochs']} epochs")
+            run(single_trial_plan(plan), more, clock.seconds_left)
+        elif not stopped and plan.search_share < 1 and clock.seconds_left() > history.ACTOR_START_SECONDS:
+            unfinished = history.unfinished_history(session.run.folder, plan, session.dataset, board)
+            run(plan, unfinished, clock.seconds_left)
         return conclude.finish(session, board, clock)
 
 
-def watch(session: "Session", board: "Leaderboard", clock: "SearchClock", events: "Iterator[Event]") -> None:
-    """Account for what trials report, and show it."""
+def watch(session: "Session", board: "Leaderboard", clock: "SearchClock", events: "Iterator[TrialEvent]") -> None:
+    """Record what the trials report, and show the leaderboard."""
     for event in events:
-        row = board.take(event, clock.elapsed_seconds())
+        row = board.record(event, clock.elapsed_seconds())
         clock.update(board)
-        if event.ended:
+        if event.has_ended:
             session.log.clear()
-            session.log.info(board.line(row))
+            session.log.info(board.describe_trial(row))
         if session.log.is_live:
             session.log.show(board.table())
 

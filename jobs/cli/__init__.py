@@ -1,1 +1,1 @@
-"""The command line: the verbs' flags, help, interrupts, console."""
+"""The command line: flags, help, console output, interrupts."""

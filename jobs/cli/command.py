@@ -1,8 +1,8 @@
-"""The command line: made from the dataclasses of settings, and the only import of the CLI library.
+"""The command line, made from the dataclasses of settings.
 
-A verb's flags are its own options and the settings of the slices that it names, each spelled as the setting
-(`--optimizer.lr 0.1`). A recipe comes first, then an experiment file, then the flags. Words are read by the settings
-themselves, so that a wrong one is refused in the same one sentence everywhere; tyro draws the help page.
+A verb's flags are its own options and the settings of its sections, each spelled as the setting (`--optimizer.lr 0.1`).
+The experiment file overrides the recipe, flags override both. Values are parsed by the settings themselves, so that a
+bad one gives the same message wherever it comes from; tyro prints the help page.
 """
 
 import dataclasses
@@ -18,11 +18,11 @@ from classifier.config.fields import field_types, parse_value, split_values, sug
 from classifier.errors import ClassifierError, ConfigError, DivergedError
 from jobs.cli.environment import setup
 from jobs.cli.help import print_help
-from jobs.cli.verb import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_MISTAKE, ExperimentOptions, Request, Verb
+from jobs.cli.verb import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR, Request, TrainingOptions, Verb
 
 
 def main(verb: Verb, run: Callable[[Request], int | None], argv: Sequence[str] | None = None) -> typing.NoReturn:
-    """Read the command line, run the verb, and exit with its code. A user's mistake is one line on stderr."""
+    """Parse the command line, run the verb and exit with its code. A user error is one line on stderr."""
     argv = list(sys.argv[1:] if argv is None else argv)
     setup()
     try:
@@ -34,11 +34,11 @@ def main(verb: Verb, run: Callable[[Request], int | None], argv: Sequence[str] |
             code = run(parse(verb, argv)) or EXIT_DONE
     except ClassifierError as error:
         print(f"{verb.name}: {error}", file=sys.stderr)
-        code = EXIT_FAILED if isinstance(error, DivergedError) else EXIT_MISTAKE
+        code = EXIT_FAILED if isinstance(error, DivergedError) else EXIT_USER_ERROR
     except KeyboardInterrupt:
         print(f"{verb.name}: interrupted", file=sys.stderr)
         code = EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has gone (`| head`)
+    except BrokenPipeError:  # the reader of our output has exited (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_FAILED
     except Exception:
@@ -48,27 +48,26 @@ def main(verb: Verb, run: Callable[[Request], int | None], argv: Sequence[str] |
 
 
 def parse(verb: Verb, argv: Sequence[str]) -> Request:
-    """Words to a Request. ConfigError names an unknown flag, with the nearest right one, or a wrong value."""
-    flags, places = verb.flags, list(verb.positionals)
-    option_hints = field_types(verb.options)
+    """Parse the arguments. ConfigError for an unknown flag, with the closest known one, or for a bad value."""
+    flags, positionals = verb.flags, list(verb.positionals)
+    option_types = field_types(verb.options)
     options: dict[str, Any] = {}
     changes: dict[str, Any] = {}
     words = list(argv)
     while words:
         word = words.pop(0)
         if not word.startswith("--"):
-            if not places:
-                raise ConfigError(f"{word!r} is not understood: settings are given as --name value")
-            place = places[0]
-            if typing.get_origin(option_hints[place]) is tuple:
-                options[place] = (*options.get(place, ()), word)
+            if not positionals:
+                raise ConfigError(f"unexpected argument {word!r}: settings are given as --name value")
+            if typing.get_origin(option_types[positionals[0]]) is tuple:
+                options[positionals[0]] = (*options.get(positionals[0], ()), word)
             else:
-                options[places.pop(0)] = word
+                options[positionals.pop(0)] = word
             continue
         name, equals, value = word[2:].partition("=")
         name = name.replace("-", "_")
         if name not in flags:
-            raise ConfigError(f"--{name}: {_unknown(verb, name)}")
+            raise ConfigError(f"--{name}: {_explain_unknown(verb, name)}")
         hint = flags[name]
         target = changes if name in setting_names() else options
         if typing.get_origin(hint) is tuple:
@@ -93,17 +92,17 @@ def parse(verb: Verb, argv: Sequence[str]) -> Request:
         if f.name in verb.positionals and f.default is dataclasses.MISSING and f.name not in options
     ]
     if missing:
-        raise ConfigError(f"{missing[0].upper()} is missing: python jobs/{verb.name}.py --help shows an example")
+        raise ConfigError(f"{missing[0].upper()} is missing: see python jobs/{verb.name}.py --help for an example")
     request = Request(verb.options(**options), changes)
-    # Refuse wrong values before any work is done, and before torch is loaded.
-    if isinstance(request.options, ExperimentOptions) and not request.options.resume:
+    # Refuse bad values before any work is done, and before torch is loaded.
+    if isinstance(request.options, TrainingOptions) and not request.options.resume:
         request.experiment()
     else:
         Experiment().override_all(changes)
     return request
 
 
-def _unknown(verb: Verb, name: str) -> str:
+def _explain_unknown(verb: Verb, name: str) -> str:
     if name in setting_names():
         return f"{verb.name} does not take this setting"
     last = {flag.rpartition(".")[2]: flag for flag in verb.flags}

@@ -1,4 +1,4 @@
-"""The help page of a verb, drawn by tyro."""
+"""The help page of a verb, printed by tyro."""
 
 import dataclasses
 import types
@@ -9,10 +9,8 @@ from classifier.config.experiment import Experiment
 from classifier.config.fields import field_types
 from jobs.cli.verb import Verb
 
-# What a newcomer sets first stands first on the page.
-_SEED_HELP = "Seeds the weights, the order of the images, augmentation and dropout."
-
-
+_SEED_HELP = "Random seed of weights, image order, augmentation and dropout."
+# What a newcomer sets first is listed first on the page.
 COMMON = (
     "data.path",
     "recipe",
@@ -28,7 +26,7 @@ COMMON = (
 
 
 def print_help(verb: Verb) -> None:
-    """The help page, drawn by tyro from the options and slices."""
+    """Print the help page, made from the verb's options and sections of settings."""
     import tyro
     from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
@@ -36,7 +34,7 @@ def print_help(verb: Verb) -> None:
 
     @registry.primitive_rule
     def _(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-        """Booleans are true and false here, and a setting that may be left open is described by its own type."""
+        """Show a boolean as {true,false}, and an optional setting by the type that it has when set."""
         kind, optional = info.type, False
         if typing.get_origin(kind) in (typing.Union, types.UnionType):
             inner = [arg for arg in typing.get_args(kind) if arg is not type(None)]
@@ -61,7 +59,7 @@ def print_help(verb: Verb) -> None:
             str_from_instance=lambda value: ["none" if value is None else str(value).lower()],
         )
 
-    places = [
+    positionals = [
         (
             f.name,
             Annotated[field_types(verb.options)[f.name], tyro.conf.Positional, tyro.conf.arg(help=f.metadata["help"])],
@@ -70,13 +68,13 @@ def print_help(verb: Verb) -> None:
         for f in dataclasses.fields(verb.options)
         if f.name in verb.positionals
     ]
-    options = dataclasses.make_dataclass("options", places, bases=(verb.options,), kw_only=True, frozen=True)
+    options = dataclasses.make_dataclass("options", positionals, bases=(verb.options,), kw_only=True, frozen=True)
     base = Experiment()
     seed = Annotated[int, tyro.conf.arg(help=_SEED_HELP)]
     fields: list[Any] = [("run", Annotated[options, tyro.conf.OmitArgPrefixes])]
-    fields += [("seed", seed, dataclasses.field(default=base.seed))] if verb.slices else []
+    fields += [("seed", seed, dataclasses.field(default=base.seed))] if verb.sections else []
     fields += [
-        (noun, type(getattr(base, noun)), dataclasses.field(default=getattr(base, noun))) for noun in verb.slices
+        (name, type(getattr(base, name)), dataclasses.field(default=getattr(base, name))) for name in verb.sections
     ]
     page = dataclasses.make_dataclass("page", fields, kw_only=True)
     used = [name for name in COMMON if name in verb.flags]

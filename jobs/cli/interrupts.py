@@ -1,11 +1,13 @@
-"""Ctrl-C and SIGTERM as a polite request to stop."""
+"""Ctrl-C and SIGTERM as a request to stop."""
 
 import signal
 import types
 
 
 class Interrupts:
-    """Turns the first Ctrl-C or SIGTERM into a polite request to stop; the second Ctrl-C stops at once."""
+    """Turns the first Ctrl-C or SIGTERM into a request to stop after saving; a second Ctrl-C stops at once.
+
+    A context manager; poll `stop_requested`."""
 
     def __init__(self) -> None:
         self.stop_requested = False

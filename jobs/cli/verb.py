@@ -1,4 +1,4 @@
-"""What a verb is: its flags, its options and the request that a command line makes."""
+"""A verb: its flags and options, and the request that a command line is parsed into."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -9,87 +9,88 @@ from classifier.config.fields import Section, field_types
 from classifier.config.files import read_experiment
 from classifier.config.recipes import recipe, recipe_for
 
-EXIT_DONE, EXIT_FAILED, EXIT_MISTAKE, EXIT_INTERRUPTED = 0, 1, 2, 130
-
-
-SLICES = ("data", "model", "train", "optimizer", "augment", "schedule", "loss", "checkpoint", "workers")
+EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
+# The sections of settings that a training takes.
+SECTIONS = ("data", "model", "train", "optimizer", "augment", "schedule", "loss", "checkpoint", "workers")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Section):
-    """What every verb takes beside its settings."""
+    """Options of every verb that makes a run folder."""
 
     name: str | None = None
-    """The run's name; its folder is OUT/NAME. Not set: verb, data set and time."""
+    """Name of the run; its folder is OUT/NAME. If unset, verb, data set and time."""
     out: str = "runs"
-    """Where run folders lie."""
+    """Parent folder of run folders."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class BeginningOptions(Options):
-    """What a verb takes that begins with an experiment."""
+class ExperimentOptions(Options):
+    """Options of a verb that starts from an experiment."""
 
     recipe: str | None = None
-    """Named experiment to begin with. Not set: the one that fits the data set."""
+    """Named recipe to start from. If unset, the one that fits the data set."""
     experiment: str | None = None
-    """YAML or JSON file of settings (best.yaml, experiment.yaml), over the recipe."""
+    """YAML or JSON file of settings, such as best.yaml or experiment.yaml; overrides the recipe."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExperimentOptions(BeginningOptions):
-    """What a verb takes that trains."""
+class TrainingOptions(ExperimentOptions):
+    """Options of train and tune."""
 
     resume: str | None = None
-    """Go on with this earlier run; takes only --workers.* and a larger --train.epochs."""
+    """Resume this earlier run. It keeps its settings, except for --workers.*, and for --train.epochs, --search.trials
+    and --search.minutes, which may grow."""
     storage: str | None = None
-    """Where a copy of the run is kept, which outlives this machine: s3://bucket/runs, gs://..., or a shared path."""
+    """Mirror the run to storage that outlives this machine: s3://bucket/runs, gs://..., or a shared path."""
     dry_run: bool = False
-    """Show data, shapes, memory and one step, then stop."""
+    """Print data, shapes, memory use and the time of one step, then stop."""
 
 
 def positional(help_: str, **kwargs: Any) -> Any:
-    """A field of a verb's options that is given by its place, without a flag."""
+    """A field of a verb's options that is a positional argument."""
     return dataclasses.field(metadata={"positional": True, "help": help_}, **kwargs)
 
 
 @dataclass(frozen=True)
 class Verb:
-    """One command: its story in a sentence, examples, its own options and the slices of settings that it takes."""
+    """A command: its summary, examples, own options, and the sections of settings that it takes."""
 
     name: str
     summary: str
     examples: tuple[str, ...]
     options: type[Section]
-    slices: tuple[str, ...] = ()
+    sections: tuple[str, ...] = ()
 
     @property
     def flags(self) -> dict[str, Any]:
         """Every flag with its type, in the order of the help page."""
-        mine = {name: hint for name, hint in field_types(self.options).items() if name not in self.positionals}
-        # `seed` is the one setting outside a slice.
-        nouns = (*self.slices, "seed") if self.slices else ()
-        return mine | {n: hint for noun in nouns for n, hint in setting_names().items() if n.partition(".")[0] == noun}
+        own = {name: hint for name, hint in field_types(self.options).items() if name not in self.positionals}
+        sections = (*self.sections, "seed") if self.sections else ()  # `seed` is the one setting outside a section
+        settings = setting_names().items()
+        return own | {name: hint for one in sections for name, hint in settings if name.partition(".")[0] == one}
 
     @property
     def positionals(self) -> list[str]:
+        """Names of the positional arguments, in order."""
         return [f.name for f in dataclasses.fields(self.options) if f.metadata.get("positional")]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asked for: the verb's options, and the settings that were named as flags."""
+    """A parsed command line: the verb's options, and the settings given as flags."""
 
     options: Any
     changes: dict[str, Any]
 
     def experiment(self, base: Experiment | None = None) -> Experiment:
-        """Recipe, then file, then flags."""
+        """The recipe, overridden by the experiment file, overridden by the flags."""
         options = self.options
         if base is None:
             path = self.changes.get("data.path", Experiment().data.path)
             base = recipe(options.recipe) if options.recipe else None
             if options.experiment:
                 base = read_experiment(options.experiment, base)
-            # Backbones to choose from are pretrained ones.
+            # A probe ranks pretrained backbones.
             base = base or recipe("finetune" if self.changes.get("search.probe") else recipe_for(path))
         return base.override_all(self.changes)

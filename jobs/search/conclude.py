@@ -1,4 +1,4 @@
-"""The end of a search: the winner packed, trained once more if wished, tested once, and what was learned told."""
+"""The end of a search: save the winner's bundle, refit it, test it once, and write the results."""
 
 from classifier.bundle import bundle
 from classifier.config.files import dump_experiment
@@ -10,8 +10,8 @@ from classifier.storage.atomic import write_atomically
 from jobs.cli.verb import EXIT_DONE, EXIT_INTERRUPTED
 from jobs.launch import run_storage
 from jobs.search import refit
-from jobs.search.history import Clock
-from jobs.search.importance import importance
+from jobs.search.history import SearchClock
+from jobs.search.importance import compute_importance
 from jobs.search.leaderboard import Leaderboard
 from jobs.steps import runs_table, test_model
 from jobs.steps.session import Session, earlier_test_reads
@@ -19,20 +19,20 @@ from jobs.steps.session import Session, earlier_test_reads
 TRIAL_STATES = ("finished", "stopped", "unfinished", "failed")
 
 
-def finish(work: Session, board: Leaderboard, clock: Clock) -> int:
-    """Pack the winner, train it once more if wished, test it once, and write what the search found."""
-    run, journal, interrupted = work.run, work.log, work.interrupts.stop_requested
-    journal.clear()
-    board.catch_up(clock.seconds())
+def finish(session: Session, board: Leaderboard, clock: SearchClock) -> int:
+    """Save the winner's bundle, refit it if search.final is set, test it once, and write the results."""
+    run, log, interrupted = session.run, session.log, session.interrupts.stop_requested
+    log.clear()
+    board.catch_up(clock.elapsed_seconds())
     if interrupted and not board.has_winner:
-        run.write_result(work.kind, "stopped", config=work.experiment.as_dict(), dataset=work.dataset.summary())
-        journal.info(
-            f"stopped before a trial came to the end of an epoch; go on: python jobs/tune.py --resume {run.folder}"
+        run.write_result(
+            session.kind, "stopped", config=session.experiment.as_dict(), dataset=session.dataset.summary()
         )
-        journal.info(str(run.folder))
+        log.info(f"stopped before any trial finished an epoch; resume it: python jobs/tune.py --resume {run.folder}")
+        log.info(str(run.folder))
         return EXIT_INTERRUPTED
     board.write()
-    journal.info(board.table())
+    log.info(board.table())
     winner, experiment = board.winner()
     run_storage.download_trials(run, winner.folder.name, bundle=True)
     write_atomically(run.folder / "best.yaml", dump_experiment(experiment))
@@ -40,40 +40,40 @@ def finish(work: Session, board: Leaderboard, clock: Clock) -> int:
     parts = result_fields(winner.folder)
     selection = parts["validation"]
     if not interrupted:
-        loaded = calibrate_saved_bundle(run.folder, work.dataset, run.folder)
-        journal.info(describe_calibration(loaded.bundle))
-    if experiment.search.final and not interrupted and (last := refit.trained(work, board, clock)):
+        loaded = calibrate_saved_bundle(run.folder, session.dataset, run.folder)
+        log.info(describe_calibration(loaded.bundle))
+    if experiment.search.final and not interrupted and (last := refit.refit_winner(session, board, clock)):
         write_atomically(run.folder / "best.yaml", dump_experiment(last))
-        trained = result_fields(run.folder / "final")
+        refit_fields = result_fields(run.folder / "final")
         parts = result_fields(run.folder) | {
-            name: trained[name] for name in ("epochs", "images_per_second", "input_wait")
+            name: refit_fields[name] for name in ("epochs", "images_per_second", "input_wait")
         }
-    interrupted = work.interrupts.stop_requested  # it may be so since the last training
-    reading = test_model.taken(run.folder, [run.folder], device=experiment.train.device, dataset=work.dataset)
-    for thing in test_model.score_tables(reading.scores):
-        journal.info(thing)
+    interrupted = session.interrupts.stop_requested  # perhaps during the refit
+    test_result = test_model.run_test(run.folder, [run.folder], device=experiment.train.device, dataset=session.dataset)
+    for table in test_model.describe_scores(test_result.scores):
+        log.info(table)
     status = "stopped" if interrupted else "finished"
     run.write_result(
-        work.kind,
+        session.kind,
         status,
-        **parts | {"test": summary_scores(reading.scores), "test_reads": earlier_test_reads(run.folder) + 1},
+        **parts | {"test": summary_scores(test_result.scores), "test_reads": earlier_test_reads(run.folder) + 1},
         winner=winner.folder.name,
         selection=selection,
         trials={state: sum(board.status(row) == state for row in board.rows.values()) for state in TRIAL_STATES},
-        front=[row.trial for row in board.front()],
-        importance=importance(board),
+        front=[row.trial for row in board.pareto_front()],
+        importance=compute_importance(board),
         objective=list(experiment.search.objective),
-        search_seconds=board.seconds(),
+        search_seconds=board.report_span(),
     )
     search_page.write(run.folder)
-    journal.info(
+    log.info(
         f"{status} after {run.seconds:.0f} s: trial {winner.folder.name} won, validation accuracy "
-        f"{selection['accuracy']:.2%}, test accuracy {reading.scores['accuracy']:.2%}"
+        f"{selection['accuracy']:.2%}, test accuracy {test_result.scores['accuracy']:.2%}"
     )
-    journal.info(f"what it learned: {run.folder / search_page.NAME}")
-    journal.info(f"all about the model: {run_page.write(run.folder)}")
-    if (seen := run.folder / FEATURES).is_dir():
-        journal.info(f"{seen}, {runs_table.size_of([seen])}, saves time where this search goes on; it may be deleted")
-    journal.info(f"train it again: python jobs/train.py --experiment {run.folder / 'best.yaml'}")
-    journal.info(str(run.folder))
+    log.info(f"search report: {run.folder / search_page.NAME}")
+    log.info(f"all about the model: {run_page.write(run.folder)}")
+    if (features := run.folder / FEATURES).is_dir():
+        log.info(f"{features}, {runs_table.format_size([features])}, speeds up a resumed search; it may be deleted")
+    log.info(f"train it again: python jobs/train.py --experiment {run.folder / 'best.yaml'}")
+    log.info(str(run.folder))
     return EXIT_INTERRUPTED if interrupted else EXIT_DONE

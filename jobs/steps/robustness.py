@@ -27,7 +27,7 @@ from jobs.cli.console import RunLog
 from jobs.steps import test_model
 
 
-def measured(options: Any, journal: RunLog) -> dict[str, Any]:
+def measure(options: Any, journal: RunLog) -> dict[str, Any]:
     """All that was asked for. DataError where there are no test images, or the second set has other classes."""
     device = pick_device(options.device)
     made, model = bundle.load(options.run, device)
@@ -35,7 +35,7 @@ def measured(options: Any, journal: RunLog) -> dict[str, Any]:
     tensors = bundle.load_ood_tensors(options.run)
     novelty = OODDetector(tensors) if tensors else None
     dataset = load_training_data(made, options.data)
-    part = robustness.some(dataset.test if len(dataset.test) else dataset.validation, options.images)
+    part = robustness.subsample(dataset.test if len(dataset.test) else dataset.validation, options.images)
     if len(part) == 0:
         raise DataError(f"{dataset.name} has neither test nor validation images")
     # All that is read is read before the long work: a mistake shows at once.
@@ -44,21 +44,21 @@ def measured(options: Any, journal: RunLog) -> dict[str, Any]:
         shift = _as_known(made, shift)
     unlike = _every(made, options.unlike) if options.unlike else None
     journal.info(f"{len(part):,} images of {dataset.name}, severities 1 to 5")
-    found: dict[str, Any] = {"corruptions": robustness.under_corruptions(model, scorer, part, journal.info)}
+    found: dict[str, Any] = {"corruptions": robustness.measure_corruptions(model, scorer, part, journal.info)}
     if options.attacks:
-        found["attacks"] = robustness.under_attack(model, scorer, part, novelty, journal.info)
+        found["attacks"] = robustness.measure_attacks(model, scorer, part, novelty, journal.info)
     if shift is not None:
-        scores = robustness.under_shift(model, scorer, _together(shift))
+        scores = robustness.measure_shift(model, scorer, _together(shift))
         found["shift"] = {"name": shift.name, **scores}
     if unlike is not None:
-        others = robustness.some(_together(unlike), options.images)
+        others = robustness.subsample(_together(unlike), options.images)
         images = part.images_NCHW[:], others.images_NCHW[:]
-        auroc = robustness.told_apart(model, scorer, *images, novelty)
+        auroc = robustness.detection_aurocs(model, scorer, *images, novelty)
         found["unlike"] = {"name": unlike.name, "images": len(others), "auroc": auroc}
     return found
 
 
-def kept(path: str, into: Path, found: dict[str, Any]) -> Iterator[str]:
+def save(path: str, into: Path, found: dict[str, Any]) -> Iterator[str]:
     """Save the figures in the run that they are of, or beside; what they say, in lines."""
     corruptions = found["corruptions"]
     groups = ", ".join(f"{group} {value:.1%}" for group, value in corruptions["groups"].items())

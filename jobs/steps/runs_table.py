@@ -41,7 +41,7 @@ class Row:
         )
 
 
-def found(out: Path, where: Sequence[str], sort: str) -> list[Row]:
+def find_runs(out: Path, where: Sequence[str], sort: str) -> list[Row]:
     """The runs that `where` is true of, sorted. ConfigError on an unknown key; RunError if there is no such folder."""
     if not out.is_dir():
         raise RunError(f"{out} is no folder: give --out, where the runs lie")
@@ -114,7 +114,7 @@ def _row(folder: Path) -> Row | None:
     )
 
 
-def table(rows: Sequence[Row]) -> Table:
+def make_table(rows: Sequence[Row]) -> Table:
     shown = Table(box=None, pad_edge=False)
     for name in ("run", "verb", "data", "model"):
         shown.add_column(name, overflow="fold")
@@ -130,12 +130,12 @@ def table(rows: Sequence[Row]) -> Table:
     return shown
 
 
-def size_of(folders: Iterable[Path]) -> str:
+def format_size(folders: Iterable[Path]) -> str:
     total = sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file())
     return f"{total / 1e6:,.1f} MB"
 
 
-def deleted(rows: Sequence[Row]) -> Iterator[str]:
+def delete_runs(rows: Sequence[Row]) -> Iterator[str]:
     """Delete them, each with a line; one that a process still works on stays."""
     for row in rows:
         try:

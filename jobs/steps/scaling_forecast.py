@@ -15,20 +15,20 @@ from classifier.config.fields import suggest
 from classifier.config.files import read_yaml
 from classifier.errors import ConfigError
 from classifier.profiling import step_time
-from classifier.profiling.scaling import Forecast, MachineType, Workload, forecast, warnings
+from classifier.profiling.scaling import Forecast, MachineType, Workload, forecast, find_waste
 from classifier.runtime.distributed import pick_device
 from classifier.training.resolve import resolve
 
 
 @dataclass(frozen=True)
-class Planned:
+class MeasuredForecast:
     """A forecast with the load that it is made of."""
 
-    load: Workload
+    workload: Workload
     forecast: Forecast
 
 
-def kind_of(name: str, path: str) -> MachineType:
+def find_machine_type(name: str, path: str) -> MachineType:
     """A machine from the file of prices, or this one. ConfigError names what is wrong in the file."""
     if name == "here":
         return MachineType(name="here", cores=len(os.sched_getaffinity(0)))
@@ -46,7 +46,7 @@ def kind_of(name: str, path: str) -> MachineType:
     return MachineType(name=name, **entry)
 
 
-def of(experiment: Experiment, kind: MachineType, up_to: int) -> list[Planned]:
+def forecast_workers(experiment: Experiment, kind: MachineType, up_to: int) -> list[MeasuredForecast]:
     """Forecasts for 1, 2, 4, ... workers. Workers that share this machine's cores are measured with their share."""
     dataset = data.load(experiment.data)
     resolved = resolve(experiment, dataset)
@@ -65,13 +65,13 @@ def of(experiment: Experiment, kind: MachineType, up_to: int) -> list[Planned]:
             loads[threads] = step_time.measure_workload(resolved.override("train.threads", threads), dataset, beside)
         load = loads[threads]
         here = dataclasses.replace(kind, gpus=max(counts)) if shares_cores else kind
-        found.append(Planned(load, forecast(load, here, count, alone=next(iter(loads.values())))))
+        found.append(MeasuredForecast(load, forecast(load, here, count, one_worker=next(iter(loads.values())))))
     return found
 
 
-def told(planned: list[Planned], kind: MachineType) -> Iterator[Any]:
+def describe(planned: list[MeasuredForecast], kind: MachineType) -> Iterator[Any]:
     """For people."""
-    first = planned[0].load
+    first = planned[0].workload
     yield (
         f"measured here: {1000 * first.image_seconds:.2f} ms an image and {1000 * first.step_seconds:.1f} ms a step "
         f"beside, {first.parameters:,} parameters, {first.flops / 1e9:.2f} GFLOP an image, batch {first.batch}"
@@ -85,27 +85,27 @@ def told(planned: list[Planned], kind: MachineType) -> Iterator[Any]:
         f = one.forecast
         parts = (f"{1000 * seconds:.1f} ms" for seconds in (f.step, f.compute, f.exchange, f.waiting, f.input))
         row = [str(f.workers), *parts, f"{f.efficiency:.0%}", f"{f.images_per_second:,.0f}", f"{f.memory_gib:.2f}"]
-        row += [f"{f.network_gbit:.2f}", _time(f.hours)]
+        row += [f"{f.network_gbit:.2f}", _format_hours(f.hours)]
         if kind.dollars_an_hour:
             row += [f"{f.dollars:,.2f}", f"{f.spot_dollars:,.2f}" if f.spot_dollars is not None else ""]
         table.add_row(*row)
     yield table
     yield "efficiency: against one worker; waiting: for the slowest worker; network: what the computing does not hide"
     for one in planned:
-        for word in warnings(one.load, kind, one.forecast):
+        for word in find_waste(one.workload, kind, one.forecast):
             yield f"note: {word}"
     if kind.tflops is not None:
         yield "note: nothing was measured on such a machine: a third of its peak is taken as what a training reaches"
 
 
-def _time(hours: float) -> str:
+def _format_hours(hours: float) -> str:
     """In the unit that a person would say it in."""
     if hours < 1 / 60:
         return f"{3600 * hours:.1f} s"
     return f"{60 * hours:.1f} min" if hours < 2 else f"{hours:,.1f} h"
 
 
-def plain(planned: list[Planned], kind: MachineType) -> dict[str, Any]:
+def as_result(planned: list[MeasuredForecast], kind: MachineType) -> dict[str, Any]:
     """For result.json."""
     rows = [dataclasses.asdict(one.forecast) | {"step": one.forecast.step} for one in planned]
-    return {"kind_of_machine": kind.name, "load": dataclasses.asdict(planned[0].load), "forecasts": rows}
+    return {"kind_of_machine": kind.name, "load": dataclasses.asdict(planned[0].workload), "forecasts": rows}

@@ -21,7 +21,7 @@ from classifier.storage.atomic import write_atomically
 TABLE_CLASSES = 20
 
 
-def taken(
+def run_test(
     path: str | Path,
     into: list[Path],
     *,
@@ -39,7 +39,7 @@ def taken(
         path, device=pick_device(device), again=again, data_path=data_path, dataset=dataset, loaded=loaded
     )
     for folder in into:
-        png.confusion_png(result.scores["confusion"], result.bundle.class_names, folder / "confusion.png")
+        png.draw_confusion_matrix(result.scores["confusion"], result.bundle.class_names, folder / "confusion.png")
     if result.predictions is not None:
         result.predictions.save(into)
     return result
@@ -51,7 +51,7 @@ def owner_of(path: str | Path) -> Path | None:
     return folder.parent if (folder.parent / "result.json").is_file() else None
 
 
-def note_in_result(owner: Path, reading: TestResult) -> int:
+def save_test_scores(owner: Path, reading: TestResult) -> int:
     """Write the test scores into the result.json of the run that was tested; how often its test split was read."""
     result = read_result(owner)
     result["test"] = summary_scores(reading.scores)
@@ -60,7 +60,7 @@ def note_in_result(owner: Path, reading: TestResult) -> int:
     return result["test_reads"]
 
 
-def score_tables(scores: dict[str, Any]) -> Iterator[Any]:
+def describe_scores(scores: dict[str, Any]) -> Iterator[Any]:
     """The figures for people: two lines for all, one row a class."""
     yield (
         f"test accuracy {_with_interval(scores, 'accuracy')}, balanced {scores['balanced_accuracy']:.2%}, top-5 "

@@ -65,7 +65,7 @@ def summarize(folder: Path, runs: list[StudyRun]) -> dict[str, Any]:
     return found
 
 
-def table(found: dict[str, Any], runs: list[StudyRun]) -> Table:
+def make_table(found: dict[str, Any], runs: list[StudyRun]) -> Table:
     """A row a fold, and the mean."""
     shown = Table(box=None, pad_edge=False)
     shown.add_column("fold")

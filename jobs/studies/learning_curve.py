@@ -88,7 +88,7 @@ def interpret(points: list[dict[str, Any]], law: PowerLaw, train_images: int) ->
     return lines
 
 
-def table(found: dict[str, Any]) -> Table:
+def make_table(found: dict[str, Any]) -> Table:
     shown = Table(box=None, pad_edge=False)
     for name in ("images", "train", "validation"):
         shown.add_column(name, justify="right")

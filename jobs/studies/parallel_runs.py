@@ -112,7 +112,7 @@ def _train_run(experiment: Experiment, folder: Path, tested: bool) -> dict[str, 
         if len(dataset.validation):
             loaded = calibrate_saved_bundle(folder, dataset, folder)
         if tested:
-            result = test_model.taken(folder, [folder], device="auto", dataset=dataset, loaded=loaded)
+            result = test_model.run_test(folder, [folder], device="auto", dataset=dataset, loaded=loaded)
             loaded, reads = result.loaded, int(result.predictions is not None)
         return run.write_result("train", "finished", **result_fields(folder, loaded), test_reads=reads)
     finally:
