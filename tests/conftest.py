@@ -4,6 +4,8 @@ import atexit
 import contextlib
 import functools
 import json
+import multiprocessing
+import multiprocessing.context
 import os
 import signal
 import socket
@@ -21,6 +23,15 @@ from pyarrow import fs
 from tests.forkserver import ForkServer, Process
 
 ROOT = Path(__file__).resolve().parent.parent
+CORES = os.sched_getaffinity(0)
+if (number := os.environ.get("PYTEST_XDIST_WORKER", "")[2:]).isdecimal():
+    # A core for each test process, and so one thread: threads that share cores would wait for each other.
+    os.sched_setaffinity(0, {sorted(CORES)[int(number) % len(CORES)]})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files first, so that no process is left with one at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/jobs/"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -98,7 +109,16 @@ def fork_server() -> ForkServer:
 def start_verb(verb: str, *words: object, cwd: Path, **pipes: int) -> Process:
     """Start a verb in `cwd`, in a process of its own that need not import torch."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    return fork_server().start(command_of(verb, *words)[1:], cwd=cwd, env=environment, **pipes)
+    affinity = CORES if verb in ("tune", "crossval", "curve") else os.sched_getaffinity(0)
+    return fork_server().start(command_of(verb, *words)[1:], cwd=cwd, env=environment, affinity=affinity, **pipes)
+
+
+@functools.cache
+def worker_processes() -> multiprocessing.context.BaseContext:
+    """Processes for the ranks of a process group, forked from one that has imported torch."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "torch.distributed", "classifier.training.loop"])
+    return context
 
 
 def run_verb(verb: str, *words: object, cwd: Path, timeout: float = 300) -> Done:

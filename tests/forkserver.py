@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -106,10 +106,14 @@ class ForkServer:
         *,
         cwd: Path,
         env: Mapping[str, str],
+        affinity: Iterable[int],
         stdout: int | None = None,
         stderr: int | None = None,
     ) -> Process:
-        """Run a script with its arguments. stdout, stderr: None (inherited), subprocess.PIPE (as text) or DEVNULL."""
+        """Run a script with its arguments.
+
+        affinity: numbers of the cores it may use. stdout, stderr: None (inherited), subprocess.PIPE (as text) or DEVNULL.
+        """
         streams: list[IO[str] | None] = []
         fds = [os.open(os.devnull, os.O_RDONLY)]
         for target, inherited in ((stdout, 1), (stderr, 2)):
@@ -122,8 +126,7 @@ class ForkServer:
                 fds.append(os.dup(inherited) if target is None else os.open(os.devnull, os.O_WRONLY))
         self.count += 1
         number = self.count
-        affinity = sorted(os.sched_getaffinity(0))
-        order = {"number": number, "args": [*args], "cwd": str(cwd), "env": dict(env), "affinity": affinity}
+        order = {"number": number, "args": [*args], "cwd": str(cwd), "env": dict(env), "affinity": [*affinity]}
         message = json.dumps(order).encode()
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
         self.connection.sendmsg([len(message).to_bytes(4, "little")], rights)

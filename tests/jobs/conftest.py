@@ -8,12 +8,13 @@ import sys
 import pytest
 
 from jobs.cli import command, environment
-from tests.conftest import Done
+from tests.conftest import CORES, Done
 
 environment.setup()  # before a test imports Ray
 
-SERVE = """
-import ray
+SERVE = f"""
+import os, ray
+os.sched_setaffinity(0, {CORES})
 cluster = ray.init("local", num_cpus=2, log_to_driver=False)
 print(cluster.address_info["gcs_address"], flush=True)
 input()

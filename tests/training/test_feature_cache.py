@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import multiprocessing
 
 from classifier import data, models
 from classifier.config.experiment import Experiment
@@ -19,6 +18,7 @@ from classifier.training.checkpoint import CheckpointStore
 from classifier.training.loop import fit
 from classifier.training.resolve import resolve
 from classifier.training.state import TrainState
+from tests.conftest import worker_processes
 
 SMALL = {
     "model.name": "resnet18",
@@ -151,7 +151,9 @@ def test_what_cannot_be_kept_is_refused_in_words(experiment, digits, monkeypatch
 
 def test_a_model_that_goes_on_after_its_head_is_refused(experiment, digits, monkeypatch):
     real = feature_cache.extract_batch_features
-    monkeypatch.setattr(feature_cache, "extract_batch_features", lambda *some: (real(*some)[0], real(*some)[1].relu() + 1))
+    monkeypatch.setattr(
+        feature_cache, "extract_batch_features", lambda *some: (real(*some)[0], real(*some)[1].relu() + 1)
+    )
     with pytest.raises(ModelError, match=r"the last layer of resnet18 is not all .* set --augment\.views 0"):
         next(fit(experiment, digits))
 
@@ -169,7 +171,7 @@ def _rank(rank: int, world: int, folder: str, nested: dict) -> None:
 def test_two_workers_share_what_each_has_seen(experiment, digits, tmp_path):
     """An image comes to another rank in another epoch: there its view is known, with the features of who saw it."""
     changed = experiment.override_all({"model.dropout": 0.0, "optimizer.accumulate": 1})
-    context = multiprocessing.get_context("spawn")
+    context = worker_processes()
     begin = (2, str(tmp_path), changed.as_dict())
     workers = [context.Process(target=_rank, args=(rank, *begin)) for rank in range(2)]
     for worker in workers:

@@ -2,7 +2,6 @@
 
 import gc
 import itertools
-import multiprocessing
 import shutil
 import threading
 import time
@@ -20,6 +19,7 @@ from classifier.training.checkpoint import CheckpointStore
 from classifier.training.loop import Epoch, fit
 from classifier.training.resolve import resolve
 from classifier.training.state import TrainState
+from tests.conftest import worker_processes
 
 SMALL = {
     "model.name": "cnn",
@@ -216,7 +216,7 @@ def step_losses(experiment: Experiment, dataset, group: ProcessGroup, steps: int
 def test_several_workers_make_the_losses_of_one(digits, tmp_path, norm, world, batch):
     """A shard may be shorter than the others, or (3 workers, 2 images) empty: gradients are weighted by counts."""
     changes = SGD | {"model__name": "resnet9_16", "model__norm": norm, "data__batch": batch}
-    context = multiprocessing.get_context("spawn")
+    context = worker_processes()
     workers = [context.Process(target=_rank, args=(r, world, str(tmp_path), changes, 20)) for r in range(world)]
     for worker in workers:
         worker.start()
@@ -266,7 +266,7 @@ def _broken(rank: int, world: int, folder: str, changes: dict, steps: list[int])
 def test_two_workers_go_on_from_inside_an_epoch(digits, tmp_path, changes):
     """Bit for bit as the unbroken run; one worker alone, from a checkpoint of two, makes the same up to rounding."""
     changes = {"model__name": "resnet9_16", "checkpoint__steps": 4, "augment__policy": "none"} | changes
-    context = multiprocessing.get_context("spawn")
+    context = worker_processes()
     given = (2, str(tmp_path), changes, [4, 11, 16])  # an epoch has 11 steps
     workers = [context.Process(target=_broken, args=(rank, *given)) for rank in range(2)]
     for worker in workers:
