@@ -1,4 +1,4 @@
-# make tune, make test: each makes .venv first where it is missing.
+# make tune, make test, ...: each creates .venv first if it is missing.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -22,8 +22,8 @@ tune: $(VENV)/.installed
 train: $(VENV)/.installed
 	$(BIN)/python jobs/train.py
 
-# A file's tests share fixtures. In the order of their folders, the long ones are not the last. Trainings beside each
-# other that wait for their threads by spinning take each other's cores: twice the time.
+# Tests of a file share fixtures, so they run in one process (loadfile). In the order of the folders, the slow ones are not
+# last. With OpenMP threads that spin while they wait, concurrent trainings would compete for cores and take twice as long.
 test: export OMP_WAIT_POLICY = passive
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not alone"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# A Ray cluster inside a Slurm allocation: srun starts the head on its first node and a worker on each of the others, the
-# job runs on it, and all of it ends with the allocation.
+# A Ray cluster in a Slurm allocation: srun starts the head on the first node and a worker on each of the others; the job
+# runs on this cluster, which ends with the allocation.
 #
 # Start:   sbatch cluster/slurm.sh jobs/tune.py --data.path /shared/photos --out /shared/runs --name mine
-# Look:    tail -f slurm-ID.out
-# Stop:    scancel --signal=TERM --batch ID    (the job saves and packs its best; scancel ID ends it at once)
+# Logs:    tail -f slurm-ID.out
+# Stop:    scancel --signal=TERM --batch ID    (the job saves its best model; scancel ID kills it at once)
 #
 #SBATCH --job-name=classifier
 #SBATCH --nodes=2
@@ -16,7 +16,7 @@
 #SBATCH --requeue
 set -euo pipefail
 
-# One token a job, for those who can read this user's files alone.
+# One token per job, readable only by this user.
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$PWD/.ray-token-$SLURM_JOB_ID"
 (umask 077 && python -c 'import secrets; print(secrets.token_hex(32), end="")' > "$RAY_AUTH_TOKEN_PATH")
 trap 'rm -f "$RAY_AUTH_TOKEN_PATH"' EXIT
@@ -24,7 +24,7 @@ trap 'rm -f "$RAY_AUTH_TOKEN_PATH"' EXIT
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${nodes[0]}
 address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | cut -d' ' -f1)
-port=$((20000 + SLURM_JOB_ID % 20000))  # two jobs on one node do not meet
+port=$((20000 + SLURM_JOB_ID % 20000))  # so that jobs that share a node use different ports
 resources=(--num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="${SLURM_GPUS_ON_NODE:-0}")
 
 srun --nodes=1 --ntasks=1 --nodelist="$head" \
@@ -35,7 +35,7 @@ if ((SLURM_JOB_NUM_NODES > 1)); then
         ray start --address="$address:$port" "${resources[@]}" --block &
 fi
 
-# Slurm's warning before the time is up reaches this script: it is handed on, and the job saves.
+# Slurm signals this script before the time limit; forward the signal, so that the job saves a checkpoint.
 RAY_ADDRESS="$address:$port" python "$@" &
 job=$!
 trap 'kill -TERM $job' TERM

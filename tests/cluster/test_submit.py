@@ -96,7 +96,7 @@ def test_a_search_measures_and_trains_last_where_its_trials_run(three: Cluster):
     words += ("--search.minutes", 3, "--search.final", "true", "--name", "m", "--out", "/tmp/runs")
     three.submit(*words, "--storage", storage, name="measured")
     assert three.ended("measured") == "SUCCEEDED", three.logs("measured")
-    assert "the winner is trained once more" in three.logs("measured")
+    assert "refitting the winner" in three.logs("measured")
     result = json.loads((storage / "m" / "result.json").read_text())
     assert result["validation"] is None
     assert result["test"]["count"] == 331
