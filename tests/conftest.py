@@ -117,7 +117,9 @@ def start_verb(verb: str, *words: object, cwd: Path, **pipes: int) -> Process:
 def worker_processes() -> multiprocessing.context.BaseContext:
     """Processes for the ranks of a process group, forked from one that has imported torch."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torch.distributed", "classifier.training.loop"])
+    context.set_forkserver_preload(
+        ["torch._dynamo", "torch.nn.parallel", "classifier.training.loop"]
+    )  # DDP loads dynamo
     return context
 
 

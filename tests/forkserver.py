@@ -112,7 +112,7 @@ class ForkServer:
     ) -> Process:
         """Run a script with its arguments.
 
-        affinity: numbers of the cores it may use. stdout, stderr: None (inherited), subprocess.PIPE (as text) or DEVNULL.
+        affinity: the cores it may use, by number. stdout, stderr: None (inherited), subprocess.PIPE (text) or DEVNULL.
         """
         streams: list[IO[str] | None] = []
         fds = [os.open(os.devnull, os.O_RDONLY)]
