@@ -1,1 +1,1 @@
-"""Judging a trained model: the test split, calibration, hard examples, robustness, label errors."""
+"""Evaluation of a trained model: test split, calibration, hard examples, robustness, label errors."""

@@ -1,8 +1,9 @@
-"""What goes wrong with pictures outside of the laboratory: noise, blur, weather and digital losses, in five severities.
+"""Common image corruptions: noise, blur, weather and digital artefacts, in five severities.
 
-The kinds and strengths of ImageNet-C, and those of CIFAR-10-C for pictures of up to 64 pixels (Hendrycks and Dietterich
-2019), on batches; radii shrink with the picture. Fog and snow are drawn here rather than laid over from photographs, so
-figures are near to, but not those of, the published benchmark. The same seed gives the same pictures.
+The kinds and strengths of ImageNet-C, and those of CIFAR-10-C for images of up to 64 pixels (Hendrycks and Dietterich
+2019), on batches; blur radii scale with the image size. Fog and snow are generated instead of overlaid from
+photographs, so scores are close to, but not comparable with, the published benchmark. The same seed gives the same
+images.
 """
 
 import io
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-SMALL = 64
+MAX_SMALL_SIZE = 64
 SEVERITIES = 5
 GROUPS = {
     "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
@@ -24,7 +25,7 @@ GROUPS = {
     "weather": ("snow", "fog", "brightness"),
     "digital": ("contrast", "elastic", "pixelate", "jpeg"),
 }
-# By kind: strengths for pictures of up to 64 pixels, and for larger ones.
+# Strengths by kind: for images of up to MAX_SMALL_SIZE pixels, and for larger ones.
 _STRENGTHS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
     "gaussian_noise": ((0.04, 0.06, 0.08, 0.09, 0.10), (0.08, 0.12, 0.18, 0.26, 0.38)),
     "shot_noise": ((500, 250, 100, 75, 50), (60, 25, 12, 5, 3)),
@@ -42,13 +43,13 @@ _STRENGTHS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
 }
 
 
-def corrupted(images_NCHW: Tensor, kind: str, severity: int, *, seed: int = 0) -> Tensor:
-    """uint8 images with this corruption, severity 1 to 5."""
+def corrupt(images_NCHW: Tensor, kind: str, severity: int, *, seed: int = 0) -> Tensor:
+    """Return the uint8 images with a corruption of severity 1 to 5."""
     size = images_NCHW.shape[-1]
-    strength = _STRENGTHS[kind][size > SMALL][severity - 1]
+    strength = _STRENGTHS[kind][size > MAX_SMALL_SIZE][severity - 1]
     generator = torch.Generator().manual_seed(seed)
-    plain_NCHW = images_NCHW.float() / 255
-    return (255 * _KINDS[kind](plain_NCHW, strength, generator)).round().clamp(0, 255).to(torch.uint8)
+    clean_NCHW = images_NCHW.float() / 255
+    return (255 * _CORRUPTIONS[kind](clean_NCHW, strength, generator)).round().clamp(0, 255).to(torch.uint8)
 
 
 def _gaussian_noise(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
@@ -65,21 +66,21 @@ def _impulse_noise(images: Tensor, strength: float, generator: torch.Generator) 
 
 
 def _defocus_blur(images: Tensor, strength: float, _: torch.Generator) -> Tensor:
-    radius = strength if images.shape[-1] <= SMALL else strength * images.shape[-1] / 224
+    radius = strength if images.shape[-1] <= MAX_SMALL_SIZE else strength * images.shape[-1] / 224
     reach = max(1, math.ceil(radius))
     along = torch.arange(-reach, reach + 1.0)
     disk = (radius + 0.5 - (along[:, None] ** 2 + along**2).sqrt()).clamp(0, 1)
-    return _convolved(images, disk / disk.sum())
+    return _convolve(images, disk / disk.sum())
 
 
 def _motion_blur(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    length = strength if images.shape[-1] <= SMALL else strength * images.shape[-1] / 224
+    length = strength if images.shape[-1] <= MAX_SMALL_SIZE else strength * images.shape[-1] / 224
     angle = math.pi * (torch.rand((), generator=generator).item() - 0.5) / 2
     reach = max(1, math.ceil(length / 2))
     along = torch.arange(-reach, reach + 1.0)
     distance = (along[:, None] * math.cos(angle) - along * math.sin(angle)).abs()
     on_line = (1 - distance).clamp(min=0) * ((along[:, None] ** 2 + along**2).sqrt() <= reach)
-    return _convolved(images, on_line / on_line.sum())
+    return _convolve(images, on_line / on_line.sum())
 
 
 def _zoom_blur(images: Tensor, strength: float, _: torch.Generator) -> Tensor:
@@ -106,7 +107,7 @@ def _snow(images: Tensor, strength: float, generator: torch.Generator) -> Tensor
 
 def _fog(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     highest = images.amax((1, 2, 3), keepdim=True)
-    fog = _plasma(len(images), images.shape[-1], generator)
+    fog = _plasma_fractal(len(images), images.shape[-1], generator)
     return (images + strength * fog) * highest / (highest + strength)
 
 
@@ -122,9 +123,9 @@ def _contrast(images: Tensor, strength: float, _: torch.Generator) -> Tensor:
 
 def _elastic(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     count, _, height, width = images.shape
-    moved = strength if width <= SMALL else strength * width / 224
+    amplitude = strength if width <= MAX_SMALL_SIZE else strength * width / 224
     coarse = torch.randn((count, 2, max(3, height // 8), max(3, width // 8)), generator=generator)
-    shift = F.interpolate(coarse, (height, width), mode="bicubic") * moved
+    shift = F.interpolate(coarse, (height, width), mode="bicubic") * amplitude
     grid = F.affine_grid(torch.eye(2, 3).expand(count, 2, 3), [count, 1, height, width], align_corners=False)
     scale = torch.tensor([2 / width, 2 / height])
     return F.grid_sample(
@@ -139,17 +140,17 @@ def _pixelate(images: Tensor, strength: float, _: torch.Generator) -> Tensor:
 
 
 def _jpeg(images: Tensor, strength: int, _: torch.Generator) -> Tensor:
-    found = []
+    compressed = []
     for image in (255 * images).round().clamp(0, 255).to(torch.uint8):
         pixels = image.permute(1, 2, 0).numpy()
         stream = io.BytesIO()
         Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(stream, "JPEG", quality=strength)
-        read = np.asarray(Image.open(stream), np.float32) / 255
-        found.append(torch.from_numpy(read.reshape(pixels.shape)).permute(2, 0, 1))
-    return torch.stack(found)
+        decoded = np.asarray(Image.open(stream), np.float32) / 255
+        compressed.append(torch.from_numpy(decoded.reshape(pixels.shape)).permute(2, 0, 1))
+    return torch.stack(compressed)
 
 
-def _convolved(images: Tensor, kernel: Tensor) -> Tensor:
+def _convolve(images: Tensor, kernel: Tensor) -> Tensor:
     reach = kernel.shape[-1] // 2
     reach_in = min(reach, images.shape[-1] - 1)
     kernel = kernel[reach - reach_in : reach + reach_in + 1, reach - reach_in : reach + reach_in + 1]
@@ -158,8 +159,8 @@ def _convolved(images: Tensor, kernel: Tensor) -> Tensor:
     return F.conv2d(padded, (kernel / kernel.sum()).expand(channels, 1, *kernel.shape), groups=channels)
 
 
-def _plasma(count: int, size: int, generator: torch.Generator) -> Tensor:
-    """Clouds in [0, 1]: noise of every scale, each half as strong as the one twice as coarse."""
+def _plasma_fractal(count: int, size: int, generator: torch.Generator) -> Tensor:
+    """Return clouds in [0, 1]: noise at every scale, with half the amplitude of the next coarser scale."""
     total, weight, cells = torch.zeros(count, 1, size, size), 1.0, 2
     while cells <= size:
         noise = torch.rand((count, 1, cells, cells), generator=generator)
@@ -169,7 +170,7 @@ def _plasma(count: int, size: int, generator: torch.Generator) -> Tensor:
     return (total - low) / (high - low).clamp(min=1e-6)
 
 
-_KINDS: dict[str, Callable[[Tensor, Any, torch.Generator], Tensor]] = {
+_CORRUPTIONS: dict[str, Callable[[Tensor, Any, torch.Generator], Tensor]] = {
     "gaussian_noise": _gaussian_noise,
     "shot_noise": _shot_noise,
     "impulse_noise": _impulse_noise,

@@ -1,4 +1,4 @@
-"""Images that a person should look at: the surest mistakes and the unsurest answers, with maps and their likes."""
+"""A model's most confident errors and least confident predictions, with Grad-CAM maps and nearest training images."""
 
 from typing import TYPE_CHECKING
 
@@ -8,68 +8,80 @@ from torch import Tensor, nn
 from classifier.data.dataset import Dataset, Split
 from classifier.inference.explain import grad_cam, nearest_neighbours, overlay_heatmap
 from classifier.inference.features import extract_features
-from classifier.inference.out_of_distribution import sample_indices, sample_images
+from classifier.inference.out_of_distribution import sample_images, sample_indices
 from classifier.inference.scorer import Scorer
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Of each kind, and of the training images that are most like each.
-SHOWN, LIKE = 12, 3
+# Images of each kind, and nearest training images of each of them.
+IMAGES_SHOWN, NEIGHBOURS_SHOWN = 12, 3
 
 
 WRONG, UNSURE = "wrong", "unsure"
-"""Why an image is shown."""
+"""The kinds: a confident error, or an uncertain prediction."""
 
 
-def looked_at(model: nn.Module, scorer: Scorer, dataset: Dataset, part: Split, probabilities_NK: Tensor) -> "pa.Table":
-    """A row an image: kind, image_id, label, predicted (names), probability, picture and map (JPEG bytes), and lists of
-    the most similar training images by the model's features: like_ids, like_labels, like_pictures.
+def find_hard_examples(
+    model: nn.Module, scorer: Scorer, dataset: Dataset, split: Split, probabilities_NK: Tensor
+) -> "pa.Table":
+    """Return the most confident errors of a split, then its least confident predictions, whether correct or not.
 
-    The most confident mistakes first, then the answers that were least sure, right or wrong. The map is Grad-CAM's of
-    the class that it was taken for, laid over the picture.
+    One row per image: kind, image_id, label, predicted (names), probability, picture and map (JPEG bytes); and lists
+    about the training images with the most similar features: like_ids, like_labels, like_pictures. The map is the
+    Grad-CAM map of the predicted class, over the image.
     """
     import pyarrow as pa
 
     confidence_N, predicted_N = probabilities_NK.max(1)
-    wrong_N = (predicted_N != part.labels_N).nonzero()[:, 0]
-    wrong = wrong_N[confidence_N[wrong_N].argsort(descending=True, stable=True)][:SHOWN]
-    unsure_N = confidence_N.argsort(stable=True)
-    unsure = unsure_N[~torch.isin(unsure_N, wrong)][:SHOWN]
-    places_N = torch.cat([wrong, unsure])
+    errors_N = (predicted_N != split.labels_N).nonzero()[:, 0]
+    wrong = errors_N[confidence_N[errors_N].argsort(descending=True, stable=True)][:IMAGES_SHOWN]
+    by_confidence_N = confidence_N.argsort(stable=True)
+    unsure = by_confidence_N[~torch.isin(by_confidence_N, wrong)][:IMAGES_SHOWN]
+    indices_M = torch.cat([wrong, unsure])
     kinds = [WRONG] * len(wrong) + [UNSURE] * len(unsure)
-    images_NCHW = part.images_NCHW[places_N] if len(places_N) else part.images_NCHW[:0]
-    maps_NHW = grad_cam(model, scorer, images_NCHW, predicted_N[places_N]) if len(places_N) else torch.zeros(0, 1, 1)
-    known, known_N = sample_images(dataset.train.images_NCHW), sample_indices(len(dataset.train))
-    like_NC = torch.zeros(len(places_N), 0, dtype=torch.int64)
-    if len(places_N) and len(known_N):
-        found_NC, _ = nearest_neighbours(extract_features(model, scorer, images_NCHW), extract_features(model, scorer, known), LIKE)
-        like_NC = known_N[found_NC]
+    images_MCHW = split.images_NCHW[indices_M] if len(indices_M) else split.images_NCHW[:0]
+    maps_MHW = grad_cam(model, scorer, images_MCHW, predicted_N[indices_M]) if len(indices_M) else torch.zeros(0, 1, 1)
+    neighbours_MJ = _nearest_training_images(model, scorer, dataset.train, images_MCHW)
     names, rows = scorer.class_names, []
-    for n, place in enumerate(places_N.tolist()):
-        likes = like_NC[n]
-        like_images = dataset.train.images_NCHW[likes] if len(likes) else []
+    for m, index in enumerate(indices_M.tolist()):
+        neighbours_J = neighbours_MJ[m]
+        neighbour_images = dataset.train.images_NCHW[neighbours_J] if len(neighbours_J) else []
         rows.append(
             {
-                "kind": kinds[n],
-                "image_id": part.ids[place],
-                "label": names[int(part.labels_N[place])],
-                "predicted": names[int(predicted_N[place])],
-                "probability": float(confidence_N[place]),
-                "picture": overlay_heatmap(images_NCHW[n]),
-                "map": overlay_heatmap(images_NCHW[n], maps_NHW[n]),
-                "like_ids": [dataset.train.ids[like] for like in likes.tolist()],
-                "like_labels": [names[int(dataset.train.labels_N[like])] for like in likes.tolist()],
-                "like_pictures": [overlay_heatmap(image_CHW) for image_CHW in like_images],
+                "kind": kinds[m],
+                "image_id": split.ids[index],
+                "label": names[int(split.labels_N[index])],
+                "predicted": names[int(predicted_N[index])],
+                "probability": float(confidence_N[index]),
+                "picture": overlay_heatmap(images_MCHW[m]),
+                "map": overlay_heatmap(images_MCHW[m], maps_MHW[m]),
+                "like_ids": [dataset.train.ids[j] for j in neighbours_J.tolist()],
+                "like_labels": [names[int(dataset.train.labels_N[j])] for j in neighbours_J.tolist()],
+                "like_pictures": [overlay_heatmap(image_CHW) for image_CHW in neighbour_images],
             }
         )
     return pa.Table.from_pylist(rows, schema=_schema())
 
 
+def _nearest_training_images(model: nn.Module, scorer: Scorer, train: Split, images_MCHW: Tensor) -> Tensor:
+    """Return neighbours_MJ, int64: indices of the training images with the most similar features, of a sample of them.
+
+    M x 0 if there are no images to compare.
+    """
+    sample_S = sample_indices(len(train))
+    if not len(images_MCHW) or not len(sample_S):
+        return torch.zeros(len(images_MCHW), 0, dtype=torch.int64)
+    features_MF = extract_features(model, scorer, images_MCHW)
+    sample_SF = extract_features(model, scorer, sample_images(train.images_NCHW))
+    neighbours_MJ, _ = nearest_neighbours(features_MF, sample_SF, NEIGHBOURS_SHOWN)
+    return sample_S[neighbours_MJ]
+
+
 def _schema() -> "pa.Schema":
     import pyarrow as pa
 
-    names = {name: pa.string() for name in ("kind", "image_id", "label", "predicted")}
-    names |= {"probability": pa.float64(), "picture": pa.binary(), "map": pa.binary()}
-    names |= {"like_ids": pa.list_(pa.string()), "like_labels": pa.list_(pa.string())}
-    return pa.schema(list((names | {"like_pictures": pa.list_(pa.binary())}).items()))
+    columns = {name: pa.string() for name in ("kind", "image_id", "label", "predicted")}
+    columns |= {"probability": pa.float64(), "picture": pa.binary(), "map": pa.binary()}
+    columns |= {"like_ids": pa.list_(pa.string()), "like_labels": pa.list_(pa.string())}
+    return pa.schema(list((columns | {"like_pictures": pa.list_(pa.binary())}).items()))

@@ -1,4 +1,4 @@
-"""How a model does on what is unlike its test images: corrupted, attacked, of another source, of no class it knows."""
+"""A model's scores under corruptions, attacks and distribution shift, and its detection of unfamiliar images."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,38 +10,39 @@ from torch import Tensor, nn
 
 from classifier.data.dataset import Split
 from classifier.data.images.arrays import select
-from classifier.data.readers.compact import select_strings as chosen_names
-from classifier.evaluation.adversarial import fgsm, pgd, right
-from classifier.evaluation.corruptions import GROUPS, SEVERITIES, corrupted
+from classifier.data.readers.compact import select_strings
+from classifier.evaluation.adversarial import fgsm, is_correct, pgd
+from classifier.evaluation.corruptions import GROUPS, SEVERITIES, corrupt
 from classifier.inference.out_of_distribution import OODDetector
 from classifier.inference.scorer import Scorer
 from classifier.metrics.scores import compute_scores
 
-# Of each value, in 1/255: what attacks may move it by.
+# Perturbations of each value by an attack, in 1/255.
 EPSILONS = (1, 2, 4, 8)
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 
 
-def some(part: Split, most: int) -> Split:
-    """At most so many images, evenly spaced."""
-    if len(part) <= most:
-        return part
-    places = torch.linspace(0, len(part) - 1, most).long()
-    return Split(select(part.images_NCHW, places), part.labels_N[places], chosen_names(part.ids, places.tolist()))
+def subsample(split: Split, max_images: int) -> Split:
+    """Return at most max_images images, evenly spaced."""
+    if len(split) <= max_images:
+        return split
+    indices = torch.linspace(0, len(split) - 1, max_images).long()
+    ids = select_strings(split.ids, indices.tolist())
+    return Split(select(split.images_NCHW, indices), split.labels_N[indices], ids)
 
 
-def under_corruptions(model: nn.Module, scorer: Scorer, part: Split, tell: Tell, seed: int = 0) -> dict[str, Any]:
-    """clean, the mean over all, by group, and for each kind the accuracies of severities 1 to 5."""
-    images_NCHW, labels_N = part.images_NCHW[:], part.labels_N
+def measure_corruptions(model: nn.Module, scorer: Scorer, split: Split, log: Log, seed: int = 0) -> dict[str, Any]:
+    """Return the accuracies `clean`, `mean` over all corruptions, by group, and by kind for severities 1 to 5."""
+    images_NCHW, labels_N = split.images_NCHW[:], split.labels_N
     kinds: dict[str, list[float]] = {}
     for kind in (kind for group in GROUPS.values() for kind in group):
         kinds[kind] = [
-            _accuracy(model, scorer, corrupted(images_NCHW, kind, severity, seed=seed), labels_N)
+            _accuracy(model, scorer, corrupt(images_NCHW, kind, severity, seed=seed), labels_N)
             for severity in range(1, SEVERITIES + 1)
         ]
-        tell(f"{kind.replace('_', ' ')}: {', '.join(f'{value:.1%}' for value in kinds[kind])}")
+        log(f"{kind.replace('_', ' ')}: {', '.join(f'{value:.1%}' for value in kinds[kind])}")
     return {
-        "images": len(part),
+        "images": len(split),
         "clean": _accuracy(model, scorer, images_NCHW, labels_N),
         "mean": float(np.mean(list(kinds.values()))),
         "groups": {group: float(np.mean([kinds[kind] for kind in names])) for group, names in GROUPS.items()},
@@ -49,47 +50,50 @@ def under_corruptions(model: nn.Module, scorer: Scorer, part: Split, tell: Tell,
     }
 
 
-def under_attack(model: nn.Module, scorer: Scorer, part: Split, novelty: OODDetector | None, tell: Tell) -> dict[str, Any]:
-    """Accuracies by attack and epsilon (in 1/255), and how well each score tells attacked images from clean ones."""
-    scorer = dataclasses.replace(scorer, precision="fp32")  # a gradient of bf16 is a worse attacker
-    found: dict[str, Any] = {"images": len(part), "epsilons": list(EPSILONS), "fgsm": [], "pgd": [], "auroc": {}}
-    images_NCHW, labels_N = part.images_NCHW[:], part.labels_N
+def measure_attacks(
+    model: nn.Module, scorer: Scorer, split: Split, detector: OODDetector | None, log: Log
+) -> dict[str, Any]:
+    """Return the accuracies by attack and epsilon (in 1/255), and the AUROCs of detecting the strongest PGD attack."""
+    scorer = dataclasses.replace(scorer, precision="fp32")  # bf16 gradients would make the attacks weaker
+    result: dict[str, Any] = {"images": len(split), "epsilons": list(EPSILONS), "fgsm": [], "pgd": [], "auroc": {}}
+    images_NCHW, labels_N = split.images_NCHW[:], split.labels_N
+    batch_size = scorer.batch_size
     for epsilon in EPSILONS:
-        hits: dict[str, list[Tensor]] = {"fgsm": [], "pgd": []}
+        correct: dict[str, list[Tensor]] = {"fgsm": [], "pgd": []}
         attacked: list[Tensor] = []
-        for batch_NCHW, labels_B in zip(images_NCHW.split(scorer.batch_size), labels_N.split(scorer.batch_size), strict=True):
-            one = fgsm(model, scorer, batch_NCHW, labels_B, epsilon / 255)
-            hits["fgsm"].append(right(model, scorer, one, labels_B))
-            many = pgd(model, scorer, batch_NCHW, labels_B, epsilon / 255)
-            hits["pgd"].append(right(model, scorer, many, labels_B))
-            attacked.append((255 * many).round().to(torch.uint8).cpu())
-        for name, parts in hits.items():
-            found[name].append(float(torch.cat(parts).double().mean()))
-        tell(f"moved by {epsilon}/255: FGSM {found['fgsm'][-1]:.1%}, PGD {found['pgd'][-1]:.1%}")
+        for batch_NCHW, labels_B in zip(images_NCHW.split(batch_size), labels_N.split(batch_size), strict=True):
+            fgsm_NCHW = fgsm(model, scorer, batch_NCHW, labels_B, epsilon / 255)
+            correct["fgsm"].append(is_correct(model, scorer, fgsm_NCHW, labels_B))
+            pgd_NCHW = pgd(model, scorer, batch_NCHW, labels_B, epsilon / 255)
+            correct["pgd"].append(is_correct(model, scorer, pgd_NCHW, labels_B))
+            attacked.append((255 * pgd_NCHW).round().to(torch.uint8).cpu())
+        for name, batches in correct.items():
+            result[name].append(float(torch.cat(batches).double().mean()))
+        log(f"perturbed by {epsilon}/255: FGSM {result['fgsm'][-1]:.1%}, PGD {result['pgd'][-1]:.1%}")
         if epsilon == EPSILONS[-1]:
-            found["auroc"] = told_apart(model, scorer, images_NCHW, torch.cat(attacked), novelty)
-    return found
+            result["auroc"] = detection_aurocs(model, scorer, images_NCHW, torch.cat(attacked), detector)
+    return result
 
 
-def under_shift(model: nn.Module, scorer: Scorer, part: Split) -> dict[str, Any]:
-    """The figures on a second data set of the same classes."""
-    return compute_scores(scorer.predict_split(model, part)[1], part.labels_N, scorer.class_names)
+def measure_shift(model: nn.Module, scorer: Scorer, split: Split) -> dict[str, Any]:
+    """Return the scores on a second dataset of the same classes."""
+    return compute_scores(scorer.predict_split(model, split)[1], split.labels_N, scorer.class_names)
 
 
-def told_apart(
-    model: nn.Module, scorer: Scorer, images_NCHW: Tensor, others_NCHW: Tensor, novelty: OODDetector | None
+def detection_aurocs(
+    model: nn.Module, scorer: Scorer, images_NCHW: Tensor, others_NCHW: Tensor, detector: OODDetector | None
 ) -> dict[str, float]:
-    """AUROC by score: how often an image of the first kind seems more like the training images than one of the second.
+    """Return how well each score separates images from unfamiliar others: the AUROC by score.
 
-    probability: of the likeliest class (Hendrycks and Gimpel 2017); energy: log-sum-exp of the logits (Liu et al.
-    2020); layers: Novelty's, of several layers.
+    probability: of the predicted class (Hendrycks and Gimpel 2017); energy: log-sum-exp of the logits (Liu et al.
+    2020); layers: the OODDetector's, if there is one.
     """
-    first, second = (_seen(model, scorer, images, novelty) for images in (images_NCHW, others_NCHW))
-    return {name: auroc(first[name], second[name]) for name in first}
+    first, second = (_familiarity(model, scorer, images, detector) for images in (images_NCHW, others_NCHW))
+    return {name: compute_auroc(first[name], second[name]) for name in first}
 
 
-def auroc(higher_N: Tensor, lower_M: Tensor) -> float:
-    """The share of pairs of which the first is larger; ties count half."""
+def compute_auroc(higher_N: Tensor, lower_M: Tensor) -> float:
+    """Return the share of pairs in which the first value is larger; ties count half."""
     from scipy.stats import rankdata
 
     ranks = rankdata(torch.cat([higher_N, lower_M]).numpy())
@@ -97,13 +101,16 @@ def auroc(higher_N: Tensor, lower_M: Tensor) -> float:
     return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
 
 
-def _seen(model: nn.Module, scorer: Scorer, images_NCHW: Tensor, novelty: OODDetector | None) -> dict[str, Tensor]:
+def _familiarity(
+    model: nn.Module, scorer: Scorer, images_NCHW: Tensor, detector: OODDetector | None
+) -> dict[str, Tensor]:
+    """Return scores_N by name, higher for images that are more similar to the training images."""
     model.eval()
     with torch.inference_mode():
         batches = images_NCHW.split(scorer.batch_size)
         logits_NK = torch.cat([scorer.forward(model, batch.to(scorer.device)).cpu() for batch in batches])
-    found = {"probability": logits_NK.softmax(1).amax(1), "energy": logits_NK.logsumexp(1)}
-    return found | ({"layers": -novelty.score(model, scorer, images_NCHW)} if novelty else {})
+    scores = {"probability": logits_NK.softmax(1).amax(1), "energy": logits_NK.logsumexp(1)}
+    return scores | ({"layers": -detector.score(model, scorer, images_NCHW)} if detector else {})
 
 
 def _accuracy(model: nn.Module, scorer: Scorer, images_NCHW: Tensor, labels_N: Tensor) -> float:

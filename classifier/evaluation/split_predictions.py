@@ -9,7 +9,7 @@ from torch import Tensor
 from classifier.bundle.bundle import LoadedBundle
 from classifier.bundle.predictions import predictions_table, save_predictions
 from classifier.data.dataset import Dataset
-from classifier.evaluation.hard_examples import looked_at
+from classifier.evaluation.hard_examples import find_hard_examples
 from classifier.runs.folder import HARD_EXAMPLES, PREDICTIONS
 
 
@@ -27,7 +27,7 @@ class SplitPredictions:
         part = getattr(self.dataset, self.split)
         bundle, model = self.loaded
         predictions = predictions_table(part.ids, part.labels_N, self.probabilities_NK, bundle.class_names)
-        hard_examples = looked_at(model, self.loaded.scorer(), self.dataset, part, self.probabilities_NK)
+        hard_examples = find_hard_examples(model, self.loaded.scorer(), self.dataset, part, self.probabilities_NK)
         for folder in folders:
             save_predictions(predictions, folder / PREDICTIONS[self.split])
             save_predictions(hard_examples, folder / HARD_EXAMPLES[self.split])

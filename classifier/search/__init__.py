@@ -1,1 +1,1 @@
-"""Search without Ray: space, portfolio, Pareto fronts, linear probe, time budget."""
+"""Hyperparameter search without Ray: space, portfolio, Pareto fronts, linear probe, time budget."""

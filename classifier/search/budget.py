@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset
 from classifier.data.loader import steps_per_epoch
-from classifier.evaluation.hard_examples import SHOWN
+from classifier.evaluation.hard_examples import IMAGES_SHOWN
 from classifier.inference.out_of_distribution import MAX_IMAGES
 from classifier.profiling.step_time import StepTime
 
@@ -93,15 +93,15 @@ def estimate_conclusion(
         # The refit first computes the features that it lacks; trials on this machine leave it those of the training
         # images.
         images = validation if is_local else train + validation
-        refit_start_seconds += BACKBONE_FACTOR * resolved.views * images * step_time.image
+        refit_start_seconds += BACKBONE_FACTOR * resolved.views * images * step_time.image_seconds
     return ConclusionEstimate(
-        epoch_seconds=step_time.step * optimizer_steps_per_epoch(resolved, train),
+        epoch_seconds=step_time.step_seconds * optimizer_steps_per_epoch(resolved, train),
         prediction_epochs=0.0 if _uses_cached_features(resolved) else predictions / train,
         refit_epoch_factor=CHECKPOINT_FACTOR * (train + validation) / train if has_refit else 0.0,
         refit_epochs=search.final_epochs or resolved.train.epochs,
         max_refit_seconds=MAX_REFIT_SHARE * 60 * search.minutes if search.minutes else math.inf,
         refit_start_seconds=refit_start_seconds,
-        backbone_seconds=BACKBONE_FACTOR * predictions * step_time.image,
+        backbone_seconds=BACKBONE_FACTOR * predictions * step_time.image_seconds,
         share_before_refit=before / predictions,
         trial_slowdown=trial_slowdown,
     )
@@ -116,7 +116,7 @@ def _predictions_before_and_after_refit(resolved: Experiment, dataset: Dataset) 
     train, validation = len(dataset.train), len(dataset.validation)
     neighbours = min(MAX_IMAGES, train)
     detector = min(MAX_IMAGES, validation) + neighbours
-    hard_examples = neighbours + 2 * SHOWN * PREDICTIONS_PER_MAP
+    hard_examples = neighbours + 2 * IMAGES_SHOWN * PREDICTIONS_PER_MAP
     before = prediction_cost(resolved, validation)
     before += prediction_cost(resolved, detector + hard_examples, with_test_flip=False)
     refit_detector = detector if resolved.search.final else 0
@@ -137,7 +137,9 @@ def trial_seconds(experiment: Experiment, dataset: Dataset, step_time: StepTime)
     if _uses_cached_features(experiment):
         backbone_images += prediction_cost(experiment, len(dataset.validation))
     steps = epochs * optimizer_steps_per_epoch(experiment, train)
-    return steps * step_time.step * epoch_overhead(experiment, dataset) + backbone_images * step_time.image
+    return (
+        steps * step_time.step_seconds * epoch_overhead(experiment, dataset) + backbone_images * step_time.image_seconds
+    )
 
 
 def epoch_overhead(experiment: Experiment, dataset: Dataset) -> float:

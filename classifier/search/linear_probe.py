@@ -1,4 +1,4 @@
-"""Rank pretrained backbones in seconds: frozen features, computed once and kept, and a linear classifier on them."""
+"""Rank pretrained backbones in seconds by a linear classifier on their frozen features, which are cached."""
 
 import hashlib
 import time
@@ -11,18 +11,18 @@ from torch import Tensor
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset, Split
 from classifier.errors import ConfigError
-from classifier.inference.features import extract_features, weights_identity, save_features, fit_logistic_regression
+from classifier.inference.features import extract_features, fit_logistic_regression, save_features, weights_identity
 from classifier.inference.scorer import Scorer
 from classifier.runtime.distributed import pick_device
 from classifier.training.state import build_model
 
-# More images than this change the ranking little and cost much.
-MOST = 20_000
+# More training images hardly change the ranking, and take much longer.
+MAX_IMAGES = 20_000
 
 
 @dataclass(frozen=True)
-class Probe:
-    """How well a linear classifier on a backbone's frozen features does on the validation images."""
+class ProbeResult:
+    """Validation scores of a linear classifier on a backbone's frozen features."""
 
     name: str
     weights: str
@@ -31,58 +31,67 @@ class Probe:
     seconds: float
 
 
-def parsed(words: tuple[str, ...]) -> list[tuple[str, str]]:
-    """NAME=WEIGHTS words. ConfigError on one that is not."""
+def parse_backbones(words: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Parse NAME=WEIGHTS words. ConfigError for any other word."""
     pairs = []
     for word in words:
         name, equals, weights = word.partition("=")
         if not equals or not name or not weights:
-            raise ConfigError(f"search.probe {word!r}: write NAME=WEIGHTS, as resnet18=imagenet or timm/NAME=w.pth")
+            raise ConfigError(
+                f"search.probe {word!r}: write NAME=WEIGHTS, such as resnet18=imagenet or timm/NAME=w.pth"
+            )
         pairs.append((name, weights))
     return pairs
 
 
-def ranked(experiment: Experiment, dataset: Dataset, kept: Path) -> list[Probe]:
-    """The backbones of search.probe, best first by validation accuracy, then loss. experiment: resolved.
+def rank_backbones(experiment: Experiment, dataset: Dataset, cache_folder: Path) -> list[ProbeResult]:
+    """Rank the backbones of search.probe, best first, by validation accuracy, then loss. experiment: resolved.
 
-    kept: the folder of features; what lies there is not computed again. Errors of models.build and its weights.
+    cache_folder: of features, which are computed only if they are not there. Errors of models.build.
     """
-    probes = [probe(experiment, dataset, name, weights, kept) for name, weights in parsed(experiment.search.probe)]
-    return sorted(probes, key=lambda one: (-one.accuracy, one.loss))
+    backbones = parse_backbones(experiment.search.probe)
+    results = [probe_backbone(experiment, dataset, name, weights, cache_folder) for name, weights in backbones]
+    return sorted(results, key=lambda result: (-result.accuracy, result.loss))
 
 
-def probe(experiment: Experiment, dataset: Dataset, name: str, weights: str, kept: Path) -> Probe:
-    """One backbone's probe: multinomial logistic regression on standardised features of plain images."""
-    began = time.perf_counter()
+def probe_backbone(
+    experiment: Experiment, dataset: Dataset, name: str, weights: str, cache_folder: Path
+) -> ProbeResult:
+    """Probe a backbone: multinomial logistic regression on standardised features of images without augmentation."""
+    started = time.perf_counter()
     experiment = experiment.override("model.name", name).override("model.weights", weights)
     train = dataset.train
-    train = Split(train.images_NCHW[:MOST], train.labels_N[:MOST], train.ids[:MOST])
-    found = _features(experiment, dataset, {"train": train, "validation": dataset.validation}, kept)
-    mean_F, std_F = found["train"].mean(0), found["train"].std(0).clamp(min=1e-6)
-    train_NF, validation_NF = ((found[split] - mean_F) / std_F for split in ("train", "validation"))
+    train = Split(train.images_NCHW[:MAX_IMAGES], train.labels_N[:MAX_IMAGES], train.ids[:MAX_IMAGES])
+    splits = {"train": train, "validation": dataset.validation}
+    features = _load_or_extract_features(experiment, dataset, splits, cache_folder)
+    mean_F, std_F = features["train"].mean(0), features["train"].std(0).clamp(min=1e-6)
+    train_NF, validation_NF = ((features[split] - mean_F) / std_F for split in ("train", "validation"))
     weight_KF, bias_K = fit_logistic_regression(train_NF, train.labels_N, len(dataset.class_names))
     log_probabilities_NK = (validation_NF @ weight_KF.T + bias_K).log_softmax(1)
     labels_N = dataset.validation.labels_N
-    return Probe(
+    return ProbeResult(
         name=name,
         weights=weights,
         accuracy=float((log_probabilities_NK.argmax(1) == labels_N).float().mean()),
         loss=float(torch.nn.functional.nll_loss(log_probabilities_NK, labels_N)),
-        seconds=time.perf_counter() - began,
+        seconds=time.perf_counter() - started,
     )
 
 
-def _features(experiment: Experiment, dataset: Dataset, parts: dict[str, Split], kept: Path) -> dict[str, Tensor]:
-    """features_NF of each part, float32: what goes into the model's head. From disk, where they were kept."""
+def _load_or_extract_features(
+    experiment: Experiment, dataset: Dataset, splits: dict[str, Split], cache_folder: Path
+) -> dict[str, Tensor]:
+    """Return features_NF of each split, float32, the inputs of the model's head; from the cache if they are there."""
     from safetensors.torch import load_file
 
-    settings = (experiment.model.name, weights_identity(experiment.model.weights), dataset.fingerprint, dataset.size, MOST)
-    path = kept / f"{hashlib.sha256(repr(settings).encode()).hexdigest()[:16]}.safetensors"
+    weights = weights_identity(experiment.model.weights)
+    key = (experiment.model.name, weights, dataset.fingerprint, dataset.size, MAX_IMAGES)
+    path = cache_folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.safetensors"
     if path.exists():
         return load_file(path)
     device = pick_device(experiment.train.device)
     scorer = Scorer.from_experiment(experiment, dataset, device)
     model = scorer.prepare_model(build_model(experiment, dataset))
-    found = {split: extract_features(model, scorer, part.images_NCHW) for split, part in parts.items()}
-    save_features(found, path)
-    return found
+    features = {name: extract_features(model, scorer, split.images_NCHW) for name, split in splits.items()}
+    save_features(features, path)
+    return features

@@ -1,8 +1,8 @@
-"""Settings that were good on many data sets, in the order to try them after the recipe.
+"""Settings that did well on several datasets, in the order to try them after the recipe.
 
-tests/benchmarks/portfolio.py chose them: of 13 candidates, those that together come nearest to the best on each of five
-sets (digits, tiles of photographs, faces, clothes, stamps), and then the same without those that were chosen before.
-The accuracies, on a third of the training images that was held out, stand in LOG.md.
+Chosen from 13 candidates by tests/benchmarks/portfolio.py: those that together come closest to the best candidate on
+each of five datasets (digits, tiles of photographs, faces, clothes, stamps), then the same without those chosen before.
+Their accuracies, on a held-out third of the training images, are in LOG.md.
 """
 
 from typing import Any
@@ -38,7 +38,9 @@ PORTFOLIO: tuple[dict[str, Any], ...] = (
 
 
 def portfolio_for(experiment: Experiment) -> list[dict[str, Any]]:
-    """What each entry changes of this experiment, where it changes anything: all of them train from scratch."""
+    """Return what each entry changes in the experiment, if anything; empty with pretrained weights, as all entries
+    train from scratch.
+    """
     if experiment.model.weights:
         return []
     entries = ({name: value for name, value in entry.items() if value != experiment.get(name)} for entry in PORTFOLIO)

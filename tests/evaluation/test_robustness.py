@@ -1,4 +1,4 @@
-"""Corruptions are seeded and grow, attacks are those of the papers, and strange images are told from known ones."""
+"""Corruptions are seeded and grow with severity, attacks match a reference, and unfamiliar images are detected."""
 
 import dataclasses
 import itertools
@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from classifier.evaluation.adversarial import fgsm, pgd, right
-from classifier.evaluation.corruptions import GROUPS, SEVERITIES, corrupted
-from classifier.evaluation.robustness import auroc, told_apart
+from classifier.evaluation.adversarial import fgsm, is_correct, pgd
+from classifier.evaluation.corruptions import GROUPS, SEVERITIES, corrupt
+from classifier.evaluation.robustness import compute_auroc, detection_aurocs
 from classifier.inference.out_of_distribution import OODDetector
 from classifier.inference.scorer import Scorer
 
@@ -19,7 +19,7 @@ SCORER = Scorer(class_names=("a", "b", "c"), size=32, mean=(0.5,) * 3, std=(0.25
 
 
 def photograph(size: int) -> torch.Tensor:
-    """Four crops of a photograph that scikit-learn ships, uint8."""
+    """Four uint8 crops of a photograph that ships with scikit-learn."""
     from sklearn.datasets import load_sample_image
 
     image = torch.from_numpy(load_sample_image("china.jpg").copy()).permute(2, 0, 1)[None].float()
@@ -33,21 +33,21 @@ def test_corruptions_grow_with_severity_and_follow_their_seed(kind, size):
     images = photograph(size)
     distances = []
     for severity in range(1, SEVERITIES + 1):
-        changed = corrupted(images, kind, severity, seed=3)
+        changed = corrupt(images, kind, severity, seed=3)
         assert changed.shape == images.shape
         assert changed.dtype == torch.uint8
         distances.append(float((changed.float() - images.float()).square().mean()))
     assert distances[0] > 0
     assert distances[-1] > 1.2 * distances[0]
-    # Blocks of other sizes lie otherwise over the picture's edges.
+    # Blocks of different sizes are aligned differently with the edges in the image.
     assert kind == "pixelate" or all(b > 0.85 * a for a, b in itertools.pairwise(distances))
-    assert torch.equal(corrupted(images, kind, 3, seed=3), corrupted(images, kind, 3, seed=3))
+    assert torch.equal(corrupt(images, kind, 3, seed=3), corrupt(images, kind, 3, seed=3))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_grey_images_and_tiny_ones_can_be_corrupted(kind):
+def test_grey_and_tiny_images_can_be_corrupted(kind):
     images = torch.randint(0, 256, (3, 1, 8, 8), dtype=torch.uint8)
-    assert corrupted(images, kind, 5).shape == images.shape
+    assert corrupt(images, kind, 5).shape == images.shape
 
 
 def model_and_images() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
@@ -63,19 +63,19 @@ def model_and_images() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     return model, images, labels
 
 
-def test_attacks_stay_within_epsilon_and_within_the_picture():
+def test_attacks_stay_within_epsilon_and_the_value_range():
     model, images, labels = model_and_images()
     for attacked in (fgsm(model, SCORER, images, labels, 8 / 255), pgd(model, SCORER, images, labels, 8 / 255)):
-        moved = (attacked - images.float() / 255).abs()
-        assert moved.max() <= 8 / 255 + 1e-6
+        perturbation = (attacked - images.float() / 255).abs()
+        assert perturbation.max() <= 8 / 255 + 1e-6
         assert attacked.min() >= 0
         assert attacked.max() <= 1
-        assert right(model, SCORER, attacked, labels).double().mean() < 1
+        assert is_correct(model, SCORER, attacked, labels).double().mean() < 1
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_attacks_are_those_of_a_reference():
-    """As accurate as foolbox's on the same model and settings, to a point."""
+def test_attacks_match_foolbox():
+    """The accuracies under attack are within a percentage point of foolbox's."""
     from foolbox.attacks.fast_gradient_method import LinfFastGradientAttack
     from foolbox.attacks.projected_gradient_descent import LinfProjectedGradientDescentAttack
     from foolbox.models.pytorch import PyTorchModel
@@ -96,29 +96,29 @@ def test_attacks_are_those_of_a_reference():
         }
         for theirs, ours in pairs.items():
             _, reference, _ = theirs(plain, images.float() / 255, labels, epsilons=epsilon)
-            accuracies = [right(model, SCORER, one, labels).double().mean() for one in (ours, reference)]
+            accuracies = [is_correct(model, SCORER, one, labels).double().mean() for one in (ours, reference)]
             assert abs(accuracies[0] - accuracies[1]) <= 0.01
             assert (ours - reference).abs().mean() < 1e-3
 
 
-def test_the_area_is_the_share_of_pairs():
-    assert auroc(torch.tensor([3.0, 2.0]), torch.tensor([1.0, 2.0])) == pytest.approx(3.5 / 4)
+def test_auroc_is_the_share_of_ordered_pairs():
+    assert compute_auroc(torch.tensor([3.0, 2.0]), torch.tensor([1.0, 2.0])) == pytest.approx(3.5 / 4)
 
 
-def test_strange_images_are_told_apart_by_the_layers():
+def test_ood_detector_separates_noise_from_photographs():
     model, _, _ = model_and_images()
     crops = photograph(32).repeat(60, 1, 1, 1)
     noise = torch.randint(-12, 13, crops.shape, generator=torch.Generator().manual_seed(0))
     known = (crops.int() + noise).clamp(0, 255).to(torch.uint8)
-    novelty = OODDetector.fit(model, SCORER, known[:160], known[160:])
-    strange = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8)
-    assert told_apart(model, SCORER, known[160:], strange, novelty)["layers"] > 0.99
-    assert (novelty.score(model, SCORER, strange) > novelty.threshold).all()
-    assert (novelty.score(model, SCORER, known[160:]) > novelty.threshold).double().mean() <= 0.05
+    detector = OODDetector.fit(model, SCORER, known[:160], known[160:])
+    random_images = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8)
+    assert detection_aurocs(model, SCORER, known[160:], random_images, detector)["layers"] > 0.99
+    assert (detector.score(model, SCORER, random_images) > detector.threshold).all()
+    assert (detector.score(model, SCORER, known[160:]) > detector.threshold).double().mean() <= 0.05
 
 
-def test_mirrored_views_do_not_change_how_strange_an_image_is():
+def test_mirrored_views_do_not_change_the_ood_score():
     model, images, _ = model_and_images()
-    novelty = OODDetector.fit(model, SCORER, images, images)
+    detector = OODDetector.fit(model, SCORER, images, images)
     flipping = dataclasses.replace(SCORER, test_flip=True)
-    assert torch.equal(novelty.score(model, flipping, images), novelty.score(model, SCORER, images))
+    assert torch.equal(detector.score(model, flipping, images), detector.score(model, SCORER, images))

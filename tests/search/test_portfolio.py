@@ -1,4 +1,4 @@
-"""Settings that were good elsewhere: what they change of an experiment."""
+"""Portfolio entries are valid, and list only what they change in an experiment."""
 
 from classifier.config.experiment import Experiment
 from classifier.config.recipes import RECIPES, recipe
@@ -6,14 +6,14 @@ from classifier.models.catalogue import names
 from classifier.search.portfolio import PORTFOLIO, portfolio_for
 
 
-def test_every_entry_is_an_experiment():
+def test_every_entry_is_a_valid_experiment():
     for entry in PORTFOLIO:
         changed = Experiment().override_all(entry)
         assert changed.model.name in names()
         assert all(changed.get(name) == value for name, value in entry.items())
 
 
-def test_an_entry_changes_what_the_recipe_has_otherwise():
+def test_entries_list_only_what_differs_from_the_recipe():
     for name in RECIPES:
         base = recipe(name)
         for changes in portfolio_for(base):
@@ -23,5 +23,5 @@ def test_an_entry_changes_what_the_recipe_has_otherwise():
     assert len(portfolio_for(Experiment().override_all(same))) == len(PORTFOLIO) - 1
 
 
-def test_pretrained_weights_have_none():
+def test_no_entries_with_pretrained_weights():
     assert portfolio_for(Experiment().override("model.weights", "imagenet")) == []
