@@ -1,1 +1,1 @@
-"""What a step takes, and what more workers would bring."""
+"""Step times, batch sizes and forecasts for more workers."""

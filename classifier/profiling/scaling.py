@@ -1,32 +1,32 @@
-"""How a training scales: what a step takes on N workers, from what it takes on one.
+"""How a training scales: the step time on N workers, from the step time on one.
 
-The model: a worker computes its share of the batch, then a ring over the machines averages the gradients; all but the
-last bucket of that hides behind the backward pass, which is two thirds of the computing. All wait for the slowest: of N
-step times that vary by a share JITTER, the largest lies about sqrt(2 ln N) deviations above the mean (the expected
-maximum of N normal variables). Input runs beside it, and counts where it is slower. LOG.md has what it says of
-published runs, and its assumptions.
+The model: each worker computes its shard of the batch, then a ring all-reduce over the machines averages the gradients.
+All of it but the last bucket overlaps with the backward pass, which is two thirds of the compute time. Everyone waits
+for the slowest worker: of N step times with relative standard deviation JITTER, the largest lies about sqrt(2 ln N)
+deviations above the mean (the expected maximum of N normal variables). Input runs in parallel, and counts where it is
+slower. LOG.md lists the assumptions, and compares the model with published runs.
 """
 
 import math
 from dataclasses import dataclass
 
-# Of a GPU's peak that training of image models reaches where nothing was measured on it.
-UTILISATION = 0.35
-# A step's standard deviation from worker to worker, as a share.
+# Share of a GPU's peak FLOPS that training an image model reaches, where nothing was measured on it.
+ASSUMED_UTILISATION = 0.35
+# Standard deviation of a step's time between workers, relative to its mean.
 JITTER = 0.02
-BACKWARD = 2 / 3
-# Bytes that are exchanged after the last gradient is there (DDP's bucket), and seconds that one hop takes.
-BUCKET, HOP = 25e6, 20e-6
-# A batch that is smaller than this on a worker leaves a GPU idle.
-SMALL_SHARD = 8
+BACKWARD_SHARE = 2 / 3
+# Bytes exchanged after the last gradient is computed (DDP's bucket), and the latency of one hop.
+DDP_BUCKET_BYTES, HOP_SECONDS = 25e6, 20e-6
+# With fewer images per worker, a GPU is mostly idle.
+MIN_SHARD_IMAGES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """One training, as it was measured or counted on this machine.
+    """The cost of a training, as measured or counted on this machine.
 
-    image_seconds: to compute one image, forward and backward, on one worker here; step_seconds: what a step takes
-    beside; input_seconds: to bring one image, on one core; flops: of an image, forward and backward.
+    image_seconds: compute time per image, forward and backward, on one worker here; step_seconds: overhead per step;
+    input_seconds: time to load one image, on one core; flops: per image, forward and backward.
     """
 
     batch: int
@@ -38,12 +38,12 @@ class Workload:
     input_seconds: float
     flops: float
     memory_bytes: float
-    """At the whole batch on one worker: weights, gradients, optimizer, activations."""
+    """For the full batch on one worker: weights, gradients, optimizer state, activations."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MachineType:
-    """A machine. `tflops` None: this one, where the load was measured."""
+    """A machine to forecast for. `tflops` None: this machine, where the workload was measured."""
 
     name: str
     gpus: int = 1
@@ -57,17 +57,19 @@ class MachineType:
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """What N workers of a kind would take. Seconds of a step, by what they go to; `efficiency` against one worker."""
+    """Time and cost on N workers. `compute`, `exchange`, `waiting` and `input` are seconds per step.
+
+    `efficiency` is the throughput per worker, relative to one worker alone."""
 
     workers: int
     machines: int
     compute: float
     exchange: float
-    """Of the all-reduce, what the backward pass does not hide."""
+    """The part of the all-reduce that does not overlap with the backward pass."""
     waiting: float
     """For the slowest worker."""
     input: float
-    """Beyond what runs beside the computing."""
+    """The part of loading that does not overlap with compute and exchange."""
     efficiency: float
     images_per_second: float
     hours: float
@@ -75,7 +77,7 @@ class Forecast:
     spot_dollars: float | None
     memory_gib: float
     network_gbit: float
-    """That each machine sends while a step lasts."""
+    """Sent by each machine, averaged over the step."""
 
     @property
     def step(self) -> float:
@@ -83,75 +85,86 @@ class Forecast:
 
 
 def forecast(
-    load: Workload, kind: MachineType, workers: int, *, bytes_a_gradient: int = 4, alone: Workload | None = None
+    workload: Workload,
+    machine: MachineType,
+    workers: int,
+    *,
+    gradient_bytes: int = 4,
+    one_worker: Workload | None = None,
 ) -> Forecast:
-    """The step, the hours and the money of a training whose batch `workers` workers share.
+    """Forecast step time, hours and cost of a training whose global batch is split over `workers` workers.
 
-    alone: the load as one worker has it, where workers that share this machine are slower.
+    one_worker: the workload as measured for a single worker, where workers that share this machine are slower.
     """
-    step, machines, parts = _step(load, kind, workers, bytes_a_gradient)
-    one, *_ = _step(alone or load, kind, 1, bytes_a_gradient)
-    steps = load.epochs * math.ceil(load.images / load.batch)
+    step, machines, parts = _step(workload, machine, workers, gradient_bytes)
+    one_worker_step, *_ = _step(one_worker or workload, machine, 1, gradient_bytes)
+    steps = workload.epochs * math.ceil(workload.images / workload.batch)
     hours = steps * step / 3600
-    compute, exchange, waiting, bringing, sent = parts
+    compute, exchange, waiting, input_wait, sent_bytes = parts
     return Forecast(
         workers=workers,
         machines=machines,
         compute=compute,
         exchange=exchange,
         waiting=waiting,
-        input=bringing,
-        efficiency=one / step / workers,
-        images_per_second=load.batch / step,
+        input=input_wait,
+        efficiency=one_worker_step / step / workers,
+        images_per_second=workload.batch / step,
         hours=hours,
-        dollars=hours * machines * kind.dollars_an_hour,
-        spot_dollars=hours * machines * kind.spot_dollars_an_hour if kind.spot_dollars_an_hour is not None else None,
-        memory_gib=load.memory_bytes / workers / 2**30 if workers > 1 else load.memory_bytes / 2**30,
-        network_gbit=8e-9 * sent / step,
+        dollars=hours * machines * machine.dollars_an_hour,
+        spot_dollars=hours * machines * machine.spot_dollars_an_hour
+        if machine.spot_dollars_an_hour is not None
+        else None,
+        memory_gib=workload.memory_bytes / workers / 2**30 if workers > 1 else workload.memory_bytes / 2**30,
+        network_gbit=8e-9 * sent_bytes / step,
     )
 
 
 def _step(
-    load: Workload, kind: MachineType, workers: int, bytes_a_gradient: int
+    workload: Workload, machine: MachineType, workers: int, gradient_bytes: int
 ) -> tuple[float, int, tuple[float, float, float, float, float]]:
-    machines = math.ceil(workers / kind.gpus)
-    shard = load.batch / workers
-    image_seconds = load.image_seconds
-    if kind.tflops is not None:
-        image_seconds = load.flops / (UTILISATION * kind.tflops * 1e12)
-    # Launching kernels does not get faster with the GPU.
-    compute = shard * image_seconds + load.step_seconds
-    sent = 2 * (machines - 1) / machines * load.parameters * bytes_a_gradient
-    bandwidth = kind.network_gbit * 1e9 / 8
-    ring = sent / bandwidth + 2 * math.log2(max(machines, 1)) * HOP
-    last = min(BUCKET, load.parameters * bytes_a_gradient) / (load.parameters * bytes_a_gradient) * ring
-    exchange = max(last, ring - BACKWARD * compute) if machines > 1 else 0.0
+    """(seconds per step, machines, (compute, exchange, waiting, input, bytes sent by each machine))."""
+    machines = math.ceil(workers / machine.gpus)
+    shard = workload.batch / workers
+    image_seconds = workload.image_seconds
+    if machine.tflops is not None:
+        image_seconds = workload.flops / (ASSUMED_UTILISATION * machine.tflops * 1e12)
+    # The overhead (kernel launches, Python) does not shrink on a faster GPU.
+    compute = shard * image_seconds + workload.step_seconds
+    sent_bytes = 2 * (machines - 1) / machines * workload.parameters * gradient_bytes
+    bandwidth = machine.network_gbit * 1e9 / 8
+    ring = sent_bytes / bandwidth + 2 * math.log2(max(machines, 1)) * HOP_SECONDS
+    last = min(DDP_BUCKET_BYTES, workload.parameters * gradient_bytes) / (workload.parameters * gradient_bytes) * ring
+    exchange = max(last, ring - BACKWARD_SHARE * compute) if machines > 1 else 0.0
     waiting = compute * JITTER * math.sqrt(2 * math.log(workers)) if workers > 1 else 0.0
-    cores = kind.cores / min(kind.gpus, workers)
-    bringing = max(0.0, shard * load.input_seconds / max(cores, 1) - (compute + exchange + waiting))
-    return compute + exchange + waiting + bringing, machines, (compute, exchange, waiting, bringing, sent)
+    cores = machine.cores / min(machine.gpus, workers)
+    input_wait = max(0.0, shard * workload.input_seconds / max(cores, 1) - (compute + exchange + waiting))
+    return compute + exchange + waiting + input_wait, machines, (compute, exchange, waiting, input_wait, sent_bytes)
 
 
-def warnings(load: Workload, kind: MachineType, found: Forecast) -> list[str]:
-    """Obvious wastes, a sentence each."""
-    said = []
-    shard = load.batch / found.workers
-    if shard < SMALL_SHARD:
-        said.append(
-            f"{found.workers} workers share a batch of {load.batch}: {shard:.1f} images each keep no GPU busy; give "
-            f"--data.batch {2 ** math.ceil(math.log2(SMALL_SHARD * 4 * found.workers))}, or fewer workers"
+def find_waste(workload: Workload, machine: MachineType, forecast: Forecast) -> list[str]:
+    """Describe obvious waste, one sentence each."""
+    notes = []
+    shard = workload.batch / forecast.workers
+    if shard < MIN_SHARD_IMAGES:
+        notes.append(
+            f"{forecast.workers} workers share a batch of {workload.batch}: {shard:.1f} images each do not keep a GPU "
+            f"busy; use --data.batch {2 ** math.ceil(math.log2(MIN_SHARD_IMAGES * 4 * forecast.workers))}, or fewer "
+            "workers"
         )
-    if found.input > 0.1 * found.step:
-        said.append(
-            f"{found.input / found.step:.0%} of a step is spent waiting for images: more cores a GPU, or smaller images"
+    if forecast.input > 0.1 * forecast.step:
+        notes.append(
+            f"{forecast.input / forecast.step:.0%} of a step is spent waiting for images: use more cores per GPU, or "
+            "smaller images"
         )
-    if found.exchange > 0.2 * found.step:
-        said.append(
-            f"{found.exchange / found.step:.0%} of a step is spent on the network: a larger batch, or a faster network"
+    if forecast.exchange > 0.2 * forecast.step:
+        notes.append(
+            f"{forecast.exchange / forecast.step:.0%} of a step is spent on the network: use a larger batch, or a "
+            "faster network"
         )
-    if found.memory_gib > kind.memory_gib:
-        said.append(
-            f"a worker needs about {found.memory_gib:.1f} GiB and has {kind.memory_gib:g}: a smaller --data.batch with "
-            "--optimizer.accumulate"
+    if forecast.memory_gib > machine.memory_gib:
+        notes.append(
+            f"a worker needs about {forecast.memory_gib:.1f} GiB and has {machine.memory_gib:g}: use a smaller "
+            "--data.batch with --optimizer.accumulate"
         )
-    return said
+    return notes

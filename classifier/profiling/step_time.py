@@ -1,4 +1,4 @@
-"""Measure an experiment on this machine: seconds per training step, milliseconds per prediction, the best batch size."""
+"""Measure an experiment on this machine: step time, prediction latency, the fastest batch size."""
 
 import contextlib
 import dataclasses
@@ -16,6 +16,7 @@ from classifier import models
 from classifier.config.experiment import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset
+from classifier.data.images.arrays import decodes_on_access
 from classifier.inference.scorer import Scorer
 from classifier.profiling.scaling import Workload
 from classifier.runtime import cpu
@@ -79,7 +80,7 @@ def _endless_batches(state: TrainState) -> Iterator[loader.Batch]:
     """The batches of one epoch after another."""
     split, seed = state.dataset.train, state.experiment.seed
     epochs = (loader.batches(split, batch=state.batch, seed=seed, epoch=epoch) for epoch in itertools.count())
-    return loader.prefetch(itertools.chain.from_iterable(epochs), decodes=are_decoded_each_time(split.images_NCHW))
+    return loader.prefetch(itertools.chain.from_iterable(epochs), decodes=decodes_on_access(split.images_NCHW))
 
 
 def _time_step(state: TrainState, batch: loader.Batch, epoch: int) -> float:

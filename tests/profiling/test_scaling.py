@@ -1,4 +1,4 @@
-"""The model of scaling: its arithmetic, and what published runs say to it."""
+"""The scaling model: its arithmetic, and its agreement with published runs."""
 
 import dataclasses
 import itertools
@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from classifier.profiling.scaling import MachineType, Workload, forecast, warnings
+from classifier.profiling.scaling import MachineType, Workload, find_waste, forecast
 
 # ResNet-50 on ImageNet: 25.6 million parameters, 4.1 GFLOP (multiply-adds twice) forward, three times that in all.
 RESNET50 = Workload(
@@ -22,34 +22,34 @@ RESNET50 = Workload(
 )
 
 
-def test_one_worker_is_what_was_measured():
-    load = dataclasses.replace(RESNET50, batch=32, step_seconds=0.01)
-    found = forecast(load, MachineType(name="here"), 1)
+def test_one_worker_takes_the_measured_time():
+    workload = dataclasses.replace(RESNET50, batch=32, step_seconds=0.01)
+    found = forecast(workload, MachineType(name="here"), 1)
     assert found.efficiency == 1
     assert found.step == pytest.approx(32 / 225 + 0.01)
     assert found.hours == pytest.approx(90 * math.ceil(1_281_167 / 32) * found.step / 3600)
     assert found.network_gbit == found.exchange == found.waiting == 0
 
 
-def test_facebooks_run_of_2017():
-    """Goyal et al.: 32 images a P100, 8 a machine, 50 Gbit Ethernet; about 90 % from 8 to 256 GPUs."""
-    kind = MachineType(name="big basin", gpus=8, network_gbit=50, cores=80)
-    by_8, by_256 = (forecast(dataclasses.replace(RESNET50, batch=32 * n), kind, n) for n in (8, 256))
-    gained = by_256.images_per_second / by_8.images_per_second / 32
-    assert gained == pytest.approx(0.90, abs=0.07)
+def test_forecast_matches_facebooks_run_of_2017():
+    """Goyal et al.: 32 images per P100, 8 GPUs per machine, 50 Gbit Ethernet; about 90 % efficiency from 8 to 256 GPUs."""
+    machine = MachineType(name="big basin", gpus=8, network_gbit=50, cores=80)
+    by_8, by_256 = (forecast(dataclasses.replace(RESNET50, batch=32 * n), machine, n) for n in (8, 256))
+    efficiency = by_256.images_per_second / by_8.images_per_second / 32
+    assert efficiency == pytest.approx(0.90, abs=0.07)
 
 
-def test_sonys_run_of_2018():
-    """Mikami et al.: 2,176 V100, 4 a machine, 2 x 100 Gbit InfiniBand, 16-bit gradients; 91.6 % against one machine."""
-    kind = MachineType(name="abci", gpus=4, network_gbit=200, cores=40)
+def test_forecast_matches_sonys_run_of_2018():
+    """Mikami et al.: 2,176 V100, 4 per machine, 2 x 100 Gbit InfiniBand, fp16 gradients; 91.6 % against one machine."""
+    machine = MachineType(name="abci", gpus=4, network_gbit=200, cores=40)
     fast = dataclasses.replace(RESNET50, image_seconds=1 / 700)
-    one, all_ = (forecast(dataclasses.replace(fast, batch=64 * n), kind, n, bytes_a_gradient=2) for n in (4, 2176))
+    one, all_ = (forecast(dataclasses.replace(fast, batch=64 * n), machine, n, gradient_bytes=2) for n in (4, 2176))
     assert all_.images_per_second / one.images_per_second / 544 == pytest.approx(0.916, abs=0.05)
 
 
 def test_more_workers_on_one_batch_are_less_efficient():
-    kind = MachineType(name="g5.xlarge", tflops=70, network_gbit=10, dollars_an_hour=1.0, spot_dollars_an_hour=0.4)
-    found = [forecast(RESNET50, kind, n) for n in (1, 2, 4, 8, 16)]
+    machine = MachineType(name="g5.xlarge", tflops=70, network_gbit=10, dollars_an_hour=1.0, spot_dollars_an_hour=0.4)
+    found = [forecast(RESNET50, machine, n) for n in (1, 2, 4, 8, 16)]
     assert all(a.efficiency > b.efficiency for a, b in itertools.pairwise(found))
     assert all(a.dollars < b.dollars for a, b in itertools.pairwise(found))
     assert found[0].dollars == pytest.approx(found[0].hours)
@@ -57,21 +57,21 @@ def test_more_workers_on_one_batch_are_less_efficient():
     assert found[0].spot_dollars == pytest.approx(0.4 * found[0].hours)
 
 
-def test_wastes_are_told():
-    kind = MachineType(name="slow net", network_gbit=1, memory_gib=1)
-    said = " ".join(warnings(RESNET50, kind, forecast(RESNET50, kind, 64)))
-    assert "64 workers share a batch of 256: 4.0 images each" in said
-    assert "--data.batch 2048" in said
-    assert "on the network" in said
-    hungry = dataclasses.replace(RESNET50, input_seconds=0.1)
-    assert "waiting for images" in " ".join(warnings(hungry, kind, forecast(hungry, kind, 1)))
-    assert "GiB and has 1" in " ".join(warnings(RESNET50, kind, forecast(RESNET50, kind, 1)))
-    assert warnings(RESNET50, MachineType(name="here"), forecast(RESNET50, MachineType(name="here"), 1)) == []
+def test_find_waste_names_batch_network_input_and_memory():
+    machine = MachineType(name="slow net", network_gbit=1, memory_gib=1)
+    notes = " ".join(find_waste(RESNET50, machine, forecast(RESNET50, machine, 64)))
+    assert "64 workers share a batch of 256: 4.0 images each" in notes
+    assert "--data.batch 2048" in notes
+    assert "on the network" in notes
+    slow_input = dataclasses.replace(RESNET50, input_seconds=0.1)
+    assert "waiting for images" in " ".join(find_waste(slow_input, machine, forecast(slow_input, machine, 1)))
+    assert "GiB and has 1" in " ".join(find_waste(RESNET50, machine, forecast(RESNET50, machine, 1)))
+    assert find_waste(RESNET50, MachineType(name="here"), forecast(RESNET50, MachineType(name="here"), 1)) == []
 
 
 @pytest.mark.parametrize("tflops", [None, 100])
 def test_forecast_of_a_step_whose_images_took_no_measurable_time(tflops):
-    workload = dataclasses.replace(RESNET50, image_seconds=0.0, step_seconds=0.1)
+    workworkload = dataclasses.replace(RESNET50, image_seconds=0.0, step_seconds=0.1)
     found = forecast(workload, MachineType(name="big", gpus=8, tflops=tflops), 8)
     assert found.step >= 0.1
     assert 0 < found.efficiency <= 1

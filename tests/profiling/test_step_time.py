@@ -1,4 +1,4 @@
-"""What an experiment costs: sensible figures, and a batch that was really tried."""
+"""Measured costs are plausible, and a batch size that is found was tried."""
 
 import pytest
 import torch
@@ -19,25 +19,25 @@ def small(digits):
     return resolve(Experiment().override_all({"model.name": "cnn", "data.batch": 32, "train.threads": 1}), digits)
 
 
-def test_a_step_takes_time(small, digits):
+def test_step_seconds_are_plausible(small, digits):
     assert 0 < step_time.measure_step_seconds(small, digits) < 5
 
 
-def test_a_prediction_in_a_batch_is_cheaper_than_alone(small, digits):
-    figures = step_time.measure_prediction(small, digits, 64)
-    assert 0 < figures["latency_batch"] < figures["latency"]
-    assert figures["size"] > 1000
+def test_prediction_in_a_batch_is_cheaper_than_alone(small, digits):
+    costs = step_time.measure_prediction(small, digits, 64)
+    assert 0 < costs["latency_batch"] < costs["latency"]
+    assert costs["size"] > 1000
 
 
-def test_the_fastest_batch_is_chosen_of_equal_ones_the_largest(small, digits, monkeypatch):
+def test_find_batch_size_prefers_the_largest_of_equally_fast_ones(small, digits, monkeypatch):
     seconds = {8: 1.0, 16: 1.01, 32: 1.3, 64: 2.6, 128: 9.0, 256: 40.0}
     monkeypatch.setattr(step_time, "measure_step_seconds", lambda experiment, _: seconds[experiment.data.batch])
     batch, speeds = step_time.find_batch_size(small, digits)
     assert batch == 64  # 32 is as fast
-    assert list(speeds) == [8, 16, 32, 64, 128, 256]  # two steps back end it
+    assert list(speeds) == [8, 16, 32, 64, 128, 256]  # ends after two slower ones
 
 
-def test_memory_that_ends_bounds_the_batch(small, digits, monkeypatch):
+def test_out_of_memory_limits_the_batch_size(small, digits, monkeypatch):
     def step(experiment, _):
         if experiment.data.batch > 64:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -47,7 +47,7 @@ def test_memory_that_ends_bounds_the_batch(small, digits, monkeypatch):
     assert step_time.find_batch_size(small, digits)[0] == 64
 
 
-def test_the_batch_is_measured_for_real(small, digits):
+def test_find_batch_size_measures_each_size(small, digits):
     batch, speeds = step_time.find_batch_size(small.override("model.name", "cnn"), digits)
     assert batch in speeds
     assert max(speeds) <= len(digits.train)
@@ -58,10 +58,10 @@ def test_the_batch_is_measured_for_real(small, digits):
     ("seconds", "small_batch_seconds", "per_image", "per_step"),
     [
         (0.5, 0.2, 0.01, 0.1),
-        (0.4, 0.1, 0.01, 0.0),  # nothing beside the images
-        (0.4, 0.05, 0.01, 0.0),  # a small batch cannot take less than its share
+        (0.4, 0.1, 0.01, 0.0),  # no overhead
+        (0.4, 0.05, 0.01, 0.0),  # noise: no negative overhead
         (0.4, 0.4, 0.0001, 0.396),
-        (0.4, 0.9, 0.0001, 0.396),  # another process slowed the small batch down
+        (0.4, 0.9, 0.0001, 0.396),  # other work slowed the smaller batch down
     ],
 )
 def test_step_time_splits_into_images_and_overhead(seconds, small_batch_seconds, per_image, per_step):
