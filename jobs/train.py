@@ -36,9 +36,9 @@ def train(request: Request) -> int:
     from jobs.steps.session import open_session
 
     if request.options.dry_run:
-        from jobs.steps.dry_run import rehearse
+        from jobs.steps.dry_run import dry_run
 
-        rehearse(request)
+        dry_run(request)
         return EXIT_DONE
     if torchrun.world_size() > 1:
         request = torchrun.set_worker_count(request)

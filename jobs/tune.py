@@ -48,9 +48,9 @@ def tune(request: Request) -> int:
     from jobs.steps.session import open_session
 
     if request.options.dry_run:
-        from jobs.steps.dry_run import rehearse
+        from jobs.steps.dry_run import dry_run
 
-        rehearse(request)
+        dry_run(request)
         return EXIT_DONE
     with open_session(VERB.name, request) as session:
         plan = make_plan(session.requested, session.dataset, session.run.folder, resumed=bool(request.options.resume))

@@ -1,9 +1,10 @@
-"""An audit as a verb: looked at with a progress bar, told by kind, and written as page, table and manifest."""
+"""Audit a data set: scan it with a progress bar, log the findings, and write page, table and manifest."""
 
 import csv
 import io
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.config.sections import DataConfig
 from classifier.data import decode_all
-from classifier.data.audit import checks as auditing
+from classifier.data.audit.checks import draw_splits_for, run_checks, select_clean
 from classifier.data.audit.finding import KINDS, Finding
 from classifier.data.audit.scan import ScanResult, scan_images
 from classifier.data.decoding.decode import DecodeError
 from classifier.data.infer_shape import infer_shape
 from classifier.data.readers.file_bytes import read_image_bytes
+from classifier.data.readers.source import Source
 from classifier.data.split_names import SPLITS
 from classifier.errors import DataError, list_few
 from classifier.report import audit_page
@@ -32,100 +34,110 @@ from jobs.cli.console import RunLog
 FINDINGS = "findings.parquet"
 
 
-def run_audit(experiment: Experiment, options: Any, run: Run, journal: RunLog) -> None:
-    """Look, tell, write."""
+def run_audit(experiment: Experiment, options: Any, run: Run, log: RunLog) -> None:
+    """Scan the images, log and write the findings. DataError if no image can be used."""
     began = time.perf_counter()
     config = experiment.data
     source = data.open_source(config)
-    with journal.progress_bar(f"looking at {source.name}", len(source.labels_N)) as tick:
-        looked = scan_images(source, config, tick)
-    if not len(looked.usable_N):
-        raise DataError(f"{source.name}: none of its {len(source.labels_N):,} pictures can be used")
-    splits_K = auditing.draw_splits_for(looked, config)
+    with log.progress_bar(f"scanning {source.name}", len(source.labels_N)) as advance:
+        scan = scan_images(source, config, advance)
+    if not len(scan.usable_N):
+        raise DataError(f"{source.name}: none of its {len(source.labels_N):,} images can be used")
+    splits_K = draw_splits_for(scan, config)
     size, _ = infer_shape(source, config)
     if options.model:
         from classifier.evaluation import label_errors
 
-        features_KF = label_errors.seen(looked, Path(options.model), experiment)
-        found = auditing.run_checks(looked, splits_K, size, features_KF) + label_errors.find(looked, features_KF)
+        features_KF = label_errors.compute_features(scan, Path(options.model), experiment)
+        findings = run_checks(scan, splits_K, size, features_KF)
+        findings += label_errors.check_labels(scan, features_KF)
     else:
-        found = auditing.run_checks(looked, splits_K, size)
+        findings = run_checks(scan, splits_K, size)
     seconds = time.perf_counter() - began
-    counts = _counts(looked, splits_K, seconds)
-    journal.info(counts)
-    for thing in _told(found):
-        journal.info(thing)
-    mend = None
+    counts = _describe_counts(scan, splits_K, seconds)
+    log.info(counts)
+    log.info(_summarize(findings))
+    fix_command = None
     if options.write_manifest:
-        mend = _write_manifest(looked, config, splits_K, found, Path(options.write_manifest), journal)
-    places = {id_: n for n, id_ in enumerate(source.ids)}
-
-    def content(id_: str) -> bytes | None:
-        try:
-            picture = source.images[places[id_]]
-            if isinstance(picture, np.ndarray):
-                return decode_all.encode_png(picture)
-            return read_image_bytes(picture, config.max_bytes)
-        except DecodeError:
-            return None
-
+        fix_command = _write_manifest(scan, config, splits_K, findings, Path(options.write_manifest), log)
     page = audit_page.write(
-        run.folder / audit_page.NAME, name=source.name, counts=counts, findings=found, content=content, fix_command=mend
+        run.folder / audit_page.NAME,
+        name=source.name,
+        counts=counts,
+        findings=findings,
+        content=_content_reader(source, config),
+        fix_command=fix_command,
     )
-    pq.write_table(table_of(found), run.folder / FINDINGS)
-    by_kind = Counter(finding.kind for finding in found)
+    pq.write_table(to_table(findings), run.folder / FINDINGS)
+    by_kind = Counter(finding.kind for finding in findings)
     run.write_result("audit", "finished", config=experiment.as_dict(), findings=dict(by_kind), audit_seconds=seconds)
-    journal.info(f"page {page}")
+    log.info(f"page {page}")
 
 
-def table_of(found: list[Finding]) -> pa.Table:
-    """kind, severity, text, mend, ids, likeness: a row a finding."""
+def to_table(findings: list[Finding]) -> pa.Table:
+    """One row per finding: kind, severity, text, mend (the fix), ids, likeness (its score)."""
     rows = [
         {"kind": f.kind, "severity": f.severity, "text": f.text, "mend": f.fix, "ids": f.ids, "likeness": f.score}
-        for f in found
+        for f in findings
     ]
     fields = [(name, pa.string()) for name in ("kind", "severity", "text", "mend")]
     return pa.Table.from_pylist(rows, pa.schema([*fields, ("ids", pa.list_(pa.string())), ("likeness", pa.float64())]))
 
 
-def _counts(looked: ScanResult, splits_K: np.ndarray, seconds: float) -> str:
-    source = looked.source
-    parts = ", ".join(f"{(splits_K == s).sum():,} {name}" for s, name in enumerate(SPLITS))
+def _content_reader(source: Source, config: DataConfig) -> Callable[[str], bytes | None]:
+    """A function that reads the bytes of an image by its id, or None if it is unreadable."""
+    indices = {id_: n for n, id_ in enumerate(source.ids)}
+
+    def read(id_: str) -> bytes | None:
+        try:
+            image = source.images[indices[id_]]
+            if isinstance(image, np.ndarray):
+                return decode_all.encode_png(image)
+            return read_image_bytes(image, config.max_bytes)
+        except DecodeError:
+            return None
+
+    return read
+
+
+def _describe_counts(scan: ScanResult, splits_K: np.ndarray, seconds: float) -> str:
+    source = scan.source
+    splits = ", ".join(f"{(splits_K == s).sum():,} {name}" for s, name in enumerate(SPLITS))
     return (
-        f"{source.name}: {len(source.labels_N):,} pictures of {len(source.class_names)} classes ({parts}), looked at "
-        f"in {seconds:.1f} s"
+        f"{source.name}: {len(source.labels_N):,} images of {len(source.class_names)} classes ({splits}), scanned in "
+        f"{seconds:.1f} s"
     )
 
 
-def _told(found: list[Finding]) -> list[Any]:
-    """A line a kind."""
-    if not found:
-        return ["nothing is wrong with it"]
+def _summarize(findings: list[Finding]) -> Any:
+    """A table with one row per kind of finding."""
+    if not findings:
+        return "no problems found"
     table = Table(box=None, pad_edge=False)
     table.add_column("found", justify="right")
-    for name in ("what", "how bad", "for example"):
+    for name in ("what", "severity", "for example"):
         table.add_column(name, overflow="fold")
     by_kind: dict[str, list[Finding]] = {}
-    for finding in found:
+    for finding in findings:
         by_kind.setdefault(finding.kind, []).append(finding)
     for kind, of_kind in by_kind.items():
         table.add_row(f"{len(of_kind):,}", audit_page.title_of(kind), KINDS[kind][0], of_kind[0].text)
-    return [table]
+    return table
 
 
 def _write_manifest(
-    looked: ScanResult, config: DataConfig, splits_K: np.ndarray, found: list[Finding], path: Path, journal: RunLog
+    scan: ScanResult, config: DataConfig, splits_K: np.ndarray, findings: list[Finding], path: Path, log: RunLog
 ) -> str | None:
-    """A manifest of what is good, and how to train on it. DataError if it is there already.
+    """Write a manifest of the clean images; the command that trains on it. DataError if the file exists.
 
-    Files have their paths in it; pictures inside of other files, the ids that data.only knows them by.
+    It lists image files by path, and images inside other files by the ids that data.only accepts.
     """
     if path.exists():
-        raise DataError(f"{path} is there already: give another --write-manifest, or move it away")
-    source, rows = looked.source, auditing.select_clean(looked, splits_K, found)
+        raise DataError(f"{path} already exists: choose another --write-manifest, or move it away")
+    source, rows = scan.source, select_clean(scan, splits_K, findings)
     files = source.images
     have_paths = not isinstance(files, np.ndarray) and all(isinstance(file, Path) for file in files)
-    home, outside = path.resolve().parent, False
+    folder, outside = path.resolve().parent, False
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(("path" if have_paths else "id", "label", "split"))
@@ -133,16 +145,15 @@ def _write_manifest(
         name = source.ids[n]
         if have_paths:
             file = Path(str(files[n])).resolve()
-            inside = file.is_relative_to(home)
+            inside = file.is_relative_to(folder)
             outside |= not inside
-            name = str(file.relative_to(home) if inside else file)
+            name = str(file.relative_to(folder) if inside else file)
         writer.writerow((name, source.class_names[source.labels_N[n]], SPLITS[s]))
     write_atomically(path, stream.getvalue())
-    kept = {n for n, _ in rows}
-    left = [id_ for n, id_ in enumerate(source.ids) if n not in kept]
-    journal.info(
-        f"{path} lists {len(rows):,} pictures; left out: {len(left):,} ({list_few(left)})" if left else f"{path}"
-    )
+    listed = {n for n, _ in rows}
+    omitted = [id_ for n, id_ in enumerate(source.ids) if n not in listed]
+    omission = f", without {len(omitted):,} ({list_few(omitted)})" if omitted else ""
+    log.info(f"{path} lists {len(rows):,} images{omission}")
     if not have_paths:
         return f"python jobs/train.py --data.path {config.path} --data.only {path}"
     return f"python jobs/train.py --data.path {path}{' --data.outside true' if outside else ''}"

@@ -1,4 +1,4 @@
-"""--dry_run: all that a training would do first, and one step of it, leaving nothing behind."""
+"""--dry_run: what a training does first, and one step of it, without leaving anything behind."""
 
 import resource
 import time
@@ -14,32 +14,32 @@ from jobs.cli.console import console, describe_run
 from jobs.cli.verb import Request
 
 
-def rehearse(request: Request) -> None:
-    """--dry_run: show data, shapes, memory and one step, and leave nothing behind."""
-    say = console(soft_wrap=True).print
+def dry_run(request: Request) -> None:
+    """Print data, shapes, memory use and the time of one step."""
+    info = console(soft_wrap=True).print
     experiment = request.experiment()
     dataset = data.load(experiment.data)
     experiment = resolve(experiment, dataset)
     for line in describe_run(experiment, dataset):
-        say(line)
+        info(line)
     group = ProcessGroup(device=pick_device(experiment.train.device))
-    training = TrainState(experiment, dataset, group)
-    training.begin_epoch(0)
-    batch = next(loader.batches(dataset.train, batch=training.batch, seed=experiment.seed, epoch=0))
-    say(f"images {tuple(batch.images_NCHW.shape)} uint8, labels {tuple(batch.labels_N.shape)} int64")
-    say(f"{models.parameter_count(training.model):,} parameters; {training.steps_per_epoch} steps an epoch")
+    state = TrainState(experiment, dataset, group)
+    state.begin_epoch(0)
+    batch = next(loader.batches(dataset.train, batch=state.batch, seed=experiment.seed, epoch=0))
+    info(f"images {tuple(batch.images_NCHW.shape)} uint8, labels {tuple(batch.labels_N.shape)} int64")
+    info(f"{models.count_parameters(state.model):,} parameters; {state.steps_per_epoch} steps per epoch")
     loss, seconds = 0.0, []
-    for _ in range(2):  # the first also prepares kernels and memory
+    for _ in range(2):  # the first also includes warm-up
         began = time.perf_counter()
-        training.train_step(batch, 0)
-        loss = float(training.sums[0] / training.sums[2])
+        state.train_step(batch, 0)
+        loss = float(state.sums[0] / state.sums[2])
         seconds.append(time.perf_counter() - began)
-    # A frozen backbone sees each view of an image in a first step alone.
-    seen = min(experiment.views, experiment.train.epochs) * len(dataset.train) / training.batch
-    minutes = (seconds[1] * training.steps + seen * seconds[0]) / 60
-    say(f"one step: loss {loss:.4f}, {seconds[1]:.3f} s; about {minutes:.1f} minutes for all epochs")
+    # A frozen backbone runs once per view of an image; later epochs use the cached features.
+    backbone_steps = min(experiment.views, experiment.train.epochs) * len(dataset.train) / state.batch
+    minutes = (seconds[1] * state.steps + backbone_steps * seconds[0]) / 60
+    info(f"one step: loss {loss:.4f}, {seconds[1]:.3f} s; about {minutes:.1f} minutes for all epochs")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    say(f"memory: {peak:,.0f} MiB at most in this process" + _gpu_memory(group.device))
+    info(f"memory: {peak:,.0f} MiB peak in this process" + _gpu_memory(group.device))
 
 
 def _gpu_memory(device: torch.device) -> str:

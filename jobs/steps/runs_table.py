@@ -1,4 +1,4 @@
-"""The run folders below OUT as rows of a table."""
+"""The run folders in OUT as rows of a table."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +20,8 @@ KEYS = ("kind", "status", "data", "name")
 
 @dataclass(frozen=True)
 class Row:
+    """A run folder: what it is, how it ended and its scores."""
+
     folder: Path
     kind: str
     status: str
@@ -32,6 +34,7 @@ class Row:
     settings: dict[str, Any]
 
     def get(self, key: str) -> Any:
+        """The value of a column, or of a setting by its dotted name."""
         return (
             self.folder.name
             if key == "name"
@@ -42,16 +45,16 @@ class Row:
 
 
 def find_runs(out: Path, where: Sequence[str], sort: str) -> list[Row]:
-    """The runs that `where` is true of, sorted. ConfigError on an unknown key; RunError if there is no such folder."""
+    """The runs that match `where`, sorted. ConfigError for an unknown key; RunError if there is no such folder."""
     if not out.is_dir():
-        raise RunError(f"{out} is no folder: give --out, where the runs lie")
-    wanted = dict(_parsed(word) for word in where)
+        raise RunError(f"{out} is not a folder: give the parent folder of the runs as --out")
+    wanted = dict(_parse_condition(word) for word in where)
     for key in (*wanted, sort):
         if key not in (*KEYS, *COLUMNS) and key not in setting_names():
-            near = suggest(key, (*KEYS, *COLUMNS, *setting_names()))
-            raise ConfigError(f"{key}: there is no such column or setting{near}")
-    rows = [row for folder in sorted(out.iterdir()) if (row := _row(folder)) is not None]
-    rows = [row for row in rows if all(_words(row.get(key)) == value for key, value in wanted.items())]
+            suggestion = suggest(key, (*KEYS, *COLUMNS, *setting_names()))
+            raise ConfigError(f"{key}: there is no such column or setting{suggestion}")
+    rows = [row for folder in sorted(out.iterdir()) if (row := _read_row(folder)) is not None]
+    rows = [row for row in rows if all(_format(row.get(key)) == value for key, value in wanted.items())]
     best_first = sort in ("validation", "test")
 
     def order(row: Row) -> Any:
@@ -62,18 +65,19 @@ def find_runs(out: Path, where: Sequence[str], sort: str) -> list[Row]:
     return sorted(rows, key=order)
 
 
-def _parsed(word: str) -> tuple[str, str]:
+def _parse_condition(word: str) -> tuple[str, str]:
     key, equals, value = word.partition("=")
     if not equals:
-        raise ConfigError(f"--where {word}: write NAME=VALUE, as status=finished or model.name=cnn")
+        raise ConfigError(f"--where {word}: write NAME=VALUE, such as status=finished or model.name=cnn")
     return key, value
 
 
-def _words(value: Any) -> str:
+def _format(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 
-def _row(folder: Path) -> Row | None:
+def _read_row(folder: Path) -> Row | None:
+    """None if the folder is not a run folder."""
     if not folder.is_dir() or not any(
         (folder / name).is_file() for name in ("result.json", "experiment.yaml", "run.log")
     ):
@@ -115,19 +119,19 @@ def _row(folder: Path) -> Row | None:
 
 
 def make_table(rows: Sequence[Row]) -> Table:
-    shown = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     for name in ("run", "verb", "data", "model"):
-        shown.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold")
     for name in ("validation", "test", "seconds"):
-        shown.add_column(name, justify="right")
-    shown.add_column("ended")
-    shown.add_column("when")
+        table.add_column(name, justify="right")
+    table.add_column("ended")
+    table.add_column("when")
     for row in rows:
-        figures = ("" if value is None else f"{value:.2%}" for value in (row.validation, row.test))
+        scores = ("" if value is None else f"{value:.2%}" for value in (row.validation, row.test))
         seconds = "" if row.seconds is None else f"{row.seconds:,.0f}"
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.when))
-        shown.add_row(row.folder.name, row.kind, row.data, row.model, *figures, seconds, row.status, when)
-    return shown
+        table.add_row(row.folder.name, row.kind, row.data, row.model, *scores, seconds, row.status, when)
+    return table
 
 
 def format_size(folders: Iterable[Path]) -> str:
@@ -136,7 +140,7 @@ def format_size(folders: Iterable[Path]) -> str:
 
 
 def delete_runs(rows: Sequence[Row]) -> Iterator[str]:
-    """Delete them, each with a line; one that a process still works on stays."""
+    """Delete the runs and yield a line for each. A run that a process still works on is kept."""
     for row in rows:
         try:
             Run(row.folder)._own().discard()

@@ -1,4 +1,4 @@
-"""A model's test: the scores go into the run that is tested, its predictions and confusion beside them."""
+"""Test a model: scores, predictions and confusion matrix are saved in the run that is tested."""
 
 import json
 from collections.abc import Iterator
@@ -17,8 +17,8 @@ from classifier.runs.recorder import summary_scores
 from classifier.runtime.distributed import pick_device
 from classifier.storage.atomic import write_atomically
 
-# More classes than this are told as the worst ones alone.
-TABLE_CLASSES = 20
+# With more classes than this, the table lists only the worst.
+MAX_TABLE_CLASSES = 20
 
 
 def run_test(
@@ -46,22 +46,22 @@ def run_test(
 
 
 def owner_of(path: str | Path) -> Path | None:
-    """The run folder that a bundle lies in; None for a bundle that stands alone."""
+    """The run folder that contains a bundle; None for a bundle on its own."""
     folder = bundle.find(path)
     return folder.parent if (folder.parent / "result.json").is_file() else None
 
 
-def save_test_scores(owner: Path, reading: TestResult) -> int:
-    """Write the test scores into the result.json of the run that was tested; how often its test split was read."""
+def save_test_scores(owner: Path, test: TestResult) -> int:
+    """Write the test scores into result.json of the run that was tested; how often its test split has been read."""
     result = read_result(owner)
-    result["test"] = summary_scores(reading.scores)
-    result["test_reads"] = result.get("test_reads", 0) + (reading.predictions is not None)
+    result["test"] = summary_scores(test.scores)
+    result["test_reads"] = result.get("test_reads", 0) + (test.predictions is not None)
     write_atomically(owner / "result.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
     return result["test_reads"]
 
 
 def describe_scores(scores: dict[str, Any]) -> Iterator[Any]:
-    """The figures for people: two lines for all, one row a class."""
+    """Two lines with the overall scores, and a table with one row per class."""
     yield (
         f"test accuracy {_with_interval(scores, 'accuracy')}, balanced {scores['balanced_accuracy']:.2%}, top-5 "
         f"{scores['top5']:.2%}, macro F1 {_with_interval(scores, 'macro_f1')}, {scores['count']:,} images"
@@ -69,23 +69,26 @@ def describe_scores(scores: dict[str, Any]) -> Iterator[Any]:
     area, mcc = ("-" if scores[name] is None else f"{scores[name]:.3f}" for name in ("roc_auc", "mcc"))
     yield (
         f"macro precision {scores['macro_precision']:.2%}, recall {scores['macro_recall']:.2%}, ROC AUC {area}, "
-        f"MCC {mcc}, loss {scores['loss']:.4f}, confidence and accuracy {scores['ece']:.1%} apart"
+        f"MCC {mcc}, loss {scores['loss']:.4f}, expected calibration error {scores['ece']:.1%}"
     )
-    rows, title = scores["per_class"], "by class"
-    if len(rows) > TABLE_CLASSES:
-        rows, title = sorted(rows, key=lambda row: row["f1"])[:TABLE_CLASSES], f"the {TABLE_CLASSES} worst classes"
+    rows, title = scores["per_class"], "per class"
+    if len(rows) > MAX_TABLE_CLASSES:
+        rows, title = (
+            sorted(rows, key=lambda row: row["f1"])[:MAX_TABLE_CLASSES],
+            f"the {MAX_TABLE_CLASSES} worst classes",
+        )
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("class")
     for name in ("precision", "recall", "F1", "95 %", "images"):
         table.add_column(name, justify="right")
     for row in rows:
-        figures = (f"{row[name]:.2%}" for name in ("precision", "recall", "f1"))
-        ends = row["intervals"]["f1"]
-        between = f"{ends[0]:.1%} to {ends[1]:.1%}" if ends else ""
-        table.add_row(row["name"], *figures, between, f"{row['support']:,}")
+        values = (f"{row[name]:.2%}" for name in ("precision", "recall", "f1"))
+        bounds = row["intervals"]["f1"]
+        interval = f"{bounds[0]:.1%} to {bounds[1]:.1%}" if bounds else ""
+        table.add_row(row["name"], *values, interval, f"{row['support']:,}")
     yield table
 
 
 def _with_interval(scores: dict[str, Any], name: str) -> str:
-    ends = scores["intervals"][name]
-    return f"{scores[name]:.2%}" + (f" ({ends[0]:.1%} to {ends[1]:.1%})" if ends else "")
+    bounds = scores["intervals"][name]
+    return f"{scores[name]:.2%}" + (f" ({bounds[0]:.1%} to {bounds[1]:.1%})" if bounds else "")

@@ -187,7 +187,7 @@ def test_audit_command(verb, tmp_path: Path) -> None:
     assert not {"unreadable", "leak", "near_leak", "duplicate", "label_conflict"} & again.result["findings"].keys()
     done = verb("audit", folder, "--write-manifest", tmp_path / "clean.csv", *settings)
     assert done.code == 2
-    assert "clean.csv is there already" in done.err
+    assert "clean.csv already exists" in done.err
     trained = verb("train", "--data.path", tmp_path / "clean.csv", "--train.epochs", "1", *settings)
     assert trained.code == 0, trained.err
 

@@ -1,17 +1,17 @@
-"""The scale plan: sane figures here, prices elsewhere, and a word for what is wrong."""
+"""Forecasts for this machine and for rented ones, and errors in the prices file."""
 
 from pathlib import Path
 
 import pytest
 import yaml
 
-from jobs.steps.scaling_forecast import _time, kind_of
+from jobs.steps.scaling_forecast import _format_hours, find_machine_type
 
 SMALL = ("--model.name", "cnn", "--data.batch", "128")
 BIG = "big: {gpus: 8, tflops: 100, cores: 64, network_gbit: 100, dollars_an_hour: 10}\n"
 
 
-def test_a_plan_for_this_machine(verb):
+def test_forecast_for_this_machine(verb):
     done = verb("plan", *SMALL)
     assert done.code == 0, done.err
     rows = done.result["forecasts"]
@@ -20,10 +20,10 @@ def test_a_plan_for_this_machine(verb):
         assert row["images_per_second"] > 100
         assert row["step"] == pytest.approx(row["compute"] + row["exchange"] + row["waiting"] + row["input"])
     assert "measured here:" in done.out
-    assert "GFLOP an image" in done.out
+    assert "GFLOP per image" in done.out
 
 
-def test_a_plan_for_rented_machines(verb, tmp_path):
+def test_forecast_for_rented_machines(verb, tmp_path):
     (tmp_path / "mine.yaml").write_text(BIG)
     done = verb("plan", *SMALL, "--kind", "big", "--prices", "mine.yaml", "--up_to", "32")
     assert done.code == 0, done.err
@@ -45,7 +45,7 @@ def test_a_plan_for_rented_machines(verb, tmp_path):
         ("{", "big", "not valid YAML"),
     ],
 )
-def test_a_wrong_file_of_prices_is_told(here, tmp_path, text, kind, word):
+def test_errors_in_a_prices_file(here, tmp_path, text, kind, word):
     (tmp_path / "mine.yaml").write_text(text)
     done = here("plan", "--kind", kind, "--prices", "mine.yaml")
     assert (done.code, done.out) == (2, "")
@@ -54,13 +54,13 @@ def test_a_wrong_file_of_prices_is_told(here, tmp_path, text, kind, word):
 
 
 @pytest.mark.parametrize(
-    ("hours", "said"), [(0.001, "3.6 s"), (0.5, "30.0 min"), (1.5, "90.0 min"), (30, "30.0 h"), (5000, "5,000.0 h")]
+    ("hours", "text"), [(0.001, "3.6 s"), (0.5, "30.0 min"), (1.5, "90.0 min"), (30, "30.0 h"), (5000, "5,000.0 h")]
 )
-def test_a_time_is_told_in_its_unit(hours, said):
-    assert _time(hours) == said
+def test_hours_are_formatted_in_a_fitting_unit(hours, text):
+    assert _format_hours(hours) == text
 
 
-def test_the_shipped_prices_are_read():
+def test_shipped_prices_are_valid():
     path = Path(__file__).resolve().parents[3] / "cluster" / "prices.yaml"
     for name in yaml.safe_load(path.read_text()):
-        assert kind_of(name, str(path)).dollars_an_hour > 0
+        assert find_machine_type(name, str(path)).dollars_an_hour > 0
