@@ -70,7 +70,7 @@ def decode_source(source: Source, config: DataConfig, progress: Progress | None 
 
 
 def _as_stream(source: Source, decoder: ImageDecoder, config: DataConfig) -> DecodedImages:
-    """Images that are read as they are needed; the digests are those of their names."""
+    """Return images that are read as they are needed; their digests are those of their names."""
     if config.balance:
         raise ConfigError("data.balance cannot be used with data.stream: give --loss.class_weights balanced instead")
     count = len(decoder.files)
@@ -87,20 +87,20 @@ def _in_memory(decoder: ImageDecoder) -> DecodedImages:
 
 
 def _from_cache(decoder: ImageDecoder, cache: "Cache", max_cache_bytes: float) -> DecodedImages:
-    """Images of the cache, to which those that it lacks are decoded and added first."""
+    """Return images of the cache, after decoding those that it lacks into it."""
     identities = [file_identity(file) if isinstance(file, Path) else file.identity() for file in decoder.files]
     found = cache.look_up(identities)
-    if cache.missing(found):
+    if cache.find_missing(found):
         with cache.lock():
             found = cache.look_up(identities)  # another process may have added them meanwhile
-            for indices in cache.segments_for(cache.missing(found)):
+            for indices in cache.plan_segments(cache.find_missing(found)):
                 with cache.new_segment(len(indices)) as segment:
                     results = decoder.fill(segment.writer, indices, cache.contains)
                     segment.digests = [results.digests.get(index, b"") for index in indices]
                 found.update(results.digests, results.errors)
             cache.remember(identities, found)
             cache.evict(max_cache_bytes)
-    return DecodedImages(cache.images(found), pack_digests(found.digests), dict(sorted(found.errors.items())))
+    return DecodedImages(cache.map_images(found), pack_digests(found.digests), dict(sorted(found.errors.items())))
 
 
 def _open_cache(config: DataConfig, spec: ImageSpec, count: int) -> "Cache | None":
@@ -110,7 +110,7 @@ def _open_cache(config: DataConfig, spec: ImageSpec, count: int) -> "Cache | Non
     root = Path(os.path.expanduser(config.cache or ""))
     limits = {"max_pixels": spec.max_pixels, "max_bytes": config.max_bytes, "seconds": config.max_seconds}
     try:
-        return Cache.open(root, spec.shape, cache_format(config, spec.shape, count), fit=spec.fit, **limits)
+        return Cache.open(root, spec.shape, choose_cache_format(config, spec.shape, count), fit=spec.fit, **limits)
     except DataError as error:
         if config.cache != DataConfig().cache:
             raise
@@ -118,7 +118,7 @@ def _open_cache(config: DataConfig, spec: ImageSpec, count: int) -> "Cache | Non
         return None
 
 
-def cache_format(config: DataConfig, shape_CHW: tuple[int, int, int], count: int) -> str:
+def choose_cache_format(config: DataConfig, shape_CHW: tuple[int, int, int], count: int) -> str:
     """Return what a cache stores of `count` images of this shape: pixels, or jpeg for data sets that are too large."""
     if config.cache_as != "auto":
         return config.cache_as
@@ -152,7 +152,7 @@ def _to_pillow(image_CHW: np.ndarray) -> Image.Image:
 
 
 def _check_memory(source: Source, spec: ImageSpec) -> None:
-    """DataError if the images need more memory than there is: it holds them twice, while they are split."""
+    """DataError if there is too little memory: the images are in it twice while they are split."""
     count = len(source.labels_N)
     required = 2 * count * math.prod(spec.shape)
     try:

@@ -91,7 +91,7 @@ class ImageDecoder:
         if len(indices) <= MAX_IN_THREADS:
             run_in_threads(job.decode, indices, self.max_seconds, job.time_out)
         else:
-            cpu.setup()  # an image's pixels are freed before the next one's are allocated
+            cpu.setup()  # the memory of freed pixels is reused for the next image
             job.decode_in_processes(indices)
         return job.results
 

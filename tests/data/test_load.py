@@ -12,8 +12,8 @@ from classifier.errors import DataError
 
 
 def test_every_known_data_set_has_a_reader() -> None:
-    for name, place in DATASETS.items():
-        module, _, attribute = place.partition(":")
+    for name, location in DATASETS.items():
+        module, _, attribute = location.partition(":")
         assert callable(getattr(importlib.import_module(module), attribute)), name
 
 

@@ -1,4 +1,4 @@
-"""Where pixels live: arrays, memory-mapped segments, lazily decoded rows, streams.
+"""Where pixels are stored: arrays, memory-mapped segments, lazily decoded rows, streams.
 
 Empty, so that decoding processes load no torch.
 """

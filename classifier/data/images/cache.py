@@ -64,7 +64,7 @@ class NewSegment:
 class Cache:
     """The segments of one way to decode.
 
-    `look_up` says what is known of files, `missing` which of their images are not cached; a `new_segment` takes those.
+    `look_up` says what is known of files, `find_missing` which images are not cached; a `new_segment` takes those.
     """
 
     root: Path
@@ -108,7 +108,7 @@ class Cache:
                     states.errors[n] = entry[1]
         return states
 
-    def missing(self, states: FileStates) -> list[int]:
+    def find_missing(self, states: FileStates) -> list[int]:
         """Return the indices of files that may have an image, but none here."""
         rows_N = self._find(states.digests)
         return [n for n in np.flatnonzero(rows_N < 0).tolist() if n not in states.errors]
@@ -117,7 +117,7 @@ class Cache:
         """Is there an image of this content?"""
         return bool(self._find([digest])[0] >= 0)
 
-    def images(self, states: FileStates) -> MappedImages:
+    def map_images(self, states: FileStates) -> MappedImages:
         """Return the images of all files; those of files that cannot be used are undefined."""
         rows_N = self._find(states.digests)
         rows_N[[*states.errors]] = -1
@@ -127,7 +127,7 @@ class Cache:
                 os.utime(segment.path, (now, now))
         return MappedImages(tuple(self.segments), torch.from_numpy(rows_N), self.shape)
 
-    def segments_for(self, missing: Sequence[int]) -> list[Sequence[int]]:
+    def plan_segments(self, missing: Sequence[int]) -> list[Sequence[int]]:
         """Cut missing images into segments of at most SEGMENT_BYTES. DataError if the disk is too small for them."""
         row_bytes = int(np.prod(self.shape)) // (1 if self.stored_as == PIXELS else JPEG_RATIO)
         count = max(1, SEGMENT_BYTES // row_bytes)

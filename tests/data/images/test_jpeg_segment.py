@@ -55,8 +55,11 @@ def test_jpegs_are_close_to_pixels(folder: Path, tmp_path: Path, size: int, chan
 def test_auto_depends_on_the_size_of_the_pixels() -> None:
     for gigabytes, stored_as in ((1.0, "pixels"), (0.29, "jpeg")):
         config = DataConfig(cache_gb=gigabytes)
-        assert decode_all.cache_format(config, (3, 224, 224), 1000) == stored_as
-        assert decode_all.cache_format(dataclasses.replace(config, cache_as="pixels"), (3, 224, 224), 1000) == "pixels"
+        assert decode_all.choose_cache_format(config, (3, 224, 224), 1000) == stored_as
+        assert (
+            decode_all.choose_cache_format(dataclasses.replace(config, cache_as="pixels"), (3, 224, 224), 1000)
+            == "pixels"
+        )
 
 
 def test_photographs_take_a_quarter_at_most(tmp_path: Path) -> None:
