@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from classifier.config.experiment import Experiment
-from classifier.search.pareto import MODES, losses
+from classifier.search.pareto import MODES, to_losses
 
 
 class BestEpochs:
@@ -29,7 +29,7 @@ class BestEpochs:
 
 def rank(experiment: Experiment, scores: dict[str, Any]) -> tuple[float, ...]:
     """A sort key by the first objective, lower is better; of equal scores the lower loss wins."""
-    return (*losses(scores, experiment.search.objective[:1]), scores["loss"])
+    return (*to_losses(scores, experiment.search.objective[:1]), scores["loss"])
 
 
 def is_better(experiment: Experiment, scores: dict[str, Any], best: dict[str, Any] | None) -> bool:

@@ -1,4 +1,4 @@
-"""What a search learned: which settings made the difference."""
+"""Which settings made a difference in a search."""
 
 import warnings
 
@@ -7,34 +7,35 @@ import optuna
 from classifier.errors import ConfigError
 from classifier.search.pareto import MODES
 from jobs.search.leaderboard import Leaderboard
-from jobs.search.searcher import distribution
+from jobs.search.searcher import to_optuna_distribution
 
-# With fewer trials than this, importance would be a story about noise.
-FEWEST = 6
+# With fewer trials than this, importance would only describe noise.
+MIN_TRIALS = 6
 
 
-def importance(board: Leaderboard) -> dict[str, float]:
-    """The share of the score's variance that each searched setting explains, largest first; empty for few trials or one
-    setting.
+def compute_importance(board: Leaderboard) -> dict[str, float]:
+    """The share of the score's variance that each searched setting explains, largest first; empty with few trials or
+    one setting.
 
     fANOVA (Hutter et al., "An Efficient Approach for Assessing Hyperparameter Importance", 2014) over all trials with a
-    score, stopped ones with the score that they had.
+    score; stopped trials count with their best score.
     """
     objective = board.experiment.search.objective[0]
-    rows = [row for row in board.ranked() if board.best(row)]
-    inside = {
+    rows = [row for row in board.rank_rows() if board.best(row)]
+    column = {name: [board.setting_value(row, name) for row in rows] for name in board.plan.space}
+    searched = {
         name: values
         for name, values in board.plan.space.items()
-        if len({board.value(row, name) for row in rows}) > 1 and all(board.value(row, name) in values for row in rows)
+        if len(set(column[name])) > 1 and all(value in values for value in column[name])
     }
-    if len(rows) < FEWEST or len(inside) < 2:
+    if len(rows) < MIN_TRIALS or len(searched) < 2:
         return {}
     study = optuna.create_study(direction="maximize" if MODES[objective] == "max" else "minimize")
-    distributions = {name: distribution(values) for name, values in inside.items()}
+    distributions = {name: to_optuna_distribution(values) for name, values in searched.items()}
     for row in rows:
         study.add_trial(
             optuna.trial.create_trial(
-                params={name: board.value(row, name) for name in inside},
+                params={name: board.setting_value(row, name) for name in searched},
                 distributions=distributions,
                 value=board.best(row)[objective],
             )
@@ -43,7 +44,7 @@ def importance(board: Leaderboard) -> dict[str, float]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    except (ValueError, RuntimeError, ConfigError):  # all scores are equal: nothing to explain
+            shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    except (ValueError, RuntimeError, ConfigError):  # all scores are equal
         return {}
-    return {name: round(float(share), 4) for name, share in found.items() if share == share}
+    return {name: round(float(share), 4) for name, share in shares.items() if share == share}

@@ -16,9 +16,9 @@ from classifier.profiling.step_time import StepTime, measure_prediction, measure
 from classifier.runs.folder import FEATURES
 from classifier.search import budget
 from classifier.search.budget import ConclusionEstimate
-from classifier.search.linear_probe import parsed, ranked
+from classifier.search.linear_probe import parse_backbones, rank_backbones
 from classifier.search.portfolio import portfolio_for
-from classifier.search.space import Choice, Interval, Space, conditions, grid, space_from
+from classifier.search.space import Choice, Interval, Space, describe_conditions, expand_grid, parse_space
 from classifier.training.resolve import resolve
 from jobs.launch.cluster import (
     connect,
@@ -29,60 +29,61 @@ from jobs.launch.cluster import (
 )
 from jobs.launch.remote_call import MeasurementNode
 from jobs.search import trial_budget
-from jobs.search.schedulers import grace_of, scheduler
+from jobs.search.schedulers import choose_grace, make_scheduler
 from jobs.steps.session import find_fastest_batch
 
-# What the machine that runs a trial decides.
-MACHINES = ("train.device", "train.precision")
+# Settings whose possible values depend on the machine that runs a trial.
+MACHINE_SETTINGS = ("train.device", "train.precision")
 
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """The experiment that trials change, what they change, what runs at once, and how long the end will take.
-
-    is_own: the user named the space. left_out: architectures that the default space is rid of. costs: by architecture,
-    what is measured once of each (latency in ms, size in parameters).
-    """
+    """What a search varies, how many trials run at once, and how its minutes are spent."""
 
     experiment: Experiment
+    """The experiment that trials change."""
     space: Space
-    is_own: bool
-    at_once: int
-    reserved: dict[str, float]
+    has_user_space: bool
+    """Whether the user set the space."""
+    max_concurrent: int
+    trial_resources: dict[str, float]
+    """What the actor of a trial reserves on the cluster."""
     portfolio: list[dict[str, Any]]
     costs: dict[str, dict[str, float]]
-    end: ConclusionEstimate
+    """By architecture: latency in ms, and size in parameters."""
+    conclusion: ConclusionEstimate
     search_share: float = 1.0
-    """Of the minutes, for trials of equal length; what is left is for a longer training of the best."""
-    beside: float = 1.0
-    """What an epoch takes with its validation, as a multiple of its steps alone."""
+    """The share of the minutes for trials of equal length; the rest is for a longer training of the best settings."""
+    epoch_overhead: float = 1.0
+    """Time of an epoch with validation and checkpoint, as a multiple of its steps alone."""
     notes: list[str] = field(default_factory=list)
-    left_out: tuple[str, ...] = ()
-    is_here: bool = True
-    """Trials run on machines such as this one; else what they do is done where they run."""
+    excluded_architectures: tuple[str, ...] = ()
+    """Too slow for the minutes."""
+    is_local: bool = True
+    """Whether this machine can run a trial; if not, measurements and the refit run on one that can."""
 
-    def trimmed(self, space: Space) -> Space:
-        """A default space without the architectures that are left out."""
-        return without_architectures(space, self.left_out)
+    def exclude_architectures(self, space: Space) -> Space:
+        """A default space without the excluded architectures."""
+        return without_architectures(space, self.excluded_architectures)
 
-    def lines(self) -> Iterator[str]:
-        """What a person should know before it starts."""
+    def describe(self) -> Iterator[str]:
+        """Lines to print before the search starts."""
         search = self.experiment.search
-        trials = len(grid(self.space)) if search.algorithm == "grid" else search.trials
-        summary = f"{trials} trials of {self.experiment.train.epochs} epochs at most, {self.at_once} at once"
+        trials = len(expand_grid(self.space)) if search.algorithm == "grid" else search.trials
+        summary = f"{trials} trials of at most {self.experiment.train.epochs} epochs, {self.max_concurrent} at once"
         if search.minutes:
-            summary += f", {search.minutes:g} min, of which about {self.end.total_seconds():.0f} s are kept for "
-            summary += "the last training and the test" if search.final else "the test"
+            purpose = "the refit and the test" if search.final else "the test"
+            summary += f", {search.minutes:g} min, about {self.conclusion.total_seconds():.0f} s of it for {purpose}"
         if self.search_share < 1:
-            summary += "; the second half trains the best of them for longer"
-        yield f"search {summary}, by {search.algorithm} and {search.scheduler}, for {', '.join(search.objective)}:"
+            summary += "; the second half trains the best settings for longer"
+        yield f"search: {summary}, with {search.algorithm} and {search.scheduler}, for {', '.join(search.objective)}"
         yield from (f"  {name:<22} {values}" for name, values in self.space.items())
         if self.portfolio:
-            yield f"first the recipe itself, then {len(self.portfolio)} settings that were good on other images"
+            yield f"first the recipe itself, then {len(self.portfolio)} settings that did well on other data sets"
         yield from (f"note: {note}" for note in self.notes)
         if len(search.objective) > 1 and self.costs:
             for name, costs in self.costs.items():
-                yield f"  {name:<22} {costs['latency']:.2f} ms an image, {costs['size']:,.0f} parameters"
+                yield f"  {name:<22} {costs['latency']:.2f} ms per image, {costs['size']:,.0f} parameters"
 
 
 def make_plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool = False) -> SearchPlan:
@@ -96,12 +97,12 @@ def make_plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: b
     _check_inputs(experiment, dataset)
     start = experiment.override("train.epochs", search.epochs) if search.epochs and not resumed else experiment
     # A bad space is refused before anything starts, unless it depends on the backbone that a probe will choose.
-    early_space = None if search.probe else _check_space(start, dataset)
+    early_space = None if search.probe else _build_space(start, dataset)
     resources = connect(dashboard=start.workers.count > 1)
     refuse_unplaceable(start.workers, resources)
     node = MeasurementNode(start, dataset, resources)
     base, base_notes = (start, []) if resumed else _choose_base(start, node, folder / FEATURES)
-    space = early_space if early_space and base == start else _check_space(base, dataset)
+    space = early_space if early_space and base == start else _build_space(base, dataset)
     is_own = bool(search.vary or search.space)
     portfolio = portfolio_for(base) if search.portfolio and not is_own else []
 
@@ -119,37 +120,39 @@ def make_plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: b
     notes = [
         *(*base_notes, *final_notes, *fit_notes),
         *trial_budget.warn_of_few_images(len(dataset.validation), final=bool(resolved.search.final)),
-        *conditions(space),
-        *(f"{name} is left out: {why}" for name, why in too_slow.items()),
+        *describe_conditions(space),
+        *(f"{name} is left out: {reason}" for name, reason in too_slow.items()),
     ]
     return SearchPlan(
         experiment=planned,
         space=without_architectures(space, too_slow),
-        is_own=is_own,
-        at_once=max_concurrent_trials(planned.workers, resources),
-        reserved=trial_resources(planned.workers, resources),
+        has_user_space=is_own,
+        max_concurrent=max_concurrent_trials(planned.workers, resources),
+        trial_resources=trial_resources(planned.workers, resources),
         portfolio=[entry for entry in portfolio if entry.get("model.name") not in too_slow],
         costs=_measure_costs(planned, node, space) if {"latency", "size"} & set(search.objective) else {},
-        end=budget.estimate_conclusion(resolved, dataset, step_time, trial_slowdown=slowdown, is_local=node.is_local),
-        search_share=trial_budget.search_share(resolved, dataset, step_time) if search.minutes else 1.0,
-        beside=budget.epoch_overhead(resolved, dataset),
+        conclusion=budget.estimate_conclusion(
+            resolved, dataset, step_time, trial_slowdown=slowdown, is_local=node.is_local
+        ),
+        search_share=trial_budget.choose_search_share(resolved, dataset, step_time) if search.minutes else 1.0,
+        epoch_overhead=budget.epoch_overhead(resolved, dataset),
         notes=notes,
-        left_out=tuple(too_slow),
-        is_here=node.is_local,
+        excluded_architectures=tuple(too_slow),
+        is_local=node.is_local,
     )
 
 
 def _check_inputs(experiment: Experiment, dataset: Dataset) -> None:
-    """DataError or ConfigError where there is nothing to choose by, or to start from."""
+    """DataError without validation images, ConfigError without the search to start from."""
     start_from = experiment.search.start_from
     if len(dataset.validation) == 0:
-        raise DataError(f"{dataset.name} has no validation images to choose by: set --data.validation above 0")
+        raise DataError(f"{dataset.name} has no validation images to compare trials by: set --data.validation above 0")
     if start_from and not (Path(start_from) / "trials.parquet").is_file():
-        raise ConfigError(f"search.start_from {start_from}: this is no finished search (it has no trials.parquet)")
+        raise ConfigError(f"search.start_from {start_from} is not a finished search: it has no trials.parquet")
 
 
 def _choose_base(experiment: Experiment, node: MeasurementNode, features: Path) -> tuple[Experiment, list[str]]:
-    """The experiment with the best backbone of search.probe, and then the fastest batch size; and notes on both."""
+    """Set the best backbone of search.probe and the fastest batch size, where any_machine for; and notes on both."""
     notes: list[str] = []
     if experiment.search.probe:
         experiment, notes = _choose_backbone(experiment, node, features)
@@ -166,7 +169,7 @@ def _find_too_slow(
     space: Space,
     portfolio: list[dict[str, Any]],
 ) -> dict[str, str]:
-    """Measure the architectures that trials may have, other than the recipe's own; those to leave out, with reasons."""
+    """Measure the architectures of the space and the portfolio; return those to leave out, with the reason."""
     names = space.get("model.name")
     if not isinstance(names, Choice):
         return {}
@@ -181,11 +184,11 @@ def _find_too_slow(
 
 
 def _with_grace(experiment: Experiment, dataset: Dataset) -> Experiment:
-    """The experiment with search.grace decided; population-based training decides by itself."""
+    """Set search.grace, except for population-based training, which decides by itself."""
     if experiment.search.scheduler == "pbt":
         return experiment
     steps = budget.optimizer_steps_per_epoch(experiment, len(dataset.train))
-    return experiment.override("search.grace", grace_of(experiment, steps))
+    return experiment.override("search.grace", choose_grace(experiment, steps))
 
 
 def without_architectures(space: Space, names: Collection[str]) -> Space:
@@ -197,60 +200,61 @@ def without_architectures(space: Space, names: Collection[str]) -> Space:
 
 
 def _trial_slowdown(experiment: Experiment, node: MeasurementNode) -> float:
-    """How many trials share the cores that the last training has for itself."""
+    """How many trials share the cores that the refit has to itself."""
     if not node.is_local or "GPU" in node.resources or experiment.workers.count > 1:
         return 1.0
     return max(1.0, len(os.sched_getaffinity(0)) / (experiment.workers.cpus or 1.0))
 
 
-def _check_space(experiment: Experiment, dataset: Dataset) -> Space:
-    """What is searched. ConfigError for what is wrong in it, or what the scheduler or a model refuses."""
+def _build_space(experiment: Experiment, dataset: Dataset) -> Space:
+    """Build the search space. ConfigError if it, the scheduler or a model refuses any of its values."""
     search = experiment.search
     file = read_yaml(search.space) if search.space else {}
-    space = space_from(search.vary, file, experiment, len(dataset.train))
-    scheduler(experiment, space)
+    space = parse_space(search.vary, file, experiment, len(dataset.train))
+    make_scheduler(experiment, space)
     if search.algorithm == "grid":
-        grid(space)
-    _refuse_what_no_trial_can_have(experiment, space, dataset)
+        expand_grid(space)
+    _refuse_impossible_values(experiment, space, dataset)
     return space
 
 
-def _choose_backbone(experiment: Experiment, node: MeasurementNode, kept: Path) -> tuple[Experiment, list[str]]:
-    """The experiment with the backbone of search.probe that a linear probe ranks first; without portfolio the first."""
+def _choose_backbone(experiment: Experiment, node: MeasurementNode, features: Path) -> tuple[Experiment, list[str]]:
+    """Set the backbone of search.probe that a linear probe ranks first, or without search.portfolio the first one."""
     if not experiment.search.portfolio:
-        name, weights = parsed(experiment.search.probe)[0]
+        name, weights = parse_backbones(experiment.search.probe)[0]
         return experiment.override_all({"model.name": name, "model.weights": weights}), []
-    probes = node.call(ranked, experiment, kept.resolve())
+    probes = node.call(rank_backbones, experiment, features.resolve())
     notes = [
-        f"a linear probe of {one.name} makes {one.accuracy:.2%}, loss {one.loss:.3f}, in {one.seconds:.0f} s"
-        for one in probes
+        f"linear probe of {one.name}: {one.accuracy:.2%}, loss {one.loss:.3f}, in {one.seconds:.0f} s" for one in probes
     ]
     best = {"model.name": probes[0].name, "model.weights": probes[0].weights}
-    return experiment.override_all(best), [*notes, f"the search goes on with {probes[0].name}"]
+    return experiment.override_all(best), [*notes, f"the search uses {probes[0].name}"]
 
 
-def _refuse_what_no_trial_can_have(experiment: Experiment, space: Space, dataset: Dataset) -> None:
-    """ConfigError for a value that a model, or this data set, refuses."""
-    # What depends on the machine is told by the trials: this one may run none.
-    asked = experiment.override_all(dict.fromkeys(MACHINES, "auto"))
+def _refuse_impossible_values(experiment: Experiment, space: Space, dataset: Dataset) -> None:
+    """ConfigError for a value that a model or this data set does not allow."""
+    # Trials check what depends on the machine: this one may run none.
+    any_machine = experiment.override_all(dict.fromkeys(MACHINE_SETTINGS, "auto"))
     for name, values in space.items():
-        if name in MACHINES:
+        if name in MACHINE_SETTINGS:
             continue
         ends = (values.low, values.high) if isinstance(values, Interval) else ()
         for value in values.values if isinstance(values, Choice) else ends:
             try:
-                tried = asked.override(name, int(value) if isinstance(values, Interval) and values.whole else value)
-                if not values.when:  # else it may fit under its conditions alone
+                tried = any_machine.override(
+                    name, int(value) if isinstance(values, Interval) and values.is_integer else value
+                )
+                if not values.when:  # else it may be possible only under its conditions
                     resolve(tried, dataset)
                 if name.startswith("model."):
                     shape = {"channels": dataset.channels, "size": dataset.size, "weights": False}
                     models.build(tried.model, classes=len(dataset.class_names), **shape)
             except ClassifierError as error:
-                raise ConfigError(f"the search space of {name} holds {value!r}: {error}") from None
+                raise ConfigError(f"the search space of {name} contains {value!r}: {error}") from None
 
 
 def _measure_costs(experiment: Experiment, node: MeasurementNode, space: Space) -> dict[str, dict[str, float]]:
-    """Latency and size of each architecture, measured while nothing else runs."""
+    """Measure latency and size of each architecture, before any trial runs."""
     names, own = space.get("model.name"), experiment.model.name
     every = names.values if isinstance(names, Choice) else (own,)
     return {
@@ -260,11 +264,11 @@ def _measure_costs(experiment: Experiment, node: MeasurementNode, space: Space) 
 
 
 def single_trial_plan(plan: SearchPlan) -> SearchPlan:
-    """The plan of one last trial, which has the machine to itself and is not stopped early."""
+    """The plan for one last trial, which has the machine to itself and is not stopped early."""
     resources = connect()
     experiment = plan.experiment.override_all(
         {"search.scheduler": "none", "search.trials": 1, "search.algorithm": "random"}
     )
     return dataclasses.replace(
-        plan, experiment=experiment, at_once=1, reserved=trial_resources(experiment.workers, resources)
+        plan, experiment=experiment, max_concurrent=1, trial_resources=trial_resources(experiment.workers, resources)
     )

@@ -1,4 +1,4 @@
-"""The last training of a search: its winner learns from the validation images too, in the time that is left."""
+"""The refit of a search: its winner is trained on validation images too, in the time left."""
 
 import dataclasses
 import json
@@ -21,104 +21,111 @@ from jobs.search.leaderboard import Leaderboard
 from jobs.steps.session import Session
 from jobs.steps.training import train_in_process
 
-# A last training with less than this share of the steps that the winner had would lose more than the validation images
-# bring.
+# A refit with less than this share of the winner's steps would lose more than the validation images add.
 MIN_STEP_SHARE = 0.75
 
 
-def refit_winner(work: Session, board: Leaderboard, clock: SearchClock) -> Experiment | None:
+def refit_winner(session: Session, board: Leaderboard, clock: SearchClock) -> Experiment | None:
     """Train the winner's experiment on training and validation images together; its bundle becomes the search's.
 
-    Where the minutes do not hold all of its epochs, it has fewer, and fewer still where the machine becomes slower
-    meanwhile. Its validation scores would be those of images that it has seen: the bundle has none. The experiment as
-    it was trained; None if there was no time for it, or it was stopped.
+    It has fewer epochs if all do not fit into the minutes, and fewer still if the machine slows down meanwhile. The
+    bundle has no validation scores, as the model has trained on those images. Returns the experiment as it was trained;
+    None if there was no time for it, or it was interrupted.
     """
-    say, plan = work.log.info, clock.plan
+    log, plan = session.log, clock.plan
     winner, experiment = board.winner()
-    alone = board.epoch_seconds() or plan.conclusion.epoch_seconds
-    elsewhere = not plan.is_local or experiment.workers.count > 1
-    run, begun = open_refit_run(work, winner.folder.name, elsewhere=elsewhere)
+    epoch_seconds = board.epoch_seconds() or plan.conclusion.epoch_seconds
+    on_workers = not plan.is_local or experiment.workers.count > 1
+    run, started_epochs = open_refit_run(session, winner.folder.name, on_workers=on_workers)
     row = board.rank_rows()[0]
-    wanted = row.changes.get("train.epochs", plan.conclusion.refit_epochs)
-    epochs = begun or min(wanted, _epochs_that_fit(clock, alone))
-    train, held = len(work.dataset.train), len(work.dataset.validation)
-    if epochs < wanted and epochs * (train + held) < MIN_STEP_SHARE * row.epochs * train:
-        say(f"note: the winner is not trained once more: {max(0, epochs)} epochs are what the minutes still hold")
+    wanted_epochs = row.changes.get("train.epochs", plan.conclusion.refit_epochs)
+    epochs = started_epochs or min(wanted_epochs, _epochs_that_fit(clock, epoch_seconds))
+    train, validation = len(session.dataset.train), len(session.dataset.validation)
+    if epochs < wanted_epochs and epochs * (train + validation) < MIN_STEP_SHARE * row.epochs * train:
+        log.info(f"note: the winner is not refit: only {max(0, epochs)} epochs fit into the remaining minutes")
         return None
-    say("the winner is trained once more, on training and validation images together")
-    if epochs < wanted:
-        say(f"note: it has {epochs} epochs, as many as the minutes hold, instead of {wanted}")
-    if elsewhere:  # it has of a machine what a trial had
+    log.info("refitting the winner on training and validation images together")
+    if epochs < wanted_epochs:
+        log.info(f"note: the refit has {epochs} epochs instead of {wanted_epochs}: no more fit into the minutes")
+    if on_workers:  # a worker has the cores of a trial
         experiment = experiment.override("workers.cpus", plan.experiment.workers.cpus)
     while True:
         last = experiment.override_all({"train.epochs": epochs, "train.keep": "last", "train.patience": None})
-        deadline = Deadline(clock.training_seconds_left(alone, is_late=True), restart_seconds=plan.conclusion.refit_start_seconds)
-        if not (_train_on_workers if elsewhere else _train_locally)(work, run, last, deadline):
+        deadline = Deadline(
+            clock.training_seconds_left(epoch_seconds, from_refit=True),
+            restart_seconds=plan.conclusion.refit_start_seconds,
+        )
+        if not (_train_on_workers if on_workers else _train_locally)(session, run, last, deadline):
             break
-        if work.interrupts.stop_requested:
+        if session.interrupts.stop_requested:
             return None
         epochs = deadline.epochs_that_fit
-        say(f"note: it became slower: {epochs} epochs are what the minutes still hold")
-    made, model = bundle.load(run.folder, pick_device(work.experiment.train.device))
+        log.info(f"note: training has slowed down: only {epochs} epochs fit into the remaining minutes")
+    refit_bundle, model = bundle.load(run.folder, pick_device(session.experiment.train.device))
     # The refit model has trained on the validation images, so it takes over the winner's calibration.
-    made = dataclasses.replace(
-        made,
+    refit_bundle = dataclasses.replace(
+        refit_bundle,
         scores={"validation": None, "test": None},
-        dataset=work.dataset.summary(),
-        calibration=bundle.read(work.run.folder).calibration,
+        dataset=session.dataset.summary(),
+        calibration=bundle.read(session.run.folder).calibration,
     )
-    save_with_ood_detector(bundle.LoadedBundle(made, model), work.dataset, work.run.bundle)
+    save_with_ood_detector(bundle.LoadedBundle(refit_bundle, model), session.dataset, session.run.bundle)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     if run.storage is not None:
         run.storage.remove("")
     return experiment.override_all({"train.epochs": epochs, "workers.cpus": None})
 
 
-def _epochs_that_fit(clock: SearchClock, alone: float) -> int | float:
-    """Epochs for which there is time left, where one takes so many seconds in a trial."""
+def _epochs_that_fit(clock: SearchClock, epoch_seconds: float) -> int | float:
+    """Epochs that fit into the time left. epoch_seconds: of one of a trial's epochs, with the machine to itself."""
     plan = clock.plan
-    if not plan.experiment.search.minutes or not alone:
+    if not plan.experiment.search.minutes or not epoch_seconds:
         return math.inf
-    seconds = clock.training_seconds_left(alone, is_late=True) - plan.conclusion.refit_start_seconds
-    return int(seconds / (plan.conclusion.refit_epoch_factor * alone))
+    seconds = clock.training_seconds_left(epoch_seconds, from_refit=True) - plan.conclusion.refit_start_seconds
+    return int(seconds / (plan.conclusion.refit_epoch_factor * epoch_seconds))
 
 
-def open_refit_run(work: Session, winner: str, *, elsewhere: bool) -> tuple[Run, int | None]:
-    """Its run, and how many epochs an earlier process has begun it with; what it had begun for another winner goes."""
-    # No mirror looks below ray/: the worker keeps its copy by itself.
-    storage = work.run.storage.subfolder("ray/final") if work.run.storage is not None and elsewhere else None
-    run = Run(work.run.folder / "final", storage, feature_folder=work.run.folder / FEATURES)
-    about, written = run.folder / "winner.json", run.folder / "experiment.yaml"
-    if about.exists() and json.loads(about.read_text())["trial"] == winner and written.exists():
-        return run, read_experiment(written).train.epochs
+def open_refit_run(session: Session, winner: str, *, on_workers: bool) -> tuple[Run, int | None]:
+    """Open the refit's run, and return how many epochs an earlier process has started it with, if it did.
+
+    One that was started for another winner is deleted.
+    """
+    # No mirror covers ray/: the worker uploads its own copy.
+    storage = session.run.storage.subfolder("ray/final") if session.run.storage is not None and on_workers else None
+    run = Run(session.run.folder / "final", storage, feature_folder=session.run.folder / FEATURES)
+    winner_file, experiment_file = run.folder / "winner.json", run.folder / "experiment.yaml"
+    if winner_file.exists() and json.loads(winner_file.read_text())["trial"] == winner and experiment_file.exists():
+        return run, read_experiment(experiment_file).train.epochs
     shutil.rmtree(run.folder, ignore_errors=True)
     if storage is not None:
         storage.remove("")
     run.folder.mkdir()
-    write_atomically(about, json.dumps({"trial": winner}) + "\n")
+    write_atomically(winner_file, json.dumps({"trial": winner}) + "\n")
     return run, None
 
 
-def _train_locally(work: Session, run: Run, experiment: Experiment, deadline: Deadline) -> bool:
-    """Train in this process; whether it was stopped."""
-    dataset = work.dataset.merge_validation(experiment)
+def _train_locally(session: Session, run: Run, experiment: Experiment, deadline: Deadline) -> bool:
+    """Train in this process; return whether it was stopped."""
+    dataset = session.dataset.merge_validation(experiment)
     experiment = resolve(experiment, dataset)
     run.write_experiment(experiment)
-    last = dataclasses.replace(work, run=run, experiment=experiment, dataset=dataset)
+    last = dataclasses.replace(session, run=run, experiment=experiment, dataset=dataset)
     return bool(train_in_process(last, ProcessGroup(device=pick_device(experiment.train.device)), deadline))
 
 
-def _train_on_workers(work: Session, run: Run, experiment: Experiment, deadline: Deadline) -> bool:
-    """Train on Ray's workers; whether it was stopped."""
+def _train_on_workers(session: Session, run: Run, experiment: Experiment, deadline: Deadline) -> bool:
+    """Train on Ray's workers; return whether it was stopped."""
     run.write_experiment(experiment)
     step, epochs = 0, experiment.train.epochs
 
     def should_stop() -> bool:
-        return deadline.is_missed or work.interrupts.stop_requested
+        return deadline.is_missed or session.interrupts.stop_requested
 
     for row in workers.train(run, experiment, should_stop=should_stop, merged=True):
-        work.log.log_epoch(row, epochs)
+        session.log.log_epoch(row, epochs)
         deadline.update(row["epoch"], epochs)
         step = row["step"]
-    # It may have come to its end before it heard that it was to stop.
-    return step < epochs * optimizer_steps_per_epoch(experiment, len(work.dataset.train) + len(work.dataset.validation))
+    # It may have finished before it was told to stop.
+    return step < epochs * optimizer_steps_per_epoch(
+        experiment, len(session.dataset.train) + len(session.dataset.validation)
+    )

@@ -1,4 +1,4 @@
-"""What ends weak trials early: Ray Tune's schedulers, and one that looks at several objectives."""
+"""Schedulers, which stop weak trials early: Ray Tune's, and one for several objectives."""
 
 from typing import Any
 
@@ -13,110 +13,111 @@ from ray.tune.schedulers import (
 
 from classifier.config.experiment import Experiment
 from classifier.errors import ConfigError
-from classifier.search.pareto import MODES, fronts, losses
+from classifier.search.pareto import MODES, pareto_fronts, to_losses
 from classifier.search.space import Choice, Interval, Space
 
-# Tune stops a trial on this name, and draws its rungs on it.
+# The key of a report that Tune takes as time: rungs and limits are in epochs.
 EPOCH = "epoch"
 # The validation scores that every trial reports.
 SCORES = ("accuracy", "macro_f1", "loss")
-# Of each rung's trials, one in so many goes on (Li et al., "A System for Massively Parallel Hyperparameter Tuning").
-REDUCTION = 3
+# One in this many trials continues after each rung (Li et al., "A System for Massively Parallel Hyperparameter
+# Tuning").
+REDUCTION_FACTOR = 3
 BRACKETS = 3
-# After fewer steps than this most trainings are as good as chance (LOG.md): which go on would be luck.
-TELLING = 100
+# After fewer steps than this, most trainings score no better than chance (LOG.md), and a rung would decide by luck.
+MIN_RUNG_STEPS = 100
 
 
-def scheduler(experiment: Experiment, space: Space) -> TrialScheduler:
-    """The scheduler that search.scheduler names. ConfigError if it cannot serve this search."""
-    search, epochs, grace = experiment.search, experiment.train.epochs, grace_of(experiment)
+def make_scheduler(experiment: Experiment, space: Space) -> TrialScheduler:
+    """Create the scheduler that search.scheduler names. ConfigError if it does not support this search."""
+    search, epochs, grace = experiment.search, experiment.train.epochs, choose_grace(experiment)
     metric = search.objective[0]
     common: dict[str, Any] = {"time_attr": EPOCH, "metric": metric, "mode": MODES[metric]}
     if search.scheduler == "pbt":
-        return _population(experiment, space, common)
+        return _make_population_scheduler(experiment, space, common)
     if search.scheduler == "none" or epochs <= grace:
         return FIFOScheduler()
     if len(search.objective) > 1:
         if search.scheduler != "asha":
             raise ConfigError(
-                f"search.scheduler {search.scheduler} looks at one objective: use asha or none with several"
+                f"search.scheduler {search.scheduler} supports one objective: use asha or none for several"
             )
-        return FrontScheduler(search.objective, rungs=rungs(grace, epochs))
+        return ParetoScheduler(search.objective, rungs=rung_epochs(grace, epochs))
     if search.scheduler == "median":
         return MedianStoppingRule(grace_period=grace, **common)
     return AsyncHyperBandScheduler(
         max_t=epochs,
         grace_period=grace,
-        reduction_factor=REDUCTION,
+        reduction_factor=REDUCTION_FACTOR,
         brackets=BRACKETS if search.scheduler == "hyperband" else 1,
         **common,
     )
 
 
-def grace_of(experiment: Experiment, steps_per_epoch: int | None = None) -> int:
-    """search.grace, or the ninth of the epochs: one rung lies between it and the end.
+def choose_grace(experiment: Experiment, steps_per_epoch: int | None = None) -> int:
+    """search.grace, or else a ninth of the epochs: then one more rung lies between it and the end.
 
-    The third where a ninth are too few steps to tell anything by: then there is no other rung.
+    A third, and no other rung, if a ninth has too few steps to compare trials.
     """
     epochs = experiment.train.epochs
-    ninth, third = -(-epochs // REDUCTION**2), -(-epochs // REDUCTION)
-    is_dumb = steps_per_epoch is not None and ninth * steps_per_epoch < TELLING
-    return experiment.search.grace or (third if is_dumb else ninth)
+    ninth, third = -(-epochs // REDUCTION_FACTOR**2), -(-epochs // REDUCTION_FACTOR)
+    is_too_early = steps_per_epoch is not None and ninth * steps_per_epoch < MIN_RUNG_STEPS
+    return experiment.search.grace or (third if is_too_early else ninth)
 
 
-def rungs(grace: int, epochs: int) -> tuple[int, ...]:
-    """The epochs at which trials are compared: grace, three times that, nine times, below the last."""
-    found, epoch = [], grace
+def rung_epochs(grace: int, epochs: int) -> tuple[int, ...]:
+    """The epochs at which trials are compared: grace, 3 x grace, 9 x grace, and so on, below the last epoch."""
+    epochs_of_rungs, epoch = [], grace
     while epoch < epochs:
-        found.append(epoch)
-        epoch *= REDUCTION
-    return tuple(found)
+        epochs_of_rungs.append(epoch)
+        epoch *= REDUCTION_FACTOR
+    return tuple(epochs_of_rungs)
 
 
-def _population(experiment: Experiment, space: Space, common: dict[str, Any]) -> TrialScheduler:
-    """Population-based training (Jaderberg et al., 2017): the loop is inside the trial, so a trial is one worker."""
+def _make_population_scheduler(experiment: Experiment, space: Space, common: dict[str, Any]) -> TrialScheduler:
+    """Population-based training (Jaderberg et al., 2017): the loop is in the trial's process, so it has one worker."""
     search = experiment.search
     if experiment.workers.count > 1:
         raise ConfigError("search.scheduler pbt trains each trial in one process: set workers.count to 1")
     if search.trials < 4 or len(search.objective) > 1 or search.algorithm == "grid":
         raise ConfigError("search.scheduler pbt needs search.trials of 4 or more, one objective, and no grid")
     return PopulationBasedTraining(
-        perturbation_interval=grace_of(experiment),
+        perturbation_interval=choose_grace(experiment),
         hyperparam_mutations={
-            name: list(values.values) if isinstance(values, Choice) else domain(values)
+            name: list(values.values) if isinstance(values, Choice) else to_tune_domain(values)
             for name, values in space.items()
         },
         **common,
     )
 
 
-def domain(values: Choice | Interval) -> Any:
-    """A range of ours as one of Tune's."""
+def to_tune_domain(values: Choice | Interval) -> Any:
+    """Convert a range to Tune's type."""
     if isinstance(values, Choice):
         return tune.choice(list(values.values))
-    if values.whole:  # Tune leaves the upper end of whole numbers out
+    if values.is_integer:  # Tune excludes the upper end of integers
         draw = tune.lograndint if values.log else tune.randint
         return draw(int(values.low), int(values.high) + 1)
     return tune.loguniform(values.low, values.high) if values.log else tune.uniform(values.low, values.high)
 
 
-class FrontScheduler(FIFOScheduler):
-    """asha by several objectives: at each rung a trial goes on if its front is among the best third of what was seen.
+class ParetoScheduler(FIFOScheduler):
+    """asha for several objectives: at each rung a trial continues if its Pareto front is among the best third so far.
 
-    Fronts rank instead of one score (Schmucker et al., "Multi-objective Asynchronous Successive Halving", 2021).
+    Fronts take the place of scores (Schmucker et al., "Multi-objective Asynchronous Successive Halving", 2021).
     """
 
     def __init__(self, objectives: tuple[str, ...], rungs: tuple[int, ...]) -> None:
         super().__init__()
         self.objectives = objectives
-        self.seen: dict[int, dict[str, tuple[float, ...]]] = {rung: {} for rung in rungs}
+        self.losses_at_rung: dict[int, dict[str, tuple[float, ...]]] = {rung: {} for rung in rungs}
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        seen = self.seen.get(result[EPOCH])
-        if seen is None or trial.trial_id in seen:
+        losses = self.losses_at_rung.get(result[EPOCH])
+        if losses is None or trial.trial_id in losses:
             return TrialScheduler.CONTINUE
-        seen[trial.trial_id] = losses(result, self.objectives)
-        ranks = fronts(list(seen.values()))
+        losses[trial.trial_id] = to_losses(result, self.objectives)
+        ranks = pareto_fronts(list(losses.values()))
         ahead = sum(rank < ranks[-1] for rank in ranks)
-        # As asha: the first to come to a rung go on, since nothing is known to beat them.
-        return TrialScheduler.CONTINUE if ahead <= (len(seen) - 1) // REDUCTION else TrialScheduler.STOP
+        # As in asha, the first trials to reach a rung continue: nothing is known to beat them.
+        return TrialScheduler.CONTINUE if ahead <= (len(losses) - 1) // REDUCTION_FACTOR else TrialScheduler.STOP

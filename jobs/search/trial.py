@@ -1,4 +1,4 @@
-"""One trial of a search: a run folder under OUT/NAME/trials/, trained by Tune's actor an epoch a step."""
+"""One trial of a search: a run folder under OUT/NAME/trials/, trained by a Tune actor, one epoch per step."""
 
 import contextlib
 import dataclasses
@@ -35,10 +35,10 @@ from jobs.search.trial_config import trial_name, write_changes
 
 
 class TrialActor(tune.Trainable):
-    """One trial after another in one process: a step of Tune is an epoch of ours.
+    """Trains one trial after another in one process: a step of Tune is an epoch.
 
-    What a trial's folder holds already is reported first, without training it again: so a trial that was killed, or a
-    search that is resumed, goes on where it was.
+    Epochs that a trial's folder already has are reported first, without training them again, so a killed trial or a
+    resumed search continues where it was.
     """
 
     def setup(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -58,22 +58,22 @@ class TrialActor(tune.Trainable):
         self.mirror = contextlib.ExitStack()
         if storage is not None:  # the driver's folder may be on another machine
             self.trials = Path(tempfile.mkdtemp(prefix="classifier-trials-")) / "trials"
-        self._begin(config)
+        self._start_trial(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.cleanup()
-        self._begin(new_config)
+        self._start_trial(new_config)
         return True
 
-    def _begin(self, config: dict[str, Any]) -> None:
+    def _start_trial(self, config: dict[str, Any]) -> None:
         changes = {name: value for name, value in config.items() if name != "start"}
         self.experiment = self.base.override_all(changes)
         self.digest = self.experiment.digest()
-        self.last: dict[str, Any] = {EPOCH: 0}
+        self.last_report: dict[str, Any] = {EPOCH: 0}
         name, is_member = trial_name(changes), self.base.search.scheduler == "pbt"
-        if is_member:  # its settings change, and copies of it go other ways
+        if is_member:  # its settings change, and copies of it diverge
             name = self.trial_id
-            earlier = config.get("start")  # the folder of this member before the search was resumed
+            earlier = config.get("start")  # this member's folder before the search was resumed
             if earlier and (self.trials / earlier).exists() and not (self.trials / name).exists():
                 (self.trials / earlier).rename(self.trials / name)
         storage = self.storage.subfolder(f"trials/{name}") if self.storage else None
@@ -85,25 +85,25 @@ class TrialActor(tune.Trainable):
             self.sync = self.mirror.enter_context(Mirror(self.run.folder, self.run.storage, skip=skip)).sync
         if is_member:
             write_changes(self.run.folder, changes)
-        self._rows = self._reported()
+        self._rows = self._epoch_rows()
 
-    def _reported(self) -> Generator[dict[str, Any], None, None]:
-        """The journal's lines: those that are there, then those of the epochs that are left."""
+    def _epoch_rows(self) -> Generator[dict[str, Any], None, None]:
+        """The rows of history.jsonl: those that exist, then those of the remaining epochs."""
         run, rows = self.run, self.run.history()
         if (run.folder / "ended.json").exists():
             yield from rows
             return
         manifest = CheckpointStore(run.checkpoints).latest_manifest()
         rows = completed_rows(rows, manifest)
-        # A population is compared at the epochs where it is now.
+        # Members of a population are compared at their current epoch.
         yield from rows[-1:] if self.base.search.scheduler == "pbt" else rows
         try:
-            yield from self._trained(self.experiment)
+            yield from self._train(self.experiment)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             batch, accumulate = self.experiment.data.batch, self.experiment.optimizer.accumulate
             if not is_out_of_memory(error) or batch < 2:
                 raise
-            print(f"out of memory with data.batch {batch}: halved, with optimizer.accumulate {2 * accumulate}")
+            print(f"out of memory with data.batch {batch}: halving it, with optimizer.accumulate {2 * accumulate}")
         else:
             return
         gc.collect()
@@ -111,9 +111,9 @@ class TrialActor(tune.Trainable):
         shutil.rmtree(run.checkpoints, ignore_errors=True)
         write_atomically(run.folder / "halved.json", json.dumps({"from": batch, "to": batch // 2}) + "\n")
         halved = {"data.batch": batch // 2, "optimizer.accumulate": 2 * accumulate}
-        yield from self._trained(self.experiment.override_all(halved))
+        yield from self._train(self.experiment.override_all(halved))
 
-    def _trained(self, experiment: Experiment) -> Generator[dict[str, Any], None, None]:
+    def _train(self, experiment: Experiment) -> Generator[dict[str, Any], None, None]:
         if experiment.workers.count > 1:
             yield from workers.train(self.run, experiment, should_stop=lambda: False)
             return
@@ -126,62 +126,64 @@ class TrialActor(tune.Trainable):
         yield from (epoch.row() for epoch in record_training(self.run, resolved, dataset, group=group))
 
     def step(self) -> dict[str, Any]:
-        """One epoch's report. A trial that cannot go on ends with the worst scores and its reason."""
+        """Train and report an epoch. A trial that cannot continue ends with the worst scores and its error."""
         costs = self.costs.get(self.experiment.model.name, {})
         try:
-            # Only while it trains: between two steps the process is Tune's, and may go over to another trial.
+            # Only while it trains: between steps the process is Tune's, which may assign it another trial.
             with tee_output(self.run.folder / "run.log", f"trial {self.run.folder.name}"):
                 row = next(self._rows, None)
-        except (ClassifierError, torch.OutOfMemoryError, MemoryError) as error:  # Tune retries a trial on others
+        except (ClassifierError, torch.OutOfMemoryError, MemoryError) as error:  # Tune retries after others
             write_atomically(self.run.folder / "error.txt", f"{error}\n")
-            return self._failed(str(error), costs)
-        if row is None and self.last[EPOCH]:  # patience ended it, or it had ended before
+            return self._report_failure(str(error), costs)
+        if row is None and self.last_report[EPOCH]:  # stopped by train.patience, or it had ended before
             ended = self.run.folder / "ended.json"
             whole = json.loads(ended.read_text())["whole"] if ended.exists() else True
-            return self._report(self.last | {"done": True, "whole": whole})
+            return self._report(self.last_report | {"done": True, "whole": whole})
         if row is None:  # it had failed before
             error = (self.run.folder / "error.txt").read_text().strip()
-            return self._failed(error, costs)
+            return self._report_failure(error, costs)
         scores = {name: row[f"validation_{name}"] for name in SCORES}
         is_last = row[EPOCH] >= self.experiment.train.epochs
         about = {EPOCH: row[EPOCH], "seconds": row["seconds"], "done": is_last, "whole": is_last}
         return self._report(about | scores | costs)
 
-    def _failed(self, error: str, costs: dict[str, float]) -> dict[str, Any]:
+    def _report_failure(self, error: str, costs: dict[str, float]) -> dict[str, Any]:
         scores = {name: worst_score(name) for name in SCORES}
-        return self._report({EPOCH: self.last[EPOCH], "error": error, "done": True, "whole": False} | scores | costs)
+        return self._report(
+            {EPOCH: self.last_report[EPOCH], "error": error, "done": True, "whole": False} | scores | costs
+        )
 
     def _report(self, report: dict[str, Any]) -> dict[str, Any]:
-        """With the proof of what was trained; `epochs` is the objective, `epoch` the time.
+        """Add the digest of what was trained; `epochs` is the objective, `epoch` the time.
 
-        `whole`: the training came to its end. Tune says `done` also of trials that it stops.
+        `whole`: the training ran to its end. `done` is also true of trials that Tune stops.
         """
-        self.last = report | {"digest": self.digest, "epochs": report[EPOCH], "folder": self.run.folder.name}
-        if self.run.storage is not None and report["done"]:  # the driver looks there once it knows
+        self.last_report = report | {"digest": self.digest, "epochs": report[EPOCH], "folder": self.run.folder.name}
+        if self.run.storage is not None and report["done"]:  # the driver reads it there after this report
             retry_io(self.sync, self.run.storage.root)
-        return self.last
+        return self.last_report
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """What population-based training copies from one member to another: how it came here, and where it is."""
+        """Save what population-based training copies from one member to another: history, checkpoints and bundle."""
         shutil.copy(self.run.folder / "history.jsonl", checkpoint_dir)
         for folder in (self.run.checkpoints, self.run.bundle):
             shutil.copytree(folder, Path(checkpoint_dir) / folder.name)
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Go on from another member's checkpoint, with this trial's settings."""
+        """Continue from another member's checkpoint, with this trial's settings."""
         self._rows.close()
         for folder in (self.run.checkpoints, self.run.bundle):
             shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(Path(checkpoint_dir) / folder.name, folder)
-        # Its own epochs are not these weights': a member that was behind would have a gap, too.
+        # Its own history is not that of these weights, and would have a gap if it was behind.
         write_atomically(self.run.folder / "history.jsonl", (Path(checkpoint_dir) / "history.jsonl").read_text())
         manifest = CheckpointStore(self.run.checkpoints).latest_manifest()
         assert manifest is not None
         self.run.truncate_history(manifest)
-        self._rows = self._going_on(manifest["about"]["epoch"])
+        self._rows = self._rows_after(manifest["about"]["epoch"])
 
-    def _going_on(self, epoch: int) -> Generator[dict[str, Any], None, None]:
-        yield from (row for row in self._reported() if row[EPOCH] > epoch)
+    def _rows_after(self, epoch: int) -> Generator[dict[str, Any], None, None]:
+        yield from (row for row in self._epoch_rows() if row[EPOCH] > epoch)
 
     def cleanup(self) -> None:
         self._rows.close()

@@ -33,8 +33,8 @@ def choose_final(experiment: Experiment, train_images: int, validation_images: i
     can_refit = experiment.search.scheduler != "pbt" and experiment.workers.count == 1
     final = can_refit and validation_images > MIN_REFIT_SHARE * (train_images + validation_images)
     note = (
-        f"the winner is trained once more, on its {validation_images} validation images too; "
-        "--search.final false leaves it out"
+        f"the winner will be refit with its {validation_images} validation images; "
+        "disable this with --search.final false"
     )
     return experiment.override("search.final", final), [note] if final else []
 
@@ -43,10 +43,10 @@ def warn_of_few_images(validation_images: int, *, final: bool) -> list[str]:
     """A note if the standard error of an accuracy is above five points."""
     if validation_images >= MIN_VALIDATION_IMAGES:
         return []
-    hint = "" if final else ", and --search.final true trains the winner on all"
+    hint = "" if final else ", and --search.final true to refit the winner on all images"
     return [
-        f"{validation_images} validation images tell accuracies apart to {50 / math.sqrt(validation_images):.0f} "
-        f"points: a larger --data.validation chooses better{hint}"
+        f"with {validation_images} validation images the standard error of an accuracy is up to "
+        f"{50 / math.sqrt(validation_images):.0f} points: use a larger --data.validation{hint}"
     ]
 
 
@@ -92,16 +92,16 @@ def cut_epochs(
         epochs_for_rounds = epochs * left_seconds / (ROUNDS_BEFORE_REFIT * trial_seconds)
         fewer = max(1, min(int(max(MIN_EPOCH_SHARE * epochs, epochs_for_rounds)), max_epochs))
         if fewer < epochs:
-            note = f"the last training has {refit_epochs} epochs, trials have {fewer}, so that the minutes hold several"
+            note = f"the refit has {refit_epochs} epochs, trials have {fewer}, so that several fit into the minutes"
             return experiment.override_all({"train.epochs": fewer, "search.final_epochs": refit_epochs}), [note]
     fewer = max(1, max_epochs)
     if fewer < epochs:
-        note = f"{epochs} epochs would take {trial_seconds / 60:.1f} minutes: trials have {fewer}"
+        note = f"{epochs} epochs would take {trial_seconds / 60:.1f} minutes: trials are cut to {fewer}"
         return experiment.override("train.epochs", fewer), [note]
     return experiment, []
 
 
-def search_share(resolved: Experiment, dataset: Dataset, step_time: StepTime) -> float:
+def choose_search_share(resolved: Experiment, dataset: Dataset, step_time: StepTime) -> float:
     """The share of the minutes for trials of equal length: half if they hold several and a longer training may follow,
     else all.
     """
@@ -121,7 +121,7 @@ def find_too_slow(trial_seconds: dict[str, float], budget_seconds: float) -> dic
     """
     minutes = budget_seconds / 60
     return {
-        name: f"one trial of it would take about {seconds / 60:.1f} minutes, of {minutes:.1f} for all trials"
+        name: f"one trial would take about {seconds / 60:.1f} minutes, all trials have {minutes:.1f}"
         for name, seconds in trial_seconds.items()
         if seconds > MAX_TRIAL_SHARE * budget_seconds
     }

@@ -62,7 +62,7 @@ def read_changes(trial: Path) -> dict[str, Any] | None:
     return json.loads(changes.read_text()) if changes.exists() else None
 
 
-def unique(configs: list[TrialConfig]) -> list[TrialConfig]:
+def remove_duplicates(configs: list[TrialConfig]) -> list[TrialConfig]:
     """Without repetitions: the first configuration of each trial, in order."""
     first: dict[str, TrialConfig] = {}
     for config in configs:

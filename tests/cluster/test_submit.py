@@ -1,4 +1,4 @@
-"""Slow: jobs submitted to a cluster of three machines, where `classifier` is not installed and a token is asked for."""
+"""Slow: jobs submitted to a cluster of three machines, where `classifier` is not installed and a token is required."""
 
 import json
 import os
@@ -14,93 +14,93 @@ pytestmark = pytest.mark.slow
 TRAIN = ("python", "jobs/train.py", "--model.name", "cnn", "--data.batch", "64")
 
 
-def test_who_has_no_token_is_refused(three: Cluster):
-    assert three.ask("/api/jobs/")[0] == 401
-    assert three.ask("/api/jobs/", "0" * 64)[0] == 403
-    assert three.ask("/api/jobs/", three.token)[0] == 200
-    refused = three.ray("job", "list", RAY_AUTH_MODE="disabled")
+def test_requests_without_token_are_rejected(cluster: Cluster):
+    assert cluster.http_get("/api/jobs/")[0] == 401
+    assert cluster.http_get("/api/jobs/", "0" * 64)[0] == 403
+    assert cluster.http_get("/api/jobs/", cluster.token)[0] == 200
+    refused = cluster.ray("job", "list", RAY_AUTH_MODE="disabled")
     assert refused.returncode != 0
     assert "token" in (refused.stdout + refused.stderr).lower()
-    # What Ray leaves open; the README says so.
-    assert three.head.run("curl", "-s", f"http://{three.head.address}:8265/api/gcs_healthz").stdout == "success"
+    # Ray leaves this open; the README says so.
+    assert cluster.head.run("curl", "-s", f"http://{cluster.head.address}:8265/api/gcs_healthz").stdout == "success"
 
 
-def test_a_training_on_both_machines_is_submitted_and_read(three: Cluster):
-    assert three.head.run(three.python, "-c", "import classifier").returncode != 0
-    storage = three.shared / "storage"
-    words = ("--workers.count", 2, "--train.epochs", 3, "--name", "two", "--out", "/tmp/runs", "--storage", storage)
-    three.submit(*TRAIN, *words, name="train")
-    assert three.ended("train") == "SUCCEEDED", three.logs("train")
-    said = three.logs("train")
-    assert "epoch   3/3" in said
-    assert "finished after" in said
+def test_training_on_two_machines(cluster: Cluster):
+    assert cluster.head.run(cluster.python, "-c", "import classifier").returncode != 0
+    storage = cluster.shared / "storage"
+    args = ("--workers.count", 2, "--train.epochs", 3, "--name", "two", "--out", "/tmp/runs", "--storage", storage)
+    cluster.submit(*TRAIN, *args, name="train")
+    assert cluster.wait_for_end("train") == "SUCCEEDED", cluster.logs("train")
+    log = cluster.logs("train")
+    assert "epoch   3/3" in log
+    assert "finished after" in log
     assert json.loads((storage / "two" / "result.json").read_text())["status"] == "finished"
-    where = {
+    machines = {
         line.split(" of ")[-1]
         for line in (storage / "two" / "worker.log").read_text().splitlines()
         if "process" in line
     }
-    assert where <= {"host2", "host3"}
+    assert machines <= {"host2", "host3"}
 
 
-def test_a_folder_that_not_all_machines_see_is_refused(three: Cluster):
-    three.submit(*TRAIN, "--workers.count", 2, "--name", "blind", "--out", "/tmp/runs", name="blind")
-    assert three.ended("blind") == "FAILED"
-    said = three.logs("blind")
-    assert "is not on host2, host3" in said
-    assert "--storage" in said
+def test_folder_that_is_not_shared_is_rejected(cluster: Cluster):
+    cluster.submit(*TRAIN, "--workers.count", 2, "--name", "blind", "--out", "/tmp/runs", name="blind")
+    assert cluster.wait_for_end("blind") == "FAILED"
+    log = cluster.logs("blind")
+    assert "is not on host2, host3" in log
+    assert "--storage" in log
 
 
-def test_a_search_is_stopped_saves_and_goes_on(three: Cluster):
-    """The repository lies on each machine, as in an image: it needs no working directory."""
-    out = three.shared / "runs"
-    words = ("python", ROOT / "jobs" / "tune.py", "--model.name", "cnn", "--train.epochs", 40, "--search.trials", 6)
-    words += ("--search.vary", "optimizer.lr=1e-4..1e-2:log", "--search.scheduler", "none", "--out", out, "--name", "s")
-    three.submit(*words, name="tune", here=False)
-    wait_for(lambda: len(list(out.glob("s/trials/*/ended.json"))) >= 1, 200, "a trial's end")
-    three.ray("job", "stop", "tune")
-    assert three.ended("tune") == "STOPPED"
+def test_search_stops_saves_and_resumes(cluster: Cluster):
+    """The repository is on each machine, as in an image, so the job needs no working directory."""
+    out = cluster.shared / "runs"
+    args = ("python", ROOT / "jobs" / "tune.py", "--model.name", "cnn", "--train.epochs", 40, "--search.trials", 6)
+    args += ("--search.vary", "optimizer.lr=1e-4..1e-2:log", "--search.scheduler", "none", "--out", out, "--name", "s")
+    cluster.submit(*args, name="tune", upload=False)
+    wait_for(lambda: len(list(out.glob("s/trials/*/ended.json"))) >= 1, 200, "a trial to end")
+    cluster.ray("job", "stop", "tune")
+    assert cluster.wait_for_end("tune") == "STOPPED"
     result = json.loads((out / "s" / "result.json").read_text())
     assert result["status"] == "stopped"
     assert (out / "s" / "bundle" / "bundle.json").exists()
     done = {p.parent.name: p.read_bytes() for p in out.glob("s/trials/*/ended.json")}
-    three.submit("python", ROOT / "jobs" / "tune.py", "--resume", out / "s", name="again", here=False)
-    assert three.ended("again") == "SUCCEEDED", three.logs("again")
+    cluster.submit("python", ROOT / "jobs" / "tune.py", "--resume", out / "s", name="again", upload=False)
+    assert cluster.wait_for_end("again") == "SUCCEEDED", cluster.logs("again")
     result = json.loads((out / "s" / "result.json").read_text())
     assert result["trials"]["finished"] == 6
     assert all((out / "s" / "trials" / name / "ended.json").read_bytes() == content for name, content in done.items())
 
 
-def test_a_driver_that_is_killed_goes_on_from_storage(three: Cluster):
-    storage = three.shared / "killed"
-    words = ("--workers.count", 2, "--train.epochs", 30, "--checkpoint.steps", 20, "--name", "k", "--out", "/tmp/runs")
-    three.submit(*TRAIN, *words, "--storage", storage, name="first")
+def test_killed_driver_resumes_from_storage(cluster: Cluster):
+    storage = cluster.shared / "killed"
+    args = ("--workers.count", 2, "--train.epochs", 30, "--checkpoint.steps", 20, "--name", "k", "--out", "/tmp/runs")
+    cluster.submit(*TRAIN, *args, "--storage", storage, name="first")
     wait_for(lambda: list(storage.glob("k/checkpoints/*/manifest.json")), 200, "a checkpoint")
-    drivers = three.head.processes("jobs/train.py")
+    drivers = cluster.head.processes("jobs/train.py")
     assert drivers
     for pid in drivers:
         os.kill(pid, signal.SIGKILL)
-    assert three.ended("first") == "FAILED"
+    assert cluster.wait_for_end("first") == "FAILED"
     assert (storage / "k" / "bundle" / "bundle.json").exists()
     shutil.rmtree(storage / "k" / "ray", ignore_errors=True)
-    three.submit("python", "jobs/train.py", "--resume", "k", "--out", "/tmp/new", "--storage", storage, name="second")
-    assert three.ended("second") == "SUCCEEDED", three.logs("second")
+    cluster.submit("python", "jobs/train.py", "--resume", "k", "--out", "/tmp/new", "--storage", storage, name="second")
+    assert cluster.wait_for_end("second") == "SUCCEEDED", cluster.logs("second")
     rows = [json.loads(line) for line in (storage / "k" / "history.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == list(range(1, 31))
 
 
-def test_a_search_measures_and_trains_last_where_its_trials_run(three: Cluster):
-    """The driver is on a head that gives no core away, as one without a GPU beside machines that have some."""
-    storage = three.shared / "measured"
-    words = ("python", "jobs/tune.py", "--model.name", "cnn", "--train.epochs", 4, "--search.trials", 3)
-    words += ("--search.minutes", 3, "--search.final", "true", "--name", "m", "--out", "/tmp/runs")
-    three.submit(*words, "--storage", storage, name="measured")
-    assert three.ended("measured") == "SUCCEEDED", three.logs("measured")
-    assert "refitting the winner" in three.logs("measured")
+def test_search_measures_and_refits_where_its_trials_run(cluster: Cluster):
+    """The driver is on a head without cores for tasks, like a head without a GPU beside machines with GPUs."""
+    storage = cluster.shared / "measured"
+    args = ("python", "jobs/tune.py", "--model.name", "cnn", "--train.epochs", 4, "--search.trials", 3)
+    args += ("--search.minutes", 3, "--search.final", "true", "--name", "m", "--out", "/tmp/runs")
+    cluster.submit(*args, "--storage", storage, name="measured")
+    assert cluster.wait_for_end("measured") == "SUCCEEDED", cluster.logs("measured")
+    assert "refitting the winner" in cluster.logs("measured")
     result = json.loads((storage / "m" / "result.json").read_text())
     assert result["validation"] is None
     assert result["test"]["count"] == 331
     assert result["seconds"] < 180 + 20
     assert result["epochs"] == len((storage / "m" / "final" / "history.jsonl").read_text().splitlines())
-    said = (storage / "m" / "final" / "worker.log").read_text()
-    assert "of host2" in said or "of host3" in said
+    log = (storage / "m" / "final" / "worker.log").read_text()
+    assert "of host2" in log or "of host3" in log

@@ -218,7 +218,7 @@ def test_a_last_training_is_longer_than_trials_and_keeps_the_minutes(verb):
     words = ("--train.epochs", "100000", "--search.trials", "500", "--search.minutes", "0.8", "--search.final", "true")
     done = verb("tune", *FAST, *words)
     assert done.code == 0, done.err
-    assert "the last training has 100000 epochs" in done.out
+    assert "the refit has 100000 epochs" in done.out
     assert done.result["seconds"] < 60 * 0.8 + 3
     epochs = read_experiment(done.folder / "best.yaml").train.epochs  # as it was trained
     assert done.result["epochs"] == read_history(done.folder / "final")[-1]["epoch"] == epochs
@@ -248,7 +248,7 @@ def test_a_probe_then_the_fastest_batch_then_a_search_from_weights_at_a_relative
     done = verb("tune", "--recipe", "digits", "--train.epochs", "1", *words)
     assert done.code == 0, done.err
     assert sum(done.result["trials"].values()) == 2
-    assert "the search goes on with cnn" in done.out
+    assert "the search uses cnn" in done.out
     best = read_experiment(done.folder / "best.yaml")
     assert (best.model.name, best.model.weights) == ("cnn", "w.safetensors")
     assert f"data.batch {read_experiment(done.folder / 'asked.yaml').data.batch} is the fastest" in done.out
@@ -270,7 +270,7 @@ def test_trials_and_the_last_training_share_what_a_frozen_backbone_sees(verb, tm
     for path in files[1:]:  # the trials saw the training images in it, the last training the others
         assert len(load_file(path)["features"]) == counts["train"] + counts["validation"]
     size = sum(path.stat().st_size for path in files)
-    assert f"{done.folder.relative_to(tmp_path) / 'features'}, {size / 1e6:.1f} MB, saves time" in done.out
+    assert f"{done.folder.relative_to(tmp_path) / 'features'}, {size / 1e6:.1f} MB, speeds up a resumed search" in done.out
 
 
 @pytest.mark.usefixtures("joined")

@@ -161,7 +161,7 @@ def test_what_is_no_model_is_refused_by_evaluate_and_predict(verb, tmp_path):
         (["--search.start_from", "absent"], ["absent", "no finished search"]),
         (
             ["--data.validation", "0", "--train.keep", "last"],
-            ["no validation images to choose by", "--data.validation"],
+            ["no validation images to compare trials by", "--data.validation"],
         ),
         (["--resume", "runs/absent"], ["runs/absent"]),
     ],

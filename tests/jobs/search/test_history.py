@@ -1,4 +1,4 @@
-"""What a search that is taken up again knows: its own trials, then what it had not come to."""
+"""What a resumed search knows: its own trials, then those that it has not started."""
 
 import json
 from pathlib import Path
@@ -7,65 +7,51 @@ import pytest
 
 from classifier import data
 from classifier.config.experiment import Experiment
-from classifier.search.budget import ConclusionEstimate
 from classifier.search.space import Choice, Interval, Space
-from jobs.search.history import past_of
-from jobs.search.plan import SearchPlan
-from jobs.search.searcher import Past
+from jobs.search.history import load_history
+from jobs.search.searcher import SearchHistory
 from jobs.search.trial_config import TrialConfig
-
-END = ConclusionEstimate(
-    epoch_seconds=0.0, prediction_epochs=0.0, refit_epoch_factor=0.0, refit_epochs=1, max_refit_seconds=0.0
-)
+from tests.jobs.search.conftest import search_plan
 
 
-def known(folder: Path, space: Space, portfolio: list[dict] | None = None, **search: str) -> Past:
+def load(folder: Path, space: Space, portfolio: list[dict] | None = None, **search: str) -> SearchHistory:
     experiment = Experiment().override_all({f"search.{name}": value for name, value in search.items()})
-    plan = SearchPlan(
-        experiment=experiment,
-        space=space,
-        is_own=not portfolio,
-        at_once=1,
-        reserved={},
-        portfolio=portfolio or [],
-        costs={},
-        end=END,
-    )
-    return past_of(folder, plan, data.load(experiment.data))
+    plan = search_plan(experiment, space, has_user_space=not portfolio, portfolio=portfolio or [])
+    return load_history(folder, plan, data.load(experiment.data))
 
 
-def begin(folder: Path, past: Past, count: int) -> None:
-    """The first trials are handed out, and then the search dies."""
-    for number, sample in enumerate(past.first[:count]):
-        TrialConfig(sample.changes, sample.source, sample.drawn, number).write(folder / "trials")
+def start_trials(folder: Path, history: SearchHistory, count: int) -> None:
+    """Start the first trials, as a search does that is then killed."""
+    for number, config in enumerate(history.pending[:count]):
+        TrialConfig(config.changes, config.source, config.drawn, number).write(folder / "trials")
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 5])
-def test_a_grid_goes_on_to_its_last_combination(tmp_path, count):
+def test_resumed_grid_has_every_combination(tmp_path, count):
     space: Space = {"data.batch": Choice((16, 32)), "model.name": Choice(("cnn", "resnet9_16"))}
-    unbroken = known(tmp_path, space, algorithm="grid")
-    assert len(unbroken.first) == 5
-    begin(tmp_path, unbroken, count)
-    resumed = known(tmp_path, space, algorithm="grid")
-    assert [sample.changes for sample in resumed.first] == [sample.changes for sample in unbroken.first]
+    unbroken = load(tmp_path, space, algorithm="grid")
+    assert len(unbroken.pending) == 5
+    start_trials(tmp_path, unbroken, count)
+    resumed = load(tmp_path, space, algorithm="grid")
+    assert [config.changes for config in resumed.pending] == [config.changes for config in unbroken.pending]
 
 
-def test_the_rest_of_the_portfolio_is_tried_until_the_search_draws(tmp_path):
+def test_rest_of_the_portfolio_is_tried_until_the_search_draws(tmp_path):
     space: Space = {"optimizer.lr": Interval(1e-4, 1e-1, log=True)}
     portfolio = [{"optimizer.lr": 0.01}, {"optimizer.name": "muon"}, {"optimizer.name": "sgd"}]
-    begin(tmp_path, known(tmp_path, space, portfolio), 2)
-    assert [sample.changes for sample in known(tmp_path, space, portfolio).first] == [{}, *portfolio]
-    document = {"base": {}, "space": {name: values.plain() for name, values in space.items()}}
+    start_trials(tmp_path, load(tmp_path, space, portfolio), 2)
+    assert [config.changes for config in load(tmp_path, space, portfolio).pending] == [{}, *portfolio]
+    document = {"base": {}, "space": {name: values.to_plain() for name, values in space.items()}}
     (tmp_path / "space.json").write_text(json.dumps(document))
-    assert [sample.changes for sample in known(tmp_path, space, portfolio).first] == [{}, portfolio[0]]
+    assert [config.changes for config in load(tmp_path, space, portfolio).pending] == [{}, portfolio[0]]
 
 
-def test_a_population_goes_on_with_its_members_alone(tmp_path):
+def test_resumed_population_has_its_members_only(tmp_path):
     space: Space = {"optimizer.lr": Interval(1e-4, 1e-1, log=True)}
-    assert [sample.source for sample in known(tmp_path, space, scheduler="pbt").first] == ["recipe"]
+    assert [config.source for config in load(tmp_path, space, scheduler="pbt").pending] == ["recipe"]
     for name in ("one", "two"):
         (tmp_path / "trials" / name).mkdir(parents=True)
         (tmp_path / "trials" / name / "history.jsonl").write_text("")
         (tmp_path / "trials" / name / "changes.json").write_text(json.dumps({"optimizer.lr": 0.01}))
-    first = known(tmp_path, space, scheduler="pbt").first
-    assert [sample.changes for sample in first] == [{"start": n, "optimizer.lr": 0.01} for n in ("one", "two")]
+    first = load(tmp_path, space, scheduler="pbt").pending
+    assert [config.changes for config in first] == [{"start": n, "optimizer.lr": 0.01} for n in ("one", "two")]

@@ -1,4 +1,4 @@
-"""Schedulers by their settings, and the one of this project's own: early stopping by several objectives."""
+"""Schedulers by setting, and our own for several objectives."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -9,13 +9,13 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianSt
 from classifier.config.experiment import Experiment
 from classifier.errors import ConfigError
 from classifier.search.space import default_space
-from jobs.search.schedulers import FrontScheduler, grace_of, rungs, scheduler
+from jobs.search.schedulers import ParetoScheduler, choose_grace, make_scheduler, rung_epochs
 
 
-def made(**search) -> Any:
+def scheduler_of(**search) -> Any:
     changes = {"train.epochs": 9} | {f"search.{name}": value for name, value in search.items()}
     experiment = Experiment().override_all(changes)
-    return scheduler(experiment, default_space(experiment, images=1000))
+    return make_scheduler(experiment, default_space(experiment, images=1000))
 
 
 @pytest.mark.parametrize(
@@ -28,49 +28,49 @@ def made(**search) -> Any:
         ("none", FIFOScheduler),
     ],
 )
-def test_each_name_is_one_of_rays_schedulers(name, kind):
-    assert type(made(scheduler=name)) is kind
+def test_each_name_is_a_scheduler_of_ray(name, kind):
+    assert type(scheduler_of(scheduler=name)) is kind
 
 
-def test_brackets_tell_hyperband_from_asha():
-    assert len(made(scheduler="asha")._brackets) == 1
-    assert len(made(scheduler="hyperband")._brackets) == 3
+def test_hyperband_is_asha_with_brackets():
+    assert len(scheduler_of(scheduler="asha")._brackets) == 1
+    assert len(scheduler_of(scheduler="hyperband")._brackets) == 3
 
 
-def test_trials_as_short_as_the_grace_are_never_stopped():
-    assert type(made(grace=9)) is FIFOScheduler
+def test_trials_no_longer_than_the_grace_are_not_stopped():
+    assert type(scheduler_of(grace=9)) is FIFOScheduler
 
 
-def test_the_grace_follows_the_epochs():
-    assert [grace_of(Experiment().override("train.epochs", epochs)) for epochs in (4, 16, 20, 160)] == [1, 2, 3, 18]
-    assert [grace_of(Experiment().override("train.epochs", 79), steps) for steps in (5, 50)] == [27, 9]
-    assert rungs(2, 20) == (2, 6, 18)
+def test_grace_is_a_share_of_the_epochs():
+    assert [choose_grace(Experiment().override("train.epochs", epochs)) for epochs in (4, 16, 20, 160)] == [1, 2, 3, 18]
+    assert [choose_grace(Experiment().override("train.epochs", 79), steps) for steps in (5, 50)] == [27, 9]
+    assert rung_epochs(2, 20) == (2, 6, 18)
 
 
 @pytest.mark.parametrize(
-    ("search", "says"),
+    ("search", "message"),
     [
         ({"scheduler": "median", "objective": ("accuracy", "latency")}, "one objective"),
         ({"scheduler": "pbt", "trials": 3}, "4 or more"),
         ({"scheduler": "pbt", "algorithm": "grid"}, "no grid"),
     ],
 )
-def test_what_a_scheduler_cannot_do_is_refused(search, says):
-    with pytest.raises(ConfigError, match=says):
-        made(**search)
+def test_unsupported_searches_are_refused(search, message):
+    with pytest.raises(ConfigError, match=message):
+        scheduler_of(**search)
 
 
-def test_the_front_goes_on_and_the_dominated_stop():
-    front = FrontScheduler(("accuracy", "latency"), rungs=(2, 6))
+def test_trials_on_the_front_continue_and_dominated_ones_stop():
+    pareto_scheduler = ParetoScheduler(("accuracy", "latency"), rungs=(2, 6))
 
-    def told(name, epoch, accuracy, latency):
+    def report(name, epoch, accuracy, latency):
         result = {"epoch": epoch, "accuracy": accuracy, "latency": latency}
-        return front.on_trial_result(None, SimpleNamespace(trial_id=name), result)
+        return pareto_scheduler.on_trial_result(None, SimpleNamespace(trial_id=name), result)
 
-    assert told("a", 1, 0.1, 9.0) == "CONTINUE"  # no rung
-    assert told("a", 2, 0.9, 5.0) == "CONTINUE"  # the first to come
-    assert told("b", 2, 0.5, 1.0) == "CONTINUE"  # worse, but quicker
-    assert told("c", 2, 0.4, 6.0) == "STOP"  # worse than both
-    assert told("d", 2, 0.95, 9.0) == "CONTINUE"  # the best so far
-    assert told("a", 2, 0.9, 5.0) == "CONTINUE"  # told again after a death
-    assert told("e", 6, 0.1, 99.0) == "CONTINUE"  # a rung of its own
+    assert report("a", 1, 0.1, 9.0) == "CONTINUE"  # not a rung
+    assert report("a", 2, 0.9, 5.0) == "CONTINUE"  # the first at this rung
+    assert report("b", 2, 0.5, 1.0) == "CONTINUE"  # worse, but faster
+    assert report("c", 2, 0.4, 6.0) == "STOP"  # worse than both
+    assert report("d", 2, 0.95, 9.0) == "CONTINUE"  # the best so far
+    assert report("a", 2, 0.9, 5.0) == "CONTINUE"  # reported again after a crash
+    assert report("e", 6, 0.1, 99.0) == "CONTINUE"  # a rung of its own

@@ -1,4 +1,4 @@
-"""One trial in its process, without a cluster: memory that ends, losses that end, deaths, and shared images."""
+"""One trial in its process, without a cluster: out of memory, divergence, crashes, and shared images."""
 
 import json
 
@@ -25,7 +25,7 @@ def digits():
 
 @pytest.fixture
 def actor(digits, tmp_path):
-    """Makes a trial's process for some changes; its folder is under tmp_path/trials."""
+    """A TrialActor class to create with changes; trials are in tmp_path/trials."""
     base = Experiment().override_all(SMALL)
 
     class Local(TrialActor):
@@ -43,7 +43,7 @@ def actor(digits, tmp_path):
 
 
 def reports(trial: TrialActor) -> list[dict]:
-    """All that a trial reports to its end."""
+    """All reports of a trial to its end."""
     found = [trial.step()]
     while not found[-1]["done"]:
         found.append(trial.step())
@@ -51,7 +51,7 @@ def reports(trial: TrialActor) -> list[dict]:
     return found
 
 
-def test_a_trial_reports_each_epoch_and_what_it_trained(actor):
+def test_trial_reports_each_epoch_and_the_digest_of_its_experiment(actor):
     trial = actor({"optimizer.lr": 0.01})
     rows = reports(trial)
     assert [row["epoch"] for row in rows] == [1, 2, 3]
@@ -61,7 +61,7 @@ def test_a_trial_reports_each_epoch_and_what_it_trained(actor):
     assert read_experiment(trial.run.folder / "experiment.yaml").optimizer.lr == 0.01
 
 
-def test_a_process_that_is_used_again_trains_another_trial(actor):
+def test_reused_process_trains_another_trial(actor):
     trial = actor({})
     first = reports(trial)
     assert trial.reset_config({"optimizer.lr": 0.01})
@@ -70,7 +70,7 @@ def test_a_process_that_is_used_again_trains_another_trial(actor):
     assert first[-1]["digest"] != second[-1]["digest"]
 
 
-def test_a_trial_that_died_goes_on_and_ends_as_an_unbroken_one(actor, tmp_path):
+def test_crashed_trial_resumes_and_ends_like_an_uninterrupted_one(actor, tmp_path):
     unbroken = reports(actor({"seed": 1}))
     (tmp_path / "trials").rename(tmp_path / "away")
     trial = actor({"seed": 1})
@@ -82,7 +82,7 @@ def test_a_trial_that_died_goes_on_and_ends_as_an_unbroken_one(actor, tmp_path):
     assert len(read_history(trial.run.folder)) == 3
 
 
-def test_memory_that_ends_halves_the_batch_once(actor, monkeypatch, capsys):
+def test_batch_is_halved_once_when_out_of_memory(actor, monkeypatch, capsys):
     from classifier.runs.recorder import record_training as real
 
     def record_training(run, experiment, dataset, group):
@@ -97,15 +97,15 @@ def test_memory_that_ends_halves_the_batch_once(actor, monkeypatch, capsys):
     trained = read_experiment(trial.run.folder / "experiment.yaml")
     assert (trained.data.batch, trained.optimizer.accumulate) == (32, 2)
     assert json.loads((trial.run.folder / "halved.json").read_text()) == {"from": 64, "to": 32}
-    assert "out of memory with data.batch 64: halved" in (trial.run.folder / "run.log").read_text()
+    assert "out of memory with data.batch 64: halving it" in (trial.run.folder / "run.log").read_text()
     asked = Experiment().override_all(SMALL)
-    assert rows[0]["digest"] == asked.digest()  # it is the trial that was asked for
+    assert rows[0]["digest"] == asked.digest()  # it is still the trial that was requested
 
 
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA out of memory"), DivergedError("the loss is not finite")]
 )
-def test_a_trial_that_cannot_go_on_ends_with_the_worst_scores(actor, monkeypatch, error):
+def test_trial_that_cannot_continue_ends_with_the_worst_scores(actor, monkeypatch, error):
     def record_training(*_, **__):
         raise error
 
@@ -116,7 +116,7 @@ def test_a_trial_that_cannot_go_on_ends_with_the_worst_scores(actor, monkeypatch
     assert (trial.run.folder / "error.txt").read_text() == f"{error}\n"
 
 
-def test_a_death_of_another_kind_is_left_to_tune(actor, monkeypatch):
+def test_other_errors_are_left_to_tune(actor, monkeypatch):
     def record_training(*_, **__):
         raise RuntimeError("a lost connection")
 
@@ -125,19 +125,19 @@ def test_a_death_of_another_kind_is_left_to_tune(actor, monkeypatch):
         actor({}).step()
 
 
-def test_a_member_of_a_population_goes_on_from_another(actor, tmp_path):
+def test_population_member_continues_from_another(actor, tmp_path):
     donor, other = actor({"seed": 1}), actor({"seed": 2})
     for _ in range(2):
         donor.step()
-    other.step()  # behind the one that it copies
+    other.step()  # behind the member that it copies
     (tmp_path / "checkpoint").mkdir()
     donor.save_checkpoint(str(tmp_path / "checkpoint"))
     other.load_checkpoint(str(tmp_path / "checkpoint"))
     assert other.step()["epoch"] == 3
-    assert other.run.history()[:2] == donor.run.history()  # of the model, without a gap
+    assert other.run.history()[:2] == donor.run.history()  # that of the model, without a gap
 
 
-def test_shared_images_are_the_same_images(digits):
+def test_shared_images_are_the_same(digits):
     shared = SharedDataset.from_dataset(digits, DataConfig())
     assert all(
         np.shares_memory(array, getattr(digits, split).images_NCHW.numpy()) for split, array in shared.images.items()

@@ -11,9 +11,9 @@ from classifier.profiling.step_time import StepTime
 from classifier.search import budget
 from jobs.search.trial_budget import (
     choose_final,
+    choose_search_share,
     find_too_slow,
     fit_trials,
-    search_share,
     split_cores,
     warn_of_few_images,
 )
@@ -40,7 +40,7 @@ def test_before_a_refit_trials_are_shorter(digits):
     experiment, notes = fit(digits, 2.0)
     assert experiment.search.final_epochs == 100
     assert 25 <= experiment.train.epochs <= 50
-    assert "the last training has 100 epochs" in notes[0]
+    assert "the refit has 100 epochs" in notes[0]
     conclusion_seconds = budget.estimate_conclusion(experiment, digits, STEP).total_seconds()
     assert 4 * budget.trial_seconds(experiment, digits, STEP) <= 120 - conclusion_seconds + 1
 
@@ -91,12 +91,12 @@ def test_a_trial_has_no_more_cores_than_a_node(digits):
     ],
 )
 def test_half_of_the_minutes_are_for_trials_if_a_longer_training_follows(digits, minutes, changes, share):
-    assert search_share(search(minutes, **changes), digits, STEP) == share
+    assert choose_search_share(search(minutes, **changes), digits, STEP) == share
 
 
 def test_an_architecture_whose_trial_takes_most_of_the_time_is_left_out():
     too_slow = find_too_slow({"small": 49.0, "large": 120.0}, 100.0)
-    assert too_slow == {"large": "one trial of it would take about 2.0 minutes, of 1.7 for all trials"}
+    assert too_slow == {"large": "one trial would take about 2.0 minutes, all trials have 1.7"}
 
 
 @pytest.mark.parametrize(
@@ -118,6 +118,6 @@ def test_a_winner_is_refit_if_validation_holds_back_many_images(changes, validat
 def test_few_validation_images_are_noted():
     assert warn_of_few_images(100, final=False) == []
     (note,) = warn_of_few_images(25, final=False)
-    assert "to 10 points" in note
+    assert "up to 10 points" in note
     assert "--search.final true" in note
     assert "--search.final" not in warn_of_few_images(25, final=True)[0]

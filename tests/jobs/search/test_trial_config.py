@@ -2,14 +2,21 @@
 
 import json
 
-from jobs.search.trial_config import TrialConfig, read_changes, read_trial_configs, trial_name, unique, write_changes
+from jobs.search.trial_config import (
+    TrialConfig,
+    read_changes,
+    read_trial_configs,
+    remove_duplicates,
+    trial_name,
+    write_changes,
+)
 
 
 def test_equal_changes_are_one_trial():
     assert TrialConfig({"a": 1, "b": 2}, "x").name == trial_name({"b": 2, "a": 1})
     assert TrialConfig({"a": 1}, "x").name != trial_name({"a": 2})
     first, second = TrialConfig({"a": 1}, "x"), TrialConfig({"a": 2}, "x")
-    assert unique([first, second, TrialConfig({"a": 1}, "y")]) == [first, second]
+    assert remove_duplicates([first, second, TrialConfig({"a": 1}, "y")]) == [first, second]
 
 
 def test_configurations_are_read_in_the_order_in_which_trials_were_started(tmp_path):

@@ -1,4 +1,4 @@
-"""How many trials run at once follows the cluster as it is now; what is planned for the end follows the images."""
+"""How many trials run at once, what is left of an interrupted search, and measuring on another machine."""
 
 import dataclasses
 import os
@@ -6,8 +6,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -21,6 +19,7 @@ from jobs.launch.cluster import max_concurrent_trials
 from jobs.search import history, tuner
 from jobs.search.leaderboard import Leaderboard, Row
 from jobs.search.trial_config import TrialConfig
+from tests.jobs.search.conftest import search_plan
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -34,55 +33,54 @@ ROOT = Path(__file__).resolve().parents[3]
         (WorkersConfig(gpus=0.25), {"CPU": 16.0, "GPU": 2.0}, 8),
         (WorkersConfig(gpus=0.0), {"CPU": 4.0, "GPU": 2.0}, 4),
         (WorkersConfig(count=2), {"CPU": 2.0}, 1),
-        (WorkersConfig(count=2), {"CPU": 8.0}, 4),  # what waits for them takes no core
+        (WorkersConfig(count=2), {"CPU": 8.0}, 4),  # the process that waits for them takes no core
     ],
 )
-def test_what_can_be_placed_at_once(workers, resources, count):
+def test_max_concurrent_trials(workers, resources, count):
     assert max_concurrent_trials(workers, resources) == count
 
 
-def test_the_count_follows_the_cluster(monkeypatch):
+def test_concurrency_limit_follows_the_cluster(monkeypatch):
     resources = {"CPU": 2.0}
     monkeypatch.setattr(tuner, "connect", lambda: resources)
-    plan: Any = SimpleNamespace(experiment=SimpleNamespace(workers=WorkersConfig()), at_once=2)
-    places = tuner.Places(plan)
+    limit = tuner.ConcurrencyLimit(search_plan(Experiment(), max_concurrent=2))
     resources["CPU"] = 6.0
-    assert places() == 2  # looked at just now
-    places.looked = time.monotonic() - 60
-    assert places() == 6
+    assert limit() == 2  # checked just now
+    limit.check_time = time.monotonic() - 60
+    assert limit() == 6
     resources["CPU"] = 0.0
-    places.looked = time.monotonic() - 60
-    assert places() == 1  # it waits for a node rather than ending
+    limit.check_time = time.monotonic() - 60
+    assert limit() == 1  # it waits for a node rather than ending the search
 
 
-def test_minutes_in_which_no_longer_training_fits_are_not_thrown_away(tmp_path):
-    """What came to its end is known and not handed out again; what was cut off comes first, then new trials."""
-    samples = [
+def test_minutes_without_a_longer_training_are_used_for_more_trials(tmp_path):
+    """Trials that ended are known and not started again; those that were cut off come first, then new ones."""
+    configs = [
         TrialConfig({}, "recipe"),
         TrialConfig({"optimizer.lr": 0.01}, "drawn"),
         TrialConfig({"optimizer.lr": 0.02}, "drawn"),
     ]
-    for number, sample in enumerate(samples):
-        dataclasses.replace(sample, number=number).write(tmp_path / "trials")
-    (tmp_path / "trials" / samples[0].name / "ended.json").write_text("{}")
-    (tmp_path / "trials" / samples[2].name / "error.txt").write_text("it failed")
+    for number, config in enumerate(configs):
+        dataclasses.replace(config, number=number).write(tmp_path / "trials")
+    (tmp_path / "trials" / configs[0].name / "ended.json").write_text("{}")
+    (tmp_path / "trials" / configs[2].name / "error.txt").write_text("it failed")
     best = {"accuracy": 0.9, "loss": 0.3}
     experiment = Experiment()
-    plan: Any = SimpleNamespace(experiment=experiment, space={}, portfolio=[])
+    plan = search_plan(experiment)
     board = Leaderboard(Run(tmp_path), plan)
-    board.rows = {sample.name: Row(sample.name, sample.changes) for sample in samples}
-    board.best_epochs.reports = {sample.name: best for sample in samples[:2]}
-    rest = history.rest(tmp_path, plan, data.load(experiment.data), board)
-    assert [sample.name for sample in rest.first] == [samples[1].name]
-    assert [(seen.settings, seen.scores) for seen in rest.seen] == [({}, best)]
-    assert rest.tried == 2
+    board.rows = {config.name: Row(config.name, config.changes) for config in configs}
+    board.best_epochs.reports = {config.name: best for config in configs[:2]}
+    rest = history.unfinished_history(tmp_path, plan, data.load(experiment.data), board)
+    assert [config.name for config in rest.pending] == [configs[1].name]
+    assert [(seen.settings, seen.scores) for seen in rest.observations] == [({}, best)]
+    assert rest.done_count == 2
 
 
-def whereabouts(experiment: Experiment, dataset: Dataset, *, word: str) -> tuple[int, int, int, str, str]:
-    return os.getpid(), torch.get_num_threads(), len(dataset.train), experiment.train.device, word
+def describe_process(experiment: Experiment, dataset: Dataset, *, label: str) -> tuple[int, int, int, str, str]:
+    return os.getpid(), torch.get_num_threads(), len(dataset.train), experiment.train.device, label
 
 
-ELSEWHERE = """
+MEASURE_ELSEWHERE = """
 import os
 from jobs.cli.environment import setup
 setup()  # gives Ray the cluster's token
@@ -93,48 +91,54 @@ from classifier.errors import ConfigError
 from jobs.launch import remote_call
 from jobs.launch.cluster import connect
 from jobs.launch.remote_call import MeasurementNode
-from tests.jobs.search.test_tuner import whereabouts
+from tests.jobs.search.test_tuner import describe_process
 
 experiment = Experiment()
 dataset, resources = data.load(experiment.data), connect(dashboard=False)
 node = MeasurementNode(experiment, dataset, resources)
 assert node.is_local
-assert node.call(whereabouts, experiment, word="a")[::4] == (os.getpid(), "a")
+assert node.call(describe_process, experiment, label="a")[::4] == (os.getpid(), "a")
 nodes = ray.nodes()
 ray.nodes = lambda: [node | {"Resources": node["Resources"] | {"CPU": 0}} for node in nodes]
 remote_call.largest_node_cores = lambda: 2.0
 node = MeasurementNode(experiment, dataset, resources)
 assert not node.is_local
-pid, threads, count, device, word = node.call(whereabouts, experiment, word="b")
+pid, threads, count, device, label = node.call(describe_process, experiment, label="b")
 assert pid != os.getpid()
-assert (threads, count, device, word) == (2, len(dataset.train), "cpu", "b"), (threads, count, device, word)
+assert (threads, count, device, label) == (2, len(dataset.train), "cpu", "b"), (threads, count, device, label)
 try:
-    node.call(whereabouts, experiment.override("data.batch", 10**6), word="c")
+    node.call(describe_process, experiment.override("data.batch", 10**6), label="c")
 except ConfigError as error:
     assert "data.batch" in str(error)
     print("refused")
 """
 
 
-def test_what_the_driver_machine_cannot_hold_is_measured_where_it_can_be(cluster):
-    """As on a head that has no GPU, or that gives no core away. In a process of its own, as Ray leaves some behind."""
+def test_measurements_run_elsewhere_if_the_driver_machine_has_no_room(cluster):
+    """As on a head node without a GPU or free cores. In a process of its own, as Ray leaves some state behind."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     clean["RAY_ADDRESS"] = cluster
     done = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE], cwd=ROOT, env=clean, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", MEASURE_ELSEWHERE],
+        cwd=ROOT,
+        env=clean,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert (done.returncode, done.stdout.split()[-1:]) == (0, ["refused"]), done.stderr
 
 
-def test_a_winner_is_not_bound_to_the_device_of_its_trial(tmp_path):
-    """Its trial ran on a GPU of another machine; the driver, who tests it, has none."""
+def test_winner_is_not_bound_to_the_device_of_its_trial(tmp_path):
+    """Its trial ran on a GPU of another machine; the driver, which tests it, has none."""
     experiment = Experiment()
-    plan: Any = SimpleNamespace(experiment=experiment, space={})
+    plan = search_plan(experiment)
     board = Leaderboard(Run(tmp_path), plan)
-    sample = TrialConfig({}, "recipe")
-    board.rows[sample.name] = Row(sample.name, {}, whole=True)
-    board.best_epochs.update(sample.name, {"accuracy": 0.9, "loss": 0.3})
-    trial = Run(tmp_path / "trials" / sample.name)
+    config = TrialConfig({}, "recipe")
+    board.rows[config.name] = Row(config.name, {}, is_complete=True)
+    board.best_epochs.update(config.name, {"accuracy": 0.9, "loss": 0.3})
+    trial = Run(tmp_path / "trials" / config.name)
     trial.folder.mkdir(parents=True)
     there = {"train.device": "cuda", "train.precision": "bf16", "train.threads": 8, "workers.cpus": 8.0}
     trial.write_experiment(experiment.override_all(there))
