@@ -1,1 +1,1 @@
-"""Pages made from saved results alone: report, search page, audit page, model card."""
+"""Reports made from saved results: run page, search page, audit page, model card, figures."""

@@ -73,9 +73,9 @@ def draw_learning_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
     for position, name, title in ((1, "loss", "Loss"), (2, "accuracy", "Accuracy")):
         axes = figure.add_subplot(1, 2, position)
         for split, colour in (("train", ORANGE), ("validation", BLUE)):
-            known = [(row["epoch"], row[f"{split}_{name}"]) for row in rows if row[f"{split}_{name}"] is not None]
+            points = [(row["epoch"], row[f"{split}_{name}"]) for row in rows if row[f"{split}_{name}"] is not None]
             marker = "o" if len(rows) <= 30 else ""
-            epochs, values = [epoch for epoch, _ in known], [value for _, value in known]
+            epochs, values = [epoch for epoch, _ in points], [value for _, value in points]
             axes.plot(epochs, values, color=colour, marker=marker, markersize=3.5, linewidth=1.8, label=split)
         if saved is not None and (value := saved[f"validation_{name}"]) is not None:
             axes.axvline(saved["epoch"], color=FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=0)

@@ -130,8 +130,10 @@ def parallel(axes: Sequence[tuple[str, Sequence[float], Sequence[str]]], label: 
         parts.append(f'<text text-anchor="middle" x="{x:.1f}" y="{top - 10}">{escape(ends[-1])}</text>')
         parts.append(f'<text text-anchor="middle" x="{x:.1f}" y="{height - bottom + 18}">{escape(ends[0])}</text>')
         turn = f"rotate(-24 {x:.1f} {height - bottom + 38})"
-        words = f'<text class="ink" text-anchor="end" transform="{turn}" x="{x + 14:.1f}" y="{height - bottom + 38}">'
-        parts.append(f"{words}{escape(name)}</text>")
+        opening_tag = (
+            f'<text class="ink" text-anchor="end" transform="{turn}" x="{x + 14:.1f}" y="{height - bottom + 38}">'
+        )
+        parts.append(f"{opening_tag}{escape(name)}</text>")
     return _svg("".join(parts), label, height=height)
 
 
