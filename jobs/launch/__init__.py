@@ -1,1 +1,1 @@
-"""Where work runs: the Ray cluster, training workers, torchrun, remote calls."""
+"""Run work on a Ray cluster or under torchrun: workers, remote calls, storage of a run."""

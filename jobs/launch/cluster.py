@@ -1,4 +1,4 @@
-"""The Ray cluster: joined or started, and what it has room for."""
+"""The Ray cluster: join or start it, and what it has room for."""
 
 import contextlib
 import logging
@@ -16,27 +16,27 @@ from classifier.errors import ConfigError
 from classifier.runs.folder import Run
 from jobs.cli.environment import TOKEN, VERBS
 
-REACH_SECONDS = 5.0
-# Seconds between two looks at a cluster that has no room.
-WAIT_EVERY = 10.0
+CONNECT_TIMEOUT_SECONDS = 5.0
+# Between two looks at a cluster that has no room.
+POLL_SECONDS = 10.0
 logger = logging.getLogger(__name__)
 
 
 def connect(dashboard: bool = True) -> dict[str, float]:
-    """Join the cluster at RAY_ADDRESS, or one on this machine (started if need be); its resources.
+    """Join the cluster at RAY_ADDRESS, or one on this machine, starting it if needed; the cluster's resources.
 
-    Starting one without the dashboard is quicker; but trials that launch workers of their own need it, since without
-    it the workers of a stopped trial hold their cores for half a minute.
+    A cluster starts faster without the dashboard, but trials that launch their own workers need it: without it the
+    workers of a stopped trial hold their cores for half a minute.
     """
     import ray
 
-    # Tune looks for files of its loggers, which are off; the cluster's token is told in the README.
+    # Tune warns about files of its loggers, which are off; the README explains the cluster's token.
     for name in ("ray.tune", "ray._private.authentication"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if not ray.is_initialized():
         address = _address()
-        # Workers find the packages beside this file, installed or not; under `ray job submit --working-dir` Ray
-        # brings them itself.
+        # Workers import the packages from this checkout, installed or not; with `ray job submit --working-dir` Ray
+        # ships them itself.
         on_term = signal.getsignal(signal.SIGTERM)
         path = os.pathsep.join(p for p in (str(VERBS.parent), os.environ.get("PYTHONPATH", "")) if p)
         try:
@@ -49,62 +49,62 @@ def connect(dashboard: bool = True) -> dict[str, float]:
             )
         except ConnectionError as error:
             raise ConfigError(
-                f"the Ray cluster at {address} lets nobody in ({error}): is it the right one, and "
-                f"its token in ~/.ray/auth_token or RAY_AUTH_TOKEN?"
+                f"the Ray cluster at {address} refuses the connection ({error}): check that it is the right one, and that "
+                "its token is in ~/.ray/auth_token or RAY_AUTH_TOKEN"
             ) from None
         if TOKEN.is_file() and TOKEN.stat().st_uid == os.getuid():
-            TOKEN.chmod(0o600)  # Ray lets everyone on this machine read what it makes
-        # Ray has put a handler in place of ours, which would end the process before it has saved.
+            TOKEN.chmod(0o600)  # Ray creates it readable by everyone on this machine
+        # Ray has replaced our handler by one that ends the process before it has saved.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_term)
     return {name: float(amount) for name, amount in ray.cluster_resources().items()}
 
 
 def _address() -> str:
-    """RAY_ADDRESS; else the cluster that `ray start` began on this machine, while it lives; else local, a new one.
+    """RAY_ADDRESS; else the running cluster that `ray start` started on this machine; else "local", a new one.
 
-    ConfigError if nobody listens at RAY_ADDRESS. Ray itself would knock for minutes, there and where a cluster that
-    this machine had once is dead.
+    ConfigError if nothing listens at RAY_ADDRESS. Ray itself would retry for minutes, there and at the address of a
+    cluster that has ended.
     """
     named = os.environ.get("RAY_ADDRESS", "")
     last = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir()), "ray", "ray_current_cluster")
     address = named or (last.read_text().strip() if last.is_file() else "local")
     host, colon, port = address.rpartition("://")[2].rpartition(":")
-    if not colon or not port.isdigit():  # auto or local: Ray finds it or starts it
+    if not colon or not port.isdigit():  # auto or local: Ray finds or starts it
         return address
     try:
-        socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_SECONDS).close()
     except OSError as error:
         if not named:
             return "local"
         raise ConfigError(
-            f"RAY_ADDRESS is {address}, where no cluster answers ({error}): start it, or unset it"
+            f"RAY_ADDRESS is {address}, where no cluster answers ({error}): start one there, or unset it"
         ) from None
     return address
 
 
 def enter_driver_folder(folder: str) -> None:
-    """Go to the driver's working directory, where this machine has it, so that relative paths mean the same."""
+    """Change to the driver's working directory, if this machine has it, so that relative paths mean the same."""
     with contextlib.suppress(OSError):
         os.chdir(folder)
 
 
 def worker_resources(workers: WorkersConfig, resources: dict[str, float]) -> dict[str, float]:
-    """What one worker (or trial) reserves."""
+    """What one worker reserves."""
     gpus = workers.gpus if workers.gpus is not None else float(resources.get("GPU", 0) >= 1)
     return {"CPU": workers.cpus or 1.0} | ({"GPU": gpus} if gpus else {})
 
 
 def max_concurrent_trials(workers: WorkersConfig, resources: dict[str, float]) -> int:
-    """How many trials can be placed at once."""
-    wanted, count = worker_resources(workers, resources), workers.count
-    return min(int(resources.get(name, 0.0) / (amount * count) + 1e-9) for name, amount in wanted.items())
+    """How many trials fit into the cluster at once."""
+    needed, count = worker_resources(workers, resources), workers.count
+    return min(int(resources.get(name, 0.0) / (amount * count) + 1e-9) for name, amount in needed.items())
 
 
 def trial_resources(workers: WorkersConfig, resources: dict[str, float]) -> dict[str, float]:
-    """What a trial's own process reserves. One of several workers only waits for them: it must take no core of theirs.
+    """What a trial's own process reserves. With several workers it only waits for them, and must not take their cores.
 
-    Ray refuses a process that reserves nothing; a byte of memory is next to nothing.
+    Ray refuses a process that reserves nothing, so it reserves a byte of memory.
     """
     return worker_resources(workers, resources) if workers.count == 1 else {"memory": 1.0}
 
@@ -117,44 +117,44 @@ def largest_node_cores() -> float:
 
 
 def describe_shortage(workers: WorkersConfig, resources: dict[str, float]) -> str | None:
-    """The sum that shows why the cluster as it is has no room for these workers; None where it has."""
+    """Why the cluster has no room for these workers, as a sum; None if it has."""
     name, count = ("workers.min", workers.min) if workers.min else ("workers.count", workers.count)
     for resource, amount in worker_resources(workers, resources).items():
-        there = resources.get(resource, 0.0)
-        if count * amount > there + 1e-9:
+        available = resources.get(resource, 0.0)
+        if count * amount > available + 1e-9:
             setting = f"workers.{resource.lower()}s"
             return (
                 f"{name} {count} x {setting} {amount:g} = {count * amount:g} {resource}, "
-                f"but the cluster has {there:g}: lower --{name} or --{setting}"
+                f"but the cluster has {available:g}: lower --{name} or --{setting}"
             )
     return None
 
 
 def refuse_unplaceable(workers: WorkersConfig, resources: dict[str, float]) -> None:
-    """ConfigError, with the sum that shows why, if the cluster has no room, nor gets it while workers.wait lasts."""
+    """ConfigError with the sum that shows why, if the cluster has no room, and does not get it within workers.wait."""
     if workers.min and workers.min > workers.count:
         raise ConfigError(f"workers.min {workers.min} is more than workers.count {workers.count}: lower it")
     from ray.autoscaler.sdk import request_resources
 
-    began, asked = time.monotonic(), False
+    began, has_requested = time.monotonic(), False
     try:
         while problem := describe_shortage(workers, resources):
             if time.monotonic() - began >= 60 * workers.wait:
-                mend = "" if workers.wait else ", or wait for more nodes by --workers.wait MINUTES"
-                raise ConfigError(problem + mend)
-            if not asked:  # an autoscaler starts nodes for what is wanted of it alone
+                hint = "" if workers.wait else ", or wait for more nodes with --workers.wait MINUTES"
+                raise ConfigError(problem + hint)
+            if not has_requested:  # an autoscaler starts nodes only on request
                 request_resources(bundles=[worker_resources(workers, resources)] * (workers.min or workers.count))
-                asked = True
+                has_requested = True
             logger.warning("waiting for the cluster to grow: %s", problem.partition(":")[0])
-            time.sleep(min(WAIT_EVERY, 60 * workers.wait))
+            time.sleep(min(POLL_SECONDS, 60 * workers.wait))
             resources = connect()
     finally:
-        if asked:  # what comes now asks for itself, and idle nodes may go
+        if has_requested:  # workers now request resources themselves, and idle nodes may go
             request_resources(bundles=[])
 
 
 def refuse_unshared(run: Run) -> None:
-    """ConfigError if a node of the cluster does not see the run's folder, and the run has no storage."""
+    """ConfigError if the run has no storage and a node of the cluster does not see its folder."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -162,34 +162,34 @@ def refuse_unshared(run: Run) -> None:
     others = [n for n in ray.nodes() if n["Alive"] and n["NodeID"] != here and n["Resources"].get("CPU", 0) > 0]
     if run.storage is not None or not others:
         return
-    word = run.folder.resolve() / ".shared"
-    word.write_text(uuid.uuid4().hex)
+    marker = run.folder.resolve() / ".shared"
+    marker.write_text(uuid.uuid4().hex)
 
     @ray.remote(num_cpus=0)
     def sees(path: str, text: str) -> bool:
         return Path(path).exists() and Path(path).read_text() == text
 
     try:
-        answers = [
+        results = [
             sees.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
-                str(word), word.read_text()
+                str(marker), marker.read_text()
             )
             for node in others
         ]
-        blind = [n["NodeManagerHostname"] for n, sees in zip(others, ray.get(answers), strict=True) if not sees]
+        blind = [n["NodeManagerHostname"] for n, sees in zip(others, ray.get(results), strict=True) if not sees]
     finally:
-        word.unlink()
+        marker.unlink()
     if blind:
         raise ConfigError(
-            f"{run.folder} is not on {', '.join(sorted(set(blind)))}: give --out a folder that all nodes share, or "
-            "--storage a place that they all reach, as s3://bucket/runs"
+            f"{run.folder} is not shared with {', '.join(sorted(set(blind)))}: set --out to a folder that all nodes share, "
+            "or --storage to one that they all reach, such as s3://bucket/runs"
         )
 
 
 def kill_on_node(node: str, pid: int | None = None) -> None:
-    """SIGKILL a process on a node of the cluster, or the node itself: its Ray process, and all that it runs.
+    """Send SIGKILL to a process on a node, or without a pid to the node's Ray process, which ends the whole node.
 
-    ConfigError for the head, with which the cluster would end.
+    ConfigError for the head node, without which the cluster would end.
     """
     import ray
     from ray.exceptions import RayError
@@ -198,15 +198,15 @@ def kill_on_node(node: str, pid: int | None = None) -> None:
     connect()
     heads = {one["NodeID"] for one in ray.nodes() if "node:__internal_head__" in one["Resources"]}
     if pid is None and node in heads:
-        raise ConfigError("a worker runs on the cluster's head, which the drill does not kill: leave --nodes out")
+        raise ConfigError("a worker runs on the cluster's head, which the drill never kills: leave --nodes out")
 
     @ray.remote(num_cpus=0, max_retries=0)
-    def strike() -> None:
+    def kill() -> None:
         os.kill(pid or os.getppid(), signal.SIGKILL)
 
     strategy = NodeAffinitySchedulingStrategy(node, soft=False)
     try:
-        ray.get(strike.options(scheduling_strategy=strategy).remote())
-    except RayError:  # the node is gone, and the answer with it
+        ray.get(kill.options(scheduling_strategy=strategy).remote())
+    except RayError:  # the node is gone, and its reply with it
         if pid is not None:
             raise

@@ -1,1 +1,1 @@
-"""Several trainings as one: cross-validation and learning curves."""
+"""Studies: several trainings of one experiment, for cross-validation and learning curves."""

@@ -1,4 +1,4 @@
-"""What a cross-validation found: the mean over its folds, and what was said of each image by a model new to it."""
+"""The folds of a cross-validation, the mean of their scores, and the predictions for all images."""
 
 import json
 import statistics
@@ -19,7 +19,7 @@ SCORES_SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "loss")
 
 
 def plan_runs(folds: int, repeats: int, seed: int) -> list[StudyRun]:
-    """A training for each fold of each repeat, which draws other folds."""
+    """One training per fold of each repeat; every repeat draws other folds."""
     return [
         StudyRun(
             f"repeat{repeat}-fold{fold}" if repeats > 1 else f"fold{fold}",
@@ -32,9 +32,9 @@ def plan_runs(folds: int, repeats: int, seed: int) -> list[StudyRun]:
 
 
 def summarize(folder: Path, runs: list[StudyRun]) -> dict[str, Any]:
-    """Mean, deviation and the value of each fold, by figure; writes predictions.parquet and the scores of all images.
+    """Mean, standard deviation and values per fold of each score; saves the predictions and scores of all images.
 
-    Each image of a repeat is predicted once, by the model of the fold that left it out.
+    In each repeat every image is predicted once, by the model of the fold that held it out.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -42,40 +42,40 @@ def summarize(folder: Path, runs: list[StudyRun]) -> dict[str, Any]:
     from classifier.bundle import bundle
 
     tables, by_name = [], {name: [] for name in SCORES_SHOWN}
-    for member in runs:
-        table = pq.read_table(folder / "folds" / member.name / "predictions.parquet")
-        fold = pa.array([member.name] * len(table), pa.string())
+    for run in runs:
+        table = pq.read_table(folder / "folds" / run.name / "predictions.parquet")
+        fold = pa.array([run.name] * len(table), pa.string())
         tables.append(table.append_column("fold", fold))
-        scores = bundle.read(folder / "folds" / member.name).scores["test"]
+        scores = bundle.read(folder / "folds" / run.name).scores["test"]
         for name in SCORES_SHOWN:
             by_name[name].append(scores[name])
-    together = pa.concat_tables(tables)
-    save_predictions(together, folder / "predictions.parquet")
+    predictions = pa.concat_tables(tables)
+    save_predictions(predictions, folder / "predictions.parquet")
     names = bundle.read(folder / "folds" / runs[0].name).class_names
-    flat = together["probabilities"].combine_chunks().flatten().to_numpy()
-    probabilities_NK = torch.from_numpy(flat.reshape(len(together), len(names)).copy())
-    scores = compute_scores(probabilities_NK, torch.from_numpy(together["label"].to_numpy().copy()), names)
+    flat = predictions["probabilities"].combine_chunks().flatten().to_numpy()
+    probabilities_NK = torch.from_numpy(flat.reshape(len(predictions), len(names)).copy())
+    scores = compute_scores(probabilities_NK, torch.from_numpy(predictions["label"].to_numpy().copy()), names)
     write_atomically(folder / SCORES, json.dumps(scores, allow_nan=False) + "\n")
-    found = {}
+    summary = {}
     for name, values in by_name.items():
-        told = [value for value in values if value is not None]
-        if told:
-            spread = statistics.stdev(told) if len(told) > 1 else 0.0
-            found[name] = {"mean": float(np.mean(told)), "deviation": spread, "folds": values}
-    return found
+        defined = [value for value in values if value is not None]
+        if defined:
+            deviation = statistics.stdev(defined) if len(defined) > 1 else 0.0
+            summary[name] = {"mean": float(np.mean(defined)), "deviation": deviation, "folds": values}
+    return summary
 
 
-def make_table(found: dict[str, Any], runs: list[StudyRun]) -> Table:
-    """A row a fold, and the mean."""
-    shown = Table(box=None, pad_edge=False)
-    shown.add_column("fold")
-    for name in found:
-        shown.add_column(name.replace("_", " "), justify="right")
-    for n, member in enumerate(runs):
-        shown.add_row(member.name, *(_format_score(name, figure["folds"][n]) for name, figure in found.items()))
-    means = (f"{_format_score(n, f['mean'])} ± {_format_score(n, f['deviation'])}" for n, f in found.items())
-    shown.add_row("mean ± deviation", *means, style="bold")
-    return shown
+def make_table(summary: dict[str, Any], runs: list[StudyRun]) -> Table:
+    """One row per fold, and the mean."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("fold")
+    for name in summary:
+        table.add_column(name.replace("_", " "), justify="right")
+    for n, run in enumerate(runs):
+        table.add_row(run.name, *(_format_score(name, score["folds"][n]) for name, score in summary.items()))
+    means = (f"{_format_score(n, s['mean'])} ± {_format_score(n, s['deviation'])}" for n, s in summary.items())
+    table.add_row("mean ± deviation", *means, style="bold")
+    return table
 
 
 def _format_score(name: str, value: float | None) -> str:
