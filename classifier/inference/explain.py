@@ -65,7 +65,7 @@ def _integrated_gradients_map(model: nn.Module, scorer: Scorer, image_CHW: Tenso
 def compute_attribution(
     model: nn.Module, scorer: Scorer, image_CHW: Tensor, label: int, steps: int = PATH_STEPS
 ) -> Tensor:
-    """Return attribution_CHW, what each value adds to the class's logit; sums to about logit(image) - logit(baseline)."""
+    """Return attribution_CHW, each value's share of the class's logit; sums to about logit(image) - logit(baseline)."""
     image_CHW = image_CHW.to(scorer.device).float() / 255
     base_CHW = torch.tensor(scorer.mean, device=scorer.device)[:, None, None].expand_as(image_CHW)
     alphas_S = (torch.arange(steps, device=scorer.device) + 0.5) / steps

@@ -1,6 +1,6 @@
-"""The names of all models, as plain data: this file imports no torch, so that a help page can list them."""
+"""The names of all models, as plain data: imports no torch, so that --help can list them."""
 
-# The project's own nets: name -> module:function. The function takes classes, channels, size, norm and dropout.
+# The project's own networks: name -> module:function, called with classes, channels, size, norm and dropout.
 MODELS = {
     "cnn": "classifier.models.small:cnn",
     "plain7_32": "classifier.models.small:plain7_32",
@@ -11,7 +11,7 @@ MODELS = {
     "vit_tiny": "classifier.models.small:vit_tiny",
 }
 
-# torchvision's image classifiers; a test holds this list to torchvision's own.
+# torchvision's image classifiers; a test compares this list with torchvision's own.
 ZOO = (
     *("alexnet", "convnext_base", "convnext_large", "convnext_small", "convnext_tiny"),
     *("densenet121", "densenet161", "densenet169", "densenet201"),
@@ -34,5 +34,5 @@ ZOO = (
 
 
 def names() -> tuple[str, ...]:
-    """Every name that needs nothing but the dependencies; beside them there are timm/NAME and import.path:Class."""
+    """Return all names that need no extra packages. timm/NAME and import.path:Class are valid names too."""
     return (*MODELS, *ZOO)

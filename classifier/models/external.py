@@ -1,4 +1,4 @@
-"""Models from elsewhere: timm's by name, and a class or function of the user's by import path."""
+"""External models: timm's by name, and the user's own class or function by import path."""
 
 import importlib
 import inspect
@@ -12,46 +12,46 @@ from torch import Tensor, nn
 from classifier.config.fields import suggest
 from classifier.config.sections import ModelConfig
 from classifier.errors import ClassifierError, ModelError, in_short
-from classifier.models.head import drop_before_head
+from classifier.models.head import set_head_dropout
 
-# What a user's class may call the number of classes, the channels and the side of an image.
-_WORDS = {
+# Parameter names that a user's class may have for the number of classes, the channels and the image size.
+_PARAMETER_NAMES = {
     "classes": ("classes", "num_classes", "n_classes"),
     "channels": ("channels", "in_channels", "in_chans", "num_channels"),
     "size": ("size", "image_size", "img_size"),
 }
 
 
-def from_timm(config: ModelConfig, *, classes: int, channels: int, size: int) -> nn.Module:
-    """timm/NAME with random weights. ModelError if timm is not installed, or knows no such model."""
+def build_timm(config: ModelConfig, *, classes: int, channels: int, size: int) -> nn.Module:
+    """Build timm/NAME with random weights. ModelError if timm is not installed or has no such model."""
     name = config.name.removeprefix("timm/")
-    timm = _timm(config.name)
+    timm = _import_timm(config.name)
     base = name.partition(".")[0]
     if not timm.is_model(base):
         near = suggest(base, timm.list_models())
         raise ModelError(f"model.name {config.name}: timm has no such model{near.replace('mean ', 'mean timm/')}")
     options: dict[str, Any] = {"num_classes": classes, "in_chans": channels, "drop_rate": config.dropout}
     try:
-        return timm.create_model(name, img_size=size, **options)  # transformers need the size
+        return timm.create_model(name, img_size=size, **options)  # transformers need the image size
     except TypeError:
         return timm.create_model(name, **options)
 
 
-def timm_weights(name: str) -> dict[str, Tensor]:
-    """timm's pretrained weights of timm/NAME, downloaded once. Raises what timm raises when that fails."""
-    return dict(_timm(name).create_model(name.removeprefix("timm/"), pretrained=True).state_dict())
+def download_timm_weights(name: str) -> dict[str, Tensor]:
+    """Download (once) timm's pretrained weights of timm/NAME. On failure, raises timm's own errors."""
+    return dict(_import_timm(name).create_model(name.removeprefix("timm/"), pretrained=True).state_dict())
 
 
 def timm_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """(mean, std) a channel that the weights of timm/NAME were trained with, where timm knows them."""
-    known = _timm(name).get_pretrained_cfg(name.removeprefix("timm/"), allow_unregistered=True)
-    return None if known is None else (known.mean, known.std)
+    """Return the per-channel (mean, std) that the weights of timm/NAME were trained with, or None if unknown."""
+    config = _import_timm(name).get_pretrained_cfg(name.removeprefix("timm/"), allow_unregistered=True)
+    return None if config is None else (config.mean, config.std)
 
 
-def from_path(config: ModelConfig, *, classes: int, channels: int, size: int) -> nn.Module:
-    """import.path:Class, looked for in the current folder too; it is called with what its signature has a word for.
+def build_from_path(config: ModelConfig, *, classes: int, channels: int, size: int) -> nn.Module:
+    """Build import.path:Class, which may be in the current folder, with the arguments its signature accepts.
 
-    ModelError if it cannot be imported, takes no number of classes, or makes no torch.nn.Module.
+    ModelError if it cannot be imported, takes no number of classes, or does not return a torch.nn.Module.
     """
     path, _, attribute = config.name.partition(":")
     where = f"model.name {config.name}"
@@ -68,34 +68,34 @@ def from_path(config: ModelConfig, *, classes: int, channels: int, size: int) ->
     for part in attribute.split("."):
         if not hasattr(make, part):
             near = suggest(part, [name for name in vars(make) if not name.startswith("_")])
-            raise ModelError(f"{where}: there is no {part} in {path}{near}")
+            raise ModelError(f"{where}: {path} has no {part}{near}")
         make = getattr(make, part)
     if not callable(make):
-        raise ModelError(f"{where}: it is no class or function, but {type(make).__name__}")
-    model = make(**_arguments(where, make, classes=classes, channels=channels, size=size))
+        raise ModelError(f"{where} is not a class or function, but {type(make).__name__}")
+    model = make(**_match_arguments(where, make, classes=classes, channels=channels, size=size))
     if not isinstance(model, nn.Module):
-        raise ModelError(f"{where}: it makes {type(model).__name__}, not a torch.nn.Module")
+        raise ModelError(f"{where} returns {type(model).__name__}, not a torch.nn.Module")
     if config.dropout:
-        drop_before_head(model, config.dropout)
+        set_head_dropout(model, config.dropout)
     return model
 
 
-def _arguments(where: str, make: Callable[..., Any], **known: int) -> dict[str, int]:
+def _match_arguments(where: str, make: Callable[..., Any], **values: int) -> dict[str, int]:
     parameters = inspect.signature(make).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    found = {}
-    for noun, words in _WORDS.items():
-        word = next((w for w in words if w in parameters), noun if takes_any else None)
-        if word is not None:
-            found[word] = known[noun]
-    if not any(word in found for word in _WORDS["classes"]):
-        raise ModelError(f"{where}: it takes no number of classes; give it a parameter named classes or num_classes")
-    return found
+    arguments = {}
+    for key, names in _PARAMETER_NAMES.items():
+        name = next((n for n in names if n in parameters), key if takes_any else None)
+        if name is not None:
+            arguments[name] = values[key]
+    if not any(name in arguments for name in _PARAMETER_NAMES["classes"]):
+        raise ModelError(f"{where} takes no number of classes: give it a parameter named classes or num_classes")
+    return arguments
 
 
-def _timm(name: str) -> Any:
+def _import_timm(name: str) -> Any:
     try:
         import timm
     except ImportError as error:
-        raise ModelError(f"model.name {name}: timm is not installed; pip install -e '.[timm]' brings it") from error
+        raise ModelError(f"model.name {name}: timm is not installed: run pip install -e '.[timm]'") from error
     return timm

@@ -1,4 +1,4 @@
-"""Make a model from its settings, and make sure that it takes the images before anybody trains it."""
+"""Build a model from its settings, and check that it accepts the images before training starts."""
 
 import importlib
 from collections.abc import Callable
@@ -13,100 +13,101 @@ from classifier.errors import ClassifierError, ModelError, in_short
 from classifier.models import external, transfer, zoo
 from classifier.models.catalogue import MODELS, ZOO, names
 
-# Sizes that an error may propose, in pixels.
-_SIZES = (16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 299, 320, 384, 448, 512)
+# Image sizes that an error message may suggest, in pixels.
+_SUGGESTED_SIZES = (16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 299, 320, 384, 448, 512)
 
 
 def build(config: ModelConfig, *, classes: int, channels: int, size: int, weights: bool = True) -> nn.Module:
-    """The model for images (N, channels, size, size), with outputs (N, classes), in training mode on the CPU.
+    """Build the model for images (N, channels, size, size) and outputs (N, classes), in training mode on the CPU.
 
-    In training a model with auxiliary heads gives a tuple, the logits first. weights: whether to load model.weights.
-    ModelError if the name is unknown, the model refuses the images, or the weights do not fit.
+    In training a model with auxiliary heads returns a tuple, logits first. weights: whether to load model.weights.
+    ModelError if the name is unknown, the model does not accept the images, or the weights do not fit.
     """
-    make = maker(config)
+    constructor = get_constructor(config)
     try:
-        model = make(config, classes=classes, channels=channels, size=size)
-        logits_NK = None if config.name in MODELS else _trial(model, config, channels, size)
+        model = constructor(config, classes=classes, channels=channels, size=size)
+        logits_NK = None if config.name in MODELS else _try_forward(model, config, channels, size)
     except ClassifierError:
         raise
     except Exception as error:  # timm's models and the user's own code may raise anything
-        raise ModelError(_refusal(config, classes, channels, size, error)) from error
+        raise ModelError(_explain_failure(config, classes, channels, size, error)) from error
     if logits_NK is not None and tuple(logits_NK.shape) != (2, classes):
         raise ModelError(
             f"model.name {config.name}: two images give outputs of shape {tuple(logits_NK.shape)}, not (2, {classes}): "
-            "it must return one logit a class"
+            "return one logit per class"
         )
     if weights and config.weights is not None:
-        transfer.load(model, config)
+        transfer.load_weights(model, config)
     return model
 
 
-def parameter_count(model: nn.Module) -> int:
-    """How many numbers training can change; buffers are not counted."""
+def count_parameters(model: nn.Module) -> int:
+    """Count the parameters of a model, without buffers."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def maker(config: ModelConfig) -> Callable[..., nn.Module]:
-    """What makes the model that model.name names. ModelError if there is no such model."""
+def get_constructor(config: ModelConfig) -> Callable[..., nn.Module]:
+    """Return the function that builds model.name. ModelError if there is no such model."""
     name = config.name
     if name in MODELS:
-        return _own
+        return _build_own
     if name in ZOO:
         return zoo.build
     if name.startswith("timm/"):
-        return external.from_timm
+        return external.build_timm
     if ":" in name:
-        return external.from_path
-    near = suggest(name, names()) or ": choose one of " + ", ".join(MODELS) + ", a torchvision classifier, timm/NAME"
-    raise ModelError(f"model.name {name}: there is no such model{near}")
+        return external.build_from_path
+    known = f": choose {', '.join(MODELS)}, a torchvision classifier, timm/NAME or module:Class"
+    raise ModelError(f"model.name {name}: no such model{suggest(name, names()) or known}")
 
 
-def _own(config: ModelConfig, *, classes: int, channels: int, size: int) -> nn.Module:
+def _build_own(config: ModelConfig, *, classes: int, channels: int, size: int) -> nn.Module:
     module, _, attribute = MODELS[config.name].partition(":")
     make = getattr(importlib.import_module(module), attribute)
     return make(classes=classes, channels=channels, size=size, norm=config.norm, dropout=config.dropout)
 
 
-def _trial(model: nn.Module, config: ModelConfig, channels: int, size: int) -> torch.Tensor:
-    """The logits of two images in training, for their shape; raises whatever the model raises.
+def _try_forward(model: nn.Module, config: ModelConfig, channels: int, size: int) -> torch.Tensor:
+    """Return the logits of two images, for their shape; raises whatever the model raises.
 
-    Shapes alone are computed (on PyTorch's meta device), in a fraction of a second however large the model is. A
-    class of the user's may mix in tensors of its own making, which cannot do that: then it computes black images.
+    Computes shapes only, on PyTorch's meta device: a fraction of a second for a model of any size. Where that fails, as
+    it does for a user's model that creates tensors in forward(), runs the model on two black images instead.
     """
     if config.name in ZOO:
-        return _meta_trial(model, channels, size)
+        return forward_on_meta(model, channels, size)
     try:
-        return _meta_trial(model, channels, size)
-    except Exception:  # any code may fail without values; a model that is really broken fails again below
+        return forward_on_meta(model, channels, size)
+    except Exception:  # the user's code may raise anything on meta tensors; a broken model fails again below
         was_training = model.training
         try:
             with torch.no_grad():
-                return _logits(model.eval()(torch.zeros(2, channels, size, size)))
+                return _first_output(model.eval()(torch.zeros(2, channels, size, size)))
         finally:
             model.train(was_training)
 
 
-def _meta_trial(model: nn.Module, channels: int, size: int) -> torch.Tensor:
+def forward_on_meta(model: nn.Module, channels: int, size: int) -> torch.Tensor:
+    """Return the logits of two images in training mode as a meta tensor; raises whatever the model raises."""
     state = {name: tensor.to("meta") for name, tensor in (*model.named_parameters(), *model.named_buffers())}
     with torch.no_grad():
         images_NCHW = torch.empty(2, channels, size, size, device="meta")
-        return _logits(torch.func.functional_call(model, state, (images_NCHW,)))
+        return _first_output(torch.func.functional_call(model, state, (images_NCHW,)))
 
 
-def _logits(outputs: Any) -> torch.Tensor:
+def _first_output(outputs: Any) -> torch.Tensor:
     return outputs[0] if isinstance(outputs, tuple) else outputs
 
 
-def _refusal(config: ModelConfig, classes: int, channels: int, size: int, error: Exception) -> str:
-    """One sentence on a model that cannot take the images, with a size that it can take, where there is one."""
+def _explain_failure(config: ModelConfig, classes: int, channels: int, size: int, error: Exception) -> str:
+    """Explain in one sentence why the model does not accept the images; suggest a larger size that works, if any."""
     reason = f"{type(error).__name__}: {in_short(error, 200)}".rstrip(" .:")
-    words = f"model.name {config.name} cannot take {channels} x {size} x {size} images ({reason})"
-    for larger in (s for s in _SIZES if s > size and config.name in ZOO):
+    problem = f"model.name {config.name} does not accept {channels} x {size} x {size} images ({reason})"
+    for larger in (s for s in _SUGGESTED_SIZES if s > size and config.name in ZOO):
         try:
             with torch.device("meta"):
                 model = zoo.build(config, classes=classes, channels=channels, size=larger)
-                _trial(model, config, channels, larger)
-        except (ModelError, RuntimeError, ValueError):  # torch's and torchvision's errors on maps that are too small
+                forward_on_meta(model, channels, larger)
+        except (ModelError, RuntimeError, ValueError):  # what torch and torchvision raise for too small images
             continue
-        return f"{words}: set data.size to {larger}, or choose another model"
-    return f"{words}: choose another model, data.size or data.channels"
+        return f"{problem}: set data.size to {larger}, or choose another model"
+    return f"{problem}: choose another model, data.size or data.channels"

@@ -1,65 +1,66 @@
-"""The head: the last layer, whose outputs are the classes. All else of a model is its backbone."""
+"""The head: the last layer, which gives one logit per class. Everything else is the backbone."""
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-# Where torchvision's auxiliary classifiers (GoogLeNet, Inception) end.
+# Last layers of torchvision's auxiliary classifiers (GoogLeNet, Inception).
 _AUXILIARY = ("AuxLogits.fc", "aux1.fc2", "aux2.fc2")
 
 
-class DroppingLinear(nn.Linear):
-    """A linear layer that drops a share of its inputs while it trains; its parameters are named as nn.Linear's."""
+class DropoutLinear(nn.Linear):
+    """A linear layer with dropout on its inputs; parameter names are those of nn.Linear."""
 
-    def __init__(self, layer: nn.Linear, share: float) -> None:
+    def __init__(self, layer: nn.Linear, p: float) -> None:
         super().__init__(layer.in_features, layer.out_features, layer.bias is not None, layer.weight.device)
-        self.share = share
+        self.p = p
         self.load_state_dict(layer.state_dict())
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return super().forward(F.dropout(input, self.share, self.training))
+        return super().forward(F.dropout(input, self.p, self.training))
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, share={self.share}"
+        return f"{super().extra_repr()}, p={self.p}"
 
 
 def head_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """The head's layers by name: what timm calls the classifier, else the last linear or convolution; auxiliary ones.
+    """Return the head's layers by name: timm's classifier, else the last linear or convolution; then auxiliary heads.
 
-    "Last" goes by registration, which is the order of computation in every model of torchvision.
+    "Last" in order of registration, which is the order of execution in all torchvision models.
     """
     layers = {name: m for name, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))}
-    said = model.get_classifier() if hasattr(model, "get_classifier") else None  # pyright: ignore[reportCallIssue]
-    named = {id(m) for m in (said if isinstance(said, tuple) else (said,)) if isinstance(m, nn.Module)}
-    heads = [name for name, m in layers.items() if id(m) in named] or list(layers)[-1:]
+    classifier = model.get_classifier() if hasattr(model, "get_classifier") else None  # pyright: ignore[reportCallIssue]
+    classifiers = classifier if isinstance(classifier, tuple) else (classifier,)
+    head_ids = {id(m) for m in classifiers if isinstance(m, nn.Module)}
+    heads = [name for name, m in layers.items() if id(m) in head_ids] or list(layers)[-1:]
     return {name: layers[name] for name in (*heads, *_AUXILIARY) if name in layers}
 
 
-def head_names(model: nn.Module) -> frozenset[str]:
-    """The names of the head's parameters."""
+def head_parameter_names(model: nn.Module) -> frozenset[str]:
+    """Return the names of the head's parameters."""
     return frozenset(f"{name}.{part}" for name, m in head_modules(model).items() for part, _ in m.named_parameters())
 
 
-def drop_before_head(model: nn.Module, share: float) -> None:
-    """Drop that share of the features before the head: by the model's own dropouts there, else by the head itself.
+def set_head_dropout(model: nn.Module, p: float) -> None:
+    """Set the dropout before the head to p: in the model's own dropout layers there, else in the head itself.
 
-    The share holds exactly: 0 turns off a dropout that the model brings. Auxiliary heads keep theirs.
+    p = 0 turns the model's own dropout off. Auxiliary heads keep theirs.
     """
-    own = [
+    own_dropouts = [
         m
         for name, m in model.named_modules()
         if isinstance(m, nn.Dropout) and (name.startswith("classifier.") or name == "dropout")
     ]
-    for dropout in own:
-        dropout.p = share
-    if own or not share:
+    for dropout in own_dropouts:
+        dropout.p = p
+    if own_dropouts or not p:
         return
     for name, layer in head_modules(model).items():
         if isinstance(layer, nn.Linear) and name not in _AUXILIARY:
-            replace(model, name, DroppingLinear(layer, share))
+            replace_module(model, name, DropoutLinear(layer, p))
 
 
-def replace(model: nn.Module, name: str, layer: nn.Module) -> None:
-    """Put a layer in the place of another, by its dotted name."""
+def replace_module(model: nn.Module, name: str, layer: nn.Module) -> None:
+    """Replace the layer of this dotted name."""
     parent, _, leaf = name.rpartition(".")
     setattr(model.get_submodule(parent), leaf, layer)

@@ -1,7 +1,7 @@
-"""The project's own small nets, for images from 4 pixels up, grey or colour.
+"""The project's own small networks, for greyscale or colour images from 4 pixels up.
 
-Each pools only while the image is large enough, and halves an image of 64 pixels or more at once, so that the cost
-stays near that of a small image. `norm` none gives nets without any statistics: each image is on its own.
+They pool only while the feature map is large enough. Images of 64 pixels or more are downsampled first, so that they
+cost little more than small ones. With `norm` none no statistics are shared: each image is processed independently.
 """
 
 import math
@@ -10,24 +10,24 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from classifier.models.head import DroppingLinear
+from classifier.models.head import DropoutLinear
 
 
 class Cnn(nn.Module):
-    """The textbook net: convolution and pooling three times, one dense layer, the head. Logits (N, K)."""
+    """The textbook CNN: three times convolution and pooling, one dense layer, the head. Logits (N, K)."""
 
     def __init__(self, *, classes: int, channels: int, size: int, norm: str, dropout: float, width: int = 32) -> None:
         super().__init__()
-        self.stem, channels, side = _stem(channels, width // 2, size, norm)
+        self.stem, channels, map_size = _stem(channels, width // 2, size, norm)
         layers: list[nn.Module] = []
         for out in (width, 2 * width, 4 * width):
             layers.append(ConvNorm(channels, out, norm))
             channels = out
-            if side >= 4:
+            if map_size >= 4:
                 layers.append(nn.MaxPool2d(2))
-                side //= 2
+                map_size //= 2
         self.features = nn.Sequential(*layers)
-        self.dense = nn.Linear(channels * side * side, 4 * width)
+        self.dense = nn.Linear(channels * map_size * map_size, 4 * width)
         self.head = _head(4 * width, classes, dropout)
         _initialise(self)
 
@@ -37,20 +37,20 @@ class Cnn(nn.Module):
 
 
 class ResNet9(nn.Module):
-    """Eight convolutions, two residual blocks and a head: the net of the DAWNBench entries for CIFAR-10. Logits (N, K).
+    """Eight convolutions, half of them in two residual blocks, and a head; the DAWNBench CIFAR-10 network. Logits (N, K).
 
-    Source: D. Page, "How to train your ResNet" (2018). The last pooling takes the maximum over all places.
+    Source: D. Page, "How to train your ResNet" (2018). The last pooling is global max pooling.
     """
 
     def __init__(self, *, classes: int, channels: int, size: int, norm: str, dropout: float, width: int) -> None:
         super().__init__()
-        self.stem, channels, side = _stem(channels, width, size, norm)
+        self.stem, channels, map_size = _stem(channels, width, size, norm)
         layers: list[nn.Module] = [ConvNorm(channels, width, norm)]
         for before, after, is_residual in ((1, 2, True), (2, 4, False), (4, 8, True)):
             layers.append(ConvNorm(before * width, after * width, norm))
-            if side >= 4:
+            if map_size >= 4:
                 layers.append(nn.MaxPool2d(2))
-                side //= 2
+                map_size //= 2
             if is_residual:
                 layers.append(Residual(after * width, norm))
         self.features = nn.Sequential(*layers)
@@ -63,15 +63,15 @@ class ResNet9(nn.Module):
 
 
 class Plain7(nn.Module):
-    """Six convolutions in a row, the maximum over all places, a head; nothing is added or joined. Logits (N, K).
+    """Six convolutions in a row, global max pooling and a head; no skip connections. Logits (N, K).
 
-    Made for a CPU: the second convolution halves the image at once, pooling comes before the normalisation, and what
-    is wide is small. At 28 pixels and width 32 it costs 16 million multiplications an image.
+    Made for CPUs: the second convolution already downsamples, pooling comes before normalisation, and wide layers have
+    small maps. At 28 pixels and width 32 it costs 16 million multiplications per image.
     """
 
     def __init__(self, *, classes: int, channels: int, size: int, norm: str, dropout: float, width: int) -> None:
         super().__init__()
-        self.stem, channels, side = _stem(channels, width // 2, size, norm)
+        self.stem, channels, map_size = _stem(channels, width // 2, size, norm)
         layers: list[nn.Module] = [PooledConv(channels, 16, norm, stride=1, pool=1)]
         channels = 16
         for out, shrink in (
@@ -81,10 +81,10 @@ class Plain7(nn.Module):
             (3 * width, "pool"),
             (6 * width, ""),
         ):
-            smaller = side >= 6 and shrink != ""
+            smaller = map_size >= 6 and shrink != ""
             stride, pool = (2 if smaller and shrink == kind else 1 for kind in ("stride", "pool"))
             layers.append(PooledConv(channels, out, norm, stride=stride, pool=pool))
-            channels, side = out, (side + 1) // 2 if stride == 2 else side // pool
+            channels, map_size = out, (map_size + 1) // 2 if stride == 2 else map_size // pool
         self.features = nn.Sequential(*layers)
         self.head = _head(channels, classes, dropout)
         _initialise(self)
@@ -94,11 +94,11 @@ class Plain7(nn.Module):
 
 
 class VitTiny(nn.Module):
-    """A small vision transformer: up to 8 x 8 patches, learned positions, the mean token. Logits (N, K).
+    """A small vision transformer: up to 8 x 8 patches, learned positions, mean pooling. Logits (N, K).
 
-    Two convolutions come before the patches, without which a few thousand images teach it little: on the 8-pixel
-    digits, 15 epochs, 98.0 % with them and under 55 % without. Sources: Dosovitskiy et al. (2020), arXiv:2010.11929;
-    Xiao et al. (2021), arXiv:2106.14881 (convolutions first); Beyer et al. (2022), arXiv:2205.01580 (the mean token).
+    Two convolutions come before the patches; without them it learns little from a few thousand images (8-pixel digits,
+    15 epochs: 98.0 % with them, under 55 % without). Sources: Dosovitskiy et al. (2020), arXiv:2010.11929; Xiao et al.
+    (2021), arXiv:2106.14881 (early convolutions); Beyer et al. (2022), arXiv:2205.01580 (mean pooling).
     """
 
     def __init__(
@@ -113,11 +113,11 @@ class VitTiny(nn.Module):
         depth: int = 6,
     ) -> None:
         super().__init__()
-        stem, channels, side = _stem(channels, width // 4, size, norm)
+        stem, channels, map_size = _stem(channels, width // 4, size, norm)
         self.stem = nn.Sequential(*stem, ConvNorm(channels, width // 4, norm), ConvNorm(width // 4, width // 2, norm))
-        patch = max(2, round(side / 8))
-        grid = math.ceil(side / patch)
-        self.padding = grid * patch - side
+        patch = max(2, round(map_size / 8))
+        grid = math.ceil(map_size / patch)
+        self.padding = grid * patch - map_size
         self.patches = nn.Conv2d(width // 2, width, patch, stride=patch)
         self.positions = nn.Parameter(torch.empty(1, grid * grid, width))
         self.blocks = nn.Sequential(*(Block(width, heads=width // 32) for _ in range(depth)))
@@ -127,7 +127,7 @@ class VitTiny(nn.Module):
         for module in self.blocks.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
-        nn.init.normal_(self.positions, std=0.5)  # as large as the patches, or attention cannot tell places apart
+        nn.init.normal_(self.positions, std=0.5)  # as large as the patches', or attention cannot tell positions apart
 
     def forward(self, images_NCHW: torch.Tensor) -> torch.Tensor:
         features_NCHW = F.pad(self.stem(images_NCHW), (0, self.padding, 0, self.padding))
@@ -136,7 +136,7 @@ class VitTiny(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then a perceptron, each added to tokens (N, T, D) after its own layer norm."""
+    """A pre-norm transformer block for tokens (N, T, D): self-attention, then an MLP, each with a residual."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class Block(nn.Module):
 
 
 class ConvNorm(nn.Sequential):
-    """A 3 x 3 convolution, the normalisation, ReLU."""
+    """A 3 x 3 convolution, normalisation, ReLU."""
 
     def __init__(self, channels: int, out: int, norm: str, stride: int = 1) -> None:
         conv = nn.Conv2d(channels, out, 3, stride, padding=1, bias=norm == "none")
@@ -163,7 +163,7 @@ class ConvNorm(nn.Sequential):
 
 
 class PooledConv(nn.Sequential):
-    """A 3 x 3 convolution, max pooling, the normalisation, ReLU."""
+    """A 3 x 3 convolution, max pooling, normalisation, ReLU."""
 
     def __init__(self, channels: int, out: int, norm: str, *, stride: int, pool: int) -> None:
         conv = nn.Conv2d(channels, out, 3, stride, padding=1, bias=norm == "none")
@@ -174,7 +174,7 @@ class PooledConv(nn.Sequential):
 class Residual(nn.Module):
     """x + f(x) with two convolutions in f.
 
-    Without normalisation f has a gain that begins at 0, so that signals do not grow with depth: SkipInit,
+    Without normalisation f is scaled by a gain that starts at 0, so that activations do not grow with depth: SkipInit,
     De & Smith (2020), arXiv:2002.10444.
     """
 
@@ -184,12 +184,12 @@ class Residual(nn.Module):
         self.gain = nn.Parameter(torch.zeros(1)) if norm == "none" else None
 
     def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
-        added_NCHW = self.block(x_NCHW)
-        return x_NCHW + (added_NCHW if self.gain is None else self.gain * added_NCHW)
+        residual_NCHW = self.block(x_NCHW)
+        return x_NCHW + (residual_NCHW if self.gain is None else self.gain * residual_NCHW)
 
 
 def _stem(channels: int, width: int, size: int, norm: str) -> tuple[nn.Sequential, int, int]:
-    """Strided convolutions until fewer than 64 pixels are left; with the channels and the side that come out."""
+    """Return strided convolutions that leave fewer than 64 pixels, with their output channels and size."""
     layers = []
     while size >= 64:
         layers.append(ConvNorm(channels, width, norm, stride=2))
@@ -208,11 +208,11 @@ def _norm(width: int, norm: str) -> list[nn.Module]:
 
 def _head(width: int, classes: int, dropout: float) -> nn.Linear:
     layer = nn.Linear(width, classes)
-    return DroppingLinear(layer, dropout) if dropout else layer
+    return DropoutLinear(layer, dropout) if dropout else layer
 
 
 def _initialise(model: nn.Module) -> None:
-    """He's normal weights, no biases, and a head that begins by calling all classes alike likely."""
+    """He normal weights, zero biases, and a zero head: at first all classes are equally likely."""
     *_, head = (m for m in model.modules() if isinstance(m, nn.Linear))
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
@@ -253,5 +253,5 @@ def resnet9_64(*, classes: int, channels: int, size: int, norm: str, dropout: fl
 
 
 def vit_tiny(*, classes: int, channels: int, size: int, norm: str, dropout: float) -> nn.Module:
-    """1 million parameters. `norm` is for its convolutions; the transformer has layer norms in any case."""
+    """1 million parameters. `norm` is for its convolutions; the transformer always has layer norms."""
     return VitTiny(classes=classes, channels=channels, size=size, norm=norm, dropout=dropout)

@@ -1,4 +1,4 @@
-"""Start from trained weights: read them without executing code, fit them to the model, freeze the backbone."""
+"""Transfer learning: read pretrained weights without executing code, fit them to the model, freeze the backbone."""
 
 import logging
 import math
@@ -13,67 +13,67 @@ from classifier.config.sections import ModelConfig
 from classifier.errors import ClassifierError, ModelError, in_short
 from classifier.models import external, zoo
 from classifier.models.catalogue import ZOO
-from classifier.models.head import head_names
-from classifier.models.rename import renamed
+from classifier.models.head import head_parameter_names
+from classifier.models.rename import convert_state_dict
 
 _log = logging.getLogger(__name__)
 
-# Where training programs keep the weights in a checkpoint; the averaged ones are the better.
+# Keys of the weights in the checkpoints of training programs, best first: averaged weights before the others.
 _WRAPPERS = ("model_ema", "state_dict_ema", "state_dict", "model_state_dict", "model")
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's preprocessing, for all its weights
 _POSITIONS = ("encoder.pos_embedding", "pos_embed", "positions")
 
 
-def load(model: nn.Module, config: ModelConfig) -> None:
-    """Fill the model from model.weights: imagenet, or a local .safetensors or .pth file.
+def load_weights(model: nn.Module, config: ModelConfig) -> None:
+    """Load model.weights into the model: imagenet, or a local .safetensors or .pth file.
 
-    A head of another number of classes begins at zero. Weights for three channels are summed for one. Positions of a
-    vision transformer are resized. ModelError if the weights are not to be had or under half of the backbone fits.
+    A head for another number of classes starts at zero. RGB kernels are summed for greyscale. A vision transformer's
+    position embeddings are resized. ModelError if there are no such weights or less than half of the backbone fits.
     """
     assert config.weights is not None
     where = f"model.weights {config.weights}"
-    state = _downloaded(config) if config.weights == "imagenet" else read(config.weights)
+    state = _download_imagenet(config) if config.weights == "imagenet" else read_weights(config.weights)
     own = model.state_dict()
-    state = renamed(state, own)
-    fits = {name: _fit(name, old, own[name]) for name, old in state.items() if name in own}
-    fitting = {name: fit for name, fit in fits.items() if fit is not None}
-    heads = head_names(model)
+    state = convert_state_dict(state, own)
+    adapted = {name: _adapt_shape(name, old, own[name]) for name, old in state.items() if name in own}
+    fitting = {name: tensor for name, tensor in adapted.items() if tensor is not None}
+    heads = head_parameter_names(model)
     backbone = [name for name in own if name not in heads and own[name].is_floating_point()]
     missing = [name for name in backbone if name not in fitting]
     unknown = [name for name in state if name not in own]
     if len(missing) * 2 > len(backbone):
-        differ = next((name for name in missing if name in state), None)
+        mismatched = next((name for name in missing if name in state), None)
         example = (
-            f"{differ} is {tuple(state[differ].shape)} there and {tuple(own[differ].shape)} here"
-            if differ
+            f"{mismatched} is {tuple(state[mismatched].shape)} there and {tuple(own[mismatched].shape)} here"
+            if mismatched
             else f"it lacks {missing[0]}" + (f" and has {unknown[0]}" if unknown else "")
         )
         raise ModelError(
             f"{where} fits {len(backbone) - len(missing)} of {len(backbone)} tensors of {config.name} (for example, "
-            f"{example}): is it of another model? Set model.name to that"
+            f"{example}): set model.name to the model that these weights belong to"
         )
     model.load_state_dict(fitting, strict=False)
     for name, parameter in model.named_parameters():
-        # A new head begins by calling all classes alike likely: a random one shouts, and is long in learning not to.
+        # A new head starts at zero, all classes equally likely: a random one is overconfident, and long stays so.
         if name in heads and name not in fitting:
             torch.nn.init.zeros_(parameter)
-    _log.info("%s: %d of %d tensors of the backbone", where, len(backbone) - len(missing), len(backbone))
-    for said, names in (
-        ("start anew", [*missing, *sorted(heads - fitting.keys())]),
-        ("are not used", unknown),
+    _log.info("%s: loaded %d of %d backbone tensors", where, len(backbone) - len(missing), len(backbone))
+    for message, names in (
+        ("not in the file, newly initialised", [*missing, *sorted(heads - fitting.keys())]),
+        ("not in the model, ignored", unknown),
     ):
         if names:
-            _log.info("%s: %s: %s%s", where, said, ", ".join(names[:5]), ", ..." if len(names) > 5 else "")
+            _log.info("%s: %s: %s%s", where, message, ", ".join(names[:5]), ", ..." if len(names) > 5 else "")
 
 
-def read(path: str) -> dict[str, Tensor]:
-    """The tensors of a weights file, by name. Never executes code: a pickle may hold tensors and plain data alone.
+def read_weights(path: str) -> dict[str, Tensor]:
+    """Return the tensors of a weights file by name. Never executes code: only tensors and plain data are unpickled.
 
-    ModelError if the file is missing, damaged, or holds anything else.
+    ModelError if the file is missing, corrupted, or holds anything else.
     """
     where, file = f"model.weights {path}", Path(path).expanduser()
     if not file.is_file():
-        raise ModelError(f"{where}: there is no such file; give imagenet, or a .safetensors or .pth file")
+        raise ModelError(f"{where}: no such file; give imagenet, or a .safetensors or .pth file")
     try:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -83,12 +83,12 @@ def read(path: str) -> dict[str, Tensor]:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"{where} is damaged, or holds more than tensors, which could run code when loaded: save the weights "
-            "alone, with safetensors or torch.save(model.state_dict(), FILE)"
+            f"{where} is corrupted or holds more than tensors, which could run code when loaded: save only the "
+            "weights, with safetensors or torch.save(model.state_dict(), FILE)"
         ) from error
     except Exception as error:  # a corrupted pickle may raise anything (KeyError, AssertionError, struct.error, ...)
         reason = f"{type(error).__name__}: {in_short(error, 160)}"
-        raise ModelError(f"{where} cannot be read ({reason}): is it a whole .safetensors or .pth file?") from error
+        raise ModelError(f"{where} cannot be read ({reason}): give an intact .safetensors or .pth file") from error
     while isinstance(content, dict) and (inner := [k for k in _WRAPPERS if isinstance(content.get(k), dict)]):
         content = content[inner[0]]
     tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
@@ -97,11 +97,11 @@ def read(path: str) -> dict[str, Tensor]:
     return tensors
 
 
-def statistics(config: ModelConfig, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """(mean, std) a channel, of images in [0, 1], that the weights of a published model expect.
+def pretrained_statistics(config: ModelConfig, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Return the per-channel (mean, std) of images in [0, 1] that the weights of a published model expect.
 
-    None where the data set's own are right: from scratch, and for nets that are not torchvision's or timm's. With the
-    data set's own, frozen ImageNet features of cut-out photographs lost 3 to 8 points of accuracy.
+    None to use the dataset's own: from scratch, and for models that are not torchvision's or timm's. With the dataset's
+    own, frozen ImageNet features of cut-out photographs lost 3 to 8 points of accuracy.
     """
     if config.weights is None:
         return None
@@ -116,53 +116,54 @@ def statistics(config: ModelConfig, channels: int) -> tuple[tuple[float, ...], t
     return (sum(mean) / 3,), (sum(std) / 3,)
 
 
-def freeze(model: nn.Module, on: bool) -> None:
-    """Keep the backbone as it is (on), or let it learn. Frozen batch norms are in eval mode: call it after train()."""
-    heads = head_names(model)
+def set_frozen(model: nn.Module, frozen: bool) -> None:
+    """Freeze or unfreeze the backbone. Puts frozen batch norms in eval mode: call it after train()."""
+    heads = head_parameter_names(model)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in heads or not on)
+        parameter.requires_grad_(name in heads or not frozen)
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.train(model.training and not on)
+            module.train(model.training and not frozen)
 
 
-def _downloaded(config: ModelConfig) -> dict[str, Tensor]:
+def _download_imagenet(config: ModelConfig) -> dict[str, Tensor]:
     if config.name not in ZOO and not config.name.startswith("timm/"):
         raise ModelError(
-            f"model.weights imagenet: {config.name} has no such weights; choose a torchvision or timm model, or a file"
+            f"model.weights imagenet: {config.name} has no ImageNet weights; choose a torchvision or timm model, or "
+            "give a file"
         )
     try:
         if config.name in ZOO:
-            return zoo.imagenet_weights(config.name)
-        return external.timm_weights(config.name)
+            return zoo.download_imagenet_weights(config.name)
+        return external.download_timm_weights(config.name)
     except ClassifierError:
         raise
     except Exception as error:  # network, disk, no published weights; timm's hub client has errors of its own
         reason = f"{type(error).__name__}: {in_short(error, 160)}"
         raise ModelError(
-            f"model.weights imagenet: those of {config.name} could not be fetched ({reason}): "
+            f"model.weights imagenet: the weights of {config.name} could not be downloaded ({reason}): "
             "set model.weights to a .safetensors or .pth file of them"
         ) from error
 
 
-def _fit(name: str, old: Tensor, new: Tensor) -> Tensor | None:
-    """A file's tensor in the shape of the model's, or None."""
+def _adapt_shape(name: str, old: Tensor, new: Tensor) -> Tensor | None:
+    """Return a file's tensor in the shape of the model's, or None if it does not fit."""
     if old.shape == new.shape:
         return old
     if old.dim() == new.dim() == 4 and {old.shape[1], new.shape[1]} == {1, 3} and old[:, 0].shape == new[:, 0].shape:
-        # a grey picture is one with three equal channels
+        # A greyscale image is an RGB image with three equal channels.
         return old.sum(1, keepdim=True) if new.shape[1] == 1 else old.expand(new.shape) / 3
     if name in _POSITIONS and old.shape[2] == new.shape[2]:
-        return _resized(old, new.shape[1])
+        return resize_positions(old, new.shape[1])
     return None
 
 
-def _resized(positions_1TD: Tensor, tokens: int) -> Tensor | None:
-    """Position embeddings interpolated to another square grid; tokens before the grid (the class) keep theirs."""
+def resize_positions(positions_1TD: Tensor, tokens: int) -> Tensor | None:
+    """Interpolate position embeddings to another square grid; tokens before the grid (class tokens) keep theirs."""
     old_grid, new_grid = math.isqrt(positions_1TD.shape[1]), math.isqrt(tokens)
-    before = positions_1TD.shape[1] - old_grid**2
-    if before != tokens - new_grid**2:
+    prefix = positions_1TD.shape[1] - old_grid**2
+    if prefix != tokens - new_grid**2:
         return None
-    grid_1DHW = positions_1TD[:, before:].transpose(1, 2).unflatten(2, (old_grid, old_grid))
+    grid_1DHW = positions_1TD[:, prefix:].transpose(1, 2).unflatten(2, (old_grid, old_grid))
     grid_1DHW = F.interpolate(grid_1DHW, (new_grid, new_grid), mode="bicubic", align_corners=False)
-    return torch.cat([positions_1TD[:, :before], grid_1DHW.flatten(2).transpose(1, 2)], 1)
+    return torch.cat([positions_1TD[:, :prefix], grid_1DHW.flatten(2).transpose(1, 2)], 1)

@@ -77,7 +77,7 @@ def result_fields(folder: Path, loaded: bundle.LoadedBundle | None = None) -> di
         "images_per_second": speeds[-1] if speeds else None,
         "input_wait": history[-1].get("input_wait") if history else None,
         "epochs": history[-1]["epoch"] if history else made.provenance["epoch"],
-        "parameters": models.parameter_count(model),
+        "parameters": models.count_parameters(model),
         "device": made.experiment["train"]["device"],
     }
 

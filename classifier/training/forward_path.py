@@ -62,7 +62,7 @@ class FullModelPath:
     def set_train_mode(self, network: nn.Module) -> None:
         network.train()
         if self.is_backbone_frozen:
-            models.freeze(self.module, True)  # train() has put its batch norms into train mode
+            models.set_frozen(self.module, True)  # train() has put its batch norms into train mode
 
     def forward(self, network: nn.Module, batch: loader.Batch, labels_N: Tensor, epoch: int) -> tuple[Any, Tensor]:
         key, config = counter_rng.key(self.experiment.seed, epoch), self.experiment.augment

@@ -21,7 +21,7 @@ def resolve(experiment: Experiment, dataset: Dataset) -> Experiment:
 
     Idempotent. ConfigError, ModelError or DataError if the experiment cannot be run on these images or this machine.
     """
-    factory.maker(experiment.model)
+    factory.get_constructor(experiment.model)
     count, batch = len(dataset.train), experiment.data.batch * experiment.optimizer.accumulate
     if batch > count:
         largest = 2 ** max(0, count.bit_length() - 1)

@@ -1,4 +1,4 @@
-"""A user's own class by import path, and timm's models by name."""
+"""The user's own classes by import path, and timm's models by name."""
 
 import sys
 
@@ -51,7 +51,7 @@ number = 3
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def own_modules(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "own_nets.py").write_text(NETS)
@@ -64,43 +64,43 @@ def make(name: str, **settings):
     return build(ModelConfig(name=name, **settings), classes=5, channels=3, size=16)
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("own_modules")
 @pytest.mark.parametrize("name", ["Net", "Old", "OwnTensor"])
-def test_a_class_gets_what_it_has_words_for(name):
+def test_class_gets_the_arguments_it_accepts(name):
     model = make(f"own_nets:{name}")
     assert model.given == (5, 3, 16)
     assert model.training
     assert model(torch.zeros(2, 3, 16, 16)).shape == (2, 5)
 
 
-@pytest.mark.usefixtures("here")
-def test_a_function_and_dropout():
+@pytest.mark.usefixtures("own_modules")
+def test_function_with_dropout():
     model = make("own_nets:function", dropout=0.5)
-    assert model.get_submodule("2").share == 0.5
+    assert model.get_submodule("2").p == 0.5
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("own_modules")
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("own_nets:Ned", "did you mean Net"),
         ("own_netz:Net", "own_netz cannot be imported"),
         ("own_broken:Net", "no_such_library"),
-        ("own_nets:", "there is no"),
-        ("own_nets:number", "no class or function, but int"),
+        ("own_nets:", "own_nets has no"),
+        ("own_nets:number", "not a class or function, but int"),
         ("own_nets:no_classes", "a parameter named classes or num_classes"),
-        ("own_nets:no_model", "makes list, not a torch.nn.Module"),
+        ("own_nets:no_model", "returns list, not a torch.nn.Module"),
         ("own_nets:Short", r"shape \(2, 1\), not \(2, 5\)"),
         ("own_nets:Broken", "out of luck"),
     ],
 )
-def test_what_cannot_be_used_is_refused_in_one_line(name, says):
-    with pytest.raises(ModelError, match=says) as refusal:
+def test_unusable_model_is_refused_in_one_line(name, message):
+    with pytest.raises(ModelError, match=message) as error:
         make(name)
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(error.value)
 
 
-def test_timm_models_adapt():
+def test_timm_models_adapt_to_channels_and_size():
     model = build(ModelConfig(name="timm/resnet10t", dropout=0.2), classes=5, channels=1, size=32)
     assert model(torch.randn(2, 1, 32, 32)).shape == (2, 5)
     assert model.drop_rate == 0.2
@@ -108,12 +108,12 @@ def test_timm_models_adapt():
     assert vit.get_parameter("pos_embed").shape[1] == 1 + 4 * 4
 
 
-def test_an_unknown_timm_name_is_refused_with_the_nearest():
+def test_unknown_timm_name_suggests_the_closest():
     with pytest.raises(ModelError, match="did you mean timm/efficientnet_lite0"):
         make("timm/eficientnet_lite0")
 
 
-def test_without_timm_the_extra_is_named(monkeypatch):
+def test_missing_timm_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ModelError, match=r"pip install -e '\.\[timm\]'"):
         make("timm/resnet10t")

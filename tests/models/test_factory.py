@@ -1,4 +1,4 @@
-"""Models by name, and the sentences about those that cannot be."""
+"""Models by name, and the messages about those that cannot be built."""
 
 import subprocess
 import sys
@@ -16,36 +16,37 @@ def build(name: str, size: int = 32, channels: int = 3, classes: int = 4, **sett
 
 
 @pytest.mark.parametrize(
-    ("name", "near"),
+    ("name", "suggestion"),
     [("resnet19", "resnet1"), ("resnet9_33", "resnet9_3"), ("efficientnet_b00", "efficientnet_b"), ("qqqq", "cnn")],
 )
-def test_unknown_names_are_refused_with_the_nearest(name, near):
-    with pytest.raises(ModelError, match=near) as refusal:
+def test_unknown_name_suggests_the_closest(name, suggestion):
+    with pytest.raises(ModelError, match=suggestion) as error:
         build(name)
-    assert name in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)
 
 
-def test_a_size_that_is_too_small_is_refused_with_one_that_does():
-    with pytest.raises(ModelError, match=r"data\.size to \d+") as refusal:
+def test_too_small_image_size_suggests_one_that_works():
+    with pytest.raises(ModelError, match=r"data\.size to \d+") as error:
         build("inception_v3", size=8)
-    size = int(str(refusal.value).partition("data.size to ")[2].partition(",")[0])
+    size = int(str(error.value).partition("data.size to ")[2].partition(",")[0])
     build("inception_v3", size=size)
 
 
 def test_names_and_public_functions():
     assert set(models.names()) == {*models.MODELS, *models.ZOO}
     assert len(models.names()) == len(set(models.names()))
-    assert all(callable(getattr(models, name)) for name in ("build", "freeze", "head_names", "parameter_count"))
+    for name in ("build", "set_frozen", "head_parameter_names", "count_parameters"):
+        assert callable(getattr(models, name))
     with pytest.raises(AttributeError, match="no_such"):
         _ = models.no_such  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_listing_the_names_imports_no_torch():
+def test_listing_names_does_not_import_torch():
     code = "import sys, classifier.models as m; m.names(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 
-def test_parameters_are_counted():
-    assert models.parameter_count(torch.nn.Linear(3, 2)) == 8
+def test_count_parameters():
+    assert models.count_parameters(torch.nn.Linear(3, 2)) == 8

@@ -1,4 +1,4 @@
-"""Which layer is the head, in each house's models; dropout before it."""
+"""Which layer is the head, in torchvision's, timm's and own models; dropout before it."""
 
 import pickle
 
@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from classifier.config.sections import ModelConfig
-from classifier.models import build, head_names
-from classifier.models.head import DroppingLinear, drop_before_head
+from classifier.models import build, head_parameter_names
+from classifier.models.head import DropoutLinear, set_head_dropout
 
 
 @pytest.mark.parametrize(
@@ -29,22 +29,22 @@ from classifier.models.head import DroppingLinear, drop_before_head
         ("timm/deit_tiny_patch16_224", "head"),
     ],
 )
-def test_the_head_is_the_layer_of_the_classes(name, head):
+def test_head_is_the_layer_of_the_classes(name, head):
     model = build(ModelConfig(name=name), classes=4, channels=3, size=64)
-    assert head_names(model) == {f"{head}.weight", f"{head}.bias"}
+    assert head_parameter_names(model) == {f"{head}.weight", f"{head}.bias"}
 
 
-def test_a_head_without_biases():
+def test_head_without_bias():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2, bias=False))
-    assert head_names(model) == {"1.weight"}
+    assert head_parameter_names(model) == {"1.weight"}
 
 
-def test_dropping_keeps_names_weights_and_the_expectation():
+def test_head_dropout_keeps_names_weights_and_the_expectation():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 400), nn.Linear(400, 2))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    drop_before_head(model, 0.5)
-    assert isinstance(model[1], DroppingLinear)
+    set_head_dropout(model, 0.5)
+    assert isinstance(model[1], DropoutLinear)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     x_ND = torch.ones(2000, 4)
     dropped = model(x_ND).mean(0)

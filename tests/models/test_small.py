@@ -1,11 +1,11 @@
-"""The project's own nets: every size, grey and colour, every norm; what their docstrings promise."""
+"""The project's own networks: every size, greyscale and colour, every norm; what their docstrings promise."""
 
 import pytest
 import torch
 from torch import nn
 
 from classifier.config.sections import ModelConfig
-from classifier.models import MODELS, build, head_names, parameter_count
+from classifier.models import MODELS, build, count_parameters, head_parameter_names
 
 
 def make(name: str, *, classes: int = 10, channels: int = 3, size: int = 32, **settings) -> nn.Module:
@@ -17,9 +17,9 @@ def make(name: str, *, classes: int = 10, channels: int = 3, size: int = 32, **s
 @pytest.mark.parametrize(
     ("size", "channels"), [(8, 1), (8, 3), (28, 1), (28, 3), (96, 1), (96, 3), (4, 3), (31, 1), (224, 3)]
 )
-def test_every_size_gives_logits_and_gradients_everywhere(name, size, channels):
+def test_every_size_gives_logits_and_gradients_for_all_weights(name, size, channels):
     model = make(name, classes=5, channels=channels, size=size)
-    nn.init.normal_(model.get_parameter("head.weight"))  # it begins at zero, and would pass no gradient back
+    nn.init.normal_(model.get_parameter("head.weight"))  # starts at zero, which would pass no gradient back
     logits_NK = model(torch.randn(2, channels, size, size))
     assert logits_NK.shape == (2, 5)
     logits_NK.square().sum().backward()
@@ -30,13 +30,13 @@ def test_every_size_gives_logits_and_gradients_everywhere(name, size, channels):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_one_image_alone_trains_with_batch_norm(name):
+def test_batch_of_one_image_trains_with_batch_norm(name):
     assert make(name, size=8)(torch.randn(1, 3, 8, 8)).shape == (1, 10)
 
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("norm", ["group", "none"])
-def test_without_batch_norm_each_image_is_on_its_own(name, norm):
+def test_without_batch_norm_images_are_independent(name, norm):
     model = make(name, size=28, norm=norm)
     nn.init.normal_(model.get_parameter("head.weight"))
     images_NCHW = torch.randn(3, 3, 28, 28)
@@ -47,7 +47,7 @@ def test_without_batch_norm_each_image_is_on_its_own(name, norm):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_dropout_acts_in_training_alone(name):
+def test_dropout_acts_only_in_training(name):
     model = make(name, size=8, dropout=0.5, norm="group")
     nn.init.normal_(model.get_parameter("head.weight"))
     images_NCHW = torch.randn(2, 3, 8, 8)
@@ -58,22 +58,22 @@ def test_dropout_acts_in_training_alone(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_head_is_named_and_begins_undecided(name):
+def test_head_starts_at_zero(name):
     model = make(name)
-    assert head_names(model) == {"head.weight", "head.bias"}
+    assert head_parameter_names(model) == {"head.weight", "head.bias"}
     assert model(torch.randn(2, 3, 32, 32)).abs().max() == 0
 
 
 def test_widths_and_seeds():
-    counts = [parameter_count(make(name)) for name in ("resnet9_16", "resnet9_32", "resnet9_64")]
+    counts = [count_parameters(make(name)) for name in ("resnet9_16", "resnet9_32", "resnet9_64")]
     assert counts == sorted(counts)
     assert counts[2] == sum(p.numel() for p in make("resnet9_64").parameters()) > 6_000_000
     one, two = (make("cnn").state_dict() for _ in range(2))
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_a_deep_net_without_norm_keeps_its_signal_and_learns():
-    """Residual blocks begin as the identity, and a few steps lower the loss."""
+def test_deep_network_without_norm_learns():
+    """Residual blocks start as the identity; a few steps lower the loss."""
     model = make("resnet9_16", size=16, norm="none", classes=2)
     images_NCHW, labels_N = torch.randn(16, 3, 16, 16), torch.arange(16) % 2
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)

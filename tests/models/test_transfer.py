@@ -1,4 +1,4 @@
-"""Trained weights: read without executing code, fitted by name and shape; the frozen backbone."""
+"""Pretrained weights: read without executing code, matched by name and shape; the frozen backbone."""
 
 import pickle
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import nn
 
 from classifier.config.sections import ModelConfig
 from classifier.errors import ModelError
-from classifier.models import build, freeze, head_names, statistics, transfer, zoo
+from classifier.models import build, head_parameter_names, pretrained_statistics, set_frozen, transfer, zoo
 
 
 def make(name: str = "resnet9_16", *, classes: int = 4, channels: int = 3, size: int = 32, **settings) -> nn.Module:
@@ -30,7 +30,7 @@ def same(model: nn.Module, weights: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.pt"])
-def test_a_file_comes_back_whole(tmp_path, name):
+def test_weights_file_round_trips(tmp_path, name):
     weights, file = trained(), tmp_path / name
     save_file(weights, file) if name.endswith("safetensors") else torch.save(weights, file)
     assert same(make(weights=str(file)), weights)
@@ -51,25 +51,25 @@ def test_a_file_comes_back_whole(tmp_path, name):
         lambda w: {"state_dict": {f"model.{name}": tensor for name, tensor in w.items()}},
     ],
 )
-def test_checkpoints_of_many_programs_are_unwrapped(tmp_path, wrap):
+def test_checkpoints_of_other_programs_are_unwrapped(tmp_path, wrap):
     weights = trained()
     torch.save(wrap(weights), tmp_path / "w.pth")
     assert same(make(weights=str(tmp_path / "w.pth")), weights)
 
 
-def test_a_head_of_other_classes_starts_anew_and_the_log_says_so(tmp_path, caplog):
+def test_head_for_other_classes_is_newly_initialised_and_logged(tmp_path, caplog):
     weights = trained(classes=10)
     torch.save(weights, tmp_path / "w.pth")
     with caplog.at_level("INFO"):
         model = make(classes=4, weights=str(tmp_path / "w.pth"))
-    own, heads = model.state_dict(), head_names(model)
+    own, heads = model.state_dict(), head_parameter_names(model)
     assert own["head.weight"].shape[0] == 4
     assert all(torch.equal(own[name], weights[name]) for name in own if name not in heads)
-    assert "start anew: head.bias, head.weight" in caplog.text
+    assert "newly initialised: head.bias, head.weight" in caplog.text
 
 
-def test_colour_weights_are_summed_for_grey_and_back(tmp_path):
-    """Grey images give a model the features that they give the original as three equal channels."""
+def test_rgb_kernels_are_summed_for_greyscale_and_expanded_back(tmp_path):
+    """Greyscale images give the features that three equal channels give in the original."""
     weights = trained("resnet18", size=96)
     torch.save(weights, tmp_path / "w.pth")
     colour, grey = (make("resnet18", size=96, channels=c, weights=str(tmp_path / "w.pth")).eval() for c in (3, 1))
@@ -83,18 +83,18 @@ def test_colour_weights_are_summed_for_grey_and_back(tmp_path):
     )
 
 
-def test_positions_are_resized(tmp_path):
+def test_position_embeddings_are_resized(tmp_path):
     weights = trained("vit_b_32", size=64)
     positions_1TD = weights["encoder.pos_embedding"]
     assert positions_1TD.shape[1] == 1 + 8 * 8  # the small stem's patches
-    resized = transfer._resized(positions_1TD, 1 + 16 * 16)
+    resized = transfer.resize_positions(positions_1TD, 1 + 16 * 16)
     assert resized is not None
     assert resized.shape == (1, 257, 768)
     assert torch.equal(resized[:, 0], positions_1TD[:, 0])
-    constant = transfer._resized(torch.ones(1, 49, 8), 64)
+    constant = transfer.resize_positions(torch.ones(1, 49, 8), 64)
     assert constant is not None
     torch.testing.assert_close(constant, torch.ones(1, 64, 8))
-    assert transfer._resized(positions_1TD, 64) is None  # no class token there
+    assert transfer.resize_positions(positions_1TD, 64) is None  # no class token there
 
 
 class Evil:
@@ -107,17 +107,17 @@ class Evil:
 
 @pytest.mark.parametrize("wrap", [lambda e: e, lambda e: {"state_dict": {"head.weight": e}}])
 @pytest.mark.parametrize("is_zip", [True, False])
-def test_a_file_that_would_execute_code_is_refused_and_does_not(tmp_path, wrap, is_zip):
+def test_file_that_would_execute_code_is_refused(tmp_path, wrap, is_zip):
     proof, file = tmp_path / "executed", tmp_path / "evil.pth"
     torch.save(wrap(Evil(proof)), file, _use_new_zipfile_serialization=is_zip)
     with pytest.raises(ModelError, match="could run code"):
         make(weights=str(file))
     assert not proof.exists()
     torch.load(file, weights_only=False)
-    assert proof.exists(), "the file was no danger: this test proves nothing"
+    assert proof.exists(), "the file is harmless: this test proves nothing"
 
 
-def test_a_bare_pickle_is_refused(tmp_path):
+def test_bare_pickle_is_refused(tmp_path):
     proof, file = tmp_path / "executed", tmp_path / "evil.pth"
     file.write_bytes(pickle.dumps(Evil(proof)))
     with pytest.raises(ModelError):
@@ -126,7 +126,7 @@ def test_a_bare_pickle_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "says"),
+    ("name", "content", "message"),
     [
         ("w.pth", None, "no such file"),
         ("imagnet", None, "give imagenet, or a"),
@@ -135,15 +135,15 @@ def test_a_bare_pickle_is_refused(tmp_path):
         ("w.safetensors", b"\x08\0\0\0\0\0\0\0notjson!", "cannot be read"),
     ],
 )
-def test_files_that_are_missing_or_damaged_are_refused_in_one_line(tmp_path, name, content, says):
+def test_missing_or_corrupted_file_is_refused_in_one_line(tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(ModelError, match=says) as refusal:
+    with pytest.raises(ModelError, match=message) as error:
         make(weights=str(tmp_path / name))
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(error.value)
 
 
-def test_a_file_without_names_is_refused(tmp_path):
+def test_file_without_named_tensors_is_refused(tmp_path):
     torch.save([torch.zeros(2)], tmp_path / "w.pth")
     with pytest.raises(ModelError, match="no named tensors"):
         make(weights=str(tmp_path / "w.pth"))
@@ -158,24 +158,24 @@ def test_weights_of_another_model_are_refused_with_an_example(tmp_path):
         make("resnet9_16", weights=str(tmp_path / "wide.pth"))
 
 
-def test_imagenet_weights_are_for_models_that_have_them():
-    with pytest.raises(ModelError, match="resnet9_16 has no such weights"):
+def test_imagenet_weights_need_a_published_model():
+    with pytest.raises(ModelError, match="resnet9_16 has no ImageNet weights"):
         make(weights="imagenet")
 
 
 @pytest.mark.parametrize("name", ["resnet18", "timm/resnet10t"])
-def test_a_failed_download_is_one_sentence_with_the_mend(monkeypatch, name):
+def test_failed_download_message_says_how_to_fix_it(monkeypatch, name):
     def fail(*args, **kwargs):
         raise OSError("<urlopen error no route>")
 
-    monkeypatch.setattr(zoo, "imagenet_weights", fail)
-    monkeypatch.setattr(transfer.external, "timm_weights", fail)
-    with pytest.raises(ModelError, match=r"could not be fetched .*no route.* a \.safetensors or \.pth file"):
+    monkeypatch.setattr(zoo, "download_imagenet_weights", fail)
+    monkeypatch.setattr(transfer.external, "download_timm_weights", fail)
+    with pytest.raises(ModelError, match=r"could not be downloaded .*no route.* a \.safetensors or \.pth file"):
         make(name, weights="imagenet")
 
 
-def test_torchvisions_weights_arrive(monkeypatch):
-    """The default weights of a model, as torchvision's own loader gives them, become the model's."""
+def test_torchvision_weights_are_loaded(monkeypatch):
+    """torchvision's default weights, as its own loader returns them, are loaded into the model."""
     from torchvision.models import ResNet18_Weights
 
     weights = trained("resnet18", size=96, classes=1000)
@@ -185,11 +185,11 @@ def test_torchvisions_weights_arrive(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["resnet9_16", "mobilenet_v2", "timm/resnet10t"])
-def test_a_frozen_backbone_does_not_change_and_thaws(name):
+def test_frozen_backbone_does_not_change_until_unfrozen(name):
     model = make(name, classes=3)
-    freeze(model, True)
+    set_frozen(model, True)
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    heads = head_names(model)
+    heads = head_parameter_names(model)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
     loss = nn.functional.cross_entropy(model(torch.randn(4, 3, 32, 32)), torch.arange(4) % 3)
     loss.backward()
@@ -197,11 +197,11 @@ def test_a_frozen_backbone_does_not_change_and_thaws(name):
     changed = {key for key, tensor in model.state_dict().items() if not torch.equal(tensor, before[key])}
     assert changed == heads
     model.train()
-    freeze(model, False)
+    set_frozen(model, False)
     assert all(p.requires_grad for p in model.parameters())
     assert all(m.training for m in model.modules())
     model.eval()
-    freeze(model, False)
+    set_frozen(model, False)
     assert not any(m.training for m in model.modules())
 
 
@@ -216,12 +216,12 @@ def test_a_frozen_backbone_does_not_change_and_thaws(name):
         ("resnet9_16", "w.pth", 3, None),
     ],
 )
-def test_published_weights_expect_their_own_statistics(name, weights, channels, means):
-    found = statistics(ModelConfig(name=name, weights=weights), channels)
+def test_statistics_of_published_weights(name, weights, channels, means):
+    found = pretrained_statistics(ModelConfig(name=name, weights=weights), channels)
     assert found is None if means is None else found is not None and found[0] == pytest.approx(means)
 
 
-def test_a_new_head_begins_at_zero(tmp_path):
+def test_new_head_starts_at_zero(tmp_path):
     torch.save(trained("timm/resnet10t", classes=10), tmp_path / "w.pth")
     model = make("timm/resnet10t", classes=4, weights=str(tmp_path / "w.pth"))
     assert not model.get_parameter("fc.weight").any()
