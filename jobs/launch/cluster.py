@@ -49,8 +49,8 @@ def connect(dashboard: bool = True) -> dict[str, float]:
             )
         except ConnectionError as error:
             raise ConfigError(
-                f"the Ray cluster at {address} refuses the connection ({error}): check that it is the right one, and that "
-                "its token is in ~/.ray/auth_token or RAY_AUTH_TOKEN"
+                f"the Ray cluster at {address} refuses the connection ({error}): check RAY_ADDRESS, and "
+                "that the cluster's token is in ~/.ray/auth_token or RAY_AUTH_TOKEN"
             ) from None
         if TOKEN.is_file() and TOKEN.stat().st_uid == os.getuid():
             TOKEN.chmod(0o600)  # Ray creates it readable by everyone on this machine
@@ -181,8 +181,8 @@ def refuse_unshared(run: Run) -> None:
         marker.unlink()
     if blind:
         raise ConfigError(
-            f"{run.folder} is not shared with {', '.join(sorted(set(blind)))}: set --out to a folder that all nodes share, "
-            "or --storage to one that they all reach, such as s3://bucket/runs"
+            f"{run.folder} is not shared with {', '.join(sorted(set(blind)))}: set --out to a folder that all nodes "
+            "share, or --storage to one that they all reach, such as s3://bucket/runs"
         )
 
 

@@ -1,4 +1,4 @@
-"""A run's storage as the verbs use it: opened, remembered, and brought back to this machine."""
+"""A run's storage: open it for a new or a resumed run, mirror the run folder to it, download from it."""
 
 import contextlib
 import json
@@ -13,41 +13,42 @@ from classifier.storage.bucket import Storage
 from classifier.storage.mirror import Mirror
 from classifier.training.checkpoint import CheckpointStore
 
-# Where a run remembers its storage, so that --resume needs no --storage.
+# Holds the storage's URI in the run folder, so that --resume needs no --storage.
 URI_FILE = "storage.json"
-# What Ray workers keep there, who have a copy of the folder on their own machines.
+# Files that Ray workers mirror, which have a copy of the run folder on their own machines; of trials, the driver's.
 WORKER_LOG = "worker.log"
 DRIVER_FILES = tuple(f"trials/*/{name}" for name in ("sample.json", "ended.json", "error.txt"))
 WORKER_FILES = ("bundle", "checkpoints", "history.jsonl", "experiment.yaml", "tensorboard", WORKER_LOG)
 
 
 def open_new(uri: str | None, name: str) -> Storage | None:
-    """A new run's storage, or None. RunError if that name is taken there, or if it cannot be read."""
+    """A new run's storage, or None. RunError if its name is taken there, or if it cannot be read."""
     if uri is None:
         return None
     storage = Storage.from_uri(uri, name)
     try:
-        taken = storage.files()
+        files = storage.files()
     except OSError as error:
         raise RunError(f"--storage {uri} cannot be read ({in_short(error, 200)})") from None
-    if taken:
-        mend = f"choose another --name, or go on with it by --resume {name} --storage {uri}"
-        raise RunError(f"{storage.root} is there already: {mend}")
+    if files:
+        raise RunError(
+            f"{storage.root} already exists: choose another --name, or continue it with --resume {name} --storage {uri}"
+        )
     return storage
 
 
 def open_earlier(uri: str | None, folder: Path) -> Storage | None:
-    """An earlier run's storage, or None; the folder is as its copy where that went further, or where there is none."""
-    remembered = folder / URI_FILE
-    if uri is None and remembered.exists():
-        uri = json.loads(remembered.read_text())["uri"]
+    """An earlier run's storage, or None. Updates the folder if it is missing, or behind the storage."""
+    uri_file = folder / URI_FILE
+    if uri is None and uri_file.exists():
+        uri = json.loads(uri_file.read_text())["uri"]
     if uri is None:
         return None
     storage = Storage.from_uri(uri, folder.name)
-    there = retry_io(storage.files, storage.root)
-    if not there and not folder.is_dir():
-        raise RunError(f"{storage.root} holds no run: give OUT/NAME of an earlier one, and its --storage")
-    if any(name.startswith("trials/") for name in there):
+    files = retry_io(storage.files, storage.root)
+    if not files and not folder.is_dir():
+        raise RunError(f"{storage.root} holds no run: give OUT/NAME of an earlier run, and its --storage")
+    if any(name.startswith("trials/") for name in files):
         retry_io(lambda: storage.download_folder(folder, include=_is_search_file), storage.root)
     else:
         download_run(storage, folder)
@@ -55,14 +56,14 @@ def open_earlier(uri: str | None, folder: Path) -> Storage | None:
 
 
 def _is_search_file(name: str) -> bool:
-    """What a search's driver wants of it: a trial goes on from its checkpoint where it is trained."""
+    """Whether a search's driver needs the file; trials download their checkpoints where they are trained."""
     return not ("/checkpoints/" in name or "/tensorboard/" in name or name.startswith("ray/"))
 
 
 def open_mirror(run: Run, *, elsewhere: bool) -> Mirror:
-    """The mirror of a run's folder, for as long as a verb works in it. `elsewhere`: others train it, on their disks.
+    """A mirror of the run folder, to be used as a context. `elsewhere`: workers train it on their own disks.
 
-    Of a search's trials it keeps what the driver writes; each trial's process keeps the rest.
+    Of a search's trials it mirrors what the driver writes; each trial's process mirrors the rest.
     """
     assert run.storage is not None
     write_atomically(run.folder / URI_FILE, json.dumps({"uri": run.storage.uri}) + "\n")
@@ -70,48 +71,48 @@ def open_mirror(run: Run, *, elsewhere: bool) -> Mirror:
 
 
 def upload_bundle(run: Run) -> None:
-    """The bundle of this machine's folder, in place of the one that workers elsewhere have left in storage."""
+    """Replace the bundle that workers elsewhere left in storage by the one of this machine's run folder."""
     if (storage := run.storage) is not None:
         retry_io(lambda: Mirror(run.folder, storage).upload_bundle(), storage.root)
 
 
 def delete_copy(run: Run) -> None:
-    """Remove the copy of a run that never began."""
+    """Delete the stored copy of a run that never started."""
     if (storage := run.storage) is not None:
         retry_io(lambda: storage.remove(""), storage.root)
 
 
 def download_run(storage: Storage, folder: Path) -> None:
-    """Begin in a folder of this machine with what the storage has, unless the folder went further. RunError if away."""
+    """Download the run, unless the folder is ahead of the storage. RunError if the storage cannot be reached."""
 
-    def bring() -> None:
-        mine = CheckpointStore(folder / "checkpoints").latest_manifest()
-        if is_new or storage.newest_step() > (mine["step"] if mine else -1):
+    def download_if_newer() -> None:
+        manifest = CheckpointStore(folder / "checkpoints").latest_manifest()
+        if is_new or storage.newest_step() > (manifest["step"] if manifest else -1):
             storage.download_folder(folder)
 
     is_new = not folder.is_dir() or not any(folder.iterdir())
     folder.mkdir(parents=True, exist_ok=True)
-    retry_io(bring, storage.root)
+    retry_io(download_if_newer, storage.root)
 
 
 def download_trials(run: Run, trial: str = "*", *, bundle: bool = False) -> None:
-    """What the trials' processes left in storage, into the search's own folder: all but what training goes on from."""
+    """Download what trials left in storage into the search's folder, except for what only a resumed trial needs."""
     if (storage := run.storage) is None:
         return
-    left = ("checkpoints", "tensorboard") if bundle else ("checkpoints", "tensorboard", "bundle", ".bundle.older")
+    excluded = ("checkpoints", "tensorboard") if bundle else ("checkpoints", "tensorboard", "bundle", ".bundle.older")
 
-    def wanted(name: str) -> bool:
+    def is_included(name: str) -> bool:
         parts = name.split("/")  # trials/TRIAL/...
-        return parts[0] == "trials" and trial in ("*", parts[1]) and parts[2] not in left
+        return parts[0] == "trials" and trial in ("*", parts[1]) and parts[2] not in excluded
 
-    retry_io(lambda: storage.download_folder(run.folder, include=wanted), storage.root)
+    retry_io(lambda: storage.download_folder(run.folder, include=is_included), storage.root)
 
 
 @contextlib.contextmanager
 def mirror_worker_folder(run: Run, *, fetch: str) -> Iterator[None]:
-    """A worker's folder on its own machine: begun with what the storage has, mirrored, and gone after a good end.
+    """Download a worker's folder on its own machine, mirror it, and delete it after a successful end.
 
-    Nothing where the run has no storage: the folder is the run's own then.
+    Does nothing if the run has no storage: the folder is the run folder itself then.
     """
     if run.storage is None:
         yield

@@ -1,4 +1,4 @@
-"""A data set that trials on a node share."""
+"""A data set shared by the trials of a node."""
 
 import dataclasses
 import warnings
@@ -19,7 +19,7 @@ from classifier.errors import DataError
 
 @dataclasses.dataclass(frozen=True)
 class SharedDataset:
-    """A data set whose pictures all trials of a node share: those of its cache, or arrays that Ray keeps there."""
+    """A data set whose images are shared by the trials of a node: mapped from the cache, or in Ray's object store."""
 
     dataset: Dataset
     config: DataConfig
@@ -28,28 +28,39 @@ class SharedDataset:
     segments: tuple[Path, ...]
     shape: tuple[int, int, int]
     is_stream: bool
-    """There is nothing to share: each trial reads by itself."""
+    """Streamed images cannot be shared: each trial reads them itself."""
 
     @classmethod
     def from_dataset(cls, dataset: Dataset, config: DataConfig) -> "SharedDataset":
+        """Take the images of a loaded data set apart, so that Ray can send it."""
         images, rows, segments, is_stream = {}, {}, (), False
         for split in SPLITS:
-            pictures = getattr(dataset, split).images_NCHW
-            if isinstance(pictures, StreamedImages):
+            images_NCHW = getattr(dataset, split).images_NCHW
+            if isinstance(images_NCHW, StreamedImages):
                 is_stream = True
-            elif isinstance(pictures, MappedImages):
-                rows[split], segments = pictures.rows_N, tuple(segment.path for segment in pictures.segments)
+            elif isinstance(images_NCHW, MappedImages):
+                rows[split] = images_NCHW.rows_N
+                segments = tuple(segment.path for segment in images_NCHW.segments)
             else:
-                images[split] = pictures.numpy()
-        bare = {split: dataclasses.replace(getattr(dataset, split), images_NCHW=torch.empty(0)) for split in SPLITS}
+                images[split] = images_NCHW.numpy()
+        without_images = {
+            split: dataclasses.replace(getattr(dataset, split), images_NCHW=torch.empty(0)) for split in SPLITS
+        }
         channels, height, width = dataset.train.images_NCHW.shape[1:]
         return cls(
-            dataclasses.replace(dataset, **bare), config, images, rows, segments, (channels, height, width), is_stream
+            dataclasses.replace(dataset, **without_images),
+            config,
+            images,
+            rows,
+            segments,
+            (channels, height, width),
+            is_stream,
         )
 
     def open(self) -> Dataset:
-        """The data set whose images are the shared memory; they are only read. On a node that has no cache of them it
-        is read again, and must be the same. Errors of data.load; DataError if it is another."""
+        """The data set with read-only images in shared memory.
+
+        On a node without their cache it is loaded again. Errors of data.load; DataError if it has changed."""
         try:
             segments = [Segment.open(path) for path in self.segments]
         except OSError:
@@ -57,14 +68,14 @@ class SharedDataset:
         if self.is_stream or segments is None:
             dataset = data.load(self.config)
             if dataset.fingerprint != self.dataset.fingerprint:
-                raise DataError(f"{self.config.path} holds other pictures on this node than where the search began")
+                raise DataError(f"{self.config.path} has other images on this node than where the search started")
             return dataset
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             images = {split: torch.from_numpy(array) for split, array in self.images.items()}
         images |= {split: MappedImages(segments, rows_N, self.shape) for split, rows_N in self.rows.items()}
-        parts = {
-            split: dataclasses.replace(getattr(self.dataset, split), images_NCHW=pictures)
-            for split, pictures in images.items()
+        splits = {
+            split: dataclasses.replace(getattr(self.dataset, split), images_NCHW=images_NCHW)
+            for split, images_NCHW in images.items()
         }
-        return dataclasses.replace(self.dataset, **parts)
+        return dataclasses.replace(self.dataset, **splits)

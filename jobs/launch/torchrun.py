@@ -1,4 +1,4 @@
-"""torchrun's part of a training: rank 0 is the verb as always; the others only train along, and write nothing."""
+"""Training under torchrun: rank 0 runs the verb as usual; the other ranks only train, and write nothing."""
 
 import os
 from collections.abc import Iterator
@@ -18,19 +18,21 @@ from jobs.cli.verb import EXIT_DONE, EXIT_INTERRUPTED, Request
 
 
 def world_size() -> int:
-    """How many processes torchrun launched; 1 where it did not."""
+    """Number of processes launched by torchrun; 1 without torchrun."""
     return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 
 def is_follower() -> bool:
+    """Whether this process is a rank above 0."""
     return world_size() > 1 and os.environ["RANK"] != "0"
 
 
 def set_worker_count(request: Request) -> Request:
-    """The request with workers.count as torchrun has it. ConfigError if the user named another."""
-    count = request.changes.get("workers.count", world_size())
-    if count != world_size():
-        raise ConfigError(f"--workers.count {count}: torchrun has launched {world_size()} workers already; leave it out")
+    """The request with torchrun's number of workers as workers.count. ConfigError if the user set another."""
+    launched = world_size()
+    count = request.changes.get("workers.count", launched)
+    if count != launched:
+        raise ConfigError(f"--workers.count {count}: torchrun has launched {launched} workers already; leave it out")
     return Request(request.options, request.changes | {"workers.count": count})
 
 
@@ -38,7 +40,7 @@ def set_worker_count(request: Request) -> Request:
 def join_workers(
     experiment: Experiment | None = None, folder: Path | None = None
 ) -> Iterator[tuple[ProcessGroup, Experiment, Run]]:
-    """Meet the other ranks; all get rank 0's resolved experiment and run folder."""
+    """Join the other ranks' process group; every rank gets rank 0's resolved experiment and run folder."""
     local = int(os.environ["LOCAL_RANK"])
     if torch.cuda.is_available():
         torch.cuda.set_device(local)
@@ -51,10 +53,12 @@ def join_workers(
 
 
 def run_follower() -> int:
-    """The whole life of a rank above 0."""
+    """Run a rank above 0 to its end; its exit code."""
     stopped = None
     with Interrupts() as interrupts, join_workers() as (group, experiment, run):
         dataset = data.load(experiment.data)
-        for epoch in record_training(run, experiment, dataset, group=group, should_stop=lambda: interrupts.stop_requested):
+        for epoch in record_training(
+            run, experiment, dataset, group=group, should_stop=lambda: interrupts.stop_requested
+        ):
             stopped = epoch.stopped
     return EXIT_INTERRUPTED if stopped == "asked" else EXIT_DONE

@@ -1,4 +1,4 @@
-"""What a worker says, in another process or on another machine, stands in the run's run.log too."""
+"""Copies worker output to the run's run.log, from another process or another machine."""
 
 import contextlib
 import io
@@ -10,7 +10,7 @@ from typing import TextIO
 
 
 class _TeeStream(io.TextIOBase):
-    """Writes to a stream, and each whole line to a log under the speaker's name."""
+    """Writes to a stream, and each complete line to a log, prefixed with the worker's name."""
 
     def __init__(self, stream: TextIO, log: TextIO, name: str) -> None:
         self.stream, self.log, self.name = stream, log, name
@@ -19,12 +19,12 @@ class _TeeStream(io.TextIOBase):
     def write(self, text: str) -> int:
         self.stream.write(text)
         *lines, self.partial_line = (self.partial_line + text).split("\n")
-        # A progress bar draws one line again and again: its last state is the line.
+        # A progress bar redraws its line after a carriage return: log only its last state.
         self.log.writelines(f"{self.name}: {line.rpartition(chr(13))[2]}\n" for line in lines)
         return len(text)
 
     def finish_line(self) -> None:
-        """A line that was begun is whole now."""
+        """End a partial line, so that it is logged."""
         if self.partial_line:
             self.write("\n")
 
@@ -34,7 +34,7 @@ class _TeeStream(io.TextIOBase):
 
 @contextlib.contextmanager
 def tee_output(path: Path, name: str) -> Iterator[None]:
-    """While it lasts, what Python code of this process prints, and the traceback it ends with, go into a log too."""
+    """Within this context, copy what Python code prints, and the traceback of an exception, to the log at `path`."""
     with path.open("a", encoding="utf-8", buffering=1) as log:
         out, err = _TeeStream(sys.stdout, log, name), _TeeStream(sys.stderr, log, name)
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

@@ -1,4 +1,4 @@
-"""A training on Ray workers: placed on the cluster, begun again after faults, and told as it goes."""
+"""Train on Ray workers: placed on the cluster, restarted after failures, with their history as it is written."""
 
 import contextlib
 import logging
@@ -23,91 +23,91 @@ from jobs.launch import run_storage
 from jobs.launch.cluster import connect, enter_driver_folder, worker_resources
 
 logger = logging.getLogger(__name__)
-# Ray retries a worker group for ever by default: a group that cannot start or keeps dying is an error, not a wait.
-FAILURES = 3
-# A worker's polite stop: the driver makes this file in the run folder, the loop sees it and commits.
+# Ray restarts a worker group without limit by default: one that cannot start or keeps failing is an error.
+MAX_FAILURES = 3
+# Asks the workers to stop: the driver creates this file in the run folder; the loop sees it, saves and ends.
 STOP_FILE = ".stop"
-# What a worker gave up for, which no new one can mend.
-LAST_WORD = ".last_word"
-# Seconds between two looks at a journal that lies in storage.
-LOOK_EVERY = 2.0
+# The error that a worker gave up with, and that a restart cannot fix.
+FATAL_ERROR_FILE = ".last_word"
+# Between two downloads of a history that is in storage.
+POLL_SECONDS = 2.0
 
 
 def train(
     run: Run, experiment: Experiment, *, should_stop: Callable[[], bool], merged: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """Train on Ray workers; yield the journal's lines as they come. merged: on the validation images too.
+    """Train on Ray workers; yields the rows of the history as they are written. merged: also on the validation images.
 
-    The workers share the run's folder, which every node must reach; or they have one of their own where the run has a
-    storage, and the folder gets what they made in the end.
-    Ray's trainer works in a thread of its own, since its signal handlers would abort the workers before they saved.
+    The workers share the run folder, which every node must reach. If the run has a storage they use folders of their
+    own, and the run folder gets their files at the end.
+    Ray's trainer runs in a thread, where its signal handlers cannot abort the workers before they have saved.
     """
     stop, storage = run.folder / STOP_FILE, run.storage
-    for name in (STOP_FILE, LAST_WORD):
+    for name in (STOP_FILE, FATAL_ERROR_FILE):
         (run.folder / name).unlink(missing_ok=True)
         if storage is not None:
             storage.remove(name)
-    outcome: dict[str, Any] = {}
-    thread = threading.Thread(target=_launch, args=(run, experiment, merged, outcome), daemon=True)
+    errors: list[BaseException] = []
+    thread = threading.Thread(target=_run_trainer, args=(run, experiment, merged, errors), daemon=True)
     thread.start()
-    seen, look = len(run.history()), time.monotonic()
+    yielded, next_poll = len(run.history()), time.monotonic()
     try:
         while thread.is_alive():
             thread.join(timeout=0.3)
             if should_stop() and not stop.exists():
-                _ask_to_stop(run)
+                _request_stop(run)
             if storage is not None:
-                if time.monotonic() < look:
+                if time.monotonic() < next_poll:
                     continue
-                look = time.monotonic() + LOOK_EVERY
-                _bring_journal(run)
+                next_poll = time.monotonic() + POLL_SECONDS
+                _download_history(run)
             rows = run.history()
-            seen = min(seen, len(rows))  # a restarted worker rewound the journal
-            yield from rows[seen:]
-            seen = len(rows)
+            yielded = min(yielded, len(rows))  # a restarted worker truncated the history
+            yield from rows[yielded:]
+            yielded = len(rows)
         if storage is not None:
             retry_io(lambda: storage.download_folder(run.folder, include=_is_result), storage.root)
-        yield from run.history()[seen:]  # what was written while the caller was busy with the last lines
+        yield from run.history()[yielded:]  # rows written while the caller was busy with the last ones
     finally:
-        if thread.is_alive():  # the caller wants no more of it
-            _ask_to_stop(run)
+        if thread.is_alive():  # the caller has stopped iterating
+            _request_stop(run)
             thread.join(timeout=60)
         stop.unlink(missing_ok=True)
-    if "error" in outcome:
-        raise outcome["error"]
+    if errors:
+        raise errors[0]
 
 
-def _ask_to_stop(run: Run) -> None:
+def _request_stop(run: Run) -> None:
     (run.folder / STOP_FILE).touch()
     if run.storage is not None:
-        with contextlib.suppress(OSError):  # asked again while the file is missing there
+        with contextlib.suppress(OSError):  # tried again as long as the file is missing
             run.storage.upload(run.folder / STOP_FILE, STOP_FILE)
 
 
-def _bring_journal(run: Run) -> None:
+def _download_history(run: Run) -> None:
     assert run.storage is not None
-    with contextlib.suppress(OSError):  # it may not be there yet, or the storage is away for a while
+    with contextlib.suppress(OSError):  # it may not exist yet, or the storage may be unreachable for a while
         run.storage.download("history.jsonl", run.folder / "history.jsonl")
 
 
 def _is_result(name: str) -> bool:
-    """What a driver wants of its workers' folder: not what only a worker goes on from."""
+    """Whether the driver needs this file of its workers' folder; checkpoints are only for the workers."""
     return name.partition("/")[0] in run_storage.WORKER_FILES and not name.startswith("checkpoints/")
 
 
-def _launch(run: Run, experiment: Experiment, merged: bool, outcome: dict[str, Any]) -> None:
+def _run_trainer(run: Run, experiment: Experiment, merged: bool, errors: list[BaseException]) -> None:
     try:
         run_trainer(run, experiment, merged)
     except BaseException as error:
-        outcome["error"] = error
+        errors.append(error)
 
 
 def run_trainer(run: Run, experiment: Experiment, merged: bool = False) -> None:
-    """One Ray Train run to its end. Errors of this package come back as they were raised in the workers."""
+    """Run Ray Train to the end. ClassifierError as raised in a worker; RunError if the workers keep failing."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    reserved, storage, workers = worker_resources(experiment.workers, connect()), run.storage, experiment.workers
+    resources, storage, workers = worker_resources(experiment.workers, connect()), run.storage, experiment.workers
 
     def trainer() -> TorchTrainer:
         return TorchTrainer(
@@ -123,15 +123,15 @@ def run_trainer(run: Run, experiment: Experiment, merged: bool = False) -> None:
             },
             scaling_config=ScalingConfig(
                 num_workers=(workers.min, workers.count) if workers.min else workers.count,
-                use_gpu="GPU" in reserved,
-                resources_per_worker=reserved,
+                use_gpu="GPU" in resources,
+                resources_per_worker=resources,
             ),
             run_config=RunConfig(
-                # A new name each time: the loop resumes from the run's own checkpoints, so Ray must not from its own.
+                # A new name each time: the loop resumes from the run's own checkpoints, and Ray must not from its.
                 name=time.strftime("%Y%m%d-%H%M%S"),
                 storage_path=f"{storage.root}/ray" if storage else str(run.folder.resolve() / "ray"),
                 storage_filesystem=storage.system if storage else None,
-                failure_config=FailureConfig(max_failures=FAILURES, controller_failure_limit=FAILURES),
+                failure_config=FailureConfig(max_failures=MAX_FAILURES, controller_failure_limit=MAX_FAILURES),
             ),
         )
 
@@ -140,26 +140,26 @@ def run_trainer(run: Run, experiment: Experiment, merged: bool = False) -> None:
         try:
             error = trainer().fit().return_value
         except TrainingFailedError as failure:
-            # Many faults in a long run are no reason to end it, but one that comes again before a checkpoint is.
+            # Many failures in a long run are no reason to end it; failures without a new checkpoint are.
             if _newest_step(run) == before:
-                raise RunError(_in_words(failure)) from failure
-            logger.warning("the workers failed more than %d times, but got on: they are begun again", FAILURES)
+                raise RunError(_describe_failure(failure)) from failure
+            logger.warning("the workers failed more than %d times, but made progress: restarting them", MAX_FAILURES)
             continue
         if isinstance(error, ClassifierError):
             raise error
         return
 
 
-def _in_words(failure: Exception) -> str:
-    """What ended the workers for good, in a sentence: their last words, and the mend of a known one."""
+def _describe_failure(failure: Exception) -> str:
+    """Why the workers failed for good, in one sentence with a fix."""
     text = str(failure).strip()
-    last = text.rpartition("\n")[2].strip()
-    known = {
-        "connectFullMesh": "each machine's name must lead to its address on the others, not to 127.0.0.1 (/etc/hosts)",
-        "WorkerGroupStartupTimeoutError": "the cluster has no room for them: see ray status",
+    last_line = text.rpartition("\n")[2].strip()
+    fixes = {
+        "connectFullMesh": "each host name must resolve to its address on the others, not to 127.0.0.1 (/etc/hosts)",
+        "WorkerGroupStartupTimeoutError": "the cluster has no room for them, see ray status",
     }
-    mend = next((mend for word, mend in known.items() if word in text), "run.log has what they said")
-    return f"the workers failed {FAILURES + 1} times without getting on ({last[:300]}): {mend}"
+    fix = next((fix for pattern, fix in fixes.items() if pattern in text), "see their output in run.log")
+    return f"the workers failed {MAX_FAILURES + 1} times without progress ({last_line[:300]}): {fix}"
 
 
 def _newest_step(run: Run) -> int:
@@ -170,7 +170,7 @@ def _newest_step(run: Run) -> int:
 
 
 def _worker(config: dict[str, Any]) -> ClassifierError | None:
-    """One worker's whole life. What the user must mend is returned, so that Ray does not try it again."""
+    """Run one worker to its end. An error that the user must fix is returned, so that Ray does not retry."""
     if sys.path[0].endswith("jobs"):  # Ray copies the driver's script folder; a verb there could shadow a library
         sys.path.pop(0)
     import ray.train
@@ -181,19 +181,19 @@ def _worker(config: dict[str, Any]) -> ClassifierError | None:
     from classifier.training.resolve import resolve
     from jobs.launch.worker_log import tee_output
 
-    # Ray tells each report, which run.log has already; this logger bears its file's name.
-    teller = Path(ray.train.__file__).parent / "v2" / "_internal" / "execution" / "context.py"
-    logging.getLogger(str(teller)).setLevel(logging.WARNING)
+    # Ray logs each report, which is in run.log already; this logger is named after its file.
+    reporter = Path(ray.train.__file__).parent / "v2" / "_internal" / "execution" / "context.py"
+    logging.getLogger(str(reporter)).setLevel(logging.WARNING)
     enter_driver_folder(config["cwd"])
     run, group = Run(Path(config["folder"]), config["storage"]), ProcessGroup.current(ray.train.torch.get_device())
     if run.storage is not None:
         run.folder = Path(tempfile.gettempdir(), "classifier", config["scratch"])
         run.folder.mkdir(parents=True, exist_ok=True)
-    if word := group.broadcast(_last_word(run) if group.is_first else None):
-        return RunError(word)
+    if fatal := group.broadcast(_read_fatal_error(run) if group.is_first else None):
+        return RunError(fatal)
     log = "run.log" if run.storage is None else run_storage.WORKER_LOG
     with tee_output(run.folder / log, f"worker {group.rank}"):
-        # Where a person, or the fire drill, finds it.
+        # For people and the fire drill, which find the process by this line (jobs/steps/training_process.py).
         print(f"process {os.getpid()} on node {ray.get_runtime_context().get_node_id()} of {socket.gethostname()}")
         try:
             experiment = Experiment.from_dict(config["experiment"])
@@ -205,48 +205,48 @@ def _worker(config: dict[str, Any]) -> ClassifierError | None:
                 if group.is_first:
                     run.write_experiment(experiment)
                 stop = run.folder / STOP_FILE
-                hooks = {"should_stop": stop.exists, "should_save": _Notice()}
+                hooks = {"should_stop": stop.exists, "should_save": _PreemptionNotice()}
                 for epoch in record_training(run, experiment, dataset, group=group, **hooks):
                     ray.train.report(epoch.row())
         except RunError as error:
             if group.world_size == 1:
                 return error
-            # This worker's alone, and the others wait for it: all are begun again, and end by its word.
-            _leave_word(run, error)
+            # The others wait for this worker: all are restarted, and end when they read this error.
+            _write_fatal_error(run, error)
             raise
         except ClassifierError as error:
             return error
     return None
 
 
-class _Notice:
-    """Answers true once for each notice that a node will be taken away: its last minutes are for a checkpoint.
+class _PreemptionNotice:
+    """Returns true once per notice that a node will be preempted, so that a checkpoint is saved in time.
 
-    Ray's public function asks all workers at each call; this looks at what Ray has told this one.
+    Ray's public function asks all workers at every call; this reads what Ray has told this worker.
     """
 
     def __init__(self) -> None:
         from ray.train.v2._internal.execution.context import get_train_context
 
-        self.context, self.seen = get_train_context().preemption_context, None
+        self.context, self.last = get_train_context().preemption_context, None
 
     def __call__(self) -> bool:
         info = self.context.preemption_info
-        is_new, self.seen = info is not None and info != self.seen, info
+        is_new, self.last = info is not None and info != self.last, info
         return is_new
 
 
-def _leave_word(run: Run, error: RunError) -> None:
-    (run.folder / LAST_WORD).write_text(str(error), encoding="utf-8")
+def _write_fatal_error(run: Run, error: RunError) -> None:
+    (run.folder / FATAL_ERROR_FILE).write_text(str(error), encoding="utf-8")
     if run.storage is not None:
-        with contextlib.suppress(OSError):  # then it is tried again, as often as any failure
-            run.storage.upload(run.folder / LAST_WORD, LAST_WORD)
+        with contextlib.suppress(OSError):  # then the workers are restarted as after any failure
+            run.storage.upload(run.folder / FATAL_ERROR_FILE, FATAL_ERROR_FILE)
 
 
-def _last_word(run: Run) -> str | None:
-    """Why a worker before this one gave up for good."""
+def _read_fatal_error(run: Run) -> str | None:
+    """The error that an earlier worker gave up with, if there is one."""
     if run.storage is not None:
-        word = retry_io(lambda: run.storage and run.storage.read(LAST_WORD), run.storage.root)
-        return word.decode() if word else None
-    path = run.folder / LAST_WORD
+        text = retry_io(lambda: run.storage and run.storage.read(FATAL_ERROR_FILE), run.storage.root)
+        return text.decode() if text else None
+    path = run.folder / FATAL_ERROR_FILE
     return path.read_text(encoding="utf-8") if path.exists() else None

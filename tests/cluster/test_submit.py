@@ -47,7 +47,7 @@ def test_folder_that_is_not_shared_is_rejected(cluster: Cluster):
     cluster.submit(*TRAIN, "--workers.count", 2, "--name", "blind", "--out", "/tmp/runs", name="blind")
     assert cluster.wait_for_end("blind") == "FAILED"
     log = cluster.logs("blind")
-    assert "is not on host2, host3" in log
+    assert "is not shared with host2, host3" in log
     assert "--storage" in log
 
 

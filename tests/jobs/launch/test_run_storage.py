@@ -35,7 +35,7 @@ def test_a_machine_is_lost_and_the_run_goes_on_elsewhere(verb, started, tmp_path
     assert weights_of(tmp_path / "far" / "clean") == weights_of(clean.folder)
     taken = verb("train", *SETTINGS, "--name", "clean", "--out", "elsewhere", "--storage", "far")
     assert taken.code == 2
-    assert "far/clean is there already" in taken.err
+    assert "far/clean already exists" in taken.err
     assert "--resume clean --storage far" in taken.err
     assert not (tmp_path / "elsewhere" / "clean").exists()
 
