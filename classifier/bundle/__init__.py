@@ -1,1 +1,1 @@
-"""The product of a training: weights, preprocessing, class names; a predictor over it; tables of predictions."""
+"""Trained models on disk: weights, preprocessing and class names; a predictor; tables of predictions."""

@@ -1,8 +1,8 @@
-"""The finished model: one folder from which it is evaluated, predicted with and served.
+"""A trained model on disk: one folder to evaluate, predict and serve from.
 
-`model.safetensors` holds the weights, `novelty.safetensors` what tells pictures unlike those of the training,
-`bundle.json` all the rest. Loading one runs no code out of the folder; but a
-model that was named by import path ("package.module:Class") is imported again by that name, from the user's own code.
+`model.safetensors` holds the weights, `novelty.safetensors` the out-of-distribution detector, `bundle.json` everything
+else. Loading a bundle runs no code from its folder; but a model that was named by import path ("package.module:Class")
+is imported again by that name, from the user's own code.
 """
 
 import dataclasses
@@ -34,38 +34,38 @@ _TUPLES = ("class_names", "mean", "std")
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """What bundle.json says: how to build the model, how to prepare an image, and what came of it."""
+    """The contents of bundle.json: how to build the model, how to prepare an image, and the scores."""
 
     model: dict[str, Any]
     """The settings of `model`."""
     class_names: tuple[str, ...]
     channels: int
     size: int
-    """Side of the square the model sees, in pixels."""
+    """Image size: the side of the model's square input, in pixels."""
     fit: str
-    """How a picture becomes square: crop, pad or stretch."""
+    """How an image becomes square: crop, pad or stretch."""
     mean: tuple[float, ...]
-    """Of each channel of the training images, in [0, 1]."""
+    """Per channel of the training images, in [0, 1]."""
     std: tuple[float, ...]
     test_flip: bool
-    """Average each prediction with that of the mirrored image."""
+    """Average each prediction with that for the mirrored image."""
     scores: dict[str, Any]
-    """Of these weights: `validation` and `test`, each as Tally.scores, or None until it was measured."""
+    """Scores of these weights on `validation` and `test` (see compute_scores); None if not measured."""
     experiment: dict[str, Any]
     """Every setting of the run, resolved."""
     dataset: dict[str, Any]
     provenance: dict[str, Any]
-    """When, at which epoch and with which versions it was made."""
+    """When, after which epoch and with which package versions the bundle was made."""
     calibration: dict[str, Any] | None = None
-    """Calibration.as_dict, once it was learned: temperature, sets, thresholds."""
+    """Calibration.as_dict, once calibrated: temperature, prediction sets, thresholds."""
     format_version: int = FORMAT_VERSION
 
     @classmethod
     def from_training(cls, experiment: Experiment, dataset: Dataset, *, scores: dict[str, Any], epoch: int) -> "Bundle":
-        """The bundle of a resolved experiment on its data, after `epoch`."""
+        """Describe the model of a resolved experiment after `epoch`."""
         settings = experiment.as_dict()
         scorer = Scorer.from_experiment(experiment, dataset, torch.device("cpu"))
-        made = datetime.now(UTC).isoformat(timespec="seconds")
+        timestamp = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(
             model=settings["model"],
             class_names=dataset.class_names,
@@ -78,13 +78,13 @@ class Bundle:
             scores={"validation": None, "test": None} | scores,
             experiment=settings,
             dataset=dataset.summary(),
-            provenance={"made": made, "epoch": epoch, "versions": versions()},
+            provenance={"made": timestamp, "epoch": epoch, "versions": versions()},
         )
 
     def scorer(self, device: torch.device) -> Scorer:
-        """The scorer that measured this model, on `device`.
+        """Return the scorer that the model was evaluated with, on `device`.
 
-        The number format is the one it was measured in; fp16 becomes fp32, which is more exact, where there is no GPU.
+        It has the same precision, except that fp16 becomes fp32, which is more exact, without a GPU.
         """
         settings = self.experiment["train"]
         precision = settings["precision"]
@@ -112,14 +112,14 @@ class LoadedBundle(NamedTuple):
         return next(self.model.parameters()).device
 
     def scorer(self) -> Scorer:
-        """The bundle's scorer, on the model's device."""
+        """Return the bundle's scorer, on the model's device."""
         return self.bundle.scorer(self.device)
 
 
 def save(bundle: Bundle, model: nn.Module, folder: Path, ood_tensors: dict[str, Tensor] | None = None) -> None:
-    """Write the bundle of a model into `folder`, in place of an older one, with the tensors of its Novelty.
+    """Write the bundle into `folder`, replacing an older one; ood_tensors: those of its OODDetector.
 
-    At every moment `find` leads to a whole bundle, the older or the new one, whenever the process dies.
+    `find` leads to a complete bundle at every moment, the older or the new one, even if the process is killed.
     RunError if it cannot be written.
     """
     folder = Path(folder)
@@ -128,17 +128,17 @@ def save(bundle: Bundle, model: nn.Module, folder: Path, ood_tensors: dict[str, 
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
 
     def write() -> None:
-        _bring_back(folder)
+        _restore_older(folder)
         if folder.exists() and not (folder / DOCUMENT).is_file():
-            raise RunError(f"{folder} is there already and is no bundle: choose another folder")
-        shutil.rmtree(part, ignore_errors=True)  # what an interrupted save left
+            raise RunError(f"{folder} already exists and is not a bundle: choose another folder")
+        shutil.rmtree(part, ignore_errors=True)  # left by an interrupted save
         part.mkdir(parents=True)
         files = {WEIGHTS: tensors} | ({OOD_TENSORS: ood_tensors} if ood_tensors else {})
         for name, content in files.items():
             write_tensors(content, part / name, format="pt")
         document = dataclasses.asdict(bundle) | {"files": {n: {"sha256": file_sha256(part / n)} for n in files}}
-        write_atomically(part / DOCUMENT, _text(document))
-        # A folder cannot take the place of one that is not empty: the older one steps aside, where `find` looks too.
+        write_atomically(part / DOCUMENT, _to_json(document))
+        # A folder cannot be renamed onto one that is not empty, so the older one is moved aside; `find` looks there too.
         if folder.exists():
             folder.rename(older)
         part.rename(folder)
@@ -148,47 +148,50 @@ def save(bundle: Bundle, model: nn.Module, folder: Path, ood_tensors: dict[str, 
 
 
 def find(path: str | Path) -> Path:
-    """The bundle's folder, given that folder, or the folder of a run or of a search. RunError if there is none."""
+    """Find the bundle's folder, given that folder or the folder of a run or a search. RunError if there is none."""
     path = Path(path)
     for folder in (path, path / "bundle"):
-        for place in (folder, _beside(folder, "older")):
-            if (place / DOCUMENT).is_file():
-                return place
+        for candidate in (folder, _beside(folder, "older")):
+            if (candidate / DOCUMENT).is_file():
+                return candidate
     if not path.exists():
         raise RunError(f"{path} does not exist: give the folder of a run, a search or a bundle")
     if (path / "experiment.yaml").is_file():
-        raise RunError(f"{path} has no model yet: the run did not finish its first epoch; go on with it by --resume")
-    raise RunError(f"{path} is no run, search or bundle folder: it holds neither {DOCUMENT} nor bundle/{DOCUMENT}")
+        raise RunError(f"{path} has no model yet: the run did not finish its first epoch; resume it with --resume")
+    raise RunError(f"{path} is not a run, search or bundle folder: it has neither {DOCUMENT} nor bundle/{DOCUMENT}")
 
 
 def bundle_folder(path: str | Path) -> Path:
-    """Where the bundle that `find` finds is saved again; elsewhere, after a save that died. RunError as `find`."""
+    """Return the folder to save the bundle to that `find` finds. RunError as in `find`.
+
+    They differ after a save that was killed, which left the older bundle moved aside.
+    """
     found = find(path)
-    aside = found.name.startswith(".") and found.name.endswith(".older")
-    return found.parent / found.name[1:].removesuffix(".older") if aside else found
+    is_aside = found.name.startswith(".") and found.name.endswith(".older")
+    return found.parent / found.name[1:].removesuffix(".older") if is_aside else found
 
 
 def read(path: str | Path) -> Bundle:
-    """What bundle.json says, given a bundle, run or search folder; the weights are left alone. RunError as `load`."""
+    """Read bundle.json only, given a bundle, run or search folder. RunError as in `load`."""
     folder = find(path)
-    return _parsed(_document(folder), folder)
+    return _parse(_read_document(folder), folder)
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> LoadedBundle:
-    """The bundle and its model, in eval mode on `device`, given a bundle, run or search folder.
+    """Load a bundle with its model, in eval mode on `device`, given a bundle, run or search folder.
 
-    RunError if there is none, or it is damaged, or of an unknown format_version; ModelError if its model (a user's
-    own class, timm's) is not to be had here.
+    RunError if there is none, or it is corrupted or of an unknown format_version; ModelError if its model (a user's own
+    class, timm's) is not installed.
     """
     folder = find(path)
-    document = _document(folder)
-    bundle = _parsed(document, folder)
+    document = _read_document(folder)
+    bundle = _parse(document, folder)
     try:
-        settings, tensors = ModelConfig(**bundle.model), _tensors(folder / WEIGHTS, document)
+        settings, tensors = ModelConfig(**bundle.model), _read_tensors(folder / WEIGHTS, document)
     except (TypeError, ConfigError) as error:
-        raise RunError(f"{folder / DOCUMENT} is damaged ({in_short(error, 160)}): copy or train it again") from None
+        raise RunError(f"{folder / DOCUMENT} is corrupted ({in_short(error, 160)}): copy or train it again") from None
     except RunError:
-        if _document(find(path)) != document:  # a training saved a better one just now
+        if _read_document(find(path)) != document:  # a training has just saved a better one
             return load(path, device)
         raise
     model = models.build(
@@ -198,77 +201,79 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> LoadedBundle:
         model.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
         raise RunError(
-            f"{folder}: its weights do not fit model.name {settings.name} as it is here now ({in_short(error, 160)}): "
-            "use the code that it was trained with"
+            f"{folder}: its weights do not fit model.name {settings.name} as it is defined now "
+            f"({in_short(error, 160)}): use the code it was trained with"
         ) from None
     return LoadedBundle(bundle, bundle.scorer(torch.device(device)).prepare_model(model))
 
 
 def load_ood_tensors(path: str | Path) -> dict[str, Tensor] | None:
-    """The tensors of the bundle's Novelty; None if it has none. RunError as `load`."""
+    """Load the tensors of the bundle's OODDetector; None if it has none. RunError as in `load`."""
     folder = find(path)
-    document = _document(folder)
-    return _tensors(folder / OOD_TENSORS, document) if OOD_TENSORS in document["files"] else None
+    document = _read_document(folder)
+    return _read_tensors(folder / OOD_TENSORS, document) if OOD_TENSORS in document["files"] else None
 
 
 def update_scores(path: str | Path, split: str, scores: dict[str, Any] | None) -> Bundle:
-    """Write the scores of `validation` or `test` into the bundle, and give it back. RunError as `load`."""
+    """Write the scores of `validation` or `test` into the bundle; return the updated bundle. RunError as in `load`."""
     folder = find(path)
-    document = _document(folder)
-    bundle = _parsed(document, folder)
+    document = _read_document(folder)
+    bundle = _parse(document, folder)
     if split not in bundle.scores:
-        raise RunError(f"a bundle has scores of {' and '.join(bundle.scores)}, not of {split!r}")
+        raise RunError(f"a bundle has scores for {' and '.join(bundle.scores)}, not for {split!r}")
     document["scores"] = bundle.scores | {split: scores}
-    write_atomically(folder / DOCUMENT, _text(document))
+    write_atomically(folder / DOCUMENT, _to_json(document))
     return dataclasses.replace(bundle, scores=document["scores"])
 
 
-def _tensors(path: Path, document: dict[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a file whose checksum is the document's. RunError if it is not."""
+def _read_tensors(path: Path, document: dict[str, Any]) -> dict[str, Tensor]:
+    """Load the tensors of a file, after checking it against its checksum in the document."""
     from safetensors import SafetensorError
     from safetensors.torch import load as load_tensors
 
     try:
-        content = path.read_bytes()  # once, so that what is checked is what is loaded
+        content = path.read_bytes()  # read once: the bytes that are checked are those that are loaded
         if hashlib.sha256(content).hexdigest() != document["files"][path.name]["sha256"]:
-            raise RunError(f"{path} is not what was saved (its checksum differs): copy or train it again")
+            raise RunError(f"{path} was changed after it was saved (its checksum differs): copy or train it again")
         return load_tensors(content)
     except OSError as error:
         raise RunError(f"{path} cannot be read ({error.strerror}): copy or train it again") from None
     except (SafetensorError, KeyError, TypeError) as error:
-        raise RunError(f"{path} is damaged ({in_short(error, 160)}): copy or train it again") from None
+        raise RunError(f"{path} is corrupted ({in_short(error, 160)}): copy or train it again") from None
 
 
-def _document(folder: Path) -> dict[str, Any]:
+def _read_document(folder: Path) -> dict[str, Any]:
     path = folder / DOCUMENT
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} is damaged ({in_short(error, 160)}): copy or train it again") from None
+        raise RunError(f"{path} is corrupted ({in_short(error, 160)}): copy or train it again") from None
     if not isinstance(document, dict):
-        raise RunError(f"{path} is damaged (it is no JSON object): copy or train it again")
+        raise RunError(f"{path} is corrupted (not a JSON object): copy or train it again")
     check_format_version(document, path, FORMAT_VERSION)
     return document
 
 
-def _parsed(document: dict[str, Any], folder: Path) -> Bundle:
+def _parse(document: dict[str, Any], folder: Path) -> Bundle:
     names = [field.name for field in dataclasses.fields(Bundle)]
     try:
-        # Bundles of before they were calibrated are bundles too.
-        known = {"calibration": None} | document
-        values: dict[str, Any] = {name: known[name] for name in names}
+        # The key is missing in bundles written before there was calibration.
+        document = {"calibration": None} | document
+        values: dict[str, Any] = {name: document[name] for name in names}
         values |= {name: tuple(values[name]) for name in _TUPLES}
         return Bundle(**values)
     except (KeyError, TypeError) as error:
-        raise RunError(f"{folder / DOCUMENT} is damaged (no {in_short(error, 160)}): copy or train it again") from None
+        raise RunError(
+            f"{folder / DOCUMENT} is corrupted (no {in_short(error, 160)}): copy or train it again"
+        ) from None
 
 
 def _beside(folder: Path, what: str) -> Path:
     return folder.parent / f".{folder.name}.{what}"
 
 
-def _bring_back(folder: Path) -> None:
-    """End what a save that died between its two renames began: the older bundle returns, or is removed for good."""
+def _restore_older(folder: Path) -> None:
+    """Clean up after a save that was killed around its two renames: restore the older bundle, or remove it."""
     older = _beside(folder, "older")
     if older.exists():
         if (folder / DOCUMENT).is_file():
@@ -277,7 +282,7 @@ def _bring_back(folder: Path) -> None:
             older.rename(folder)
 
 
-def _text(document: dict[str, Any]) -> str:
-    """Strict JSON, a line a row of the confusion matrix. Line breaks are never inside a JSON string."""
+def _to_json(document: dict[str, Any]) -> str:
+    """Strict JSON, with one line per row of the confusion matrix. JSON strings contain no line breaks."""
     text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
     return re.sub(r"\[\n[\s\d,]*\]", lambda match: re.sub(r"\s+", " ", match[0]), text) + "\n"

@@ -1,4 +1,4 @@
-"""Tables of predictions: made, saved as Parquet, and read back."""
+"""Tables of predictions, written to and read from Parquet."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def predictions_table(
     ids: Sequence[str], labels: Sequence[int | None] | Tensor, probabilities_NK: Tensor, class_names: Sequence[str]
 ) -> "pa.Table":
-    """A row an image: image_id, label, predicted (numbers of classes), label_name, predicted_name, probabilities.
+    """One row per image: image_id, label, predicted (class indices), label_name, predicted_name, probabilities.
 
     A label of None is unknown. probabilities is a list of K float32, in the order of class_names.
     """
@@ -43,22 +43,25 @@ def predictions_table(
     )
 
 
-def predictor_table(answers: Sequence["Prediction"], class_names: Sequence[str]) -> "pa.Table":
-    """predictions_table of what Predictor.files gave: the paths are the ids, and no label is known.
+def predictor_table(predictions: Sequence["Prediction"], class_names: Sequence[str]) -> "pa.Table":
+    """predictions_table of what Predictor.predict_files returned: image_id is the path, and labels are unknown.
 
-    Three more columns: taken (a class, null where the model is not sure), likely (a list of classes) and is_unlike.
+    Three more columns: taken (the decision, null if the model is not sure), likely (the prediction set) and is_unlike
+    (out of distribution).
     """
     import pyarrow as pa
 
-    rows = [torch.zeros(0, len(class_names)), *(answer.probabilities[None] for answer in answers)]
-    table = predictions_table([str(a.path) for a in answers], [None] * len(answers), torch.cat(rows), class_names)
-    table = table.append_column("taken", pa.array([a.decision for a in answers], pa.string()))
-    table = table.append_column("likely", pa.array([list(a.prediction_set) for a in answers], pa.list_(pa.string())))
-    return table.append_column("is_unlike", pa.array([a.is_out_of_distribution for a in answers], pa.bool_()))
+    probabilities_NK = torch.cat([torch.zeros(0, len(class_names)), *(one.probabilities[None] for one in predictions)])
+    ids = [str(one.path) for one in predictions]
+    table = predictions_table(ids, [None] * len(predictions), probabilities_NK, class_names)
+    sets = [list(one.prediction_set) for one in predictions]
+    table = table.append_column("taken", pa.array([one.decision for one in predictions], pa.string()))
+    table = table.append_column("likely", pa.array(sets, pa.list_(pa.string())))
+    return table.append_column("is_unlike", pa.array([one.is_out_of_distribution for one in predictions], pa.bool_()))
 
 
 def save_predictions(table: "pa.Table", path: Path) -> None:
-    """Write the table as Parquet, whole or not at all. RunError if it cannot be written."""
+    """Write the table as Parquet, atomically. RunError if it cannot be written."""
     import pyarrow.parquet as pq
 
     part = path.with_name(f".{path.name}.part")
@@ -67,12 +70,12 @@ def save_predictions(table: "pa.Table", path: Path) -> None:
         part.replace(path)
     except OSError as error:
         raise RunError(
-            f"{path} cannot be written ({error.strerror or error}): make room, or choose another --out"
+            f"{path} cannot be written ({error.strerror or error}): free some space, or choose another --out"
         ) from None
 
 
 def read_predicted_classes(folder: Path) -> "PredictedClasses":
-    """What a tested run said of its test images, for a comparison. RunError if it was not tested."""
+    """Read a tested run's predictions of its test images, for a comparison. RunError if it was not tested."""
     import pyarrow.parquet as pq
 
     from classifier.metrics.significance import PredictedClasses
@@ -81,6 +84,6 @@ def read_predicted_classes(folder: Path) -> "PredictedClasses":
     if not Path(folder).is_dir():
         raise RunError(f"{folder} does not exist: give the folder of a tested run")
     if not path.is_file():
-        raise RunError(f"{folder} has no {path.name}: test it first, by python jobs/evaluate.py {folder}")
+        raise RunError(f"{folder} has no {path.name}: test it first: python jobs/evaluate.py {folder}")
     table = pq.read_table(path, columns=["image_id", "label_name", "predicted_name"])
     return PredictedClasses(Path(folder).name, *(table[name].to_pylist() for name in table.column_names))

@@ -1,4 +1,4 @@
-"""Ask a finished model: load a bundle once, then call it on pictures."""
+"""Predict with a trained model: load a bundle once, then call it on images."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,54 +26,51 @@ if TYPE_CHECKING:
 ImageInput: TypeAlias = "str | Path | bytes | Image | np.ndarray[Any, Any]"
 """A file, an encoded file's bytes, a Pillow image, or a uint8 array of H x W (grey) or H x W x 3 or 4."""
 
-# Classes that a verdict names.
-NAMED = 3
-# Decoding leaves Python's lock alone, so a few threads help; more only wait for the disk.
-DECODERS = 4
+# Classes named in the description of an uncertain prediction.
+MAX_NAMED_CLASSES = 3
+# Decoding releases the GIL, so a few threads help; more only wait for the disk.
+DECODE_THREADS = 4
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a picture shows. `top` are the likeliest classes with their probabilities, the best first."""
+    """The prediction for an image. `top`: the most likely classes with their probabilities, in descending order."""
 
     path: Path
     class_name: str
     probability: float
     top: tuple[tuple[str, float], ...]
     probabilities: Tensor
-    """Of all K classes, float32, in the order of the model's class names."""
+    """probabilities_K of all classes, float32, in the order of the model's class names."""
     decision: str | None
-    """What it is taken for: class_name, unless the model is not sure, or a threshold prefers another class."""
+    """class_name, or another class by the calibrated thresholds; None if the model is not sure."""
     prediction_set: tuple[str, ...]
-    """Classes of which one is right as often as the calibration says, the likeliest first."""
+    """Classes that contain the right one with the calibrated coverage, the most likely first."""
     is_out_of_distribution: bool
-    """It is unlike the pictures that the model has learned from: no answer is to be trusted."""
+    """The image is unlike the training images: do not trust the prediction."""
 
-    @property
     def describe(self) -> str:
-        """The answer in a few words."""
+        """Return the prediction in a few words."""
         if self.is_out_of_distribution:
             return f"unlike anything seen in training ({self.class_name}?)"
         if self.decision is None:
-            names = " or ".join(self.prediction_set[:NAMED]) + (
-                " or others" if len(self.prediction_set) > NAMED else ""
-            )
-            return f"not sure: {names}"
+            others = " or others" if len(self.prediction_set) > MAX_NAMED_CLASSES else ""
+            return f"not sure: {' or '.join(self.prediction_set[:MAX_NAMED_CLASSES])}{others}"
         return self.decision
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A file that could not be read as a picture, and why, in one sentence."""
+    """A file that could not be read as an image, and why, in one sentence."""
 
     path: Path
     reason: str
 
 
 class Predictor:
-    """A model from a run, search or bundle folder. It prepares pictures and answers as it was measured to.
+    """A model from a run, search or bundle folder, with the preprocessing and calibration it was evaluated with.
 
-    RunError or ModelError as bundle.load; ConfigError if there is no such device (auto, cpu, cuda, cuda:N, mps).
+    RunError or ModelError as in bundle.load; ConfigError if there is no such device (auto, cpu, cuda, cuda:N, mps).
     """
 
     def __init__(self, path: str | Path, *, device: str = "auto") -> None:
@@ -82,8 +79,8 @@ class Predictor:
         self.spec = ImageSpec(
             self.bundle.size, self.bundle.channels, self.bundle.fit, self.bundle.experiment["data"]["max_pixels"]
         )
-        known = self.bundle.calibration
-        self.calibration = Calibration.from_dict(known) if known else None
+        calibration = self.bundle.calibration
+        self.calibration = Calibration.from_dict(calibration) if calibration else None
         tensors = bundle.load_ood_tensors(path)
         self.ood_detector = OODDetector(tensors) if tensors else None
 
@@ -91,94 +88,91 @@ class Predictor:
     def class_names(self) -> tuple[str, ...]:
         return self.bundle.class_names
 
-    def __call__(self, pictures: Sequence[ImageInput]) -> Tensor:
-        """probabilities_NK, float32 on the CPU. DataError names the first picture that cannot be read."""
-        parts = [torch.zeros(0, len(self.class_names))]
-        for images in self._prepared(pictures):
-            broken = [image for image in images if isinstance(image, DataError)]
-            if broken:
-                raise broken[0]
-            parts.append(self._answers(images))
-        return torch.cat(parts)
+    def __call__(self, images: Sequence[ImageInput]) -> Tensor:
+        """probabilities_NK, float32 on the CPU. DataError names the first image that cannot be read."""
+        batches = [torch.zeros(0, len(self.class_names))]
+        for batch in self._decode_batches(images):
+            errors = [pixels for pixels in batch if isinstance(pixels, DataError)]
+            if errors:
+                raise errors[0]
+            batches.append(self._predict_probabilities(batch))
+        return torch.cat(batches)
 
     def predict_files(self, paths: Sequence[str | Path], *, k: int = 5) -> Iterator[Prediction | Unreadable]:
-        """Answer file after file, in order, with the k likeliest classes; a broken file does not stop the others."""
-        done = 0
-        for images in self._prepared(paths):
-            readable = [image for image in images if not isinstance(image, DataError)]
-            rows = self._judged(readable, k)
-            for image in images:
-                path = Path(paths[done])
-                done += 1
-                if isinstance(image, DataError):
-                    yield Unreadable(path, str(image))
+        """Predict each file, in order, with its k most likely classes; an unreadable file does not stop the others."""
+        remaining_paths = map(Path, paths)
+        for batch in self._decode_batches(paths):
+            predictions = self._predict([pixels for pixels in batch if not isinstance(pixels, DataError)], k)
+            for pixels, path in zip(batch, remaining_paths, strict=False):
+                if isinstance(pixels, DataError):
+                    yield Unreadable(path, str(pixels))
                 else:
-                    yield Prediction(path, **next(rows))
+                    yield Prediction(path, **next(predictions))
 
-    def heatmaps(self, answers: Sequence[Prediction], method: str) -> Iterator[bytes]:
-        """A JPEG for each answered file, in which orange is where the model saw its answer.
+    def heatmaps(self, predictions: Sequence[Prediction], method: str) -> Iterator[bytes]:
+        """A JPEG for each predicted file, with the evidence for the predicted class in orange.
 
         method: grad_cam, integrated_gradients or occlusion (explain.py).
         """
-        places = {name: k for k, name in enumerate(self.class_names)}
-        for start in range(0, len(answers), self.scorer.batch_size):
-            some = answers[start : start + self.scorer.batch_size]
-            images_NCHW = torch.stack([torch.from_numpy(np.array(self._prepare(answer.path))) for answer in some])
-            classes_N = torch.tensor([places[answer.class_name] for answer in some])
+        class_indices = {name: k for k, name in enumerate(self.class_names)}
+        for start in range(0, len(predictions), self.scorer.batch_size):
+            batch = predictions[start : start + self.scorer.batch_size]
+            images_NCHW = torch.stack([torch.from_numpy(np.array(self._decode(one.path))) for one in batch])
+            classes_N = torch.tensor([class_indices[one.class_name] for one in batch])
             maps_NHW = getattr(explain, method)(self.model, self.scorer, images_NCHW, classes_N)
             yield from (explain.overlay_heatmap(*pair) for pair in zip(images_NCHW, maps_NHW, strict=True))
 
     def top(self, probabilities_K: Tensor, k: int = 5) -> tuple[tuple[str, float], ...]:
-        """The k likeliest classes and their probabilities, best first; of equals the lower class comes first."""
+        """The k most likely classes and their probabilities, in descending order; ties go to the lower class."""
         best = probabilities_K.argsort(descending=True, stable=True)[:k].tolist()
         return tuple((self.class_names[c], float(probabilities_K[c])) for c in best)
 
-    def _answers(self, images: Sequence[Any]) -> Tensor:
-        return self.scorer.predict_probabilities(self.model, torch.from_numpy(np.stack(images)))
+    def _predict_probabilities(self, batch: Sequence[Any]) -> Tensor:
+        return self.scorer.predict_probabilities(self.model, torch.from_numpy(np.stack(batch)))
 
-    def _judged(self, images: Sequence[Any], k: int) -> Iterator[dict[str, Any]]:
-        """What a Prediction says of each image, beside its path."""
-        if not images:
+    def _predict(self, batch: Sequence[Any], k: int) -> Iterator[dict[str, Any]]:
+        """The fields of each image's Prediction, except its path."""
+        if not batch:
             return
         layers = self.ood_detector.layers if self.ood_detector else []
         with capture_activations(self.model, layers, views=2 if self.scorer.test_flip else 1) as stats:
-            probabilities_NK = self._answers(images)
-        unlike_N = torch.zeros(len(images), dtype=torch.bool)
+            probabilities_NK = self._predict_probabilities(batch)
+        is_ood_N = torch.zeros(len(batch), dtype=torch.bool)
         if self.ood_detector:
-            unlike_N = self.ood_detector.score_statistics(stats) > self.ood_detector.threshold
+            is_ood_N = self.ood_detector.score_statistics(stats) > self.ood_detector.threshold
         best_N = probabilities_NK.argmax(1)
-        taken_N = self.calibration.decide(probabilities_NK) if self.calibration else best_N
-        in_NK = self.calibration.prediction_sets(probabilities_NK) if self.calibration else None
+        decisions_N = self.calibration.decide(probabilities_NK) if self.calibration else best_N
+        in_set_NK = self.calibration.prediction_sets(probabilities_NK) if self.calibration else None
         for n, probabilities_K in enumerate(probabilities_NK):
-            every = self.top(probabilities_K, len(self.class_names))
-            likely = int(in_NK[n].sum()) if in_NK is not None else 1
+            ranked = self.top(probabilities_K, len(self.class_names))
+            set_size = int(in_set_NK[n].sum()) if in_set_NK is not None else 1
             yield {
-                "class_name": every[0][0],
-                "probability": every[0][1],
-                "top": every[:k],
+                "class_name": ranked[0][0],
+                "probability": ranked[0][1],
+                "top": ranked[:k],
                 "probabilities": probabilities_K,
-                "taken": self.class_names[int(taken_N[n])] if taken_N[n] >= 0 else None,
-                "likely": tuple(name for name, _ in every[:likely]),
-                "is_unlike": bool(unlike_N[n]),
+                "decision": self.class_names[int(decisions_N[n])] if decisions_N[n] >= 0 else None,
+                "prediction_set": tuple(name for name, _ in ranked[:set_size]),
+                "is_out_of_distribution": bool(is_ood_N[n]),
             }
 
-    def _prepared(self, pictures: Sequence[ImageInput]) -> Iterator[list[Any]]:
+    def _decode_batches(self, images: Sequence[ImageInput]) -> Iterator[list[Any]]:
         """Batches of uint8 CHW arrays, with a DataError for what cannot be read; decodes one batch ahead."""
-        batch = self.scorer.batch_size
-        with ThreadPoolExecutor(DECODERS) as pool:
-            ahead = pool.map(self._prepare, pictures[:batch])
-            for start in range(batch, len(pictures) + batch, batch):
-                ready, ahead = ahead, pool.map(self._prepare, pictures[start : start + batch])
+        size = self.scorer.batch_size
+        with ThreadPoolExecutor(DECODE_THREADS) as pool:
+            following = pool.map(self._decode, images[:size])
+            for start in range(size, len(images) + size, size):
+                ready, following = following, pool.map(self._decode, images[start : start + size])
                 yield list(ready)
 
-    def _prepare(self, picture: ImageInput) -> Any:
+    def _decode(self, image: ImageInput) -> Any:
         try:
-            if isinstance(picture, str | Path | bytes):
-                source = picture if isinstance(picture, bytes) else Path(picture)
+            if isinstance(image, str | Path | bytes):
+                source = image if isinstance(image, bytes) else Path(image)
                 return decode.load(source, self.spec)
-            if isinstance(picture, np.ndarray):
-                picture = _from_array(picture)
-            return decode.prepare(picture, self.spec)
+            if isinstance(image, np.ndarray):
+                image = _from_array(image)
+            return decode.prepare(image, self.spec)
         except DataError as error:
             return error
 
@@ -188,25 +182,28 @@ def _from_array(pixels: np.ndarray[Any, Any]) -> "Image":
 
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (1,), (3,), (4,)):
         raise DataError(
-            f"an array of {pixels.dtype} and shape {pixels.shape} is no picture: give uint8, H x W or H x W x 1, 3 or 4"
+            f"an array of {pixels.dtype} and shape {pixels.shape} is not an image: pass uint8 of H x W or H x W x 1, 3 "
+            "or 4"
         )
     return Image.fromarray(pixels[:, :, 0] if pixels.shape[2:] == (1,) else pixels)
 
 
 def image_files(paths: Sequence[str | Path]) -> list[Path]:
-    """The files given, and the image files in the folders given, at any depth and in the order of their names.
+    """List the given files, and the image files at any depth in the given folders, sorted by path.
 
-    DataError names a path that does not exist, or a folder without pictures.
+    DataError names a path that does not exist, or a folder without images.
     """
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if decode.is_image_path(p))
             if not inside:
-                raise DataError(f"{path} holds no pictures ({', '.join(sorted(decode.SUFFIXES))}): give another folder")
+                raise DataError(
+                    f"{path} contains no images ({', '.join(sorted(decode.SUFFIXES))}): give another folder"
+                )
             found += inside
         elif path.exists():
             found.append(path)
         else:
-            raise DataError(f"{path} does not exist: give picture files or folders of them")
+            raise DataError(f"{path} does not exist: give image files or folders of them")
     return found

@@ -1,4 +1,4 @@
-"""A bundle gives back the very model that was measured, or refuses in one sentence."""
+"""A loaded bundle is the model that was evaluated, or is refused in one sentence."""
 
 import dataclasses
 import json
@@ -45,10 +45,10 @@ class Tied(nn.Module):
 
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
-    """Random grey pictures of ten classes."""
+    """Random grey images in ten classes."""
     generator = torch.Generator().manual_seed(0)
 
-    def part(split: str, count: int) -> Split:
+    def make_split(split: str, count: int) -> Split:
         images_NCHW = torch.randint(256, (count, 1, 12, 12), generator=generator, dtype=torch.uint8)
         labels_N = torch.randint(10, (count,), generator=generator)
         return Split(images_NCHW, labels_N, tuple(f"{split}/{n}" for n in range(count)))
@@ -57,9 +57,9 @@ def dataset() -> Dataset:
         name="noise",
         kind="photos",
         class_names=tuple("abcdefghij"),
-        train=part("train", 100),
-        validation=part("validation", 90),
-        test=part("test", 60),
+        train=make_split("train", 100),
+        validation=make_split("validation", 90),
+        test=make_split("test", 60),
         mean=(0.1 + 0.2,),
         std=(1 / 3,),
         fit="crop",
@@ -94,7 +94,7 @@ def weights(folder: Path) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", ["cnn", "resnet9_16"])
-def test_the_way_to_disk_and_back_changes_no_bit(name: str, precision: str, dataset: Dataset, tmp_path: Path) -> None:
+def test_save_and_load_is_bit_exact(name: str, precision: str, dataset: Dataset, tmp_path: Path) -> None:
     experiment = experiment_with(dataset, **{"model.name": name, "train.precision": precision})
     about, model = made(experiment, dataset)
     bundle.save(about, model, tmp_path / "bundle")
@@ -111,7 +111,9 @@ def test_the_way_to_disk_and_back_changes_no_bit(name: str, precision: str, data
     assert again.scores["validation"] == again.scorer(CPU).compute_scores(loaded, part)
 
 
-def test_tied_weights_and_a_users_own_class(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tied_weights_and_a_user_defined_model(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "tied_model.py").write_text(TIED)
     monkeypatch.syspath_prepend(tmp_path)
     about, model = made(experiment_with(dataset, **{"model.name": "tied_model:Tied"}), dataset)
@@ -123,7 +125,7 @@ def test_tied_weights_and_a_users_own_class(dataset: Dataset, tmp_path: Path, mo
     assert torch.equal(again.scorer(CPU).predict_probabilities(loaded, images_NCHW), before_NK)
 
 
-def test_the_document_is_strict_json_that_a_person_can_read(dataset: Dataset, tmp_path: Path) -> None:
+def test_document_is_strict_readable_json(dataset: Dataset, tmp_path: Path) -> None:
     about, model = made(experiment_with(dataset), dataset)
     odd = ("[1,\n 2]", "お", *dataset.class_names[2:])
     bundle.save(dataclasses.replace(about, class_names=odd), model, tmp_path / "bundle")
@@ -137,10 +139,10 @@ def test_the_document_is_strict_json_that_a_person_can_read(dataset: Dataset, tm
     assert document["scores"]["test"] is None
     assert document["provenance"]["epoch"] == 3
     assert document["files"]["model.safetensors"]["sha256"]
-    assert len(text.splitlines()) < 400, "a line a row of the confusion matrix"
+    assert len(text.splitlines()) < 400, "one line per row of the confusion matrix"
 
 
-def damaged_weights(folder: Path) -> None:
+def corrupt_weights(folder: Path) -> None:
     path = folder / "model.safetensors"
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
@@ -155,31 +157,31 @@ def edited(**changes: Any) -> Callable[[Path], None]:
     return edit
 
 
-DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "tampered weights": (damaged_weights, "checksum differs"),
+CORRUPTIONS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "tampered weights": (corrupt_weights, "checksum differs"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "cannot be read"),
     "newer format": (edited(format_version=99), r"bundle\.json.*99.*reads 1"),
     "no format": (edited(format_version=None), "format_version is None"),
     "other model": (edited(model={"name": "resnet9_16"}), "do not fit model.name resnet9_16"),
-    "unknown setting": (edited(model={"name": "cnn", "wings": 2}), "damaged.*wings"),
-    "bad setting": (edited(model={"name": "cnn", "dropout": 7}), "damaged.*dropout"),
-    "half a document": (lambda folder: (folder / "bundle.json").write_text('{"format_version": 1'), "damaged"),
-    "a list": (lambda folder: (folder / "bundle.json").write_text("[]"), "no JSON object"),
-    "keys missing": (lambda folder: (folder / "bundle.json").write_text('{"format_version": 1}'), "damaged"),
+    "unknown setting": (edited(model={"name": "cnn", "wings": 2}), "corrupted.*wings"),
+    "bad setting": (edited(model={"name": "cnn", "dropout": 7}), "corrupted.*dropout"),
+    "half a document": (lambda folder: (folder / "bundle.json").write_text('{"format_version": 1'), "corrupted"),
+    "a list": (lambda folder: (folder / "bundle.json").write_text("[]"), "not a JSON object"),
+    "keys missing": (lambda folder: (folder / "bundle.json").write_text('{"format_version": 1}'), "corrupted"),
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_bundle_is_refused_in_one_line(damage: str, dataset: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("corruption", CORRUPTIONS)
+def test_corrupted_bundle_is_refused_in_one_line(corruption: str, dataset: Dataset, tmp_path: Path) -> None:
     bundle.save(*made(experiment_with(dataset), dataset), tmp_path / "bundle")
-    break_it, message = DAMAGES[damage]
-    break_it(tmp_path / "bundle")
+    corrupt, message = CORRUPTIONS[corruption]
+    corrupt(tmp_path / "bundle")
     with pytest.raises(RunError, match=message) as caught:
         bundle.load(tmp_path / "bundle")
     assert "\n" not in str(caught.value)
 
 
-def test_find_takes_a_run_a_search_or_a_bundle_folder(dataset: Dataset, tmp_path: Path, monkeypatch: Any) -> None:
+def test_find_accepts_a_run_search_or_bundle_folder(dataset: Dataset, tmp_path: Path, monkeypatch: Any) -> None:
     run = tmp_path / "run"
     bundle.save(*made(experiment_with(dataset), dataset), run / "bundle")
     assert bundle.find(run) == bundle.find(str(run / "bundle")) == run / "bundle"
@@ -187,25 +189,25 @@ def test_find_takes_a_run_a_search_or_a_bundle_folder(dataset: Dataset, tmp_path
     assert bundle.read(".").class_names == dataset.class_names
     with pytest.raises(RunError, match="no-such does not exist"):
         bundle.find(tmp_path / "no-such")
-    with pytest.raises(RunError, match="is no run, search or bundle folder"):
+    with pytest.raises(RunError, match="is not a run, search or bundle folder"):
         bundle.find(tmp_path)
     (tmp_path / "experiment.yaml").touch()
     with pytest.raises(RunError, match=r"has no model yet.*--resume"):
         bundle.find(tmp_path)
 
 
-class DeathError(Exception):
-    """The process dies here."""
+class KilledError(Exception):
+    """The process fails here."""
 
 
-def die(*_: object, **__: object) -> None:
-    raise DeathError
+def fail(*_: object, **__: object) -> None:
+    raise KilledError
 
 
-def die_renaming(source: Path, target: Path) -> Path:
-    """Die between the two renames: the older bundle has stepped aside, the newer not yet taken its place."""
+def fail_second_rename(source: Path, target: Path) -> Path:
+    """Fail between the two renames: the older bundle is moved aside, the new one not yet in its place."""
     if source.name.endswith(".part") and source.is_dir():
-        raise DeathError
+        raise KilledError
     shutil.move(source, target)
     return target
 
@@ -213,14 +215,14 @@ def die_renaming(source: Path, target: Path) -> Path:
 @pytest.mark.parametrize(
     ("target", "death"),
     [
-        ("safetensors.torch.save_file", die),
-        ("classifier.bundle.bundle.write_atomically", die),
-        ("pathlib.Path.rename", die),
-        ("pathlib.Path.rename", die_renaming),
+        ("safetensors.torch.save_file", fail),
+        ("classifier.bundle.bundle.write_atomically", fail),
+        ("pathlib.Path.rename", fail),
+        ("pathlib.Path.rename", fail_second_rename),
     ],
     ids=["before the weights", "before the document", "before the renames", "between the renames"],
 )
-def test_a_save_that_dies_leaves_the_older_bundle_whole(
+def test_killed_save_leaves_the_older_bundle_complete(
     target: str, death: Callable[..., object], dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     about, model = made(experiment_with(dataset), dataset)
@@ -230,63 +232,61 @@ def test_a_save_that_dies_leaves_the_older_bundle_whole(
     model.load_state_dict(newer)
     with monkeypatch.context() as patch:
         patch.setattr(target, death)
-        with pytest.raises(DeathError):
+        with pytest.raises(KilledError):
             bundle.save(about, model, tmp_path / "bundle")
-    for place in (tmp_path, tmp_path / "bundle"):
-        torch.testing.assert_close(weights(place), older, rtol=0, atol=0)
+    for path in (tmp_path, tmp_path / "bundle"):
+        torch.testing.assert_close(weights(path), older, rtol=0, atol=0)
 
     bundle.save(about, model, tmp_path / "bundle")
     torch.testing.assert_close(weights(tmp_path), newer, rtol=0, atol=0)
-    assert [p.name for p in tmp_path.iterdir()] == ["bundle"], "nothing half-written is left"
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"], "no partial files are left"
     assert sorted(p.name for p in (tmp_path / "bundle").iterdir()) == ["bundle.json", "model.safetensors"]
 
 
-def test_a_bundle_that_is_replaced_while_it_is_read(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_load_while_the_bundle_is_replaced(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     about, model = made(experiment_with(dataset), dataset)
     bundle.save(about, model, tmp_path / "bundle")
     newer = {name: value + 1 for name, value in weights(tmp_path).items()}
     model.load_state_dict(newer)
-    read_weights, saved = bundle._tensors, []
+    read_weights, saved = bundle._read_tensors, []
 
     def save_first(path: Path, document: dict[str, Any]) -> dict[str, Tensor]:
         if not saved:
             saved.append(bundle.save(dataclasses.replace(about, scores={}), model, tmp_path / "bundle"))
         return read_weights(path, document)
 
-    monkeypatch.setattr(bundle, "_tensors", save_first)
+    monkeypatch.setattr(bundle, "_read_tensors", save_first)
     again, loaded = bundle.load(tmp_path)
     assert again.scores == {}
     torch.testing.assert_close(loaded.state_dict(), newer, rtol=0, atol=0)
 
 
-def test_a_folder_that_is_no_bundle_is_never_replaced(dataset: Dataset, tmp_path: Path) -> None:
+def test_save_never_replaces_a_folder_that_is_not_a_bundle(dataset: Dataset, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.png").touch()
-    with pytest.raises(RunError, match="is no bundle"):
+    with pytest.raises(RunError, match="is not a bundle"):
         bundle.save(*made(experiment_with(dataset), dataset), tmp_path / "photos")
     assert (tmp_path / "photos" / "cat.png").exists()
 
 
-def test_scores_are_written_without_touching_the_weights(dataset: Dataset, tmp_path: Path) -> None:
+def test_update_scores_leaves_the_weights_alone(dataset: Dataset, tmp_path: Path) -> None:
     about, model = made(experiment_with(dataset), dataset)
     bundle.save(about, model, tmp_path / "bundle")
     scores = about.scorer(CPU).compute_scores(model, dataset.test)
     assert bundle.update_scores(tmp_path, "test", scores).scores["test"] == scores
     again, _ = bundle.load(tmp_path)
     assert again.scores == {"validation": about.scores["validation"], "test": scores}
-    with pytest.raises(RunError, match="not of 'tests'"):
+    with pytest.raises(RunError, match="not for 'tests'"):
         bundle.update_scores(tmp_path, "tests", scores)
 
 
-def test_half_precision_of_a_gpu_becomes_fp32_on_a_cpu(dataset: Dataset) -> None:
+def test_fp16_becomes_fp32_on_a_cpu(dataset: Dataset) -> None:
     about = Bundle.from_training(experiment_with(dataset, **{"train.precision": "fp16"}), dataset, scores={}, epoch=1)
     assert about.scorer(CPU).precision == "fp32"
     assert about.scorer(torch.device("cuda")).precision == "fp16"
 
 
-def test_a_bundle_that_a_dead_save_put_aside_is_saved_again_in_its_place(dataset: Dataset, tmp_path: Path) -> None:
+def test_bundle_moved_aside_by_a_killed_save_is_saved_in_its_old_place(dataset: Dataset, tmp_path: Path) -> None:
     about, model = made(experiment_with(dataset), dataset)
     bundle.save(about, model, tmp_path / "bundle")
     assert bundle.bundle_folder(tmp_path) == tmp_path / "bundle"
@@ -298,7 +298,7 @@ def test_a_bundle_that_a_dead_save_put_aside_is_saved_again_in_its_place(dataset
     assert not (tmp_path / ".bundle.older").exists()
 
 
-def test_a_calibrated_bundle_answers_as_it_was_calibrated(dataset: Dataset, tmp_path: Path) -> None:
+def test_calibrated_bundle_predicts_calibrated_probabilities(dataset: Dataset, tmp_path: Path) -> None:
     about, model = made(experiment_with(dataset), dataset)
     bundle.save(about, model, tmp_path / "bundle")
     _, probabilities_NK = calibrate_bundle(bundle.load(tmp_path), dataset, precision=0.5)
@@ -310,6 +310,6 @@ def test_a_calibrated_bundle_answers_as_it_was_calibrated(dataset: Dataset, tmp_
     found = bundle.load_ood_tensors(tmp_path)
     assert found is not None
     assert "limit" in found
-    (tmp_path / "bundle" / "novelty.safetensors").write_bytes(b"damaged")
+    (tmp_path / "bundle" / "novelty.safetensors").write_bytes(b"corrupted")
     with pytest.raises(RunError, match="its checksum differs"):
         bundle.load_ood_tensors(tmp_path)

@@ -1,4 +1,4 @@
-"""A Predictor answers for pictures as the model was measured on them, and names those it cannot read."""
+"""A Predictor predicts as the model was evaluated, and names images that it cannot read."""
 
 import io
 from pathlib import Path
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from classifier import data, models
 from classifier.bundle import bundle
-from classifier.bundle.predictions import predictor_table, predictions_table, save_predictions
+from classifier.bundle.predictions import predictions_table, predictor_table, save_predictions
 from classifier.bundle.predictor import Prediction, Predictor, Unreadable, image_files
 from classifier.config.experiment import Experiment
 from classifier.config.sections import DataConfig
@@ -26,7 +26,7 @@ CLASSES = ("blue", "green", "red")
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """90 noisy pictures in three colours, of mixed sizes and formats."""
+    """90 noisy images in three colours, of mixed sizes and formats."""
     root, generator = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
     for k, name in enumerate(CLASSES):
         (root / name).mkdir()
@@ -46,7 +46,7 @@ def dataset(photos: Path) -> Dataset:
 
 @pytest.fixture(scope="module")
 def run(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder with the bundle of an untrained model that mirrors."""
+    """A run folder with the bundle of an untrained model, with test_flip."""
     folder = tmp_path_factory.mktemp("run")
     experiment = Experiment().override_all(
         {"model.name": "cnn", "train.precision": "fp32", "augment.test_flip": True, "data.fit": "pad"}
@@ -63,14 +63,14 @@ def predictor(run: Path) -> Predictor:
     return Predictor(run, device="cpu")
 
 
-def test_predictions_are_what_evaluation_measured(predictor: Predictor, dataset: Dataset, photos: Path) -> None:
+def test_predictions_equal_those_of_the_evaluation(predictor: Predictor, dataset: Dataset, photos: Path) -> None:
     part = dataset.test
     assert len(part) > 5
-    _, measured_NK = predictor.scorer.predict_split(predictor.model, part)
-    assert torch.equal(predictor([photos / name for name in part.ids]), measured_NK)
+    _, expected_NK = predictor.scorer.predict_split(predictor.model, part)
+    assert torch.equal(predictor([photos / name for name in part.ids]), expected_NK)
 
 
-def test_an_image_is_the_same_as_a_path_bytes_an_image_or_an_array(predictor: Predictor, photos: Path) -> None:
+def test_path_bytes_image_and_array_give_the_same_prediction(predictor: Predictor, photos: Path) -> None:
     path = photos / "red" / "00.png"
     with Image.open(path) as image:
         forms: list[Any] = [path, str(path), path.read_bytes(), image.copy(), np.asarray(image)]
@@ -84,44 +84,44 @@ def test_an_image_is_the_same_as_a_path_bytes_an_image_or_an_array(predictor: Pr
     assert torch.equal(predictor([grey]), predictor([grey[:, :, None]]))
 
 
-def test_more_pictures_than_a_batch_keep_their_order(
+def test_predictions_of_several_batches_keep_their_order(
     predictor: Predictor, dataset: Dataset, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = image_files([photos])
     whole_NK = predictor(paths)
-    monkeypatch.setattr(Scorer, "batch", 7)
+    monkeypatch.setattr(Scorer, "batch_size", 7)
     torch.testing.assert_close(predictor(paths), whole_NK)
     assert predictor([]).shape == (0, 3)
 
 
-def test_broken_files_are_named_and_do_not_stop_the_others(
+def test_unreadable_files_are_named_and_do_not_stop_the_others(
     predictor: Predictor, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = photos / "red" / "00.png"
     cut = tmp_path / "cut.png"
     cut.write_bytes(good.read_bytes()[:200])
     words = tmp_path / "words.jpg"
-    words.write_text("no picture")
+    words.write_text("not an image")
     with pytest.raises(DataError, match=r"cut\.png"):
         predictor([good, cut])
-    monkeypatch.setattr(Scorer, "batch", 2)
-    answers = list(predictor.predict_files([cut, good, words, cut, tmp_path / "gone.png", str(good)]))
-    assert [type(a) for a in answers] == [Unreadable, Prediction, Unreadable, Unreadable, Unreadable, Prediction]
-    assert [a.path.name for a in answers] == ["cut.png", "00.png", "words.jpg", "cut.png", "gone.png", "00.png"]
-    for answer in answers:
-        if isinstance(answer, Unreadable):
-            assert answer.path.name in answer.reason
-            assert "\n" not in answer.reason
+    monkeypatch.setattr(Scorer, "batch_size", 2)
+    predictions = list(predictor.predict_files([cut, good, words, cut, tmp_path / "gone.png", str(good)]))
+    assert [type(a) for a in predictions] == [Unreadable, Prediction, Unreadable, Unreadable, Unreadable, Prediction]
+    assert [a.path.name for a in predictions] == ["cut.png", "00.png", "words.jpg", "cut.png", "gone.png", "00.png"]
+    for prediction in predictions:
+        if isinstance(prediction, Unreadable):
+            assert prediction.path.name in prediction.reason
+            assert "\n" not in prediction.reason
         else:
-            assert sorted(name for name, _ in answer.top) == sorted(CLASSES)
-            assert (answer.class_name, answer.probability) == answer.top[0]
-            assert answer.top[0][1] >= answer.top[1][1] >= answer.top[2][1]
-            torch.testing.assert_close(answer.probability, float(predictor([good]).max()))
+            assert sorted(name for name, _ in prediction.top) == sorted(CLASSES)
+            assert (prediction.class_name, prediction.probability) == prediction.top[0]
+            assert prediction.top[0][1] >= prediction.top[1][1] >= prediction.top[2][1]
+            torch.testing.assert_close(prediction.probability, float(predictor([good]).max()))
 
 
-def test_unfit_arrays_are_refused(predictor: Predictor) -> None:
+def test_arrays_of_wrong_type_or_shape_are_refused(predictor: Predictor) -> None:
     for array in (np.zeros((4, 4), np.float32), np.zeros((4, 4, 2), np.uint8), np.zeros((2, 4, 4, 3), np.uint8)):
-        with pytest.raises(DataError, match="is no picture"):
+        with pytest.raises(DataError, match="is not an image"):
             predictor([array])
 
 
@@ -129,18 +129,18 @@ def test_top_breaks_ties_towards_the_lower_class(predictor: Predictor) -> None:
     assert predictor.top(torch.tensor([0.25, 0.5, 0.25]), 2) == (("green", 0.5), ("blue", 0.25))
 
 
-def test_pictures_in_files_and_folders(photos: Path, tmp_path: Path) -> None:
+def test_image_files_lists_files_and_folders(photos: Path, tmp_path: Path) -> None:
     found = image_files([photos / "red", photos / "blue" / "02.bmp"])
     assert len(found) == 31
     assert found[:2] == [photos / "red" / "00.png", photos / "red" / "01.jpg"]
     with pytest.raises(DataError, match="nowhere does not exist"):
         image_files([tmp_path / "nowhere"])
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(DataError, match="holds no pictures"):
+    with pytest.raises(DataError, match="contains no images"):
         image_files([tmp_path])
 
 
-def test_the_table_holds_every_answer(tmp_path: Path) -> None:
+def test_predictions_table_round_trip(tmp_path: Path) -> None:
     probabilities_NK = torch.tensor([[0.5, 0.25, 0.25], [0.0, 0.0, 1.0]])
     for labels in (torch.tensor([1, 2]), [1, None]):
         save_predictions(predictions_table(("a", "b"), labels, probabilities_NK, CLASSES), tmp_path / "p.parquet")
@@ -160,14 +160,16 @@ def test_the_table_holds_every_answer(tmp_path: Path) -> None:
         save_predictions(empty, tmp_path / "gone" / "p.parquet")
 
 
-def test_the_table_of_answers_has_every_class_and_no_labels(predictor: Predictor, photos: Path) -> None:
+def test_predictor_table_has_probabilities_and_no_labels(predictor: Predictor, photos: Path) -> None:
     paths = image_files([photos / "green"])[:4]
-    answers = [answer for answer in predictor.predict_files(paths, k=1) if isinstance(answer, Prediction)]
-    table = predictor_table(answers, predictor.class_names)
+    predictions = [
+        prediction for prediction in predictor.predict_files(paths, k=1) if isinstance(prediction, Prediction)
+    ]
+    table = predictor_table(predictions, predictor.class_names)
     assert table.column("image_id").to_pylist() == list(map(str, paths))
     assert table.column("label").null_count == 4
-    assert table.column("predicted_name").to_pylist() == [answer.class_name for answer in answers]
-    assert all(answer.top == ((answer.class_name, answer.probability),) for answer in answers)
+    assert table.column("predicted_name").to_pylist() == [prediction.class_name for prediction in predictions]
+    assert all(prediction.top == ((prediction.class_name, prediction.probability),) for prediction in predictions)
     assert torch.equal(torch.tensor(table.column("probabilities").to_pylist()), predictor(paths))
     assert predictor_table([], predictor.class_names).num_rows == 0
 
@@ -175,10 +177,10 @@ def test_the_table_of_answers_has_every_class_and_no_labels(predictor: Predictor
 def test_missing_models_are_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="nothing does not exist"):
         Predictor(tmp_path / "nothing")
-    with pytest.raises(RunError, match="is no run, search or bundle"):
+    with pytest.raises(RunError, match="is not a run, search or bundle"):
         Predictor(tmp_path)
 
 
-def test_encoded_bytes_that_are_no_picture(predictor: Predictor) -> None:
+def test_bytes_that_are_not_an_image_are_refused(predictor: Predictor) -> None:
     with pytest.raises(DataError):
         predictor([io.BytesIO(b"nothing").getvalue()])

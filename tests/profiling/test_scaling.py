@@ -32,7 +32,7 @@ def test_one_worker_takes_the_measured_time():
 
 
 def test_forecast_matches_facebooks_run_of_2017():
-    """Goyal et al.: 32 images per P100, 8 GPUs per machine, 50 Gbit Ethernet; about 90 % efficiency from 8 to 256 GPUs."""
+    """Goyal et al.: 32 images per P100, 8 GPUs per machine, 50 Gbit Ethernet; about 90 % from 8 to 256 GPUs."""
     machine = MachineType(name="big basin", gpus=8, network_gbit=50, cores=80)
     by_8, by_256 = (forecast(dataclasses.replace(RESNET50, batch=32 * n), machine, n) for n in (8, 256))
     efficiency = by_256.images_per_second / by_8.images_per_second / 32
@@ -40,7 +40,7 @@ def test_forecast_matches_facebooks_run_of_2017():
 
 
 def test_forecast_matches_sonys_run_of_2018():
-    """Mikami et al.: 2,176 V100, 4 per machine, 2 x 100 Gbit InfiniBand, fp16 gradients; 91.6 % against one machine."""
+    """Mikami et al.: 2,176 V100, 4 per machine, 2 x 100 Gbit InfiniBand, fp16 gradients; 91.6 % of one machine."""
     machine = MachineType(name="abci", gpus=4, network_gbit=200, cores=40)
     fast = dataclasses.replace(RESNET50, image_seconds=1 / 700)
     one, all_ = (forecast(dataclasses.replace(fast, batch=64 * n), machine, n, gradient_bytes=2) for n in (4, 2176))
@@ -71,7 +71,7 @@ def test_find_waste_names_batch_network_input_and_memory():
 
 @pytest.mark.parametrize("tflops", [None, 100])
 def test_forecast_of_a_step_whose_images_took_no_measurable_time(tflops):
-    workworkload = dataclasses.replace(RESNET50, image_seconds=0.0, step_seconds=0.1)
+    workload = dataclasses.replace(RESNET50, image_seconds=0.0, step_seconds=0.1)
     found = forecast(workload, MachineType(name="big", gpus=8, tflops=tflops), 8)
     assert found.step >= 0.1
     assert 0 < found.efficiency <= 1
