@@ -1,4 +1,4 @@
-"""The launch files: of the form that Ray, Kubernetes, Docker and Slurm read, safe as shipped, and their own manual."""
+"""The files in cluster/: valid for Ray, Kubernetes, Docker and Slurm, secure by default, and self-documenting."""
 
 import json
 import re
@@ -14,7 +14,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CLUSTER = ROOT / "cluster"
-# KubeRay v1.7.0's resources, beside this repository where they are at hand.
+# The schemas of KubeRay v1.7.0, if they are beside this repository.
 SCHEMAS = ROOT.parent / "shared" / "kuberay"
 RAY = metadata.version("ray")
 FILES = sorted(path for path in CLUSTER.rglob("*") if path.is_file() and path.name != "prices.yaml")
@@ -23,7 +23,7 @@ RAY_UP = ("aws.yaml", "gcp.yaml", "local.yaml")
 
 def tool(name: str) -> str:
     found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
-    assert found is not None, f"{name} comes with the test extra"
+    assert found is not None, f"{name} is missing: install the test extra"
     return found
 
 
@@ -32,7 +32,7 @@ def documents(path: Path) -> list[dict]:
 
 
 def resources() -> list[tuple[str, dict]]:
-    """The resources of Ray's kinds, with the name of the file."""
+    """Return Ray's Kubernetes resources, each with its file name."""
     found = [(path, one) for path in sorted((CLUSTER / "kubernetes").glob("*.yaml")) for one in documents(path)]
     return [(path.name, one) for path, one in found if one["apiVersion"] == "ray.io/v1"]
 
@@ -41,31 +41,31 @@ def cluster_of(resource: dict) -> dict:
     return resource["spec"] if resource["kind"] == "RayCluster" else resource["spec"]["rayClusterSpec"]
 
 
-def unknown_keys(value: object, schema: dict, place: str = "") -> list[str]:
-    """Keys that the schema has no word for: Kubernetes would drop them silently."""
+def unknown_keys(value: object, schema: dict, path: str = "") -> list[str]:
+    """Return the keys that are not in the schema: Kubernetes would drop them silently."""
     if isinstance(value, list):
-        return [found for i, one in enumerate(value) for found in unknown_keys(one, schema["items"], f"{place}[{i}]")]
+        return [found for i, one in enumerate(value) for found in unknown_keys(one, schema["items"], f"{path}[{i}]")]
     if not isinstance(value, dict) or schema.get("x-kubernetes-preserve-unknown-fields"):
         return []
     known, other = schema.get("properties", {}), schema.get("additionalProperties")
-    found = [f"{place}.{key}" for key in value if key not in known and not other]
+    found = [f"{path}.{key}" for key in value if key not in known and not other]
     for key, inner in value.items():
-        found += unknown_keys(inner, known.get(key, other if isinstance(other, dict) else {}), f"{place}.{key}")
+        found += unknown_keys(inner, known.get(key, other if isinstance(other, dict) else {}), f"{path}.{key}")
     return found
 
 
 @pytest.mark.parametrize("name", RAY_UP)
-def test_ray_reads_its_files(name):
+def test_ray_accepts_its_files(name):
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     written = yaml.safe_load((CLUSTER / name).read_text())
     config = prepare_config(dict(written))
     validate_config(config)
-    assert written.keys() - config.keys() <= {"min_workers"}  # which moves into the node type
+    assert written.keys() - config.keys() <= {"min_workers"}  # Ray moves it into the node type
 
 
-def test_ray_reads_the_file_for_one_machine():
-    """Its provider has no defaults in Ray's package: the file is whole by itself."""
+def test_ray_accepts_the_file_for_one_machine():
+    """Ray has no defaults for its provider, so the file must be complete."""
     import ray.autoscaler
 
     schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
@@ -73,13 +73,13 @@ def test_ray_reads_the_file_for_one_machine():
 
 
 @pytest.mark.parametrize("name", RAY_UP)
-def test_a_launched_cluster_is_closed_and_pinned(name):
+def test_launched_clusters_are_private_and_pinned(name):
     from ray.autoscaler._private.util import prepare_config
 
     config = prepare_config(yaml.safe_load((CLUSTER / name).read_text()))
-    said = json.dumps(config)
-    assert "0.0.0.0" not in said
-    assert "wheels/latest" not in said
+    text = json.dumps(config)
+    assert "0.0.0.0" not in text
+    assert "wheels/latest" not in text
     starts = [c for c in config["head_start_ray_commands"] + config["worker_start_ray_commands"] if "ray start" in c]
     assert len(starts) == 2
     assert all("RAY_AUTH_MODE=token" in command for command in starts)
@@ -87,6 +87,17 @@ def test_a_launched_cluster_is_closed_and_pinned(name):
     assert "--dashboard-host=127.0.0.1" in starts[0]
     assert config["file_mounts"]["~/.ray/auth_token"]
     assert "chmod 600 ~/.ray/auth_token" in config["setup_commands"]
+
+
+def test_copies_of_the_repository_contain_all_packages():
+    """Patterns like runs/ without a leading slash would also leave out classifier/runs."""
+    from ray._private.thirdparty.pathspec import PathSpec
+
+    files = [path.relative_to(ROOT) for name in ("classifier", "jobs") for path in (ROOT / name).rglob("*.py")]
+    patterns = [(ROOT / ".rayignore").read_text().splitlines()]
+    patterns += [yaml.safe_load((CLUSTER / name).read_text()).get("rsync_exclude", []) for name in RAY_UP]
+    for lines in patterns:
+        assert [*PathSpec.from_lines("gitwildmatch", lines).match_files(files)] == []
 
 
 def test_spot_machines_have_a_fallback_of_the_same_kind():
@@ -99,7 +110,7 @@ def test_spot_machines_have_a_fallback_of_the_same_kind():
 
 
 @pytest.mark.parametrize(("name", "resource"), resources(), ids=lambda value: value if isinstance(value, str) else "")
-def test_kuberay_reads_its_resources(name, resource):
+def test_kuberay_accepts_its_resources(name, resource):
     path = SCHEMAS / f"{resource['kind'].lower()}s.v1.schema.json"
     if not path.exists():
         pytest.skip(f"KubeRay's schemas are not at {SCHEMAS}")
@@ -111,7 +122,7 @@ def test_kuberay_reads_its_resources(name, resource):
 
 
 @pytest.mark.parametrize(("name", "resource"), resources(), ids=lambda value: value if isinstance(value, str) else "")
-def test_pods_have_few_rights(name, resource):
+def test_pods_are_unprivileged(name, resource):
     cluster = cluster_of(resource)
     assert cluster["authOptions"]["mode"] == "token"
     assert cluster["networkPolicy"]["mode"] == "DenyAllIngress"
@@ -127,7 +138,7 @@ def test_pods_have_few_rights(name, resource):
             assert {"readinessProbe", "livenessProbe"} <= container.keys()
 
 
-def test_the_dockerfile_is_sound_and_its_user_has_no_rights():
+def test_dockerfile_passes_the_linter_and_uses_an_unprivileged_user():
     done = subprocess.run([tool("hadolint"), str(CLUSTER / "Dockerfile")], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
     text = (CLUSTER / "Dockerfile").read_text()
@@ -137,12 +148,12 @@ def test_the_dockerfile_is_sound_and_its_user_has_no_rights():
     assert all((ROOT / name).exists() for line in copied for name in line.split())
 
 
-def test_the_slurm_script_is_sound():
+def test_slurm_script_passes_the_linter():
     done = subprocess.run([tool("shellcheck"), str(CLUSTER / "slurm.sh")], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_the_compose_file_is_bound_to_this_machine():
+def test_compose_file_is_bound_to_the_loopback():
     services = documents(CLUSTER / "compose.yaml")[0]["services"]
     assert services["head"]["ports"] == ["127.0.0.1:8265:8265"]
     assert "ports" not in services["worker"]
@@ -153,7 +164,7 @@ def test_the_compose_file_is_bound_to_this_machine():
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_each_says_how_it_is_used_and_holds_no_secret(path):
+def test_files_document_their_use_and_contain_no_secrets(path):
     text = path.read_text()
     head = text.partition("\n\n")[0] if path.suffix != ".sh" else text.partition("#SBATCH")[0]
     wanted = ("Build:",) if path.name == "Dockerfile" else ("Start:", "Stop:")
@@ -166,7 +177,7 @@ def test_each_says_how_it_is_used_and_holds_no_secret(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_versions_are_those_that_are_tested(path):
+def test_versions_are_the_tested_ones(path):
     text = path.read_text()
     assert set(re.findall(r"(?:ray:|ray\[[a-z,]+\]==|rayVersion: \")(\d+\.\d+\.\d+)", text)) <= {RAY}
     for name in ("torch", "torchvision"):
@@ -174,8 +185,8 @@ def test_versions_are_those_that_are_tested(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_every_command_names_what_there_is(path):
-    """Verbs, settings and files that the manuals name exist."""
+def test_documented_commands_exist(path):
+    """The verbs, settings and files in the documentation of the files exist."""
     sys.path.insert(0, str(ROOT))
     from classifier.config.experiment import setting_names
     from classifier.config.fields import field_types
