@@ -1,4 +1,4 @@
-"""Slow: `ray up cluster/local.yaml` launches machines over a real sshd, they work, and `ray down` leaves nothing."""
+"""Slow: `ray up cluster/local.yaml` starts machines over a real sshd, a job runs, and `ray down` leaves nothing."""
 
 import json
 import os
@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.cluster.conftest import ROOT, Cluster, cluster_of
-from tests.cluster.hosts import Host, can_be_made, wait_for
+from tests.cluster.conftest import ROOT, Cluster, start_cluster
+from tests.cluster.hosts import Host, can_create_hosts, wait_for
 
 pytestmark = pytest.mark.slow
 SSHD = shutil.which("sshd") or ("/usr/sbin/sshd" if os.path.exists("/usr/sbin/sshd") else None)
 
 
-def settle(cluster: Cluster, machine: Host, key: Path) -> Path:
-    """A home of its own for the machine's root user, who may log in with the key; and its sshd."""
+def set_up_ssh(cluster: Cluster, machine: Host, key: Path) -> Path:
+    """Give the machine's root user a home and login with the key; start sshd."""
     home = cluster.home / machine.name
     (home / ".ssh").mkdir(parents=True)
     home.chmod(0o700)
@@ -35,22 +35,22 @@ def settle(cluster: Cluster, machine: Host, key: Path) -> Path:
     machine.sh("mkdir", "/run/sshd")
     host_key = cluster.home / f"{machine.name}.key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(host_key)], check=True)
-    words = (SSHD, "-D", "-e", "-f", "/dev/null", "-h", host_key, "-o", "PermitRootLogin=prohibit-password")
-    cluster.nodes[f"{machine.name}-sshd"] = machine.start(*words, log=cluster.home / f"{machine.name}.sshd.log")
+    args = (SSHD, "-D", "-e", "-f", "/dev/null", "-h", host_key, "-o", "PermitRootLogin=prohibit-password")
+    cluster.nodes[f"{machine.name}-sshd"] = machine.start(*args, log=cluster.home / f"{machine.name}.sshd.log")
     return home
 
 
-def test_up_a_job_and_down():
-    if not can_be_made() or SSHD is None or shutil.which("rsync") is None:
+def test_up_submit_and_down():
+    if not can_create_hosts() or SSHD is None or shutil.which("rsync") is None:
         pytest.skip("needs root, openssh-server and rsync")
-    with cluster_of(3) as cluster:
+    with start_cluster(3) as cluster:
         laptop, head, worker = cluster.machines
         key = cluster.home / "key"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
         script = cluster.python.parent / "ray"
         script.write_text(f'#!/bin/sh\nexec {cluster.python} -m ray.scripts.scripts "$@"\n')
         script.chmod(script.stat().st_mode | stat.S_IXUSR)
-        homes = {machine.name: settle(cluster, machine, key) for machine in (head, worker)}
+        homes = {machine.name: set_up_ssh(cluster, machine, key) for machine in (head, worker)}
         config = yaml.safe_load((ROOT / "cluster" / "local.yaml").read_text())
         config["provider"] |= {"head_ip": head.address, "worker_ips": [worker.address]}
         config["auth"] = {"ssh_user": "root", "ssh_private_key": str(key)}
@@ -58,9 +58,9 @@ def test_up_a_job_and_down():
         file = cluster.home / "local.yaml"
         file.write_text(yaml.safe_dump(config))
 
-        def ray(*words: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        def ray(*args: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
             path = f"{cluster.python.parent}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
-            done = laptop.run(script, *words, timeout=timeout, PATH=path)
+            done = laptop.run(script, *args, timeout=timeout, PATH=path)
             assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
             return done
 
@@ -77,4 +77,4 @@ def test_up_a_job_and_down():
         assert "succeeded" in done.stdout.lower()
         assert json.loads((out / "up" / "result.json").read_text())["status"] == "finished"
         ray("down", "--yes", file)
-        wait_for(lambda: not any(m.processes("ray/") for m in (head, worker)), 150, "the end of all that is Ray's")
+        wait_for(lambda: not any(m.processes("ray/") for m in (head, worker)), 150, "Ray to stop")

@@ -4,7 +4,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from classifier.runs.tensorboard import TensorBoardWriter
-from tests.cluster.hosts import can_be_made
+from tests.cluster.hosts import can_create_hosts
 
 
 def row(step):
@@ -15,31 +15,31 @@ def read(folder, tag="train/loss"):
     return [(event.step, event.value) for event in EventAccumulator(str(folder)).Reload().Scalars(tag)]
 
 
-def test_tensorboard_reads_what_is_written(tmp_path):
+def test_tensorboard_reads_the_event_files(tmp_path):
     for first in (1, 4):  # a run that is resumed
-        events = TensorBoardWriter(tmp_path / "tensorboard")
+        writer = TensorBoardWriter(tmp_path / "tensorboard")
         for step in range(first, first + 3):
-            events.write(row(step))
+            writer.write(row(step))
     assert read(tmp_path / "tensorboard") == [(step, pytest.approx(1 / step)) for step in range(1, 7)]
     assert len(read(tmp_path / "tensorboard", "validation/macro_f1")) == 6
 
 
-def test_a_full_disk_costs_the_events_of_its_time_and_no_more(tmp_path, caplog):
-    if not can_be_made():
-        pytest.skip("a disk of its own needs root")
+def test_full_disk_loses_only_the_events_of_its_time(tmp_path, caplog):
+    if not can_create_hosts():
+        pytest.skip("mounting a disk needs root")
     disk = tmp_path / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], check=True)
     try:
-        events = TensorBoardWriter(disk / "tensorboard")
-        events.write(row(1))
+        writer = TensorBoardWriter(disk / "tensorboard")
+        writer.write(row(1))
         full = disk / "full"
         subprocess.run(["dd", "if=/dev/zero", f"of={full}"], check=False, capture_output=True)
         for step in range(2, 200):
-            events.write(row(step))
+            writer.write(row(step))
         assert "No space left on device" in caplog.text
         full.unlink()
-        events.write(row(200))
+        writer.write(row(200))
         steps = [step for step, _ in read(disk / "tensorboard")]
         assert (steps[0], steps[-1]) == (1, 200)
         assert len(steps) < 200
