@@ -71,7 +71,7 @@ def finish(session: Session, board: Leaderboard, clock: SearchClock) -> int:
         f"{selection['accuracy']:.2%}, test accuracy {test_result.scores['accuracy']:.2%}"
     )
     log.info(f"search report: {run.folder / search_page.NAME}")
-    log.info(f"all about the model: {run_page.write(run.folder)}")
+    log.info(f"model report: {run_page.write(run.folder)}")
     if (features := run.folder / FEATURES).is_dir():
         log.info(f"{features}, {runs_table.format_size([features])}, speeds up a resumed search; it may be deleted")
     log.info(f"train it again: python jobs/train.py --experiment {run.folder / 'best.yaml'}")

@@ -152,7 +152,7 @@ def _check_inputs(experiment: Experiment, dataset: Dataset) -> None:
 
 
 def _choose_base(experiment: Experiment, node: MeasurementNode, features: Path) -> tuple[Experiment, list[str]]:
-    """Set the best backbone of search.probe and the fastest batch size, where any_machine for; and notes on both."""
+    """Set the best backbone of search.probe and the fastest batch size, if requested; and notes on both."""
     notes: list[str] = []
     if experiment.search.probe:
         experiment, notes = _choose_backbone(experiment, node, features)

@@ -1,6 +1,6 @@
 """How a search spends its minutes: how many trials at once, how long each is, and what is too slow to try.
 
-Decisions alone: plan.py measures what they need.
+Only decisions: plan.py makes the measurements that they need.
 """
 
 import math
@@ -11,13 +11,13 @@ from classifier.profiling.step_time import StepTime
 from classifier.search import budget
 from classifier.training.resolve import resolve
 
-# A trial that takes more than this share of the minutes cannot be told from a bad one in time.
+# A trial that takes more than this share of the minutes ends too late to be compared.
 MAX_TRIAL_SHARE = 0.5
-# The minutes must hold this many trials, one after the other, before two run at once: alone each ends sooner.
+# The minutes must hold this many trials, one after the other, before two run at once: one at a time, each ends sooner.
 ROUNDS_BEFORE_PARALLEL = 6
 # A winner is refit on its validation images too if they are more than this share of training and validation images.
 MIN_REFIT_SHARE = 1 / 7
-# Fewer validation images than this hardly tell trials apart.
+# With fewer validation images than this, trials can hardly be compared.
 MIN_VALIDATION_IMAGES = 100
 # If the minutes hold this many trials, this share of them is for trials, the rest for a longer training of the best.
 MIN_ROUNDS_FOR_LONGER, SHARE_BEFORE_LONGER = 4, 0.5
@@ -27,7 +27,7 @@ ROUNDS_BEFORE_REFIT, MIN_EPOCH_SHARE = 4, 0.25
 
 
 def choose_final(experiment: Experiment, train_images: int, validation_images: int) -> tuple[Experiment, list[str]]:
-    """Set search.final where the user left it open, and a note: on if validation holds back many of the images."""
+    """Set search.final if the user did not: on if validation holds back many of the images; and a note on it."""
     if experiment.search.final is not None:
         return experiment, []
     can_refit = experiment.search.scheduler != "pbt" and experiment.workers.count == 1
@@ -64,7 +64,7 @@ def fit_trials(
 def split_cores(
     experiment: Experiment, dataset: Dataset, step_time: StepTime, *, resources: dict[str, float], node_cores: int
 ) -> tuple[Experiment, int]:
-    """Set workers.cpus where few trials would end at one core each; and how many then share the cores."""
+    """Set workers.cpus so that enough trials end in time; and how many of them then share the cores."""
     workers = experiment.workers
     if resources.get("GPU", 0) or workers.count > 1 or workers.cpus is not None:
         return experiment, 1
@@ -78,9 +78,9 @@ def split_cores(
 def cut_epochs(
     experiment: Experiment, dataset: Dataset, step_time: StepTime, *, at_once: int
 ) -> tuple[Experiment, list[str]]:
-    """Shorten trials of which too few would end, and a note on it; at_once of them share the machine.
+    """Shorten trials if too few would end in time, and a note on it; at_once of them share the machine.
 
-    If the winner is refit, that alone needs all epochs: trials only have to be compared.
+    If the winner is refit, only the refit needs all epochs: trials just have to be compared.
     """
     search, epochs, seconds = experiment.search, experiment.train.epochs, _budget_seconds(experiment)
     trial_seconds = at_once * budget.trial_seconds(experiment, dataset, step_time)

@@ -11,7 +11,7 @@ from classifier.storage.atomic import write_atomically
 
 @dataclass(frozen=True)
 class TrialConfig:
-    """What one trial changes of the search's experiment, and where that came from. The fields are sample.json's keys.
+    """What one trial changes of the search's experiment, and where that came from. Fields are the keys of sample.json.
 
     source: recipe, portfolio, start_from, grid, drawn, longer or resumed. drawn: the values that Optuna, or the grid,
     gave each setting of the space. number: the order in which trials are started.
@@ -52,7 +52,7 @@ def write_changes(trial: Path, changes: dict[str, Any]) -> None:
 
 
 def read_changes(trial: Path) -> dict[str, Any] | None:
-    """What the trial in this folder changes; None where it was not started.
+    """What the trial in this folder changes; None if it was not started.
 
     Versions before this one wrote changes.json for every trial, with the same changes as sample.json.
     """

@@ -48,7 +48,7 @@ class Curve:
 
 def simulate_stopping(curves: list[Curve], levels: tuple[int, ...], budget: float) -> Curve | None:
     """Run trials one after the other, each stopped at the first rung where it is behind; the best complete one."""
-    seen: dict[int, list[float]] = {level: [] for level in levels}
+    accuracies_at: dict[int, list[float]] = {level: [] for level in levels}
     free, complete = [0.0] * SLOTS, []
     heapq.heapify(free)
     # A trial reaches all its rungs when it starts: close to the real order, as both slots are equally fast.
@@ -58,7 +58,7 @@ def simulate_stopping(curves: list[Curve], levels: tuple[int, ...], budget: floa
             now, epoch = now + curve.seconds(epoch, level), level
             if level == last or now > budget:
                 break
-            value, before = curve.accuracy[level - 1], seen[level]
+            value, before = curve.accuracy[level - 1], accuracies_at[level]
             is_behind = bool(before) and value < np.nanpercentile(before, 100 * (1 - 1 / REDUCTION_FACTOR))
             before.append(value)
             if is_behind:

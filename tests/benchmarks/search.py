@@ -270,18 +270,20 @@ def table(rows: list[dict]) -> None:
             f"{'':<12} {'validation':>11} {'again':>8} {'test':>18} {'seeds':>6}   passes ray random's last score after"
         )
         for arm in ARMS:
-            mine = [row for row in rows if row["set"] == set_name and row["arm"] == arm]
-            if not mine:
+            runs_of_arm = [row for row in rows if row["set"] == set_name and row["arm"] == arm]
+            if not runs_of_arm:
                 continue
-            validation = statistics.mean(row["curve"][-1][1] for row in mine)
-            tests = [row["test"] for row in mine]
+            validation = statistics.mean(row["curve"][-1][1] for row in runs_of_arm)
+            tests = [row["test"] for row in runs_of_arm]
             spread = statistics.stdev(tests) if len(tests) > 1 else 0.0
-            shares = [share for row in mine if (share := share_to_pass(row, rows)) is not None]
-            passed = f"{statistics.mean(shares):.0%} of the time" if len(shares) == len(mine) else "not on every seed"
-            scores = [score for row in mine for score in row.get("again", [])]
+            shares = [share for row in runs_of_arm if (share := share_to_pass(row, rows)) is not None]
+            passed = (
+                f"{statistics.mean(shares):.0%} of the time" if len(shares) == len(runs_of_arm) else "not on every seed"
+            )
+            scores = [score for row in runs_of_arm for score in row.get("again", [])]
             again_text = f"{statistics.mean(scores):.2%}" if scores else ""
             test = f"{statistics.mean(tests):>9.2%} ± {spread:.2%}"
-            print(f"{arm:<12} {validation:>11.2%} {again_text:>8} {test} {len(mine):>6}   {passed}")
+            print(f"{arm:<12} {validation:>11.2%} {again_text:>8} {test} {len(runs_of_arm):>6}   {passed}")
 
 
 def share_to_pass(row: dict, rows: list[dict]) -> float | None:

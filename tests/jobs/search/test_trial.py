@@ -30,13 +30,13 @@ def actor(digits, tmp_path):
 
     class Local(TrialActor):
         def setup(self, config):  # pyright: ignore[reportIncompatibleMethodOverride]
-            where = {"folder": str(tmp_path / "trials"), "storage": None, "cwd": "."}
+            arguments = {"folder": str(tmp_path / "trials"), "storage": None, "cwd": "."}
             super().setup(
                 config,
                 experiment=base.as_dict(),
                 shared=SharedDataset.from_dataset(digits, base.data),
                 costs={},
-                **where,
+                **arguments,
             )
 
     return Local
@@ -55,8 +55,8 @@ def test_trial_reports_each_epoch_and_the_digest_of_its_experiment(actor):
     trial = actor({"optimizer.lr": 0.01})
     rows = reports(trial)
     assert [row["epoch"] for row in rows] == [1, 2, 3]
-    wanted = Experiment().override_all(SMALL | {"optimizer.lr": 0.01})
-    assert {row["digest"] for row in rows} == {wanted.digest()}
+    experiment = Experiment().override_all(SMALL | {"optimizer.lr": 0.01})
+    assert {row["digest"] for row in rows} == {experiment.digest()}
     assert rows[-1]["accuracy"] > 0.3
     assert read_experiment(trial.run.folder / "experiment.yaml").optimizer.lr == 0.01
 

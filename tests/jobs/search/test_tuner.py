@@ -72,7 +72,7 @@ def test_minutes_without_a_longer_training_are_used_for_more_trials(tmp_path):
     board.best_epochs.reports = {config.name: best for config in configs[:2]}
     rest = history.unfinished_history(tmp_path, plan, data.load(experiment.data), board)
     assert [config.name for config in rest.pending] == [configs[1].name]
-    assert [(seen.settings, seen.scores) for seen in rest.observations] == [({}, best)]
+    assert [(one.settings, one.scores) for one in rest.observations] == [({}, best)]
     assert rest.done_count == 2
 
 
