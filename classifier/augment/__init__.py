@@ -1,1 +1,1 @@
-"""Random changes of training images, batched on tensors; `policy` decides and applies."""
+"""Data augmentation, batched on tensors; `policy` resolves the settings and applies them."""

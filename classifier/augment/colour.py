@@ -1,34 +1,34 @@
-"""Changes of the pixels' values: float images of 1 or 3 channels in [0, 1] go in and come out, each by its own amount.
+"""Colour operations on float images of 1 or 3 channels in [0, 1], with one strength per image.
 
-The formulas are those of torchvision.transforms.functional (adjust_*, posterize, ...), for a batch at once.
+The formulas are those of torchvision.transforms.functional (adjust_*, posterize, ...), applied to a whole batch.
 """
 
 import torch
 from torch import Tensor
 
-# ITU-R BT.601: what the eye makes of red, green and blue.
+# ITU-R BT.601: weights of red, green and blue in luma.
 _LUMA = (0.2989, 0.587, 0.114)
 
 
 def brightness(images_NCHW: Tensor, factor_N: Tensor) -> Tensor:
-    """Times the factor: 0 is black, 1 unchanged."""
-    return (images_NCHW * _wide(factor_N)).clamp_(0, 1)
+    """Multiply by the factor: 0 gives black, 1 leaves the image unchanged."""
+    return (images_NCHW * _broadcast(factor_N)).clamp_(0, 1)
 
 
 def contrast(images_NCHW: Tensor, factor_N: Tensor) -> Tensor:
-    """Away from the image's mean grey: 0 is that grey, 1 unchanged."""
-    return _blend(images_NCHW, _grey(images_NCHW).mean((1, 2, 3), keepdim=True), factor_N)
+    """Blend with the image's mean grey level: 0 gives that grey, 1 leaves the image unchanged."""
+    return _blend(images_NCHW, _to_grey(images_NCHW).mean((1, 2, 3), keepdim=True), factor_N)
 
 
 def saturation(images_NCHW: Tensor, factor_N: Tensor) -> Tensor:
-    """Away from grey: 0 is a grey image, 1 unchanged. Grey images stay as they are."""
+    """Blend with the greyscale image: 0 gives greyscale, 1 leaves the image unchanged. No effect on one channel."""
     if images_NCHW.shape[1] == 1:
         return images_NCHW
-    return _blend(images_NCHW, _grey(images_NCHW), factor_N)
+    return _blend(images_NCHW, _to_grey(images_NCHW), factor_N)
 
 
 def hue(images_NCHW: Tensor, turn_N: Tensor) -> Tensor:
-    """Turn each colour about the circle of hues, by a share of it; 1 is a whole turn. Grey images stay as they are.
+    """Rotate the hue by turn_N; 1 is a full turn. No effect on images of one channel.
 
     Hue, saturation and value: A. R. Smith, "Color gamut transform pairs", SIGGRAPH 1978.
     """
@@ -44,7 +44,7 @@ def hue(images_NCHW: Tensor, turn_N: Tensor) -> Tensor:
         torch.where(value_NHW == green, 2 + (blue - red) / safe_NHW, 4 + (red - green) / safe_NHW),
     )
     sixths_NHW = sixths_NHW + 6 * turn_N[:, None, None]
-    # Each channel is the same trapezium of the hue, 2/6 of a turn apart.
+    # Each channel is the same trapezoid function of the hue, shifted by 2/6 of a turn.
     channels = []
     for start in (5, 3, 1):
         k_NHW = (sixths_NHW + start) % 6
@@ -54,11 +54,11 @@ def hue(images_NCHW: Tensor, turn_N: Tensor) -> Tensor:
 
 
 def sharpness(images_NCHW: Tensor, factor_N: Tensor) -> Tensor:
-    """Away from a smoothed image: 0 is smooth, 1 unchanged, 2 sharper. The outermost pixels stay as they are."""
+    """Blend with a smoothed image: 0 gives that, 1 leaves the image unchanged, 2 sharpens. Border pixels are kept."""
     height, width = images_NCHW.shape[2:]
     if min(height, width) < 3:
         return images_NCHW
-    # The 3 x 3 mean in which the centre counts 5 times, as in Pillow's SMOOTH.
+    # A 3 x 3 mean with 5 times the weight on the centre, as in Pillow's SMOOTH.
     rows = images_NCHW[..., :-2, :] + images_NCHW[..., 1:-1, :] + images_NCHW[..., 2:, :]
     sum_NCHW = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
     smooth_NCHW = images_NCHW.clone()
@@ -67,18 +67,18 @@ def sharpness(images_NCHW: Tensor, factor_N: Tensor) -> Tensor:
 
 
 def posterize(images_NCHW: Tensor, bits_N: Tensor) -> Tensor:
-    """Keep so many of the 8 bits of each value. bits_N: int64 in [0, 8]."""
-    step_N = _wide(2 ** (8 - bits_N))
-    return (_bytes(images_NCHW) // step_N * step_N).to(images_NCHW.dtype) / 255
+    """Keep the bits_N (int64 in [0, 8]) highest bits of each value."""
+    step_N = _broadcast(2 ** (8 - bits_N))
+    return (_to_byte_values(images_NCHW) // step_N * step_N).to(images_NCHW.dtype) / 255
 
 
 def solarize(images_NCHW: Tensor, threshold_N: Tensor) -> Tensor:
-    """Invert the values at or above the threshold, which is in [0, 1]."""
-    return torch.where(images_NCHW >= _wide(threshold_N), 1 - images_NCHW, images_NCHW)
+    """Invert values at or above the threshold, in [0, 1]."""
+    return torch.where(images_NCHW >= _broadcast(threshold_N), 1 - images_NCHW, images_NCHW)
 
 
 def autocontrast(images_NCHW: Tensor) -> Tensor:
-    """Stretch each channel from 0 to 1; a channel of one value stays as it is."""
+    """Stretch each channel to [0, 1]; constant channels are unchanged."""
     low_NC11, high_NC11 = images_NCHW.amin((2, 3), keepdim=True), images_NCHW.amax((2, 3), keepdim=True)
     flat_NC11 = high_NC11 == low_NC11
     low_NC11 = torch.where(flat_NC11, 0.0, low_NC11)
@@ -86,12 +86,12 @@ def autocontrast(images_NCHW: Tensor) -> Tensor:
 
 
 def equalize(images_NCHW: Tensor) -> Tensor:
-    """Spread each channel's 256 values so that all are about as frequent; a channel of one value stays as it is."""
+    """Equalize the histogram of each channel; constant channels are unchanged."""
     count, channels, height, width = images_NCHW.shape
-    values_RP = _bytes(images_NCHW).view(count * channels, height * width)
+    values_RP = _to_byte_values(images_NCHW).view(count * channels, height * width)
     histogram_RV = torch.zeros(len(values_RP), 256, dtype=torch.int64, device=values_RP.device)
     histogram_RV.scatter_add_(1, values_RP, torch.ones_like(values_RP))
-    # Pillow's rule: pixels below, plus half a step, over the step; a step leaves the largest value's pixels out.
+    # As in Pillow: (pixels below + step // 2) // step, where the step excludes the pixels of the largest value.
     largest_R = values_RP.amax(1, keepdim=True)
     step_R = (height * width - histogram_RV.gather(1, largest_R)) // 255
     below_RV = histogram_RV.cumsum(1) - histogram_RV
@@ -100,7 +100,7 @@ def equalize(images_NCHW: Tensor) -> Tensor:
     return equal_RP.view(images_NCHW.shape).to(images_NCHW.dtype) / 255
 
 
-def _grey(images_NCHW: Tensor) -> Tensor:
+def _to_grey(images_NCHW: Tensor) -> Tensor:
     if images_NCHW.shape[1] == 1:
         return images_NCHW
     red, green, blue = images_NCHW.unbind(1)
@@ -108,13 +108,13 @@ def _grey(images_NCHW: Tensor) -> Tensor:
 
 
 def _blend(images_NCHW: Tensor, other: Tensor, factor_N: Tensor) -> Tensor:
-    factor = _wide(factor_N)
+    factor = _broadcast(factor_N)
     return (images_NCHW * factor).add_(other * (1 - factor)).clamp_(0, 1)
 
 
-def _wide(values_N: Tensor) -> Tensor:
+def _broadcast(values_N: Tensor) -> Tensor:
     return values_N[:, None, None, None]
 
 
-def _bytes(images_NCHW: Tensor) -> Tensor:
+def _to_byte_values(images_NCHW: Tensor) -> Tensor:
     return (images_NCHW * 255).round().to(torch.int64).contiguous()

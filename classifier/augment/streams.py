@@ -1,10 +1,10 @@
-"""What each random number of an augmentation is used for."""
+"""The random streams of the augmentations."""
 
 from enum import IntEnum
 
 
 class Stream(IntEnum):
-    """What a number is for. Each use has its own, so that turning one change off leaves all the others as they were."""
+    """One stream per use, so that switching one augmentation off does not change the random numbers of the others."""
 
     FLIP = 0
     ROTATE = 1
@@ -30,4 +30,4 @@ class Stream(IntEnum):
     MIX_X = 22
     MIX_Y = 23
     TRIVIAL = 24  # to 26
-    RANDAUGMENT = 32  # to 47: two a layer
+    RANDAUGMENT = 32  # to 47: two per layer

@@ -37,7 +37,7 @@ class Cnn(nn.Module):
 
 
 class ResNet9(nn.Module):
-    """Eight convolutions, half of them in two residual blocks, and a head; the DAWNBench CIFAR-10 network. Logits (N, K).
+    """Eight convolutions, half of them in two residual blocks, and a head, as in DAWNBench for CIFAR-10. Logits (N, K).
 
     Source: D. Page, "How to train your ResNet" (2018). The last pooling is global max pooling.
     """

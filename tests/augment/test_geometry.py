@@ -1,4 +1,4 @@
-"""classifier/augment/geometry.py against torchvision and against copies of pixels."""
+"""classifier/augment/geometry.py against torchvision and against pixel copies."""
 
 import pytest
 import torch
@@ -14,16 +14,16 @@ SMOOTH = F.interpolate(torch.rand(3, 3, 5, 5, generator=GENERATOR), size=(24, 32
 def affine(count: int, height: int, width: int, **changes: float) -> torch.Tensor:
     names = ("degrees", "scale", "shear_x", "shear_y", "right", "down")
     values = {f"{name}_N": torch.full((count,), changes.get(name, float(name == "scale"))) for name in names}
-    return geometry.affine(height, width, **values)
+    return geometry.affine_matrix(height, width, **values)
 
 
 @pytest.mark.parametrize(("reflect", "mode"), [(False, "edge"), (True, "symmetric")])
-def test_copies_are_padded_crops(reflect, mode):
+def test_flip_and_shift_is_a_padded_crop(reflect, mode):
     from torchvision.transforms import functional as tv
 
     right_N, down_N = torch.tensor([0, 3, -3, 1, -2, 0]), torch.tensor([0, 2, -1, -4, 4, 3])
     flip_N = torch.tensor([False, True, False, True, True, False])
-    moved = geometry.copy_moved(IMAGES, flip_N, right_N, down_N, reflect=reflect)
+    moved = geometry.flip_and_shift(IMAGES, flip_N, right_N, down_N, reflect=reflect)
     assert moved.dtype == torch.uint8
     for n, image in enumerate(IMAGES):
         image = tv.hflip(image) if flip_N[n] else image
@@ -32,12 +32,12 @@ def test_copies_are_padded_crops(reflect, mode):
         assert torch.equal(moved[n], expected)
 
 
-def test_mirror_alone():
+def test_flip_only():
     flip_N = torch.tensor([True, False] * 3)
-    moved = geometry.copy_moved(IMAGES, flip_N, None, None, reflect=False)
+    moved = geometry.flip_and_shift(IMAGES, flip_N, None, None, reflect=False)
     assert torch.equal(moved[::2], IMAGES[::2].flip(-1))
     assert torch.equal(moved[1::2], IMAGES[1::2])
-    assert geometry.copy_moved(IMAGES, None, None, None, reflect=False) is IMAGES
+    assert geometry.flip_and_shift(IMAGES, None, None, None, reflect=False) is IMAGES
 
 
 @pytest.mark.parametrize(
@@ -52,13 +52,13 @@ def test_mirror_alone():
         {"degrees": 10.0, "scale": 1.2, "shear_x": -8.0, "right": -0.0625, "down": 0.25},
     ],
 )
-def test_affine_is_torchvisions(changes):
+def test_affine_matrix_matches_torchvision(changes):
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms import functional as tv
 
     height, width = SMOOTH.shape[2:]
-    mine = geometry.warp(SMOOTH, affine(3, height, width, **changes), reflect=False)
-    theirs, inside = (
+    ours = geometry.warp(SMOOTH, affine(3, height, width, **changes), reflect=False)
+    expected, inside = (
         tv.affine(
             image,
             angle=changes.get("degrees", 0.0),
@@ -69,18 +69,18 @@ def test_affine_is_torchvisions(changes):
         )
         for image in (SMOOTH, torch.ones_like(SMOOTH))
     )
-    inside = inside > 0.999  # torchvision fills with black from outside, this repeats the border
+    inside = inside > 0.999  # torchvision fills with black, this repeats the border
     assert inside.float().mean() > 0.4
-    torch.testing.assert_close(mine[inside], theirs[inside], atol=2e-4, rtol=0)
+    torch.testing.assert_close(ours[inside], expected[inside], atol=2e-4, rtol=0)
 
 
-def test_no_change_is_no_change():
+def test_identity_matrix_changes_nothing():
     for reflect in (False, True):
         warped = geometry.warp(SMOOTH, affine(3, 24, 32), reflect=reflect)
         torch.testing.assert_close(warped, SMOOTH, atol=2e-5, rtol=0)
 
 
-def test_tiny_images_stay_sharp():
+def test_tiny_images_are_sampled_bicubically():
     tiny = SMOOTH[:, :, 4:20, 4:20]
     for scale in (1.0, 1.1):
         matrix = affine(3, 16, 16, right=0.5 / 16, scale=scale)
@@ -96,11 +96,11 @@ def test_tiny_images_stay_sharp():
 
 
 @pytest.mark.parametrize("reflect", [False, True])
-def test_warp_by_whole_pixels_is_copying(reflect):
+def test_warp_by_whole_pixels_equals_flip_and_shift(reflect):
     images = IMAGES.float() / 255
     right_N, down_N = torch.tensor([0, 3, -3, 1, -2, 8]), torch.tensor([0, 2, -1, -4, 4, -6])
     flip_N = torch.tensor([False, True] * 3)
-    matrix = geometry.affine(
+    matrix = geometry.affine_matrix(
         12,
         16,
         degrees_N=torch.zeros(6),
@@ -110,15 +110,15 @@ def test_warp_by_whole_pixels_is_copying(reflect):
         right_N=right_N / 16,
         down_N=down_N / 12,
     )
-    warped = geometry.warp(images, geometry.mirrored(matrix, flip_N), reflect=reflect)
-    copied = geometry.copy_moved(images, flip_N, right_N, down_N, reflect=reflect)
+    warped = geometry.warp(images, geometry.flip_matrix(matrix, flip_N), reflect=reflect)
+    copied = geometry.flip_and_shift(images, flip_N, right_N, down_N, reflect=reflect)
     torch.testing.assert_close(warped, copied, atol=1e-4, rtol=0)
 
 
-def test_crop_is_a_resized_window():
-    # A quarter of the area with the image's own aspect (4 : 3): a window of half the sides, with room for half of them.
+def test_crop_matrix_resizes_a_window():
+    # A quarter of the area with the image's own aspect (4 : 3): a window of half the width and height.
     images = SMOOTH[:2]
-    matrix = geometry.cropped(
+    matrix = geometry.crop_matrix(
         affine(2, 24, 32),
         torch.full((2,), 0.25),
         torch.full((2,), 32 / 24),
@@ -132,14 +132,14 @@ def test_crop_is_a_resized_window():
     torch.testing.assert_close(warped[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1], atol=1e-5, rtol=0)
 
 
-def test_a_crop_of_everything_changes_nothing():
+def test_crop_of_the_whole_image_changes_nothing():
     ones = torch.ones(3)
-    matrix = geometry.cropped(affine(3, 24, 24), ones, ones, 0.3 * ones, 0.9 * ones)
+    matrix = geometry.crop_matrix(affine(3, 24, 24), ones, ones, 0.3 * ones, 0.9 * ones)
     torch.testing.assert_close(matrix, affine(3, 24, 24))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_resized_crops_are_windows_stretched_and_mirrored(threads):
+def test_resized_crops_match_torchvision(threads):
     from torchvision.transforms import functional as tv
 
     images = torch.randint(0, 256, (5, 3, 40, 60), dtype=torch.uint8)

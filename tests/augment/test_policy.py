@@ -1,4 +1,4 @@
-"""classifier/augment/policy.py: the table, and the laws that hold for every policy and every single change."""
+"""classifier/augment/policy.py: the table, and properties of every policy and every single augmentation."""
 
 import dataclasses
 
@@ -43,7 +43,7 @@ def augment(images, config, key=KEY, positions=POSITIONS):
 
 
 @pytest.mark.parametrize("changes", CASES, ids=lambda c: "+".join(map(str, c)) if len(c) < 4 else "all")
-def test_an_image_changes_alike_in_every_batch(changes):
+def test_augmentation_does_not_depend_on_the_batch(changes):
     config = resolved(**changes)
     before = COLOUR.clone()
     whole = augment(COLOUR, config)
@@ -60,18 +60,18 @@ def test_an_image_changes_alike_in_every_batch(changes):
     torch.testing.assert_close(channels_last, whole, atol=1e-6, rtol=0)
 
 
-def test_a_crop_of_a_large_image_is_the_same_in_every_batch():
+def test_crop_of_large_images_does_not_depend_on_the_batch():
     images = torch.nn.functional.interpolate(255 * torch.rand(5, 3, 9, 9), size=130, mode="bilinear").byte()
     config = dataclasses.replace(resolved(crop=0.3, flip=0.5), policy="none")
     whole, positions = augment(images, config, positions=torch.arange(5)), torch.arange(5)
     parts = [augment(images[low:high], config, positions=positions[low:high]) for low, high in ((0, 2), (2, 5))]
     assert torch.equal(torch.cat(parts), whole)
-    calm = policy.augment(images.float() / 255, config, key=KEY, positions_N=positions)
-    assert (whole - calm).abs().mean() < (whole - whole.flip(0)).abs().mean() / 4
+    as_float = policy.augment(images.float() / 255, config, key=KEY, positions_N=positions)
+    assert (whole - as_float).abs().mean() < (whole - whole.flip(0)).abs().mean() / 4
 
 
 @pytest.mark.parametrize("changes", CASES[: len(ALONE)], ids=lambda c: next(iter(c)))
-def test_a_change_changes_and_depends_on_the_key(changes):
+def test_each_augmentation_changes_images_and_depends_on_the_key(changes):
     config = resolved(**changes)
     assert not torch.equal(augment(COLOUR, config), geometry.to_float(COLOUR))
     assert not torch.equal(augment(COLOUR, config), augment(COLOUR, config, key=counter_rng.key(7, 4)))
@@ -79,19 +79,19 @@ def test_a_change_changes_and_depends_on_the_key(changes):
     assert torch.equal(augment(COLOUR, config), augment(COLOUR, config))
 
 
-def test_without_changes_images_are_only_scaled():
+def test_policy_none_only_scales():
     assert torch.equal(augment(COLOUR, resolved()), COLOUR.float() / 255)
     torch.testing.assert_close(augment(COLOUR, resolved(rotate=1e-4)), COLOUR.float() / 255, atol=1e-3, rtol=0)
 
 
-def test_one_change_leaves_the_numbers_of_the_others():
+def test_augmentations_use_independent_random_numbers():
     flipped = augment(COLOUR, resolved(flip=0.5))
     assert 0 < (flipped != geometry.to_float(COLOUR)).flatten(1).any(1).sum() < 12
     both = augment(COLOUR, resolved(flip=0.5, brightness=1e-6))
     torch.testing.assert_close(both, flipped, atol=1e-5, rtol=0)
 
 
-def test_half_of_the_images_are_mirrored_and_shifts_are_fair():
+def test_flip_probability_and_uniform_shifts():
     count = 6000
     images = torch.zeros(count, 1, 9, 9, dtype=torch.uint8)
     images[:, 0, 4, 3] = 255
@@ -104,7 +104,7 @@ def test_half_of_the_images_are_mirrored_and_shifts_are_fair():
     torch.testing.assert_close(shares, torch.full((5, 5), 1 / 25), atol=0.012, rtol=0)
 
 
-def test_small_shifts_move_by_a_pixel():
+def test_small_shift_moves_by_a_pixel():
     assert not torch.equal(augment(COLOUR, resolved(shift=0.001)), geometry.to_float(COLOUR))
 
 
@@ -116,7 +116,7 @@ def test_borders_are_never_black():
         torch.testing.assert_close(augment(white, resolved(policy=name, **changes)), geometry.to_float(white))
 
 
-def test_erasing_takes_its_share_of_images():
+def test_erase_probability():
     count = 3000
     images = torch.randint(0, 256, (count, 1, 12, 12), dtype=torch.uint8)
     erased = augment(images, resolved(1, erase=0.4), positions=torch.arange(count))
@@ -126,7 +126,7 @@ def test_erasing_takes_its_share_of_images():
 
 @pytest.mark.parametrize("kind", ["symbols", "objects", "photos"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_auto_takes_the_kind_and_fills_everything(kind, channels):
+def test_auto_uses_the_image_kind_and_sets_every_strength(kind, channels):
     config = policy.resolve(AugmentConfig(), kind=kind, channels=channels, size=96)
     assert config.policy == kind
     assert None not in dataclasses.asdict(config).values()
@@ -140,7 +140,7 @@ def test_small_photographs_are_treated_as_objects():
     assert policy.resolve(AugmentConfig(policy="photos"), kind="photos", channels=3, size=32).policy == "photos"
 
 
-def test_what_is_set_stays():
+def test_explicit_settings_are_kept():
     config = policy.resolve(AugmentConfig(flip=0.1, crop=0.9), kind="photos", channels=3, size=96)
     assert (config.flip, config.crop, config.brightness) == (0.1, 0.9, 0.2)
 
@@ -151,13 +151,13 @@ def test_every_policy_sets_every_strength():
 
 
 @pytest.mark.parametrize("name", ["saturation", "hue"])
-def test_colours_of_grey_images_cannot_change(name):
+def test_colour_settings_on_greyscale_images_are_refused(name):
     config = dataclasses.replace(AugmentConfig(), **{name: 0.1})
-    with pytest.raises(ConfigError, match=rf"augment.{name} is 0.1, but the images are grey.*--data.channels 3"):
+    with pytest.raises(ConfigError, match=rf"augment.{name} is 0.1, but the images are greyscale.*--data.channels 3"):
         policy.resolve(config, kind="photos", channels=1, size=96)
 
 
-def test_symbols_stay_upright_under_random_operations():
+def test_symbols_stay_upright_under_trivialaugment():
     # An arrow that points up has its mass above the centre, and keeps it there.
     arrow = torch.zeros(300, 1, 21, 21, dtype=torch.uint8)
     arrow[:, :, 3:6, 8:13] = 255
@@ -173,7 +173,7 @@ def mix(config, images=COLOUR / 255, labels=LABELS):
     return policy.mix_batch(images, labels, config, classes=4, key=KEY, positions_N=torch.arange(len(labels)))
 
 
-def test_no_mixing_keeps_labels():
+def test_without_mixing_labels_are_returned_unchanged():
     images = COLOUR / 255
     mixed, targets = policy.mix_batch(images, LABELS, resolved(), classes=4, key=KEY, positions_N=POSITIONS)
     assert mixed is images
@@ -181,7 +181,7 @@ def test_no_mixing_keeps_labels():
 
 
 @pytest.mark.parametrize("changes", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0}])
-def test_mixed_targets_are_shares(changes):
+def test_mixed_targets_match_the_mixed_images(changes):
     labels = torch.arange(4000) % 4
     images = (labels / 4)[:, None, None, None].expand(-1, 1, 6, 6)
     mixed, targets = mix(resolved(1, **changes), images, labels)
@@ -210,27 +210,27 @@ def test_normalise():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_agrees():
+def test_gpu_matches_cpu():
     config = resolved(**ALONE)
-    there = policy.augment(COLOUR.cuda(), config, key=KEY, positions_N=POSITIONS.cuda())
-    close = ((there.cpu() - augment(COLOUR, config)).abs() < 1e-3).float().mean()
-    assert close > 0.98  # a rounding may fall on the other side of a step (posterize, equalize)
+    gpu = policy.augment(COLOUR.cuda(), config, key=KEY, positions_N=POSITIONS.cuda())
+    close = ((gpu.cpu() - augment(COLOUR, config)).abs() < 1e-3).float().mean()
+    assert close > 0.98  # rounding may cross a step (posterize, equalize)
 
 
-def test_strength_multiplies_every_strength_and_is_used_up():
+def test_strength_multiplies_every_strength_once():
     half = resolved(policy="photos", strength=0.5, erase=0.4)
     assert (half.brightness, half.erase, half.strength) == (0.1, 0.2, 1.0)
     assert half.crop == pytest.approx(1 - 0.5 * (1 - policy.POLICIES["photos"]["crop"]))
-    assert half.flip == 0.5  # how often is not how strongly
+    assert half.flip == 0.5  # a probability, not a strength
     assert policy.resolve(half, kind="photos", channels=3, size=24) == half
 
 
-def test_strength_ends_where_the_ranges_end():
+def test_strength_is_clipped_to_the_ranges():
     most = resolved(rotate=100.0, scale=0.8, shear=40.0, shift=0.4, hue=0.3, crop=0.3, magnitude=20, strength=3.0)
     assert (most.rotate, most.scale, most.shear, most.shift, most.hue) == (180.0, 0.9, 60.0, 0.5, 0.5)
     assert (most.crop, most.magnitude) == (0.05, 30)
 
 
-def test_no_strength_is_no_change():
+def test_strength_zero_changes_nothing():
     none = resolved(policy="photos", strength=0.0)
     assert (none.crop, none.brightness, none.contrast, none.saturation) == (1.0, 0.0, 0.0, 0.0)
