@@ -138,7 +138,7 @@ def save(bundle: Bundle, model: nn.Module, folder: Path, ood_tensors: dict[str, 
             write_tensors(content, part / name, format="pt")
         document = dataclasses.asdict(bundle) | {"files": {n: {"sha256": file_sha256(part / n)} for n in files}}
         write_atomically(part / DOCUMENT, _to_json(document))
-        # A folder cannot be renamed onto one that is not empty, so the older one is moved aside; `find` looks there too.
+        # A folder cannot be renamed onto one that is not empty, so the older one moves aside; `find` looks there too.
         if folder.exists():
             folder.rename(older)
         part.rename(folder)

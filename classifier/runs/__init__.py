@@ -1,1 +1,1 @@
-"""The folder of a run, what is recorded in it, and trackers."""
+"""Run folders: their lock, history, result, TensorBoard events and trackers."""

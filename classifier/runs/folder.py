@@ -1,7 +1,7 @@
-"""The folder of one run: its owner, its journal, its result.
+"""The folder of one run, and the files in it.
 
-OUT/NAME/ holds experiment.yaml, history.jsonl (a line an epoch), run.log, checkpoints/, bundle/ and, once the run
-ended, result.json. One process owns it at a time; the lock dies with its owner.
+OUT/NAME/ holds experiment.yaml, history.jsonl (one line per epoch), run.log, checkpoints/, bundle/ and, once the run
+has ended, result.json. One process owns the folder at a time, by a lock that the system releases when the process ends.
 """
 
 import contextlib
@@ -25,34 +25,38 @@ from classifier.version import versions
 if TYPE_CHECKING:
     from classifier.storage.bucket import Storage
 
+# In a search's folder: the experiment as requested, before settings were resolved.
 REQUESTED_EXPERIMENT = "asked.yaml"
-# Of a search: what frozen backbones see in its images.
+# In a search's folder: cache directory for backbone features.
 FEATURES = "features"
-# The scores of a run that has no model of its own: those of a cross-validation.
+# Scores of a run without a model of its own, a cross-validation.
 SCORES = "scores.json"
 ROBUSTNESS = "robustness.json"
 PREDICTIONS = {"test": "predictions.parquet", "validation": "validation.parquet"}
 HARD_EXAMPLES = {"test": "mistakes.parquet", "validation": "validation-mistakes.parquet"}
-# Keys of every result.json; null where a verb has nothing to say of them.
+# Keys of every result.json, null where they do not apply.
 RESULT_KEYS = ("config", "dataset", "validation", "test", "images_per_second", "input_wait", "epochs")
 RESULT_KEYS += ("parameters", "device")
 
 
 @dataclass
 class Run:
-    """A run folder that this process owns. Make one with `create` or `resume`, and `close` it."""
+    """A run folder that this process owns: get it by `create` or `resume`, and `close` it."""
 
     folder: Path
     storage: "Storage | None" = None
-    """Where its copy lies, if it has one."""
+    """Where the folder is mirrored to, if anywhere."""
     feature_folder: Path | None = None
-    """Where what a frozen backbone sees is kept for other trainings of the same images, if it is."""
+    """Cache directory for backbone features, shared by trainings on the same images, if any."""
     started: float = field(default_factory=time.monotonic)
     _lock: IO[str] | None = None
 
     @staticmethod
     def check_new(out: str | Path, name: str) -> Path:
-        """Folder of a new run, not created yet. RunError if the name is invalid or taken, or OUT cannot be created."""
+        """Return the folder of a new run, without creating it.
+
+        RunError if the name is invalid or exists already, or OUT cannot be created.
+        """
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
             raise RunError(
                 f"--name {name!r}: use letters, digits, '.', '_' and '-' only, starting with a letter or digit"
@@ -70,23 +74,23 @@ class Run:
 
     @classmethod
     def create(cls, out: str | Path, name: str) -> "Run":
-        """A new, empty run folder. RunError if it already exists or cannot be created."""
+        """Create a new, empty run folder. RunError if it already exists or cannot be created."""
         folder = cls.check_new(out, name)
         try:
             folder.mkdir()
         except OSError as error:  # another process created it just now, or the disk is full
             raise RunError(f"{folder} cannot be created ({error.strerror}): choose another --name or --out") from None
-        return cls(folder)._own()
+        return cls(folder)._acquire_lock()
 
     @classmethod
     def resume(cls, folder: str | Path) -> "Run":
-        """An earlier run, to go on with. RunError if it is none, or if another process owns it."""
+        """Open an earlier run to resume it. RunError if it is not a run folder, or if another process owns it."""
         folder = Path(folder)
         if not (folder / "experiment.yaml").is_file():
-            raise RunError(f"{folder} is no run folder (it has no experiment.yaml): give OUT/NAME of an earlier run")
-        return cls(folder)._own()
+            raise RunError(f"{folder} is not a run folder (it has no experiment.yaml): give OUT/NAME of an earlier run")
+        return cls(folder)._acquire_lock()
 
-    def _own(self) -> "Run":
+    def _acquire_lock(self) -> "Run":
         self._lock = (self.folder / ".lock").open("a+")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -100,18 +104,18 @@ class Run:
         return self
 
     def close(self) -> None:
-        """Give the folder up."""
+        """Release the folder."""
         if self._lock is not None:
             self._lock.close()
 
     def discard(self) -> None:
-        """Remove a run that never began, so that a user's mistake leaves nothing half-written."""
+        """Remove a run that never started training, so that a user's mistake leaves no folder behind."""
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
     def has_started(self) -> bool:
-        """Something was trained in it."""
+        """Whether any training has started in the folder."""
         return any((self.folder / name).exists() for name in ("history.jsonl", "checkpoints", "trials"))
 
     @property
@@ -124,41 +128,41 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Since this process took the run."""
+        """Seconds since this process opened the run."""
         return time.monotonic() - self.started
 
     def write_experiment(self, experiment: Experiment) -> None:
         write_atomically(self.folder / "experiment.yaml", dump_experiment(experiment))
 
     def write_requested_experiment(self, experiment: Experiment) -> None:
-        """Of a search: the experiment that its trials change, before anything was resolved for one of them."""
+        """Write a search's experiment as requested: trials change it before its open settings are resolved."""
         write_atomically(self.folder / REQUESTED_EXPERIMENT, dump_experiment(experiment))
 
     def append_history(self, row: dict[str, Any]) -> None:
-        """Add a line to history.jsonl. RunError if it cannot be written."""
+        """Append a line to history.jsonl. RunError if it cannot be written."""
         path, line = self.folder / "history.jsonl", json.dumps(row, allow_nan=False) + "\n"
         length = path.stat().st_size if path.exists() else 0
 
         def write() -> None:
             with path.open("a", encoding="utf-8") as file:
-                file.truncate(length)  # a part of the line, which a full disk left
+                file.truncate(length)  # drops a partial line left by a full disk
                 file.write(line)
 
         retry_io(write, path)
 
     def history(self) -> list[dict[str, Any]]:
-        """The lines of history.jsonl."""
+        """Read the rows of history.jsonl."""
         return read_history(self.folder)
 
     def truncate_history(self, manifest: dict[str, Any] | None) -> None:
-        """Forget the lines that a checkpoint does not count in: a resumed run writes them again."""
-        before = self.history()
-        rows = completed_rows(before, manifest)
-        if len(rows) < len(before):
+        """Drop the rows after a checkpoint: the resumed run writes them again."""
+        all_rows = self.history()
+        rows = completed_rows(all_rows, manifest)
+        if len(rows) < len(all_rows):
             write_atomically(self.folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
     def write_result(self, kind: str, status: str, **parts: Any) -> dict[str, Any]:
-        """Write result.json, the contract for scripts, and give it back. README.md lists its keys."""
+        """Write result.json, the interface for scripts, and return it. README.md lists its keys."""
         result: dict[str, Any] = {"format_version": FORMAT_VERSION, "kind": kind, "status": status}
         result |= {"seconds": round(self.seconds, 3), **dict.fromkeys(RESULT_KEYS), **parts, "versions": versions()}
         write_atomically(self.folder / "result.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
@@ -166,14 +170,14 @@ class Run:
 
 
 def completed_rows(rows: list[dict[str, Any]], manifest: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """The lines of the epochs that were whole at a checkpoint: a part of an epoch is written again, as a whole."""
+    """Return the rows of the epochs completed at a checkpoint; the row of a partial epoch is written again later."""
     if manifest is None:
         return []
     return [row for row in rows if row["step"] <= manifest["step"] and row["epoch"] <= manifest["about"]["epoch"]]
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run folder's history.jsonl; one that a crash cut short is left out."""
+    """Read the rows of a run folder's history.jsonl, without a line that a crash cut short."""
     path = Path(folder) / "history.jsonl"
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
@@ -183,15 +187,15 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """result.json of a run folder. RunError if it is missing, damaged or of an unknown format."""
+    """Read a run folder's result.json. RunError if it is missing, corrupted or of an unknown format."""
     path = Path(folder) / "result.json"
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
         raise RunError(
-            f"{folder} has no result.json: the run has not ended; go on with it by --resume {folder}"
+            f"{folder} has no result.json: the run has not finished; continue it with --resume {folder}"
         ) from None
     except ValueError:
-        raise RunError(f"{path} is damaged: it is not JSON") from None
+        raise RunError(f"{path} is corrupted: it is not JSON") from None
     check_format_version(result, path, FORMAT_VERSION)
     return result

@@ -1,4 +1,4 @@
-"""A training whose run folder is kept up to date as it happens: the best bundle, the journal, TensorBoard's events."""
+"""Train, and keep the run folder up to date: the best bundle, history.jsonl, TensorBoard events, trackers."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,17 +27,17 @@ def record_training(
     should_save: Callable[[], bool] = lambda: False,
     on_step: Callable[[StepProgress], None] | None = None,
 ) -> Iterator[Epoch]:
-    """`fit` in a run folder, from its newest checkpoint on. Rank 0 writes; the others only train.
+    """Run `fit` in a run folder, from its newest checkpoint. Rank 0 writes; the other ranks only train.
 
-    The bundle and the journal's line are on disk before the checkpoint that counts them in: after a death in between,
-    the epoch is trained and written again, with the same result. All of them are there before the epoch is yielded.
-    RunError if the data are not those it began with.
+    The bundle and the history row are written before the epoch's checkpoint: after a crash in between, the epoch is
+    trained and written again, with the same result. All are on disk before the epoch is yielded. RunError if the
+    dataset is not the one that the run started with.
     """
     group = group or ProcessGroup()
     store = CheckpointStore(run.checkpoints)
     if group.is_first:
-        _rewind(run, store, dataset)
-    events = TensorBoardWriter(run.folder / "tensorboard")
+        _rewind_to_checkpoint(run, store, dataset)
+    tensorboard = TensorBoardWriter(run.folder / "tensorboard")
     trackers = Trackers(experiment, run.folder) if group.is_first else None
     hooks = {"should_stop": should_stop, "should_save": should_save, "on_step": on_step}
     try:
@@ -46,7 +46,7 @@ def record_training(
                 if epoch.is_best:
                     save_bundle(run, experiment, dataset, epoch)
                 run.append_history(epoch.row())
-                events.write(epoch.row())
+                tensorboard.write(epoch.row())
             if trackers:
                 trackers.write(epoch.row())
             epoch.commit()
@@ -57,41 +57,43 @@ def record_training(
 
 
 def save_bundle(run: Run, experiment: Experiment, dataset: Dataset, epoch: Epoch) -> None:
-    """Make the epoch's model the run's bundle."""
+    """Save the epoch's model as the run's bundle."""
     scores = {"validation": epoch.validation, "test": None}
-    bundle.save(bundle.Bundle.from_training(experiment, dataset, scores=scores, epoch=epoch.number), epoch.model, run.bundle)
+    bundle.save(
+        bundle.Bundle.from_training(experiment, dataset, scores=scores, epoch=epoch.number), epoch.model, run.bundle
+    )
 
 
 def result_fields(folder: Path, loaded: bundle.LoadedBundle | None = None) -> dict[str, Any]:
-    """Return the fields of result.json about the model in a run, search or bundle folder.
+    """Return the fields of result.json that describe the model in a run, search or bundle folder.
 
-    loaded: that folder's bundle, if the caller has it in memory already. RunError if there is no bundle yet.
+    loaded: the folder's bundle, if it is in memory already. RunError if there is no bundle yet.
     """
-    made, model = loaded or bundle.load(folder)
+    about, model = loaded or bundle.load(folder)
     history = read_history(folder)
     speeds = [row["images_per_second"] for row in history if row["images_per_second"] is not None]
     return {
-        "config": made.experiment,
-        "dataset": made.dataset,
-        **{split: summary_scores(scores) if scores else None for split, scores in made.scores.items()},
+        "config": about.experiment,
+        "dataset": about.dataset,
+        **{split: summary_scores(scores) if scores else None for split, scores in about.scores.items()},
         "images_per_second": speeds[-1] if speeds else None,
         "input_wait": history[-1].get("input_wait") if history else None,
-        "epochs": history[-1]["epoch"] if history else made.provenance["epoch"],
+        "epochs": history[-1]["epoch"] if history else about.provenance["epoch"],
         "parameters": models.count_parameters(model),
-        "device": made.experiment["train"]["device"],
+        "device": about.experiment["train"]["device"],
     }
 
 
 def summary_scores(scores: dict[str, Any]) -> dict[str, Any]:
-    """The scores that result.json holds of a split."""
+    """Return the scores of a split that result.json contains."""
     return {name: scores[name] for name in ("accuracy", "macro_f1", "loss", "count")}
 
 
-def _rewind(run: Run, store: CheckpointStore, dataset: Dataset) -> None:
+def _rewind_to_checkpoint(run: Run, store: CheckpointStore, dataset: Dataset) -> None:
     manifest = store.latest_manifest()
     run.truncate_history(manifest)
     if manifest and manifest["about"]["dataset"] != dataset.fingerprint:
         raise RunError(
-            f"{run.folder} was trained on other images or labels than {dataset.name} holds now: "
-            "bring the data back as they were, or begin a new run"
+            f"{run.folder} was trained on other images or labels than {dataset.name} has now: "
+            "restore the data, or start a new run"
         )

@@ -1,4 +1,4 @@
-"""TensorBoard's events of a run: its own records (tensorboard.summary.writer), without the thread that writes them."""
+"""TensorBoard event files, in TensorBoard's record format (tensorboard.summary.writer), without its writer thread."""
 
 import errno
 import io
@@ -13,16 +13,15 @@ logger = logging.getLogger(__name__)
 
 
 class TensorBoardWriter:
-    """A file of events in a folder, which TensorBoard draws. They repeat what the journal says, and a disk that cannot
-    take an epoch's costs these alone."""
+    """Writes history rows as an event file. If the disk cannot take an epoch's events, only these are lost."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._path: Path | None = None
 
     def write(self, row: dict[str, Any]) -> None:
-        """Add the numbers of a row of history.jsonl."""
-        # Here, as the import takes its time and most processes write no events.
+        """Write the floats of a history.jsonl row."""
+        # Imported here: it is slow, and most processes write no events.
         from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
         from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
         from tensorboard.summary.writer.record_writer import RecordWriter
@@ -37,12 +36,14 @@ class TensorBoardWriter:
                 event = Event(wall_time=now, step=row["step"], summary=Summary(value=values))
                 records.write(event.SerializeToString())
         try:
-            self._add(content.getvalue(), now)
+            self._append(content.getvalue(), now)
         except OSError as error:
-            logger.warning("%s cannot be written (%s): TensorBoard misses this epoch", self.folder, error.strerror)
+            logger.warning(
+                "%s cannot be written (%s): this epoch is missing in TensorBoard", self.folder, error.strerror
+            )
 
-    def _add(self, content: bytes, now: float) -> None:
-        """All of it, or nothing."""
+    def _append(self, content: bytes, now: float) -> None:
+        """Append all of it or nothing."""
         path = self._path
         if path is None:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -18,14 +18,14 @@ def run(tmp_path):
     run.close()
 
 
-def test_an_existing_name_is_refused_with_the_mend(tmp_path):
+def test_existing_name_is_refused_with_a_fix(tmp_path):
     Run.create(tmp_path, "a").close()
     with pytest.raises(RunError, match=r"a already exists.*--resume"):
         Run.create(tmp_path, "a")
 
 
 @pytest.mark.parametrize("name", ["../a", "", ".hidden", "a/b", "a b"])
-def test_a_name_stays_inside_out(tmp_path, name):
+def test_invalid_names_are_refused(tmp_path, name):
     with pytest.raises(RunError, match="name"):
         Run.create(tmp_path / "out", name)
     assert not (tmp_path / "out").exists()
@@ -37,7 +37,7 @@ def test_an_unwritable_out_is_refused(tmp_path):
         Run.create(tmp_path / "file", "a")
 
 
-def test_a_second_owner_is_refused_while_the_first_lives(tmp_path):
+def test_folder_in_use_by_another_process_is_refused(tmp_path):
     run = Run.create(tmp_path, "a")
     run.write_experiment(Experiment())
     code = f"""
@@ -48,37 +48,37 @@ try:
 except RunError as error:
     print(error)
 """
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert f"in use by process {os.getpid()}" in said
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert f"in use by process {os.getpid()}" in output
     run.close()
     Run.resume(run.folder).close()
 
 
-def test_resume_wants_a_run_folder(tmp_path):
-    with pytest.raises(RunError, match="no run folder"):
+def test_resume_refuses_other_folders(tmp_path):
+    with pytest.raises(RunError, match="not a run folder"):
         Run.resume(tmp_path)
 
 
-def test_history_leaves_out_a_line_that_a_crash_cut(run):
+def test_history_without_cut_off_and_repeated_rows(run):
     for step in (10, 20, 30):
-        run.append({"epoch": step // 10, "step": step})
+        run.append_history({"epoch": step // 10, "step": step})
     with (run.folder / "history.jsonl").open("a") as file:
         file.write('{"epoch": 4, "st')
     assert [row["step"] for row in run.history()] == [10, 20, 30]
     second = {"step": 20, "about": {"epoch": 2}}
-    run.rewind(second)
-    run.append({"epoch": 3, "step": 30})
-    run.rewind(second)
+    run.truncate_history(second)
+    run.append_history({"epoch": 3, "step": 30})
+    run.truncate_history(second)
     assert [row["step"] for row in run.history()] == [10, 20]
-    run.append({"epoch": 3, "step": 25})  # a part of an epoch, before a polite stop
-    run.rewind({"step": 25, "about": {"epoch": 2}})
+    run.append_history({"epoch": 3, "step": 25})  # a part of an epoch, before an interrupt
+    run.truncate_history({"step": 25, "about": {"epoch": 2}})
     assert [row["step"] for row in run.history()] == [10, 20]
-    run.rewind(None)
+    run.truncate_history(None)
     assert run.history() == []
 
 
-def test_a_result_round_trips_and_an_unknown_format_is_refused(run):
-    with pytest.raises(RunError, match="has not ended"):
+def test_result_round_trip_and_unknown_format(run):
+    with pytest.raises(RunError, match="has not finished"):
         read_result(run.folder)
     run.write_result("train", "finished", epochs=3)
     result = read_result(run.folder)
@@ -88,7 +88,7 @@ def test_a_result_round_trips_and_an_unknown_format_is_refused(run):
         read_result(run.folder)
 
 
-def test_an_experiment_file_round_trips(tmp_path):
+def test_experiment_file_round_trip(tmp_path):
     experiment = Experiment().override("optimizer.lr", 1e-5).override("model.weights", "häuser.pth")
     path = tmp_path / "e.yaml"
     path.write_text(dump_experiment(experiment), encoding="utf-8")
@@ -104,7 +104,7 @@ def test_yaml_reads_1e_3_as_a_number(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("optimizer: {lrr: 1}", r"e\.yaml: optimizer\.lrr.*did you mean"),
         ("[1, 2]", "mapping"),
@@ -113,9 +113,9 @@ def test_yaml_reads_1e_3_as_a_number(tmp_path):
         ("!!python/object/apply:os.system ['true']", "not valid YAML"),
     ],
 )
-def test_a_bad_experiment_file_is_refused_by_name(tmp_path, text, says):
+def test_bad_experiment_file_is_refused_by_name(tmp_path, text, message):
     path = tmp_path / "e.yaml"
     path.write_text(text)
-    with pytest.raises((ConfigError, RunError), match=says) as caught:
+    with pytest.raises((ConfigError, RunError), match=message) as caught:
         read_experiment(path)
     assert "\n" not in str(caught.value)

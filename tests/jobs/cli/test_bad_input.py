@@ -1,6 +1,6 @@
-"""A user's mistakes: one line that names the culprit and the mend, exit code 2, no litter.
+"""User errors: one line that names what is wrong and the fix, exit code 2, no folder left behind.
 
-With the real command, but where it would start torch only to refuse something.
+With the real command, except where it would start torch only to refuse something.
 """
 
 import re
@@ -38,57 +38,57 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize(("words", "says"), SETTINGS, ids=lambda w: " ".join(w) if isinstance(w, list) else w)
-def test_settings_are_refused_before_torch_is_loaded(verb, tmp_path, words, says):
+def test_bad_settings_are_refused_before_torch_is_loaded(verb, tmp_path, words, says):
     refused(verb("train", *words), tmp_path, *says)
 
 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--resume", "runs/absent"], ["runs/absent", "no run folder"]),
+        (["--resume", "runs/absent"], ["runs/absent", "not a run folder"]),
         (["--resume", "runs/absent", "--recipe", "digits"], ["--recipe", "--resume"]),
         (["--name", "../away"], [r"\.\./away"]),
     ],
 )
-def test_runs_that_cannot_be(here, tmp_path, words, says):
+def test_bad_run_folders(here, tmp_path, words, says):
     refused(here("train", *words), tmp_path, *says)
 
 
-def test_a_model_of_no_such_name(here, tmp_path):
+def test_unknown_model(here, tmp_path):
     refused(here("train", "--model.name", "resnet8_32"), tmp_path, "resnet8_32", "resnet9_32")
 
 
-def test_a_path_that_is_not_there(verb, tmp_path):
+def test_missing_path(verb, tmp_path):
     refused(verb("train", "--data.path", "phots/"), tmp_path, "phots")
 
 
-def test_an_empty_folder(here, tmp_path):
+def test_empty_folder(here, tmp_path):
     (tmp_path / "empty").mkdir()
     refused(here("train", "--data.path", "empty"), tmp_path, "empty")
 
 
-def test_one_class_only(here, tmp_path, draw):
+def test_single_class(here, tmp_path, draw):
     draw(tmp_path / "photos", {"red": 9})
     refused(here("train", "--data.path", "photos"), tmp_path, "photos", "red", "class")
 
 
-def test_a_class_with_one_image(here, tmp_path, draw):
+def test_class_with_one_image(here, tmp_path, draw):
     draw(tmp_path / "photos", {"red": 30, "green": 1})
     refused(here("train", "--data.path", "photos"), tmp_path, "green")
 
 
-def test_labels_that_differ_by_case_only(here, tmp_path, draw):
+def test_labels_that_differ_only_in_case(here, tmp_path, draw):
     draw(tmp_path / "photos", {"red": 9, "Red": 9})
     refused(here("train", "--data.path", "photos"), tmp_path, "red", "Red")
 
 
-def test_too_many_files_that_are_no_images(here, tmp_path, photos):
+def test_too_many_unreadable_images(here, tmp_path, photos):
     for i in range(3):
         (photos / "red" / f"bad{i}.png").write_bytes(b"no image at all")
     refused(here("train", "--data.path", "photos"), tmp_path, r"bad\d\.png", "max_corrupt")
 
 
-def test_truncated_and_tiny_images_are_corrupt_too(here, tmp_path, photos):
+def test_truncated_empty_and_tiny_images_count_as_corrupt(here, tmp_path, photos):
     whole = (photos / "red" / "000.png").read_bytes()
     (photos / "red" / "cut.png").write_bytes(whole[: len(whole) // 2])
     (photos / "red" / "none.png").write_bytes(b"")
@@ -97,7 +97,7 @@ def test_truncated_and_tiny_images_are_corrupt_too(here, tmp_path, photos):
     assert sum(name in said for name in ("cut.png", "none.png", "dot.png")) >= 1
 
 
-def test_a_few_corrupt_images_are_skipped_and_listed(verb, tmp_path, photos):
+def test_few_corrupt_images_are_skipped_and_listed(verb, tmp_path, photos):
     (photos / "red" / "bad.png").write_bytes(b"no image at all")
     done = verb("train", "--data.path", "photos", "--train.epochs", "1", "--data.batch", "16")
     assert done.code == 0, done.err
@@ -105,18 +105,18 @@ def test_a_few_corrupt_images_are_skipped_and_listed(verb, tmp_path, photos):
     assert sum(done.result["dataset"]["counts"].values()) == 120
 
 
-def test_a_batch_larger_than_the_data_set(here, tmp_path, photos):
+def test_batch_larger_than_the_data_set(here, tmp_path, photos):
     refused(here("train", "--data.path", "photos", "--data.batch", "5000"), tmp_path, "5000", "--data.batch 64")
 
 
-def test_an_out_that_cannot_be_written(here, tmp_path):
+def test_unwritable_out(here, tmp_path):
     (tmp_path / "file").write_text("")
     done = here("train", "--out", "file/runs")
     assert (done.code, done.out) == (2, "")
     assert "--out" in done.err
 
 
-def test_a_name_that_is_taken(here, tmp_path):
+def test_taken_name(here, tmp_path):
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     done = here("train", "--name", "mine")
     assert done.code == 2
@@ -131,17 +131,17 @@ def test_a_name_that_is_taken(here, tmp_path):
         ("path,label,split\nphotos/red/000.png,x,nowhere\n", ["nowhere"]),
     ],
 )
-def test_a_manifest_with_a_fault(here, tmp_path, photos, text, says):
+def test_bad_manifest(here, tmp_path, photos, text, says):
     (tmp_path / "m.csv").write_text(text)
     refused(here("train", "--data.path", "m.csv"), tmp_path, r"m\.csv", *says)
 
 
-def test_a_weights_file_that_is_none(here, tmp_path):
+def test_bad_weights_file(here, tmp_path):
     (tmp_path / "w.pth").write_bytes(b"no weights")
     refused(here("train", "--model.weights", "w.pth"), tmp_path, r"w\.pth")
 
 
-def test_what_is_no_model_is_refused_by_evaluate_and_predict(verb, tmp_path):
+def test_evaluate_and_predict_refuse_what_is_not_a_model(verb, tmp_path):
     refused(verb("evaluate", "runs/absent"), tmp_path, "runs/absent")
     refused(verb("predict", "runs/absent", "a.png"), tmp_path, r"runs/absent|a\.png")
     refused(verb("evaluate"), tmp_path, "RUN is missing")
@@ -155,10 +155,10 @@ def test_what_is_no_model_is_refused_by_evaluate_and_predict(verb, tmp_path):
         (["--search.space", "absent.yaml"], [r"absent\.yaml"]),
         (["--search.objective", "accuracy,speed"], ["search.objective", "speed", "accuracy, macro_f1"]),
         (["--search.vary", "model.name=cnn,inception_v3"], ["model.name", "inception_v3", "8 x 8"]),
-        (["--search.vary", "data.batch=64,2048"], ["data.batch holds 2048", "1304 training images"]),
+        (["--search.vary", "data.batch=64,2048"], ["data.batch contains 2048", "1304 training images"]),
         (["--search.algorithm", "grid"], ["grid", "optimizer.lr is a range"]),
         (["--search.scheduler", "pbt", "--search.trials", "2"], ["pbt", "4 or more"]),
-        (["--search.start_from", "absent"], ["absent", "no finished search"]),
+        (["--search.start_from", "absent"], ["absent", "not a finished search"]),
         (
             ["--data.validation", "0", "--train.keep", "last"],
             ["no validation images to compare trials by", "--data.validation"],
@@ -166,14 +166,14 @@ def test_what_is_no_model_is_refused_by_evaluate_and_predict(verb, tmp_path):
         (["--resume", "runs/absent"], ["runs/absent"]),
     ],
 )
-def test_a_bad_search(here, tmp_path, words, says):
+def test_bad_search(here, tmp_path, words, says):
     refused(here("tune", *words), tmp_path, *says)
 
 
-def test_a_search_that_no_cluster_holds(verb, tmp_path):
+def test_search_too_large_for_the_cluster(verb, tmp_path):
     refused(verb("tune", "--workers.count", "1000"), tmp_path, "1000", "cluster has")
 
 
-def test_a_cluster_that_does_not_answer(verb, tmp_path, monkeypatch):
+def test_unreachable_cluster(verb, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     refused(verb("train", "--workers.count", "2"), tmp_path, r"RAY_ADDRESS is 127\.0\.0\.1:9", "unset it")
