@@ -73,13 +73,8 @@ class Searcher(ray.tune.search.Searcher):
     ) -> None:
         search = experiment.search
         super().__init__(metric=search.objective[0], mode=MODES[search.objective[0]])
-        self.experiment, self.make_space, self.trials, self.max_concurrent = (
-            experiment,
-            make_space,
-            trials,
-            max_concurrent,
-        )
-        self.best_epochs = best_epochs
+        self.experiment, self.trials, self.best_epochs = experiment, trials, best_epochs
+        self.make_space, self.max_concurrent = make_space, max_concurrent
         self.objectives = search.objective
         # A grid has as many trials as combinations, all of them pending.
         self.max_trials = 0 if search.algorithm == "grid" else search.trials
