@@ -1,1 +1,1 @@
-"""The training loop and all it is made of: state, optimizers, schedule, losses, EMA, checkpoints."""
+"""The training loop and its parts: state, optimizers, schedules, losses, EMA, feature cache, checkpoints."""

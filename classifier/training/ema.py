@@ -7,9 +7,9 @@ from torch import nn
 
 
 class ModelEMA:
-    """A second model that follows the first; `model` is the one to validate and keep.
+    """A moving average of a model; `model` is the averaged one, to validate and save.
 
-    Running statistics of batch norm are averaged as the weights are; whole-number buffers are copied.
+    Batch norm's running statistics are averaged like the weights; integer buffers are copied.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -18,11 +18,11 @@ class ModelEMA:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Move towards `model`. Early on the average is short, so that it does not remember the random start."""
+        """Move the average towards `model`. The decay ramps up, to forget the random initial weights."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        mine, theirs = self.model.state_dict(), model.state_dict()
-        floating = [name for name, value in mine.items() if value.is_floating_point()]
-        weights = [mine[name] for name in floating]
-        torch._foreach_lerp_(weights, [theirs[name] for name in floating], 1 - decay)  # pyright: ignore
-        for name in mine.keys() - set(floating):
-            mine[name].copy_(theirs[name])
+        average, current = self.model.state_dict(), model.state_dict()
+        floating = [name for name, value in average.items() if value.is_floating_point()]
+        weights = [average[name] for name in floating]
+        torch._foreach_lerp_(weights, [current[name] for name in floating], 1 - decay)  # pyright: ignore
+        for name in average.keys() - set(floating):
+            average[name].copy_(current[name])

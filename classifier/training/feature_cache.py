@@ -1,9 +1,8 @@
-"""What a frozen backbone sees in images, kept: the head learns from that, and the backbone runs once an image and view.
+"""A cache of a frozen backbone's features: the backbone runs once per image and view, and only the head is trained.
 
-A view is an augmentation of an image. With augment.views V, epoch e shows view e % V of each image, so that epochs
-after the first V cost the head alone. That frozen features are worth keeping: Kornblith et al., "Do better ImageNet
-models transfer better?", 2019, who fit linear heads on them; that a few views of each image make most of the gain of
-augmentation was measured here (LOG.md).
+A view is one random augmentation of an image. With augment.views V, epoch e uses view e % V of each image, so epochs
+after the first V cost only the head. Linear heads on frozen features: Kornblith et al., "Do better ImageNet models
+transfer better?", 2019. That a few views per image give most of the gain of augmentation was measured here (LOG.md).
 """
 
 import dataclasses
@@ -28,17 +27,17 @@ from classifier.inference.features import extract_batch_features, save_features,
 from classifier.inference.scorer import Scorer
 from classifier.metrics.confusion import ConfusionMatrix
 from classifier.models.head import DropoutLinear, head_modules
-from classifier.runtime import counter_rng as counter
+from classifier.runtime import counter_rng
 from classifier.runtime.distributed import ProcessGroup
 
-# Bytes of memory that views may take.
-MOST = 8 << 30
-# How near the head's own answer must come to the model's.
-CLOSE = 1e-2
+# Maximum memory for cached features.
+MAX_BYTES = 8 << 30
+# Tolerance between the logits of the head on features and those of the full model.
+LOGIT_TOLERANCE = 1e-2
 
 
 class Head(nn.Module):
-    """What learns while the backbone of `model` is frozen: logits_NK of features_NF. Its parameters are the model's."""
+    """The head of `model` as a module: logits_NK of features_NF. It shares the model's parameters."""
 
     def __init__(self, model: nn.Module, dropout: float) -> None:
         super().__init__()
@@ -50,10 +49,10 @@ class Head(nn.Module):
 
 
 class FeatureCache:
-    """The views of a training's images, and its validation images, as the frozen backbone of `model` sees them.
+    """A ForwardPath through cached features: those of each view of the training images, and of the validation images.
 
-    folder: where whole views stay for other trainings of these images, if anywhere. experiment: resolved. ConfigError
-    where memory does not hold the views; ModelError where the model's answer is not that of its head.
+    folder: where complete views are stored for other trainings on these images, if anywhere. experiment: resolved.
+    ConfigError if the features do not fit into memory; ModelError if the model's head is not its last layer.
     """
 
     def __init__(
@@ -62,30 +61,31 @@ class FeatureCache:
         self.experiment, self.dataset, self.model, self.scorer = experiment, dataset, model, scorer
         self.views, self.folder = experiment.views, folder
         self.head = Head(model, experiment.model.dropout)
-        width, images = self._width(), len(dataset.train)
-        room = 4 * self.views * images * width
-        if room > MOST:
+        width, images = self._check_head(), len(dataset.train)
+        needed = 4 * self.views * images * width
+        if needed > MAX_BYTES:
             raise ConfigError(
-                f"augment.views {self.views}: what the backbone sees in {images:,} images would take {room / 1e9:.0f} "
-                f"GB of memory, more than {MOST / 1e9:.0f}: set --augment.views {MOST * self.views // room}"
+                f"augment.views {self.views}: the features of {images:,} images would take {needed / 1e9:.0f} GB of "
+                f"memory, more than {MAX_BYTES / 1e9:.0f}: set --augment.views {MAX_BYTES * self.views // needed}"
             )
         self.features_VNF = torch.zeros(self.views, images, width)
-        self.is_there_VN = torch.zeros(self.views, images, dtype=torch.bool)
-        self.held: list[tuple[Tensor, Tensor]] = []
-        """features_WNF, a view and its mirror image, and labels_N of each batch of this rank's validation images."""
-        self.kept: set[int] = set()
-        """Views that are whole on disk."""
+        self.is_cached_VN = torch.zeros(self.views, images, dtype=torch.bool)
+        self.validation_batches: list[tuple[Tensor, Tensor]] = []
+        """features_WNF (the image, with test_flip also its mirror image) and labels_N per batch of this rank."""
+        self.stored_views: set[int] = set()
+        """Views that are complete on disk."""
 
     @property
     def module(self) -> nn.Module:
         return self.head
 
     def training_images(self, epoch: int) -> Split:
-        """The training images for the epoch's loader: without pixels where all features are cached."""
-        view, part = self._opened(epoch), self.dataset.train
-        if not self.is_there_VN[view].all():
-            return part
-        return dataclasses.replace(part, images_NCHW=torch.empty(len(part), 0, 1, 1, dtype=torch.uint8))
+        """The training images for the epoch's loader, without pixels if all of the view's features are cached."""
+        view, split = epoch % self.views, self.dataset.train
+        self._load_view(view)
+        if not self.is_cached_VN[view].all():
+            return split
+        return dataclasses.replace(split, images_NCHW=torch.empty(len(split), 0, 1, 1, dtype=torch.uint8))
 
     def set_train_mode(self, network: nn.Module) -> None:
         network.train()
@@ -97,99 +97,100 @@ class FeatureCache:
     def batch_features(self, batch: loader.Batch, epoch: int) -> Tensor:
         """features_NF of a batch of training_images, on the device; runs the backbone on those not cached yet."""
         view, device = epoch % self.views, self.scorer.device
-        missing_N = ~self.is_there_VN[view, batch.indices_N]
+        missing_N = ~self.is_cached_VN[view, batch.indices_N]
         if missing_N.any():
             indices_N = batch.indices_N[missing_N].to(device)
             images_NCHW = batch.images_NCHW[missing_N].to(device)
-            key = counter.key(self.experiment.seed, view)
+            key = counter_rng.key(self.experiment.seed, view)
             images_NCHW = policy.augment(images_NCHW, self.experiment.augment, key=key, positions_N=indices_N)
             features_NF, _ = extract_batch_features(self.model.eval(), self.scorer, images_NCHW)
             self.features_VNF[view, batch.indices_N[missing_N]] = features_NF.cpu()
-            self.is_there_VN[view, batch.indices_N[missing_N]] = True
-            self.head.train()  # eval() has put it to sleep
+            self.is_cached_VN[view, batch.indices_N[missing_N]] = True
+            self.head.train()  # the head is a part of the model, which eval() has just put into eval mode
         return self.features_VNF[view, batch.indices_N].to(device, non_blocking=True)
 
     def end_epoch(self, epoch: int, group: ProcessGroup) -> None:
-        """After an epoch: every rank has what any has seen of its view, and a whole view is kept."""
+        """Give every rank the features that any rank has computed for the epoch's view; store a complete view."""
         view = epoch % self.views
-        there_N, features_NF = self.is_there_VN[view], self.features_VNF[view]
-        if group.world_size > 1 and group.all_reduce_max(int(not there_N.all())):
-            count_N = group.all_reduce_sum(there_N.float()).cpu()
-            total_NF = group.all_reduce_sum(features_NF * there_N[:, None]).cpu()
+        is_cached_N, features_NF = self.is_cached_VN[view], self.features_VNF[view]
+        if group.world_size > 1 and group.all_reduce_max(int(not is_cached_N.all())):
+            count_N = group.all_reduce_sum(is_cached_N.float()).cpu()
+            total_NF = group.all_reduce_sum(features_NF * is_cached_N[:, None]).cpu()
             features_NF.copy_(total_NF / count_N.clamp(min=1)[:, None])
-            there_N.copy_(count_N > 0)
+            is_cached_N.copy_(count_N > 0)
         path = self._path(f"view{view}")
-        if path is not None and view not in self.kept and group.is_first and there_N.all():
-            self.kept.add(view)
+        if path is not None and view not in self.stored_views and group.is_first and is_cached_N.all():
+            self.stored_views.add(view)
             save_features({"features": features_NF}, path)
 
     def validate(self, model: nn.Module, group: ProcessGroup) -> dict[str, Any]:
-        """The validation scores of a model with this backbone; its head may be another. Errors of Tally.scores."""
-        head, tally = Head(model.eval(), 0.0), ConfusionMatrix(len(self.dataset.class_names), self.scorer.device)
-        if not self.held:
-            self.held = list(self._validation(group))
-        for features_WNF, labels_N in self.held:
+        """Compute the validation scores of a model with this backbone, whose head may differ."""
+        head, confusion = Head(model.eval(), 0.0), ConfusionMatrix(len(self.dataset.class_names), self.scorer.device)
+        if not self.validation_batches:
+            self.validation_batches = list(self._compute_validation_batches(group))
+        for features_WNF, labels_N in self.validation_batches:
             with torch.no_grad():
                 log_probabilities_WNK = self.head_logits(head, features_WNF).log_softmax(-1)
             views = len(features_WNF)
-            tally.update(log_probabilities_WNK.logsumexp(0) - math.log(views), labels_N)
-        return ConfusionMatrix.from_tensor(group.all_reduce_sum(tally.tensor())).scores(self.dataset.class_names)
+            confusion.update(log_probabilities_WNK.logsumexp(0) - math.log(views), labels_N)
+        return ConfusionMatrix.from_tensor(group.all_reduce_sum(confusion.tensor())).scores(self.dataset.class_names)
 
     def head_logits(self, head: nn.Module, features_NF: Tensor) -> Tensor:
-        """logits_NK, float32, in the scorer's number format."""
+        """logits_NK, float32, computed in the scorer's precision."""
         with self.scorer.autocast():
             return head(features_NF).float()
 
-    def _validation(self, group: ProcessGroup) -> Iterator[tuple[Tensor, Tensor]]:
+    def _compute_validation_batches(self, group: ProcessGroup) -> Iterator[tuple[Tensor, Tensor]]:
         path = self._path("validation") if group.world_size == 1 else None
-        kept = load_file(path) if path is not None and path.exists() else {}
-        found: dict[str, Tensor] = {}
+        stored = load_file(path) if path is not None and path.exists() else {}
+        features: dict[str, Tensor] = {}
         for batch in loader.evaluation_batches(
             self.dataset.validation, batch=self.scorer.batch_size, rank=group.rank, world=group.world_size
         ):
             if len(batch.labels_N):  # with more ranks than images a shard is empty
                 step = str(batch.step)
-                # A copy lies in memory as what was computed does: products are the same to the last bit.
-                found[step] = kept[step].clone() if step in kept else self._mirrored(batch.images_NCHW)
-                yield found[step].to(self.scorer.device), batch.labels_N.to(self.scorer.device)
-        if path is not None and not kept:
-            save_features(found, path)
+                # The clone has the memory alignment of computed features: products are equal to the last bit.
+                features[step] = (
+                    stored[step].clone() if step in stored else self._validation_features(batch.images_NCHW)
+                )
+                yield features[step].to(self.scorer.device), batch.labels_N.to(self.scorer.device)
+        if path is not None and not stored:
+            save_features(features, path)
 
-    def _mirrored(self, images_NCHW: Tensor) -> Tensor:
-        """features_WNF of plain images, with test_flip of mirrored ones too; on the CPU."""
+    def _validation_features(self, images_NCHW: Tensor) -> Tensor:
+        """features_WNF of images without augmentation, with test_flip also of the mirrored images; on the CPU."""
         images_NCHW = images_NCHW.to(self.scorer.device)
         views = [images_NCHW, images_NCHW.flip(-1)] if self.scorer.test_flip else [images_NCHW]
         return torch.stack([extract_batch_features(self.model.eval(), self.scorer, view)[0].cpu() for view in views])
 
-    def _width(self) -> int:
-        """Of the features; by the way, whether the head's answer is the model's."""
+    def _check_head(self) -> int:
+        """Return the number of features. ModelError if the head on them does not give the model's logits."""
         images_NCHW = self.dataset.train.images_NCHW[:2].to(self.scorer.device)
         features_NF, logits_NK = extract_batch_features(self.model.eval(), self.scorer, images_NCHW)
         with torch.no_grad():
-            own = self.head_logits(self.head.eval(), features_NF)
-        if own.shape != logits_NK.shape or not torch.allclose(own, logits_NK, rtol=CLOSE, atol=CLOSE):
+            head_NK = self.head_logits(self.head.eval(), features_NF)
+        tolerance = {"rtol": LOGIT_TOLERANCE, "atol": LOGIT_TOLERANCE}
+        if head_NK.shape != logits_NK.shape or not torch.allclose(head_NK, logits_NK, **tolerance):
             raise ModelError(
-                f"augment.views: the last layer of {self.experiment.model.name} is not all that follows its features, "
-                "which therefore cannot be kept: set --augment.views 0, and --train.epochs to about 15"
+                f"augment.views: the last layer of {self.experiment.model.name} is not the only layer after its "
+                "features, which cannot be cached: set --augment.views 0, and --train.epochs to about 15"
             )
         return features_NF.shape[1]
 
-    def _opened(self, epoch: int) -> int:
-        """The view of an epoch, with what is on disk of it: of the first images, where there are more now."""
-        view = epoch % self.views
-        path, is_there_N = self._path(f"view{view}"), self.is_there_VN[view]
-        if path is not None and not is_there_N.all() and path.exists():
-            features_NF = load_file(path)["features"][: len(is_there_N)]
+    def _load_view(self, view: int) -> None:
+        """Load the view from disk, if it is there; a refit has more images, of which the first ones are stored."""
+        path, is_cached_N = self._path(f"view{view}"), self.is_cached_VN[view]
+        if path is not None and not is_cached_N.all() and path.exists():
+            features_NF = load_file(path)["features"][: len(is_cached_N)]
             self.features_VNF[view, : len(features_NF)] = features_NF
-            is_there_N[: len(features_NF)] = True
-            if is_there_N.all():
-                self.kept.add(view)
-        return view
+            is_cached_N[: len(features_NF)] = True
+            if is_cached_N.all():
+                self.stored_views.add(view)
 
     @functools.cached_property
     def _key(self) -> str:
-        """Of the backbone, and what it looks at. Merged with the validation images, a data set keeps its fingerprint,
-        and its first images."""
+        """Hash of the backbone and its input. A dataset merged with its validation images for a refit keeps its
+        fingerprint and its first images, and so shares the cache."""
         model, augment = self.experiment.model, dataclasses.replace(self.experiment.augment, views=0)
         settings = (model.name, model.norm, model.stem, weights_identity(model.weights), self.dataset.fingerprint)
         settings += (self.scorer.size, self.scorer.precision, self.experiment.seed, augment)

@@ -1,4 +1,4 @@
-"""Losses an image: cross-entropy and focal loss, with label smoothing, class weights and soft targets."""
+"""Per-image losses: cross-entropy and focal loss, with label smoothing, class weights and soft targets."""
 
 from dataclasses import dataclass
 
@@ -8,19 +8,19 @@ from torch import Tensor
 
 from classifier.config.sections import LossConfig
 
-# What an auxiliary head's loss counts: as in C. Szegedy et al., "Going deeper with convolutions", 2015.
-AUXILIARY_SHARE = 0.3
+# Weight of an auxiliary head's loss, as in C. Szegedy et al., "Going deeper with convolutions", 2015.
+AUXILIARY_WEIGHT = 0.3
 
 
 @dataclass(frozen=True)
 class Loss:
-    """losses_N of a batch. weights_K: float, or None where all images count alike; gamma 0 is cross-entropy.
+    """losses_N of a batch. weights_K: float, or None for equal weights; gamma 0 is cross-entropy.
 
     offsets_K: float, added to the logits, or None (logit adjustment: A. K. Menon et al., "Long-tail learning via logit
     adjustment", 2021).
 
-    Made to be summed over all images of a step and divided by their number. Where images are mixed, the loss is the
-    mixture of what each label alone would cost: both the weights and the smoothing go by label.
+    To be summed over all images of a step and divided by their number. The loss of a mixed image is the mixture of the
+    losses for each of its labels: weights and smoothing apply per label.
     """
 
     smoothing: float
@@ -34,11 +34,11 @@ class Loss:
         targets: labels_N, int64 in [0, K), or targets_NK, float, each row with the sum 1.
         """
         if isinstance(outputs, tuple):
-            main, *others = (self._one(logits_NK, targets) for logits_NK in outputs)
-            return main + AUXILIARY_SHARE * sum(others, torch.zeros_like(main))
-        return self._one(outputs, targets)
+            main, *others = (self._loss(logits_NK, targets) for logits_NK in outputs)
+            return main + AUXILIARY_WEIGHT * sum(others, torch.zeros_like(main))
+        return self._loss(outputs, targets)
 
-    def _one(self, logits_NK: Tensor, targets: Tensor) -> Tensor:
+    def _loss(self, logits_NK: Tensor, targets: Tensor) -> Tensor:
         logits_NK = logits_NK.float()
         if self.offsets_K is not None:
             logits_NK = logits_NK + self.offsets_K
@@ -58,15 +58,15 @@ class Loss:
             costs_N = weight_N * costs_NK.gather(1, targets[:, None])[:, 0]
         if not self.smoothing:
             return costs_N
-        # The image is weighted, not each class's share of the smoothing (as torch does it), by which a rare class with
-        # a large weight would be the best answer to everything.
+        # The image is weighted, not each class's share of the smoothing (as in torch), which would favour rare classes
+        # with large weights for every image.
         return (1 - self.smoothing) * costs_N + self.smoothing * weight_N * costs_NK.mean(1)
 
 
 def build(config: LossConfig, *, class_counts_K: Tensor) -> Loss:
-    """The loss of these settings. class_counts_K: training images a class, on the device to train on.
+    """Build the loss from its settings. class_counts_K: training images per class, on the training device.
 
-    Balanced weights are so large that each class has the same sum, and that the mean over the training images is 1.
+    Balanced weights have the same sum for each class, and mean 1 over the training images.
     """
     weights_K, offsets_K = None, None
     if config.adjustment:

@@ -1,10 +1,10 @@
-"""Muon: momentum whose direction is made orthogonal, matrix by matrix (K. Jordan et al., "Muon", 2024).
+"""Muon: momentum with orthogonalized updates, matrix by matrix (K. Jordan et al., "Muon", 2024).
 
-It needs fewer epochs than SGD or AdamW where epochs are few. What is no matrix of a hidden layer (biases, norms, the
-first convolution, the head) takes steps of SGD with Nesterov momentum, as in K. Jordan's airbench for CIFAR-10.
+In short trainings it needs fewer epochs than SGD or AdamW. All parameters but the matrices of hidden layers (biases,
+norms, the first convolution, the head) take SGD steps with Nesterov momentum, as in K. Jordan's airbench for CIFAR-10.
 """
 
-# torch's optimizers use these lists of tensors, and torch gives them no public names.
+# torch's own optimizers use the _foreach functions, which have no public names.
 # pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportCallIssue=false
 
 from collections.abc import Callable
@@ -13,17 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# SGD's rate as a multiple of Muon's: a step of Muon has unit size in every direction, a step of SGD the gradient's.
-SGD_SCALE = 20 / 3
-# Quintic Newton-Schulz iteration: coefficients and count of the paper, for the steepest slope at zero.
-_A, _B, _C, _ROUNDS = 3.4445, -4.7750, 2.0315, 5
+# SGD's learning rate as a multiple of Muon's, whose updates have unit size instead of the gradient's.
+SGD_LR_FACTOR = 20 / 3
+# Quintic Newton-Schulz iteration: the paper's coefficients, for the steepest slope at zero, and its count.
+_A, _B, _C, _ITERATIONS = 3.4445, -4.7750, 2.0315, 5
 
 
 class Muon(torch.optim.Optimizer):
-    """Groups with `orthogonal` true take Muon's steps, the others SGD's.
+    """Parameter groups with `orthogonal` true take Muon steps, the others SGD steps.
 
-    Each group also has lr, momentum and weight_decay (decoupled for Muon, coupled for SGD). dtype: of the products
-    that make a matrix orthogonal; bfloat16 is enough, and slow where a processor emulates it.
+    Each group also has lr, momentum and weight_decay (decoupled for Muon, coupled for SGD). dtype: of the matrix
+    products that orthogonalize; bfloat16 is precise enough, but slow on processors that emulate it.
     """
 
     def __init__(self, groups: list[dict[str, Any]], lr: float, *, dtype: torch.dtype = torch.float32) -> None:
@@ -37,20 +37,20 @@ class Muon(torch.optim.Optimizer):
                 for parameter in parameters:
                     if not self.state[parameter]:
                         self.state[parameter]["momentum"] = torch.zeros_like(parameter)
-                (self._turn if group["orthogonal"] else self._descend)(group, parameters)
+                (self._muon_step if group["orthogonal"] else self._sgd_step)(group, parameters)
 
-    def _turn(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
-        """Muon's step. Lists of tensors at once, here and below: a GPU is given a few calls instead of hundreds."""
+    def _muon_step(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
+        """Take a Muon step. Foreach calls on lists of tensors, here and below: few GPU launches instead of hundreds."""
         lr, momentum, gradients = group["lr"], group["momentum"], [p.grad for p in parameters]
         buffers = [self.state[p]["momentum"] for p in parameters]
         torch._foreach_lerp_(buffers, gradients, 1 - momentum)
         updates = torch._foreach_lerp(gradients, buffers, momentum)
         if group["weight_decay"]:
             torch._foreach_mul_(parameters, 1 - lr * group["weight_decay"])
-        torch._foreach_add_(parameters, [orthogonal(update, self.dtype) for update in updates], alpha=-lr)
+        torch._foreach_add_(parameters, [orthogonalize(update, self.dtype) for update in updates], alpha=-lr)
 
-    def _descend(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
-        """SGD's, with Nesterov momentum."""
+    def _sgd_step(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
+        """Take an SGD step with Nesterov momentum."""
         momentum, gradients = group["momentum"], [p.grad for p in parameters]
         buffers = [self.state[p]["momentum"] for p in parameters]
         if group["weight_decay"]:
@@ -58,19 +58,19 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_mul_(buffers, momentum)
         torch._foreach_add_(buffers, gradients)
         updates = torch._foreach_add(gradients, buffers, alpha=momentum)
-        torch._foreach_add_(parameters, updates, alpha=-group["lr"] * SGD_SCALE)
+        torch._foreach_add_(parameters, updates, alpha=-group["lr"] * SGD_LR_FACTOR)
 
 
-def orthogonal(update: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The nearest (semi-)orthogonal matrix to a weight's update of shape (out, ...), about, times sqrt(max(1, out/in)).
+def orthogonalize(update: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Approximate the nearest (semi-)orthogonal matrix to an update of shape (out, ...), times sqrt(max(1, out/in)).
 
-    Singular values come out between about 0.7 and 1.2: exactness is not needed. The paper computes in bfloat16.
+    Its singular values are between about 0.7 and 1.2, which is close enough. The paper computes in bfloat16.
     """
     matrix = update.flatten(1).to(dtype)
     is_tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if is_tall else matrix
     x = x / (x.norm() + 1e-7)
-    for _ in range(_ROUNDS):  # x becomes A x + (B G + C G G) x with G = x x', in three calls
+    for _ in range(_ITERATIONS):  # x becomes A x + (B G + C G G) x with G = x x', in three calls
         gram = x @ x.T
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=_B, alpha=_C), x, beta=_A)
     x = x.T if is_tall else x

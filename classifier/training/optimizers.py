@@ -1,4 +1,4 @@
-"""Optimizers with the right groups: what decays, what does not, and slower learning for a pretrained backbone."""
+"""Optimizers with parameter groups: with and without weight decay, and a slower learning rate for a backbone."""
 
 import torch
 from torch import nn
@@ -8,8 +8,8 @@ from classifier.config.sections import OptimizerConfig
 from classifier.training.muon import Muon
 
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
-# Parameters of several dimensions that are added to the features, as biases are, in transformers.
-_ADDED = ("bias", "pos_embed", "position", "_token")
+# Parts of names of parameters that transformers add to features, like biases, though they are no vectors.
+_ADDITIVE_NAMES = ("bias", "pos_embed", "position", "_token")
 
 
 def build(
@@ -20,19 +20,19 @@ def build(
     is_pretrained: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> torch.optim.Optimizer:
-    """SGD (Nesterov), Adam, AdamW or Muon over all parameters of the model, frozen ones too, as they may thaw.
+    """Build SGD (Nesterov), Adam, AdamW or Muon over all parameters, including frozen ones, which may be unfrozen.
 
-    head_names: parameters of the head; if is_pretrained, the others learn config.backbone_scale times as fast.
-    dtype: of Muon's products. Each group has `scale` and `base_momentum` for set_lr. Decay leaves out biases, norms and
-    other vectors.
+    head_names: parameters of the head; if is_pretrained, the others' learning rate is multiplied by
+    config.backbone_scale. dtype: of Muon's matrix products. Each group has `scale` and `base_momentum` for set_lr.
+    Biases, norms and other vectors get no weight decay.
     """
-    plain = _undecayed(model)
+    no_decay = _names_without_decay(model)
     groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
     for i, (name, parameter) in enumerate(model.named_parameters()):
         is_slow = is_pretrained and name not in head_names
-        # Muon is for hidden layers: the first one's inputs are pixels, and the head's outputs are the classes.
-        is_hidden = config.name == "muon" and i > 0 and name not in plain and name not in head_names
-        groups.setdefault((is_slow, name not in plain, is_hidden), []).append(parameter)
+        # Muon is for hidden layers: not for the first layer, whose inputs are pixels, nor for the head.
+        is_hidden = config.name == "muon" and i > 0 and name not in no_decay and name not in head_names
+        groups.setdefault((is_slow, name not in no_decay, is_hidden), []).append(parameter)
     settings = [
         {
             "params": parameters,
@@ -43,8 +43,8 @@ def build(
         | ({"orthogonal": is_hidden} if config.name == "muon" else {})
         for (is_slow, decays, is_hidden), parameters in groups.items()
     ]
-    # Not fused: torch's fused kernels on a CPU read a gradient or a restored momentum as if it were laid out in memory
-    # as its weight is, and are silently wrong where it is not. Torch's choice is foreach on a GPU, a loop on a CPU.
+    # Not fused: torch's fused CPU kernels assume that a gradient or restored momentum has the memory layout of its
+    # weight, and are silently wrong otherwise. By default torch uses foreach on a GPU, and a loop on a CPU.
     if config.name == "sgd":
         nesterov = config.momentum > 0
         optimizer = torch.optim.SGD(settings, lr=config.lr, momentum=config.momentum, nesterov=nesterov)
@@ -58,9 +58,9 @@ def build(
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float, momentum_shift: float | None = None) -> None:
-    """Set each group's learning rate to lr times its scale; shift its momentum (or first beta) from what was set.
+    """Set each group's learning rate to lr times its scale, and its momentum (or first beta) to the base plus a shift.
 
-    momentum_shift: as schedule.at gives it. None: the momentum stays. A momentum of 0 stays 0.
+    momentum_shift: see schedule.scale_at; None leaves the momentum unchanged. A momentum of 0 stays 0.
     """
     for group in optimizer.param_groups:
         group["lr"] = lr * group["scale"]
@@ -73,13 +73,13 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float, momentum_shift: float | 
             group["momentum"] = momentum
 
 
-def _undecayed(model: nn.Module) -> set[str]:
-    """Names of what weight decay leaves alone: vectors (also such as hide in a shape C x 1 x 1), norms, added terms."""
+def _names_without_decay(model: nn.Module) -> set[str]:
+    """Names of parameters without weight decay: vectors (shapes like C x 1 x 1 too), norms, additive terms."""
     norms = {id(p) for module in model.modules() if isinstance(module, _NORMS) for p in module.parameters()}
     return {
         name
         for name, parameter in model.named_parameters()
         if id(parameter) in norms
         or parameter.numel() == max(parameter.shape, default=1)
-        or any(word in name.rpartition(".")[2] for word in _ADDED)
+        or any(word in name.rpartition(".")[2] for word in _ADDITIVE_NAMES)
     }

@@ -1,30 +1,30 @@
-"""The learning rate over a run: pure functions of the step, so that a resumed run needs no schedule's state."""
+"""Learning rate schedules: pure functions of the step, so that a resumed run needs no scheduler state."""
 
 import math
 from typing import Any
 
 from classifier.config.sections import ScheduleConfig
 
-# One-cycle's first learning rate as a share of the peak, and how far the momentum swings, as in torch's OneCycleLR.
+# One-cycle's initial learning rate as a share of the peak, and the swing of the momentum, as in torch's OneCycleLR.
 _ONECYCLE_START, _MOMENTUM_SWING = 1 / 25, 0.05
 
 
 def scale_at(
-    config: ScheduleConfig, *, step: int, steps: int, steps_per_epoch: int, falls: int = 0
+    config: ScheduleConfig, *, step: int, steps: int, steps_per_epoch: int, reductions: int = 0
 ) -> tuple[float, float | None]:
-    """(learning rate as a share of its peak, shift of the momentum or None where it stays) for a step in [0, steps).
+    """(learning rate as a share of its peak, shift of the momentum or None if it is constant) at a step in [0, steps).
 
-    The first warmup * steps steps rise to the peak in a line (P. Goyal et al., "Accurate, large minibatch SGD", 2017),
-    then: cosine falls to `final` in half a cosine (I. Loshchilov, F. Hutter, "SGDR", 2017), linear in a straight
-    line, step by step_factor every step_epochs epochs, plateau by step_factor for each of `falls`, constant not at all.
-    onecycle rises and falls in half cosines, its momentum against it (L. Smith, N. Topin, "Super-convergence", 2018),
-    and reaches `final` in the last step. step and plateau do not fall below `final`.
+    The first warmup * steps steps are a linear warm-up (P. Goyal et al., "Accurate, large minibatch SGD", 2017). Then
+    cosine decays to `final` along half a cosine (I. Loshchilov, F. Hutter, "SGDR", 2017), linear in a straight line,
+    step by step_factor every step_epochs epochs, plateau by step_factor for each of `reductions`, constant not at all.
+    onecycle rises and falls in half cosines, with the momentum inverse to it (L. Smith, N. Topin, "Super-convergence",
+    2018), and reaches `final` in the last step. step and plateau do not go below `final`.
     """
     if config.name == "onecycle":
         return _onecycle(config, step, steps)
-    rising = config.warmup * steps
-    warm = min(1.0, (step + 1) / rising) if rising else 1.0
-    progress = max(0.0, step - rising) / max(1.0, steps - rising)
+    warmup_steps = config.warmup * steps
+    warmup_scale = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+    progress = max(0.0, step - warmup_steps) / max(1.0, steps - warmup_steps)
     if config.name == "cosine":
         scale = _half_cosine(1, config.final, progress)
     elif config.name == "linear":
@@ -32,46 +32,46 @@ def scale_at(
     elif config.name == "constant":
         scale = 1.0
     else:
-        count = falls if config.name == "plateau" else step // steps_per_epoch // config.step_epochs
+        count = reductions if config.name == "plateau" else step // steps_per_epoch // config.step_epochs
         scale = max(config.final, config.step_factor**count)
-    return warm * scale, None
+    return warmup_scale * scale, None
 
 
 class Plateau:
-    """Counts the falls of a plateau schedule: one after each step_epochs epochs without a better validation score."""
+    """Counts the reductions of a plateau schedule: one after step_epochs epochs without a better validation score."""
 
     def __init__(self, config: ScheduleConfig, *, metric: str) -> None:
-        """metric: the score that `update` is told; of `loss` lower is better, of all others higher."""
+        """metric: the score passed to `update`; lower is better for `loss`, higher for all others."""
         self.patience = config.step_epochs
         self.sign = -1.0 if metric == "loss" else 1.0
         self.best = -math.inf
-        self.waited = 0
-        self.falls = 0
+        self.bad_epochs = 0
+        self.reductions = 0
 
     def update(self, score: float) -> None:
-        """Take an epoch's score; NaN is never better."""
+        """Record an epoch's score; NaN is never better."""
         if self.sign * score > self.best:
-            self.best, self.waited = self.sign * score, 0
+            self.best, self.bad_epochs = self.sign * score, 0
             return
-        self.waited += 1
-        if self.waited >= self.patience:
-            self.waited, self.falls = 0, self.falls + 1
+        self.bad_epochs += 1
+        if self.bad_epochs >= self.patience:
+            self.bad_epochs, self.reductions = 0, self.reductions + 1
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        return {"best": self.best, "waited": self.waited, "falls": self.falls}
+        """The state for a checkpoint, under the keys of earlier versions."""
+        return {"best": self.best, "waited": self.bad_epochs, "falls": self.reductions}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of state_dict."""
-        self.best, self.waited, self.falls = state["best"], state["waited"], state["falls"]
+        """Restore what state_dict returned."""
+        self.best, self.bad_epochs, self.reductions = state["best"], state["waited"], state["falls"]
 
 
 def _onecycle(config: ScheduleConfig, step: int, steps: int) -> tuple[float, float]:
-    top, last = max(0.0, config.warmup * steps - 1), steps - 1
-    if step <= top:
-        share = step / top if top else 1.0
+    peak, last = max(0.0, config.warmup * steps - 1), steps - 1
+    if step <= peak:
+        share = step / peak if peak else 1.0
         return _half_cosine(_ONECYCLE_START, 1, share), _half_cosine(_MOMENTUM_SWING, -_MOMENTUM_SWING, share)
-    share = (step - top) / (last - top)
+    share = (step - peak) / (last - peak)
     return _half_cosine(1, config.final, share), _half_cosine(-_MOMENTUM_SWING, _MOMENTUM_SWING, share)
 
 

@@ -1,7 +1,7 @@
-"""What changes while a run trains, and the one function that changes the weights.
+"""Everything that changes during training, and the one function that changes the weights.
 
-What image comes when and how it is augmented is a function of (seed, epoch, place in the epoch), dropout of (seed,
-step, rank): so a checkpoint holds no random state, and a resumed run equals an unbroken one.
+The order and augmentation of images depend only on (seed, epoch, position in the epoch), dropout on (seed, step, rank):
+so a checkpoint holds no random state, and a resumed run equals an uninterrupted one.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from classifier.training.forward_path import ForwardPath, FullModelPath
 
 
 class TrainState:
-    """Weights, optimizer and counters of one run on one rank. features: where what a frozen backbone sees is kept."""
+    """Weights, optimizer and counters of a run on one rank. features: cache directory for backbone features."""
 
     def __init__(
         self, experiment: Experiment, dataset: Dataset, group: ProcessGroup, features: Path | None = None
@@ -54,9 +54,9 @@ class TrainState:
         self.batch = experiment.data.batch * experiment.optimizer.accumulate
         self.steps_per_epoch = loader.steps_per_epoch(len(dataset.train), self.batch)
         self.steps = self.steps_per_epoch * experiment.train.epochs
-        self.step = 0  # updates made
+        self.step = 0  # optimizer steps done
         self.lr = 0.0
-        self.seconds = 0.0  # spent training, validation left out, earlier processes of the run counted in
+        self.seconds = 0.0  # of training, without validation; includes earlier processes of the run
         self.best: tuple[float, float] | None = None
         self.best_epoch = 0
         self.is_backbone_frozen: bool | None = None  # None: before the first epoch
@@ -66,11 +66,11 @@ class TrainState:
 
     @property
     def eval_model(self) -> nn.Module:
-        """The model to validate and keep: the average, where there is one."""
+        """The model to validate and save: the averaged one, if there is one."""
         return self.ema.model if self.ema is not None else self.model
 
     def reset_sums(self) -> None:
-        """Begin an epoch's account: loss, hits, images, the first step whose loss was not finite or -1; the order."""
+        """Reset the epoch's sums (loss, hits, images, first step with a non-finite loss or -1) and order hash."""
         dtype = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no float64
         self.sums = torch.tensor([0.0, 0.0, 0.0, -1.0], dtype=dtype, device=self.device)
         self.trace = torch.zeros(1, dtype=torch.int64)
@@ -134,7 +134,7 @@ class TrainState:
             step=self.step,
             steps=self.steps,
             steps_per_epoch=self.steps_per_epoch,
-            falls=self.plateau.falls,
+            reductions=self.plateau.reductions,
         )
         self.lr = self.experiment.optimizer.lr * scale
         optimizers.set_lr(self.optimizer, self.lr, momentum_shift)
@@ -164,11 +164,11 @@ class TrainState:
         self.sums[3] = torch.where(is_first_nonfinite, float(self.step + 1), self.sums[3])
 
     def validate(self) -> dict[str, Any]:
-        """The validation scores of the model to keep, on every rank."""
+        """Compute the validation scores of eval_model, on every rank."""
         return self.path.validate(self.eval_model, self.group)
 
     def update_best(self, scores: dict[str, Any], number: int) -> bool:
-        """Remember a validated epoch; true if its weights are the ones to keep. Of equal scores the lower loss wins."""
+        """Record a validated epoch; return whether to save its weights. Ties are broken by the lower loss."""
         metric = self.experiment.train.metric
         self.plateau.update(scores[metric])
         rank = (-scores["loss"] if metric == "loss" else scores[metric], -scores["loss"])
@@ -179,17 +179,17 @@ class TrainState:
 
     @property
     def is_over(self) -> bool:
-        """All epochs are done, or train.patience is used up."""
+        """Whether all epochs are done, or train.patience is used up."""
         epoch, patience = self.step // self.steps_per_epoch, self.experiment.train.patience
-        impatient = patience is not None and self.best is not None and epoch - self.best_epoch >= patience
-        return self.step >= self.steps or impatient
+        is_patience_over = patience is not None and self.best is not None and epoch - self.best_epoch >= patience
+        return self.step >= self.steps or is_patience_over
 
     def checkpoint(self) -> Checkpoint | None:
-        """All that `restore` needs, in copies of its own, on rank 0; every rank calls it, at the same step.
+        """Copy what `restore` needs, on rank 0, else None; every rank must call it, at the same step.
 
-        The ranks' models are one but for the buffers (batch norm's running statistics), of which each has its own.
+        The ranks' models differ only in their buffers (batch norm's running statistics).
         """
-        sums, buffers = self.group.all_reduce_sum(self.sums.clone()), self.group.all_gather(self._buffers())
+        sums, buffers = self.group.all_reduce_sum(self.sums.clone()), self.group.all_gather(self._flatten_buffers())
         trace = self.group.all_reduce_sum(self.trace.clone())
         if not self.group.is_first:
             return None
@@ -209,7 +209,7 @@ class TrainState:
         return Checkpoint(self.step, self.model.state_dict(), state, about).copy_to_cpu()
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Continue where a checkpoint was taken, by as many ranks or by others."""
+        """Continue from a checkpoint, on the same or another number of ranks."""
         state = checkpoint.state
         self.model.load_state_dict(checkpoint.weights)
         self.optimizer.load_state_dict(state["optimizer"])
@@ -218,44 +218,45 @@ class TrainState:
         if self.ema is not None:
             self.ema.model.load_state_dict(state["average"])
         if buffers := state.get("buffers"):
-            own = len(buffers) == self.group.world_size
-            self._set_buffers(buffers[self.group.rank] if own else torch.stack(buffers).mean(0))
-        if self.group.is_first:  # an unfinished epoch's sums are counted once
+            is_same_world = len(buffers) == self.group.world_size
+            self._load_buffers(buffers[self.group.rank] if is_same_world else torch.stack(buffers).mean(0))
+        if self.group.is_first:  # the sums of a partial epoch are over all ranks, and must count once
             self.sums = state["sums"].to(self.device)
             self.trace = state.get("trace", self.trace).cpu()
         self.seconds, self.best, self.best_epoch = state["seconds"], state["best"], state["best_epoch"]
         self.step = checkpoint.step
 
-    def _own_buffers(self) -> list[Tensor]:
-        """What each rank has of its own: the floating buffers of the model, and of its average."""
+    def _rank_buffers(self) -> list[Tensor]:
+        """The buffers that differ between ranks: the floating-point ones of the model and of its average."""
         models = [self.model] + ([self.ema.model] if self.ema is not None else [])
         return [buffer for model in models for buffer in model.buffers() if buffer.is_floating_point()]
 
-    def _buffers(self) -> Tensor:
-        return torch.cat([torch.empty(0, device=self.device), *(b.flatten().float() for b in self._own_buffers())])
+    def _flatten_buffers(self) -> Tensor:
+        buffers = [buffer.flatten().float() for buffer in self._rank_buffers()]
+        return torch.cat([torch.empty(0, device=self.device), *buffers])
 
-    def _set_buffers(self, vector: Tensor) -> None:
-        own = self._own_buffers()
-        for buffer, values in zip(own, vector.split([buffer.numel() for buffer in own]), strict=True):
+    def _load_buffers(self, vector: Tensor) -> None:
+        buffers = self._rank_buffers()
+        for buffer, values in zip(buffers, vector.split([buffer.numel() for buffer in buffers]), strict=True):
             buffer.copy_(values.view_as(buffer))
 
 
 def build_model(experiment: Experiment, dataset: Dataset) -> nn.Module:
-    """The experiment's model for this data set, with its starting weights."""
+    """Build the experiment's model for this dataset, with its initial weights."""
     return models.build(
         experiment.model, classes=len(dataset.class_names), channels=dataset.channels, size=dataset.size
     )
 
 
 def _split_batch(batch: loader.Batch, count: int) -> list[loader.Batch]:
-    """Cut a batch for gradient accumulation; the sizes differ by one at most."""
+    """Split a batch for gradient accumulation, into pieces whose sizes differ by one at most."""
     names = ("images_NCHW", "labels_N", "positions_N", "indices_N")
     columns = zip(*(torch.tensor_split(getattr(batch, name), count) for name in names), strict=True)
     return [dataclasses.replace(batch, **dict(zip(names, piece, strict=True))) for piece in columns]
 
 
 def _placeholder(batch: loader.Batch, dataset: Dataset) -> loader.Batch:
-    """One image to compute with, where a shard has none."""
-    part, position = dataset.train, torch.zeros(1, dtype=torch.int64)
-    blank = {"images_NCHW": part.images_NCHW[:1], "labels_N": part.labels_N[:1]}
-    return dataclasses.replace(batch, **blank, positions_N=position, indices_N=position)
+    """A batch of one image, in place of an empty shard."""
+    split, index = dataset.train, torch.zeros(1, dtype=torch.int64)
+    image = {"images_NCHW": split.images_NCHW[:1], "labels_N": split.labels_N[:1]}
+    return dataclasses.replace(batch, **image, positions_N=index, indices_N=index)

@@ -7,7 +7,7 @@ import torch
 
 from classifier.errors import RunError
 from classifier.storage import atomic
-from classifier.training.checkpoint import Checkpoint, CheckpointStore, AsyncCheckpointWriter
+from classifier.training.checkpoint import AsyncCheckpointWriter, Checkpoint, CheckpointStore
 
 
 def checkpoint(step: int) -> Checkpoint:

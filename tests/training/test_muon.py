@@ -2,14 +2,14 @@ import pytest
 import torch
 
 from classifier.config.sections import OptimizerConfig
-from classifier.training.muon import SGD_SCALE, Muon, orthogonal
+from classifier.training.muon import SGD_LR_FACTOR, Muon, orthogonalize
 from classifier.training.optimizers import build
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(8, 32), (32, 8), (16, 4, 3, 3), (5, 5)])
 def test_an_update_has_singular_values_near_one(shape, dtype):
-    update = orthogonal(torch.randn(shape, generator=torch.Generator().manual_seed(0)), dtype)
+    update = orthogonalize(torch.randn(shape, generator=torch.Generator().manual_seed(0)), dtype)
     matrix = update.flatten(1)
     scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
     values = torch.linalg.svdvals(matrix) / scale
@@ -22,7 +22,7 @@ def test_an_update_has_singular_values_near_one(shape, dtype):
 def test_the_direction_is_that_of_the_polar_factor():
     matrix = torch.randn(12, 20, generator=torch.Generator().manual_seed(1))
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
-    assert torch.cosine_similarity(orthogonal(matrix).flatten(), (u @ v).flatten(), dim=0) > 0.97
+    assert torch.cosine_similarity(orthogonalize(matrix).flatten(), (u @ v).flatten(), dim=0) > 0.97
 
 
 def test_it_is_torchs_muon_on_matrices():
@@ -48,7 +48,7 @@ def test_what_is_no_hidden_matrix_takes_nesterovs_steps():
     assert [p.shape for p in hidden] == [(4, 4, 3, 3)]
     first = next(net.parameters())
     twin = torch.nn.Parameter(first.detach().clone())
-    sgd = torch.optim.SGD([twin], lr=0.01 * SGD_SCALE, momentum=0.9, nesterov=True)
+    sgd = torch.optim.SGD([twin], lr=0.01 * SGD_LR_FACTOR, momentum=0.9, nesterov=True)
     for step in range(3):
         for parameter in net.parameters():
             parameter.grad = torch.full_like(parameter, 0.1 * (step + 1))

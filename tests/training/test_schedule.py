@@ -99,7 +99,7 @@ def test_only_onecycle_moves_the_momentum():
 
 def test_plateau_falls_as_often_as_it_is_told():
     config = ScheduleConfig(name="plateau", warmup=0.0, step_factor=0.5, final=0.1)
-    values = [schedule.scale_at(config, step=50, steps=99, steps_per_epoch=9, falls=n)[0] for n in range(5)]
+    values = [schedule.scale_at(config, step=50, steps=99, steps_per_epoch=9, reductions=n)[0] for n in range(5)]
     assert values == [1, 0.5, 0.25, 0.125, 0.1]
 
 
@@ -120,12 +120,12 @@ def test_plateau_counts_as_torch_does(metric):
             plateau.load_state_dict(state)
         plateau.update(score)
         theirs.step(score)
-        assert 0.5**plateau.falls == optimizer.param_groups[0]["lr"]
-    assert plateau.falls > 3
+        assert 0.5**plateau.reductions == optimizer.param_groups[0]["lr"]
+    assert plateau.reductions > 3
 
 
 def test_nan_is_no_gain():
     plateau = schedule.Plateau(ScheduleConfig(name="plateau", step_epochs=2), metric="accuracy")
     for score in (math.nan, math.nan, 0.5, math.nan):
         plateau.update(score)
-    assert (plateau.falls, plateau.best, plateau.waited) == (1, 0.5, 1)
+    assert (plateau.reductions, plateau.best, plateau.bad_epochs) == (1, 0.5, 1)
