@@ -35,8 +35,8 @@ def calibrate_bundle(
     bundle, model = loaded
     validation = dataset.validation
     uncalibrated_scorer = dataclasses.replace(loaded.scorer(), temperature=1.0)
-    tally, probabilities_NK = uncalibrated_scorer.predict_split(model, validation)
-    tally.scores()  # raises DivergedError
+    confusion, probabilities_NK = uncalibrated_scorer.predict_split(model, validation)
+    confusion.scores()  # raises DivergedError
     calibration = calibrate(
         probabilities_NK, validation.labels_N, coverage=coverage, precision=precision, recall=recall
     )

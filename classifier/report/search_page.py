@@ -48,7 +48,9 @@ def _sections(folder: Path, result: dict[str, Any], rows: list[dict[str, Any]]) 
         note = "Each line is a trial; the bold one is the best."
         yield section("All trials", parallel(_parallel_axes(scored, shown, objective), "parallel coordinates"), note)
     yield section(
-        "Learning curves", _plot_curves(folder, scored), f"Validation accuracy of the {MAX_CURVES} best trials."
+        "Learning curves",
+        _plot_curves(folder, scored),
+        f"Validation accuracy of the best trials (at most {MAX_CURVES}).",
     )
     yield section("Trials", _trials_table(rows, result["winner"], names))
     yield section("Commands", _commands(folder, result))

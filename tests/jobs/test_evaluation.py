@@ -1,4 +1,4 @@
-"""The verbs that judge a model, on the embedded digits: calibrate, crossval, curve, compare, runs, robust, report."""
+"""The evaluation verbs on the bundled digits: calibrate, crossval, curve, compare, runs, robust, report."""
 
 import json
 import re
@@ -20,7 +20,7 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(verb_in, home):
-    """A training that was tested."""
+    """A trained and tested run."""
     done = verb_in(home, "train", *QUICK, "--name", "a")
     assert done.code == 0, done.err
     tested = verb_in(home, "evaluate", str(done.folder))
@@ -28,12 +28,12 @@ def run(verb_in, home):
     return done
 
 
-def test_a_training_ends_calibrated_with_a_report(run):
-    known = bundle.read(run.folder).calibration
-    assert known is not None
-    assert known["images"] == 162
-    assert 0.05 < known["temperature"] < 5
-    assert "all about it: " in run.out
+def test_training_ends_with_calibration_and_report(run):
+    calibration = bundle.read(run.folder).calibration
+    assert calibration is not None
+    assert calibration["images"] == 162
+    assert 0.05 < calibration["temperature"] < 5
+    assert "report: " in run.out
     page = (run.folder / "report.html").read_text()
     for title in ("Data", "Training", "Confusion", "Classes", "Calibration", "Hard examples", "Commands"):
         assert f"<h2>{title}</h2>" in page
@@ -44,7 +44,7 @@ def test_a_training_ends_calibrated_with_a_report(run):
     assert pq.read_table(run.folder / "mistakes.parquet").num_rows > 0
 
 
-def test_the_report_is_made_again_from_what_was_saved(run, verb_in, home):
+def test_report_is_reproduced_from_saved_results(run, verb_in, home):
     before = (run.folder / "report.html").read_text()
     (run.folder / "report.html").unlink()
     done = verb_in(home, "report", str(run.folder))
@@ -53,13 +53,13 @@ def test_the_report_is_made_again_from_what_was_saved(run, verb_in, home):
     assert (run.folder / "report.html").read_text() == before
 
 
-def test_a_watched_run_that_has_ended_is_told_once(run, verb_in, home):
+def test_watching_a_finished_run_writes_the_report_once(run, verb_in, home):
     done = verb_in(home, "report", str(run.folder), "--watch")
     assert done.code == 0
     assert 'http-equiv="refresh"' not in (run.folder / "report.html").read_text()
 
 
-def test_a_watched_run_is_told_again_and_again_until_it_has_ended(verb_in, started, home):
+def test_watching_a_run_refreshes_the_report_until_it_ends(verb_in, started, home):
     words = ("--model.name", "cnn", "--data.batch", "128", "--train.epochs", "60", "--name", "watched")
     training = started("train", *words, cwd=home)
     while not (home / "runs" / "watched" / "history.jsonl").exists():
@@ -68,12 +68,12 @@ def test_a_watched_run_is_told_again_and_again_until_it_has_ended(verb_in, start
     done = verb_in(home, "report", "runs/watched", "--watch")
     assert done.code == 0, done.err
     assert training.wait(timeout=120) == 0
-    assert "while the run goes on" in done.out
+    assert "while the run is in progress" in done.out
     assert 'http-equiv="refresh"' not in (home / "runs" / "watched" / "report.html").read_text()
 
 
 @pytest.mark.slow
-def test_a_cross_validation_stops_when_asked_and_goes_on(joined, verb_in, started, home):
+def test_cross_validation_stops_when_interrupted_and_resumes(joined, verb_in, started, home):
     words = ("--model.name", "cnn", "--data.batch", "64", "--train.epochs", "40", "--folds", "4", "--name", "cut")
     running = started("crossval", *words, cwd=home)
     folds = home / "runs" / "cut" / "folds"
@@ -91,8 +91,8 @@ def test_a_cross_validation_stops_when_asked_and_goes_on(joined, verb_in, starte
 
 
 @pytest.mark.slow
-def test_a_search_in_each_fold(verb_in, home):
-    words = ("--search", "true", "--search.trials", "2", "--folds", "2", "--name", "nested")
+def test_nested_cross_validation_searches_in_each_fold(verb_in, home):
+    words = ("--search", "--search.trials", "2", "--folds", "2", "--name", "nested")
     done = verb_in(home, "crossval", *QUICK, *words)
     assert done.code == 0, done.err
     assert (done.folder / "folds" / "fold1" / "trials.parquet").is_file()
@@ -100,50 +100,50 @@ def test_a_search_in_each_fold(verb_in, home):
     assert pq.read_table(done.folder / "predictions.parquet").num_rows == 1797
 
 
-def test_thresholds_for_a_wish_are_kept_and_predict_abides_by_them(run, verb_in, home):
-    picture = home / "noise.png"
+def test_predict_uses_the_calibrated_thresholds(run, verb_in, home):
+    image_path = home / "noise.png"
     from PIL import Image
 
-    Image.effect_noise((64, 64), 90).save(picture)
+    Image.effect_noise((64, 64), 90).save(image_path)
     done = verb_in(home, "calibrate", str(run.folder), "--precision", "0.99", "--coverage", "0.95")
     assert done.code == 0, done.err
-    known = bundle.read(run.folder).calibration
-    assert known is not None
-    assert known["wish"] == "precision 0.99"
-    assert known["coverage"] == 0.95
-    assert bundle.read(run.folder).scores["test"] is not None  # the same temperature: the same figures
-    asked = verb_in(home, "predict", str(run.folder), str(picture), "--maps", "grad_cam")
-    assert asked.code == 0, asked.err
-    assert re.search(r"noise.png: (unlike anything seen in training|not sure)", asked.out)
-    row = pq.read_table(asked.folder / "predictions.parquet").to_pylist()[0]
+    calibration = bundle.read(run.folder).calibration
+    assert calibration is not None
+    assert calibration["wish"] == "precision 0.99"
+    assert calibration["coverage"] == 0.95
+    assert bundle.read(run.folder).scores["test"] is not None  # same temperature, same scores
+    predicted = verb_in(home, "predict", str(run.folder), str(image_path), "--maps", "grad_cam")
+    assert predicted.code == 0, predicted.err
+    assert re.search(r"noise.png: (unlike anything seen in training|not sure)", predicted.out)
+    row = pq.read_table(predicted.folder / "predictions.parquet").to_pylist()[0]
     assert row["is_unlike"] or row["taken"] is None
-    with Image.open(asked.folder / "maps" / "000-noise.jpg") as drawn:
+    with Image.open(predicted.folder / "maps" / "000-noise.jpg") as drawn:
         assert min(drawn.size) >= 112
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("--coverage", "1.5"), "--coverage 1.5"),
-        (("--precision", "0.9", "--recall", "0.9"), "one of them"),
+        (("--precision", "0.9", "--recall", "0.9"), "exactly one of"),
         (("--precision", "2"), "at most 1"),
     ],
 )
-def test_wishes_that_cannot_be_are_refused(run, here, words, said):
+def test_invalid_calibration_targets_are_refused(run, here, words, message):
     done = here("calibrate", str(run.folder), *words)
     assert done.code == 2
-    assert said in done.err
+    assert message in done.err
     assert "Traceback" not in done.err
 
 
-def test_a_cross_validation_tests_every_image_once(joined, verb_in, home):
+def test_cross_validation_tests_every_image_once(joined, verb_in, home):
     done = verb_in(home, "crossval", *QUICK, "--folds", "3", "--name", "cv")
     assert done.code == 0, done.err
     result = done.result
     assert result["kind"] == "crossval"
     assert len(result["folds"]["accuracy"]["folds"]) == 3
-    answers = pq.read_table(done.folder / "predictions.parquet")
-    assert len(set(answers["image_id"].to_pylist())) == len(answers) == 1797
+    predictions = pq.read_table(done.folder / "predictions.parquet")
+    assert len(set(predictions["image_id"].to_pylist())) == len(predictions) == 1797
     scores = json.loads((done.folder / "scores.json").read_text())
     assert scores["count"] == 1797
     assert "Folds" in (done.folder / "report.html").read_text()
@@ -155,7 +155,7 @@ def test_a_cross_validation_tests_every_image_once(joined, verb_in, home):
     assert again.result["folds"] == result["folds"]
 
 
-def test_a_learning_curve_says_what_more_images_would_bring(joined, verb_in, home):
+def test_learning_curve_extrapolates_to_more_images(joined, verb_in, home):
     done = verb_in(home, "curve", *QUICK, "--sizes", "3", "--name", "curve")
     assert done.code == 0, done.err
     curve = done.result["curve"]
@@ -174,10 +174,10 @@ def test_two_runs_are_compared_image_by_image(run, verb_in, home):
     assert done.result["differences"][0]["p"] < 0.01
 
 
-def test_runs_that_cannot_be_compared_are_refused(run, verb_in, home):
+def test_incomparable_runs_are_refused(run, verb_in, home):
     lonely = verb_in(home, "compare", str(run.folder))
     assert lonely.code == 2
-    assert "give two runs" in lonely.err
+    assert "give at least two runs" in lonely.err
     missing = verb_in(home, "compare", str(run.folder), "runs/nowhere")
     assert missing.code == 2
     assert "runs/nowhere does not exist" in missing.err
@@ -187,7 +187,7 @@ def test_runs_that_cannot_be_compared_are_refused(run, verb_in, home):
     assert "jobs/evaluate.py" in done.err
 
 
-def test_all_runs_stand_in_a_table_and_some_can_be_deleted(run, verb_in, home):
+def test_runs_are_listed_and_deleted(run, verb_in, home):
     verb_in(home, "train", *QUICK, "--name", "spare")
     done = verb_in(home, "runs", "--where", "kind=train", "--sort", "test")
     assert done.code == 0, done.err
@@ -203,7 +203,7 @@ def test_all_runs_stand_in_a_table_and_some_can_be_deleted(run, verb_in, home):
     assert wrong.code == 2
 
 
-def test_robustness_goes_into_the_report(run, verb_in, home):
+def test_robustness_is_in_the_report(run, verb_in, home):
     done = verb_in(home, "robust", str(run.folder), "--images", "100", "--shift", "digits")
     assert done.code == 0, done.err
     found = json.loads((run.folder / "robustness.json").read_text())
