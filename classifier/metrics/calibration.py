@@ -158,7 +158,7 @@ def reliability_bins(probabilities_NK: Tensor, labels_N: Tensor, bins: int = 15)
 def coverage_curve(probabilities_NK: Tensor, labels_N: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Return coverage_N and accuracy_N: the accuracy if only the most confident predictions are made."""
     if len(labels_N) == 0:
-        raise DataError("there are no images to score: give the split some (data.validation, data.test)")
+        raise DataError("no images to score: the split is empty; increase data.validation or data.test")
     confidence_N, predicted_N = probabilities_NK.max(1)
     order_N = confidence_N.argsort(descending=True, stable=True)
     counts_N = np.arange(1, len(labels_N) + 1)

@@ -81,7 +81,7 @@ class ConfusionMatrix:
         """
         confusion_KK, count = self.confusion_KK.cpu(), self.count
         if count == 0:
-            raise DataError("there are no images to score: give the split some (data.validation, data.test)")
+            raise DataError("no images to score: the split is empty; increase data.validation or data.test")
         loss = float(self.loss_sum) / count
         if not math.isfinite(loss):
             raise DivergedError(

@@ -49,7 +49,7 @@ def compute_scores(
     probabilities, labels = probabilities[labels >= 0], labels[labels >= 0]
     count, classes = probabilities.shape
     if count == 0:
-        raise DataError("there are no images to score: give the split some (data.validation, data.test)")
+        raise DataError("no images to score: the split is empty; increase data.validation or data.test")
     scores = _sum_scores(probabilities, labels, np.ones((1, count)))
     scores |= _ranking_scores(probabilities, labels, np.ones((1, count)))
     samples: dict[str, list[np.ndarray]] = {}
