@@ -1,4 +1,4 @@
-"""What tests share: small real data sets, and the verbs as a user runs them."""
+"""Shared fixtures: small real data sets, and the verbs as a user runs them."""
 
 import atexit
 import contextlib
@@ -36,13 +36,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def home(tmp_path_factory) -> None:
-    """A home folder of the tests' own: the cache of pictures lies there."""
+    """A temporary home folder, with the image cache."""
     os.environ["HOME"] = str(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(scope="session")
 def s3_server():
-    """An S3 server on this machine: its process and its port."""
+    """A local S3 server: its process and port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -66,7 +66,7 @@ def s3_server():
 
 @pytest.fixture
 def bucket(s3_server, monkeypatch) -> tuple[str, str]:
-    """An empty bucket on it: what stands before and after a path in a URI. The keys are in the environment."""
+    """An empty bucket on it: the parts of its URI before and after a path. The keys are in the environment."""
     _, port = s3_server
     for name, value in {"ACCESS_KEY_ID": "me", "SECRET_ACCESS_KEY": "secret", "DEFAULT_REGION": "us-east-1"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
@@ -77,7 +77,7 @@ def bucket(s3_server, monkeypatch) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Done:
-    """A command that ended."""
+    """A finished command."""
 
     code: int
     out: str
@@ -138,18 +138,18 @@ def run_verb(verb: str, *words: object, cwd: Path, timeout: float = 300) -> Done
 
 @pytest.fixture(scope="session")
 def verb_in():
-    """run_verb with the folder first, for fixtures that live longer than a test."""
+    """run_verb with the folder first, for fixtures that outlive a test."""
     return lambda folder, name, *words: run_verb(name, *words, cwd=folder)
 
 
 @pytest.fixture
 def verb(tmp_path):
-    """run_verb in a folder of the test's own."""
+    """run_verb in the test's own folder."""
     return lambda name, *words, **more: run_verb(name, *words, cwd=tmp_path, **more)
 
 
 def draw_photos(root: Path, counts: dict[str, int], *, size: int = 24, seed: int = 0) -> Path:
-    """A folder of class folders with little PNGs; each class has a colour and a stripe of its own, with noise."""
+    """A folder of class folders with small PNGs; each class has its own colour and stripe, with noise."""
     from PIL import Image
 
     rng = np.random.default_rng(seed)
@@ -158,18 +158,18 @@ def draw_photos(root: Path, counts: dict[str, int], *, size: int = 24, seed: int
         for i in range(count):
             image = rng.integers(0, 90, (size, size, 3))
             image[:, :, k % 3] += 110
-            place = int(rng.integers(2, size - 4))
+            offset = int(rng.integers(2, size - 4))
             if k % 2:
-                image[place : place + 2] += 50
+                image[offset : offset + 2] += 50
             else:
-                image[:, place : place + 2] += 50
+                image[:, offset : offset + 2] += 50
             Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(root / name / f"{i:03d}.png")
     return root
 
 
 @pytest.fixture
 def started(tmp_path):
-    """Start a verb in the test's folder and do not wait for its end; a test that fails leaves none behind."""
+    """Start a verb in the test's folder without waiting for its end; killed at the end of the test."""
     with contextlib.ExitStack() as ends:
 
         def start(name: str, *words: object, cwd: Path = tmp_path, **pipes: int) -> Process:
@@ -182,11 +182,11 @@ def started(tmp_path):
 
 @pytest.fixture
 def draw():
-    """draw_photos, for tests that lay out folders of their own."""
+    """draw_photos, for tests that lay out their own folders."""
     return draw_photos
 
 
 @pytest.fixture
 def photos(tmp_path) -> Path:
-    """Three classes of 40 pictures of 24 x 24."""
+    """Three classes of 40 images of 24 x 24 pixels."""
     return draw_photos(tmp_path / "photos", {"red": 40, "green": 40, "blue": 40})

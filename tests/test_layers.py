@@ -1,4 +1,4 @@
-"""The walls: who may import whom, and what is loaded when."""
+"""The layers: which package may import which, and what is loaded when."""
 
 import ast
 import graphlib
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# Packages stand on floors, the ground floor first. An import goes down only: never up, never to a neighbour.
-FLOORS = (
+# Layers of packages, the lowest first. A package imports only from lower layers, never from its own or a higher one.
+LAYERS = (
     ("classifier.errors", "classifier.version"),
     ("classifier.runtime", "classifier.storage", "classifier.metrics"),
     ("classifier.config",),
@@ -25,9 +25,9 @@ FLOORS = (
     ("jobs.search", "jobs.studies"),
     ("jobs",),
 )
-FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-# At most so many files in a folder; a verb is a file of jobs/, however many there are.
-MOST_FILES = 16
+LAYER = {package: layer for layer, packages in enumerate(LAYERS) for package in packages}
+# Per folder; jobs/ itself has one file per verb, however many there are.
+MAX_FILES = 16
 
 
 def sources(folder: str) -> list[Path]:
@@ -35,7 +35,7 @@ def sources(folder: str) -> list[Path]:
 
 
 def imports(path: Path) -> set[str]:
-    """Every module that a file names in an import, at any depth of its code, in full."""
+    """Full names of all modules that a file imports, at any depth of its code."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -51,24 +51,24 @@ def roots(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", sources("classifier"), ids=lambda p: str(p.relative_to(ROOT)))
-def test_classifier_stays_inside_its_walls(path):
+def test_classifier_imports_no_command_line_and_reads_no_environment(path):
     assert not roots(path) & {"ray", "tyro", "rich", "argparse", "click", "jobs"}
     names = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
     assert not names & {"environ", "environb", "getenv", "putenv"}
 
 
-def test_one_file_imports_the_command_line_and_few_import_ray():
+def test_one_file_imports_tyro_and_few_import_ray():
     users = {name: {str(p.relative_to(ROOT)) for p in sources("jobs") if name in roots(p)} for name in ("tyro", "ray")}
     assert users["tyro"] == {"jobs/cli/help.py"}
     folders = {str(Path(user).parent) for user in users["ray"]}
     assert folders == {"jobs/launch", "jobs/search", "jobs/studies"}
 
 
-def room_of(module: str) -> str:
-    """The package of classifier/ or jobs/ that a module lies in; the verbs are `jobs` itself."""
+def package_of(module: str) -> str:
+    """The top package of classifier/ or jobs/ that contains a module; for the verbs, `jobs` itself."""
     top, _, rest = module.partition(".")
-    room = f"{top}.{rest.partition('.')[0]}"
-    return room if room in FLOOR else top
+    package = f"{top}.{rest.partition('.')[0]}"
+    return package if package in LAYER else top
 
 
 def module_of(path: Path) -> str:
@@ -76,7 +76,7 @@ def module_of(path: Path) -> str:
 
 
 MODULES = {module_of(path): path for folder in ("classifier", "jobs") for path in sources(folder)}
-# The front door names what is behind it, to load it when asked for.
+# Without the imports of classifier/__init__.py, which loads its public names on demand.
 EDGES = {
     (module, name)
     for module, path in MODULES.items()
@@ -86,25 +86,27 @@ EDGES = {
 
 
 def test_imports_go_down_only():
-    for number, rooms in reversed(list(enumerate(FLOORS))):
-        print(f"{number:>2}  {'  '.join(rooms)}")
+    for number, packages in reversed(list(enumerate(LAYERS))):
+        print(f"{number:>2}  {'  '.join(packages)}")
     wrong = []
     for module, name in sorted(EDGES):
-        here, there = room_of(module), room_of(name)
-        if here != there and there != "classifier" and not FLOOR[there] < FLOOR[here]:
-            wrong.append(f"{module} (floor {FLOOR[here]}) imports {name} (floor {FLOOR[there]})")
+        here, there = package_of(module), package_of(name)
+        if here != there and there != "classifier" and not LAYER[there] < LAYER[here]:
+            wrong.append(f"{module} (layer {LAYER[here]}) imports {name} (layer {LAYER[there]})")
     assert not wrong, "\n".join(wrong)
 
 
-def test_every_package_has_a_floor():
-    found = {room_of(module) for module in MODULES if module != "classifier"}
-    assert found == set(FLOOR)
+def test_every_package_has_a_layer():
+    found = {package_of(module) for module in MODULES if module != "classifier"}
+    assert found == set(LAYER)
     inside = {p.relative_to(ROOT).parts[1].removesuffix(".py") for p in sources("classifier")} - {"__init__"}
-    assert {f"classifier.{name}" for name in inside} == {room for room in FLOOR if room.startswith("classifier.")}
+    assert {f"classifier.{name}" for name in inside} == {
+        package for package in LAYER if package.startswith("classifier.")
+    }
 
 
 def unit_of(module: str) -> str:
-    """The innermost package that a module lies in; a file beside packages stands for itself."""
+    """The innermost package that contains a module; a file beside packages is its own unit."""
     target = module
     while target not in MODULES:
         target = target.rpartition(".")[0]
@@ -113,17 +115,17 @@ def unit_of(module: str) -> str:
     return target if has_packages or MODULES[target].name == "__init__.py" else target.rpartition(".")[0]
 
 
-def test_no_circle_between_packages():
+def test_no_import_cycle_between_packages():
     below: dict[str, set[str]] = {}
     for module, name in EDGES:
         here, there = unit_of(module), unit_of(name)
-        if here != there and not here.startswith(f"{there}."):  # a package's own __init__ is above its files
+        if here != there and not here.startswith(f"{there}."):  # a package's own __init__ may import its files
             below.setdefault(here, set()).add(there)
     order = graphlib.TopologicalSorter(below)
-    order.prepare()  # CycleError names the circle
+    order.prepare()  # CycleError names the cycle
 
 
-def test_packages_take_only_public_names_of_each_other():
+def test_packages_import_only_public_names_of_each_other():
     private = [
         f"{module} imports {name}"
         for module, name in sorted(EDGES)
@@ -133,10 +135,10 @@ def test_packages_take_only_public_names_of_each_other():
     assert not private, "\n".join(private)
 
 
-def test_no_folder_is_crowded():
+def test_no_folder_has_too_many_files():
     folders = {path.parent for top in ("classifier", "jobs", "tests") for path in sources(top)} - {ROOT / "jobs"}
     counts = {str(f.relative_to(ROOT)): len([p for p in f.glob("*.py") if p.name != "__init__.py"]) for f in folders}
-    assert not {folder: count for folder, count in counts.items() if count > MOST_FILES}
+    assert not {folder: count for folder, count in counts.items() if count > MAX_FILES}
 
 
 def loaded_by(code: str) -> set[str]:
@@ -172,7 +174,7 @@ WRONG = [("tune", "--search.minuts", "2"), ("tune", "--recipe", "digit"), ("trai
 
 
 @pytest.mark.parametrize("words", [*((verb, "--help") for verb in VERBS), *WRONG], ids=" ".join)
-def test_help_and_mistakes_load_nothing_heavy(words):
+def test_help_and_user_errors_load_nothing_heavy(words):
     heavy = {"torch", "torchvision", "sklearn", "ray", "matplotlib", "pyarrow", "PIL"}
     verb, *rest = words
     code = f"""
@@ -186,7 +188,7 @@ except SystemExit as end:
     assert not heavy & loaded_by(code)
 
 
-def test_public_names_are_there():
+def test_public_names_can_be_loaded():
     import classifier
 
     assert classifier.__all__ == sorted(classifier.__all__, key=lambda n: (n[0].islower(), n))

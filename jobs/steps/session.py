@@ -92,8 +92,9 @@ def _resume_session(kind: str, request: Request, cleanup: contextlib.ExitStack) 
 def _choose_name(kind: str, options: Any, requested: Experiment) -> tuple[str, Storage | None]:
     """A new run's name and storage. RunError if the name is taken in OUT or in the storage."""
     name = options.name or default_name(kind, requested.data.path, options.out)
+    storage = run_storage.open_new(options.storage, name)
     Run.check_new(options.out, name)
-    return name, run_storage.open_new(options.storage, name)
+    return name, storage
 
 
 def _load_inputs(kind: str, requested: Experiment, log: RunLog) -> tuple[Experiment, Experiment, Dataset]:

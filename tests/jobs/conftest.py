@@ -1,4 +1,4 @@
-"""A Ray cluster that several tests join, as a user's command joins one that runs already."""
+"""A Ray cluster shared by several tests, which join it as a user's command joins a running one."""
 
 import importlib
 import os
@@ -24,27 +24,27 @@ ray.shutdown()
 
 @pytest.fixture(scope="session")
 def cluster():
-    """Its address, for RAY_ADDRESS: two cores, with token authentication."""
+    """Address of the cluster, for RAY_ADDRESS: two cores, with token authentication."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     words = [sys.executable, "-c", SERVE]
     with subprocess.Popen(words, env=clean, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         address = process.stdout.readline().strip()
-        assert address, "the cluster ended before it began"
+        assert address, "the cluster did not start"
         yield address
         process.communicate("\n", timeout=60)
 
 
 @pytest.fixture
 def joined(cluster, monkeypatch):
-    """Commands of this test join a cluster that runs already."""
+    """Commands of this test join the running cluster."""
     monkeypatch.setenv("RAY_ADDRESS", cluster)
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch, capsys):
-    """A verb in this process: for mistakes that are told before anything starts, when starting is most of the time."""
+    """Run a verb in this process: for user errors, where starting a process would take most of the time."""
     monkeypatch.chdir(tmp_path)
 
     def run(name: str, *words: str) -> Done:

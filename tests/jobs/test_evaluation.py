@@ -92,7 +92,7 @@ def test_cross_validation_stops_when_interrupted_and_resumes(joined, verb_in, st
 
 @pytest.mark.slow
 def test_nested_cross_validation_searches_in_each_fold(verb_in, home):
-    words = ("--search", "--search.trials", "2", "--folds", "2", "--name", "nested")
+    words = ("--search", "true", "--search.trials", "2", "--folds", "2", "--name", "nested")
     done = verb_in(home, "crossval", *QUICK, *words)
     assert done.code == 0, done.err
     assert (done.folder / "folds" / "fold1" / "trials.parquet").is_file()

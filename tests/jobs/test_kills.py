@@ -1,4 +1,4 @@
-"""Slow: searches that are killed again and again, and lose nothing."""
+"""Slow: searches that are killed again and again lose nothing."""
 
 import json
 import os
@@ -18,11 +18,11 @@ WORDS += ("--search.scheduler", "none", "--search.vary", "optimizer.lr=1e-4..1e-
 
 
 def ended(folder: Path) -> dict[str, bytes]:
-    """The journals of the trials that came to their end."""
+    """The histories of the trials that have ended."""
     return {p.parent.name: (p.parent / "history.jsonl").read_bytes() for p in folder.glob("trials/*/ended.json")}
 
 
-def assert_whole(folder: Path, result: dict) -> None:
+def assert_complete(folder: Path, result: dict) -> None:
     trials = pq.read_table(folder / "trials.parquet").to_pylist()
     assert len(trials) == len({row["trial"] for row in trials}) == TRIALS
     assert {row["status"] for row in trials} == {"finished"}
@@ -30,7 +30,7 @@ def assert_whole(folder: Path, result: dict) -> None:
     assert (result["status"], result["test_reads"]) == ("finished", 1)
 
 
-def test_a_driver_killed_five_times(verb, started, tmp_path):
+def test_driver_killed_five_times(verb, started, tmp_path):
     rng, folder = random.Random(0), tmp_path / "runs" / "s"
     before: dict[str, bytes] = {}
     for kill in range(5):
@@ -51,11 +51,11 @@ def test_a_driver_killed_five_times(verb, started, tmp_path):
     assert done.code == 0, done.err
     now = ended(folder)
     assert {name: now[name] for name in before} == before
-    assert_whole(folder, done.result)
+    assert_complete(folder, done.result)
 
 
 def actors_of(driver: int) -> list[int]:
-    """Trial processes of the Ray that this driver started: its descendants, and nobody else's."""
+    """Trial processes of the Ray cluster that this driver started: only its own descendants."""
     parents, names = {}, {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -64,19 +64,19 @@ def actors_of(driver: int) -> list[int]:
         except OSError:
             continue
 
-    def is_mine(pid: int) -> bool:
+    def is_descendant(pid: int) -> bool:
         while pid > 1:
             if pid == driver:
                 return True
             pid = parents.get(pid, 0)
         return False
 
-    return [pid for pid, name in names.items() if "TrialActor" in name and is_mine(pid)]
+    return [pid for pid, name in names.items() if "TrialActor" in name and is_descendant(pid)]
 
 
 def test_workers_killed_five_times(started, tmp_path):
     rng, folder = random.Random(1), tmp_path / "runs" / "s"
-    process = started("tune", *WORDS, "--train.epochs", "300")  # long enough to be killed in
+    process = started("tune", *WORDS, "--train.epochs", "300")  # long enough to be killed
     kills, began = 0, time.monotonic()
     while kills < 5:
         assert process.poll() is None, f"the search ended after {kills} kills"
@@ -88,10 +88,10 @@ def test_workers_killed_five_times(started, tmp_path):
             kills += 1
             time.sleep(2)
     assert process.wait(timeout=900) == 0  # ten minutes on a slow machine
-    assert_whole(folder, json.loads((folder / "result.json").read_text()))
+    assert_complete(folder, json.loads((folder / "result.json").read_text()))
 
 
-def test_trials_of_several_workers_do_not_wait_for_each_other_for_ever(verb):
+def test_trials_of_several_workers_do_not_deadlock(verb):
     """Two cores, trials of two workers: one runs after the other, each with a placement of its own."""
     words = ("--model.name", "cnn", "--data.batch", "128", "--train.epochs", "2", "--search.trials", "3")
     done = verb("tune", *words, "--workers.count", "2", "--search.scheduler", "none", "--search.portfolio", "false")

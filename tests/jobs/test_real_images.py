@@ -1,4 +1,4 @@
-"""Slow: real photographs and real clothes, by the commands of the README, held to what it says of them."""
+"""Slow: real photographs and Fashion-MNIST, with the commands and scores of the README."""
 
 import subprocess
 import time
@@ -18,15 +18,15 @@ from tests.browser import open_page
 
 pytestmark = pytest.mark.slow
 
-# Photographs that scikit-image brings along; each becomes a class of cuttings.
+# Photographs that come with scikit-image; crops of each become a class.
 PHOTOGRAPHS = ("astronaut", "brick", "chelsea", "coffee", "grass", "hubble_deep_field", "ihc", "motorcycle_left")
 SECTIONS = ["Data", "Training", "Confusion", "Classes", "All scores", "Calibration", "Hard examples"]
 SECTIONS += ["Integrity checks", "Commands"]
 FORMATS = (("png", "RGB"), ("jpg", "RGB"), ("webp", "RGB"), ("gif", "P"), ("png", "RGBA"), ("tif", "RGB"), ("bmp", "L"))
 
 
-def cut(photograph: Image.Image, into: Path, name: str, rng: np.random.Generator) -> None:
-    """Cuttings of many sizes, shapes and formats, one from each 64-pixel tile; every third tile is for the test."""
+def save_crops(photograph: Image.Image, into: Path, name: str, rng: np.random.Generator) -> None:
+    """Save crops of many sizes, shapes and formats, one per 64-pixel tile; every third tile is for the test split."""
     width, height = photograph.size
     tiles = [(x, y) for y in range(0, height - 63, 64) for x in range(0, width - 63, 64)]
     for i, (x, y) in enumerate(tiles[:90]):
@@ -40,21 +40,21 @@ def cut(photograph: Image.Image, into: Path, name: str, rng: np.random.Generator
         image.convert(mode).save(path)
 
 
-def test_a_folder_of_mixed_sizes_and_formats(verb, tmp_path):
-    """Tested on other parts of the photographs than it was trained on: no test pixel was seen."""
+def test_folder_of_mixed_sizes_and_formats(verb, tmp_path):
+    """Test images are other parts of the photographs than training images."""
     import skimage
 
     rng = np.random.default_rng(0)
     for name in PHOTOGRAPHS:
         (path,) = (Path(skimage.__file__).parent / "data").glob(f"{name}.*")
-        cut(Image.open(path).convert("RGB"), tmp_path / "photos", name, rng)
-    done = verb("train", "--data.path", "photos", "--name", "cuttings")
+        save_crops(Image.open(path).convert("RGB"), tmp_path / "photos", name, rng)
+    done = verb("train", "--data.path", "photos", "--name", "crops")
     assert done.code == 0, done.err
-    assert verb("evaluate", "runs/cuttings").result["test"]["accuracy"] > 0.85
-    told_of(tmp_path / "runs" / "cuttings", tmp_path)
+    assert verb("evaluate", "runs/crops").result["test"]["accuracy"] > 0.85
+    check_report(tmp_path / "runs" / "crops", tmp_path)
 
 
-def test_batch_norm_on_two_workers_is_as_good_as_on_one(verb, tmp_path):
+def test_batch_norm_on_two_workers_is_as_accurate_as_on_one(verb, tmp_path):
     """Each worker normalises by its own half of the batch: not the same weights, but as good ones."""
     for count in (1, 2):
         done = verb("train", "--recipe", "digits", "--workers.count", count, "--name", f"by{count}")
@@ -79,8 +79,8 @@ def clothes(tmp_path_factory) -> Path:
     return folder / "usr" / "share" / "datasets" / "fashion-mnist"
 
 
-def told_of(run: Path, folder: Path) -> None:
-    """The report of a tested run is made in seconds, small, whole, and readable on a phone and a desktop."""
+def check_report(run: Path, folder: Path) -> None:
+    """The report of a tested run is written in seconds, small, complete, and readable on a phone and a desktop."""
     began = time.monotonic()
     page = run_page.write(run).read_text()
     assert time.monotonic() - began < 20
@@ -91,46 +91,47 @@ def told_of(run: Path, folder: Path) -> None:
         assert opened.headings == SECTIONS
 
 
-def covered(run: Path) -> tuple[float, float]:
-    """How often the sets of a run's calibration are said to hold the label of a test image, and how often they do."""
-    known = bundle.read(run).calibration
-    assert known is not None
+def compute_coverage(run: Path) -> tuple[float, float]:
+    """Stated and measured coverage of a run's prediction sets on its test images."""
+    calibration = bundle.read(run).calibration
+    assert calibration is not None
     read = pq.read_table(run / "predictions.parquet")
     probabilities = torch.tensor(read["probabilities"].to_pylist())
     labels = torch.tensor(read["label"].to_pylist())
-    held = Calibration.from_dict(known).prediction_sets(probabilities).gather(1, labels[:, None])
-    return known["coverage"], float(held.double().mean())
+    covered = Calibration.from_dict(calibration).prediction_sets(probabilities).gather(1, labels[:, None])
+    return calibration["coverage"], float(covered.double().mean())
 
 
-def halved(run: Path) -> None:
-    """A temperature from the validation images halves the calibration error of a model that is made too sure."""
-    answers = {}
+def check_temperature(run: Path) -> None:
+    """A temperature fitted on validation images halves the calibration error of an overconfident model."""
+    predictions = {}
     for split, name in (("validation", "validation.parquet"), ("test", "predictions.parquet")):
         read = pq.read_table(run / name)
-        sure_NK = apply_temperature(
+        overconfident_NK = apply_temperature(
             torch.tensor(read["probabilities"].to_pylist()).log(), 1 / 3
         )  # logits three times as large
-        answers[split] = sure_NK, torch.tensor(read["label"].to_pylist())
-    temperature = fit_temperature(*answers["validation"])
-    sure_NK, labels_N = answers["test"]
+        predictions[split] = overconfident_NK, torch.tensor(read["label"].to_pylist())
+    temperature = fit_temperature(*predictions["validation"])
+    overconfident_NK, labels_N = predictions["test"]
     before, after = (
-        compute_scores(one.exp(), labels_N)["ece"] for one in (sure_NK, apply_temperature(sure_NK, temperature))
+        compute_scores(one.exp(), labels_N)["ece"]
+        for one in (overconfident_NK, apply_temperature(overconfident_NK, temperature))
     )
     print(f"calibration error {before:.2%}, after a temperature of {temperature:.2f} {after:.2%}")
     assert after < before / 2
 
 
-def test_digits_are_told_from_clothes(verb, clothes):
+def test_clothes_are_out_of_distribution_for_digits(verb, clothes):
     done = verb("train", "--name", "digits")
     assert done.code == 0, done.err
     robust = verb("robust", done.folder, "--unlike", clothes, "--images", "300", "--attacks", "false")
     assert robust.code == 0, robust.err
     auroc = robust.result["robustness"]["unlike"]["auroc"]
-    print(f"digits told from clothes, AUROC: {auroc}")
+    print(f"clothes detected by a model of digits, AUROC: {auroc}")
     assert auroc["layers"] >= 0.95
 
 
-def test_digits_are_cross_validated_in_less_than_two_minutes(verb):
+def test_digits_are_cross_validated_within_two_minutes(verb):
     began = time.monotonic()
     done = verb("crossval", "--folds", "5")
     assert done.code == 0, done.err
@@ -144,14 +145,14 @@ def test_fashion_quick(verb, clothes, tmp_path):
     assert done.code == 0, done.err
     assert done.result["dataset"]["counts"]["test"] == 10_000
     assert verb("evaluate", "runs/quick").result["test"]["accuracy"] > 0.92
-    told_of(tmp_path / "runs" / "quick", tmp_path)
-    stated, held = covered(tmp_path / "runs" / "quick")
-    print(f"sets of {stated:.2%} hold the label in {held:.2%}")
-    assert held == pytest.approx(stated, abs=0.015)
-    halved(tmp_path / "runs" / "quick")
+    check_report(tmp_path / "runs" / "quick", tmp_path)
+    stated, measured = compute_coverage(tmp_path / "runs" / "quick")
+    print(f"coverage {measured:.2%}, stated {stated:.2%}")
+    assert measured == pytest.approx(stated, abs=0.015)
+    check_temperature(tmp_path / "runs" / "quick")
 
 
-def test_the_learning_curve_of_half_the_clothes_predicts_the_error_of_all(verb, clothes):
+def test_learning_curve_of_half_the_images_predicts_the_error_of_all(verb, clothes):
     """Within 15 % of it."""
     words = ("--data.path", clothes, "--recipe", "fashion-quick")
     whole = verb("train", *words, "--name", "whole").result["validation"]["accuracy"]
@@ -159,5 +160,5 @@ def test_the_learning_curve_of_half_the_clothes_predicts_the_error_of_all(verb, 
     assert curve.code == 0, curve.err
     images = curve.result["dataset"]["counts"]["train"]
     predicted = curve.result["curve"]["predicted"][str(images)]
-    print(f"predicted {1 - predicted:.2%}, made {1 - whole:.2%}")
+    print(f"error predicted {1 - predicted:.2%}, measured {1 - whole:.2%}")
     assert 1 - predicted == pytest.approx(1 - whole, rel=0.15)

@@ -1,4 +1,4 @@
-"""`jobs/train.py` as a user runs it: its folder, its resumption, its end by force."""
+"""`jobs/train.py` as a user runs it: its run folder, resuming, interrupts and kills."""
 
 import json
 import shutil
@@ -30,15 +30,15 @@ def assert_same_weights(a, b):
 
 @pytest.fixture(scope="module")
 def short(verb_in, tmp_path_factory):
-    """One training that several tests look at."""
-    place = tmp_path_factory.mktemp("short")
-    done = verb_in(place, "train", *FAST, "--name", "mine", "--out", "there")
+    """One short training, shared by several tests."""
+    folder = tmp_path_factory.mktemp("short")
+    done = verb_in(folder, "train", *FAST, "--name", "mine", "--out", "there")
     assert done.code == 0, done.err
-    assert done.folder == place / "there" / "mine"
+    assert done.folder == folder / "there" / "mine"
     return done
 
 
-def test_the_contract_for_scripts(short):
+def test_result_json_and_the_run_folder(short):
     done = short
     result = done.result
     assert result.keys() >= KEYS
@@ -71,14 +71,14 @@ def test_a_recipe_then_a_file_then_flags(verb, tmp_path):
     assert ("--entrypoint-num-gpus" in done.out) == (not torch.cuda.is_available())
 
 
-def test_a_dry_run_leaves_nothing(verb, tmp_path):
+def test_dry_run_leaves_nothing_behind(verb, tmp_path):
     done = verb("train", "--dry_run")
     assert done.code == 0
     assert "one step: loss" in done.out
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_folder_of_pictures_is_learnt_tested_and_told_apart(verb, photos, tmp_path):
+def test_train_evaluate_and_predict_on_a_folder_of_images(verb, photos, tmp_path):
     done = verb("train", "--data.path", "photos", "--data.batch", "16", "--train.epochs", "8", "--name", "p")
     assert done.code == 0, done.err
     assert done.result["dataset"]["class_names"] == ["blue", "green", "red"]
@@ -103,7 +103,7 @@ def test_a_folder_of_pictures_is_learnt_tested_and_told_apart(verb, photos, tmp_
     assert sum(": green" in line for line in lines) > 0.8 * len(lines) == 32
 
 
-def test_a_changed_data_set_is_not_tested_on(verb, photos):
+def test_evaluate_refuses_a_changed_data_set(verb, photos):
     assert verb("train", "--data.path", "photos", "--data.batch", "16", "--train.epochs", "1", "--name", "p").code == 0
     (photos / "red" / "000.png").unlink()
     refused = verb("evaluate", "runs/p")
@@ -114,11 +114,11 @@ def test_a_changed_data_set_is_not_tested_on(verb, photos):
 def wait_for(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it never came to that"
+        assert time.monotonic() < deadline, f"not within {seconds} s"
         time.sleep(0.01)
 
 
-def test_a_run_that_was_killed_and_resumed_ends_with_the_same_weights(verb, started, tmp_path):
+def test_killed_and_resumed_run_ends_with_the_same_weights(verb, started, tmp_path):
     settings = (
         "--model.name",
         "cnn",
@@ -147,7 +147,7 @@ def test_a_run_that_was_killed_and_resumed_ends_with_the_same_weights(verb, star
     assert [row["epoch"] for row in rows] == list(range(1, 21))
 
 
-def test_ctrl_c_saves_and_a_second_process_is_refused_meanwhile(verb, started, tmp_path):
+def test_ctrl_c_saves_and_a_running_run_cannot_be_resumed(verb, started, tmp_path):
     process = started("train", "--train.epochs", "500", "--name", "long", stdout=subprocess.PIPE)
     folder = tmp_path / "runs" / "long"
     wait_for(lambda: (folder / "history.jsonl").exists())
@@ -171,20 +171,20 @@ def test_ctrl_c_saves_and_a_second_process_is_refused_meanwhile(verb, started, t
         (("--name", "b"), "--name cannot be used"),
     ],
 )
-def test_resume_takes_only_workers_and_longer_epochs(here, short, words, says):
+def test_resume_accepts_only_workers_and_more_epochs(here, short, words, says):
     refused = here("train", "--resume", str(short.folder), *words)
     assert refused.code == 2
     assert says in refused.err
 
 
-def test_a_finished_run_can_be_lengthened(verb, short, tmp_path):
+def test_finished_run_can_be_extended(verb, short, tmp_path):
     shutil.copytree(short.folder, tmp_path / "a")
     longer = verb("train", "--resume", "a", "--train.epochs", "3")
     assert longer.code == 0, longer.err
     assert longer.result["epochs"] == 3
 
 
-def test_a_loss_that_is_not_finite_is_told(verb, tmp_path):
+def test_non_finite_loss_is_reported(verb, tmp_path):
     done = verb("train", *FAST, "--optimizer.name", "sgd", "--optimizer.lr", "1e18", "--name", "a")
     assert done.code == 1
     assert "not finite since step" in done.err

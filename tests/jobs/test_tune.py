@@ -1,4 +1,4 @@
-"""`jobs/tune.py` and training on several workers, on a Ray cluster; the first search starts one for itself."""
+"""`jobs/tune.py`, and training on several workers, on a Ray cluster; the first search starts its own."""
 
 import json
 import signal
@@ -21,13 +21,13 @@ FAST = ("--model.name", "cnn", "--data.batch", "128")
 
 @pytest.fixture(scope="module")
 def search(verb_in, tmp_path_factory):
-    """One search that several tests look at."""
+    """One search, shared by several tests."""
     words = ("--train.epochs", "3", "--search.grace", "1", "--search.trials", "5", "--name", "s")
     vary = ("--search.vary", "optimizer.lr=1e-3,1e-2,3e-3", "model.name=cnn,resnet9_16", "optimizer.clip=1,1e30")
     return verb_in(tmp_path_factory.mktemp("search"), "tune", *FAST, *words, *vary)
 
 
-def test_a_search_ends_with_a_table_a_winner_and_its_test(search):
+def test_search_ends_with_a_table_a_winner_and_its_test(search):
     assert search.code == 0, search.err
     result = search.result
     assert (result["kind"], result["status"]) == ("tune", "finished")
@@ -59,14 +59,14 @@ def test_the_recipe_is_the_first_trial(search):
     assert (first["optimizer.lr"], first["model.name"]) == (Experiment().optimizer.lr, "cnn")
 
 
-def test_best_yaml_is_a_whole_experiment(search):
+def test_best_yaml_is_a_complete_experiment(search):
     winner = pq.read_table(search.folder / "trials.parquet").to_pylist()[0]
     best = yaml.safe_load((search.folder / "best.yaml").read_text())
     assert best["optimizer"]["lr"] == winner["optimizer.lr"]
     assert best["data"]["size"] == 8
 
 
-def test_a_search_folder_serves_as_a_run(search, verb):
+def test_search_folder_can_be_used_as_a_run(search, verb):
     done = verb("evaluate", search.folder)
     assert done.code == 0, done.err
     assert done.result["test"] == search.result["test"]
@@ -76,12 +76,12 @@ def test_a_search_folder_serves_as_a_run(search, verb):
 
 
 @pytest.mark.usefixtures("joined")
-def test_ctrl_c_ends_a_search_with_the_best_so_far(started, tmp_path):
+def test_ctrl_c_ends_a_search_with_the_best_model_so_far(started, tmp_path):
     process = started(
         "tune", *FAST, "--train.epochs", "300", "--search.trials", "50", "--name", "s", stdout=subprocess.PIPE
     )
     deadline = time.monotonic() + 120
-    # The moment an epoch is written down, the driver need not have heard of it.
+    # When an epoch has been written, the driver may not have received it yet.
     while not any(path.read_text().endswith("\n") for path in tmp_path.glob("runs/s/trials/*/history.jsonl")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -94,7 +94,7 @@ def test_ctrl_c_ends_a_search_with_the_best_so_far(started, tmp_path):
     assert (tmp_path / "runs" / "s" / "bundle" / "bundle.json").exists()
 
 
-def test_ctrl_c_before_the_first_epoch_leaves_a_search_that_can_go_on(started, tmp_path):
+def test_search_interrupted_before_its_first_epoch_can_be_resumed(started, tmp_path):
     process = started(
         "tune",
         *FAST,
@@ -129,21 +129,21 @@ def kill_at(process, condition, seconds=120) -> None:
     process.wait()
 
 
-def test_a_killed_search_goes_on_and_repeats_no_finished_trial(verb, started, tmp_path):
+def test_resumed_search_does_not_repeat_finished_trials(verb, started, tmp_path):
     words = (*FAST, "--train.epochs", "3", "--search.grace", "1", "--search.trials", "4", "--name", "s")
     words += ("--search.vary", "optimizer.lr=1e-3..1e-2:log")
     process = started("tune", *words)
     folder = tmp_path / "runs" / "s"
     kill_at(process, lambda: len(list(folder.glob("trials/*/ended.json"))) >= 1)
     ended = {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("trials/*/ended.json")}
-    journals = {name: (folder / "trials" / name / "history.jsonl").read_bytes() for name in ended}
+    histories = {name: (folder / "trials" / name / "history.jsonl").read_bytes() for name in ended}
     assert not (folder / "result.json").exists()
     refused = verb("tune", "--resume", "runs/s", "--optimizer.lr", "1")
     assert (refused.code, "optimizer.lr cannot be changed" in refused.err) == (2, True)
     done = verb("tune", "--resume", "runs/s")
     assert done.code == 0, done.err
-    for name, journal in journals.items():
-        assert (folder / "trials" / name / "history.jsonl").read_bytes() == journal, name
+    for name, history in histories.items():
+        assert (folder / "trials" / name / "history.jsonl").read_bytes() == history, name
     trials = pq.read_table(folder / "trials.parquet").to_pylist()
     assert len(trials) == len(list(folder.glob("trials/*"))) == 4
     assert {row["trial"] for row in trials} >= set(ended)
@@ -155,7 +155,7 @@ def test_a_killed_search_goes_on_and_repeats_no_finished_trial(verb, started, tm
 
 
 @pytest.mark.usefixtures("joined")
-def test_several_objectives_end_with_a_front(verb):
+def test_several_objectives_end_with_a_pareto_front(verb):
     words = (*FAST, "--train.epochs", "3", "--search.trials", "4", "--search.grace", "1", "--search.algorithm", "gp")
     done = verb(
         "tune", *words, "--search.objective", "accuracy,latency,size", "--search.vary", "model.name=cnn,resnet9_16"
@@ -165,13 +165,13 @@ def test_several_objectives_end_with_a_front(verb):
     assert result["objective"] == ["accuracy", "latency", "size"]
     trials = pq.read_table(done.folder / "trials.parquet").to_pylist()
     assert {row["trial"] for row in trials if row["on_front"]} == set(result["front"])
-    assert len(trials) == 2  # two architectures are all there is
+    assert len(trials) == 2  # the space has only two architectures
     assert all(row["latency"] > 0 and row["size"] > 1000 for row in trials)
     assert "Pareto front" in (done.folder / "search.html").read_text()
 
 
 @pytest.mark.usefixtures("joined")
-def test_a_population_trains_on_from_copies_of_its_best(verb, tmp_path):
+def test_population_based_training_copies_its_best_weights(verb, tmp_path):
     words = (*FAST, "--train.epochs", "6", "--search.trials", "4", "--search.grace", "1", "--search.scheduler", "pbt")
     done = verb("tune", *words, "--search.vary", "optimizer.lr=1e-6..1e-2:log", "--name", "s")
     assert done.code == 0, done.err
@@ -181,12 +181,12 @@ def test_a_population_trains_on_from_copies_of_its_best(verb, tmp_path):
     for row in trials:
         history = read_history(done.folder / "trials" / row["trial"])
         assert [line["epoch"] for line in history] == [1, 2, 3, 4, 5, 6]
-    # One that began with a hopeless learning rate was given another's weights.
+    # A trial that started with a hopeless learning rate got another's weights.
     assert min(row["validation_accuracy"] for row in trials) > 0.3
 
 
 @pytest.mark.usefixtures("joined")
-def test_the_winner_is_trained_once_more_on_all_but_the_test(verb, tmp_path):
+def test_winner_is_refitted_on_training_and_validation_images(verb, tmp_path):
     words = (*FAST, "--train.epochs", "2", "--search.trials", "2", "--search.final", "true", "--search.keep", "1")
     done = verb("tune", *words, "--search.vary", "optimizer.lr=1e-3..1e-2:log", "--name", "s")
     assert done.code == 0, done.err
@@ -194,7 +194,7 @@ def test_the_winner_is_trained_once_more_on_all_but_the_test(verb, tmp_path):
     assert result["validation"] is None
     assert result["selection"]["count"] == 162
     history = read_history(done.folder / "final")
-    assert [row["validation_accuracy"] for row in history] == [None] * 2  # it has seen them all
+    assert [row["validation_accuracy"] for row in history] == [None] * 2  # it was trained on them
     assert result["test"]["count"] == 331
     assert len(list(done.folder.glob("trials/*/bundle"))) == 1
     assert verb("predict", "runs/s", done.folder / "confusion.png").code == 0
@@ -202,7 +202,7 @@ def test_the_winner_is_trained_once_more_on_all_but_the_test(verb, tmp_path):
 
 @pytest.mark.alone
 @pytest.mark.usefixtures("joined")
-def test_minutes_are_kept(verb):
+def test_search_keeps_to_its_minutes(verb):
     began = time.monotonic()
     done = verb("tune", *FAST, "--train.epochs", "100000", "--search.trials", "500", "--search.minutes", "0.4")
     assert done.code == 0, done.err
@@ -214,7 +214,7 @@ def test_minutes_are_kept(verb):
 
 @pytest.mark.alone
 @pytest.mark.usefixtures("joined")
-def test_a_last_training_is_longer_than_trials_and_keeps_the_minutes(verb):
+def test_refit_is_longer_than_trials_and_keeps_to_the_minutes(verb):
     words = ("--train.epochs", "100000", "--search.trials", "500", "--search.minutes", "0.8", "--search.final", "true")
     done = verb("tune", *FAST, *words)
     assert done.code == 0, done.err
@@ -226,7 +226,7 @@ def test_a_last_training_is_longer_than_trials_and_keeps_the_minutes(verb):
 
 
 @pytest.mark.usefixtures("joined")
-def test_a_search_starts_from_an_earlier_one(search, verb):
+def test_search_starts_from_an_earlier_one(search, verb):
     words = (*FAST, "--train.epochs", "3", "--search.grace", "1", "--search.trials", "2")
     vary = ("--search.vary", "optimizer.lr=1e-3,1e-2,3e-3", "model.name=cnn,resnet9_16", "optimizer.clip=1,1e30")
     done = verb("tune", *words, *vary, "--search.start_from", search.folder)
@@ -241,7 +241,7 @@ def test_a_search_starts_from_an_earlier_one(search, verb):
 
 
 @pytest.mark.usefixtures("joined")
-def test_a_probe_then_the_fastest_batch_then_a_search_from_weights_at_a_relative_path(verb, tmp_path):
+def test_search_with_a_probe_auto_batch_and_weights_at_a_relative_path(verb, tmp_path):
     model = models.build(Experiment().override("model.name", "cnn").model, classes=10, channels=1, size=8)
     save_file({key: value.contiguous() for key, value in model.state_dict().items()}, tmp_path / "w.safetensors")
     words = ("--search.probe", "cnn=w.safetensors", "--data.batch_auto", "true", "--search.trials", "2")
@@ -256,7 +256,7 @@ def test_a_probe_then_the_fastest_batch_then_a_search_from_weights_at_a_relative
 
 
 @pytest.mark.usefixtures("joined")
-def test_trials_and_the_last_training_share_what_a_frozen_backbone_sees(verb, tmp_path):
+def test_trials_and_the_refit_share_cached_backbone_features(verb, tmp_path):
     model = models.build(Experiment().override("model.name", "cnn").model, classes=10, channels=1, size=8)
     save_file({key: value.contiguous() for key, value in model.state_dict().items()}, tmp_path / "w.safetensors")
     words = ("--model.name", "cnn", "--model.weights", "w.safetensors", "--model.freeze", "backbone")
@@ -270,7 +270,9 @@ def test_trials_and_the_last_training_share_what_a_frozen_backbone_sees(verb, tm
     for path in files[1:]:  # the trials saw the training images in it, the last training the others
         assert len(load_file(path)["features"]) == counts["train"] + counts["validation"]
     size = sum(path.stat().st_size for path in files)
-    assert f"{done.folder.relative_to(tmp_path) / 'features'}, {size / 1e6:.1f} MB, speeds up a resumed search" in done.out
+    assert (
+        f"{done.folder.relative_to(tmp_path) / 'features'}, {size / 1e6:.1f} MB, speeds up a resumed search" in done.out
+    )
 
 
 @pytest.mark.usefixtures("joined")

@@ -1,4 +1,4 @@
-"""What a person reads: text as it is."""
+"""Console output: text is printed as it is, and logged."""
 
 import subprocess
 import sys
@@ -8,14 +8,14 @@ from rich.table import Table
 from jobs.cli.console import RunLog
 
 
-def test_a_folders_name_is_text_and_never_markup(tmp_path, capsys):
+def test_names_are_printed_as_text_and_never_as_markup(tmp_path, capsys):
     name, table = "photos [old] [/b] :cat:", Table("name")
     table.add_row(name)
-    with RunLog(tmp_path / "run.log") as journal:
-        journal.info(name)
-        journal.info(table)
-    for said in (capsys.readouterr().out, (tmp_path / "run.log").read_text()):
-        assert said.count(name) == 2
+    with RunLog(tmp_path / "run.log") as log:
+        log.info(name)
+        log.info(table)
+    for text in (capsys.readouterr().out, (tmp_path / "run.log").read_text()):
+        assert text.count(name) == 2
 
 
 def test_listing_runs_needs_no_torch():
@@ -23,7 +23,7 @@ def test_listing_runs_needs_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_lines_printed_before_there_is_a_run_folder_are_in_its_log(tmp_path):
+def test_lines_before_the_run_folder_exists_are_in_its_log(tmp_path):
     with RunLog() as log:
         log.info("before")
         log.attach(tmp_path / "run.log")

@@ -28,15 +28,15 @@ def wait_for(condition, seconds: float = 60) -> None:
 
 
 @pytest.mark.slow
-def test_a_machine_is_lost_and_the_run_goes_on_elsewhere(verb, started, tmp_path):
+def test_run_of_a_lost_machine_is_resumed_elsewhere(verb, started, tmp_path):
     clean = verb("train", *SETTINGS, "--name", "clean", "--storage", "far")
     assert clean.code == 0, clean.err
     assert names(tmp_path / "far" / "clean") == names(clean.folder)
     assert weights_of(tmp_path / "far" / "clean") == weights_of(clean.folder)
-    taken = verb("train", *SETTINGS, "--name", "clean", "--out", "elsewhere", "--storage", "far")
-    assert taken.code == 2
-    assert "far/clean already exists" in taken.err
-    assert "--resume clean --storage far" in taken.err
+    refused = verb("train", *SETTINGS, "--name", "clean", "--out", "elsewhere", "--storage", "far")
+    assert refused.code == 2
+    assert "far/clean already exists" in refused.err
+    assert "--resume clean --storage far" in refused.err
     assert not (tmp_path / "elsewhere" / "clean").exists()
 
     process = started("train", *SETTINGS, "--name", "hurt", "--storage", "far")
@@ -55,8 +55,8 @@ def test_a_machine_is_lost_and_the_run_goes_on_elsewhere(verb, started, tmp_path
 
 
 @pytest.mark.slow
-def test_workers_keep_a_run_in_storage_alone(verb, cluster, tmp_path, monkeypatch):
-    """They never see the driver's folder: what it has in the end came from the storage."""
+def test_workers_share_a_run_only_through_storage(verb, cluster, tmp_path, monkeypatch):
+    """They never see the driver's folder: what it holds at the end came from the storage."""
     monkeypatch.setenv("RAY_ADDRESS", cluster)
     words = ("--workers.count", "2", "--name", "two", "--storage", "far")
     done = verb("train", *SETTINGS, *words)
@@ -72,7 +72,7 @@ def test_workers_keep_a_run_in_storage_alone(verb, cluster, tmp_path, monkeypatc
     assert longer.result["epochs"] == 14
 
 
-def test_a_storage_that_cannot_be_used_is_told_before_any_work(verb, tmp_path):
+def test_unusable_storage_is_refused_before_any_work(verb, tmp_path):
     (tmp_path / "far").write_text("a file")
     for uri, word in (("foo://a/b", "cannot be opened"), ("s3://key:secret@b/c", "AWS_ACCESS_KEY_ID")):
         refused = verb("train", "--storage", uri)
@@ -84,8 +84,8 @@ def test_a_storage_that_cannot_be_used_is_told_before_any_work(verb, tmp_path):
     assert "empty/nobody holds no run" in missing.err
 
 
-def test_a_search_goes_on_elsewhere(verb, started, tmp_path):
-    """Killed, and its folder lost with the machine: trials that ended are not trained again."""
+def test_search_of_a_lost_machine_is_resumed_elsewhere(verb, started, tmp_path):
+    """Killed, and its folder lost with the machine: finished trials are not trained again."""
     words = ("--model.name", "cnn", "--data.batch", "128", "--train.epochs", "5", "--search.trials", "4")
     words += ("--search.scheduler", "none", "--search.vary", "optimizer.lr=1e-4..1e-2:log", "--storage", "far")
     process = started("tune", *words, "--name", "s")

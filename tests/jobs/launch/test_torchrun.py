@@ -1,4 +1,4 @@
-"""`torchrun jobs/train.py`: the same verb with the same folder, in several processes that Ray did not start."""
+"""`torchrun jobs/train.py`: the same verb and run folder, in several processes without Ray."""
 
 import json
 import subprocess
@@ -22,10 +22,10 @@ def torchrun(tmp_path):
     return run
 
 
-def test_two_processes_make_the_model_of_one(torchrun, verb, tmp_path):
+def test_two_processes_train_the_same_model_as_one(torchrun, verb, tmp_path):
     done = torchrun(*SETTINGS, "--name", "two")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("epoch   2/2") == 1  # one process speaks
+    assert done.stdout.count("epoch   2/2") == 1  # only one process prints
     assert done.stdout.rstrip().endswith("runs/two")
     assert verb("train", *SETTINGS, "--name", "one").code == 0
     two, one = (json.loads((tmp_path / "runs" / name / "result.json").read_text()) for name in ("two", "one"))
@@ -36,7 +36,7 @@ def test_two_processes_make_the_model_of_one(torchrun, verb, tmp_path):
     assert "epoch   3/3" in resumed.stdout
 
 
-def test_a_count_that_torchrun_did_not_launch_is_refused(torchrun, tmp_path):
+def test_another_worker_count_than_torchrun_launched_is_refused(torchrun, tmp_path):
     done = torchrun(*SETTINGS, "--workers.count", "3")
     assert done.returncode != 0
     assert "--workers.count 3: torchrun has launched 2 workers already" in done.stderr

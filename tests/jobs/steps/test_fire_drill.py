@@ -12,7 +12,7 @@ SMALL = ("--model.name", "cnn", "--data.batch", "128", "--faults", "3")
 
 
 @pytest.mark.slow
-def test_a_drill_on_one_worker_passes(verb):
+def test_drill_on_one_worker_passes(verb):
     done = verb("drill", *SMALL)
     assert done.code == 0, done.err + done.out
     result = done.result
@@ -28,7 +28,7 @@ def test_a_drill_on_one_worker_passes(verb):
     assert json.loads((done.folder / "unbroken" / "result.json").read_text())["status"] == "finished"
 
 
-def test_a_drill_reports_what_differs(verb, tmp_path):
+def test_drill_reports_what_differs(verb, tmp_path):
     """A second training from another seed stands in for a resume that forgot something."""
     done = verb("drill", *SMALL, "--faults", "1", "--storage", "far")
     assert done.code == 0, done.err + done.out
@@ -42,7 +42,7 @@ def test_a_drill_reports_what_differs(verb, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("joined")
-def test_a_drill_on_two_workers_passes(verb):
+def test_drill_on_two_workers_passes(verb):
     done = verb("drill", *SMALL, "--workers.count", "2", "--storage", "far")
     assert done.code == 0, done.err + done.out
     assert [fault["kind"] for fault in done.result["faults"]] == ["worker", "driver", "worker"]
