@@ -143,7 +143,7 @@ def delete_runs(rows: Sequence[Row]) -> Iterator[str]:
     """Delete the runs and yield a line for each. A run that a process still works on is kept."""
     for row in rows:
         try:
-            Run(row.folder)._own().discard()
+            Run(row.folder)._acquire_lock().discard()
             yield f"deleted {row.folder}"
         except RunError as error:
             yield f"kept: {error}"
