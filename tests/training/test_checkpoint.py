@@ -20,61 +20,61 @@ def store(tmp_path) -> CheckpointStore:
     return CheckpointStore(tmp_path / "checkpoints")
 
 
-def test_an_empty_store_has_none(store):
-    assert store.latest() is None
+def test_empty_store_has_no_checkpoint(store):
+    assert store.load_latest() is None
     assert store.latest_manifest() is None
 
 
 def test_round_trip(store):
     store.commit(checkpoint(3))
-    latest = store.latest()
+    latest = store.load_latest()
     assert latest.step == 3
     assert latest.about == {"epoch": 3}
     assert torch.equal(latest.weights["w"], torch.full((3,), 3.0))
     assert latest.state["best"] == (0.5, -1.0)
 
 
-def test_the_newest_is_taken_and_old_ones_are_pruned(store):
+def test_newest_is_loaded_and_old_ones_are_removed(store):
     for step in (1, 2, 9, 10):
         store.commit(checkpoint(step))
-    assert store.latest().step == 10
+    assert store.load_latest().step == 10
     assert sorted(p.name for p in store.folder.iterdir()) == ["step-00000009", "step-00000010"]
 
 
-@pytest.mark.parametrize("damage", ["no manifest", "cut weights", "changed state", "no weights", "cut manifest"])
-def test_a_damaged_one_is_passed_over_for_the_one_before(store, damage):
+@pytest.mark.parametrize("corruption", ["no manifest", "cut weights", "changed state", "no weights", "cut manifest"])
+def test_corrupted_checkpoint_is_skipped_for_the_one_before(store, corruption):
     store.commit(checkpoint(1))
-    place = store.commit(checkpoint(2))
-    if damage == "no manifest":
-        (place / "manifest.json").unlink()
-    elif damage == "cut manifest":
-        (place / "manifest.json").write_text('{"format_version": 1, "st')
-    elif damage == "cut weights":
-        data = (place / "weights.safetensors").read_bytes()
-        (place / "weights.safetensors").write_bytes(data[:-1])
-    elif damage == "changed state":
-        data = bytearray((place / "state.pt").read_bytes())
+    folder = store.commit(checkpoint(2))
+    if corruption == "no manifest":
+        (folder / "manifest.json").unlink()
+    elif corruption == "cut manifest":
+        (folder / "manifest.json").write_text('{"format_version": 1, "st')
+    elif corruption == "cut weights":
+        data = (folder / "weights.safetensors").read_bytes()
+        (folder / "weights.safetensors").write_bytes(data[:-1])
+    elif corruption == "changed state":
+        data = bytearray((folder / "state.pt").read_bytes())
         data[len(data) // 2] ^= 1
-        (place / "state.pt").write_bytes(data)
+        (folder / "state.pt").write_bytes(data)
     else:
-        (place / "weights.safetensors").unlink()
-    assert store.latest().step == 1
+        (folder / "weights.safetensors").unlink()
+    assert store.load_latest().step == 1
     assert store.latest_manifest()["step"] == 1
 
 
-def test_a_step_can_be_committed_again_over_an_unfinished_one(store):
-    place = store.commit(checkpoint(1))
-    (place / "manifest.json").unlink()
+def test_incomplete_checkpoint_of_the_same_step_is_replaced(store):
+    folder = store.commit(checkpoint(1))
+    (folder / "manifest.json").unlink()
     store.commit(checkpoint(1))
-    assert store.latest().step == 1
+    assert store.load_latest().step == 1
 
 
-def test_an_unknown_format_is_refused_by_name(store):
-    place = store.commit(checkpoint(1))
-    manifest = json.loads((place / "manifest.json").read_text())
-    (place / "manifest.json").write_text(json.dumps(manifest | {"format_version": 99}))
+def test_unknown_format_is_refused_by_name(store):
+    folder = store.commit(checkpoint(1))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"format_version": 99}))
     with pytest.raises(RunError, match=r"manifest\.json: format_version is 99.*reads 1"):
-        store.latest()
+        store.load_latest()
 
 
 def test_loading_executes_no_code(store, tmp_path):
@@ -82,49 +82,49 @@ def test_loading_executes_no_code(store, tmp_path):
         def __reduce__(self):
             return (open, (str(tmp_path / "executed"), "w"))
 
-    place = store.commit(checkpoint(1))
-    torch.save({"x": Evil()}, place / "state.pt")
-    manifest = json.loads((place / "manifest.json").read_text())
-    manifest["files"]["state.pt"]["sha256"] = atomic.file_sha256(place / "state.pt")
-    (place / "manifest.json").write_text(json.dumps(manifest))
+    folder = store.commit(checkpoint(1))
+    torch.save({"x": Evil()}, folder / "state.pt")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["state.pt"]["sha256"] = atomic.file_sha256(folder / "state.pt")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(Exception, match=r"weights_only|Unsupported|GLOBAL"):
-        store.latest()
+        store.load_latest()
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_disk_that_fails_for_a_while_is_waited_for(store, monkeypatch, caplog):
+def test_failing_disk_is_retried(store, monkeypatch, caplog):
     monkeypatch.setattr(atomic, "RETRY_PAUSES", (0.01,))
-    fails = iter([OSError(errno.ENOSPC, "No space left on device")] * 3)
+    errors = iter([OSError(errno.ENOSPC, "No space left on device")] * 3)
 
-    def sometimes(tensors, path, **about):
+    def fail_three_times(tensors, path, **about):
         path.write_bytes(b"a part")
-        if error := next(fails, None):
+        if error := next(errors, None):
             raise error
         write_tensors(tensors, path, **about)
 
     write_tensors = atomic.write_tensors
-    monkeypatch.setattr("classifier.training.checkpoint.write_tensors", sometimes)
+    monkeypatch.setattr("classifier.training.checkpoint.write_tensors", fail_three_times)
     store.commit(checkpoint(1))
-    assert store.latest().step == 1
+    assert store.load_latest().step == 1
     assert len(caplog.records) == 3
     assert "No space left on device" in caplog.text
 
 
-def test_a_disk_that_stays_full_is_told_and_the_last_one_is_kept(store, monkeypatch):
+def test_full_disk_is_reported_and_keeps_the_last_checkpoint(store, monkeypatch):
     monkeypatch.setattr(atomic, "RETRY_SECONDS", 0.0)
     store.commit(checkpoint(1))
 
-    def fails(value, path):
+    def fail(value, path):
         Path(path).write_bytes(b"a part")
         raise RuntimeError("[enforce fail at inline_container.cc:672]")
 
-    monkeypatch.setattr(torch, "save", fails)
+    monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(RunError, match=r"step-00000002 cannot be written \(the disk is full.*--resume"):
         store.commit(checkpoint(2))
     assert [p.name for p in store.folder.iterdir()] == ["step-00000001"]
 
 
-def test_what_a_wait_cannot_mend_is_told_at_once():
+def test_permanent_error_is_reported_at_once():
     def denied():
         raise PermissionError(errno.EACCES, "Permission denied")
 
@@ -132,7 +132,7 @@ def test_what_a_wait_cannot_mend_is_told_at_once():
         atomic.retry_io(denied, "a/b")
 
 
-def test_a_writer_gives_back_what_went_wrong(store, monkeypatch):
+def test_writer_raises_the_error_of_its_last_write(store, monkeypatch):
     monkeypatch.setattr(atomic, "RETRY_SECONDS", 0.0)
     writer = AsyncCheckpointWriter(store)
     writer.submit(checkpoint(1))
@@ -141,10 +141,10 @@ def test_a_writer_gives_back_what_went_wrong(store, monkeypatch):
     with pytest.raises(RunError, match="step-00000002 cannot be written"):
         writer.wait()
     writer.close()
-    assert store.latest().step == 1
+    assert store.load_latest().step == 1
 
 
-def test_a_copy_does_not_change_with_the_training():
+def test_copy_to_cpu_does_not_change_with_the_model():
     weight = torch.ones(2, 3, 4, 4).to(memory_format=torch.channels_last)
     copy = Checkpoint(1, {"w": weight}, {"optimizer": {"state": [{"m": weight}], "lr": (0.1,)}}, {}).copy_to_cpu()
     weight.zero_()

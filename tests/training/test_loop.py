@@ -1,4 +1,4 @@
-"""The loop: the same weights however it was interrupted or shared out, and a clear word when it cannot go on."""
+"""The training loop: the same weights after interrupts and on several workers, and clear errors."""
 
 import gc
 import itertools
@@ -55,12 +55,12 @@ def assert_same(a, b):
 
 
 def stop_at(step: int):
-    """Asks to stop once that many steps were made."""
+    """Request a stop after that many steps."""
     polls = itertools.count(1)
     return lambda: next(polls) >= step
 
 
-def test_it_learns(digits):
+def test_fit_learns(digits):
     *_, last = fit(small(digits, train__epochs=4), digits)
     assert isinstance(last, Epoch)
     assert last.validation is not None
@@ -80,9 +80,9 @@ def test_it_learns(digits):
     ids=["sgd", "adamw, ema, dropout", "plateau, mixup, accumulate"],
 )
 @pytest.mark.parametrize("step", [3, 15])
-def test_a_run_stopped_anywhere_and_resumed_equals_an_unbroken_one(digits, tmp_path, changes, step):
+def test_resumed_run_equals_an_uninterrupted_one(digits, tmp_path, changes, step):
     experiment = small(digits, **changes)
-    unbroken = list(fit(experiment, digits))
+    uninterrupted = list(fit(experiment, digits))
     store = CheckpointStore(tmp_path)
     *_, partial = fit(experiment, digits, store=store, should_stop=stop_at(step))
     assert (partial.step, partial.stopped) == (step, "asked")
@@ -90,12 +90,12 @@ def test_a_run_stopped_anywhere_and_resumed_equals_an_unbroken_one(digits, tmp_p
     assert latest is not None
     assert latest.step == step
     resumed = list(fit(experiment, digits, store=store))
-    assert_same(weights_of(unbroken), weights_of(resumed))
+    assert_same(weights_of(uninterrupted), weights_of(resumed))
     for name in ("train_loss", "train_accuracy", "validation", "lr", "step"):
-        assert getattr(unbroken[-1], name) == getattr(resumed[-1], name), name
+        assert getattr(uninterrupted[-1], name) == getattr(resumed[-1], name), name
 
 
-def test_a_finished_run_has_nothing_left_to_do_until_it_is_lengthened(digits, tmp_path):
+def test_finished_run_resumes_only_with_more_epochs(digits, tmp_path):
     experiment = small(digits)
     assert len(list(fit(experiment, digits, store=CheckpointStore(tmp_path)))) == 2
     assert list(fit(experiment, digits, store=CheckpointStore(tmp_path))) == []
@@ -111,34 +111,34 @@ def test_accumulation_equals_the_larger_batch(digits):
         torch.testing.assert_close(value, whole[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_a_loss_that_is_not_finite_stops_before_a_checkpoint(digits, tmp_path):
+def test_nonfinite_loss_stops_before_a_checkpoint(digits, tmp_path):
     experiment = small(digits, optimizer__lr=1e18, schedule__warmup=0.0)
     with pytest.raises(DivergedError, match=r"not finite since step \d+ of \d+.*--optimizer\.lr 1e\+17"):
         list(fit(experiment, digits, store=CheckpointStore(tmp_path)))
     assert CheckpointStore(tmp_path).load_latest() is None
 
 
-def test_an_epoch_that_is_kept_does_not_keep_the_training(digits, tmp_path):
-    """Its network exchanges gradients by threads of the process group, which aborts if they outlive it."""
+def test_epoch_does_not_keep_the_train_state_alive(digits, tmp_path):
+    """DDP uses threads of the process group, which aborts if they outlive it."""
     *_, last = fit(small(digits), digits, store=CheckpointStore(tmp_path))
     gc.collect()
     assert not [thing for thing in gc.get_objects() if type(thing) is TrainState]
     assert last.validation is not None
 
 
-def test_patience_ends_a_run_that_gets_no_better(digits):
+def test_patience_ends_a_run_without_improvement(digits):
     experiment = small(digits, train__epochs=50, train__patience=2, optimizer__lr=1e-12)
     assert len(list(fit(experiment, digits))) == 3
 
 
-def test_minutes_end_a_run_with_a_validated_model(digits):
+def test_time_limit_ends_a_run_with_a_validated_model(digits):
     began = time.monotonic()
     *_, last = fit(small(digits, train__epochs=100_000, train__minutes=0.02), digits)
     assert last.stopped == "train.minutes"
     assert time.monotonic() - began < 20
 
 
-def test_the_best_epoch_is_told(digits):
+def test_best_epochs_are_marked(digits):
     epochs = list(fit(small(digits, train__epochs=4), digits))
     rows = [e.row() for e in epochs]
     scores = [(row["validation_accuracy"], -row["validation_loss"]) for row in rows]
@@ -147,20 +147,20 @@ def test_the_best_epoch_is_told(digits):
     assert all(e.is_best for e in fit(small(digits, train__keep="last"), digits))
 
 
-def test_a_batch_larger_than_the_data_is_refused(digits):
+def test_batch_larger_than_the_training_split_is_refused(digits):
     with pytest.raises(
         ConfigError, match=r"data\.batch 100000 is more than the \d+ training images.*--data\.batch 1024"
     ):
         small(digits, data__batch=100_000)
 
 
-def test_a_split_without_validation_is_refused():
+def test_best_epoch_without_validation_images_is_refused():
     dataset = data.load(Experiment().override("data.validation", 0.0).data)
     with pytest.raises(DataError, match="validation"):
         small(dataset)
 
 
-def test_without_validation_the_last_model_is_kept():
+def test_last_model_is_saved_without_validation_images():
     dataset = data.load(Experiment().override("data.validation", 0.0).data)
     epochs = list(fit(small(dataset, train__keep="last", train__epochs=2), dataset))
     assert [(epoch.validation, epoch.is_best) for epoch in epochs] == [(None, True)] * 2
@@ -174,8 +174,8 @@ def test_fp16_is_refused_on_a_cpu(digits):
         small(digits, train__precision="fp16", train__device="cpu")
 
 
-def _rank(rank: int, world: int, folder: str, changes: dict, steps: int) -> None:
-    """One of several processes: trains, and saves the loss of each step and the last weights."""
+def _train_rank(rank: int, world: int, folder: str, changes: dict, steps: int) -> None:
+    """Train as one of several processes, and save the loss of each step."""
     with init_process_group(backend="gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world):
         dataset = data.load(Experiment().data)
         experiment = small(dataset, **changes)
@@ -187,24 +187,24 @@ def _rank(rank: int, world: int, folder: str, changes: dict, steps: int) -> None
 
 
 def step_losses(experiment: Experiment, dataset, group: ProcessGroup, steps: int) -> list[float]:
-    """The mean loss of each of the first steps, over all ranks."""
-    training = TrainState(experiment, dataset, group)
+    """Return the mean loss of each of the first steps, over all ranks."""
+    state = TrainState(experiment, dataset, group)
     losses = []
     while len(losses) < steps:
-        epoch, start = divmod(training.step, training.steps_per_epoch)
-        training.begin_epoch(epoch)
+        epoch, start = divmod(state.step, state.steps_per_epoch)
+        state.begin_epoch(epoch)
         for batch in loader.batches(
             dataset.train,
-            batch=training.batch,
+            batch=state.batch,
             seed=0,
             epoch=epoch,
             start=start,
             rank=group.rank,
             world=group.world_size,
         ):
-            training.reset_sums()
-            training.train_step(batch, epoch)
-            loss, _, count, _ = group.all_reduce_sum(training.sums.clone()).tolist()
+            state.reset_sums()
+            state.train_step(batch, epoch)
+            loss, _, count, _ = group.all_reduce_sum(state.sums.clone()).tolist()
             losses.append(loss / count)
             if len(losses) == steps:
                 break
@@ -213,11 +213,11 @@ def step_losses(experiment: Experiment, dataset, group: ProcessGroup, steps: int
 
 @pytest.mark.parametrize("norm", ["none", "group"])
 @pytest.mark.parametrize(("world", "batch"), [(2, 127), (3, 2)])
-def test_several_workers_make_the_losses_of_one(digits, tmp_path, norm, world, batch):
-    """A shard may be shorter than the others, or (3 workers, 2 images) empty: gradients are weighted by counts."""
+def test_several_workers_have_the_losses_of_one(digits, tmp_path, norm, world, batch):
+    """Shards may differ in size, or (3 workers, 2 images) be empty: gradients are weighted by counts."""
     changes = SGD | {"model__name": "resnet9_16", "model__norm": norm, "data__batch": batch}
     context = worker_processes()
-    workers = [context.Process(target=_rank, args=(r, world, str(tmp_path), changes, 20)) for r in range(world)]
+    workers = [context.Process(target=_train_rank, args=(r, world, str(tmp_path), changes, 20)) for r in range(world)]
     for worker in workers:
         worker.start()
     alone = step_losses(small(digits, **changes), digits, ProcessGroup(), 20)
@@ -229,33 +229,33 @@ def test_several_workers_make_the_losses_of_one(digits, tmp_path, norm, world, b
     assert alone[0] != pytest.approx(alone[-1], rel=1e-2)
 
 
-def figures(epochs: list[Epoch]) -> list[dict]:
-    """What the epochs' lines say, but for the clock."""
+def reproducible_rows(epochs: list[Epoch]) -> list[dict]:
+    """The history rows without times."""
     return [
         {k: v for k, v in e.row().items() if k not in ("seconds", "images_per_second", "input_wait")} for e in epochs
     ]
 
 
-def _broken(rank: int, world: int, folder: str, changes: dict, steps: list[int]) -> None:
-    """One of several processes: trains with checkpoints inside the epochs, and again from each of some of them."""
+def _resume_rank(rank: int, world: int, folder: str, changes: dict, steps: list[int]) -> None:
+    """Train as one of several processes with checkpoints inside epochs, and resume from some of them."""
     with init_process_group(backend="gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world):
-        group, dataset, kept = (
+        group, dataset, saved = (
             ProcessGroup.current(torch.device("cpu")),
             data.load(Experiment().data),
-            Path(folder, "kept"),
+            Path(folder, "saved"),
         )
         experiment = small(dataset, **changes)
-        unbroken = list(fit(experiment, dataset, group=group, store=CheckpointStore(kept, keep=100)))
+        uninterrupted = list(fit(experiment, dataset, group=group, store=CheckpointStore(saved, keep=100)))
         for step in steps:
-            place = Path(folder, f"from-{step}")
+            folder_from_step = Path(folder, f"from-{step}")
             if rank == 0:
-                shutil.copytree(kept / f"step-{step:08d}", place / f"step-{step:08d}")
+                shutil.copytree(saved / f"step-{step:08d}", folder_from_step / f"step-{step:08d}")
             group.broadcast(None)
-            resumed = list(fit(experiment, dataset, group=group, store=CheckpointStore(place)))
-            assert figures(resumed) == figures(unbroken)[-len(resumed) :]
-            assert_same(weights_of(unbroken), weights_of(resumed))
+            resumed = list(fit(experiment, dataset, group=group, store=CheckpointStore(folder_from_step)))
+            assert reproducible_rows(resumed) == reproducible_rows(uninterrupted)[-len(resumed) :]
+            assert_same(weights_of(uninterrupted), weights_of(resumed))
     if rank == 0:
-        torch.save(weights_of(unbroken), Path(folder) / "weights.pt")
+        torch.save(weights_of(uninterrupted), Path(folder) / "weights.pt")
 
 
 @pytest.mark.parametrize(
@@ -263,22 +263,22 @@ def _broken(rank: int, world: int, folder: str, changes: dict, steps: list[int])
     [{"model__norm": "batch", "optimizer__ema": 0.9}, {"model__norm": "batch"}, SGD | {"model__norm": "none"}],
     ids=["averaged", "batch norm", "plain"],
 )
-def test_two_workers_go_on_from_inside_an_epoch(digits, tmp_path, changes):
-    """Bit for bit as the unbroken run; one worker alone, from a checkpoint of two, makes the same up to rounding."""
+def test_two_workers_resume_inside_an_epoch(digits, tmp_path, changes):
+    """Bit for bit as uninterrupted; a single worker, from a checkpoint of two, gives the same up to rounding."""
     changes = {"model__name": "resnet9_16", "checkpoint__steps": 4, "augment__policy": "none"} | changes
     context = worker_processes()
     given = (2, str(tmp_path), changes, [4, 11, 16])  # an epoch has 11 steps
-    workers = [context.Process(target=_broken, args=(rank, *given)) for rank in range(2)]
+    workers = [context.Process(target=_resume_rank, args=(rank, *given)) for rank in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join(timeout=120)
         assert worker.exitcode == 0
-    kept = {p.name[-2:] for p in (tmp_path / "kept").iterdir()}
-    # One that is due while another is still written is left out.
-    assert {"04", "11", "16", "22"} <= kept <= {"04", "08", "11", "12", "16", "20", "22"}
+    saved = {p.name[-2:] for p in (tmp_path / "saved").iterdir()}
+    # A checkpoint that is due while another is being written is skipped.
+    assert {"04", "11", "16", "22"} <= saved <= {"04", "08", "11", "12", "16", "20", "22"}
     if changes["model__norm"] == "none":
-        shutil.copytree(tmp_path / "kept" / "step-00000004", tmp_path / "alone" / "step-00000004")
+        shutil.copytree(tmp_path / "saved" / "step-00000004", tmp_path / "alone" / "step-00000004")
         alone = weights_of(fit(small(digits, **changes), digits, store=CheckpointStore(tmp_path / "alone")))
         for name, value in torch.load(tmp_path / "weights.pt").items():
             torch.testing.assert_close(
@@ -286,36 +286,36 @@ def test_two_workers_go_on_from_inside_an_epoch(digits, tmp_path, changes):
             )
 
 
-def test_a_checkpoint_inside_an_epoch_is_written_while_the_training_goes_on(digits, tmp_path, monkeypatch):
-    """As slow as the disk may be, the copy in memory is of its own step; one that is not done yet is not doubled."""
+def test_checkpoint_inside_an_epoch_is_written_in_the_background(digits, tmp_path, monkeypatch):
+    """The copy is of its own step, however slow the disk; no second write starts before the first is done."""
     slow, commit = threading.Event(), CheckpointStore.commit
 
-    def waits(store, checkpoint):
+    def commit_slowly(store, checkpoint):
         assert slow.wait(30)
         return commit(store, checkpoint)
 
-    monkeypatch.setattr(CheckpointStore, "commit", waits)
+    monkeypatch.setattr(CheckpointStore, "commit", commit_slowly)
     experiment = small(digits, checkpoint__steps=1, train__epochs=1)
-    unbroken = list(fit(experiment, digits))
+    uninterrupted = list(fit(experiment, digits))
     steps = itertools.count(1)
 
-    def seen(_) -> None:  # told by the training itself, so it went on
+    def on_step(_) -> None:  # called by the training, which therefore has not waited
         if next(steps) == 5:
             slow.set()
 
     monkeypatch.setattr("classifier.training.loop.Throughput.should_report", lambda _: True)
-    list(fit(experiment, digits, store=CheckpointStore(tmp_path, keep=100), on_step=seen))
+    list(fit(experiment, digits, store=CheckpointStore(tmp_path, keep=100), on_step=on_step))
     assert min(tmp_path.iterdir()).name == "step-00000001"
     assert not (tmp_path / "step-00000002").exists()
     for later in sorted(tmp_path.iterdir())[1:]:
         shutil.rmtree(later)
-    assert_same(weights_of(unbroken), weights_of(fit(experiment, digits, store=CheckpointStore(tmp_path))))
+    assert_same(weights_of(uninterrupted), weights_of(fit(experiment, digits, store=CheckpointStore(tmp_path))))
 
 
-def test_a_notice_is_a_checkpoint_beside_the_training(digits, tmp_path):
+def test_should_save_writes_a_checkpoint_in_the_background(digits, tmp_path):
     polls = itertools.count(1)
     experiment = small(digits, train__epochs=1)
-    unbroken = list(fit(experiment, digits, store=CheckpointStore(tmp_path), should_save=lambda: next(polls) == 5))
+    uninterrupted = list(fit(experiment, digits, store=CheckpointStore(tmp_path), should_save=lambda: next(polls) == 5))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000005", "step-00000011"]
     shutil.rmtree(tmp_path / "step-00000011")
-    assert_same(weights_of(unbroken), weights_of(fit(experiment, digits, store=CheckpointStore(tmp_path))))
+    assert_same(weights_of(uninterrupted), weights_of(fit(experiment, digits, store=CheckpointStore(tmp_path))))

@@ -1,4 +1,4 @@
-"""classifier/training/losses.py against torch's cross-entropy, the focal loss's paper, and laws of the weights."""
+"""Losses agree with torch's cross-entropy, the focal loss paper, and the laws of class weights."""
 
 import itertools
 
@@ -21,7 +21,7 @@ def build(**changes):
 
 
 @pytest.mark.parametrize(("smoothing", "targets"), [*itertools.product([0.0, 0.1, 0.5], [LABELS, SOFT])])
-def test_cross_entropy_is_torchs(smoothing, targets):
+def test_cross_entropy_equals_torchs(smoothing, targets):
     losses_N = build(smoothing=smoothing)(LOGITS, targets)
     expected_N = F.cross_entropy(LOGITS, targets, reduction="none", label_smoothing=smoothing)
     torch.testing.assert_close(losses_N, expected_N)
@@ -29,13 +29,13 @@ def test_cross_entropy_is_torchs(smoothing, targets):
 
 
 @pytest.mark.parametrize("targets", [LABELS, SOFT], ids=["labels", "soft"])
-def test_weighted_cross_entropy_is_torchs(targets):
+def test_weighted_cross_entropy_equals_torchs(targets):
     weights_K = torch.tensor([0.5, 5, 1.25, 1, 1])
     losses_N = build(class_weights="balanced")(LOGITS, targets)
     torch.testing.assert_close(losses_N, F.cross_entropy(LOGITS, targets, weight=weights_K, reduction="none"))
 
 
-def test_balanced_weights_sum_alike_for_each_class_and_are_one_in_the_mean():
+def test_balanced_weights_have_equal_sums_per_class_and_mean_one():
     weights_K = build(class_weights="balanced").weights_K
     assert weights_K is not None
     assert (weights_K * COUNTS)[:4].tolist() == pytest.approx([50.0] * 4)
@@ -44,12 +44,12 @@ def test_balanced_weights_sum_alike_for_each_class_and_are_one_in_the_mean():
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
-def test_focal_loss_is_the_papers(gamma):
+def test_focal_loss_equals_the_papers(gamma):
     p_N = LOGITS.softmax(1).gather(1, LABELS[:, None])[:, 0]
     torch.testing.assert_close(build(name="focal", gamma=gamma)(LOGITS, LABELS), -((1 - p_N) ** gamma) * p_N.log())
 
 
-def test_focal_loss_is_torchvisions_for_two_classes():
+def test_focal_loss_equals_torchvisions_for_two_classes():
     from torchvision.ops import sigmoid_focal_loss
 
     labels_N = LABELS % 2
@@ -58,7 +58,7 @@ def test_focal_loss_is_torchvisions_for_two_classes():
     torch.testing.assert_close(build(name="focal", gamma=2.0)(LOGITS[:, :2], labels_N), expected_N)
 
 
-def test_easy_images_count_less():
+def test_focal_loss_weighs_easy_images_less():
     sure, unsure = torch.tensor([[5.0, 0, 0, 0, 0]]), torch.tensor([[0.0, 0, 0, 0, 0]])
     label = torch.tensor([0])
     plain, focal = build(), build(name="focal")
@@ -66,14 +66,14 @@ def test_easy_images_count_less():
 
 
 @pytest.mark.parametrize("changes", [{}, {"name": "focal"}, {"class_weights": "balanced"}, {"smoothing": 0.2}])
-def test_soft_targets_of_one_class_are_labels(changes):
+def test_one_hot_targets_equal_labels(changes):
     changes = {"smoothing": 0.1, "class_weights": "balanced"} | changes
     loss = build(**changes)
     torch.testing.assert_close(loss(LOGITS, F.one_hot(LABELS, 5).float()), loss(LOGITS, LABELS))
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "focal"])
-def test_mixed_images_cost_the_mixture(name):
+def test_loss_of_mixed_images_is_the_mixture(name):
     loss = build(name=name, smoothing=0.1, class_weights="balanced")
     one_NK, other_NK = F.one_hot(LABELS, 5).float(), F.one_hot(LABELS.roll(1), 5).float()
     mixed_N = loss(LOGITS, 0.3 * one_NK + 0.7 * other_NK)
@@ -92,7 +92,7 @@ def test_smoothing_does_not_favour_rare_classes():
     assert logits.argmax() == 0
 
 
-def test_auxiliary_heads_add_their_share():
+def test_auxiliary_heads_add_their_weighted_loss():
     loss = build(smoothing=0.1)
     first, second = LOGITS.flip(0), LOGITS.flip(1)
     expected_N = loss(LOGITS, LABELS) + 0.3 * (loss(first, LABELS) + loss(second, LABELS))
@@ -115,8 +115,8 @@ def test_half_precision_logits_are_summed_in_float32():
     assert build(name="focal")(LOGITS.bfloat16(), SOFT).dtype == torch.float32
 
 
-def test_logit_adjustment_expects_frequent_classes():
-    """Menon et al., 2021, equation 10: the logits and tau times the logarithm of the classes' shares."""
+def test_logit_adjustment_equals_the_papers():
+    """Menon et al., 2021, equation 10: logits plus tau times the log of the class shares."""
     counts_K = torch.tensor([90, 9, 1])
     logits_NK, labels_N = torch.randn(5, 3), torch.tensor([0, 1, 2, 2, 0])
     loss = losses.build(LossConfig(adjustment=1.5), class_counts_K=counts_K)

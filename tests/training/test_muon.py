@@ -8,7 +8,7 @@ from classifier.training.optimizers import build
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(8, 32), (32, 8), (16, 4, 3, 3), (5, 5)])
-def test_an_update_has_singular_values_near_one(shape, dtype):
+def test_orthogonalized_update_has_singular_values_near_one(shape, dtype):
     update = orthogonalize(torch.randn(shape, generator=torch.Generator().manual_seed(0)), dtype)
     matrix = update.flatten(1)
     scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
@@ -19,13 +19,13 @@ def test_an_update_has_singular_values_near_one(shape, dtype):
     assert values.max() < 1.3
 
 
-def test_the_direction_is_that_of_the_polar_factor():
+def test_orthogonalized_update_is_close_to_the_polar_factor():
     matrix = torch.randn(12, 20, generator=torch.Generator().manual_seed(1))
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
     assert torch.cosine_similarity(orthogonalize(matrix).flatten(), (u @ v).flatten(), dim=0) > 0.97
 
 
-def test_it_is_torchs_muon_on_matrices():
+def test_muon_equals_torchs_on_matrices():
     weight = torch.randn(6, 10, generator=torch.Generator().manual_seed(2))
     mine, theirs = (torch.nn.Parameter(weight.clone()) for _ in range(2))
     group = {"params": [mine], "momentum": 0.95, "weight_decay": 0.1, "orthogonal": True}
@@ -38,7 +38,7 @@ def test_it_is_torchs_muon_on_matrices():
     torch.testing.assert_close(mine, theirs, rtol=0.02, atol=2e-3)
 
 
-def test_what_is_no_hidden_matrix_takes_nesterovs_steps():
+def test_other_parameters_take_nesterov_sgd_steps():
     net = torch.nn.Sequential(
         torch.nn.Conv2d(1, 4, 3), torch.nn.Conv2d(4, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4, 2)
     )

@@ -1,4 +1,4 @@
-"""classifier/training/optimizers.py against plain torch optimizers."""
+"""Optimizers take the steps of plain torch optimizers, with the right parameter groups."""
 
 import copy
 
@@ -11,7 +11,7 @@ from classifier.training import optimizers
 
 
 class Attending(nn.Module):
-    """Every kind of parameter that a transformer brings."""
+    """A model with every kind of parameter of a transformer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 5) ->
 
 
 def names_of(model: nn.Module, optimizer: torch.optim.Optimizer, **wanted) -> set[str]:
-    """Parameters in groups that have these values."""
+    """Names of the parameters in groups with these values."""
     names = {id(p): name for name, p in model.named_parameters()}
     groups = [g for g in optimizer.param_groups if all(g[k] == v for k, v in wanted.items())]
     return {names[id(p)] for group in groups for p in group["params"]}
@@ -59,7 +59,7 @@ def reference(name: str, model: nn.Module, momentum: float = 0.9) -> torch.optim
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_updates_are_torchs(name, momentum):
+def test_steps_equal_torchs(name, momentum):
     mine, theirs = net(), net()
     config = OptimizerConfig(name=name, lr=0.05, momentum=momentum, weight_decay=0.01)
     mine_after = train(mine, optimizers.build(config, mine, head_names=frozenset()))
@@ -68,14 +68,14 @@ def test_updates_are_torchs(name, momentum):
     )
 
 
-def test_what_decays():
+def test_weight_decay_leaves_out_norms_and_biases():
     model = net()
     optimizer = optimizers.build(OptimizerConfig(weight_decay=0.01), model, head_names=frozenset())
     assert names_of(model, optimizer, weight_decay=0.01) == {"0.weight", "5.weight"}
     assert names_of(model, optimizer, weight_decay=0.0) == {"0.bias", "1.weight", "1.bias", "5.bias"}
 
 
-def test_what_decays_in_a_transformer():
+def test_weight_decay_in_a_transformer():
     model = Attending()
     optimizer = optimizers.build(OptimizerConfig(weight_decay=0.01), model, head_names=frozenset())
     decayed = {"attention.in_proj_weight", "attention.out_proj.weight", "head.weight"}
@@ -97,7 +97,7 @@ def test_backbone_learns_slower():
     assert names_of(model, optimizer, lr=pytest.approx(0.4)) == {"0.weight", "0.bias", "1.weight", "1.bias"}
 
 
-def test_frozen_parameters_are_there_but_stay():
+def test_frozen_parameters_are_in_a_group_but_do_not_change():
     model = net()
     model[0].requires_grad_(False)
     before = copy.deepcopy(model.state_dict())
@@ -111,7 +111,7 @@ def test_frozen_parameters_are_there_but_stay():
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
-def test_momentum_is_shifted_from_what_was_set(name):
+def test_momentum_is_shifted_from_its_base(name):
     model = net()
     optimizer = optimizers.build(OptimizerConfig(name=name, momentum=0.8), model, head_names=frozenset())
 
@@ -125,7 +125,7 @@ def test_momentum_is_shifted_from_what_was_set(name):
         assert {g["betas"][1] for g in optimizer.param_groups} == {0.999}
 
 
-def test_no_momentum_stays_none():
+def test_zero_momentum_stays_zero():
     optimizer = optimizers.build(OptimizerConfig(name="sgd", momentum=0.0), net(), head_names=frozenset())
     optimizers.set_lr(optimizer, 0.1, 0.05)
     assert {g["momentum"] for g in optimizer.param_groups} == {0.0}
@@ -133,7 +133,7 @@ def test_no_momentum_stays_none():
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_state_crosses_a_checkpoint_whatever_its_memory_layout(name):
+def test_state_survives_a_checkpoint_in_any_memory_layout(name):
     config = OptimizerConfig(name=name, lr=0.05)
     straight = net().to(memory_format=torch.channels_last)
     optimizer = optimizers.build(config, straight, head_names=frozenset())

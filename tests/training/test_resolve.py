@@ -1,4 +1,4 @@
-"""What an experiment leaves open is decided once, from facts, and stays decided."""
+"""Open settings are resolved once, from the data and the machine, and stay resolved."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ def digits():
     return data.load(Experiment().data)
 
 
-def test_every_open_setting_gets_a_value_and_keeps_it(digits):
+def test_every_open_setting_is_resolved_once(digits):
     resolved = resolve(Experiment(), digits)
     assert (resolved.data.size, resolved.data.channels) == (8, 1)
     assert resolved.augment.policy == "symbols"
@@ -24,7 +24,7 @@ def test_every_open_setting_gets_a_value_and_keeps_it(digits):
     assert resolve(resolved, digits) == resolved
 
 
-def test_what_was_asked_for_is_kept(digits):
+def test_requested_settings_are_kept(digits):
     asked = {"augment.flip": 0.5, "train.threads": 7, "train.precision": "bf16"}
     resolved = resolve(Experiment().override_all(asked), digits)
     assert {name: resolved.get(name) for name in asked} == asked
@@ -41,12 +41,12 @@ def test_what_was_asked_for_is_kept(digits):
     ],
     ids=["AMX", "AMD with AVX512-BF16", "Intel without AMX", "older AMD", "unknown"],
 )
-def test_half_precision_only_where_the_processor_gains_by_it(digits, monkeypatch, flags, precision):
+def test_bf16_only_where_it_is_faster(digits, monkeypatch, flags, precision):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags)
     on_cpu = Experiment().override("train.device", "cpu")
     assert resolve(on_cpu, digits).train.precision == precision
 
 
-def test_a_device_that_is_not_there_is_refused(digits):
+def test_missing_device_is_refused(digits):
     with pytest.raises(ConfigError, match=r"train\.device is 'cuda:99'"):
         resolve(Experiment().override("train.device", "cuda:99"), digits)

@@ -1,4 +1,4 @@
-"""classifier/training/schedule.py against torch's schedulers, where they have the same shape."""
+"""Schedules equal torch's schedulers, where torch has the same shape."""
 
 import math
 import warnings
@@ -19,7 +19,7 @@ def scales(steps: int = STEPS, **changes) -> list[float]:
 
 
 def torchs(make, steps: int = STEPS, every: int = 1) -> tuple[list[float], list[float]]:
-    """Learning rates and momenta of a torch scheduler, stepped after each `every` updates; the peak is 1."""
+    """Learning rates and momenta of a torch scheduler, stepped after every `every` steps; the peak is 1."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0, momentum=0.9)
     scheduler = make(optimizer)
     rates, momenta = [], []
@@ -34,14 +34,14 @@ def torchs(make, steps: int = STEPS, every: int = 1) -> tuple[list[float], list[
 
 
 @pytest.mark.parametrize("final", [0.0, 0.1])
-def test_cosine_is_torchs(final):
+def test_cosine_equals_torchs(final):
     theirs, _ = torchs(lambda o: lr_scheduler.CosineAnnealingLR(o, STEPS, eta_min=final))
     assert scales(name="cosine", warmup=0.0, final=final) == pytest.approx(theirs, abs=1e-9)
 
 
 @pytest.mark.parametrize("steps", [10, 23, 200])
 @pytest.mark.parametrize("warmup", [0.2, 0.35])
-def test_onecycle_is_torchs(steps, warmup):
+def test_onecycle_equals_torchs(steps, warmup):
     def make(optimizer):
         return lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=steps, pct_start=warmup, final_div_factor=4)
 
@@ -52,12 +52,12 @@ def test_onecycle_is_torchs(steps, warmup):
     assert [0.9 + (shift or 0.0) for _, shift in mine] == pytest.approx(momenta, abs=1e-9)
 
 
-def test_linear_falls_to_its_end():
+def test_linear_decays_to_final():
     theirs, _ = torchs(lambda o: lr_scheduler.LinearLR(o, start_factor=1.0, end_factor=0.2, total_iters=STEPS))
     assert scales(name="linear", warmup=0.0, final=0.2) == pytest.approx(theirs, abs=1e-9)
 
 
-def test_step_is_torchs():
+def test_step_equals_torchs():
     theirs, _ = torchs(lambda o: lr_scheduler.StepLR(o, 6, gamma=0.3), every=STEPS_PER_EPOCH)
     assert scales(name="step", warmup=0.0, step_epochs=6, step_factor=0.3) == pytest.approx(theirs)
     assert min(scales(name="step", warmup=0.0, step_epochs=6, step_factor=0.3, final=0.2)) == 0.2
@@ -68,7 +68,7 @@ def test_constant():
 
 
 @pytest.mark.parametrize("name", ["cosine", "linear", "constant", "step", "plateau"])
-def test_warmup_rises_in_a_line_to_the_peak(name):
+def test_warmup_is_linear(name):
     values = scales(name=name, warmup=0.25, step_epochs=100)
     assert values[:50] == pytest.approx([(s + 1) / 50 for s in range(50)])
     assert values[50] == 1
@@ -76,7 +76,7 @@ def test_warmup_rises_in_a_line_to_the_peak(name):
 
 
 @pytest.mark.parametrize("name", ["cosine", "linear", "onecycle"])
-def test_the_end(name):
+def test_last_step_reaches_final(name):
     values = scales(name=name, warmup=0.2, final=0.05)
     assert values[-1] == pytest.approx(0.05, abs=0.01)
     assert max(values) == pytest.approx(1, abs=1e-3)
@@ -85,26 +85,26 @@ def test_the_end(name):
 @pytest.mark.parametrize("name", ["cosine", "onecycle", "linear", "step", "plateau", "constant"])
 @pytest.mark.parametrize("warmup", [0.0, 0.1, 1.0])
 @pytest.mark.parametrize("steps", [1, 2, 3, 11])
-def test_short_runs_learn_at_once(name, warmup, steps):
+def test_short_runs_start_with_a_positive_rate(name, warmup, steps):
     values = scales(steps, name=name, warmup=warmup)
     assert values[0] > 0
     assert all(0 <= value <= 1 for value in values)
 
 
-def test_only_onecycle_moves_the_momentum():
+def test_only_onecycle_shifts_the_momentum():
     for name in ("cosine", "linear", "step", "plateau", "constant"):
         config = ScheduleConfig(name=name)
         assert schedule.scale_at(config, step=3, steps=9, steps_per_epoch=3)[1] is None
 
 
-def test_plateau_falls_as_often_as_it_is_told():
+def test_plateau_scale_per_reduction():
     config = ScheduleConfig(name="plateau", warmup=0.0, step_factor=0.5, final=0.1)
     values = [schedule.scale_at(config, step=50, steps=99, steps_per_epoch=9, reductions=n)[0] for n in range(5)]
     assert values == [1, 0.5, 0.25, 0.125, 0.1]
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "loss"])
-def test_plateau_counts_as_torch_does(metric):
+def test_plateau_counts_as_torchs(metric):
     generator = torch.Generator().manual_seed(3)
     scores = (torch.rand(60, generator=generator) * 0.3 + torch.linspace(0, 0.5, 60).sqrt()).tolist()
     if metric == "loss":
@@ -124,7 +124,7 @@ def test_plateau_counts_as_torch_does(metric):
     assert plateau.reductions > 3
 
 
-def test_nan_is_no_gain():
+def test_nan_score_is_no_improvement():
     plateau = schedule.Plateau(ScheduleConfig(name="plateau", step_epochs=2), metric="accuracy")
     for score in (math.nan, math.nan, 0.5, math.nan):
         plateau.update(score)
