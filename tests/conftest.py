@@ -114,7 +114,7 @@ def start_verb(verb: str, *words: object, cwd: Path, **pipes: int) -> Process:
 
 
 @functools.cache
-def worker_processes() -> multiprocessing.context.BaseContext:
+def worker_processes() -> multiprocessing.context.ForkServerContext:
     """Processes for the ranks of a process group, forked from one that has imported torch."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(

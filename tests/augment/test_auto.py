@@ -88,8 +88,8 @@ def test_operations_do_not_depend_on_the_batch():
     whole = auto.apply_operations(images, operation_N, strength_N, minus_N, WIDE, reflect=True)
     for n in range(14):
         one = slice(n, n + 1)
-        alone = auto.apply_operations(images[one], operation_N[one], strength_N[one], minus_N[one], WIDE, reflect=True)
-        assert torch.equal(whole[one], alone)
+        single = auto.apply_operations(images[one], operation_N[one], strength_N[one], minus_N[one], WIDE, reflect=True)
+        assert torch.equal(whole[one], single)
 
 
 def test_trivialaugment_draws_operations_uniformly():

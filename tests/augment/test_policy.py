@@ -14,7 +14,7 @@ KEY = counter_rng.key(7, 3)
 COLOUR = torch.randint(0, 256, (12, 3, 24, 24), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 GREY = COLOUR[:, :1].contiguous()
 POSITIONS = torch.arange(100, 112)
-ALONE = {
+STRENGTHS = {
     "flip": 0.5,
     "rotate": 30.0,
     "scale": 0.3,
@@ -29,8 +29,8 @@ ALONE = {
     "randaugment": 3,
     "trivial": True,
 }
-CASES = [{name: value} for name, value in ALONE.items()]
-CASES += [{"policy": name} for name in policy.POLICIES] + [ALONE, {"flip": 0.5, "shift": 0.2, "erase": 0.7}]
+CASES = [{name: value} for name, value in STRENGTHS.items()]
+CASES += [{"policy": name} for name in policy.POLICIES] + [STRENGTHS, {"flip": 0.5, "shift": 0.2, "erase": 0.7}]
 
 
 def resolved(channels: int = 3, **changes) -> AugmentConfig:
@@ -70,7 +70,7 @@ def test_crop_of_large_images_does_not_depend_on_the_batch():
     assert (whole - as_float).abs().mean() < (whole - whole.flip(0)).abs().mean() / 4
 
 
-@pytest.mark.parametrize("changes", CASES[: len(ALONE)], ids=lambda c: next(iter(c)))
+@pytest.mark.parametrize("changes", CASES[: len(STRENGTHS)], ids=lambda c: next(iter(c)))
 def test_each_augmentation_changes_images_and_depends_on_the_key(changes):
     config = resolved(**changes)
     assert not torch.equal(augment(COLOUR, config), geometry.to_float(COLOUR))
@@ -110,7 +110,7 @@ def test_small_shift_moves_by_a_pixel():
 
 def test_borders_are_never_black():
     white = torch.full((12, 3, 24, 24), 255, dtype=torch.uint8)
-    changes = {name: ALONE[name] for name in ("flip", "rotate", "scale", "shear", "shift", "crop")}
+    changes = {name: STRENGTHS[name] for name in ("flip", "rotate", "scale", "shear", "shift", "crop")}
     changes |= dict.fromkeys(("brightness", "contrast", "saturation"), 0.0)
     for name in ("none", "photos"):
         torch.testing.assert_close(augment(white, resolved(policy=name, **changes)), geometry.to_float(white))
@@ -211,7 +211,7 @@ def test_normalise():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_gpu_matches_cpu():
-    config = resolved(**ALONE)
+    config = resolved(**STRENGTHS)
     gpu = policy.augment(COLOUR.cuda(), config, key=KEY, positions_N=POSITIONS.cuda())
     close = ((gpu.cpu() - augment(COLOUR, config)).abs() < 1e-3).float().mean()
     assert close > 0.98  # rounding may cross a step (posterize, equalize)

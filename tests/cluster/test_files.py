@@ -91,7 +91,7 @@ def test_launched_clusters_are_private_and_pinned(name):
 
 def test_copies_of_the_repository_contain_all_packages():
     """Patterns like runs/ without a leading slash would also leave out classifier/runs."""
-    from ray._private.thirdparty.pathspec import PathSpec
+    from ray._private.thirdparty.pathspec.pathspec import PathSpec
 
     files = [path.relative_to(ROOT) for name in ("classifier", "jobs") for path in (ROOT / name).rglob("*.py")]
     patterns = [(ROOT / ".rayignore").read_text().splitlines()]

@@ -137,11 +137,11 @@ def test_invalid_calibration_targets_are_refused(run, here, words, message):
 
 
 def test_cross_validation_tests_every_image_once(joined, verb_in, home):
-    done = verb_in(home, "crossval", *QUICK, "--folds", "3", "--name", "cv")
+    done = verb_in(home, "crossval", *QUICK, "--train.epochs", "1", "--folds", "2", "--name", "cv")
     assert done.code == 0, done.err
     result = done.result
     assert result["kind"] == "crossval"
-    assert len(result["folds"]["accuracy"]["folds"]) == 3
+    assert len(result["folds"]["accuracy"]["folds"]) == 2
     predictions = pq.read_table(done.folder / "predictions.parquet")
     assert len(set(predictions["image_id"].to_pylist())) == len(predictions) == 1797
     scores = json.loads((done.folder / "scores.json").read_text())
@@ -156,7 +156,7 @@ def test_cross_validation_tests_every_image_once(joined, verb_in, home):
 
 
 def test_learning_curve_extrapolates_to_more_images(joined, verb_in, home):
-    done = verb_in(home, "curve", *QUICK, "--sizes", "3", "--name", "curve")
+    done = verb_in(home, "curve", *QUICK, "--train.epochs", "2", "--sizes", "3", "--name", "curve")
     assert done.code == 0, done.err
     curve = done.result["curve"]
     assert [point["images"] for point in curve["points"]] == [326, 652, 1304]

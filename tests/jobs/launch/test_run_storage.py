@@ -82,24 +82,3 @@ def test_unusable_storage_is_refused_before_any_work(verb, tmp_path):
     missing = verb("train", "--resume", "nobody", "--storage", "empty")
     assert missing.code == 2
     assert "empty/nobody holds no run" in missing.err
-
-
-def test_search_of_a_lost_machine_is_resumed_elsewhere(verb, started, tmp_path):
-    """Killed, and its folder lost with the machine: finished trials are not trained again."""
-    words = ("--model.name", "cnn", "--data.batch", "128", "--train.epochs", "5", "--search.trials", "4")
-    words += ("--search.scheduler", "none", "--search.vary", "optimizer.lr=1e-4..1e-2:log", "--storage", "far")
-    process = started("tune", *words, "--name", "s")
-    far = tmp_path / "far" / "s"
-    wait_for(lambda: len(list(far.glob("trials/*/ended.json"))) >= 2, 120)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    ended = {p.parent.name: p.parent / "history.jsonl" for p in far.glob("trials/*/ended.json")}
-    before = {name: path.read_bytes() for name, path in ended.items()}
-    shutil.rmtree(tmp_path / "runs" / "s")
-    done = verb("tune", "--resume", "s", "--storage", "far")
-    assert done.code == 0, done.err
-    assert done.result["trials"] == {"finished": 4, "stopped": 0, "unfinished": 0, "failed": 0}, done.out
-    assert {name: ended[name].read_bytes() for name in before} == before
-    assert (far / "bundle" / "bundle.json").exists()
-    assert names(far) >= {"result.json", "trials.parquet", "search.html", "best.yaml", "trials"}
-    assert len(list(far.glob("trials/*/bundle"))) <= 3

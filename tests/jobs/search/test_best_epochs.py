@@ -15,7 +15,7 @@ def best_of(*reports: dict[str, Any], **changes: Any) -> int | None:
         best.update("a", report | {"epoch": epoch})
     assert best.get("b") is None
     report = best.get("a")
-    return report and report["epoch"]
+    return report["epoch"] if report else None
 
 
 @pytest.mark.parametrize(

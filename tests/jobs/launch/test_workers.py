@@ -1,0 +1,35 @@
+"""Training by several workers on a Ray cluster."""
+
+import pytest
+
+from tests.conftest import draw_photos
+
+
+@pytest.mark.usefixtures("joined")
+def test_two_workers_train_together(verb, tmp_path):
+    draw_photos(tmp_path / "photos", {"a": 300, "b": 300})  # the workers find them where the driver does
+    settings = (
+        "--model.name",
+        "cnn",
+        "--data.batch",
+        "128",
+        "--train.epochs",
+        "4",
+        "--train.precision",
+        "fp32",
+        "--model.norm",
+        "group",
+    )
+    settings += ("--data.path", "photos")
+    settings += ("--optimizer.name", "sgd", "--optimizer.lr", "0.02", "--augment.policy", "none")
+    done = verb("train", *settings, "--workers.count", "2", "--name", "two")
+    assert done.code == 0, done.err
+    assert done.result["config"]["workers"]["count"] == 2
+    assert done.result["config"]["train"]["threads"] == 1  # a worker's share, not what the driver may use
+    assert done.result["epochs"] == 4
+    assert "epoch   4/4" in done.out
+    one = verb("train", *settings, "--name", "one").result
+    assert done.result["validation"]["loss"] == pytest.approx(one["validation"]["loss"], rel=1e-3)
+    resumed = verb("train", "--resume", "runs/two", "--train.epochs", "5", "--workers.count", "1")
+    assert resumed.code == 0, resumed.err
+    assert resumed.result["epochs"] == 5
