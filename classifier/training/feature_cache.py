@@ -169,8 +169,8 @@ class FeatureCache:
         features_NF, logits_NK = extract_batch_features(self.model.eval(), self.scorer, images_NCHW)
         with torch.no_grad():
             head_NK = self.head_logits(self.head.eval(), features_NF)
-        tolerance = {"rtol": LOGIT_TOLERANCE, "atol": LOGIT_TOLERANCE}
-        if head_NK.shape != logits_NK.shape or not torch.allclose(head_NK, logits_NK, **tolerance):
+        tolerance = LOGIT_TOLERANCE
+        if head_NK.shape != logits_NK.shape or not torch.allclose(head_NK, logits_NK, rtol=tolerance, atol=tolerance):
             raise ModelError(
                 f"augment.views: the last layer of {self.experiment.model.name} is not the only layer after its "
                 "features, which cannot be cached: set --augment.views 0, and --train.epochs to about 15"
