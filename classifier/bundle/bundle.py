@@ -123,7 +123,7 @@ def save(bundle: Bundle, model: nn.Module, folder: Path, ood_tensors: dict[str, 
     RunError if it cannot be written.
     """
     folder = Path(folder)
-    part, older = _beside(folder, "part"), _beside(folder, "older")
+    part, older = _sibling(folder, "part"), _sibling(folder, "older")
     # Clones: tied weights share memory, which safetensors refuses; channels_last ones are not contiguous.
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
 
@@ -151,7 +151,7 @@ def find(path: str | Path) -> Path:
     """Find the bundle's folder, given that folder or the folder of a run or a search. RunError if there is none."""
     path = Path(path)
     for folder in (path, path / "bundle"):
-        for candidate in (folder, _beside(folder, "older")):
+        for candidate in (folder, _sibling(folder, "older")):
             if (candidate / DOCUMENT).is_file():
                 return candidate
     if not path.exists():
@@ -268,13 +268,13 @@ def _parse(document: dict[str, Any], folder: Path) -> Bundle:
         ) from None
 
 
-def _beside(folder: Path, what: str) -> Path:
-    return folder.parent / f".{folder.name}.{what}"
+def _sibling(folder: Path, suffix: str) -> Path:
+    return folder.parent / f".{folder.name}.{suffix}"
 
 
 def _restore_older(folder: Path) -> None:
     """Clean up after a save that was killed around its two renames: restore the older bundle, or remove it."""
-    older = _beside(folder, "older")
+    older = _sibling(folder, "older")
     if older.exists():
         if (folder / DOCUMENT).is_file():
             shutil.rmtree(older)
