@@ -6,7 +6,7 @@ import typing
 from typing import Annotated, Any
 
 from classifier.config.experiment import Experiment
-from classifier.config.fields import field_types
+from classifier.config.fields import Section, field_types
 from jobs.cli.verb import Verb
 
 _SEED_HELP = "Random seed of weights, image order, augmentation and dropout."
@@ -59,23 +59,12 @@ def print_help(verb: Verb) -> None:
             str_from_instance=lambda value: ["none" if value is None else str(value).lower()],
         )
 
-    positionals = [
-        (
-            f.name,
-            Annotated[field_types(verb.options)[f.name], tyro.conf.Positional, tyro.conf.arg(help=f.metadata["help"])],
-            f,
-        )
-        for f in dataclasses.fields(verb.options)
-        if f.name in verb.positionals
-    ]
-    options = dataclasses.make_dataclass("options", positionals, bases=(verb.options,), kw_only=True, frozen=True)
-    base = Experiment()
+    options = _with_help(verb.options)
+    sections = {name: _with_help(type(getattr(Experiment(), name))) for name in verb.sections}
     seed = Annotated[int, tyro.conf.arg(help=_SEED_HELP)]
     fields: list[Any] = [("run", Annotated[options, tyro.conf.OmitArgPrefixes])]
-    fields += [("seed", seed, dataclasses.field(default=base.seed))] if verb.sections else []
-    fields += [
-        (name, type(getattr(base, name)), dataclasses.field(default=getattr(base, name))) for name in verb.sections
-    ]
+    fields += [("seed", seed, dataclasses.field(default=Experiment().seed))] if verb.sections else []
+    fields += [(name, section, dataclasses.field(default=section())) for name, section in sections.items()]
     page = dataclasses.make_dataclass("page", fields, kw_only=True)
     used = [name for name in COMMON if name in verb.flags]
     common = ["", "Most used: " + "  ".join(f"--{name}" for name in used)] if used else []
@@ -88,3 +77,26 @@ def print_help(verb: Verb) -> None:
             use_underscores=True,
             config=(tyro.conf.FlagConversionOff,),
         )
+
+
+def _with_help(section: type[Section]) -> type:
+    """A dataclass of the same fields, each with its docstring as help, in one paragraph.
+
+    tyro would read the docstrings itself, but break their lines where the source does.
+    """
+    import docstring_parser
+    import tyro
+
+    documented = [cls for cls in reversed(section.__mro__) if dataclasses.is_dataclass(cls)]
+    texts = {
+        param.arg_name: " ".join((param.description or "").split())
+        for cls in documented
+        for param in docstring_parser.parse_from_object(cls).params
+    }
+    fields: list[Any] = []
+    for field in dataclasses.fields(section):
+        is_positional = field.metadata.get("positional", False)
+        help_ = tyro.conf.arg(help=field.metadata["help"] if is_positional else texts[field.name])
+        hint: Any = Annotated[field_types(section)[field.name], help_]
+        fields.append((field.name, Annotated[hint, tyro.conf.Positional] if is_positional else hint, field))
+    return dataclasses.make_dataclass(section.__name__, fields, kw_only=True, frozen=True)

@@ -39,8 +39,8 @@ class TrainingOptions(ExperimentOptions):
     """Options of train and tune."""
 
     resume: str | None = None
-    """Resume this earlier run. It keeps its settings, except for --workers.*, and for --train.epochs, --search.trials
-    and --search.minutes, which may grow."""
+    """Resume this earlier run. It keeps its settings, except for --workers.*, --search.minutes and --search.keep;
+    --train.epochs and --search.trials may grow."""
     storage: str | None = None
     """Mirror the run to storage that outlives this machine: s3://bucket/runs, gs://..., or a shared path."""
     dry_run: bool = False
