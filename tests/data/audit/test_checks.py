@@ -212,7 +212,7 @@ def test_no_usable_image(verb, tmp_path: Path) -> None:
         (tmp_path / "set" / name / "a.png").write_bytes(b"no image")
     done = verb("audit", tmp_path / "set")
     assert done.code == 2
-    assert "none of its 2 pictures can be used" in done.err
+    assert "none of its 2 images can be used" in done.err
     with pytest.raises(DataError):
         data.load(DataConfig(path=str(tmp_path / "set"), cache=None))
 
