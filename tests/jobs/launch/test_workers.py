@@ -8,20 +8,9 @@ from tests.conftest import draw_photos
 @pytest.mark.usefixtures("joined")
 def test_two_workers_train_together(verb, tmp_path):
     draw_photos(tmp_path / "photos", {"a": 300, "b": 300})  # the workers find them where the driver does
-    settings = (
-        "--model.name",
-        "cnn",
-        "--data.batch",
-        "128",
-        "--train.epochs",
-        "4",
-        "--train.precision",
-        "fp32",
-        "--model.norm",
-        "group",
-    )
-    settings += ("--data.path", "photos")
-    settings += ("--optimizer.name", "sgd", "--optimizer.lr", "0.02", "--augment.policy", "none")
+    settings = ("--model.name", "cnn", "--data.batch", "128", "--train.epochs", "4", "--train.precision", "fp32")
+    settings += ("--data.path", "photos", "--model.norm", "group", "--augment.policy", "none")
+    settings += ("--optimizer.name", "sgd", "--optimizer.lr", "0.02")
     done = verb("train", *settings, "--workers.count", "2", "--name", "two")
     assert done.code == 0, done.err
     assert done.result["config"]["workers"]["count"] == 2
