@@ -170,6 +170,7 @@ def test_bad_search(here, tmp_path, words, says):
     refused(here("tune", *words), tmp_path, *says)
 
 
+@pytest.mark.usefixtures("joined")
 def test_search_too_large_for_the_cluster(verb, tmp_path):
     refused(verb("tune", "--workers.count", "1000"), tmp_path, "1000", "cluster has")
 
