@@ -1,4 +1,4 @@
-"""Draw a learning curve, would more images help? python jobs/curve.py --data.path photos/
+"""Draw a learning curve (would more images help?): python jobs/curve.py --data.path photos/
 
 Trains on nested subsets of the training images, doubling in size, for the same number of steps, and fits a power law to
 the validation error. Predicts the gain from twice the images, and tells overfitting from underfitting.

@@ -1,4 +1,4 @@
-"""Fire drill, does a killed training lose anything? python jobs/drill.py --data.path photos/ --workers.count 2
+"""Fire drill (does a killed training lose anything?): python jobs/drill.py --data.path photos/ --workers.count 2
 
 Trains a short version of your experiment twice, on this machine or cluster and its storage: once without interruption,
 once killed at seeded moments and resumed. Then compares weights, order of the images and history, and reports what a

@@ -1,4 +1,4 @@
-"""From a source to a Dataset: decode, refuse what cannot be learned from, split, compute statistics."""
+"""Build a Dataset from a source: decode, refuse unusable data, split, compute statistics."""
 
 import dataclasses
 import hashlib

@@ -1,4 +1,4 @@
-"""All images of a source: infer the size and channels that suit them, then decode each file once."""
+"""Decode all images of a source: infer a suitable size and channels, then decode each file once."""
 
 import io
 import logging

@@ -1,4 +1,4 @@
-"""The decode service of a source: reads its files, and fills rows with their pixels, each file read once."""
+"""The decode service of a source: reads its files, each once, and fills rows with their pixels."""
 
 import contextlib
 import logging

@@ -1,4 +1,4 @@
-"""What size and channels suit a data set: inferred from a few of its images."""
+"""Infer the image size and channels of a data set from a few of its images."""
 
 import contextlib
 import math

@@ -1,4 +1,4 @@
-"""Splits of a data set, drawn by each image's content, so that adding other images never moves it.
+"""Splits of a data set, drawn by image content, so that adding images never moves existing ones.
 
 A hash of (seed, content) is a number u in [0, 1). Below `test` it is a test image, from 1 - `validation` on a
 validation image, in between a training image: shares hold in expectation, duplicates stay together, and another test

@@ -1,4 +1,4 @@
-"""Fewer training images, of the same classes: a smaller subset is always part of a larger one."""
+"""Subsets of the training images, with all classes: a smaller subset is always part of a larger one."""
 
 import dataclasses
 import hashlib

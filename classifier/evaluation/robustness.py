@@ -1,4 +1,4 @@
-"""A model's scores under corruptions, attacks and distribution shift, and its detection of unfamiliar images."""
+"""A model's scores under corruptions, attacks and distribution shift, and its out-of-distribution detection."""
 
 import dataclasses
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Features: what goes into a model's head; and logistic regression on them."""
+"""Features: the inputs of a model's head; and logistic regression on them."""
 
 import os
 from pathlib import Path

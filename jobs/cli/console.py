@@ -1,4 +1,4 @@
-"""What a person reads while a verb works: lines on stdout and in run.log, and a live display on a terminal."""
+"""Console output of a verb: lines on stdout and in run.log, and a live display on a terminal."""
 
 import contextlib
 import io

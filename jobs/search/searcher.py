@@ -1,4 +1,4 @@
-"""Which trial is next: first configurations known to be good, then draws from Optuna's samplers.
+"""Choose the next trial: first configurations known to be good, then draws from Optuna's samplers.
 
 Each configuration is written to its trial's folder before the trial starts, so a resumed search knows them all.
 """

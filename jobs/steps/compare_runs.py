@@ -1,4 +1,4 @@
-"""Are two trainings equal? Their weights, the order of their images and their history, number by number."""
+"""Compare two trainings for equality: weights, order of the images and history, number by number."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""--dry_run: what a training does first, and one step of it, without leaving anything behind."""
+"""--dry_run: the preparations of a training and one step, leaving nothing behind."""
 
 import resource
 import time

@@ -1,1 +1,1 @@
-"""What may be wrong with a data set: scan the images, check them, list findings."""
+"""Data set audit: scan the images, check them, list the findings."""

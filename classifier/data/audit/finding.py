@@ -1,4 +1,4 @@
-"""What an audit finds: one problem of some images, described in a sentence."""
+"""A finding of an audit: one problem of some images, described in a sentence."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Bytes to pixels, in threads or in worker processes.
+"""Image bytes to pixels, in threads or in worker processes.
 
 Empty, so that decoding processes load no torch.
 """

@@ -1,4 +1,4 @@
-"""One image: from a file to the uint8 square that a model sees. Training, evaluation and prediction share this."""
+"""Decode an image file to the uint8 square that a model sees. Training, evaluation and prediction share this."""
 
 import contextlib
 import functools

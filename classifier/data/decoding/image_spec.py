@@ -1,4 +1,4 @@
-"""What an image file is decoded to: size, channels, fit, and the most pixels that a file may have."""
+"""How an image file is decoded: size, channels, fit, and the maximum number of pixels in a file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

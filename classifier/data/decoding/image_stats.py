@@ -1,4 +1,4 @@
-"""What an audit needs to know of one image: its size and format, how sharp it is, and a small grey copy."""
+"""Statistics of one image for audits: size, format, sharpness and a small grey thumbnail."""
 
 import struct
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Intact JPEGs of the common kind, decoded by libjpeg-turbo directly, in two thirds of Pillow's time.
+"""Decode intact, ordinary JPEGs with libjpeg-turbo directly, in two thirds of Pillow's time.
 
 These functions return None for every other file: Pillow then reads it, or says what is wrong with it. `decode_fast`
 accepts even fewer: files whose decoding time is bounded by their size, in one pass over their bytes, by code that

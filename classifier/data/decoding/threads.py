@@ -1,4 +1,4 @@
-"""Work on many images in threads of this process, where one that hangs does not hold up the others."""
+"""Process many images in threads of this process; one that hangs does not hold up the others."""
 
 import math
 import threading

@@ -1,4 +1,4 @@
-"""Processes that decode images: one that hangs or crashes in a decoder costs that image only, which becomes a failure.
+"""Worker processes that decode images: if a decoder hangs or crashes, only that image fails.
 
 A process reads frames from its stdin (the number of images, then each one's length and bytes) and replies to each image
 on its stdout: its pixels, for example, or that they are in their row, or why it cannot be used. It imports Pillow and

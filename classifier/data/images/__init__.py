@@ -1,4 +1,4 @@
-"""Where pixels are stored: arrays, memory-mapped segments, lazily decoded rows, streams.
+"""Pixel storage: arrays, memory-mapped segments, lazily decoded rows, streams.
 
 Empty, so that decoding processes load no torch.
 """

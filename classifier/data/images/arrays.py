@@ -1,5 +1,5 @@
-"""Images of one shape, wherever they are: in memory as a Tensor, in memory-mapped segments of a cache, or where they
-come from, as a stream (stream.py).
+"""Images of one shape: in memory as a Tensor, in memory-mapped segments of a cache, or read from their source on demand
+(stream.py).
 
 All of them have `len` and `shape`, and an index (a slice, or int64 positions) gives uint8 tensors N x C x H x W, which
 may be channels_last; `select` and `concatenate` make new ones without reading an image.

@@ -1,4 +1,4 @@
-"""Decoded images on this machine's disk: each content once for each way to decode it, for all runs, workers and trials.
+"""Decoded images on this machine's disk, once per content and way to decode it, for all runs, workers and trials.
 
 CACHE/KEY/ holds the segments of one way (size, channels, fit): Arrow files of one record batch, one row per image, with
 the digest of the content that it was decoded from. A segment is written to a temporary file, synced and renamed, and

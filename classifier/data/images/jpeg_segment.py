@@ -1,4 +1,4 @@
-"""A segment of the cache whose rows are JPEGs: for data sets that are too large as pixels, in a fifth of their space.
+"""A cache segment whose rows are JPEGs: for data sets that are too large as pixels, in a fifth of the space.
 
 Under construction it is a file of frames, to which every process appends whole ones: the row, the length, the sums of
 the pixels before compression, the JPEG. Like pixel_segment.py, this module imports no torch.

@@ -1,4 +1,4 @@
-"""Images that are selected by their rows in a larger collection, and read when they are indexed."""
+"""Images selected by row from a larger collection, and read on indexing."""
 
 from collections.abc import Iterator
 

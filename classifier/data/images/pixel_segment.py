@@ -1,4 +1,4 @@
-"""A segment of the cache under construction: an Arrow file whose rows wait for their images.
+"""A cache segment under construction: an Arrow file whose rows are filled as images are decoded.
 
 Its columns are holes at first, which take no disk space. Whoever decodes an image, in whatever process, writes it into
 the row where it will be read; rows that stay empty stay holes. This module imports no torch, so that decoding

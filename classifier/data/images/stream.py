@@ -1,4 +1,4 @@
-"""Images that are read as they are needed, for data sets larger than memory and disk.
+"""Images read on demand, for data sets larger than memory and disk.
 
 Neighbours in the source (of one shard, one table) make a chunk, which is read and decoded as a whole. An epoch deals
 the chunks, in a new order, out to `window` lanes; a batch takes equally many images from each lane, and within a lane

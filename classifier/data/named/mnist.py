@@ -1,4 +1,4 @@
-"""MNIST and its relatives; and where named data sets are under data.root (torchvision's layout), with download.
+"""MNIST and its relatives; and lookup and download of named data sets in data.root (torchvision's layout).
 
 torchvision is imported only to download: reading does not need it, and starts two seconds earlier.
 """

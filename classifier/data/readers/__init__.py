@@ -1,1 +1,1 @@
-"""What a path may be: folder, archive, WebDataset, Parquet, manifest, IDX, remote. `detect` picks the reader."""
+"""Readers of data formats: folder, archive, WebDataset, Parquet, manifest, IDX, remote. `detect` picks one."""

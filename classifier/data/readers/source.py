@@ -1,4 +1,4 @@
-"""What a reader of folders, files or tables returns, before anything is decoded or split."""
+"""What a reader returns, before anything is decoded or split."""
 
 import unicodedata
 from array import array

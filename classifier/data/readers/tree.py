@@ -1,4 +1,4 @@
-"""Folders of images, on a disk or listed in an archive: readers of class folders see no difference."""
+"""Folder trees of images, on disk or listed in an archive, with one interface for both."""
 
 import hashlib
 import os
