@@ -78,7 +78,7 @@ class _ScanView:
 
     def __init__(self, scan: ScanResult, splits_K: np.ndarray) -> None:
         self.scan, self.splits_K = scan, splits_K
-        self.ids = [scan.source.ids[n] for n in scan.usable_N.tolist()]
+        self.ids = [scan.source.ids[int(n)] for n in scan.usable_N]
         self.labels_K = scan.source.labels_N[scan.usable_N]
         self.class_names = scan.source.class_names
         self.content_K, self.first_C = split.number_contents(scan.digests_N[scan.usable_N])
