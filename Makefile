@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: tune train test test-slow check bench
+.PHONY: tune train test test-quick test-slow check bench
 .DEFAULT_GOAL := tune
 
 $(VENV)/.installed: pyproject.toml
@@ -22,12 +22,17 @@ tune: $(VENV)/.installed
 train: $(VENV)/.installed
 	$(BIN)/python jobs/train.py
 
-# Tests of a file share fixtures, so they run in one process (loadfile). In the order of the folders, the slow ones are not
-# last. With OpenMP threads that spin while they wait, concurrent trainings would compete for cores and take twice as long.
-test: export OMP_WAIT_POLICY = passive
+# Tests of a file share fixtures, so they run in one process (loadfile). OpenMP threads that spin while they wait would
+# take the cores of concurrent trainings. The tests marked alone check deadlines.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test test-quick: export OMP_WAIT_POLICY = passive
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not alone"
+	$(PYTEST) -m "not slow and not alone"
 	$(BIN)/python -m pytest -m "alone and not slow"
+
+# No Ray, no command, no long training.
+test-quick: $(VENV)/.installed-test
+	$(PYTEST) -m "not slow and not alone and not long"
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow

@@ -23,15 +23,20 @@ from pyarrow import fs
 from tests.forkserver import ForkServer, Process
 
 ROOT = Path(__file__).resolve().parent.parent
+COMMAND_FIXTURES = {"verb", "verb_in", "started", "cluster", "two_ranks"}
 CORES = os.sched_getaffinity(0)
 if (number := os.environ.get("PYTEST_XDIST_WORKER", "")[2:]).isdecimal():
     # A core for each test process, and so one thread: threads that share cores would wait for each other.
     os.sched_setaffinity(0, {sorted(CORES)[int(number) % len(CORES)]})
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long files first, so that no process is left with one at the end."""
+    """Put the long files first, so that none is left for the end, and mark what runs whole commands as long."""
     items.sort(key=lambda item: not item.nodeid.startswith("tests/jobs/"))
+    for item in items:
+        if COMMAND_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("long")
 
 
 @pytest.fixture(scope="session", autouse=True)

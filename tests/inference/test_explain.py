@@ -66,6 +66,7 @@ def pointing_game_accuracy(maps_NHW: Tensor, corners_N2: Tensor, margin: int = 2
     return float((inside[0] & inside[1]).double().mean())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", [explain.grad_cam, explain.integrated_gradients, explain.occlusion])
 def test_heatmap_maximum_lies_in_the_planted_patch(trained_model, method):
     images, labels, corners = make_planted(80, seed=2)

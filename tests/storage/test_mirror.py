@@ -205,6 +205,7 @@ class WatchedFileSystem:
         return call
 
 
+@pytest.mark.long
 def test_crash_at_any_point_of_an_upload_loses_nothing(tmp_path):
     """Download the copy as it is after each change and train on from it: the result is the same model."""
     experiment = Experiment().override_all({"model.name": "cnn", "data.batch": 512, "train.epochs": 3})
@@ -319,6 +320,7 @@ def test_any_error_is_retried_at_the_next_sync(folder, tmp_path, monkeypatch, ca
     assert "uploads are retried" in caplog.text
 
 
+@pytest.mark.long
 def test_outage_is_logged_and_made_up_for(s3_server, folder, monkeypatch, caplog, request):
     """The server is suspended for a while, and the run continues."""
     process, port = s3_server

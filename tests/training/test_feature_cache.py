@@ -168,6 +168,7 @@ def _rank(rank: int, world: int, folder: str, nested: dict) -> None:
         (Path(folder) / "rows.json").write_text(json.dumps(found))
 
 
+@pytest.mark.long
 def test_workers_exchange_cached_features(experiment, digits, tmp_path):
     """In another epoch an image may come to another rank, which then has the features that the first rank computed."""
     changed = experiment.override_all({"model.dropout": 0.0, "optimizer.accumulate": 1})

@@ -211,6 +211,7 @@ def step_losses(experiment: Experiment, dataset, group: ProcessGroup, steps: int
     return losses
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("norm", ["none", "group"])
 @pytest.mark.parametrize(("world", "batch"), [(2, 127), (3, 2)])
 def test_several_workers_have_the_losses_of_one(digits, tmp_path, norm, world, batch):
@@ -258,6 +259,7 @@ def _resume_rank(rank: int, world: int, folder: str, changes: dict, steps: list[
         torch.save(weights_of(uninterrupted), Path(folder) / "weights.pt")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "changes",
     [{"model__norm": "batch", "optimizer__ema": 0.9}, {"model__norm": "batch"}, SGD | {"model__norm": "none"}],
