@@ -28,7 +28,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 test test-quick: export OMP_WAIT_POLICY = passive
 test: $(VENV)/.installed-test
 	$(PYTEST) -m "not slow and not alone"
-	$(BIN)/python -m pytest -m "alone and not slow"
+	$(BIN)/python -m pytest tests/jobs -m "alone and not slow"
 
 # No Ray, no command, no long training.
 test-quick: $(VENV)/.installed-test

@@ -60,7 +60,7 @@ def test_watching_a_finished_run_writes_the_report_once(run, verb_in, home):
 
 
 def test_watching_a_run_refreshes_the_report_until_it_ends(verb_in, started, home):
-    words = ("--model.name", "cnn", "--data.batch", "128", "--train.epochs", "60", "--name", "watched")
+    words = ("--model.name", "cnn", "--data.batch", "128", "--train.epochs", "30", "--name", "watched")
     training = started("train", *words, cwd=home)
     while not (home / "runs" / "watched" / "history.jsonl").exists():
         assert training.poll() is None

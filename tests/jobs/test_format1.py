@@ -58,6 +58,7 @@ def test_a_search_goes_on_with_another_trial(files, verb):
     done = verb("tune", "--resume", "runs/search", "--search.trials", "3")
     assert done.code == 0, done.err
     assert sum(done.result["trials"].values()) == 3
+    assert done.result["test_reads"] == 2
     assert {path: path.read_bytes() for path in histories} == histories
     after = {row["trial"]: row for row in pq.read_table(search / "trials.parquet").to_pylist()}
     assert len(after) == 3

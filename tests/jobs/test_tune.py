@@ -1,4 +1,4 @@
-"""`jobs/tune.py`, and training on several workers, on a Ray cluster; the first search starts its own."""
+"""`jobs/tune.py` on a Ray cluster; the first search starts its own."""
 
 import time
 
