@@ -44,6 +44,8 @@ def tune(out: Path, path: str, trials: int, *args: str) -> dict:
     code = f"""
 import resource, runpy, sys
 sys.path.insert(0, {str(ROOT)!r})
+from jobs.cli.environment import setup
+setup()  # before the next line imports Ray
 from jobs.search import conclude
 def peak_mib():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
