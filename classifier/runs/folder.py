@@ -62,7 +62,7 @@ class Run:
                 f"--name {name!r}: use letters, digits, '.', '_' and '-' only, starting with a letter or digit"
             )
         folder = Path(out) / name
-        if folder.exists():
+        if os.path.exists(folder):  # False, not an error, where OUT may not be searched
             raise RunError(f"{folder} already exists: choose another --name, or continue it with --resume {folder}")
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
