@@ -170,7 +170,7 @@ def conclude(faults: list[Fault], comparison: Comparison) -> str:
     """The drill's result in one line."""
     seconds = [fault.seconds for fault in faults]
     return (
-        f"{'PASSED' if comparison.is_equal else 'FAILED'}: {len(seconds)} faults, and the interrupted training "
-        f"{'equals' if comparison.is_equal else 'does not equal'} the uninterrupted one; recovery took "
-        f"{statistics.median(seconds):.1f} s (median), {max(seconds):.1f} s (worst)"
+        f"{'PASSED' if comparison.is_equal else 'FAILED'}: {len(seconds)} fault{'s' if len(seconds) > 1 else ''}, and the "
+        f"interrupted training {'equals' if comparison.is_equal else 'does not equal'} the uninterrupted one; recovery "
+        f"took {statistics.median(seconds):.1f} s (median), {max(seconds):.1f} s (worst)"
     )
