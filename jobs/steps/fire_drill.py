@@ -169,8 +169,9 @@ def train_interrupted(drill: Drill, uninterrupted: Uninterrupted, faults: int) -
 def conclude(faults: list[Fault], comparison: Comparison) -> str:
     """The drill's result in one line."""
     seconds = [fault.seconds for fault in faults]
+    outcome, relation = ("PASSED", "equals") if comparison.is_equal else ("FAILED", "does not equal")
     return (
-        f"{'PASSED' if comparison.is_equal else 'FAILED'}: {len(seconds)} fault{'s' if len(seconds) > 1 else ''}, and the "
-        f"interrupted training {'equals' if comparison.is_equal else 'does not equal'} the uninterrupted one; recovery "
-        f"took {statistics.median(seconds):.1f} s (median), {max(seconds):.1f} s (worst)"
+        f"{outcome}: {len(seconds)} fault{'s' if len(seconds) > 1 else ''}, and the interrupted training {relation} "
+        f"the uninterrupted one; recovery took {statistics.median(seconds):.1f} s (median), "
+        f"{max(seconds):.1f} s (worst)"
     )
