@@ -26,9 +26,11 @@ train: $(VENV)/.installed
 # take the cores of concurrent trainings. The tests marked alone check deadlines.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 test test-quick: export OMP_WAIT_POLICY = passive
+# Bytecode is kept: the processes of the tests would compile the same files again and again.
+test test-quick: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.installed-test
 	$(PYTEST) -m "not slow and not alone"
-	$(BIN)/python -m pytest tests/jobs -m "alone and not slow"
+	$(BIN)/python -m pytest tests/jobs/test_tune.py -m "alone and not slow"
 
 # No Ray, no command, no long training.
 test-quick: $(VENV)/.installed-test
