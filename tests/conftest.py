@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 COMMAND_FIXTURES = {"verb", "verb_in", "started", "cluster", "two_ranks"}
 CORES = os.sched_getaffinity(0)
 # Ray gives its workers the lowest priority but four: beside a busy process they would hardly run.
-os.environ["RAY_worker_niceness"] = "0"
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray spells it so
 if (number := os.environ.get("PYTEST_XDIST_WORKER", "")[2:]).isdecimal():
     # A core for each test process, and so one thread: threads that share cores would wait for each other.
     os.sched_setaffinity(0, {sorted(CORES)[int(number) % len(CORES)]})
