@@ -71,7 +71,7 @@ def run_audit(experiment: Experiment, options: Any, run: Run, log: RunLog) -> No
     pq.write_table(to_table(findings), run.folder / FINDINGS)
     by_kind = Counter(finding.kind for finding in findings)
     run.write_result("audit", "finished", config=experiment.as_dict(), findings=dict(by_kind), audit_seconds=seconds)
-    log.info(f"page {page}")
+    log.info(f"report: {page}")
 
 
 def to_table(findings: list[Finding]) -> pa.Table:
