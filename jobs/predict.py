@@ -67,7 +67,7 @@ def predict(request: Request) -> int:
             raise DataError(f"none of the {unreadable} files could be read as an image")
         save_predictions(predictor_table(predictions, predictor.class_names), run.folder / "predictions.parquet")
         counts = {"predicted": len(predictions), "unreadable": unreadable}
-        run.write_result(VERB.name, "finished", **result_fields(options.run), **counts)
+        run.write_result(VERB.name, "finished", **result_fields(options.run, predictor.loaded), **counts)
         log.info(str(run.folder))
     return EXIT_USER_ERROR if unreadable else EXIT_DONE
 

@@ -44,16 +44,19 @@ VERB = Verb(
 
 def robust(request: Request) -> None:
     """Measure, save robustness.json in the run that is tested, and rewrite its report."""
+    from classifier.bundle import bundle
     from classifier.runs.recorder import result_fields
+    from classifier.runtime.distributed import pick_device
     from jobs.steps import robustness
     from jobs.steps.session import open_run
 
     options = request.options
     with open_run(VERB.name, options, subject=options.run) as (run, log):
-        scores = robustness.measure(options, log)
+        loaded = bundle.load(options.run, pick_device(options.device))
+        scores = robustness.measure(loaded, options, log)
         for line in robustness.save(options.run, run.folder, scores):
             log.info(line)
-        run.write_result(VERB.name, "finished", **result_fields(options.run), robustness=scores)
+        run.write_result(VERB.name, "finished", **result_fields(options.run, loaded), robustness=scores)
         log.info(str(run.folder))
 
 

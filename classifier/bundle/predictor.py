@@ -74,7 +74,8 @@ class Predictor:
     """
 
     def __init__(self, path: str | Path, *, device: str = "auto") -> None:
-        self.bundle, self.model = bundle.load(path, pick_device(device))
+        self.loaded = bundle.load(path, pick_device(device))
+        self.bundle, self.model = self.loaded
         self.scorer = self.bundle.scorer(pick_device(device))
         self.spec = ImageSpec(
             self.bundle.size, self.bundle.channels, self.bundle.fit, self.bundle.experiment["data"]["max_pixels"]

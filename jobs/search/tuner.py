@@ -226,5 +226,5 @@ def _make_algorithm(
 def _check_trained_experiment(experiment: Experiment, event: TrialEvent) -> None:
     if experiment.search.scheduler == "pbt" or "digest" not in event.report:
         return
-    if event.report["digest"] != experiment.override_all(event.changes).digest():
+    if event.report["digest"] != experiment.digest(event.changes):
         raise RunError(f"trial {event.trial} trained another experiment than its configuration: {event.changes}")

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 
 from classifier import data
-from classifier.bundle import bundle
-from classifier.bundle.bundle import Bundle
+from classifier.bundle.bundle import Bundle, LoadedBundle, load_ood_tensors
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset, Split
 from classifier.data.images.arrays import concatenate
@@ -22,26 +21,24 @@ from classifier.evaluation.test_split import load_training_data
 from classifier.inference.out_of_distribution import OODDetector
 from classifier.report import run_page
 from classifier.runs.folder import ROBUSTNESS
-from classifier.runtime.distributed import pick_device
 from classifier.storage.atomic import write_atomically
 from jobs.cli.console import RunLog
 from jobs.steps import test_model
 
 
-def measure(options: Any, log: RunLog) -> dict[str, Any]:
-    """All scores that were asked for. DataError if there are no test images, or the second set has other classes."""
-    device = pick_device(options.device)
-    made, model = bundle.load(options.run, device)
-    scorer = made.scorer(device)
-    tensors = bundle.load_ood_tensors(options.run)
+def measure(loaded: LoadedBundle, options: Any, log: RunLog) -> dict[str, Any]:
+    """Compute all requested scores. DataError if there are no test images, or the second set has other classes."""
+    bundle, model = loaded
+    scorer = loaded.scorer()
+    tensors = load_ood_tensors(options.run)
     detector = OODDetector(tensors) if tensors else None
-    dataset = load_training_data(made, options.data)
+    dataset = load_training_data(bundle, options.data)
     split = robustness.subsample(dataset.test if len(dataset.test) else dataset.validation, options.images)
     if len(split) == 0:
         raise DataError(f"{dataset.name} has neither test nor validation images")
     # Everything is loaded before the long measurements, so that a user error shows at once.
-    shift = _relabel(made, _load_other(made, options.shift)) if options.shift else None
-    unlike = _load_other(made, options.unlike) if options.unlike else None
+    shift = _relabel(bundle, _load_other(bundle, options.shift)) if options.shift else None
+    unlike = _load_other(bundle, options.unlike) if options.unlike else None
     log.info(f"{len(split):,} images of {dataset.name}, severities 1 to 5")
     scores: dict[str, Any] = {"corruptions": robustness.measure_corruptions(model, scorer, split, log.info)}
     if options.attacks:
@@ -75,23 +72,23 @@ def save(path: str, folder: Path, scores: dict[str, Any]) -> Iterator[str]:
         yield f"report: {run_page.write(owner)}"
 
 
-def _load_other(made: Bundle, path: str) -> Dataset:
+def _load_other(bundle: Bundle, path: str) -> Dataset:
     """All images of another data set, preprocessed as the model's own."""
-    config = Experiment.from_dict(made.experiment).data
-    changes = {"path": path, "size": made.size, "channels": made.channels, "fit": made.fit, "group": None}
+    config = Experiment.from_dict(bundle.experiment).data
+    changes = {"path": path, "size": bundle.size, "channels": bundle.channels, "fit": bundle.fit, "group": None}
     changes |= {"only": None, "limit": None, "folds": None, "test": 0.0, "validation": 0.0}
     return data.load(dataclasses.replace(config, **changes))
 
 
-def _relabel(made: Bundle, dataset: Dataset) -> Dataset:
+def _relabel(bundle: Bundle, dataset: Dataset) -> Dataset:
     """The data set with labels as indices of the model's classes. DataError if it has other classes."""
-    unknown = [name for name in dataset.class_names if name not in made.class_names]
+    unknown = [name for name in dataset.class_names if name not in bundle.class_names]
     if unknown:
         raise DataError(
             f"{dataset.name} has classes that the model does not know ({list_few(unknown)}): --shift takes a data set "
             "of the same classes, --unlike one of other classes"
         )
-    indices = torch.tensor([made.class_names.index(name) for name in dataset.class_names])
+    indices = torch.tensor([bundle.class_names.index(name) for name in dataset.class_names])
     splits = {name: getattr(dataset, name) for name in SPLITS}
     splits = {name: dataclasses.replace(split, labels_N=indices[split.labels_N]) for name, split in splits.items()}
     return dataclasses.replace(dataset, **splits)
