@@ -8,16 +8,16 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-# Import from the repository root instead of this folder: works uninstalled, and no verb shadows a library.
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
+if not __package__:  # run as a script: import this folder as a package, installed or not
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    __package__ = Path(__file__).resolve().parent.name
 
-from jobs.cli.command import main  # noqa: E402
-from jobs.cli.verb import ExperimentOptions, Request, Verb, positional  # noqa: E402
+from .cli.command import main
+from .cli.verb import ExperimentOptions, Request, Verb
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuditOptions(ExperimentOptions):
-    path: str = positional("The data set, as for --data.path.", default="")
     model: str | None = None
     """Folder of a run or bundle, whose model finds labels that are probably wrong."""
     write_manifest: str | None = None
@@ -26,21 +26,20 @@ class AuditOptions(ExperimentOptions):
 
 VERB = Verb(
     name="audit",
-    summary="Find what is wrong with a data set before training on it.",
-    examples=("audit.py photos/", "audit.py photos/ --write-manifest clean.csv", "audit.py photos/ --model runs/A"),
+    examples=("photos/", "photos/ --write-manifest clean.csv", "photos/ --model runs/A"),
     options=AuditOptions,
     sections=("data",),
+    common=("data.only", "data.group", "data.max_corrupt"),
 )
 
 
 def audit(request: Request) -> None:
     """Check every image, and write page, table and manifest."""
-    from jobs.steps.audit import run_audit
-    from jobs.steps.session import open_run
+    from .steps.audit import run_audit
+    from .steps.session import open_run
 
     options = request.options
-    changes = request.changes | ({"data.path": options.path} if options.path else {})
-    experiment = Request(options, changes).experiment()
+    experiment = request.experiment()
     with open_run(VERB.name, options, subject=experiment.data.path) as (run, log):
         run_audit(experiment, options, run, log)
         log.info(str(run.folder))

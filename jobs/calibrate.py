@@ -8,11 +8,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-# Import from the repository root instead of this folder: works uninstalled, and no verb shadows a library.
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
+if not __package__:  # run as a script: import this folder as a package, installed or not
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    __package__ = Path(__file__).resolve().parent.name
 
-from jobs.cli.command import main  # noqa: E402
-from jobs.cli.verb import Options, Request, Verb, positional  # noqa: E402
+from .cli.command import main
+from .cli.verb import Options, Request, Verb, positional
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +34,7 @@ class CalibrateOptions(Options):
 
 VERB = Verb(
     name="calibrate",
-    summary="Calibrate a model's probabilities on its validation images, and save the calibration in its bundle.",
-    examples=("calibrate.py runs/NAME --precision 0.95", "calibrate.py runs/NAME --coverage 0.99"),
+    examples=("runs/NAME --precision 0.95", "runs/NAME --coverage 0.99"),
     options=CalibrateOptions,
 )
 
@@ -45,7 +45,8 @@ def calibrate(request: Request) -> None:
     from classifier.evaluation.calibrate import calibrate_saved_bundle, describe_calibration
     from classifier.evaluation.test_split import load_training_data
     from classifier.runs.recorder import result_fields
-    from jobs.steps.session import open_run
+
+    from .steps.session import open_run
 
     options = request.options
     with open_run(VERB.name, options, subject=options.run) as (run, log):

@@ -9,12 +9,15 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-# Import from the repository root instead of this folder: works uninstalled, and no verb shadows a library.
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
+if not __package__:  # run as a script: import this folder as a package, installed or not
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    __package__ = Path(__file__).resolve().parent.name
 
-from classifier.errors import ConfigError  # noqa: E402
-from jobs.cli.command import main  # noqa: E402
-from jobs.cli.verb import Options, Request, Verb, positional  # noqa: E402
+from classifier.errors import ConfigError
+
+from .cli.command import main
+from .cli.environment import command
+from .cli.verb import Options, Request, Verb, positional
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +29,7 @@ class CompareOptions(Options):
 
 VERB = Verb(
     name="compare",
-    summary="Compare models on the same test images, with a significance test.",
-    examples=("compare.py runs/A runs/B", "compare.py runs/baseline runs/wide runs/pretrained"),
+    examples=("runs/A runs/B", "runs/baseline runs/wide runs/pretrained"),
     options=CompareOptions,
 )
 
@@ -38,11 +40,12 @@ def compare(request: Request) -> None:
 
     from classifier.bundle.predictions import read_predicted_classes
     from classifier.metrics.significance import compare_predictions, holm
-    from jobs.steps.session import open_run
+
+    from .steps.session import open_run
 
     options = request.options
     if len(options.runs) < 2:
-        raise ConfigError("give at least two runs: python jobs/compare.py runs/A runs/B")
+        raise ConfigError(f"give at least two runs: {command('compare')} runs/A runs/B")
     predictions = [read_predicted_classes(Path(run)) for run in options.runs]
     with open_run(VERB.name, options, subject=options.runs[0]) as (run, log):
         pairs = [compare_predictions(predictions[0], other) for other in predictions[1:]]

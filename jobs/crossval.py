@@ -1,4 +1,4 @@
-"""Cross-validate an experiment: python jobs/crossval.py --data.path photos/ --folds 5
+"""Cross-validate an experiment: python jobs/crossval.py photos/ --folds 5
 
 Every image is tested once, by a model that was not trained on it: k trainings run in parallel on Ray, each with another
 fold held out. Duplicates, and images of one data.group, are in the same fold. A test split that came with the data is
@@ -9,12 +9,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-# Import from the repository root instead of this folder: works uninstalled, and no verb shadows a library.
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
+if not __package__:  # run as a script: import this folder as a package, installed or not
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    __package__ = Path(__file__).resolve().parent.name
 
-from classifier.config.fields import PositiveInt  # noqa: E402
-from jobs.cli.command import main  # noqa: E402
-from jobs.cli.verb import SECTIONS, ExperimentOptions, Request, Verb  # noqa: E402
+from classifier.config.fields import PositiveInt
+
+from .cli.command import main
+from .cli.verb import SECTIONS, ExperimentOptions, Request, Verb
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,21 +33,21 @@ class CrossvalOptions(ExperimentOptions):
 
 VERB = Verb(
     name="crossval",
-    summary="Cross-validate: test every image with a model not trained on it; mean and deviation over the folds.",
     examples=(
-        "crossval.py --folds 5                       # the built-in digits",
-        "crossval.py --data.path photos/ --folds 5 --repeats 3",
-        "crossval.py --data.path photos/ --search --search.minutes 3",
-        "crossval.py --resume runs/NAME",
+        "--folds 5  # the built-in digits",
+        "photos/ --folds 5 --repeats 3",
+        "photos/ --search --search.minutes 3",
+        "--resume runs/NAME",
     ),
     options=CrossvalOptions,
     sections=("search", *SECTIONS),
+    common=("train.epochs", "model.name", "model.weights", "search.minutes", "seed"),
 )
 
 
 def crossval(request: Request) -> int:
     """Train and test each fold, and summarize the scores."""
-    from jobs.studies import cross_validation, parallel_runs, study
+    from .studies import cross_validation, parallel_runs, study
 
     options, saved = request.options, ("folds", "repeats", "search")
     with study.open_study(VERB.name, request, saved, {"data.folds": options.folds, "data.fold": 0}) as cv:

@@ -1,4 +1,4 @@
-"""Draw a learning curve (would more images help?): python jobs/curve.py --data.path photos/
+"""Draw a learning curve (would more images help?): python jobs/curve.py photos/
 
 Trains on nested subsets of the training images, doubling in size, for the same number of steps, and fits a power law to
 the validation error. Predicts the gain from twice the images, and tells overfitting from underfitting.
@@ -8,12 +8,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-# Import from the repository root instead of this folder: works uninstalled, and no verb shadows a library.
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
+if not __package__:  # run as a script: import this folder as a package, installed or not
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    __package__ = Path(__file__).resolve().parent.name
 
-from classifier.config.fields import PositiveFloat, PositiveInt  # noqa: E402
-from jobs.cli.command import main  # noqa: E402
-from jobs.cli.verb import SECTIONS, ExperimentOptions, Request, Verb  # noqa: E402
+from classifier.config.fields import PositiveFloat, PositiveInt
+
+from .cli.command import main
+from .cli.verb import SECTIONS, ExperimentOptions, Request, Verb
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,19 +32,19 @@ class CurveOptions(ExperimentOptions):
 
 VERB = Verb(
     name="curve",
-    summary="Draw a learning curve: accuracy against the number of training images, and what more images would bring.",
     examples=(
-        "curve.py                                     # the built-in digits",
-        "curve.py --data.path photos/ --sizes 6",
+        "# the built-in digits",
+        "photos/ --sizes 6",
     ),
     options=CurveOptions,
     sections=SECTIONS,
+    common=("train.epochs", "model.name", "model.weights", "seed"),
 )
 
 
 def curve(request: Request) -> int:
     """Train at each size, fit the power law, and interpret it."""
-    from jobs.studies import learning_curve, parallel_runs, study
+    from .studies import learning_curve, parallel_runs, study
 
     with study.open_study(VERB.name, request, ("sizes", "largest", "repeats")) as curve:
         experiment = curve.experiment

@@ -1,4 +1,4 @@
-"""Fire drill (does a killed training lose anything?): python jobs/drill.py --data.path photos/ --workers.count 2
+"""Fire drill (does a killed training lose anything?): python jobs/drill.py photos/ --workers.count 2
 
 Trains a short version of your experiment twice, on this machine or cluster and its storage: once without interruption,
 once killed at seeded moments and resumed. Then compares weights, order of the images and history, and reports what a
@@ -10,12 +10,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-# Import from the repository root instead of this folder: works uninstalled, and no verb shadows a library.
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
+if not __package__:  # run as a script: import this folder as a package, installed or not
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    __package__ = Path(__file__).resolve().parent.name
 
-from classifier.config.fields import PositiveInt  # noqa: E402
-from jobs.cli.command import main  # noqa: E402
-from jobs.cli.verb import EXIT_DONE, EXIT_FAILED, SECTIONS, ExperimentOptions, Request, Verb  # noqa: E402
+from classifier.config.fields import PositiveInt
+
+from .cli.command import main
+from .cli.verb import EXIT_DONE, EXIT_FAILED, SECTIONS, ExperimentOptions, Request, Verb
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,22 +32,22 @@ class DrillOptions(ExperimentOptions):
 
 VERB = Verb(
     name="drill",
-    summary="Fire drill: check on your own experiment, machine and storage that a killed training loses nothing.",
     examples=(
-        "drill.py                                    # the built-in digits, in a minute or two",
-        "drill.py --data.path photos/ --faults 8",
-        "drill.py --data.path photos/ --workers.count 2 --storage s3://bucket/drills",
+        "# the built-in digits, in a minute or two",
+        "photos/ --faults 8",
+        "photos/ --workers.count 2 --storage s3://bucket/drills",
     ),
     options=DrillOptions,
     sections=SECTIONS,
+    common=("train.epochs", "model.name", "checkpoint.steps", "workers.count"),
 )
 
 
 def drill(request: Request) -> int:
     """Train without interruption, then with kills, and compare."""
-    from jobs.steps import fire_drill
-    from jobs.steps.compare_runs import compare_runs
-    from jobs.steps.session import open_run
+    from .steps import fire_drill
+    from .steps.compare_runs import compare_runs
+    from .steps.session import open_run
 
     options, requested = request.options, request.experiment()
     experiment = fire_drill.drill_experiment(requested, options.faults, request.changes)

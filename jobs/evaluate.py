@@ -8,11 +8,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-# Import from the repository root instead of this folder: works uninstalled, and no verb shadows a library.
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
+if not __package__:  # run as a script: import this folder as a package, installed or not
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    __package__ = Path(__file__).resolve().parent.name
 
-from jobs.cli.command import main  # noqa: E402
-from jobs.cli.verb import Options, Request, Verb, positional  # noqa: E402
+from .cli.command import main
+from .cli.verb import Options, Request, Verb, positional
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +29,7 @@ class EvaluateOptions(Options):
 
 VERB = Verb(
     name="evaluate",
-    summary="Test a model on the held-out test split, once: accuracy, precision, recall, F1, confusion matrix.",
-    examples=("evaluate.py runs/NAME", "evaluate.py runs/NAME --again"),
+    examples=("runs/NAME", "runs/NAME --again"),
     options=EvaluateOptions,
 )
 
@@ -38,8 +38,9 @@ def evaluate(request: Request) -> None:
     """Evaluate the test split, or read its saved scores; write and show them."""
     from classifier.report import run_page
     from classifier.runs.recorder import result_fields
-    from jobs.steps import test_model
-    from jobs.steps.session import open_run
+
+    from .steps import test_model
+    from .steps.session import open_run
 
     options = request.options
     with open_run(VERB.name, options, subject=options.run) as (run, log):

@@ -1,4 +1,4 @@
-"""Forecast what a training takes: python jobs/plan.py --data.path photos/ --kind g5.xlarge --up_to 16
+"""Forecast what a training takes: python jobs/plan.py photos/ --kind g5.xlarge --up_to 16
 
 Measures a few steps here and forecasts, for 1, 2, 4, ... workers, how long the training takes, where the time goes, how
 much memory and network it needs and what it costs. Warns of obvious waste. Machines and prices: cluster/prices.yaml.
@@ -8,12 +8,18 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-# Import from the repository root instead of this folder: works uninstalled, and no verb shadows a library.
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
+if not __package__:  # run as a script: import this folder as a package, installed or not
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    __package__ = Path(__file__).resolve().parent.name
 
-from classifier.config.fields import PositiveInt  # noqa: E402
-from jobs.cli.command import main  # noqa: E402
-from jobs.cli.verb import SECTIONS, ExperimentOptions, Request, Verb  # noqa: E402
+from classifier.config.fields import PositiveInt
+
+from .cli.command import main
+from .cli.environment import VERBS
+from .cli.verb import SECTIONS, ExperimentOptions, Request, Verb
+
+# Installed, the folder cluster/ lies inside of the verbs' package.
+PRICES = next(folder / "cluster" / "prices.yaml" for folder in (VERBS, VERBS.parent) if (folder / "cluster").is_dir())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,26 +28,26 @@ class PlanOptions(ExperimentOptions):
     """Type of the machines: here, or a name from the prices file."""
     up_to: PositiveInt = 8
     """The largest number of workers to plan for."""
-    prices: str = str(Path(__file__).resolve().parent.parent / "cluster" / "prices.yaml")
+    prices: str = str(PRICES)
     """YAML file of machine types: gpus, tflops, memory_gib, cores, network_gbit, dollars_an_hour."""
 
 
 VERB = Verb(
     name="plan",
-    summary="Forecast time, memory, network and cost of a training on N workers, from a few steps measured here.",
     examples=(
-        "plan.py --data.path photos/",
-        "plan.py --recipe finetune --data.path photos/ --model.name resnet50 --kind g5.xlarge --up_to 16",
+        "photos/",
+        "photos/ --model.name resnet50 --kind g5.xlarge",
     ),
     options=PlanOptions,
     sections=SECTIONS,
+    common=("train.epochs", "model.name", "data.batch", "data.size", "workers.count"),
 )
 
 
 def plan(request: Request) -> None:
     """Measure, forecast and warn."""
-    from jobs.steps import scaling_forecast
-    from jobs.steps.session import open_run
+    from .steps import scaling_forecast
+    from .steps.session import open_run
 
     options, experiment = request.options, request.experiment()
     machine = scaling_forecast.find_machine_type(options.kind, options.prices)

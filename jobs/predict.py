@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-# Import from the repository root instead of this folder: works uninstalled, and no verb shadows a library.
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
+if not __package__:  # run as a script: import this folder as a package, installed or not
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    __package__ = Path(__file__).resolve().parent.name
 
-from classifier.errors import DataError  # noqa: E402
-from jobs.cli.command import main  # noqa: E402
-from jobs.cli.verb import EXIT_DONE, EXIT_USER_ERROR, Options, Request, Verb, positional  # noqa: E402
+from classifier.errors import DataError
+
+from .cli.command import main
+from .cli.verb import EXIT_DONE, EXIT_USER_ERROR, Options, Request, Verb, positional
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +33,7 @@ class PredictOptions(Options):
 
 VERB = Verb(
     name="predict",
-    summary="Classify images: the predicted class, and the most likely ones with their probabilities.",
-    examples=("predict.py runs/NAME image.jpg", "predict.py runs/NAME holiday/ garden/*.jpg --top 3"),
+    examples=("runs/NAME image.jpg", "runs/NAME holiday/ garden/*.jpg --top 3"),
     options=PredictOptions,
 )
 
@@ -42,7 +43,8 @@ def predict(request: Request) -> int:
     from classifier.bundle.predictions import predictor_table, save_predictions
     from classifier.bundle.predictor import Prediction, Predictor, image_files
     from classifier.runs.recorder import result_fields
-    from jobs.steps.session import open_run
+
+    from .steps.session import open_run
 
     options = request.options
     files = image_files(options.images)

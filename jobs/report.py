@@ -10,13 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-# Import from the repository root instead of this folder: works uninstalled, and no verb shadows a library.
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
+if not __package__:  # run as a script: import this folder as a package, installed or not
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    __package__ = Path(__file__).resolve().parent.name
 
-from classifier.config.fields import Section  # noqa: E402
-from jobs.cli.command import main  # noqa: E402
-from jobs.cli.interrupts import Interrupts  # noqa: E402
-from jobs.cli.verb import EXIT_DONE, EXIT_INTERRUPTED, Request, Verb, positional  # noqa: E402
+from classifier.config.fields import Section
+
+from .cli.command import main
+from .cli.interrupts import Interrupts
+from .cli.verb import EXIT_DONE, EXIT_INTERRUPTED, Request, Verb, positional
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +30,7 @@ class ReportOptions(Section):
 
 VERB = Verb(
     name="report",
-    summary="Write report.html of a run: how good the model is, where it fails, how far to trust it.",
-    examples=("report.py runs/NAME", "report.py runs/NAME --watch true"),
+    examples=("runs/NAME", "runs/NAME --watch true"),
     options=ReportOptions,
 )
 REFRESH_SECONDS = 5.0

@@ -9,12 +9,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-# Import from the repository root instead of this folder: works uninstalled, and no verb shadows a library.
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
+if not __package__:  # run as a script: import this folder as a package, installed or not
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    __package__ = Path(__file__).resolve().parent.name
 
-from classifier.config.fields import PositiveInt  # noqa: E402
-from jobs.cli.command import main  # noqa: E402
-from jobs.cli.verb import Options, Request, Verb, positional  # noqa: E402
+from classifier.config.fields import PositiveInt
+
+from .cli.command import main
+from .cli.verb import Options, Request, Verb, positional
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +38,7 @@ class RobustOptions(Options):
 
 VERB = Verb(
     name="robust",
-    summary="Test a model under corruptions, adversarial attacks, dataset shift and out-of-distribution images.",
-    examples=("robust.py runs/NAME", "robust.py runs/NAME --shift phone-photos/ --unlike holiday/"),
+    examples=("runs/NAME", "runs/NAME --shift phone-photos/ --unlike holiday/"),
     options=RobustOptions,
 )
 
@@ -47,8 +48,9 @@ def robust(request: Request) -> None:
     from classifier.bundle import bundle
     from classifier.runs.recorder import result_fields
     from classifier.runtime.distributed import pick_device
-    from jobs.steps import robustness
-    from jobs.steps.session import open_run
+
+    from .steps import robustness
+    from .steps.session import open_run
 
     options = request.options
     with open_run(VERB.name, options, subject=options.run) as (run, log):

@@ -7,12 +7,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-# Import from the repository root instead of this folder: works uninstalled, and no verb shadows a library.
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
+if not __package__:  # run as a script: import this folder as a package, installed or not
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    __package__ = Path(__file__).resolve().parent.name
 
-from classifier.config.fields import Section  # noqa: E402
-from jobs.cli.command import main  # noqa: E402
-from jobs.cli.verb import EXIT_DONE, EXIT_USER_ERROR, Request, Verb  # noqa: E402
+from classifier.config.fields import Section
+
+from .cli.command import main
+from .cli.verb import EXIT_DONE, EXIT_USER_ERROR, Request, Verb
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +33,10 @@ class RunsOptions(Section):
 
 VERB = Verb(
     name="runs",
-    summary="List the runs: what they are, how they ended and how good their models are.",
     examples=(
-        "runs.py",
-        "runs.py --where kind=train model.name=resnet9_16 --sort test",
-        "runs.py --where status=failed --delete",
+        "",
+        "--where kind=train model.name=resnet9_16 --sort test",
+        "--where status=failed --delete",
     ),
     options=RunsOptions,
 )
@@ -43,8 +44,8 @@ VERB = Verb(
 
 def runs(request: Request) -> int:
     """Print the table, and delete its runs if asked to and confirmed."""
-    from jobs.cli.console import console
-    from jobs.steps import runs_table
+    from .cli.console import console
+    from .steps import runs_table
 
     options = request.options
     rows = runs_table.find_runs(Path(options.out), options.where, options.sort)

@@ -1,4 +1,4 @@
-"""Show what the model sees: python jobs/show.py --data.path photos/
+"""Show what the model sees: python jobs/show.py photos/
 
 Draws a labelled grid of training images before and after augmentation, grid.png.
 """
@@ -8,11 +8,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-# Import from the repository root instead of this folder: works uninstalled, and no verb shadows a library.
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
+if not __package__:  # run as a script: import this folder as a package, installed or not
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    __package__ = Path(__file__).resolve().parent.name
 
-from jobs.cli.command import main  # noqa: E402
-from jobs.cli.verb import ExperimentOptions, Request, Verb  # noqa: E402
+from .cli.command import main
+from .cli.verb import ExperimentOptions, Request, Verb
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +26,10 @@ class ShowOptions(ExperimentOptions):
 
 VERB = Verb(
     name="show",
-    summary="Draw a labelled grid of what the model sees, before and after augmentation.",
-    examples=("show.py", "show.py --data.path photos/ --augment.policy photos --augment.rotate 20"),
+    examples=("", "photos/ --augment.policy photos --augment.rotate 20"),
     options=ShowOptions,
     sections=("data", "augment"),
+    common=("data.size", "augment.policy", "augment.flip", "augment.rotate", "augment.crop", "seed"),
 )
 
 
@@ -40,8 +41,9 @@ def show(request: Request) -> None:
     from classifier.augment import geometry, policy
     from classifier.report import png
     from classifier.runtime import counter_rng
-    from jobs.cli.console import describe_data
-    from jobs.steps.session import open_run
+
+    from .cli.console import describe_data
+    from .steps.session import open_run
 
     options = request.options
     experiment = request.experiment()

@@ -1,4 +1,4 @@
-"""Train a classifier: python jobs/train.py --data.path photos/
+"""Train a classifier: python jobs/train.py photos/
 
 One worker trains in this process. With --workers.count N, N Ray workers train together; under torchrun, the processes
 that it launched. The run folder holds the best model so far (bundle/), history.jsonl, checkpoints to resume from and,
@@ -8,35 +8,46 @@ at the end, result.json.
 import sys
 from pathlib import Path
 
-# Import from the repository root instead of this folder: works uninstalled, and no verb shadows a library.
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
+if not __package__:  # run as a script: import this folder as a package, installed or not
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    __package__ = Path(__file__).resolve().parent.name
 
-from jobs.cli.command import main  # noqa: E402
-from jobs.cli.verb import EXIT_DONE, SECTIONS, Request, TrainingOptions, Verb  # noqa: E402
+from .cli.command import main
+from .cli.verb import EXIT_DONE, SECTIONS, Request, TrainingOptions, Verb
 
 VERB = Verb(
     name="train",
-    summary="Train an image classifier and save it as a bundle.",
     examples=(
-        "train.py                                    # the built-in digits, in seconds",
-        "train.py --data.path photos/                # a folder with one subfolder per class",
-        "train.py --recipe fashion-quick --data.path /usr/share/datasets/fashion-mnist",
-        "train.py --data.path photos/ --workers.count 2 --train.epochs 30",
-        "train.py --resume runs/NAME",
+        "# the built-in digits, in seconds",
+        "photos/  # a folder with one subfolder per class",
+        "fashion-mnist/ --recipe fashion-quick",
+        "photos/ --workers.count 2 --train.epochs 30",
+        "--resume runs/NAME",
     ),
     options=TrainingOptions,
     sections=SECTIONS,
+    common=(
+        "train.epochs",
+        "train.minutes",
+        "model.name",
+        "model.weights",
+        "data.batch",
+        "data.size",
+        "optimizer.lr",
+        "workers.count",
+        "seed",
+    ),
 )
 
 
 def train(request: Request) -> int:
     """Load the data, train, save the bundle and the result."""
-    from jobs.launch import torchrun
-    from jobs.steps import training
-    from jobs.steps.session import open_session
+    from .launch import torchrun
+    from .steps import training
+    from .steps.session import open_session
 
     if request.options.dry_run:
-        from jobs.steps.dry_run import dry_run
+        from .steps.dry_run import dry_run
 
         dry_run(request)
         return EXIT_DONE

@@ -1,4 +1,4 @@
-"""Search for the best settings: python jobs/tune.py --data.path photos/ --search.trials 16 --search.minutes 30
+"""Search for the best settings: python jobs/tune.py photos/ --search.trials 16 --search.minutes 30
 
 Each trial is a training, stopped early if it falls behind. The search ends with a table, `best.yaml` (the winner's
 experiment), `trials.parquet`, and the winner's bundle, tested once on the held-out test split.
@@ -11,44 +11,55 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from jobs.search.history import SearchClock
-    from jobs.search.leaderboard import Leaderboard
-    from jobs.search.plan import SearchPlan
-    from jobs.search.searcher import SearchHistory
-    from jobs.search.tuner import TrialEvent
-    from jobs.steps.session import Session
+    from .search.history import SearchClock
+    from .search.leaderboard import Leaderboard
+    from .search.plan import SearchPlan
+    from .search.searcher import SearchHistory
+    from .search.tuner import TrialEvent
+    from .steps.session import Session
 
-# Import from the repository root instead of this folder: works uninstalled, and no verb shadows a library.
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
+if not __package__:  # run as a script: import this folder as a package, installed or not
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    __package__ = Path(__file__).resolve().parent.name
 
-from jobs.cli.command import main  # noqa: E402
-from jobs.cli.verb import EXIT_DONE, SECTIONS, Request, TrainingOptions, Verb  # noqa: E402
+from .cli.command import main
+from .cli.verb import EXIT_DONE, SECTIONS, Request, TrainingOptions, Verb
 
 VERB = Verb(
     name="tune",
-    summary="Search over learning rate, batch size, architecture or any other setting, and save the best model.",
     examples=(
-        "tune.py                                     # the built-in digits, in two minutes",
-        "tune.py --data.path photos/ --search.trials 16 --search.minutes 30",
-        "tune.py --search.vary optimizer.lr=1e-3..1:log model.name=cnn,resnet9_16",
-        "tune.py --search.space space.yaml           # optimizer.lr: {low: 0.001, high: 1, log: true}",
-        "tune.py --search.objective accuracy,latency --search.scheduler asha",
-        "tune.py --resume runs/NAME --search.trials 32",
+        "# the built-in digits, in two minutes",
+        "photos/ --search.trials 16 --search.minutes 30",
+        "--search.vary optimizer.lr=1e-3..1:log",
+        "--search.space space.yaml",
+        "--search.objective accuracy,latency",
+        "--resume runs/NAME --search.trials 32",
     ),
     options=TrainingOptions,
     sections=("search", *SECTIONS),
+    common=(
+        "search.minutes",
+        "search.trials",
+        "search.vary",
+        "search.space",
+        "search.objective",
+        "train.epochs",
+        "model.weights",
+        "workers.count",
+        "seed",
+    ),
 )
 
 
 def tune(request: Request) -> int:
     """Plan, run the trials, choose the winner, test it once, and write what was found."""
-    from jobs.search import conclude, history, tuner
-    from jobs.search.leaderboard import Leaderboard
-    from jobs.search.plan import make_plan, single_trial_plan
-    from jobs.steps.session import open_session
+    from .search import conclude, history, tuner
+    from .search.leaderboard import Leaderboard
+    from .search.plan import make_plan, single_trial_plan
+    from .steps.session import open_session
 
     if request.options.dry_run:
-        from jobs.steps.dry_run import dry_run
+        from .steps.dry_run import dry_run
 
         dry_run(request)
         return EXIT_DONE

@@ -84,6 +84,6 @@ def read_predicted_classes(folder: Path) -> "PredictedClasses":
     if not Path(folder).is_dir():
         raise RunError(f"{folder} does not exist: give the folder of a tested run")
     if not path.is_file():
-        raise RunError(f"{folder} has no {path.name}: test it first: python jobs/evaluate.py {folder}")
+        raise RunError(f"{folder} has no {path.name}: test it first: classifier evaluate {folder}")
     table = pq.read_table(path, columns=["image_id", "label_name", "predicted_name"])
     return PredictedClasses(Path(folder).name, *(table[name].to_pylist() for name in table.column_names))

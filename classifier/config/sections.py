@@ -42,7 +42,7 @@ class DataConfig(Section):
     split_seed: NonNegativeInt = 0
     """Seed of the random splits. Separate from `seed`, so that runs with different seeds share a test split."""
     folds: Annotated[int, Range(2, 1000)] | None = None
-    """Cross-validation: number of folds, one of which replaces the test split (see jobs/crossval.py)."""
+    """Cross-validation: number of folds, one of which replaces the test split (see crossval)."""
     fold: NonNegativeInt = 0
     """Index of the fold that is the test split, from 0 to data.folds - 1."""
     limit: PositiveInt | None = None
@@ -57,7 +57,7 @@ class DataConfig(Section):
     """Keep images of the same group in one split: a column of the manifest (such as patient), or, for files, a regular
     expression with one group that extracts it from their names, such as '(\\w+)_\\d+\\.jpg'."""
     only: str | None = None
-    """CSV of id,label,split: use only these images of data.path (written by jobs/audit.py --write-manifest)."""
+    """CSV of id,label,split: use only these images of data.path (written by audit --write-manifest)."""
     outside: bool = False
     """Allow a manifest to list files outside its own folder."""
     max_corrupt: Fraction = 0.01

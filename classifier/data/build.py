@@ -114,7 +114,7 @@ def _describe_storage(source: Source, decoded: DecodedImages, config: DataConfig
     if config.stream:
         findings.append(
             f"{source.name} is read as a stream: its splits are drawn by the images' names, and duplicates are not "
-            "searched (python jobs/audit.py does)."
+            "searched (classifier audit does)."
         )
     if isinstance(decoded.images_NCHW, MappedImages) and decoded.images_NCHW.is_lossy:
         findings.append("its images are cached as JPEGs of quality 95 (--data.cache_as).")

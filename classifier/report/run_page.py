@@ -151,7 +151,7 @@ def _render_data(run: _RunFiles) -> str:
     content = f"<p>{escape(dataset['name'])}: {counts} images of {len(names)} classes: {escape(classes)}.</p>"
     findings = dataset.get("findings") or []
     content += bullet_list(findings) if findings else '<p class="faint">No problems found.</p>'
-    return section("Data", content, "Checked while reading the images; jobs/audit.py checks more.")
+    return section("Data", content, "Checked while reading the images; classifier audit checks more.")
 
 
 def _render_checks(run: _RunFiles) -> str:
@@ -195,12 +195,12 @@ def splits_share_images(split_record: dict[str, Any], dataset: dict[str, Any]) -
 def _render_commands(run: _RunFiles) -> str:
     folder, versions, kind = run.folder, run.result.get("versions", {}), run.result.get("kind", "train")
     is_study = kind in SUBJECTS
-    lines = [f"python jobs/{kind if is_study else 'train'}.py --experiment {folder / 'experiment.yaml'}"]
+    lines = [f"classifier {kind if is_study else 'train'} --experiment {folder / 'experiment.yaml'}"]
     if not run.result:
         verb = "tune" if (folder / REQUESTED_EXPERIMENT).is_file() else "train"
-        lines.append(f"python jobs/{verb}.py --resume {folder}")
+        lines.append(f"classifier {verb} --resume {folder}")
     if not is_study:
-        lines += [f"python jobs/evaluate.py {folder}", f"python jobs/predict.py {folder} image.jpg"]
+        lines += [f"classifier evaluate {folder}", f"classifier predict {folder} image.jpg"]
     versions_text = ", ".join(f"{name} {version}" for name, version in versions.items())
     note = f'<p class="faint">seed {run.experiment.seed}; {escape(versions_text)}</p>'
     return section("Commands", f"<pre>{escape(chr(10).join(lines))}</pre>{note}")

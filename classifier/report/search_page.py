@@ -162,9 +162,9 @@ def _trials_table(rows: list[dict[str, Any]], winner: str, names: list[str]) -> 
 def _commands(folder: Path, result: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     lines = [
-        f"python jobs/train.py --experiment {folder / 'best.yaml'}",
-        f"python jobs/tune.py --resume {folder} --search.trials {2 * sum(result['trials'].values())}",
-        f"python jobs/predict.py {folder} image.jpg",
+        f"classifier train --experiment {folder / 'best.yaml'}",
+        f"classifier tune --resume {folder} --search.trials {2 * sum(result['trials'].values())}",
+        f"classifier predict {folder} image.jpg",
     ]
     seed = json.dumps(result["config"]["seed"])
     return f'<pre>{escape(chr(10).join(lines))}</pre><p class="faint">seed {seed}; {escape(versions)}</p>'

@@ -1,10 +1,14 @@
 """The process environment: variables that Ray reads on import, and the paths of its token and of the verbs."""
 
 import os
+import sys
 from pathlib import Path
 
+COMMAND = "classifier"
+"""The installed command."""
+
 VERBS = Path(__file__).resolve().parents[1]
-"""Folder of the verbs, jobs/. The packages are importable from its parent."""
+"""Folder of the verbs: jobs/ in a checkout, classifier_jobs/ where it is installed. Its parent holds the packages."""
 
 TOKEN = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
 
@@ -17,6 +21,13 @@ _RAY_DEFAULTS = {
     "TUNE_MAX_PENDING_TRIALS_PG": "100",  # the searcher decides how many; Tune would start them one by one
     "TUNE_WARN_THRESHOLD_S": "30",
 }
+
+
+def command(verb: str) -> str:
+    """How this user starts a verb: by a script as this process was started, or by the installed command."""
+    script = Path(sys.argv[0])
+    is_script = script.suffix == ".py" and script.resolve().parent == VERBS
+    return f"python {script.with_name(f'{verb}.py')}" if is_script else f"{COMMAND} {verb}"
 
 
 def setup() -> None:

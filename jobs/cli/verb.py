@@ -9,9 +9,16 @@ from classifier.config.fields import Section, field_types
 from classifier.config.files import read_experiment
 from classifier.config.recipes import recipe, recipe_for
 
+from .verbs import SUMMARIES
+
 EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
 # The sections of settings that a training takes.
 SECTIONS = ("data", "model", "train", "optimizer", "augment", "schedule", "loss", "checkpoint", "workers")
+
+
+def positional(help_: str, **kwargs: Any) -> Any:
+    """A field of a verb's options that is a positional argument."""
+    return dataclasses.field(metadata={"positional": True, "help": help_}, **kwargs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +35,7 @@ class Options(Section):
 class ExperimentOptions(Options):
     """Options of a verb that starts from an experiment."""
 
+    path: str = positional("The images to learn from; the same as --data.path.", default="")
     recipe: str | None = None
     """Named recipe to start from. If unset, the one that fits the data set."""
     experiment: str | None = None
@@ -47,28 +55,39 @@ class TrainingOptions(ExperimentOptions):
     """Print data, shapes, memory use and the time of one step, then stop."""
 
 
-def positional(help_: str, **kwargs: Any) -> Any:
-    """A field of a verb's options that is a positional argument."""
-    return dataclasses.field(metadata={"positional": True, "help": help_}, **kwargs)
-
-
 @dataclass(frozen=True)
 class Verb:
-    """A command: its summary, examples, own options, and the sections of settings that it takes."""
+    """A command: its examples, own options, and the sections of settings that it takes."""
 
     name: str
-    summary: str
     examples: tuple[str, ...]
+    """Arguments to try, each perhaps with a comment after #."""
     options: type[Section]
     sections: tuple[str, ...] = ()
+    common: tuple[str, ...] = ()
+    """Settings that --help shows, the most used first; --help-all shows all of them."""
+
+    @property
+    def summary(self) -> str:
+        """What the verb does, in a sentence."""
+        return SUMMARIES[self.name]
+
+    @property
+    def own_flags(self) -> dict[str, Any]:
+        """The flags of the verb's own options, with their types."""
+        return {name: hint for name, hint in field_types(self.options).items() if name not in self.positionals}
+
+    @property
+    def setting_flags(self) -> dict[str, Any]:
+        """The flags of its settings, with their types, in the order of its sections."""
+        sections = (*self.sections, "seed") if self.sections else ()  # `seed` is the one setting outside a section
+        settings = setting_names().items()
+        return {name: hint for one in sections for name, hint in settings if name.partition(".")[0] == one}
 
     @property
     def flags(self) -> dict[str, Any]:
-        """Every flag with its type, in the order of the help page."""
-        own = {name: hint for name, hint in field_types(self.options).items() if name not in self.positionals}
-        sections = (*self.sections, "seed") if self.sections else ()  # `seed` is the one setting outside a section
-        settings = setting_names().items()
-        return own | {name: hint for one in sections for name, hint in settings if name.partition(".")[0] == one}
+        """Every flag with its type."""
+        return self.own_flags | self.setting_flags
 
     @property
     def positionals(self) -> list[str]:

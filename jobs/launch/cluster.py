@@ -14,7 +14,8 @@ from pathlib import Path
 from classifier.config.sections import WorkersConfig
 from classifier.errors import ConfigError
 from classifier.runs.folder import Run
-from jobs.cli.environment import TOKEN, VERBS
+
+from ..cli.environment import TOKEN, VERBS
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 # Between two looks at a cluster that has no room.

@@ -15,8 +15,9 @@ import torch
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset
 from classifier.training.resolve import resolve
-from jobs.launch.cluster import enter_driver_folder, largest_node_cores, worker_resources
-from jobs.launch.shared_dataset import SharedDataset
+
+from .cluster import enter_driver_folder, largest_node_cores, worker_resources
+from .shared_dataset import SharedDataset
 
 T = TypeVar("T")
 

@@ -13,8 +13,9 @@ from classifier.errors import ConfigError
 from classifier.runs.folder import Run
 from classifier.runs.recorder import record_training
 from classifier.runtime.distributed import ProcessGroup, init_process_group, pick_device
-from jobs.cli.interrupts import Interrupts
-from jobs.cli.verb import EXIT_DONE, EXIT_INTERRUPTED, Request
+
+from ..cli.interrupts import Interrupts
+from ..cli.verb import EXIT_DONE, EXIT_INTERRUPTED, Request
 
 
 def world_size() -> int:

@@ -19,8 +19,9 @@ from classifier.runs.folder import Run
 from classifier.runtime.distributed import COLLECTIVE_TIMEOUT, ProcessGroup
 from classifier.storage.atomic import retry_io
 from classifier.training.checkpoint import CheckpointStore
-from jobs.launch import run_storage
-from jobs.launch.cluster import connect, enter_driver_folder, worker_resources
+
+from . import run_storage
+from .cluster import connect, enter_driver_folder, worker_resources
 
 logger = logging.getLogger(__name__)
 # Ray restarts a worker group without limit by default: one that cannot start or keeps failing is an error.
@@ -179,7 +180,8 @@ def _worker(config: dict[str, Any]) -> ClassifierError | None:
     from classifier import data
     from classifier.runs.recorder import record_training
     from classifier.training.resolve import resolve
-    from jobs.launch.worker_log import tee_output
+
+    from .worker_log import tee_output
 
     # Ray logs each report, which is in run.log already; this logger is named after its file.
     reporter = Path(ray.train.__file__).parent / "v2" / "_internal" / "execution" / "context.py"

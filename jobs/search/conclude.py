@@ -7,14 +7,16 @@ from classifier.report import run_page, search_page
 from classifier.runs.folder import FEATURES
 from classifier.runs.recorder import result_fields, summary_scores
 from classifier.storage.atomic import write_atomically
-from jobs.cli.verb import EXIT_DONE, EXIT_INTERRUPTED
-from jobs.launch import run_storage
-from jobs.search import refit
-from jobs.search.history import SearchClock
-from jobs.search.importance import compute_importance
-from jobs.search.leaderboard import Leaderboard
-from jobs.steps import runs_table, test_model
-from jobs.steps.session import Session, earlier_test_reads
+
+from ..cli.environment import command
+from ..cli.verb import EXIT_DONE, EXIT_INTERRUPTED
+from ..launch import run_storage
+from ..steps import runs_table, test_model
+from ..steps.session import Session, earlier_test_reads
+from . import refit
+from .history import SearchClock
+from .importance import compute_importance
+from .leaderboard import Leaderboard
 
 TRIAL_STATES = ("finished", "stopped", "unfinished", "failed")
 
@@ -28,7 +30,7 @@ def finish(session: Session, board: Leaderboard, clock: SearchClock) -> int:
         run.write_result(
             session.kind, "stopped", config=session.experiment.as_dict(), dataset=session.dataset.summary()
         )
-        log.info(f"stopped before any trial finished an epoch; resume it: python jobs/tune.py --resume {run.folder}")
+        log.info(f"stopped before any trial finished an epoch; resume it: {command('tune')} --resume {run.folder}")
         log.info(str(run.folder))
         return EXIT_INTERRUPTED
     board.write()
@@ -74,6 +76,6 @@ def finish(session: Session, board: Leaderboard, clock: SearchClock) -> int:
     log.info(f"model report: {run_page.write(run.folder)}")
     if (features := run.folder / FEATURES).is_dir():
         log.info(f"{features}, {runs_table.format_size([features])}, speeds up a resumed search; it may be deleted")
-    log.info(f"train it again: python jobs/train.py --experiment {run.folder / 'best.yaml'}")
+    log.info(f"train it again: {command('train')} --experiment {run.folder / 'best.yaml'}")
     log.info(str(run.folder))
     return EXIT_INTERRUPTED if interrupted else EXIT_DONE

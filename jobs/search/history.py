@@ -14,11 +14,12 @@ from classifier.runs.folder import Run, read_history, read_result
 from classifier.search.budget import MAX_REFIT_SHARE
 from classifier.search.space import parse_space
 from classifier.storage.atomic import write_atomically
-from jobs.cli.environment import VERBS
-from jobs.search.leaderboard import Leaderboard
-from jobs.search.plan import SearchPlan
-from jobs.search.searcher import Observation, SearchHistory, initial_configs
-from jobs.search.trial_config import TrialConfig, read_changes, read_trial_configs, remove_duplicates
+
+from ..cli.environment import VERBS
+from .leaderboard import Leaderboard
+from .plan import SearchPlan
+from .searcher import Observation, SearchHistory, initial_configs
+from .trial_config import TrialConfig, read_changes, read_trial_configs, remove_duplicates
 
 # Seconds between writes of the time spent.
 SAVE_SECONDS = 5.0

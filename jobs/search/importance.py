@@ -6,8 +6,9 @@ import optuna
 
 from classifier.errors import ConfigError
 from classifier.search.pareto import MODES
-from jobs.search.leaderboard import Leaderboard
-from jobs.search.searcher import to_optuna_distribution
+
+from .leaderboard import Leaderboard
+from .searcher import to_optuna_distribution
 
 # With fewer trials than this, importance would only describe noise.
 MIN_TRIALS = 6

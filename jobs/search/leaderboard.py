@@ -16,11 +16,12 @@ from classifier.errors import RunError
 from classifier.runs.folder import Run, read_history
 from classifier.search.pareto import pareto_fronts, to_losses
 from classifier.storage.bucket import Storage
-from jobs.search.best_epochs import BestEpochs, rank
-from jobs.search.plan import SearchPlan
-from jobs.search.schedulers import EPOCH, SCORES
-from jobs.search.trial_config import read_changes, read_trial_configs
-from jobs.search.tuner import TrialEvent
+
+from .best_epochs import BestEpochs, rank
+from .plan import SearchPlan
+from .schedulers import EPOCH, SCORES
+from .trial_config import read_changes, read_trial_configs
+from .tuner import TrialEvent
 
 # Epochs that a trial's speed is measured over.
 RECENT_EPOCHS = 5

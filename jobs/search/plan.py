@@ -20,17 +20,18 @@ from classifier.search.linear_probe import parse_backbones, rank_backbones
 from classifier.search.portfolio import portfolio_for
 from classifier.search.space import Choice, Interval, Space, describe_conditions, expand_grid, parse_space
 from classifier.training.resolve import resolve
-from jobs.launch.cluster import (
+
+from ..launch.cluster import (
     connect,
     largest_node_cores,
     max_concurrent_trials,
     refuse_unplaceable,
     trial_resources,
 )
-from jobs.launch.remote_call import MeasurementNode
-from jobs.search import trial_budget
-from jobs.search.schedulers import choose_grace, make_scheduler
-from jobs.steps.session import find_fastest_batch
+from ..launch.remote_call import MeasurementNode
+from ..steps.session import find_fastest_batch
+from . import trial_budget
+from .schedulers import choose_grace, make_scheduler
 
 # Settings whose possible values depend on the machine that runs a trial.
 MACHINE_SETTINGS = ("train.device", "train.precision")

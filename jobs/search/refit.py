@@ -15,11 +15,12 @@ from classifier.runtime.timing import Deadline
 from classifier.search.budget import optimizer_steps_per_epoch
 from classifier.storage.atomic import write_atomically
 from classifier.training.resolve import resolve
-from jobs.launch import workers
-from jobs.search.history import SearchClock
-from jobs.search.leaderboard import Leaderboard
-from jobs.steps.session import Session
-from jobs.steps.training import train_in_process
+
+from ..launch import workers
+from ..steps.session import Session
+from ..steps.training import train_in_process
+from .history import SearchClock
+from .leaderboard import Leaderboard
 
 # A refit with less than this share of the winner's steps would lose more than the validation images add.
 MIN_STEP_SHARE = 0.75

@@ -19,8 +19,9 @@ from classifier.config.experiment import Experiment
 from classifier.search.pareto import MODES
 from classifier.search.space import Choice, Interval, Space, effective_changes, expand_grid
 from classifier.storage.atomic import write_atomically
-from jobs.search.best_epochs import BestEpochs, rank
-from jobs.search.trial_config import TrialConfig, remove_duplicates
+
+from .best_epochs import BestEpochs, rank
+from .trial_config import TrialConfig, remove_duplicates
 
 # How often a trial whose process crashed is restarted, from its last checkpoint.
 MAX_RESTARTS = 5

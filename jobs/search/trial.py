@@ -25,13 +25,14 @@ from classifier.storage.bucket import Storage
 from classifier.storage.mirror import Mirror
 from classifier.training.checkpoint import CheckpointStore
 from classifier.training.resolve import resolve
-from jobs.launch import run_storage, workers
-from jobs.launch.cluster import enter_driver_folder
-from jobs.launch.shared_dataset import SharedDataset
-from jobs.launch.worker_log import tee_output
-from jobs.search.best_epochs import worst_score
-from jobs.search.schedulers import EPOCH, SCORES
-from jobs.search.trial_config import trial_name, write_changes
+
+from ..launch import run_storage, workers
+from ..launch.cluster import enter_driver_folder
+from ..launch.shared_dataset import SharedDataset
+from ..launch.worker_log import tee_output
+from .best_epochs import worst_score
+from .schedulers import EPOCH, SCORES
+from .trial_config import trial_name, write_changes
 
 
 class TrialActor(tune.Trainable):

@@ -20,16 +20,17 @@ from classifier.config.experiment import Experiment
 from classifier.errors import RunError
 from classifier.search.space import Space, default_space
 from classifier.storage.atomic import write_atomically
-from jobs.launch import run_storage
-from jobs.launch.cluster import connect, max_concurrent_trials, refuse_unshared
-from jobs.launch.shared_dataset import SharedDataset
-from jobs.search.best_epochs import BestEpochs
-from jobs.search.plan import SearchPlan
-from jobs.search.schedulers import EPOCH, make_scheduler, to_tune_domain
-from jobs.search.searcher import MAX_RESTARTS, Searcher, SearchHistory, quiet_optuna
-from jobs.search.trial import TrialActor
-from jobs.search.trial_config import trial_name
-from jobs.steps.session import Session
+
+from ..launch import run_storage
+from ..launch.cluster import connect, max_concurrent_trials, refuse_unshared
+from ..launch.shared_dataset import SharedDataset
+from ..steps.session import Session
+from .best_epochs import BestEpochs
+from .plan import SearchPlan
+from .schedulers import EPOCH, make_scheduler, to_tune_domain
+from .searcher import MAX_RESTARTS, Searcher, SearchHistory, quiet_optuna
+from .trial import TrialActor
+from .trial_config import trial_name
 
 # How often the size of the cluster, which may grow or shrink, is checked.
 POLL_SECONDS = 5.0

@@ -29,7 +29,9 @@ from classifier.errors import DataError, list_few
 from classifier.report import audit_page
 from classifier.runs.folder import Run
 from classifier.storage.atomic import write_atomically
-from jobs.cli.console import RunLog
+
+from ..cli.console import RunLog
+from ..cli.environment import command
 
 FINDINGS = "findings.parquet"
 
@@ -155,5 +157,5 @@ def _write_manifest(
     omission = f", without {len(omitted):,} ({list_few(omitted)})" if omitted else ""
     log.info(f"{path} lists {len(rows):,} images{omission}")
     if not have_paths:
-        return f"python jobs/train.py --data.path {config.path} --data.only {path}"
-    return f"python jobs/train.py --data.path {path}{' --data.outside true' if outside else ''}"
+        return f"{command('train')} {config.path} --data.only {path}"
+    return f"{command('train')} {path}{' --data.outside true' if outside else ''}"

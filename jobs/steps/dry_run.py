@@ -10,8 +10,9 @@ from classifier.data import loader
 from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.training.resolve import resolve
 from classifier.training.state import TrainState
-from jobs.cli.console import console, describe_run
-from jobs.cli.verb import Request
+
+from ..cli.console import console, describe_run
+from ..cli.verb import Request
 
 
 def dry_run(request: Request) -> None:

@@ -16,8 +16,9 @@ from classifier.errors import RunError
 from classifier.storage.atomic import write_atomically
 from classifier.storage.bucket import Storage
 from classifier.training.resolve import resolve
-from jobs.steps.compare_runs import Comparison
-from jobs.steps.training_process import TrainingProcess
+
+from .compare_runs import Comparison
+from .training_process import TrainingProcess
 
 # The drill's training has at least this many steps per fault, at most this many per epoch, and this many epochs.
 MIN_STEPS_PER_FAULT, MAX_STEPS_PER_EPOCH, MIN_EPOCHS = 12, 40, 3

@@ -22,8 +22,9 @@ from classifier.inference.out_of_distribution import OODDetector
 from classifier.report import run_page
 from classifier.runs.folder import ROBUSTNESS
 from classifier.storage.atomic import write_atomically
-from jobs.cli.console import RunLog
-from jobs.steps import test_model
+
+from ..cli.console import RunLog
+from . import test_model
 
 
 def measure(loaded: LoadedBundle, options: Any, log: RunLog) -> dict[str, Any]:

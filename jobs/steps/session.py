@@ -21,10 +21,12 @@ from classifier.runs.folder import REQUESTED_EXPERIMENT, Run
 from classifier.storage.atomic import write_atomically
 from classifier.storage.bucket import Storage
 from classifier.training.resolve import resolve
-from jobs.cli.console import RunLog, describe_run
-from jobs.cli.interrupts import Interrupts
-from jobs.cli.verb import Request
-from jobs.launch import run_storage, torchrun
+
+from ..cli.console import RunLog, describe_run
+from ..cli.environment import command
+from ..cli.interrupts import Interrupts
+from ..cli.verb import Request
+from ..launch import run_storage, torchrun
 
 # Settings that may change when a run is resumed.
 RESUMABLE = {
@@ -167,8 +169,8 @@ def _measure_batch(requested: Experiment, resolved: Experiment, dataset: Dataset
     """`find_fastest_batch` on a machine like those of the workers."""
     if requested.workers.count == 1 or torchrun.world_size() > 1:
         return find_fastest_batch(resolved, dataset)
-    from jobs.launch.cluster import connect, refuse_unplaceable
-    from jobs.launch.remote_call import MeasurementNode
+    from ..launch.cluster import connect, refuse_unplaceable
+    from ..launch.remote_call import MeasurementNode
 
     resources = connect()
     refuse_unplaceable(requested.workers, resources)
@@ -212,8 +214,8 @@ def _resume_run(kind: str, request: Request) -> tuple[Run, Experiment]:
         is_search = (run.folder / REQUESTED_EXPERIMENT).exists()
         if is_search != (kind == "tune"):
             raise ConfigError(
-                f"{run.folder} is {'a' if is_search else 'not a'} search: resume it with jobs/"
-                f"{'tune' if is_search else 'train'}.py"
+                f"{run.folder} is {'a' if is_search else 'not a'} search: resume it with "
+                f"{command('tune' if is_search else 'train')} --resume {run.folder}"
             )
         experiment = read_experiment(run.folder / (REQUESTED_EXPERIMENT if is_search else "experiment.yaml"))
         changed = _apply_resumable(kind, experiment, request.changes)

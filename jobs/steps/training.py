@@ -6,9 +6,11 @@ from classifier.runs.recorder import record_training, result_fields
 from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.runtime.timing import Deadline
 from classifier.training.loop import StepProgress
-from jobs.cli.verb import EXIT_DONE, EXIT_INTERRUPTED
-from jobs.launch import run_storage, torchrun
-from jobs.steps.session import Session, earlier_test_reads
+
+from ..cli.environment import command
+from ..cli.verb import EXIT_DONE, EXIT_INTERRUPTED
+from ..launch import run_storage, torchrun
+from .session import Session, earlier_test_reads
 
 
 def train_here(session: Session) -> str | None:
@@ -45,8 +47,8 @@ def train_in_process(session: Session, group: ProcessGroup, deadline: Deadline |
 
 def train_on_ray(session: Session) -> str | None:
     """Train on Ray workers; why it stopped early, or None."""
-    from jobs.launch import workers
-    from jobs.launch.cluster import connect, refuse_unplaceable, refuse_unshared
+    from ..launch import workers
+    from ..launch.cluster import connect, refuse_unplaceable, refuse_unshared
 
     refuse_unplaceable(session.experiment.workers, connect())
     refuse_unshared(session.run)
@@ -77,9 +79,9 @@ def finish_training(session: Session, stopped: str | None) -> int:
     if fields["input_wait"] is not None:
         log.info(f"waiting for images took {fields['input_wait']:.1%} of the time in training steps")
     if interrupted:
-        log.info(f"resume it: python jobs/{session.kind}.py --resume {run.folder}")
+        log.info(f"resume it: {command(session.kind)} --resume {run.folder}")
     else:
-        log.info(f"test it once: python jobs/evaluate.py {run.folder}")
+        log.info(f"test it once: {command('evaluate')} {run.folder}")
     log.info(f"report: {page}")
     log.info(str(run.folder))
     return EXIT_INTERRUPTED if interrupted else EXIT_DONE

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from classifier.errors import RunError
 from classifier.storage.bucket import Storage
-from jobs.cli.environment import VERBS
-from jobs.launch import run_storage
+
+from ..cli.environment import VERBS
+from ..launch import run_storage
 
 # A training that makes no progress for this long hangs.
 TIMEOUT_SECONDS = 300.0
@@ -109,6 +110,6 @@ class TrainingProcess:
         if kind == "worker" and host == socket.gethostname():
             os.kill(pid, signal.SIGKILL)
         else:
-            from jobs.launch.cluster import kill_on_node
+            from ..launch.cluster import kill_on_node
 
             kill_on_node(node, None if kind == "node" else pid)

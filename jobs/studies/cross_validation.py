@@ -13,7 +13,8 @@ from classifier.bundle.predictions import save_predictions
 from classifier.metrics.scores import compute_scores
 from classifier.runs.folder import SCORES
 from classifier.storage.atomic import write_atomically
-from jobs.studies.parallel_runs import StudyRun
+
+from .parallel_runs import StudyRun
 
 SCORES_SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "loss")
 

@@ -11,7 +11,8 @@ from classifier.data.dataset import Dataset
 from classifier.errors import ConfigError, DataError
 from classifier.metrics.power_law import PowerLaw, fit_power_law
 from classifier.runs.folder import read_history, read_result
-from jobs.studies.parallel_runs import StudyRun
+
+from .parallel_runs import StudyRun
 
 # Gap between training and validation accuracy from which a model is called overfitted.
 MIN_OVERFITTING = 0.05

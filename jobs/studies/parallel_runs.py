@@ -22,15 +22,16 @@ from classifier.runs.folder import REQUESTED_EXPERIMENT, Run, read_result
 from classifier.runs.recorder import record_training, result_fields
 from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.training.resolve import resolve
-from jobs.cli.environment import VERBS
-from jobs.launch.cluster import (
+
+from ..cli.environment import VERBS
+from ..launch.cluster import (
     connect,
     enter_driver_folder,
     largest_node_cores,
     refuse_unplaceable,
     worker_resources,
 )
-from jobs.steps import test_model
+from ..steps import test_model
 
 POLL_SECONDS = 0.5
 

@@ -18,10 +18,12 @@ from classifier.report import run_page
 from classifier.runs.folder import Run
 from classifier.storage.atomic import write_atomically
 from classifier.training.resolve import resolve
-from jobs.cli.console import RunLog
-from jobs.cli.interrupts import Interrupts
-from jobs.cli.verb import EXIT_DONE, EXIT_INTERRUPTED, Request
-from jobs.steps.session import default_name
+
+from ..cli.console import RunLog
+from ..cli.environment import command
+from ..cli.interrupts import Interrupts
+from ..cli.verb import EXIT_DONE, EXIT_INTERRUPTED, Request
+from ..steps.session import default_name
 
 STUDY_FILE = "family.json"
 
@@ -53,7 +55,7 @@ class Study:
     def finish_interrupted(self) -> int:
         """Write the result of a study that was stopped early, and how to resume it; the exit code."""
         self.run.write_result(self.kind, "stopped", config=self.experiment.as_dict(), dataset=self.dataset.summary())
-        self.info(f"stopped; resume it: python jobs/{self.kind}.py --resume {self.folder}")
+        self.info(f"stopped; resume it: {command(self.kind)} --resume {self.folder}")
         return EXIT_INTERRUPTED
 
     def finish(self, **fields: Any) -> int:
@@ -140,7 +142,7 @@ def _resume_study(
         ) from None
     if saved.get("kind") != kind:
         raise RunError(
-            f"{folder} is a {saved.get('kind')}: resume it with python jobs/{saved.get('kind')}.py --resume {folder}"
+            f"{folder} is a {saved.get('kind')}: resume it with {command(str(saved.get('kind')))} --resume {folder}"
         )
     run = Run.resume(folder)
     (folder / "result.json").unlink(missing_ok=True)  # a study that has been resumed has no result until it ends

@@ -17,7 +17,9 @@ def select_listed(source: Source, path: Path) -> Source:
     An empty split is drawn. DataError names the line of an unknown or repeated id, or of an unknown split.
     """
     if not path.is_file():
-        raise DataError(f"data.only {path} does not exist: give a CSV of id,label,split, as jobs/audit.py writes it")
+        raise DataError(
+            f"data.only {path} does not exist: give a CSV of id,label,split, as written by audit --write-manifest"
+        )
     index_of = {id_: n for n, id_ in enumerate(source.ids)}
     selected: dict[int, tuple[str, int]] = {}
     for where, row in read_csv_rows(path, ",", ("id", "label", "split")):

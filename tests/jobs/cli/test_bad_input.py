@@ -32,7 +32,9 @@ SETTINGS = [
     (["--train.compile", "perhaps"], ["perhaps"]),
     (["--recipe", "digts"], ["digts", "did you mean digits"]),
     (["--search.trials", "3"], ["search.trials", "does not take"]),
-    (["photos/"], ["photos/", "--name value"]),
+    (["photos/", "more/"], ["more/", "--name value"]),
+    (["--data", "photos/"], ["--data:", "did you mean --data.path"]),
+    (["photos/", "--data.path", "others/"], ["photos/", "others/", "one of them"]),
     (["--experiment", "absent.yaml"], [r"absent\.yaml"]),
 ]
 

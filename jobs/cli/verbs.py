@@ -1,0 +1,31 @@
+"""The verbs in their groups, with what each is for; imports nothing, so that `classifier --help` is instant."""
+
+VERB_GROUPS = {
+    "data": {
+        "audit": "Find what is wrong with a data set before training on it.",
+        "show": "Draw a grid of what the model sees, before and after augmentation.",
+    },
+    "train": {
+        "train": "Train an image classifier and save it as a bundle.",
+        "tune": "Search for the best settings, and save the best model.",
+    },
+    "judge": {
+        "evaluate": "Test a model on the held-out test split, once.",
+        "crossval": "Cross-validate: test every image with a model not trained on it.",
+        "curve": "Draw a learning curve: accuracy against the number of images.",
+        "compare": "Compare models on the same test images, with a significance test.",
+        "robust": "Test a model under corruptions, attacks and other data.",
+        "calibrate": "Calibrate a model's probabilities, and decide when it abstains.",
+    },
+    "use": {
+        "predict": "Classify images.",
+    },
+    "runs": {
+        "runs": "List the runs: what they are, how they ended, how good they are.",
+        "report": "Write report.html of a run.",
+        "plan": "Forecast time, memory and cost of a training on N workers.",
+        "drill": "Fire drill: check that a killed training loses nothing.",
+    },
+}
+
+SUMMARIES = {name: summary for verbs in VERB_GROUPS.values() for name, summary in verbs.items()}
