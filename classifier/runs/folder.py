@@ -40,7 +40,7 @@ RESULT_KEYS += ("parameters", "device")
 
 
 @dataclass
-class Run:
+class RunFolder:
     """A run folder that this process owns: get it by `create` or `resume`, and `close` it."""
 
     folder: Path
@@ -73,7 +73,7 @@ class Run:
         return folder
 
     @classmethod
-    def create(cls, out: str | Path, name: str) -> "Run":
+    def create(cls, out: str | Path, name: str) -> "RunFolder":
         """Create a new, empty run folder. RunError if it already exists or cannot be created."""
         folder = cls.check_new(out, name)
         try:
@@ -83,14 +83,14 @@ class Run:
         return cls(folder)._acquire_lock()
 
     @classmethod
-    def resume(cls, folder: str | Path) -> "Run":
+    def resume(cls, folder: str | Path) -> "RunFolder":
         """Open an earlier run to resume it. RunError if it is not a run folder, or if another process owns it."""
         folder = Path(folder)
         if not (folder / "experiment.yaml").is_file():
             raise RunError(f"{folder} is not a run folder (it has no experiment.yaml): give OUT/NAME of an earlier run")
         return cls(folder)._acquire_lock()
 
-    def _acquire_lock(self) -> "Run":
+    def _acquire_lock(self) -> "RunFolder":
         self._lock = (self.folder / ".lock").open("a+")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -9,7 +9,7 @@ from classifier.bundle import bundle
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import RunError
-from classifier.runs.folder import Run, read_history
+from classifier.runs.folder import RunFolder, read_history
 from classifier.runs.tensorboard import TensorBoardWriter
 from classifier.runs.trackers import Trackers
 from classifier.runtime.distributed import ProcessGroup
@@ -18,7 +18,7 @@ from classifier.training.loop import Epoch, StepProgress, fit
 
 
 def record_training(
-    run: Run,
+    run: RunFolder,
     experiment: Experiment,
     dataset: Dataset,
     *,
@@ -56,7 +56,7 @@ def record_training(
             trackers.end()
 
 
-def save_bundle(run: Run, experiment: Experiment, dataset: Dataset, epoch: Epoch) -> None:
+def save_bundle(run: RunFolder, experiment: Experiment, dataset: Dataset, epoch: Epoch) -> None:
     """Save the epoch's model as the run's bundle."""
     scores = {"validation": epoch.validation, "test": None}
     bundle.save(
@@ -89,7 +89,7 @@ def summary_scores(scores: dict[str, Any]) -> dict[str, Any]:
     return {name: scores[name] for name in ("accuracy", "macro_f1", "loss", "count")}
 
 
-def _rewind_to_checkpoint(run: Run, store: CheckpointStore, dataset: Dataset) -> None:
+def _rewind_to_checkpoint(run: RunFolder, store: CheckpointStore, dataset: Dataset) -> None:
     manifest = store.latest_manifest()
     run.truncate_history(manifest)
     if manifest and manifest["about"]["dataset"] != dataset.fingerprint:

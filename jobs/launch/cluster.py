@@ -13,7 +13,7 @@ from pathlib import Path
 
 from classifier.config.sections import WorkersConfig
 from classifier.errors import ConfigError
-from classifier.runs.folder import Run
+from classifier.runs.folder import RunFolder
 
 from ..cli.environment import TOKEN, VERBS
 
@@ -154,7 +154,7 @@ def refuse_unplaceable(workers: WorkersConfig, resources: dict[str, float]) -> N
             request_resources(bundles=[])
 
 
-def refuse_unshared(run: Run) -> None:
+def refuse_unshared(run: RunFolder) -> None:
     """ConfigError if the run has no storage and a node of the cluster does not see its folder."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from classifier.errors import RunError, in_short
-from classifier.runs.folder import Run
+from classifier.runs.folder import RunFolder
 from classifier.storage.atomic import retry_io, write_atomically
 from classifier.storage.bucket import Storage
 from classifier.storage.mirror import Mirror
@@ -60,7 +60,7 @@ def _is_search_file(name: str) -> bool:
     return not ("/checkpoints/" in name or "/tensorboard/" in name or name.startswith("ray/"))
 
 
-def open_mirror(run: Run, *, elsewhere: bool) -> Mirror:
+def open_mirror(run: RunFolder, *, elsewhere: bool) -> Mirror:
     """A mirror of the run folder, to be used as a context. `elsewhere`: workers train it on their own disks.
 
     Of a search's trials it mirrors what the driver writes; each trial's process mirrors the rest.
@@ -70,13 +70,13 @@ def open_mirror(run: Run, *, elsewhere: bool) -> Mirror:
     return Mirror(run.folder, run.storage, skip=WORKER_FILES if elsewhere else (), extra=DRIVER_FILES)
 
 
-def upload_bundle(run: Run) -> None:
+def upload_bundle(run: RunFolder) -> None:
     """Replace the bundle that workers elsewhere left in storage by the one of this machine's run folder."""
     if (storage := run.storage) is not None:
         retry_io(lambda: Mirror(run.folder, storage).upload_bundle(), storage.root)
 
 
-def delete_copy(run: Run) -> None:
+def delete_copy(run: RunFolder) -> None:
     """Delete the stored copy of a run that never started."""
     if (storage := run.storage) is not None:
         retry_io(lambda: storage.remove(""), storage.root)
@@ -95,7 +95,7 @@ def download_run(storage: Storage, folder: Path) -> None:
     retry_io(download_if_newer, storage.root)
 
 
-def download_trials(run: Run, trial: str = "*", *, bundle: bool = False) -> None:
+def download_trials(run: RunFolder, trial: str = "*", *, bundle: bool = False) -> None:
     """Download what trials left in storage into the search's folder, except for what only a resumed trial needs."""
     if (storage := run.storage) is None:
         return
@@ -109,7 +109,7 @@ def download_trials(run: Run, trial: str = "*", *, bundle: bool = False) -> None
 
 
 @contextlib.contextmanager
-def mirror_worker_folder(run: Run, *, fetch: str) -> Iterator[None]:
+def mirror_worker_folder(run: RunFolder, *, fetch: str) -> Iterator[None]:
     """Download a worker's folder on its own machine, mirror it, and delete it after a successful end.
 
     Does nothing if the run has no storage: the folder is the run folder itself then.

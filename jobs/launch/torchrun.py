@@ -10,7 +10,7 @@ import torch
 from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.errors import ConfigError
-from classifier.runs.folder import Run
+from classifier.runs.folder import RunFolder
 from classifier.runs.recorder import record_training
 from classifier.runtime.distributed import ProcessGroup, init_process_group, pick_device
 
@@ -40,7 +40,7 @@ def set_worker_count(request: Request) -> Request:
 @contextmanager
 def join_workers(
     experiment: Experiment | None = None, folder: Path | None = None
-) -> Iterator[tuple[ProcessGroup, Experiment, Run]]:
+) -> Iterator[tuple[ProcessGroup, Experiment, RunFolder]]:
     """Join the other ranks' process group; every rank gets rank 0's resolved experiment and run folder."""
     local = int(os.environ["LOCAL_RANK"])
     if torch.cuda.is_available():
@@ -50,7 +50,7 @@ def join_workers(
         device = pick_device(shared[0].train.device)
         if device.type == "cuda":
             device = torch.device("cuda", local)
-        yield ProcessGroup.current(device), shared[0], Run(shared[1])
+        yield ProcessGroup.current(device), shared[0], RunFolder(shared[1])
 
 
 def run_follower() -> int:

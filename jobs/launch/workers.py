@@ -15,7 +15,7 @@ from typing import Any
 
 from classifier.config.experiment import Experiment
 from classifier.errors import ClassifierError, RunError
-from classifier.runs.folder import Run
+from classifier.runs.folder import RunFolder
 from classifier.runtime.distributed import COLLECTIVE_TIMEOUT, ProcessGroup
 from classifier.storage.atomic import retry_io
 from classifier.training.checkpoint import CheckpointStore
@@ -35,7 +35,7 @@ POLL_SECONDS = 2.0
 
 
 def train(
-    run: Run, experiment: Experiment, *, should_stop: Callable[[], bool], merged: bool = False
+    run: RunFolder, experiment: Experiment, *, should_stop: Callable[[], bool], merged: bool = False
 ) -> Iterator[dict[str, Any]]:
     """Train on Ray workers; yields the rows of the history as they are written. merged: also on the validation images.
 
@@ -78,14 +78,14 @@ def train(
         raise errors[0]
 
 
-def _request_stop(run: Run) -> None:
+def _request_stop(run: RunFolder) -> None:
     (run.folder / STOP_FILE).touch()
     if run.storage is not None:
         with contextlib.suppress(OSError):  # tried again as long as the file is missing
             run.storage.upload(run.folder / STOP_FILE, STOP_FILE)
 
 
-def _download_history(run: Run) -> None:
+def _download_history(run: RunFolder) -> None:
     assert run.storage is not None
     with contextlib.suppress(OSError):  # it may not exist yet, or the storage may be unreachable for a while
         run.storage.download("history.jsonl", run.folder / "history.jsonl")
@@ -96,14 +96,14 @@ def _is_result(name: str) -> bool:
     return name.partition("/")[0] in run_storage.WORKER_FILES and not name.startswith("checkpoints/")
 
 
-def _run_trainer(run: Run, experiment: Experiment, merged: bool, errors: list[BaseException]) -> None:
+def _run_trainer(run: RunFolder, experiment: Experiment, merged: bool, errors: list[BaseException]) -> None:
     try:
         run_trainer(run, experiment, merged)
     except BaseException as error:
         errors.append(error)
 
 
-def run_trainer(run: Run, experiment: Experiment, merged: bool = False) -> None:
+def run_trainer(run: RunFolder, experiment: Experiment, merged: bool = False) -> None:
     """Run Ray Train to the end. ClassifierError as raised in a worker; RunError if the workers keep failing."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -163,7 +163,7 @@ def _describe_failure(failure: Exception) -> str:
     return f"the workers failed {MAX_FAILURES + 1} times without progress ({last_line[:300]}): {fix}"
 
 
-def _newest_step(run: Run) -> int:
+def _newest_step(run: RunFolder) -> int:
     if run.storage is not None:
         return retry_io(run.storage.newest_step, run.storage.root)
     manifest = CheckpointStore(run.checkpoints).latest_manifest()
@@ -187,7 +187,10 @@ def _worker(config: dict[str, Any]) -> ClassifierError | None:
     reporter = Path(ray.train.__file__).parent / "v2" / "_internal" / "execution" / "context.py"
     logging.getLogger(str(reporter)).setLevel(logging.WARNING)
     enter_driver_folder(config["cwd"])
-    run, group = Run(Path(config["folder"]), config["storage"]), ProcessGroup.current(ray.train.torch.get_device())
+    run, group = (
+        RunFolder(Path(config["folder"]), config["storage"]),
+        ProcessGroup.current(ray.train.torch.get_device()),
+    )
     if run.storage is not None:
         run.folder = Path(tempfile.gettempdir(), "classifier", config["scratch"])
         run.folder.mkdir(parents=True, exist_ok=True)
@@ -238,14 +241,14 @@ class _PreemptionNotice:
         return is_new
 
 
-def _write_fatal_error(run: Run, error: RunError) -> None:
+def _write_fatal_error(run: RunFolder, error: RunError) -> None:
     (run.folder / FATAL_ERROR_FILE).write_text(str(error), encoding="utf-8")
     if run.storage is not None:
         with contextlib.suppress(OSError):  # then the workers are restarted as after any failure
             run.storage.upload(run.folder / FATAL_ERROR_FILE, FATAL_ERROR_FILE)
 
 
-def _read_fatal_error(run: Run) -> str | None:
+def _read_fatal_error(run: RunFolder) -> str | None:
     """The error that an earlier worker gave up with, if there is one."""
     if run.storage is not None:
         text = retry_io(lambda: run.storage and run.storage.read(FATAL_ERROR_FILE), run.storage.root)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from classifier.data.dataset import Dataset
 from classifier.errors import RunError
-from classifier.runs.folder import Run, read_history, read_result
+from classifier.runs.folder import RunFolder, read_history, read_result
 from classifier.search.budget import MAX_REFIT_SHARE
 from classifier.search.space import parse_space
 from classifier.storage.atomic import write_atomically
@@ -128,7 +128,7 @@ def code_digest() -> str:
 class SearchClock:
     """Counts the seconds that a search has used, in earlier processes and before its first trial too."""
 
-    def __init__(self, run: Run, plan: SearchPlan) -> None:
+    def __init__(self, run: RunFolder, plan: SearchPlan) -> None:
         self.path, self.plan = run.folder / "spent.json", plan
         self.earlier_seconds = json.loads(self.path.read_text())["seconds"] if self.path.exists() else 0.0
         self.save_time = time.monotonic()

@@ -13,7 +13,7 @@ from rich.table import Table
 from classifier.config.experiment import Experiment
 from classifier.config.files import read_experiment
 from classifier.errors import RunError
-from classifier.runs.folder import Run, read_history
+from classifier.runs.folder import RunFolder, read_history
 from classifier.search.pareto import pareto_fronts, to_losses
 from classifier.storage.bucket import Storage
 
@@ -46,7 +46,7 @@ class Row:
 class Leaderboard:
     """Collects what the trials of a search report."""
 
-    def __init__(self, run: Run, plan: SearchPlan) -> None:
+    def __init__(self, run: RunFolder, plan: SearchPlan) -> None:
         self.folder, self.storage, self.plan = run.folder, run.storage, plan
         self.experiment = plan.experiment
         self.rows: dict[str, Row] = {}
@@ -135,7 +135,7 @@ class Leaderboard:
         """Whether any trial has a score."""
         return any(self.best(row) for row in self.rows.values())
 
-    def winner(self) -> tuple[Run, Experiment]:
+    def winner(self) -> tuple[RunFolder, Experiment]:
         """The best trial's run folder and its experiment. RunError if no trial has a score."""
         ranked = [row for row in self.rank_rows() if self.best(row)]
         if not ranked:
@@ -147,7 +147,9 @@ class Leaderboard:
         experiment = dataclasses.replace(experiment, search=self.experiment.search)
         # The winner may run on another machine, and have all of it.
         machine_settings = {name: self.setting_value(ranked[0], name) for name in ("train.device", "train.precision")}
-        return Run(folder), experiment.override_all(machine_settings | {"train.threads": None, "workers.cpus": None})
+        return RunFolder(folder), experiment.override_all(
+            machine_settings | {"train.threads": None, "workers.cpus": None}
+        )
 
     def describe_trial(self, row: Row) -> str:
         """One line on an ended trial."""

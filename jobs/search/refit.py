@@ -9,7 +9,7 @@ from classifier.bundle import bundle
 from classifier.config.experiment import Experiment
 from classifier.config.files import read_experiment
 from classifier.evaluation.calibrate import save_with_ood_detector
-from classifier.runs.folder import FEATURES, Run
+from classifier.runs.folder import FEATURES, RunFolder
 from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.runtime.timing import Deadline
 from classifier.search.budget import optimizer_steps_per_epoch
@@ -86,14 +86,14 @@ def _epochs_that_fit(clock: SearchClock, epoch_seconds: float) -> int | float:
     return int(seconds / (plan.conclusion.refit_epoch_factor * epoch_seconds))
 
 
-def open_refit_run(session: Session, winner: str, *, on_workers: bool) -> tuple[Run, int | None]:
+def open_refit_run(session: Session, winner: str, *, on_workers: bool) -> tuple[RunFolder, int | None]:
     """Open the refit's run, and return how many epochs an earlier process has started it with, if it did.
 
     One that was started for another winner is deleted.
     """
     # No mirror covers ray/: the worker uploads its own copy.
     storage = session.run.storage.subfolder("ray/final") if session.run.storage is not None and on_workers else None
-    run = Run(session.run.folder / "final", storage, feature_folder=session.run.folder / FEATURES)
+    run = RunFolder(session.run.folder / "final", storage, feature_folder=session.run.folder / FEATURES)
     winner_file, experiment_file = run.folder / "winner.json", run.folder / "experiment.yaml"
     if winner_file.exists() and json.loads(winner_file.read_text())["trial"] == winner and experiment_file.exists():
         return run, read_experiment(experiment_file).train.epochs
@@ -105,7 +105,7 @@ def open_refit_run(session: Session, winner: str, *, on_workers: bool) -> tuple[
     return run, None
 
 
-def _train_locally(session: Session, run: Run, experiment: Experiment, deadline: Deadline) -> bool:
+def _train_locally(session: Session, run: RunFolder, experiment: Experiment, deadline: Deadline) -> bool:
     """Train in this process; return whether it was stopped."""
     dataset = session.dataset.merge_validation(experiment)
     experiment = resolve(experiment, dataset)
@@ -114,7 +114,7 @@ def _train_locally(session: Session, run: Run, experiment: Experiment, deadline:
     return bool(train_in_process(last, ProcessGroup(device=pick_device(experiment.train.device)), deadline))
 
 
-def _train_on_workers(session: Session, run: Run, experiment: Experiment, deadline: Deadline) -> bool:
+def _train_on_workers(session: Session, run: RunFolder, experiment: Experiment, deadline: Deadline) -> bool:
     """Train on Ray's workers; return whether it was stopped."""
     run.write_experiment(experiment)
     step, epochs = 0, experiment.train.epochs

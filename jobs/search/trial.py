@@ -17,7 +17,7 @@ from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.errors import ClassifierError
 from classifier.profiling.step_time import is_out_of_memory
-from classifier.runs.folder import FEATURES, Run, completed_rows
+from classifier.runs.folder import FEATURES, RunFolder, completed_rows
 from classifier.runs.recorder import record_training
 from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.storage.atomic import retry_io, write_atomically
@@ -78,7 +78,7 @@ class TrialActor(tune.Trainable):
             if earlier and (self.trials / earlier).exists() and not (self.trials / name).exists():
                 (self.trials / earlier).rename(self.trials / name)
         storage = self.storage.subfolder(f"trials/{name}") if self.storage else None
-        self.run = Run(self.trials / name, storage, feature_folder=self.trials.parent / FEATURES)
+        self.run = RunFolder(self.trials / name, storage, feature_folder=self.trials.parent / FEATURES)
         self.run.folder.mkdir(parents=True, exist_ok=True)
         if self.run.storage is not None:
             run_storage.download_run(self.run.storage, self.run.folder)

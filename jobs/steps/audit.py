@@ -27,7 +27,7 @@ from classifier.data.readers.source import Source
 from classifier.data.split_names import SPLITS
 from classifier.errors import DataError, list_few
 from classifier.report import audit_page
-from classifier.runs.folder import Run
+from classifier.runs.folder import RunFolder
 from classifier.storage.atomic import write_atomically
 
 from ..cli.console import RunLog
@@ -36,7 +36,7 @@ from ..cli.environment import command
 FINDINGS = "findings.parquet"
 
 
-def run_audit(experiment: Experiment, options: Any, run: Run, log: RunLog) -> None:
+def run_audit(experiment: Experiment, options: Any, run: RunFolder, log: RunLog) -> None:
     """Scan the images, log and write the findings. DataError if no image can be used."""
     began = time.perf_counter()
     config = experiment.data

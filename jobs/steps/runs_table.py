@@ -12,7 +12,7 @@ from classifier.config.experiment import flatten, setting_names
 from classifier.config.fields import suggest
 from classifier.config.files import read_experiment
 from classifier.errors import ClassifierError, ConfigError, RunError
-from classifier.runs.folder import Run, read_history, read_result
+from classifier.runs.folder import RunFolder, read_history, read_result
 
 COLUMNS = ("when", "name", "validation", "test", "seconds")
 KEYS = ("kind", "status", "data", "name")
@@ -143,7 +143,7 @@ def delete_runs(rows: Sequence[Row]) -> Iterator[str]:
     """Delete the runs and yield a line for each. A run that a process still works on is kept."""
     for row in rows:
         try:
-            Run(row.folder)._acquire_lock().discard()
+            RunFolder(row.folder)._acquire_lock().discard()
             yield f"deleted {row.folder}"
         except RunError as error:
             yield f"kept: {error}"

@@ -17,7 +17,7 @@ from classifier.config.files import read_experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import ClassifierError, ConfigError, DivergedError
 from classifier.profiling import step_time
-from classifier.runs.folder import REQUESTED_EXPERIMENT, Run
+from classifier.runs.folder import REQUESTED_EXPERIMENT, RunFolder
 from classifier.storage.atomic import write_atomically
 from classifier.storage.bucket import Storage
 from classifier.training.resolve import resolve
@@ -44,7 +44,7 @@ class Session:
     `requested` is the experiment as the user asked for it; `experiment` has every open setting resolved."""
 
     kind: str
-    run: Run
+    run: RunFolder
     log: RunLog
     interrupts: Interrupts
     requested: Experiment
@@ -71,7 +71,7 @@ def _start_session(kind: str, request: Request, cleanup: contextlib.ExitStack) -
     interrupts, log = cleanup.enter_context(Interrupts()), cleanup.enter_context(RunLog())
     requested, experiment, dataset = _load_inputs(kind, requested, log)
     name, storage = _choose_name(kind, options, requested)
-    run = Run.create(options.out, name)
+    run = RunFolder.create(options.out, name)
     run.storage, run.started = storage, started
     owner.take(run, requested)
     session = Session(kind, run, log, interrupts, requested, experiment, dataset)
@@ -95,7 +95,7 @@ def _choose_name(kind: str, options: Any, requested: Experiment) -> tuple[str, S
     """A new run's name and storage. RunError if the name is taken in OUT or in the storage."""
     name = options.name or default_name(kind, requested.data.path, options.out)
     storage = run_storage.open_new(options.storage, name)
-    Run.check_new(options.out, name)
+    RunFolder.check_new(options.out, name)
     return name, storage
 
 
@@ -134,11 +134,11 @@ class _RunOwner:
     A context manager; until it is given a run it does nothing."""
 
     kind: str
-    run: Run | None = None
+    run: RunFolder | None = None
     requested: Experiment | None = None
     mirror: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
-    def take(self, run: Run, requested: Experiment) -> None:
+    def take(self, run: RunFolder, requested: Experiment) -> None:
         """Own this run from now on."""
         self.run, self.requested = run, requested
 
@@ -152,7 +152,7 @@ class _RunOwner:
             if error is not None:
                 self._record(error, self.run)
 
-    def _record(self, error: BaseException, run: Run) -> None:
+    def _record(self, error: BaseException, run: RunFolder) -> None:
         is_user_error = isinstance(error, ClassifierError) and not isinstance(error, DivergedError)
         if is_user_error and not run.has_started:
             run.discard()
@@ -185,9 +185,9 @@ def find_fastest_batch(resolved: Experiment, dataset: Dataset) -> tuple[dict[str
 
 
 @contextlib.contextmanager
-def open_run(kind: str, options: Any, subject: str, *, keep: bool = False) -> Iterator[tuple[Run, RunLog]]:
+def open_run(kind: str, options: Any, subject: str, *, keep: bool = False) -> Iterator[tuple[RunFolder, RunLog]]:
     """Open a run folder for a verb that does not train; it is removed if the verb fails, unless `keep`."""
-    run = Run.create(options.out, options.name or default_name(kind, subject, options.out))
+    run = RunFolder.create(options.out, options.name or default_name(kind, subject, options.out))
     try:
         with RunLog(run.folder / "run.log") as log:
             yield run, log
@@ -199,7 +199,7 @@ def open_run(kind: str, options: Any, subject: str, *, keep: bool = False) -> It
         run.close()
 
 
-def _resume_run(kind: str, request: Request) -> tuple[Run, Experiment]:
+def _resume_run(kind: str, request: Request) -> tuple[RunFolder, Experiment]:
     """The run that --resume names, and its experiment with the few changes that a resumed run may have."""
     options = request.options
     for given in ("name", "recipe", "experiment"):
@@ -208,7 +208,7 @@ def _resume_run(kind: str, request: Request) -> tuple[Run, Experiment]:
     folder = Path(options.resume)
     folder = folder if folder.is_dir() or len(folder.parts) > 1 else Path(options.out) / options.resume
     storage = run_storage.open_earlier(options.storage, folder)
-    run = Run.resume(folder)
+    run = RunFolder.resume(folder)
     run.storage = storage
     try:
         is_search = (run.folder / REQUESTED_EXPERIMENT).exists()

@@ -18,7 +18,7 @@ from classifier.config.experiment import Experiment
 from classifier.config.files import dump_experiment
 from classifier.errors import ConfigError, RunError
 from classifier.evaluation.calibrate import calibrate_saved_bundle
-from classifier.runs.folder import REQUESTED_EXPERIMENT, Run, read_result
+from classifier.runs.folder import REQUESTED_EXPERIMENT, RunFolder, read_result
 from classifier.runs.recorder import record_training, result_fields
 from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.training.resolve import resolve
@@ -110,7 +110,7 @@ def _train_run(experiment: Experiment, folder: Path, is_tested: bool) -> dict[st
     dataset = data.load(experiment.data)
     experiment = resolve(experiment, dataset)
     is_resumed = (folder / "experiment.yaml").is_file()
-    run = _resume(folder) if is_resumed else Run.create(folder.parent, folder.name)
+    run = _resume(folder) if is_resumed else RunFolder.create(folder.parent, folder.name)
     try:
         run.write_experiment(experiment)
         group = ProcessGroup.current(pick_device(experiment.train.device))
@@ -127,12 +127,12 @@ def _train_run(experiment: Experiment, folder: Path, is_tested: bool) -> dict[st
         run.close()
 
 
-def _resume(folder: Path, timeout_seconds: float = 10.0) -> Run:
+def _resume(folder: Path, timeout_seconds: float = 10.0) -> RunFolder:
     """Resume a run that another process started; if that process has just been killed, wait for its lock to go."""
     deadline = time.monotonic() + timeout_seconds
     while True:
         try:
-            return Run.resume(folder)
+            return RunFolder.resume(folder)
         except RunError:
             if time.monotonic() > deadline:
                 raise

@@ -15,7 +15,7 @@ from classifier.config.files import read_experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import ConfigError, RunError
 from classifier.report import run_page
-from classifier.runs.folder import Run
+from classifier.runs.folder import RunFolder
 from classifier.storage.atomic import write_atomically
 from classifier.training.resolve import resolve
 
@@ -33,7 +33,7 @@ class Study:
     """What a verb that trains several times works with."""
 
     kind: str
-    run: Run
+    run: RunFolder
     log: RunLog
     interrupts: Interrupts
     experiment: Experiment
@@ -86,10 +86,10 @@ def open_study(
     started, experiment = time.monotonic(), request.experiment()
     options = {name: getattr(request.options, name) for name in saved_options}
     out, name = request.options.out, request.options.name
-    Run.check_new(out, name or default_name(kind, experiment.data.path, out))
+    RunFolder.check_new(out, name or default_name(kind, experiment.data.path, out))
     with contextlib.ExitStack() as outer, Interrupts() as interrupts, RunLog() as log:
         dataset = _load(experiment, first_run_changes, log)
-        run = Run.create(out, name or default_name(kind, experiment.data.path, out))
+        run = RunFolder.create(out, name or default_name(kind, experiment.data.path, out))
         run.started = started
         outer.enter_context(_discarded_unless_trained(run))
         log.attach(run.folder / "run.log")
@@ -97,7 +97,7 @@ def open_study(
 
 
 @contextlib.contextmanager
-def _discarded_unless_trained(run: Run) -> Iterator[None]:
+def _discarded_unless_trained(run: RunFolder) -> Iterator[None]:
     """Close the run folder; remove it if there was an error before anything was trained."""
     try:
         yield
@@ -126,7 +126,7 @@ def _save(study: Study) -> Study:
 
 def _resume_study(
     kind: str, request: Request, saved_options: tuple[str, ...]
-) -> tuple[Run, Experiment, dict[str, Any]]:
+) -> tuple[RunFolder, Experiment, dict[str, Any]]:
     options = request.options
     folder = Path(options.resume)
     folder = folder if folder.is_dir() or len(folder.parts) > 1 else Path(options.out) / options.resume
@@ -144,6 +144,6 @@ def _resume_study(
         raise RunError(
             f"{folder} is a {saved.get('kind')}: resume it with {command(str(saved.get('kind')))} --resume {folder}"
         )
-    run = Run.resume(folder)
+    run = RunFolder.resume(folder)
     (folder / "result.json").unlink(missing_ok=True)  # a study that has been resumed has no result until it ends
     return run, read_experiment(folder / "experiment.yaml"), {name: saved[name] for name in saved_options}

@@ -20,7 +20,7 @@ from PIL import Image
 
 from classifier import data
 from classifier.config.experiment import Experiment
-from classifier.runs.folder import Run
+from classifier.runs.folder import RunFolder
 from classifier.runs.recorder import record_training
 from classifier.training.resolve import resolve
 
@@ -75,7 +75,7 @@ def loop(out: Path, path: str, trials: int, **changes: object) -> float:
         if trial == 1:  # the first is warm-up
             began = time.perf_counter()
         experiment = resolve(base.override("optimizer.lr", 10 ** np.random.uniform(-4, -2)), dataset)
-        run = Run(out / f"loop-{trial}")
+        run = RunFolder(out / f"loop-{trial}")
         run.folder.mkdir(parents=True)
         run.write_experiment(experiment)
         list(record_training(run, experiment, dataset))
@@ -94,13 +94,13 @@ from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.runs.recorder import record_training
 from classifier.training.resolve import resolve
-from classifier.runs.folder import Run
+from classifier.runs.folder import RunFolder
 base = Experiment().override_all({{"data.path": {path!r}, "train.epochs": 1, "model.name": "cnn", "data.batch": 16}})
 dataset = data.load(base.data)
 times = []
 def trial(config, dataset=None):
     experiment = resolve(base.override("optimizer.lr", config["lr"]), dataset)
-    run = Run(Path({str(out)!r}) / tune.get_context().get_trial_id())
+    run = RunFolder(Path({str(out)!r}) / tune.get_context().get_trial_id())
     run.folder.mkdir(parents=True)
     run.write_experiment(experiment)
     for epoch in record_training(run, experiment, dataset):

@@ -35,7 +35,7 @@ from classifier.config.files import dump_experiment, read_experiment
 from classifier.config.recipes import recipe, recipe_for
 from classifier.data.dataset import Dataset
 from classifier.evaluation.test_split import evaluate_test_split
-from classifier.runs.folder import Run, read_result
+from classifier.runs.folder import RunFolder, read_result
 from classifier.runs.recorder import record_training
 from classifier.runtime.distributed import pick_device
 from classifier.search.space import Choice, Space, default_space
@@ -193,7 +193,7 @@ def train(experiment: Experiment, dataset: Dataset, folder: Path):
     """Train, and yield the validation accuracy of each epoch; the best model stays in the folder, as in every arm."""
     folder.mkdir(parents=True, exist_ok=True)
     experiment = resolve(experiment.override("checkpoint.epochs", 10**6), dataset)
-    run = Run(folder)
+    run = RunFolder(folder)
     run.write_experiment(experiment)
     for epoch in record_training(run, experiment, dataset):
         assert epoch.validation is not None

@@ -8,55 +8,55 @@ import pytest
 from classifier.config.experiment import Experiment
 from classifier.config.files import dump_experiment, read_experiment
 from classifier.errors import ConfigError, RunError
-from classifier.runs.folder import Run, read_result
+from classifier.runs.folder import RunFolder, read_result
 
 
 @pytest.fixture
 def run(tmp_path):
-    run = Run.create(tmp_path, "a")
+    run = RunFolder.create(tmp_path, "a")
     yield run
     run.close()
 
 
 def test_existing_name_is_refused_with_a_fix(tmp_path):
-    Run.create(tmp_path, "a").close()
+    RunFolder.create(tmp_path, "a").close()
     with pytest.raises(RunError, match=r"a already exists.*--resume"):
-        Run.create(tmp_path, "a")
+        RunFolder.create(tmp_path, "a")
 
 
 @pytest.mark.parametrize("name", ["../a", "", ".hidden", "a/b", "a b"])
 def test_invalid_names_are_refused(tmp_path, name):
     with pytest.raises(RunError, match="name"):
-        Run.create(tmp_path / "out", name)
+        RunFolder.create(tmp_path / "out", name)
     assert not (tmp_path / "out").exists()
 
 
 def test_an_unwritable_out_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"cannot be created.*--out"):
-        Run.create(tmp_path / "file", "a")
+        RunFolder.create(tmp_path / "file", "a")
 
 
 def test_folder_in_use_by_another_process_is_refused(tmp_path):
-    run = Run.create(tmp_path, "a")
+    run = RunFolder.create(tmp_path, "a")
     run.write_experiment(Experiment())
     code = f"""
-from classifier.runs.folder import Run
+from classifier.runs.folder import RunFolder
 from classifier.errors import RunError
 try:
-    Run.resume({str(run.folder)!r})
+    RunFolder.resume({str(run.folder)!r})
 except RunError as error:
     print(error)
 """
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert f"in use by process {os.getpid()}" in output
     run.close()
-    Run.resume(run.folder).close()
+    RunFolder.resume(run.folder).close()
 
 
 def test_resume_refuses_other_folders(tmp_path):
     with pytest.raises(RunError, match="not a run folder"):
-        Run.resume(tmp_path)
+        RunFolder.resume(tmp_path)
 
 
 def test_history_without_cut_off_and_repeated_rows(run):

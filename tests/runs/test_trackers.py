@@ -10,19 +10,19 @@ import pytest
 from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.errors import ConfigError
-from classifier.runs.folder import Run, read_history
+from classifier.runs.folder import RunFolder, read_history
 from classifier.runs.recorder import record_training
 from classifier.runs.trackers import Trackers
 from classifier.training.resolve import resolve
 
 
-def train(folder: Path, *, track: tuple[str, ...], epochs: int = 2) -> Run:
+def train(folder: Path, *, track: tuple[str, ...], epochs: int = 2) -> RunFolder:
     """Train briefly on the digits, or resume such a run."""
     changes = {"model.name": "cnn", "data.batch": 256, "train.epochs": epochs, "train.track": track}
     experiment = Experiment().override_all(changes)
     dataset = data.load(experiment.data)
     experiment = resolve(experiment, dataset)
-    run = Run.resume(folder) if folder.exists() else Run.create(folder.parent, folder.name)
+    run = RunFolder.resume(folder) if folder.exists() else RunFolder.create(folder.parent, folder.name)
     run.write_experiment(experiment)
     for _ in record_training(run, experiment, dataset):
         pass

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.errors import ConfigError, RunError
-from classifier.runs.folder import Run
+from classifier.runs.folder import RunFolder
 from classifier.runs.recorder import record_training
 from classifier.storage import atomic
 from classifier.storage.bucket import Storage
@@ -70,7 +70,7 @@ def test_mirror_equals_the_run_folder(uri, folder, tmp_path):
     (folder / "experiment.yaml").write_text("seed: 0")
     with Mirror(folder, storage) as mirror:
         for step in (1, 2, 3):
-            Run(folder).append_history({"step": step})
+            RunFolder(folder).append_history({"step": step})
             store.commit(checkpoint(step))
             mirror.sync()
     save_bundle(folder, "one")
@@ -212,7 +212,7 @@ def test_crash_at_any_point_of_an_upload_loses_nothing(tmp_path):
     dataset = data.load(experiment.data)
     experiment, far = resolve(experiment, dataset), tmp_path / "far"
 
-    def train(run: Run, after: Callable[[], None] = lambda: None) -> tuple[dict[str, list], list[int]]:
+    def train(run: RunFolder, after: Callable[[], None] = lambda: None) -> tuple[dict[str, list], list[int]]:
         run.folder.mkdir(exist_ok=True)
         run.write_experiment(experiment)
         for _ in record_training(run, experiment, dataset):
@@ -226,21 +226,21 @@ def test_crash_at_any_point_of_an_upload_loses_nothing(tmp_path):
 
     snapshots: list[Path] = []
     watched: Any = WatchedFileSystem(fs.LocalFileSystem(), snapshot)
-    run = Run(tmp_path / "near")
+    run = RunFolder(tmp_path / "near")
     run.folder.mkdir()
     mirror = Mirror(run.folder, Storage(watched, str(far)))
     uninterrupted = train(run, mirror.sync)
     mirror.sync()
     assert len(snapshots) > 30
     for number, copy in enumerate(snapshots):
-        other = Run(tmp_path / f"other{number}")
+        other = RunFolder(tmp_path / f"other{number}")
         Storage(fs.LocalFileSystem(), str(copy)).download_folder(other.folder)
         assert train(other) == uninterrupted, number
 
 
 def test_concurrent_syncs_upload_complete_files(folder, tmp_path):
     """A trial that ends calls sync() while the mirror's own thread may be in it."""
-    storage, run = Storage.from_uri(str(tmp_path / "far"), "r"), Run(folder)
+    storage, run = Storage.from_uri(str(tmp_path / "far"), "r"), RunFolder(folder)
     with Mirror(folder, storage) as mirror:
         for step in range(100):
             run.append_history({"step": step})
@@ -284,7 +284,7 @@ def test_checkpoint_that_is_pruned_during_an_upload_is_skipped(folder, tmp_path,
     storage = Storage(fs.LocalFileSystem(), str(tmp_path / "far"))
     mirror = Mirror(folder, storage)
     store.commit(checkpoint(1))
-    Run(folder).append_history({"step": 1})
+    RunFolder(folder).append_history({"step": 1})
     upload = Storage.upload
 
     def commit_and_upload(self, path, name):
@@ -335,7 +335,7 @@ def test_outage_is_logged_and_made_up_for(s3_server, folder, monkeypatch, caplog
     with Mirror(folder, storage):
         process.send_signal(signal.SIGSTOP)
         CheckpointStore(folder / "checkpoints").commit(checkpoint(1))
-        Run(folder).append_history({"step": 1})
+        RunFolder(folder).append_history({"step": 1})
         start = time.monotonic()
         while "uploads are retried" not in caplog.text:
             assert time.monotonic() - start < 60

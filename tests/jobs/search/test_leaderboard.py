@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from classifier.config.experiment import Experiment
-from classifier.runs.folder import Run
+from classifier.runs.folder import RunFolder
 from jobs.search.leaderboard import Leaderboard
 from jobs.search.tuner import TrialEvent
 from tests.jobs.search.conftest import NO_CONCLUSION, search_plan
@@ -16,7 +16,7 @@ from tests.jobs.search.conftest import NO_CONCLUSION, search_plan
 
 def board_in(folder, **changes: Any) -> Leaderboard:
     conclusion = dataclasses.replace(NO_CONCLUSION, trial_slowdown=2.0)
-    return Leaderboard(Run(folder), search_plan(Experiment().override_all(changes), conclusion=conclusion))
+    return Leaderboard(RunFolder(folder), search_plan(Experiment().override_all(changes), conclusion=conclusion))
 
 
 def report(board: Leaderboard, name: str, at: float, *, seconds: float = 1.0, **scores: float) -> None:

@@ -4,12 +4,12 @@ from types import SimpleNamespace
 from typing import Any
 
 from classifier.config.experiment import Experiment
-from classifier.runs.folder import Run
+from classifier.runs.folder import RunFolder
 from jobs.search.refit import open_refit_run
 
 
 def test_refit_resumes_if_it_was_started_for_the_same_winner(tmp_path):
-    session: Any = SimpleNamespace(run=Run(tmp_path))
+    session: Any = SimpleNamespace(run=RunFolder(tmp_path))
     run, epochs = open_refit_run(session, "first", on_workers=False)
     assert epochs is None
     run.write_experiment(Experiment().override("train.epochs", 7))

@@ -3,7 +3,7 @@
 import pytest
 
 from classifier.config.experiment import Experiment
-from classifier.runs.folder import Run
+from classifier.runs.folder import RunFolder
 from classifier.search.budget import ConclusionEstimate
 from jobs.search.history import SearchClock
 from jobs.search.leaderboard import Leaderboard
@@ -30,7 +30,7 @@ def test_conclusion_is_a_refit_within_its_limit_and_the_rest():
 
 
 def test_speed_of_the_leading_trial_changes_the_time_left_for_trials(tmp_path):
-    run = Run(tmp_path)
+    run = RunFolder(tmp_path)
     plan = search_plan(Experiment().override("search.minutes", 5.0), conclusion=CONCLUSION)
     board, clock = Leaderboard(run, plan), SearchClock(run, plan)
     seconds_at_start = clock.seconds_left()

@@ -14,7 +14,7 @@ from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.config.sections import WorkersConfig
 from classifier.data.dataset import Dataset
-from classifier.runs.folder import Run
+from classifier.runs.folder import RunFolder
 from jobs.launch.cluster import max_concurrent_trials
 from jobs.search import history, tuner
 from jobs.search.leaderboard import Leaderboard, Row
@@ -67,7 +67,7 @@ def test_minutes_without_a_longer_training_are_used_for_more_trials(tmp_path):
     best = {"accuracy": 0.9, "loss": 0.3}
     experiment = Experiment()
     plan = search_plan(experiment)
-    board = Leaderboard(Run(tmp_path), plan)
+    board = Leaderboard(RunFolder(tmp_path), plan)
     board.rows = {config.name: Row(config.name, config.changes) for config in configs}
     board.best_epochs.reports = {config.name: best for config in configs[:2]}
     rest = history.unfinished_history(tmp_path, plan, data.load(experiment.data), board)
@@ -134,11 +134,11 @@ def test_winner_is_not_bound_to_the_device_of_its_trial(tmp_path):
     """Its trial ran on a GPU of another machine; the driver, which tests it, has none."""
     experiment = Experiment()
     plan = search_plan(experiment)
-    board = Leaderboard(Run(tmp_path), plan)
+    board = Leaderboard(RunFolder(tmp_path), plan)
     config = TrialConfig({}, "recipe")
     board.rows[config.name] = Row(config.name, {}, is_complete=True)
     board.best_epochs.update(config.name, {"accuracy": 0.9, "loss": 0.3})
-    trial = Run(tmp_path / "trials" / config.name)
+    trial = RunFolder(tmp_path / "trials" / config.name)
     trial.folder.mkdir(parents=True)
     there = {"train.device": "cuda", "train.precision": "bf16", "train.threads": 8, "workers.cpus": 8.0}
     trial.write_experiment(experiment.override_all(there))
