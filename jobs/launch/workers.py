@@ -187,10 +187,8 @@ def _worker(config: dict[str, Any]) -> ClassifierError | None:
     reporter = Path(ray.train.__file__).parent / "v2" / "_internal" / "execution" / "context.py"
     logging.getLogger(str(reporter)).setLevel(logging.WARNING)
     enter_driver_folder(config["cwd"])
-    run, group = (
-        RunFolder(Path(config["folder"]), config["storage"]),
-        ProcessGroup.current(ray.train.torch.get_device()),
-    )
+    run = RunFolder(Path(config["folder"]), config["storage"])
+    group = ProcessGroup.current(ray.train.torch.get_device())
     if run.storage is not None:
         run.folder = Path(tempfile.gettempdir(), "classifier", config["scratch"])
         run.folder.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from classifier import models
 from classifier.config.experiment import Experiment
 from classifier.config.files import read_experiment
 from classifier.runs.folder import read_history
+from tests.conftest import Done
 
 FAST = ("--model.name", "cnn", "--data.batch", "128")
 QUIET_SECONDS = 2.0  # of a one-epoch training on two quiet cores
@@ -114,26 +115,33 @@ def slowdown(verb) -> float:
     return max(1.0, seconds[-1] / QUIET_SECONDS)
 
 
+def search_within(verb, minutes: float, *words: str) -> tuple[Done, float]:
+    """A search within these minutes; twice as many, again and again, if no trial finished an epoch in them."""
+    while True:
+        options = ("--train.epochs", "100000", "--search.trials", "500", "--search.minutes", round(minutes, 2))
+        done = verb("tune", *FAST, *options, *words)
+        if "give the search more minutes" not in done.err or minutes > 4:
+            return done, minutes
+        minutes *= 2
+
+
 @pytest.mark.alone
 @pytest.mark.usefixtures("joined")
 def test_search_keeps_to_its_minutes(verb, slowdown):
-    minutes = round(0.4 * slowdown, 2)
-    done = verb("tune", *FAST, "--train.epochs", "100000", "--search.trials", "500", "--search.minutes", minutes)
+    done, minutes = search_within(verb, 0.4 * slowdown)
     assert done.code == 0, done.err
     assert "epochs would take" in done.out
-    assert done.result["seconds"] < 60 * minutes + 3 * slowdown
+    assert done.result["seconds"] < 60 * minutes + 3 * max(slowdown, minutes / 0.4)
     assert done.result["status"] == "finished"
 
 
 @pytest.mark.alone
 @pytest.mark.usefixtures("joined")
 def test_refit_is_longer_than_trials_and_keeps_to_the_minutes(verb, slowdown):
-    minutes = round(0.5 * slowdown, 2)
-    words = ("--train.epochs", "100000", "--search.trials", "500", "--search.minutes", minutes)
-    done = verb("tune", *FAST, *words, "--search.final", "true")
+    done, minutes = search_within(verb, 0.5 * slowdown, "--search.final", "true")
     assert done.code == 0, done.err
     assert "the refit has 100000 epochs" in done.out
-    assert done.result["seconds"] < 60 * minutes + 3 * slowdown
+    assert done.result["seconds"] < 60 * minutes + 3 * max(slowdown, minutes / 0.5)
     epochs = read_experiment(done.folder / "best.yaml").train.epochs  # as it was trained
     assert done.result["epochs"] == read_history(done.folder / "final")[-1]["epoch"] == epochs
     assert epochs >= 0.75 * pq.read_table(done.folder / "trials.parquet").to_pylist()[0]["epochs"]
