@@ -1,4 +1,12 @@
-"""Image classifiers: data, augmentation, models, training, evaluation. Names are imported on first use."""
+"""Image classifiers: data, augmentation, models, training, evaluation.
+
+>>> run = classifier.train(photos, progress=False, **{"train.epochs": 3, "data.batch": 16})
+>>> run.test().scores["count"]
+24
+>>> model = classifier.load(run)
+>>> model.predict([image])[0].class_name
+'red'
+"""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -9,38 +17,60 @@ from classifier.version import __version__ as __version__
 _MODULES = {
     "Bundle": "classifier.bundle.bundle",
     "ClassifierError": "classifier.errors",
+    "ConfigError": "classifier.errors",
+    "DataError": "classifier.errors",
     "Dataset": "classifier.data.dataset",
+    "DivergedError": "classifier.errors",
     "Epoch": "classifier.training.loop",
     "Experiment": "classifier.config.experiment",
+    "ModelError": "classifier.errors",
+    "Prediction": "classifier.bundle.predictor",
     "Predictor": "classifier.bundle.predictor",
+    "Run": "classifier.api.run",
+    "RunError": "classifier.errors",
     "fit": "classifier.training.loop",
+    "load": "classifier.api.run",
     "load_data": "classifier.data",
     "recipe": "classifier.config.recipes",
     "resolve": "classifier.training.resolve",
+    "resume": "classifier.api.training",
+    "train": "classifier.api.training",
 }
 
 if TYPE_CHECKING:
+    from classifier.api.run import Run, load
+    from classifier.api.training import resume, train
     from classifier.bundle.bundle import Bundle
-    from classifier.bundle.predictor import Predictor
+    from classifier.bundle.predictor import Prediction, Predictor
     from classifier.config.experiment import Experiment
     from classifier.config.recipes import recipe
     from classifier.data import load as load_data
     from classifier.data.dataset import Dataset
-    from classifier.errors import ClassifierError
+    from classifier.errors import ClassifierError, ConfigError, DataError, DivergedError, ModelError, RunError
     from classifier.training.loop import Epoch, fit
     from classifier.training.resolve import resolve
 
 __all__ = [
     "Bundle",
     "ClassifierError",
+    "ConfigError",
+    "DataError",
     "Dataset",
+    "DivergedError",
     "Epoch",
     "Experiment",
+    "ModelError",
+    "Prediction",
     "Predictor",
+    "Run",
+    "RunError",
     "fit",
+    "load",
     "load_data",
     "recipe",
     "resolve",
+    "resume",
+    "train",
 ]
 
 
@@ -49,3 +79,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'classifier' has no attribute {name!r}")
     module = importlib.import_module(_MODULES[name])
     return getattr(module, "load" if name == "load_data" else name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -36,22 +36,21 @@ VERB = Verb(
 
 def evaluate(request: Request) -> None:
     """Evaluate the test split, or read its saved scores; write and show them."""
+    from classifier.api import testing
     from classifier.report import run_page
     from classifier.runs.recorder import result_fields
 
-    from .steps import test_model
+    from .steps.scores_table import describe_scores
     from .steps.session import open_run
 
     options = request.options
     with open_run(VERB.name, options, subject=options.run) as (run, log):
-        owner = test_model.owner_of(options.run)
+        owner = testing.owner_of(options.run)
         into = [run.folder, owner] if owner else [run.folder]
-        result = test_model.run_test(
-            options.run, into, again=options.again, data_path=options.data, device=options.device
-        )
-        reads = test_model.save_test_scores(owner, result) if owner else 1
+        result = testing.run_test(options.run, into, again=options.again, data_path=options.data, device=options.device)
+        reads = testing.save_test_scores(owner, result) if owner else 1
         run.write_result(VERB.name, "finished", **result_fields(options.run, result.loaded), test_reads=reads)
-        for item in test_model.describe_scores(result.scores):
+        for item in describe_scores(result.scores):
             log.info(item)
         if result.predictions is None:
             log.info("these scores were saved when the test split was evaluated; --again evaluates it again")

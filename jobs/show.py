@@ -41,8 +41,8 @@ def show(request: Request) -> None:
     from classifier.augment import geometry, policy
     from classifier.report import png
     from classifier.runtime import counter_rng
+    from classifier.training.progress import describe_data
 
-    from .cli.console import describe_data
     from .steps.session import open_run
 
     options = request.options

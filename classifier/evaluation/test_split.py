@@ -26,6 +26,16 @@ class TestResult:
     predictions: SplitPredictions | None = None
 
     @property
+    def accuracy(self) -> float:
+        """The fraction of the test images that were classified correctly."""
+        return self.scores["accuracy"]
+
+    def __repr__(self) -> str:
+        bounds = self.scores["intervals"]["accuracy"]
+        interval = f" ({bounds[0]:.1%} to {bounds[1]:.1%})" if bounds else ""
+        return f"<test accuracy {self.accuracy:.2%}{interval}, {self.scores['count']:,} images>"
+
+    @property
     def loaded(self) -> LoadedBundle | None:
         """The bundle with its model, if it was loaded to be evaluated."""
         return self.predictions.loaded if self.predictions else None

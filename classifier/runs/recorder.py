@@ -1,5 +1,8 @@
 """Train, and keep the run folder up to date: the best bundle, history.jsonl, TensorBoard events, trackers."""
 
+import contextlib
+import json
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,11 +11,12 @@ from classifier import models
 from classifier.bundle import bundle
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset
-from classifier.errors import RunError
+from classifier.errors import ClassifierError, DivergedError, RunError
 from classifier.runs.folder import RunFolder, read_history
 from classifier.runs.tensorboard import TensorBoardWriter
 from classifier.runs.trackers import Trackers
 from classifier.runtime.distributed import ProcessGroup
+from classifier.storage.atomic import write_atomically
 from classifier.training.checkpoint import CheckpointStore
 from classifier.training.loop import Epoch, StepProgress, fit
 
@@ -56,12 +60,39 @@ def record_training(
             trackers.end()
 
 
+def save_inputs(run: RunFolder, experiment: Experiment, dataset: Dataset) -> None:
+    """Write what is trained and on what: the resolved experiment and split.json."""
+    run.write_experiment(experiment)
+    write_atomically(run.folder / "split.json", json.dumps(dataset.split_record, indent=1) + "\n")
+
+
 def save_bundle(run: RunFolder, experiment: Experiment, dataset: Dataset, epoch: Epoch) -> None:
     """Save the epoch's model as the run's bundle."""
     scores = {"validation": epoch.validation, "test": None}
     bundle.save(
         bundle.Bundle.from_training(experiment, dataset, scores=scores, epoch=epoch.number), epoch.model, run.bundle
     )
+
+
+def record_failure(run: RunFolder, kind: str, error: BaseException, experiment: Experiment) -> None:
+    """Record why a training ended early, in run.log and result.json: failed, or stopped by the user's interrupt.
+
+    A folder in which nothing was trained because of a user's mistake is removed.
+    """
+    is_user_error = isinstance(error, ClassifierError) and not isinstance(error, DivergedError)
+    if is_user_error and not run.has_started:
+        run.discard()
+        return
+    text = f"{error}\n" if isinstance(error, ClassifierError) else "".join(traceback.format_exception(error))
+    with (run.folder / "run.log").open("a", encoding="utf-8") as log:
+        log.write("interrupted\n" if isinstance(error, KeyboardInterrupt) else text)
+    fields: dict[str, Any] = {"config": experiment.as_dict()}
+    if isinstance(error, KeyboardInterrupt):
+        with contextlib.suppress(RunError):  # no model yet
+            fields = result_fields(run.folder)
+        run.write_result(kind, "stopped", **fields)
+    else:
+        run.write_result(kind, "failed", error=str(error) or type(error).__name__, **fields)
 
 
 def result_fields(folder: Path, loaded: bundle.LoadedBundle | None = None) -> dict[str, Any]:

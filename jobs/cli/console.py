@@ -12,9 +12,9 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from classifier.training.progress import describe_epoch, describe_step
+
 if TYPE_CHECKING:  # a verb that only reads files prints too, and needs no torch
-    from classifier.config.experiment import Experiment
-    from classifier.data.dataset import Dataset
     from classifier.training.loop import StepProgress
 
 # From this number on, reading the images takes long enough to deserve a line in the log.
@@ -71,7 +71,7 @@ class RunLog:
 
     def show_step(self, step: "StepProgress") -> None:
         """Redraw the live line of a training. Does nothing without a terminal."""
-        self.show(Text(_format_step(step)))
+        self.show(Text(describe_step(step)))
 
     @contextlib.contextmanager
     def progress_bar(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -95,13 +95,7 @@ class RunLog:
     def log_epoch(self, row: dict[str, Any], epochs: int) -> None:
         """One line per finished epoch, from its row in history.jsonl; * marks a new best."""
         self.clear()
-        line = f"epoch {row['epoch']:>3}/{epochs}  train {row['train_accuracy']:6.2%} loss {row['train_loss']:.3f}"
-        if row["validation_accuracy"] is not None:
-            line += f"  validation {row['validation_accuracy']:6.2%} loss {row['validation_loss']:.3f}"
-        line += f" {'*' if row['best'] else ' '} {row['seconds']:.1f} s"
-        if row["images_per_second"]:
-            line += f"  {row['images_per_second']:,.0f} images/s"
-        self.info(line)
+        self.info(describe_epoch(row, epochs))
 
     @property
     def is_live(self) -> bool:
@@ -122,33 +116,3 @@ class RunLog:
         if self._live is not None:
             self._live.stop()
             self._live = None
-
-
-def describe_run(experiment: "Experiment", dataset: "Dataset") -> Iterator[str]:
-    """What is about to be trained, on which data, and what was noticed about the data."""
-    yield from describe_data(dataset)
-    train, optimizer = experiment.train, experiment.optimizer
-    yield (
-        f"{experiment.model.name}, {train.epochs} epochs of batch {experiment.data.batch}, {optimizer.name} "
-        f"lr {optimizer.lr:g}, augment {experiment.augment.policy}, {train.precision} on {train.device}"
-    )
-
-
-def describe_data(dataset: "Dataset") -> Iterator[str]:
-    """Images per split, number of classes, image size, and what was noticed about the data."""
-    counts = ", ".join(f"{count:,} {split}" for split, count in dataset.counts.items())
-    shape = f"{dataset.size}x{dataset.size}x{dataset.channels}"
-    yield f"{dataset.name}: {counts} images of {len(dataset.class_names)} classes, {shape}"
-    yield from (f"note: {finding}" for finding in dataset.findings)
-
-
-def _format_step(step: "StepProgress") -> str:
-    done = step.step / step.steps
-    bar = "━" * round(20 * done) + "─" * (20 - round(20 * done))
-    text = f"epoch {step.epoch}/{step.epochs} {bar} step {step.step}/{step.steps}"
-    text += f"  loss {step.loss:.3f}  {step.accuracy:.1%}"
-    if step.images_per_second:
-        text += f"  {step.images_per_second:,.0f} images/s"
-    if step.seconds_left is not None:
-        text += f"  {step.seconds_left // 60:.0f}:{step.seconds_left % 60:02.0f} left"
-    return text

@@ -1,5 +1,6 @@
 """The end of a search: save the winner's bundle, refit it, test it once, and write the results."""
 
+from classifier.api.testing import run_test
 from classifier.bundle import bundle
 from classifier.config.files import dump_experiment
 from classifier.evaluation.calibrate import calibrate_saved_bundle, describe_calibration
@@ -11,7 +12,8 @@ from classifier.storage.atomic import write_atomically
 from ..cli.environment import command
 from ..cli.verb import EXIT_DONE, EXIT_INTERRUPTED
 from ..launch import run_storage
-from ..steps import runs_table, test_model
+from ..steps import runs_table
+from ..steps.scores_table import describe_scores
 from ..steps.session import Session, earlier_test_reads
 from . import refit
 from .history import SearchClock
@@ -51,8 +53,8 @@ def finish(session: Session, board: Leaderboard, clock: SearchClock) -> int:
             name: refit_fields[name] for name in ("epochs", "images_per_second", "input_wait")
         }
     interrupted = session.interrupts.stop_requested  # perhaps during the refit
-    test_result = test_model.run_test(run.folder, [run.folder], device=experiment.train.device, dataset=session.dataset)
-    for table in test_model.describe_scores(test_result.scores):
+    test_result = run_test(run.folder, [run.folder], device=experiment.train.device, dataset=session.dataset)
+    for table in describe_scores(test_result.scores):
         log.info(table)
     status = "stopped" if interrupted else "finished"
     run.write_result(

@@ -8,10 +8,11 @@ import torch
 from classifier import data, models
 from classifier.data import loader
 from classifier.runtime.distributed import ProcessGroup, pick_device
+from classifier.training.progress import describe_run
 from classifier.training.resolve import resolve
 from classifier.training.state import TrainState
 
-from ..cli.console import console, describe_run
+from ..cli.console import console
 from ..cli.verb import Request
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from classifier import data
+from classifier.api.testing import owner_of
 from classifier.bundle.bundle import Bundle, LoadedBundle, load_ood_tensors
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset, Split
@@ -24,7 +25,6 @@ from classifier.runs.folder import ROBUSTNESS
 from classifier.storage.atomic import write_atomically
 
 from ..cli.console import RunLog
-from . import test_model
 
 
 def measure(loaded: LoadedBundle, options: Any, log: RunLog) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def save(path: str, folder: Path, scores: dict[str, Any]) -> Iterator[str]:
     if "unlike" in scores:
         aurocs = ", ".join(f"{name} {value:.3f}" for name, value in scores["unlike"]["auroc"].items())
         yield f"{scores['unlike']['name']} detected as out of distribution, AUROC: {aurocs}"
-    owner = test_model.owner_of(path)
+    owner = owner_of(path)
     text = json.dumps(scores, indent=1, allow_nan=False) + "\n"
     for one in {folder, owner or folder}:
         write_atomically(one / ROBUSTNESS, text)

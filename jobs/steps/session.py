@@ -18,11 +18,12 @@ from classifier.data.dataset import Dataset
 from classifier.errors import ClassifierError, ConfigError, DivergedError
 from classifier.profiling import step_time
 from classifier.runs.folder import REQUESTED_EXPERIMENT, RunFolder
-from classifier.storage.atomic import write_atomically
+from classifier.runs.recorder import save_inputs
 from classifier.storage.bucket import Storage
+from classifier.training.progress import describe_run
 from classifier.training.resolve import resolve
 
-from ..cli.console import RunLog, describe_run
+from ..cli.console import RunLog
 from ..cli.environment import command
 from ..cli.interrupts import Interrupts
 from ..cli.verb import Request
@@ -115,10 +116,9 @@ def _save_inputs(session: Session, owner: "_RunOwner") -> None:
     """Write what is trained and on what into the run folder, log it, and start to mirror the folder to its storage."""
     run, experiment = session.run, session.experiment
     session.log.attach(run.folder / "run.log")
-    run.write_experiment(experiment)
+    save_inputs(run, experiment, session.dataset)
     if session.kind == "tune":
         run.write_requested_experiment(session.requested)
-    write_atomically(run.folder / "split.json", json.dumps(session.dataset.split_record, indent=1) + "\n")
     for line in describe_run(experiment, session.dataset):
         session.log.info(line)
     if run.storage is not None:

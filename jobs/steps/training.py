@@ -1,8 +1,9 @@
 """One training from start to result: in this process, or on Ray workers."""
 
+from classifier.api.training import write_training_results
 from classifier.evaluation.calibrate import calibrate_saved_bundle, describe_calibration
-from classifier.report import png, run_page
-from classifier.runs.recorder import record_training, result_fields
+from classifier.report import run_page
+from classifier.runs.recorder import record_training
 from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.runtime.timing import Deadline
 from classifier.training.loop import StepProgress
@@ -65,10 +66,8 @@ def finish_training(session: Session, stopped: str | None) -> int:
         log.info(describe_calibration(loaded.bundle))
         if session.experiment.workers.count > 1:
             run_storage.upload_bundle(run)
-    status, fields = "stopped" if interrupted else "finished", result_fields(run.folder, loaded)
-    run.write_result(session.kind, status, **fields, test_reads=earlier_test_reads(run.folder))
-    png.draw_learning_curves(run.history(), run.folder / "curves.png")
-    page = run_page.write(run.folder)
+    status = "stopped" if interrupted else "finished"
+    fields = write_training_results(run, session.kind, status, loaded, test_reads=earlier_test_reads(run.folder))
     validation = fields["validation"]
     score = (
         f"validation accuracy {validation['accuracy']:.2%} on {validation['count']:,} images"
@@ -82,6 +81,6 @@ def finish_training(session: Session, stopped: str | None) -> int:
         log.info(f"resume it: {command(session.kind)} --resume {run.folder}")
     else:
         log.info(f"test it once: {command('evaluate')} {run.folder}")
-    log.info(f"report: {page}")
+    log.info(f"report: {run.folder / run_page.NAME}")
     log.info(str(run.folder))
     return EXIT_INTERRUPTED if interrupted else EXIT_DONE

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from classifier import data
+from classifier.api.testing import run_test
 from classifier.config.experiment import Experiment
 from classifier.config.files import dump_experiment
 from classifier.errors import ConfigError, RunError
@@ -31,7 +32,6 @@ from ..launch.cluster import (
     refuse_unplaceable,
     worker_resources,
 )
-from ..steps import test_model
 
 POLL_SECONDS = 0.5
 
@@ -120,7 +120,7 @@ def _train_run(experiment: Experiment, folder: Path, is_tested: bool) -> dict[st
         if len(dataset.validation):
             loaded = calibrate_saved_bundle(folder, dataset, folder)
         if is_tested:
-            test = test_model.run_test(folder, [folder], device="auto", dataset=dataset, loaded=loaded)
+            test = run_test(folder, [folder], device="auto", dataset=dataset, loaded=loaded)
             loaded, reads = test.loaded, int(test.predictions is not None)
         return run.write_result("train", "finished", **result_fields(folder, loaded), test_reads=reads)
     finally:

@@ -1,0 +1,122 @@
+"""A finished or interrupted run, for people who work in Python or a notebook."""
+
+import os
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from classifier.api.testing import owner_of, run_test, save_test_scores
+from classifier.bundle.predictor import Predictor
+from classifier.config.experiment import Experiment
+from classifier.config.files import read_experiment
+from classifier.errors import RunError
+from classifier.evaluation.test_split import TestResult
+from classifier.report import run_page
+from classifier.runs.folder import read_history, read_result
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Report:
+    """The page of a run; a notebook shows it where it is the last value of a cell."""
+
+    def __init__(self, path: Path, height: int = 720) -> None:
+        self.path, self.height = path, height
+
+    def __repr__(self) -> str:
+        return f"Report({str(self.path)!r})"
+
+    def _repr_html_(self) -> str:
+        page = escape(self.path.read_text(encoding="utf-8"))
+        # Sandboxed: the page can run no script, and cannot reach the notebook.
+        return f'<iframe sandbox srcdoc="{page}" width="100%" height="{self.height}" style="border: 0"></iframe>'
+
+
+class Run:
+    """A training or search on disk, as `train` returns it; `Run("runs/photos-3")` opens an earlier one.
+
+    RunError if the folder is not a run folder.
+
+    >>> run = classifier.Run(folder)
+    >>> run.status
+    'finished'
+    >>> run.history.column_names[:4]
+    ['epoch', 'step', 'seconds', 'lr']
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / "experiment.yaml").is_file():
+            raise RunError(f"{folder} is not a run folder (it has no experiment.yaml): give OUT/NAME of an earlier run")
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The content of result.json. RunError if the run has not ended."""
+        return read_result(self.folder)
+
+    @property
+    def status(self) -> str:
+        """How it ended: finished, stopped or failed. RunError if it has not."""
+        return self.result["status"]
+
+    @cached_property
+    def experiment(self) -> Experiment:
+        """Every setting, resolved."""
+        return read_experiment(self.folder / "experiment.yaml")
+
+    @property
+    def history(self) -> "pa.Table":
+        """An Arrow table with a row per epoch; `run.history.to_pandas()` is a data frame. Empty for a search."""
+        import pyarrow as pa
+
+        return pa.Table.from_pylist(read_history(self.folder))
+
+    @property
+    def report(self) -> Report:
+        """The page on the model, written anew: how good it is, where it fails, how far to trust it."""
+        return Report(run_page.write(self.folder))
+
+    @property
+    def trials(self) -> "pa.Table":
+        """A search's trials, best first: an Arrow table with a row per trial. RunError if it is not a search."""
+        import pyarrow.parquet as pq
+
+        path = self.folder / "trials.parquet"
+        if not path.is_file():
+            raise RunError(f"{self.folder} has no {path.name}: it is not a search, or has not ended")
+        return pq.read_table(path)
+
+    def test(self, *, again: bool = False, data_path: str | None = None, device: str = "auto") -> TestResult:
+        """Score the model on the held-out test split, once; later calls return the saved scores.
+
+        again: evaluate the split again, which is counted in result.json. data_path: where the data set is, if it has
+        moved. DataError if there are no test images; RunError if the data set has changed or there is no model.
+
+        >>> run.test().accuracy > 0.9
+        True
+        """
+        owner = owner_of(self.folder) or self.folder
+        result = run_test(self.folder, [owner], device=device, again=again, data_path=data_path)
+        save_test_scores(owner, result)
+        run_page.write(owner)
+        return result
+
+
+def load(run: str | os.PathLike[str], *, device: str = "auto") -> Predictor:
+    """Load the model of a run, or that in a run, search or bundle folder, to predict with.
+
+    device: auto, cpu, cuda, cuda:N or mps. RunError if there is no model, ModelError if its code is not installed.
+
+    >>> model = classifier.load(run)
+    >>> model.class_names
+    ('blue', 'green', 'red')
+    """
+    return Predictor(os.fspath(run), device=device)
