@@ -6,7 +6,6 @@ has ended, result.json. One process owns the folder at a time, by a lock that th
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import re
@@ -14,12 +13,15 @@ import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
 
 from classifier.config.experiment import Experiment
 from classifier.config.files import FORMAT_VERSION, dump_experiment
 from classifier.errors import RunError
 from classifier.storage.atomic import check_format_version, retry_io, write_atomically
+from classifier.storage.file_lock import is_locked, open_lock, read_owner
 from classifier.version import versions
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ SCORES = "scores.json"
 ROBUSTNESS = "robustness.json"
 PREDICTIONS = {"test": "predictions.parquet", "validation": "validation.parquet"}
 HARD_EXAMPLES = {"test": "mistakes.parquet", "validation": "validation-mistakes.parquet"}
+LOCK, LOCK_SECONDS = ".lock", 0.2  # longer than `is_in_use` takes to look
 # Keys of every result.json, null where they do not apply.
 RESULT_KEYS = ("config", "dataset", "validation", "test", "images_per_second", "input_wait", "epochs")
 RESULT_KEYS += ("parameters", "device")
@@ -49,7 +52,7 @@ class RunFolder:
     feature_folder: Path | None = None
     """Cache directory for backbone features, shared by trainings on the same images, if any."""
     started: float = field(default_factory=time.monotonic)
-    _lock: IO[str] | None = None
+    _lock: FileLock | None = None
 
     @staticmethod
     def check_new(out: str | Path, name: str) -> Path:
@@ -91,22 +94,23 @@ class RunFolder:
         return cls(folder)._acquire_lock()
 
     def _acquire_lock(self) -> "RunFolder":
-        self._lock = (self.folder / ".lock").open("a+")
+        lock = open_lock(self.folder / LOCK)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.seek(0)
-            owner = self._lock.read().strip() or "another process"
-            raise RunError(f"{self.folder} is in use by process {owner}: wait for it or stop it first") from None
-        self._lock.truncate(0)
-        self._lock.write(str(os.getpid()))
-        self._lock.flush()
+            lock.acquire(timeout=LOCK_SECONDS)
+        except Timeout:
+            owner = read_owner(self.folder / LOCK)
+            raise RunError(f"{self.folder} is in use by {owner}: wait for it or stop it first") from None
+        except OSError as error:
+            raise RunError(
+                f"{self.folder} cannot be locked ({error.strerror or error}): make it writable, or copy it elsewhere"
+            ) from None
+        self._lock = lock
         return self
 
     def close(self) -> None:
         """Release the folder."""
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
 
     def discard(self) -> None:
         """Remove a run that never started training, so that a user's mistake leaves no folder behind."""
@@ -167,6 +171,11 @@ class RunFolder:
         result |= {"seconds": round(self.seconds, 3), **dict.fromkeys(RESULT_KEYS), **parts, "versions": versions()}
         write_atomically(self.folder / "result.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
         return result
+
+
+def is_in_use(folder: Path) -> bool:
+    """Does a process own this run folder now: is its training or search running? False for any other folder."""
+    return is_locked(Path(folder) / LOCK)
 
 
 def completed_rows(rows: list[dict[str, Any]], manifest: dict[str, Any] | None) -> list[dict[str, Any]]:

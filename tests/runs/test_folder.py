@@ -2,13 +2,15 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
 from classifier.config.experiment import Experiment
 from classifier.config.files import dump_experiment, read_experiment
 from classifier.errors import ConfigError, RunError
-from classifier.runs.folder import RunFolder, read_result
+from classifier.runs.folder import RunFolder, is_in_use, read_result
 
 
 @pytest.fixture
@@ -50,8 +52,50 @@ except RunError as error:
 """
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert f"in use by process {os.getpid()}" in output
+    assert is_in_use(run.folder)
     run.close()
+    assert not is_in_use(run.folder)
     RunFolder.resume(run.folder).close()
+
+
+def test_a_look_does_not_refuse_whoever_wants_the_folder(tmp_path):
+    run = RunFolder.create(tmp_path, "a")
+    run.write_experiment(Experiment())
+    run.close()
+    stop = threading.Event()
+
+    def look():
+        while not stop.is_set():
+            is_in_use(run.folder)
+            time.sleep(0.002)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        for _ in range(30):
+            RunFolder.resume(run.folder).close()
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_folder_that_cannot_be_locked_is_an_error(tmp_path):
+    run = RunFolder.create(tmp_path, "a")
+    run.write_experiment(Experiment())
+    run.close()
+    (run.folder / ".lock").unlink()
+    (run.folder / ".lock").mkdir()
+    with pytest.raises(RunError, match=r"a cannot be locked \(Is a directory\): make it writable"):
+        RunFolder.resume(run.folder)
+    assert not is_in_use(run.folder)
+
+
+def test_a_discarded_run_leaves_nothing_behind(tmp_path):
+    run = RunFolder.create(tmp_path, "a")
+    assert {path.name for path in run.folder.iterdir()} == {".lock"}
+    run.discard()
+    assert not [*tmp_path.iterdir()]
+    RunFolder.create(tmp_path, "a").discard()
 
 
 def test_resume_refuses_other_folders(tmp_path):

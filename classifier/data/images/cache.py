@@ -7,7 +7,6 @@ so that an unchanged file is not read again. One process builds at a time; other
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -21,12 +20,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
+from filelock import Timeout
 
 from classifier.data.images.arrays import MappedImages, Segment
 from classifier.data.images.jpeg_segment import JpegSegmentWriter
 from classifier.data.images.pixel_segment import DIGEST, PIXELS, PixelSegmentWriter
 from classifier.errors import DataError, in_short
 from classifier.storage.atomic import fsync, fsync_in_background
+from classifier.storage.file_lock import open_lock, read_owner
 
 logger = logging.getLogger(__name__)
 
@@ -209,20 +210,29 @@ class Cache:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Be the only process that builds here; temporary files of a builder that was killed are removed."""
-        with (self.folder / ".lock").open("a+") as lock:
+        """Be the only process that builds here; temporary files of a builder that was killed are removed.
+
+        DataError if the folder cannot be locked.
+        """
+        path = self.folder / ".lock"
+        lock = open_lock(path)
+        try:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                lock.seek(0)
-                logger.warning("process %s is decoding these images: waiting for it", lock.read() or "another")
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
+                lock.acquire(blocking=False)
+            except Timeout:
+                logger.warning("%s is decoding these images: waiting for it", read_owner(path))
+                lock.acquire()
+        except OSError as error:
+            raise DataError(
+                f"{self.folder} cannot be locked ({error.strerror or error}): give another folder as --data.cache, "
+                "or none"
+            ) from None
+        try:
             for leftover in self.folder.glob(".*.part"):
                 leftover.unlink(missing_ok=True)
             yield
+        finally:
+            lock.release()
 
     def _read_segments(self) -> None:
         known = {segment.path: segment for segment in self.segments}

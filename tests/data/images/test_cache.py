@@ -178,6 +178,17 @@ def test_unwritable_cache_is_an_error(config: DataConfig, tmp_path: Path) -> Non
         data.load(dataclasses.replace(config, cache=str(tmp_path / "file")))
 
 
+def test_a_cache_that_cannot_be_locked_is_an_error(config: DataConfig) -> None:
+    data.load(config)
+    lock = next(Path(config.cache or "").rglob(".lock"))
+    lock.unlink()
+    lock.mkdir()
+    for segment in lock.parent.glob("segment-*"):
+        segment.unlink()
+    with pytest.raises(DataError, match=r"cannot be locked \(Is a directory\): give another folder as --data\.cache"):
+        data.load(config)
+
+
 CODE = """
 import sys
 from classifier import data
