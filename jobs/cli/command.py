@@ -15,6 +15,7 @@ from classifier.errors import ClassifierError, DivergedError
 
 from .environment import setup
 from .parser import format_help, parse
+from .session_folder import refuse_lost_results
 from .verb import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR, Request, TrainingOptions, Verb
 
 
@@ -51,3 +52,4 @@ def _check(request: Request) -> None:
         request.experiment()
     else:
         Experiment().override_all(request.changes)
+    refuse_lost_results(request.options)

@@ -51,6 +51,15 @@ def test_folder_that_is_not_shared_is_rejected(cluster: Cluster):
     assert "--storage" in log
 
 
+def test_results_in_the_session_folder_are_refused(cluster: Cluster):
+    cluster.submit(*TRAIN, name="lost")
+    assert cluster.wait_for_end("lost") == "FAILED"
+    log = cluster.logs("lost")
+    assert "the results would be lost: /tmp/ray/session_" in log
+    assert "--storage" in log
+    assert "epoch" not in log
+
+
 def test_search_stops_saves_and_resumes(cluster: Cluster):
     """The repository is on each machine, as in an image, so the job needs no working directory."""
     out = cluster.shared / "runs"
