@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from filelock import FileLock, Timeout
 from classifier.config.experiment import Experiment
 from classifier.config.files import FORMAT_VERSION, dump_experiment
 from classifier.errors import RunError
+from classifier.runs.names import numbered_names
 from classifier.storage.atomic import check_format_version, retry_io, write_atomically
 from classifier.storage.file_lock import is_locked, open_lock, read_owner
 from classifier.version import versions
@@ -40,6 +42,10 @@ LOCK, LOCK_SECONDS = ".lock", 0.2  # longer than `is_in_use` takes to look
 # Keys of every result.json, null where they do not apply.
 RESULT_KEYS = ("config", "dataset", "validation", "test", "images_per_second", "input_wait", "epochs")
 RESULT_KEYS += ("parameters", "device")
+
+
+class _NameTakenError(RunError):
+    """A run of this name exists already."""
 
 
 @dataclass
@@ -66,7 +72,9 @@ class RunFolder:
             )
         folder = Path(out) / name
         if os.path.exists(folder):  # False, not an error, where OUT may not be searched
-            raise RunError(f"{folder} already exists: choose another --name, or continue it with --resume {folder}")
+            raise _NameTakenError(
+                f"{folder} already exists: choose another --name, or continue it with --resume {folder}"
+            )
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             if not os.access(folder.parent, os.W_OK):
@@ -81,9 +89,23 @@ class RunFolder:
         folder = cls.check_new(out, name)
         try:
             folder.mkdir()
-        except OSError as error:  # another process created it just now, or the disk is full
+        except FileExistsError:  # another process created it just now
+            raise _NameTakenError(f"{folder} was just created by another process: choose another --name") from None
+        except OSError as error:
             raise RunError(f"{folder} cannot be created ({error.strerror}): choose another --name or --out") from None
         return cls(folder)._acquire_lock()
+
+    @classmethod
+    def create_numbered(cls, out: str | Path, path: str, *, reserved: Collection[str] = ()) -> "RunFolder":
+        """Create a run folder named after the data set at `path`, with the next free number: OUT/photos-3.
+
+        Processes that do this at the same time get different numbers. reserved: names that are not free, though not in
+        OUT. RunError if the folder cannot be created.
+        """
+        for name in numbered_names(out, path, reserved):
+            with contextlib.suppress(_NameTakenError):
+                return cls.create(out, name)
+        raise AssertionError  # there are always more numbers
 
     @classmethod
     def resume(cls, folder: str | Path) -> "RunFolder":
