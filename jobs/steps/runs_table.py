@@ -12,7 +12,8 @@ from classifier.config.experiment import flatten, setting_names
 from classifier.config.fields import suggest
 from classifier.config.files import read_experiment
 from classifier.errors import ClassifierError, ConfigError, RunError
-from classifier.runs.folder import RunFolder, read_history, read_result
+from classifier.runs.folder import RunFolder, read_result
+from classifier.runs.status import DAMAGED, read_best_epoch, read_status
 
 COLUMNS = ("when", "name", "validation", "test", "seconds")
 KEYS = ("kind", "status", "data", "name")
@@ -82,14 +83,8 @@ def _read_row(folder: Path) -> Row | None:
         (folder / name).is_file() for name in ("result.json", "experiment.yaml", "run.log")
     ):
         return None
-    result: dict[str, Any] = {}
-    status = "unfinished"
-    if (folder / "result.json").is_file():
-        try:
-            result = read_result(folder)
-            status = result["status"]
-        except RunError:
-            status = "damaged"
+    status = read_status(folder)
+    result = read_result(folder) if status != DAMAGED and (folder / "result.json").is_file() else {}
     settings = result.get("config") or {}
     try:
         settings = settings or read_experiment(folder / "experiment.yaml").as_dict()
@@ -97,9 +92,8 @@ def _read_row(folder: Path) -> Row | None:
         settings = {}
     validation, test = result.get("validation"), result.get("test")
     accuracy = validation["accuracy"] if validation else None
-    if not result:
-        scores = [row["validation_accuracy"] for row in read_history(folder) if row["validation_accuracy"] is not None]
-        accuracy = max(scores, default=None)
+    if not validation and (best := read_best_epoch(folder)):
+        accuracy = best["validation_accuracy"]
     if result.get("kind") == "crossval" and "folds" in result:
         test = {"accuracy": result["folds"]["accuracy"]["mean"]}
     flat = flatten(settings)
