@@ -61,7 +61,7 @@ def predict(request: Request) -> int:
         if options.maps != "none" and predictions:
             (run.folder / "maps").mkdir()
             for number, heatmap in enumerate(predictor.heatmaps(predictions, options.maps)):
-                name = f"{number:03d}-{predictions[number].path.stem}.jpg"
+                name = f"{number:03d}-{Path(predictions[number].path or '').stem}.jpg"
                 (run.folder / "maps" / name).write_bytes(heatmap)
             log.info(f"heatmaps ({options.maps}): {run.folder / 'maps'}")
         unreadable = len(files) - len(predictions)

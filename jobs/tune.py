@@ -52,10 +52,7 @@ VERB = Verb(
 
 
 def tune(request: Request) -> int:
-    """Plan, run the trials, choose the winner, test it once, and write what was found."""
-    from .search import conclude, history, tuner
-    from .search.leaderboard import Leaderboard
-    from .search.plan import make_plan, single_trial_plan
+    """Search, or with --dry_run only print what would be searched."""
     from .steps.session import open_session
 
     if request.options.dry_run:
@@ -64,26 +61,35 @@ def tune(request: Request) -> int:
         dry_run(request)
         return EXIT_DONE
     with open_session(VERB.name, request) as session:
-        plan = make_plan(session.requested, session.dataset, session.run.folder, resumed=bool(request.options.resume))
-        session.run.write_requested_experiment(plan.experiment)
-        past = history.load_history(session.run.folder, plan, session.dataset)
-        for line in (*history.check_unchanged(session.run.folder, session.dataset), *plan.describe()):
-            session.log.info(line)
-        board = Leaderboard(session.run, plan)
-        clock = history.SearchClock(session.run, plan)
+        return search(session, resumed=bool(request.options.resume))
 
-        def run(plan: "SearchPlan", trials: "SearchHistory", seconds_left: "Callable[[], float]") -> None:
-            watch(session, board, clock, tuner.run_trials(session, plan, trials, seconds_left, board.best_epochs))
 
-        run(plan, past, lambda: clock.seconds_left(plan.search_share))
-        stopped = session.interrupts.stop_requested
-        if not stopped and (more := history.plan_longer_trial(plan, board, clock)):
-            session.log.info(f"now training the best settings for {more.pending[0].changes['train.epochs']} epochs")
-            run(single_trial_plan(plan), more, clock.seconds_left)
-        elif not stopped and plan.search_share < 1 and clock.seconds_left() > history.ACTOR_START_SECONDS:
-            unfinished = history.unfinished_history(session.run.folder, plan, session.dataset, board)
-            run(plan, unfinished, clock.seconds_left)
-        return conclude.finish(session, board, clock)
+def search(session: "Session", *, resumed: bool) -> int:
+    """Plan, run the trials, choose the winner, test it once, and write what was found; the exit code."""
+    from .search import conclude, history, tuner
+    from .search.leaderboard import Leaderboard
+    from .search.plan import make_plan, single_trial_plan
+
+    plan = make_plan(session.requested, session.dataset, session.run.folder, resumed=resumed)
+    session.run.write_requested_experiment(plan.experiment)
+    past = history.load_history(session.run.folder, plan, session.dataset)
+    for line in (*history.check_unchanged(session.run.folder, session.dataset), *plan.describe()):
+        session.log.info(line)
+    board = Leaderboard(session.run, plan)
+    clock = history.SearchClock(session.run, plan)
+
+    def run(plan: "SearchPlan", trials: "SearchHistory", seconds_left: "Callable[[], float]") -> None:
+        watch(session, board, clock, tuner.run_trials(session, plan, trials, seconds_left, board.best_epochs))
+
+    run(plan, past, lambda: clock.seconds_left(plan.search_share))
+    stopped = session.interrupts.stop_requested
+    if not stopped and (more := history.plan_longer_trial(plan, board, clock)):
+        session.log.info(f"now training the best settings for {more.pending[0].changes['train.epochs']} epochs")
+        run(single_trial_plan(plan), more, clock.seconds_left)
+    elif not stopped and plan.search_share < 1 and clock.seconds_left() > history.ACTOR_START_SECONDS:
+        unfinished = history.unfinished_history(session.run.folder, plan, session.dataset, board)
+        run(plan, unfinished, clock.seconds_left)
+    return conclude.finish(session, board, clock)
 
 
 def watch(session: "Session", board: "Leaderboard", clock: "SearchClock", events: "Iterator[TrialEvent]") -> None:

@@ -53,7 +53,11 @@ class Progress:
     def progress_bar(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
         """A bar for `total` items; yields a function to call with each count of items done."""
         with tqdm(desc=description, total=total, leave=False, file=sys.stdout, disable=not self.show) as bar:
-            yield lambda count: bar.update(count) and None
+
+            def advance(count: int) -> None:
+                bar.update(count)
+
+            yield advance
 
     def _close_bar(self) -> None:
         if self._bar is not None:

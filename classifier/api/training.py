@@ -1,6 +1,7 @@
 """Train from Python, in this process."""
 
 import contextlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def train(
     return _train_in_folder(run, resolved, dataset, display)
 
 
-def resume(run: str | Path | Run, *, progress: bool = True, **settings: Any) -> Run:
+def resume(run: str | os.PathLike[str], *, progress: bool = True, **settings: Any) -> Run:
     """Resume a training that was interrupted, from its last checkpoint; it ends as an uninterrupted one would have.
 
     settings: `train.epochs` may grow. RunError if it is not the folder of a training, or another process owns it;
@@ -76,7 +77,7 @@ def resume(run: str | Path | Run, *, progress: bool = True, **settings: Any) -> 
     >>> classifier.resume(run, progress=False, **{"train.epochs": 4}).history.num_rows
     4
     """
-    folder = RunFolder.resume(run)
+    folder = RunFolder.resume(os.fspath(run))
     try:
         if (folder.folder / "trials").exists():
             raise RunError(f"{folder.folder} is a search, not a training: resume it with run_search(resume=...)")

@@ -36,7 +36,8 @@ DECODE_THREADS = 4
 class Prediction:
     """The prediction for an image. `top`: the most likely classes with their probabilities, in descending order."""
 
-    path: Path
+    path: Path | None
+    """The image's file; None for an image in memory."""
     class_name: str
     probability: float
     top: tuple[tuple[str, float], ...]
@@ -48,6 +49,9 @@ class Prediction:
     """Classes that contain the right one with the calibrated coverage, the most likely first."""
     is_out_of_distribution: bool
     """The image is unlike the training images: do not trust the prediction."""
+
+    def __repr__(self) -> str:
+        return f"<{f'{self.path}: ' if self.path else ''}{self.describe()}, {self.class_name} {self.probability:.1%}>"
 
     def describe(self) -> str:
         """Return the prediction in a few words."""
@@ -99,6 +103,27 @@ class Predictor:
             batches.append(self._predict_probabilities(batch))
         return torch.cat(batches)
 
+    def predict(self, images: Sequence[ImageInput], *, k: int = 5) -> list[Prediction]:
+        """Predict each image, in order, with its k most likely classes.
+
+        DataError names the first image that cannot be read; predict_files goes on after one.
+
+        >>> [prediction] = model.predict([image])
+        >>> prediction.class_name, len(prediction.top)
+        ('red', 3)
+        """
+        if isinstance(images, str | bytes | Path | np.ndarray):
+            raise DataError("predict takes a list of images: for a single one, write model.predict([image])")
+        predictions: list[Prediction] = []
+        for batch in self._decode_batches(images):
+            errors = [pixels for pixels in batch if isinstance(pixels, DataError)]
+            if errors:
+                raise errors[0]
+            for fields in self._predict(batch, k):
+                image = images[len(predictions)]
+                predictions.append(Prediction(Path(image) if isinstance(image, str | Path) else None, **fields))
+        return predictions
+
     def predict_files(self, paths: Sequence[str | Path], *, k: int = 5) -> Iterator[Prediction | Unreadable]:
         """Predict each file, in order, with its k most likely classes; an unreadable file does not stop the others."""
         remaining_paths = map(Path, paths)
@@ -118,7 +143,7 @@ class Predictor:
         class_indices = {name: k for k, name in enumerate(self.class_names)}
         for start in range(0, len(predictions), self.scorer.batch_size):
             batch = predictions[start : start + self.scorer.batch_size]
-            images_NCHW = torch.stack([torch.from_numpy(np.array(self._decode(one.path))) for one in batch])
+            images_NCHW = torch.stack([torch.from_numpy(np.array(self._decode(_file_of(one)))) for one in batch])
             classes_N = torch.tensor([class_indices[one.class_name] for one in batch])
             maps_NHW = getattr(explain, method)(self.model, self.scorer, images_NCHW, classes_N)
             yield from (explain.overlay_heatmap(*pair) for pair in zip(images_NCHW, maps_NHW, strict=True))
@@ -176,6 +201,12 @@ class Predictor:
             return decode.prepare(image, self.spec)
         except DataError as error:
             return error
+
+
+def _file_of(prediction: Prediction) -> Path:
+    if prediction.path is None:
+        raise DataError("a heatmap needs the image's file, and this prediction is of an image in memory")
+    return prediction.path
 
 
 def _from_array(pixels: np.ndarray[Any, Any]) -> "Image":
