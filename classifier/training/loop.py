@@ -59,7 +59,10 @@ class Epoch:
     images_per_second: float | None
     input_wait: float | None
     """Share of the step time spent waiting for images."""
+    improves: bool
+    """Its validation scores are the best so far."""
     is_best: bool
+    """`model` is to be saved: it improves, or train.keep is last, or there are no validation images."""
     stopped: str | None
     model: nn.Module
     commit: Callable[[], None]
@@ -78,6 +81,7 @@ class Epoch:
             "images_per_second": self.images_per_second,
             "input_wait": self.input_wait,
             "order": self.order,
+            "improves": self.improves,
             "best": self.is_best,
         }
 
@@ -266,6 +270,8 @@ def _finish_epoch(state: TrainState, number: int, seconds: float, stopped: str |
     scores, has_validation = None, len(state.dataset.validation) > 0
     if has_validation and (is_complete or state.best is None):
         scores = state.validate()
+    improves = scores is not None and state.update_best(scores, number)
+    keeps_last = state.experiment.train.keep == "last" and scores is not None
     return Epoch(
         number=number,
         step=state.step,
@@ -277,7 +283,8 @@ def _finish_epoch(state: TrainState, number: int, seconds: float, stopped: str |
         validation=scores,
         images_per_second=throughput.images_per_second(),
         input_wait=throughput.wait_fraction(),
-        is_best=state.update_best(scores, number) if scores is not None else not has_validation,
+        improves=improves,
+        is_best=improves or keeps_last or not has_validation,
         stopped=stopped,
         model=state.eval_model,
         commit=lambda: None,

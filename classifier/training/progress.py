@@ -1,12 +1,15 @@
 """The progress of a training in words: lines for a terminal, a log or a notebook."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # needs no torch
     from classifier.config.experiment import Experiment
     from classifier.data.dataset import Dataset
     from classifier.training.loop import StepProgress
+
+# Columns of the progress bar.
+BAR_WIDTH = 20
 
 
 def describe_run(experiment: "Experiment", dataset: "Dataset") -> Iterator[str]:
@@ -28,24 +31,48 @@ def describe_data(dataset: "Dataset") -> Iterator[str]:
 
 
 def describe_epoch(row: dict[str, Any], epochs: int) -> str:
-    """One line on a finished epoch, from its row in history.jsonl; * marks a new best."""
-    line = f"epoch {row['epoch']:>3}/{epochs}  train {row['train_accuracy']:6.2%} loss {row['train_loss']:.3f}"
+    """One line of at most 80 columns on a finished epoch, from its row in history.jsonl; * marks a new best."""
+    line = f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  "
+    line += f"train {row['train_accuracy']:7.2%} loss {row['train_loss']:.3f}"
     if row["validation_accuracy"] is not None:
-        line += f"  validation {row['validation_accuracy']:6.2%} loss {row['validation_loss']:.3f}"
-    line += f" {'*' if row['best'] else ' '} {row['seconds']:.1f} s"
-    if row["images_per_second"]:
-        line += f"  {row['images_per_second']:,.0f} images/s"
-    return line
+        line += f"  validation {row['validation_accuracy']:7.2%} loss {row['validation_loss']:.3f}"
+    return f"{line} {'*' if row['improves'] else ' '} {format_duration(row['seconds'])}"
 
 
-def describe_step(step: "StepProgress") -> str:
-    """One line on the current step, with a bar and the time left."""
-    done = step.step / step.steps
-    bar = "━" * round(20 * done) + "─" * (20 - round(20 * done))
-    text = f"epoch {step.epoch}/{step.epochs} {bar} step {step.step}/{step.steps}"
-    text += f"  loss {step.loss:.3f}  {step.accuracy:.1%}"
+def describe_step(step: "StepProgress", width: int = 80, age_seconds: float = 0.0) -> str:
+    """One line on the current step: what does not fit into `width` columns is left out, the time left last.
+
+    age_seconds: how long ago the step was reported.
+    """
+    done = round(BAR_WIDTH * step.step / step.steps)
+    left = "-:--" if step.seconds_left is None else format_clock(max(0.0, step.seconds_left - age_seconds))
+    parts = [f"epoch {step.epoch}/{step.epochs}", f"{left} left", "━" * done + "─" * (BAR_WIDTH - done)]
+    if is_validating(step):
+        parts.append("validating")
+    parts += [f"loss {step.loss:.3f}", f"{step.accuracy:.1%}", f"step {step.step:,}/{step.steps:,}"]
     if step.images_per_second:
-        text += f"  {step.images_per_second:,.0f} images/s"
-    if step.seconds_left is not None:
-        text += f"  {step.seconds_left // 60:.0f}:{step.seconds_left % 60:02.0f} left"
-    return text
+        parts.append(f"{step.images_per_second:,.0f} images/s")
+    return join_that_fit(parts, width)
+
+
+def is_validating(step: "StepProgress") -> bool:
+    """Whether the step was the last one of its epoch, so that validation follows."""
+    return step.step * step.epochs == step.epoch * step.steps
+
+
+def join_that_fit(parts: Sequence[str], width: int) -> str:
+    """The first parts, as many as fit into `width` columns, but at least one."""
+    count = max(n for n in range(1, len(parts) + 1) if n == 1 or len("  ".join(parts[:n])) <= width)
+    return "  ".join(parts[:count])
+
+
+def format_duration(seconds: float) -> str:
+    """`0.4 s` below ten seconds, `42 s` below a minute, else as a clock."""
+    return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s" if seconds < 59.5 else format_clock(seconds)
+
+
+def format_clock(seconds: float) -> str:
+    """`0:42`, `3:07` or, with hours, `2:03:07`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

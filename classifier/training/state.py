@@ -168,14 +168,14 @@ class TrainState:
         return self.path.validate(self.eval_model, self.group)
 
     def update_best(self, scores: dict[str, Any], number: int) -> bool:
-        """Record a validated epoch; return whether to save its weights. Ties are broken by the lower loss."""
+        """Record a validated epoch; return whether it is the best so far. Ties are broken by the lower loss."""
         metric = self.experiment.train.metric
         self.plateau.update(scores[metric])
         rank = (-scores["loss"] if metric == "loss" else scores[metric], -scores["loss"])
-        if self.best is None or rank > self.best:
+        improves = self.best is None or rank > self.best
+        if improves:
             self.best, self.best_epoch = rank, number
-            return True
-        return self.experiment.train.keep == "last"
+        return improves
 
     @property
     def is_over(self) -> bool:

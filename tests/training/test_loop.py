@@ -143,8 +143,10 @@ def test_best_epochs_are_marked(digits):
     rows = [e.row() for e in epochs]
     scores = [(row["validation_accuracy"], -row["validation_loss"]) for row in rows]
     best = [scores[i] > max(scores[:i], default=(-1.0, 0.0)) for i in range(4)]
-    assert [e.is_best for e in epochs] == best
-    assert all(e.is_best for e in fit(small(digits, train__keep="last"), digits))
+    assert [e.is_best for e in epochs] == [e.improves for e in epochs] == best
+    last = list(fit(small(digits, train__epochs=4, train__keep="last"), digits))
+    assert [e.improves for e in last] == best
+    assert all(e.is_best for e in last)
 
 
 def test_batch_larger_than_the_training_split_is_refused(digits):
@@ -163,7 +165,7 @@ def test_best_epoch_without_validation_images_is_refused():
 def test_last_model_is_saved_without_validation_images():
     dataset = data.load(Experiment().override("data.validation", 0.0).data)
     epochs = list(fit(small(dataset, train__keep="last", train__epochs=2), dataset))
-    assert [(epoch.validation, epoch.is_best) for epoch in epochs] == [(None, True)] * 2
+    assert [(epoch.validation, epoch.improves, epoch.is_best) for epoch in epochs] == [(None, False, True)] * 2
     for changes in ({"train__patience": 3}, {"schedule__name": "plateau"}):
         with pytest.raises(DataError, match="no validation images"):
             small(dataset, train__keep="last", **changes)
