@@ -1,8 +1,8 @@
 """Image classifiers: data, augmentation, models, training, evaluation.
 
 >>> run = classifier.train(photos, progress=False, **{"train.epochs": 3, "data.batch": 16})
->>> run.test().scores["count"]
-24
+>>> run.test().accuracy > 0.5
+True
 >>> model = classifier.load(run)
 >>> model.predict([image])[0].class_name
 'red'

@@ -199,10 +199,3 @@ except SystemExit as end:
     assert not heavy & loaded_by(code)
 
 
-def test_public_names_can_be_loaded():
-    import classifier
-
-    assert classifier.__all__ == sorted(classifier.__all__, key=lambda n: (n[0].islower(), n))
-    assert all(getattr(classifier, name) is not None for name in classifier.__all__)
-    with pytest.raises(AttributeError, match="no_such_name"):
-        _ = classifier.no_such_name  # pyright: ignore[reportAttributeAccessIssue]

@@ -90,6 +90,7 @@ def resume(run: str | os.PathLike[str], *, progress: bool = True, **settings: An
         experiment = experiment.override_all(settings)
         display = Progress(progress)
         dataset = data.load(experiment.data, display.progress_bar)
+        folder.set_result_aside()
     except BaseException:
         folder.close()
         raise
@@ -148,7 +149,7 @@ def _train_in_folder(run: RunFolder, experiment: Experiment, dataset: Dataset, d
             if len(dataset.validation):
                 loaded = calibrate_saved_bundle(run.folder, dataset, run.folder)
                 display.info(describe_calibration(loaded.bundle))
-            write_training_results(run, KIND, "finished", loaded)
+            write_training_results(run, KIND, "finished", loaded, test_reads=run.earlier_test_reads())
         except BaseException as error:
             record_failure(run, KIND, error, experiment)
             raise

@@ -39,6 +39,8 @@ ROBUSTNESS = "robustness.json"
 PREDICTIONS = {"test": "predictions.parquet", "validation": "validation.parquet"}
 HARD_EXAMPLES = {"test": "mistakes.parquet", "validation": "validation-mistakes.parquet"}
 LOCK, LOCK_SECONDS = ".lock", 0.2  # longer than `is_in_use` takes to look
+# The result that a run had before it was resumed.
+EARLIER_RESULT = "result.earlier.json"
 # Keys of every result.json, null where they do not apply.
 RESULT_KEYS = ("config", "dataset", "validation", "test", "images_per_second", "input_wait", "epochs")
 RESULT_KEYS += ("parameters", "device")
@@ -186,6 +188,16 @@ class RunFolder:
         rows = completed_rows(all_rows, manifest)
         if len(rows) < len(all_rows):
             write_atomically(self.folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+    def set_result_aside(self) -> None:
+        """Rename the result of a run that is resumed: it has none until it ends again."""
+        if (self.folder / "result.json").exists():
+            (self.folder / "result.json").replace(self.folder / EARLIER_RESULT)
+
+    def earlier_test_reads(self) -> int:
+        """Return how often the test split had been read before the run was resumed: it is no longer unseen."""
+        path = self.folder / EARLIER_RESULT
+        return json.loads(path.read_text()).get("test_reads", 0) if path.exists() else 0
 
     def write_result(self, kind: str, status: str, **parts: Any) -> dict[str, Any]:
         """Write result.json, the interface for scripts, and return it. README.md lists its keys."""

@@ -14,7 +14,7 @@ from ..cli.verb import EXIT_DONE, EXIT_INTERRUPTED
 from ..launch import run_storage
 from ..steps import runs_table
 from ..steps.scores_table import describe_scores
-from ..steps.session import Session, earlier_test_reads
+from ..steps.session import Session
 from . import refit
 from .history import SearchClock
 from .importance import compute_importance
@@ -60,7 +60,7 @@ def finish(session: Session, board: Leaderboard, clock: SearchClock) -> int:
     run.write_result(
         session.kind,
         status,
-        **parts | {"test": summary_scores(test_result.scores), "test_reads": earlier_test_reads(run.folder) + 1},
+        **parts | {"test": summary_scores(test_result.scores), "test_reads": run.earlier_test_reads() + 1},
         winner=winner.folder.name,
         selection=selection,
         trials={state: sum(board.status(row) == state for row in board.rows.values()) for state in TRIAL_STATES},

@@ -1,7 +1,6 @@
 """What a search will do, decided and checked before its first trial."""
 
 import dataclasses
-import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from classifier.data.dataset import Dataset
 from classifier.errors import ClassifierError, ConfigError, DataError
 from classifier.profiling.step_time import StepTime, measure_prediction, measure_step_time
 from classifier.runs.folder import FEATURES
+from classifier.runtime.cpu import available_cores
 from classifier.search import budget
 from classifier.search.budget import ConclusionEstimate
 from classifier.search.linear_probe import parse_backbones, rank_backbones
@@ -105,7 +105,8 @@ def make_plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: b
     base, base_notes = (start, []) if resumed else _choose_base(start, node, folder / FEATURES)
     space = early_space if early_space and base == start else _build_space(base, dataset)
     is_own = bool(search.vary or search.space)
-    portfolio = portfolio_for(base) if search.portfolio and not is_own else []
+    # The recipe itself is the first trial.
+    portfolio = portfolio_for(base)[: search.trials - 1] if search.portfolio and not is_own else []
 
     whole, final_notes = trial_budget.choose_final(base, len(dataset.train), len(dataset.validation))
     step_time = node.call(measure_step_time, whole) if search.minutes else StepTime(0.0)
@@ -204,7 +205,7 @@ def _trial_slowdown(experiment: Experiment, node: MeasurementNode) -> float:
     """How many trials share the cores that the refit has to itself."""
     if not node.is_local or "GPU" in node.resources or experiment.workers.count > 1:
         return 1.0
-    return max(1.0, len(os.sched_getaffinity(0)) / (experiment.workers.cpus or 1.0))
+    return max(1.0, available_cores() / (experiment.workers.cpus or 1.0))
 
 
 def _build_space(experiment: Experiment, dataset: Dataset) -> Space:

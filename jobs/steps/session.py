@@ -1,8 +1,7 @@
 """Sessions: a verb opens a new run folder or resumes an earlier one, and a failure is recorded in it."""
 
 import contextlib
-import json
-import re
+import os
 import time
 import traceback
 import types
@@ -19,14 +18,13 @@ from classifier.errors import ClassifierError, ConfigError, DivergedError
 from classifier.profiling import step_time
 from classifier.runs.folder import REQUESTED_EXPERIMENT, RunFolder
 from classifier.runs.recorder import save_inputs
-from classifier.storage.bucket import Storage
 from classifier.training.progress import describe_run
 from classifier.training.resolve import resolve
 
 from ..cli.console import RunLog
 from ..cli.environment import command
 from ..cli.interrupts import Interrupts
-from ..cli.verb import Request
+from ..cli.verb import DEFAULT_OUT, OptionalRunOptions, Options, Request
 from ..launch import run_storage, torchrun
 
 # Settings that may change when a run is resumed.
@@ -34,8 +32,6 @@ RESUMABLE = {
     "train": ("workers.count", "workers.min", "workers.wait", "workers.cpus", "workers.gpus", "train.epochs"),
     "tune": ("workers.wait", "workers.cpus", "workers.gpus", "search.trials", "search.minutes", "search.keep"),
 }
-# The result that a run had before it was resumed.
-EARLIER_RESULT = "result.earlier.json"
 
 
 @dataclass(frozen=True)
@@ -67,13 +63,13 @@ def open_session(kind: str, request: Request) -> Iterator[Session]:
 def _start_session(kind: str, request: Request, cleanup: contextlib.ExitStack) -> Session:
     """A new run. Its folder is created once the data is loaded, but a name that is taken is refused before."""
     started, options, requested = time.monotonic(), request.options, request.experiment()
-    _choose_name(kind, options, requested)
+    where = options.out, options.name, requested.data.path, options.storage
+    run_storage.check_new(*where)
     owner = cleanup.enter_context(_RunOwner(kind))
     interrupts, log = cleanup.enter_context(Interrupts()), cleanup.enter_context(RunLog())
     requested, experiment, dataset = _load_inputs(kind, requested, log)
-    name, storage = _choose_name(kind, options, requested)
-    run = RunFolder.create(options.out, name)
-    run.storage, run.started = storage, started
+    run = run_storage.create_run(*where)
+    run.started = started
     owner.take(run, requested)
     session = Session(kind, run, log, interrupts, requested, experiment, dataset)
     _save_inputs(session, owner)
@@ -90,14 +86,6 @@ def _resume_session(kind: str, request: Request, cleanup: contextlib.ExitStack) 
     session = Session(kind, run, log, interrupts, requested, experiment, dataset)
     _save_inputs(session, owner)
     return session
-
-
-def _choose_name(kind: str, options: Any, requested: Experiment) -> tuple[str, Storage | None]:
-    """A new run's name and storage. RunError if the name is taken in OUT or in the storage."""
-    name = options.name or default_name(kind, requested.data.path, options.out)
-    storage = run_storage.open_new(options.storage, name)
-    RunFolder.check_new(options.out, name)
-    return name, storage
 
 
 def _load_inputs(kind: str, requested: Experiment, log: RunLog) -> tuple[Experiment, Experiment, Dataset]:
@@ -185,9 +173,12 @@ def find_fastest_batch(resolved: Experiment, dataset: Dataset) -> tuple[dict[str
 
 
 @contextlib.contextmanager
-def open_run(kind: str, options: Any, subject: str, *, keep: bool = False) -> Iterator[tuple[RunFolder, RunLog]]:
-    """Open a run folder for a verb that does not train; it is removed if the verb fails, unless `keep`."""
-    run = RunFolder.create(options.out, options.name or default_name(kind, subject, options.out))
+def open_run(options: Options, path: str, *, keep: bool = False) -> Iterator[tuple[RunFolder, RunLog]]:
+    """Open a run folder for a verb that does not train; it is removed if the verb fails, unless `keep`.
+
+    path: the data set's, after which a run without a name is named.
+    """
+    run = run_storage.create_run(options.out, options.name, path)
     try:
         with RunLog(run.folder / "run.log") as log:
             yield run, log
@@ -197,6 +188,19 @@ def open_run(kind: str, options: Any, subject: str, *, keep: bool = False) -> It
         raise
     finally:
         run.close()
+
+
+@contextlib.contextmanager
+def open_run_on_request(
+    options: OptionalRunOptions, path: str, *, is_needed: bool = False
+) -> Iterator[tuple[RunFolder | None, RunLog]]:
+    """Open a run folder as `open_run`, but only if --name or --out asks for one or it is needed; else None."""
+    if is_needed or options.name or options.out:
+        with open_run(Options(name=options.name, out=options.out or DEFAULT_OUT), path) as opened:
+            yield opened
+    else:
+        with RunLog(Path(os.devnull)) as log:
+            yield None, log
 
 
 def _resume_run(kind: str, request: Request) -> tuple[RunFolder, Experiment]:
@@ -219,8 +223,7 @@ def _resume_run(kind: str, request: Request) -> tuple[RunFolder, Experiment]:
             )
         experiment = read_experiment(run.folder / (REQUESTED_EXPERIMENT if is_search else "experiment.yaml"))
         changed = _apply_resumable(kind, experiment, request.changes)
-        if (run.folder / "result.json").exists():  # a run that has been resumed has no result until it ends
-            (run.folder / "result.json").replace(run.folder / EARLIER_RESULT)
+        run.set_result_aside()
         return run, changed
     except ClassifierError:
         run.close()
@@ -241,17 +244,3 @@ def _apply_resumable(kind: str, experiment: Experiment, changes: dict[str, Any])
     if changed.workers.count != experiment.workers.count:
         changed = changed.override("train.threads", None)  # each worker's share of the cores is different now
     return changed
-
-
-def earlier_test_reads(folder: Path) -> int:
-    """How often the test split had been read before the run was resumed: it is no longer unseen."""
-    path = folder / EARLIER_RESULT
-    return json.loads(path.read_text()).get("test_reads", 0) if path.exists() else 0
-
-
-def default_name(kind: str, path: str, out: str) -> str:
-    """Verb, data set and time; with a number if another run started in the same second."""
-    subject = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(path).stem).strip("-") or "data"
-    name = f"{kind}-{subject}-{time.strftime('%Y%m%d-%H%M%S')}"
-    names = (name, *(f"{name}-{n}" for n in range(2, 100)))
-    return next(name for name in names if not (Path(out) / name).exists())

@@ -11,7 +11,7 @@ from classifier.training.loop import StepProgress
 from ..cli.environment import command
 from ..cli.verb import EXIT_DONE, EXIT_INTERRUPTED
 from ..launch import run_storage, torchrun
-from .session import Session, earlier_test_reads
+from .session import Session
 
 
 def train_here(session: Session) -> str | None:
@@ -67,7 +67,7 @@ def finish_training(session: Session, stopped: str | None) -> int:
         if session.experiment.workers.count > 1:
             run_storage.upload_bundle(run)
     status = "stopped" if interrupted else "finished"
-    fields = write_training_results(run, session.kind, status, loaded, test_reads=earlier_test_reads(run.folder))
+    fields = write_training_results(run, session.kind, status, loaded, test_reads=run.earlier_test_reads())
     validation = fields["validation"]
     score = (
         f"validation accuracy {validation['accuracy']:.2%} on {validation['count']:,} images"
