@@ -5,7 +5,9 @@ The experiment file overrides the recipe, flags override both.
 """
 
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -14,9 +16,11 @@ from classifier.config.experiment import Experiment
 from classifier.errors import ClassifierError, DivergedError
 
 from .environment import setup
+from .interrupts import answer_interrupts
 from .parser import format_help, parse
 from .session_folder import refuse_lost_results
 from .verb import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR, Request, TrainingOptions, Verb
+from .verbs import FIRST_PHASES
 
 
 def main(verb: Verb, run: Callable[[Request], int | None], argv: Sequence[str] | None = None) -> NoReturn:
@@ -30,9 +34,9 @@ def main(verb: Verb, run: Callable[[Request], int | None], argv: Sequence[str] |
         else:
             request = parse(verb, argv)
             _check(request)
-            code = run(request) or EXIT_DONE
+            code = _run(verb, run, request)
     except ClassifierError as error:
-        print(f"{verb.name}: {error}", file=sys.stderr)
+        _complain(f"{verb.name}: {error}")
         code = EXIT_FAILED if isinstance(error, DivergedError) else EXIT_USER_ERROR
     except KeyboardInterrupt:
         print(f"{verb.name}: interrupted", file=sys.stderr)
@@ -43,7 +47,32 @@ def main(verb: Verb, run: Callable[[Request], int | None], argv: Sequence[str] |
     except Exception:
         traceback.print_exc()
         code = EXIT_FAILED
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while Ray shuts down ends the process without a traceback
     sys.exit(code)
+
+
+def _run(verb: Verb, run: Callable[[Request], int | None], request: Request) -> int:
+    """Run the verb, and say that it is at work from the start; its exit code."""
+    if verb.name not in FIRST_PHASES or os.environ.get("RANK", "0") != "0":  # of torchrun's processes, one speaks
+        return run(request) or EXIT_DONE
+    from .display import display
+
+    answer_interrupts()
+    display().begin_phase(FIRST_PHASES[verb.name])
+    try:
+        return run(request) or EXIT_DONE
+    finally:
+        display().clear()
+
+
+def _complain(message: str) -> None:
+    """Print an error, folded on a terminal."""
+    from rich.console import Console
+
+    from .display import fold
+
+    print(fold(message, Console(stderr=True)), file=sys.stderr)
 
 
 def _check(request: Request) -> None:

@@ -1,32 +1,24 @@
-"""Console output of a verb: lines on stdout and in run.log, and a live display on a terminal."""
+"""Console output of a verb: lines on stdout and in run.log, with the live display below them on a terminal."""
 
 import contextlib
+import dataclasses
 import io
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from rich.console import Console
-from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
-from classifier.training.progress import describe_epoch, describe_step
+from classifier.training.progress import describe_epoch
+
+from .display import Step, console, display, fold
 
 if TYPE_CHECKING:  # a verb that only reads files prints too, and needs no torch
     from classifier.training.loop import StepProgress
 
 # From this number on, reading the images takes long enough to deserve a line in the log.
 MIN_IMAGES_FOR_LOG = 2000
-
-
-def console(**options: Any) -> Console:
-    """A console that prints text as it is: file names may look like markup or emoji codes."""
-    console = Console(highlight=False, markup=False, emoji=False, **options)
-    if not console.is_terminal:  # a log has room for a whole table
-        console.width = 120
-    return console
 
 
 class RunLog:
@@ -37,9 +29,9 @@ class RunLog:
     def __init__(self, path: Path | None = None) -> None:
         self._buffer = io.StringIO()
         self._file: TextIO = self._buffer
-        self._screen = console(soft_wrap=True)
         self._log = console(file=self._file, color_system=None)
-        self._live: Live | None = None
+        self._display = display()
+        self._step: StepProgress | None = None
         if path is not None:
             self.attach(path)
 
@@ -58,20 +50,32 @@ class RunLog:
         self._file.close()
 
     def info(self, *things: Any) -> None:
-        """Print text or a table."""
-        self._screen.print(*things)
-        self._log.print(*things)
+        """Print text or a table. On a terminal, text that is too long is folded at its words."""
+        screen = self._display.screen
+        screen.print(*(fold(thing, screen) if isinstance(thing, str) else thing for thing in things))
+        self._log.print(*things, soft_wrap=True)
+        self._file.flush()
+
+    def next_step(self, what: str, command: str | Path) -> None:
+        """Print a command or a path to go on with. On a terminal it has a line of its own if both are too long."""
+        line, screen = f"{what}: {command}", self._display.screen
+        screen.print(line if len(line) <= screen.width or not self.is_live else f"{what}:\n{command}")
+        self._log.print(line, soft_wrap=True)
         self._file.flush()
 
     def warning(self, text: str) -> None:
         """Print what went wrong without stopping the verb: on stderr and in run.log."""
-        self.clear()
         print(text, file=sys.stderr)
-        self._log.print(text)
+        self._log.print(text, soft_wrap=True)
+
+    def begin_phase(self, name: str, seconds_left: float | None = None) -> None:
+        """Say what is done from now on; see `Display.begin_phase`."""
+        self._display.begin_phase(name, seconds_left)
 
     def show_step(self, step: "StepProgress") -> None:
-        """Redraw the live line of a training. Does nothing without a terminal."""
-        self.show(Text(describe_step(step)))
+        """Show the current step of a training, on a terminal."""
+        self._step = step
+        self.show(Step(step))
 
     @contextlib.contextmanager
     def progress_bar(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -80,39 +84,37 @@ class RunLog:
         Elsewhere one line, if there are many images."""
         if not self.is_live and total >= MIN_IMAGES_FOR_LOG:
             self.info(f"{description}: {total:,} images, once")
-        with Progress(
+        progress = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=self._screen,
-            transient=True,
-            disable=not self.is_live,
-        ) as progress:
-            task = progress.add_task(description, total=total)
-            yield lambda count: progress.advance(task, count)
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=self._display.screen,
+        )
+        task = progress.add_task(description, total=total)
+        self.show(progress)
+        yield lambda count: progress.advance(task, count)
 
     def log_epoch(self, row: dict[str, Any], epochs: int) -> None:
         """One line per finished epoch, from its row in history.jsonl; * marks a new best."""
-        self.clear()
         self.info(describe_epoch(row, epochs))
+        epochs_left = epochs - row["epoch"]
+        if not epochs_left:
+            self.clear()
+        elif self._step is not None:
+            self.show(Step(dataclasses.replace(self._step, epoch=row["epoch"] + 1)))
+        else:  # the steps of Ray's workers are not reported here
+            self.begin_phase(f"epoch {row['epoch'] + 1}/{epochs} on the workers", row["seconds"] * epochs_left)
 
     @property
     def is_live(self) -> bool:
         """Whether stdout is a terminal, where the live display can be redrawn."""
-        return self._screen.is_terminal
+        return self._display.is_live
 
     def show(self, thing: Any) -> None:
-        """Redraw the live display with a line or table. Does nothing without a terminal."""
-        if not self.is_live:
-            return
-        if self._live is None:
-            self._live = Live(console=self._screen, transient=True, auto_refresh=False)
-            self._live.start()
-        self._live.update(thing, refresh=True)
+        """Show a line or table below the lines that stay. Does nothing without a terminal."""
+        self._display.show(thing)
 
     def clear(self) -> None:
         """Remove the live display."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        self._display.clear()

@@ -1,26 +1,103 @@
-"""Ctrl-C and SIGTERM as a request to stop."""
+"""Ctrl-C and SIGTERM as a request to stop, and an answer on the terminal at once."""
 
+import contextlib
+import os
 import signal
+import socket
+import sys
+import threading
 import types
+from collections.abc import Callable, Iterator
+from typing import ClassVar, NoReturn
+
+from .verb import EXIT_INTERRUPTED
+
+STOPPING = "stopping after this step; Ctrl-C again to quit now"
+ENDING = "stopping; Ctrl-C again to quit now"
 
 
 class Interrupts:
-    """Turns the first Ctrl-C or SIGTERM into a request to stop after saving; a second Ctrl-C stops at once.
+    """Turns the first Ctrl-C or SIGTERM into a request to stop after saving: poll `stop_requested`.
 
-    A context manager; poll `stop_requested`."""
+    A context manager. It does nothing outside the main thread, which alone can handle signals. A second Ctrl-C raises
+    KeyboardInterrupt or, where `answer_interrupts` listens, ends the process.
+    """
+
+    current: ClassVar["Interrupts | None"] = None
+    """The one in force."""
+    is_answered: ClassVar[bool] = False
+    """Whether `answer_interrupts` listens."""
 
     def __init__(self) -> None:
         self.stop_requested = False
+        self.say_how_to_resume: Callable[[], None] = lambda: None
+        """Called before a second Ctrl-C ends the process."""
+        self.is_saving = True
+        """False while there is nothing to save: then the first Ctrl-C raises KeyboardInterrupt."""
+        self._handlers: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "Interrupts":
-        self._before = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+            Interrupts.current = self
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
+        if Interrupts.current is self:
+            Interrupts.current = None
+
+    @contextlib.contextmanager
+    def nothing_to_save(self) -> Iterator[None]:
+        """End at once when asked to, by KeyboardInterrupt, rather than after the current step."""
+        self.is_saving = False
+        try:
+            if self.stop_requested:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self.is_saving = True
 
     def _on_signal(self, number: int, _: types.FrameType | None) -> None:
-        if self.stop_requested and number == signal.SIGINT:
+        is_first, self.stop_requested = not self.stop_requested, True
+        is_second_ctrl_c = not is_first and number == signal.SIGINT and not Interrupts.is_answered
+        if is_second_ctrl_c or (is_first and not self.is_saving):
             raise KeyboardInterrupt
-        self.stop_requested = True
+
+
+def answer_interrupts() -> None:
+    """Answer Ctrl-C from a thread until the process ends, and end the process at the second one.
+
+    The main thread, which alone runs Python's signal handlers, may be blocked: by Ray's start, or a long step.
+    """
+    if threading.current_thread() is not threading.main_thread() or Interrupts.is_answered:
+        return
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    Interrupts.is_answered = True
+    threading.Thread(target=_answer, args=(reader, writer), name="interrupts", daemon=True).start()
+
+
+def _answer(reader: socket.socket, writer: socket.socket) -> None:
+    """writer: Python writes the number of each signal into it; it stays open as long as this thread."""
+    is_stopping = False
+    while True:
+        for number in reader.recv(64):
+            if number == signal.SIGINT and is_stopping:
+                quit_now()
+            if number in (signal.SIGINT, signal.SIGTERM) and not is_stopping:
+                is_stopping, current = True, Interrupts.current
+                print(STOPPING if current and current.is_saving else ENDING, file=sys.stderr, flush=True)
+
+
+def quit_now() -> NoReturn:
+    """End the process without waiting for any thread. Files are intact: each is written whole, or not at all."""
+    from .display import display
+
+    display().clear()
+    if Interrupts.current:
+        Interrupts.current.say_how_to_resume()
+    sys.stdout.flush()
+    os._exit(EXIT_INTERRUPTED)

@@ -29,3 +29,21 @@ VERB_GROUPS = {
 }
 
 SUMMARIES = {name: summary for verbs in VERB_GROUPS.values() for name, summary in verbs.items()}
+
+FIRST_PHASES = {
+    "audit": "starting",
+    "show": "drawing",
+    "train": "starting",
+    "tune": "starting",
+    "evaluate": "testing",
+    "crossval": "starting",
+    "curve": "starting",
+    "compare": "comparing",
+    "robust": "measuring",
+    "calibrate": "calibrating",
+    "predict": "predicting",
+    "report": "writing the report",
+    "plan": "measuring",
+    "drill": "drilling",
+}
+"""What a verb is said to be doing from its start, while it loads torch, until it says something else."""

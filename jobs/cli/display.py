@@ -1,0 +1,121 @@
+"""The live part of the terminal: what a verb is doing now, below the lines that stay.
+
+A background thread redraws it, so that it goes on while the main thread is blocked: torch is imported, Ray starts.
+Elsewhere, in a log or a pipe, a phase that takes long is one line on stderr.
+"""
+
+import functools
+import sys
+import textwrap
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
+
+from classifier.training.progress import describe_step, format_clock
+
+if TYPE_CHECKING:  # a verb that only reads files prints too, and needs no torch
+    from classifier.training.loop import StepProgress
+
+REFRESHES_PER_SECOND = 5
+# Without a terminal, a phase is named once it has taken this long.
+LONG_SECONDS = 5.0
+# A log has room for a whole table.
+LOG_WIDTH = 120
+
+
+def console(**options: Any) -> Console:
+    """A console that prints text as it is: file names may look like markup or emoji codes."""
+    console = Console(highlight=False, markup=False, emoji=False, **options)
+    if not console.is_terminal:
+        console.width = LOG_WIDTH
+    return console
+
+
+def fold(text: str, screen: Console) -> str:
+    """Break the lines of a text that are too long for a terminal between words; a word, such as a path, stays whole."""
+    if not screen.is_terminal:
+        return text
+    wrap = functools.partial(textwrap.fill, width=screen.width, subsequent_indent="  ")
+    lines = text.split("\n")
+    return "\n".join(wrap(line, break_long_words=False, break_on_hyphens=False) for line in lines)
+
+
+class Display:
+    """What a verb is doing now. Use the process's one, `display()`: a terminal has only one live part."""
+
+    def __init__(self) -> None:
+        self.screen = console(soft_wrap=True)
+        self._live: Live | None = None
+        self._timer: threading.Timer | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether stdout is a terminal, where lines can be redrawn."""
+        return self.screen.is_terminal
+
+    def begin_phase(self, name: str, seconds_left: float | None = None) -> None:
+        """Say what is done from now on, until the next phase, and how many seconds have passed."""
+        if self.is_live:
+            self.show(Phase(name, seconds_left))
+        else:
+            self.clear()
+            self._timer = threading.Timer(LONG_SECONDS, print, [f"{name} ..."], {"file": sys.stderr, "flush": True})
+            self._timer.daemon = True
+            self._timer.start()
+
+    def show(self, thing: Any) -> None:
+        """Show a line or table, redrawn several times a second. Does nothing without a terminal."""
+        if not self.is_live:
+            return
+        if self._live is None:
+            self._live = Live(console=self.screen, transient=True, refresh_per_second=REFRESHES_PER_SECOND)
+            self._live.start()
+        self._live.update(thing)
+
+    def clear(self) -> None:
+        """Remove the live part: nothing is being done."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._live is not None:
+            live, self._live = self._live, None
+            live.stop()
+
+
+@functools.cache
+def display() -> Display:
+    """The display of this process."""
+    return Display()
+
+
+class Phase:
+    """A phase with a spinner, the seconds since it began and, if given, the time left."""
+
+    def __init__(self, name: str, seconds_left: float | None = None) -> None:
+        self.name, self.seconds_left, self.began = name, seconds_left, time.monotonic()
+        self.spinner = Spinner("line")
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        seconds = time.monotonic() - self.began
+        end = f"  {seconds:.0f} s"
+        if self.seconds_left is not None:
+            end += f", about {format_clock(max(0.0, self.seconds_left - seconds))} left"
+        name = Text(self.name)
+        name.truncate(options.max_width - len(end) - 2, overflow="ellipsis")
+        self.spinner.update(text=name.append(end))
+        yield self.spinner
+
+
+class Step:
+    """The current step of a training in this process, with the time left."""
+
+    def __init__(self, step: "StepProgress") -> None:
+        self.step, self.reported = step, time.monotonic()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text(describe_step(self.step, options.max_width, time.monotonic() - self.reported), no_wrap=True)
