@@ -2,7 +2,7 @@
 # A Ray cluster in a Slurm allocation: srun starts the head on the first node and a worker on each of the others; the job
 # runs on this cluster, which ends with the allocation.
 #
-# Start:   sbatch cluster/slurm.sh jobs/tune.py --data.path /shared/photos --out /shared/runs --name mine
+# Start:   sbatch cluster/slurm.sh classifier tune /shared/photos --out /shared/runs --name mine
 # Logs:    tail -f slurm-ID.out
 # Stop:    scancel --signal=TERM --batch ID    (the job saves its best model; scancel ID kills it at once)
 #
@@ -35,8 +35,9 @@ if ((SLURM_JOB_NUM_NODES > 1)); then
         ray start --address="$address:$port" "${resources[@]}" --block &
 fi
 
+[[ $1 != *.py ]] || set -- python "$@"
 # Slurm signals this script before the time limit; forward the signal, so that the job saves a checkpoint.
-RAY_ADDRESS="$address:$port" python "$@" &
+RAY_ADDRESS="$address:$port" "$@" &
 job=$!
 trap 'kill -TERM $job' TERM
 code=0

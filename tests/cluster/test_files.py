@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
@@ -12,12 +13,14 @@ import jsonschema
 import pytest
 import yaml
 
+from tests import documented
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 CLUSTER = ROOT / "cluster"
 # The schemas of KubeRay v1.7.0, if they are beside this repository.
 SCHEMAS = ROOT.parent / "shared" / "kuberay"
 RAY = metadata.version("ray")
-FILES = sorted(path for path in CLUSTER.rglob("*") if path.is_file() and path.name != "prices.yaml")
+FILES = sorted(p for p in CLUSTER.rglob("*") if p.is_file() and p.name not in ("README.md", "prices.yaml"))
 RAY_UP = ("aws.yaml", "gcp.yaml", "local.yaml")
 
 
@@ -146,6 +149,8 @@ def test_dockerfile_passes_the_linter_and_uses_an_unprivileged_user():
     assert re.findall(r"^USER (\S+)", text, re.MULTILINE) == ["1000"]
     copied = re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE)
     assert all((ROOT / name).exists() for line in copied for name in line.split())
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"]
+    assert set(packages.values()) <= {name for line in copied for name in line.split()}
 
 
 def test_slurm_script_passes_the_linter():
@@ -187,14 +192,7 @@ def test_versions_are_the_tested_ones(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_documented_commands_exist(path):
     """The verbs, settings and files in the documentation of the files exist."""
-    sys.path.insert(0, str(ROOT))
-    from classifier.config.experiment import setting_names
-    from classifier.config.fields import field_types
-    from jobs.cli.verb import TrainingOptions
-
-    text = path.read_text()
-    known = {*setting_names(), *field_types(TrainingOptions)}
-    for verb, words in re.findall(r"jobs/(\w+)\.py((?:(?! jobs/)[^#\n]|\\\n#)*)", text):
-        assert (ROOT / "jobs" / f"{verb}.py").exists()
-        assert set(re.findall(r" --([a-z_.]+)", words)) <= known
+    text = path.read_text().replace("COPY classifier", "")
+    for verb, flags in documented.commands(text):
+        assert flags <= documented.flags_of(verb)
     assert all((ROOT / name).exists() for name in re.findall(r"\bcluster/[\w./-]+\w", text))
