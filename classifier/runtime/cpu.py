@@ -1,9 +1,10 @@
-"""CPU settings of this process: its memory allocator and its cores."""
+"""This process on the CPU: its memory allocator, the memory that it took, and its cores."""
 
 import contextlib
 import ctypes
 import functools
 import os
+import sys
 
 # mallopt's parameters: the maximum number of blocks that glibc maps one by one, and how much free memory at the end of
 # the heap it keeps.
@@ -47,3 +48,13 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def peak_memory_bytes() -> int | None:
+    """Return the most memory that this process has had so far; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

@@ -89,7 +89,7 @@ def file_sha256(path: Path) -> str:
 
 def fsync(path: Path) -> None:
     """Sync a file to disk."""
-    with path.open("rb") as file:
+    with path.open("r+b") as file:  # Windows syncs only what may be written
         os.fsync(file.fileno())
 
 

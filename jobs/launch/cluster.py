@@ -53,7 +53,7 @@ def connect(dashboard: bool = True) -> dict[str, float]:
                 f"the Ray cluster at {address} refuses the connection ({error}): check RAY_ADDRESS, and "
                 "that the cluster's token is in ~/.ray/auth_token or RAY_AUTH_TOKEN"
             ) from None
-        if TOKEN.is_file() and TOKEN.stat().st_uid == os.getuid():
+        if hasattr(os, "getuid") and TOKEN.is_file() and TOKEN.stat().st_uid == os.getuid():
             TOKEN.chmod(0o600)  # Ray creates it readable by everyone on this machine
         # Ray has replaced our handler by one that ends the process before it has saved.
         if threading.current_thread() is threading.main_thread():

@@ -1,12 +1,12 @@
 """--dry_run: the preparations of a training and one step, leaving nothing behind."""
 
-import resource
 import time
 
 import torch
 
 from classifier import data, models
 from classifier.data import loader
+from classifier.runtime.cpu import peak_memory_bytes
 from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.training.progress import describe_run
 from classifier.training.resolve import resolve
@@ -40,11 +40,12 @@ def dry_run(request: Request) -> None:
     backbone_steps = min(experiment.views, experiment.train.epochs) * len(dataset.train) / state.batch
     minutes = (seconds[1] * state.steps + backbone_steps * seconds[0]) / 60
     info(f"one step: loss {loss:.4f}, {seconds[1]:.3f} s; about {minutes:.1f} minutes for all epochs")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    info(f"memory: {peak:,.0f} MiB peak in this process" + _gpu_memory(group.device))
+    if peaks := _peak_memory(group.device):
+        info(f"memory: {', '.join(peaks)}")
 
 
-def _gpu_memory(device: torch.device) -> str:
-    if device.type != "cuda":
-        return ""
-    return f", {torch.cuda.max_memory_allocated(device) / 2**20:,.0f} MiB on the GPU"
+def _peak_memory(device: torch.device) -> list[str]:
+    peaks = {"peak in this process": peak_memory_bytes()}
+    if device.type == "cuda":
+        peaks["on the GPU"] = torch.cuda.max_memory_allocated(device)
+    return [f"{peak / 2**20:,.0f} MiB {where}" for where, peak in peaks.items() if peak is not None]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from classifier.config.files import read_yaml
 from classifier.errors import ConfigError
 from classifier.profiling import step_time
 from classifier.profiling.scaling import Forecast, MachineType, Workload, find_waste, forecast
+from classifier.runtime.cpu import available_cores
 from classifier.runtime.distributed import pick_device
 from classifier.training.resolve import resolve
 
@@ -31,7 +31,7 @@ class MeasuredForecast:
 def find_machine_type(name: str, path: str) -> MachineType:
     """A machine type from the prices file, or this machine. ConfigError names what is wrong in the file."""
     if name == "here":
-        return MachineType(name="here", cores=len(os.sched_getaffinity(0)))
+        return MachineType(name="here", cores=available_cores())
     table = read_yaml(path)
     if not isinstance(table, dict) or name not in table:
         known = [*table] if isinstance(table, dict) else []

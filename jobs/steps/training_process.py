@@ -94,10 +94,10 @@ class TrainingProcess:
     def kill(self, kind: str, rng: random.Random) -> None:
         """Kill the driver, a worker or a node, or stop the driver. RunError if there is no such worker or node."""
         if kind == "driver":
-            self.process.send_signal(signal.SIGKILL)
+            self.process.kill()
             return
         if kind == "stop":
-            self.process.send_signal(signal.SIGTERM)
+            self.process.terminate()
             return
         # The newest line of each rank is the worker that is alive.
         alive = {rank: (pid, node, host) for rank, pid, node, host in self.workers()}

@@ -58,11 +58,8 @@ class JpegSegmentWriter:
         content = simplejpeg.encode_jpeg(pixels_HWC, QUALITY, colours, "444" if colours == "RGB" else "Gray")
         sums = sum_channels_last(pixels_HWC[summed_lines(len(pixels_HWC))])
         frame = _HEAD.pack(row, len(content)) + sums.tobytes() + content
-        file = os.open(self.path, os.O_WRONLY | os.O_APPEND)
-        try:
-            check_written(os.write(file, frame), len(frame))
-        finally:
-            os.close(file)
+        with self.path.open("ab", buffering=0) as file:
+            check_written(file.write(frame), len(frame))
 
     def finish(self, digests: dict[int, bytes]) -> None:
         """Turn the file into a segment of the rows that have a digest here, in their order."""

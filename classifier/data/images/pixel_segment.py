@@ -82,18 +82,17 @@ class PixelSegmentWriter:
             pixels = np.ascontiguousarray(pixels_CHW)
             self._sums[row] = sum_channels(pixels[None, :, summed_lines(pixels.shape[1])])[0]
         # Not through a memory map: the first touch of a page costs more than its copy.
-        file = os.open(self.path, os.O_WRONLY)
-        try:
-            check_written(os.pwrite(file, pixels.data, self.offsets[0] + row * pixels.nbytes), pixels.nbytes)
-        finally:
-            os.close(file)
+        with self.path.open("r+b", buffering=0) as file:
+            file.seek(self.offsets[0] + row * pixels.nbytes)
+            check_written(file.write(pixels.data), pixels.nbytes)
 
     def finish(self, digests: dict[int, bytes]) -> None:
         """Record the digests of the rows that hold an image: the others count as empty."""
         for row, digest in digests.items():
             self._digests[row] = np.frombuffer(digest, np.uint8)
-        for column in (self._sums, self._digests):
-            column.flush()
+        for name in ("_sums", "_digests"):
+            getattr(self, name).flush()
+            del self.__dict__[name]  # Windows renames no file that is mapped
 
     @functools.cached_property
     def _digests(self) -> np.memmap:
