@@ -82,8 +82,8 @@ def describe_calibration(bundle: Bundle) -> str:
     calibration, scores = bundle.calibration, bundle.scores["validation"]
     assert calibration is not None
     text = (
-        f"calibrated on {calibration['images']:,} validation images: temperature {calibration['temperature']:.2f}, "
-        f"expected calibration error {scores['ece']:.1%}"
+        f"calibrated: temperature {calibration['temperature']:.2f}, expected calibration error {scores['ece']:.1%} "
+        f"on {calibration['images']:,} images"
     )
     if calibration["wish"]:
         thresholds = zip(bundle.class_names, calibration["thresholds"], strict=True)

@@ -36,10 +36,12 @@ def main(verb: Verb, run: Callable[[Request], int | None], argv: Sequence[str] |
             _check(request)
             code = _run(verb, run, request)
     except ClassifierError as error:
-        _complain(f"{verb.name}: {error}")
+        _complain(f"{verb.name}: {error}", *_notes(error))
         code = EXIT_FAILED if isinstance(error, DivergedError) else EXIT_USER_ERROR
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print(f"{verb.name}: interrupted", file=sys.stderr)
+        for line in _notes(interrupt):
+            print(line)
         code = EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output has exited (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -66,13 +68,18 @@ def _run(verb: Verb, run: Callable[[Request], int | None], request: Request) -> 
         display().clear()
 
 
-def _complain(message: str) -> None:
-    """Print an error, folded on a terminal."""
+def _notes(error: BaseException) -> list[str]:
+    """What was added to an error on its way: the command that goes on with a run, and the run folder."""
+    return getattr(error, "__notes__", [])
+
+
+def _complain(message: str, *notes: str) -> None:
+    """Print an error, folded on a terminal, and its notes, which are commands and paths."""
     from rich.console import Console
 
     from .display import fold
 
-    print(fold(message, Console(stderr=True)), file=sys.stderr)
+    print(fold(message, Console(stderr=True)), *notes, sep="\n", file=sys.stderr)
 
 
 def _check(request: Request) -> None:

@@ -10,16 +10,15 @@ MAX_TABLE_CLASSES = 20
 
 
 def describe_scores(scores: dict[str, Any]) -> Iterator[Any]:
-    """Two lines with the overall scores, and a table with one row per class."""
-    yield (
-        f"test accuracy {_with_interval(scores, 'accuracy')}, balanced {scores['balanced_accuracy']:.2%}, top-5 "
-        f"{scores['top5']:.2%}, macro F1 {_with_interval(scores, 'macro_f1')}, {scores['count']:,} images"
-    )
+    """Four lines with the overall scores, and a table with one row per class."""
     area, mcc = ("-" if scores[name] is None else f"{scores[name]:.3f}" for name in ("roc_auc", "mcc"))
+    yield f"test accuracy {_with_interval(scores, 'accuracy')} on {scores['count']:,} images"
+    yield f"  balanced {scores['balanced_accuracy']:.2%}, top-5 {scores['top5']:.2%}, ROC AUC {area}, MCC {mcc}"
     yield (
-        f"macro precision {scores['macro_precision']:.2%}, recall {scores['macro_recall']:.2%}, ROC AUC {area}, "
-        f"MCC {mcc}, loss {scores['loss']:.4f}, expected calibration error {scores['ece']:.1%}"
+        f"  macro F1 {_with_interval(scores, 'macro_f1')}, precision {scores['macro_precision']:.2%}, "
+        f"recall {scores['macro_recall']:.2%}"
     )
+    yield f"  loss {scores['loss']:.4f}, expected calibration error {scores['ece']:.1%}"
     rows, title = scores["per_class"], "per class"
     if len(rows) > MAX_TABLE_CLASSES:
         rows, title = (

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import time
-import traceback
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,10 +13,10 @@ from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.config.files import read_experiment
 from classifier.data.dataset import Dataset
-from classifier.errors import ClassifierError, ConfigError, DivergedError
+from classifier.errors import ClassifierError, ConfigError
 from classifier.profiling import step_time
 from classifier.runs.folder import REQUESTED_EXPERIMENT, RunFolder
-from classifier.runs.recorder import save_inputs
+from classifier.runs.recorder import record_failure, save_inputs
 from classifier.training.progress import describe_run
 from classifier.training.resolve import resolve
 
@@ -48,6 +47,11 @@ class Session:
     experiment: Experiment
     dataset: Dataset
 
+    def say_how_to_resume(self) -> None:
+        """Print the command that goes on with a run that was stopped, and its folder."""
+        self.log.next_step("stopped; resume it", resume_command(self.kind, self.run.folder))
+        self.log.info(str(self.run.folder))
+
 
 @contextlib.contextmanager
 def open_session(kind: str, request: Request) -> Iterator[Session]:
@@ -67,7 +71,8 @@ def _start_session(kind: str, request: Request, cleanup: contextlib.ExitStack) -
     run_storage.check_new(*where)
     owner = cleanup.enter_context(_RunOwner(kind))
     interrupts, log = cleanup.enter_context(Interrupts()), cleanup.enter_context(RunLog())
-    requested, experiment, dataset = _load_inputs(kind, requested, log)
+    with interrupts.nothing_to_save():
+        requested, experiment, dataset = _load_inputs(kind, requested, log)
     run = run_storage.create_run(*where)
     run.started = started
     owner.take(run, requested)
@@ -82,7 +87,8 @@ def _resume_session(kind: str, request: Request, cleanup: contextlib.ExitStack) 
     owner = cleanup.enter_context(_RunOwner(kind))
     owner.take(run, requested)
     interrupts, log = cleanup.enter_context(Interrupts()), cleanup.enter_context(RunLog())
-    requested, experiment, dataset = _load_inputs(kind, requested, log)
+    with interrupts.nothing_to_save():
+        requested, experiment, dataset = _load_inputs(kind, requested, log)
     session = Session(kind, run, log, interrupts, requested, experiment, dataset)
     _save_inputs(session, owner)
     return session
@@ -90,9 +96,11 @@ def _resume_session(kind: str, request: Request, cleanup: contextlib.ExitStack) 
 
 def _load_inputs(kind: str, requested: Experiment, log: RunLog) -> tuple[Experiment, Experiment, Dataset]:
     """The requested and the resolved experiment, and its data. data.batch_auto is measured, except for a search."""
+    log.begin_phase(f"reading {requested.data.path}")
     dataset = data.load(requested.data, log.progress_bar)
     experiment = resolve(requested, dataset)
     if experiment.data.batch_auto and kind != "tune":  # a search's plan measures it where its trials run
+        log.begin_phase("measuring batch sizes")
         measured, lines = _measure_batch(requested, experiment, dataset)
         requested, experiment = requested.override_all(measured), experiment.override_all(measured)
         for line in lines:
@@ -104,6 +112,7 @@ def _save_inputs(session: Session, owner: "_RunOwner") -> None:
     """Write what is trained and on what into the run folder, log it, and start to mirror the folder to its storage."""
     run, experiment = session.run, session.experiment
     session.log.attach(run.folder / "run.log")
+    session.interrupts.say_how_to_resume = session.say_how_to_resume
     save_inputs(run, experiment, session.dataset)
     if session.kind == "tune":
         run.write_requested_experiment(session.requested)
@@ -119,7 +128,8 @@ def _save_inputs(session: Session, owner: "_RunOwner") -> None:
 class _RunOwner:
     """Records a failure in the run folder, or removes the folder if nothing was trained; then closes mirror and run.
 
-    A context manager; until it is given a run it does nothing."""
+    The error gets a note with the command that goes on with the run. A context manager; until it is given a run it does
+    nothing."""
 
     kind: str
     run: RunFolder | None = None
@@ -141,16 +151,19 @@ class _RunOwner:
                 self._record(error, self.run)
 
     def _record(self, error: BaseException, run: RunFolder) -> None:
-        is_user_error = isinstance(error, ClassifierError) and not isinstance(error, DivergedError)
-        if is_user_error and not run.has_started:
-            run.discard()
+        assert self.requested is not None
+        if not (run.folder / "result.json").exists():
+            record_failure(run, self.kind, error, self.requested)
+        if run.folder.exists():
+            error.add_note(f"resume it: {resume_command(self.kind, run.folder)}")
+            error.add_note(str(run.folder))
+        else:  # nothing was trained
             run_storage.delete_copy(run)
-        elif not (run.folder / "result.json").exists():
-            text = f"{error}\n" if isinstance(error, ClassifierError) else "".join(traceback.format_exception(error))
-            with (run.folder / "run.log").open("a", encoding="utf-8") as log:
-                log.write(text)
-            config = self.requested.as_dict() if self.requested else None
-            run.write_result(self.kind, "failed", error=str(error) or type(error).__name__, config=config)
+
+
+def resume_command(kind: str, folder: Path) -> str:
+    """The command that goes on with a run."""
+    return f"{command(kind)} --resume {folder}"
 
 
 def _measure_batch(requested: Experiment, resolved: Experiment, dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
@@ -219,7 +232,7 @@ def _resume_run(kind: str, request: Request) -> tuple[RunFolder, Experiment]:
         if is_search != (kind == "tune"):
             raise ConfigError(
                 f"{run.folder} is {'a' if is_search else 'not a'} search: resume it with "
-                f"{command('tune' if is_search else 'train')} --resume {run.folder}"
+                f"{resume_command('tune' if is_search else 'train', run.folder)}"
             )
         experiment = read_experiment(run.folder / (REQUESTED_EXPERIMENT if is_search else "experiment.yaml"))
         changed = _apply_resumable(kind, experiment, request.changes)

@@ -7,11 +7,12 @@ from classifier.runs.recorder import record_training
 from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.runtime.timing import Deadline
 from classifier.training.loop import StepProgress
+from classifier.training.progress import format_duration
 
 from ..cli.environment import command
 from ..cli.verb import EXIT_DONE, EXIT_INTERRUPTED
 from ..launch import run_storage, torchrun
-from .session import Session
+from .session import Session, resume_command
 
 
 def train_here(session: Session) -> str | None:
@@ -51,8 +52,10 @@ def train_on_ray(session: Session) -> str | None:
     from ..launch import workers
     from ..launch.cluster import connect, refuse_unplaceable, refuse_unshared
 
+    session.log.begin_phase("starting Ray")
     refuse_unplaceable(session.experiment.workers, connect())
     refuse_unshared(session.run)
+    session.log.begin_phase(f"starting {session.experiment.workers.count} workers")
     for row in workers.train(session.run, session.requested, should_stop=lambda: session.interrupts.stop_requested):
         session.log.log_epoch(row, session.experiment.train.epochs)
     return "asked" if session.interrupts.stop_requested else None
@@ -62,10 +65,12 @@ def finish_training(session: Session, stopped: str | None) -> int:
     """Calibrate, write result.json, curves and report, log how it went; the exit code."""
     run, log, interrupted, loaded = session.run, session.log, stopped == "asked", None
     if not interrupted and len(session.dataset.validation):
+        log.begin_phase("calibrating")
         loaded = calibrate_saved_bundle(run.folder, session.dataset, run.folder)
         log.info(describe_calibration(loaded.bundle))
         if session.experiment.workers.count > 1:
             run_storage.upload_bundle(run)
+    log.begin_phase("writing the report")
     status = "stopped" if interrupted else "finished"
     fields = write_training_results(run, session.kind, status, loaded, test_reads=run.earlier_test_reads())
     validation = fields["validation"]
@@ -74,13 +79,15 @@ def finish_training(session: Session, stopped: str | None) -> int:
         if validation
         else "no validation images"
     )
-    log.info(f"{status} after {run.seconds:.0f} s: {score}, {fields['parameters']:,} parameters")
+    log.info(f"{status} after {format_duration(run.seconds)}: {score}")
+    speed = f", {fields['images_per_second']:,.0f} images/s" if fields["images_per_second"] else ""
+    log.info(f"{fields['parameters']:,} parameters{speed}")
     if fields["input_wait"] is not None:
         log.info(f"waiting for images took {fields['input_wait']:.1%} of the time in training steps")
     if interrupted:
-        log.info(f"resume it: {command(session.kind)} --resume {run.folder}")
+        log.next_step("resume it", resume_command(session.kind, run.folder))
     else:
-        log.info(f"test it once: {command('evaluate')} {run.folder}")
-    log.info(f"report: {run.folder / run_page.NAME}")
+        log.next_step("test it once", f"{command('evaluate')} {run.folder}")
+    log.next_step("report", run.folder / run_page.NAME)
     log.info(str(run.folder))
     return EXIT_INTERRUPTED if interrupted else EXIT_DONE
