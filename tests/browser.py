@@ -1,4 +1,4 @@
-"""Opens a page in headless Chromium, in a frame as wide as a phone's or a desktop's screen."""
+"""Reads pages: by a parser, and in headless Chromium, in a frame as wide as a phone's or a desktop's screen."""
 
 import html
 import json
@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,51 @@ FRAME = """<!doctype html><body style="margin:0"><iframe style="border:0;width:{
   const headings = [...inner.querySelectorAll("h2")].map(heading => heading.textContent)
   document.title = JSON.stringify({{scroll: inner.scrollWidth, client: inner.clientWidth, requests, headings}})
 }})</script>"""
+
+
+class Outline(HTMLParser):
+    """Checks that tags are closed in order, and collects what a reader may need."""
+
+    VOID = ("meta", "link", "img", "br")
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.headings: list[str] = []
+        self.anchors: list[str] = []
+        self.links: list[str] = []
+        self.image_texts: list[str] = []
+        self.chart_texts: list[str] = []
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.feed(page)
+        assert self.open == []
+        assert len(self.anchors) == len(set(self.anchors)), "an id is used twice"
+        assert {link[1:] for link in self.links if link.startswith("#")} <= set(self.anchors)
+
+    def handle_starttag(self, tag, attrs):
+        values = {name: value or "" for name, value in attrs}
+        self.tags.add(tag)
+        self.attributes |= set(values)
+        self.anchors += [values["id"]] if "id" in values else []
+        self.links += [values["href"]] if tag == "a" else []
+        self.image_texts += [values["alt"]] if tag == "img" else []
+        self.chart_texts += [values["aria-label"]] if values.get("role") == "img" else []
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("h1", "h2"):
+            self.headings.append(data)
 
 
 @dataclass(frozen=True)

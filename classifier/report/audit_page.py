@@ -1,11 +1,11 @@
 """audit.html: the findings of an audit with thumbnails, on one self-contained page."""
 
-from collections.abc import Callable, Iterator, Sequence
-from html import escape
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from classifier.data.audit.finding import KINDS, Finding
-from classifier.report import html
+from classifier.report import images, page
+from classifier.report.page import Block, Card, Cards, Cell, Code, Page, Section, Table, Text
 
 NAME = "audit.html"
 # Findings shown of each kind, and images shown of a finding.
@@ -34,14 +34,34 @@ def write(
     counts: str,
     findings: Sequence[Finding],
     content: Callable[[str], bytes | None],
+    file: Callable[[str], Path | None],
     fix_command: str | None,
 ) -> Path:
     """Write the page at `path`.
 
     counts: a sentence about the audited images. content: returns the bytes of an image by its id; None if they cannot
-    be read. fix_command: the command that trains without the bad images.
+    be read. file: returns its file; None if it is in memory, in another file or elsewhere. fix_command: the command
+    that trains without the bad images.
     """
-    return html.write(path, f"Audit of {name}", _sections(name, counts, findings, content, fix_command))
+    by_kind: dict[str, list[Finding]] = {}
+    for finding in findings:
+        by_kind.setdefault(finding.kind, []).append(finding)
+    summary: list[Block] = [Text(_summarize(findings), "big"), Text(counts, "faint")]
+    if fix_command:
+        summary += [Text("Train without the bad images:"), Code([fix_command])]
+    if by_kind:
+        summary.append(_tabulate(by_kind))
+
+    def build_card(finding: Finding) -> Card:
+        shown = []
+        for id_ in finding.ids[:MAX_IMAGES]:
+            image_file = file(id_)
+            link = images.link_to(image_file, path.parent) if image_file else ""
+            shown.append(images.embed_thumbnail(content(id_), f"{id_}: {title_of(finding.kind).lower()}", link))
+        return Card([[image for image in shown if image is not None]], lines=[finding.text])
+
+    sections = [_build_section(kind, of_kind, build_card) for kind, of_kind in by_kind.items()]
+    return page.write(path, Page(f"Audit of {name}", summary, sections))
 
 
 def title_of(kind: str) -> str:
@@ -49,33 +69,18 @@ def title_of(kind: str) -> str:
     return TITLES.get(kind, kind.replace("_", " ").capitalize())
 
 
-def _sections(
-    name: str,
-    counts: str,
-    findings: Sequence[Finding],
-    content: Callable[[str], bytes | None],
-    fix_command: str | None,
-) -> Iterator[str]:
-    by_kind: dict[str, list[Finding]] = {}
-    for finding in findings:
-        by_kind.setdefault(finding.kind, []).append(finding)
-    yield f"<h1>Audit of {escape(name)}</h1>"
-    yield f'<p class="big">{_summarize(findings)}</p><p class="faint">{escape(counts)}</p>'
-    if fix_command:
-        yield f"<p>Train without the bad images: <code>{escape(fix_command)}</code></p>"
-    if by_kind:
-        rows = "".join(
-            f'<tr><td><a href="#{kind}">{escape(title_of(kind))}</a></td><td class="n">{len(of_kind):,}</td>'
-            f'<td class="{KINDS[kind][0]}">{KINDS[kind][0]}</td></tr>'
-            for kind, of_kind in by_kind.items()
-        )
-        yield f"<table><tr><th>finding</th><th>count</th><th>severity</th></tr>{rows}</table>"
-    for kind, of_kind in by_kind.items():
-        more = f" The first {MAX_FINDINGS} are shown." if len(of_kind) > MAX_FINDINGS else ""
-        yield f'<section id="{kind}"><h2>{escape(title_of(kind))} ({len(of_kind):,})</h2>'
-        yield f'<p class="faint">{escape(KINDS[kind][1])}{more}</p><div class="grid">'
-        yield from (_card(finding, content) for finding in of_kind[:MAX_FINDINGS])
-        yield "</div></section>"
+def _tabulate(by_kind: dict[str, list[Finding]]) -> Table:
+    rows = [
+        [Cell(title_of(kind), link=kind), f"{len(of_kind):,}", Cell(KINDS[kind][0], KINDS[kind][0])]
+        for kind, of_kind in by_kind.items()
+    ]
+    return Table(["finding", "count", "severity"], rows)
+
+
+def _build_section(kind: str, findings: Sequence[Finding], build_card: Callable[[Finding], Card]) -> Section:
+    more = f" The first {MAX_FINDINGS} are shown." if len(findings) > MAX_FINDINGS else ""
+    cards = Cards([build_card(finding) for finding in findings[:MAX_FINDINGS]])
+    return Section(f"{title_of(kind)} ({len(findings):,})", [cards], KINDS[kind][1] + more, kind)
 
 
 def _summarize(findings: Sequence[Finding]) -> str:
@@ -84,20 +89,3 @@ def _summarize(findings: Sequence[Finding]) -> str:
     count = f"{len(findings):,} finding{'s' if len(findings) > 1 else ''}"
     errors = sum(finding.severity == "error" for finding in findings)
     return f"{count}, {errors:,} of them errors that distort training or scores." if errors else f"{count}, no errors."
-
-
-def _card(finding: Finding, content: Callable[[str], bytes | None]) -> str:
-    images = "".join(thumbnail(content(id_), id_) for id_ in finding.ids[:MAX_IMAGES])
-    return f'<div class="card">{images}<br>{escape(finding.text)}</div>'
-
-
-def thumbnail(content: bytes | None, name: str) -> str:
-    """An <img> that contains the image; empty if it cannot be read."""
-    if content is None:
-        return ""
-    from classifier.data.decoding import decode
-
-    try:
-        return html.inline_image(decode.open_image(content, max_pixels=100_000_000, min_side=html.THUMBNAIL_SIZE), name)
-    except decode.DecodeError:
-        return ""

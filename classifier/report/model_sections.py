@@ -1,7 +1,6 @@
 """Report sections about one model: training curves, confusions, scores by class, calibration, hard examples."""
 
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,24 @@ from torch import Tensor
 from classifier.bundle.bundle import Bundle
 from classifier.evaluation.hard_examples import UNSURE, WRONG
 from classifier.metrics.calibration import Calibration, coverage_curve, reliability_bins
-from classifier.report import html, sentences
-from classifier.report.html import bullet_list, chart_grid, section, table
-from classifier.report.svg import Axis, Series, plot
+from classifier.report import sentences
+from classifier.report.charts import draw_by_epoch
+from classifier.report.figure import COLOURS, LINE, VALIDATION, create_axes, format_shares, render_chart
+from classifier.report.images import embed_jpeg
+from classifier.report.page import (
+    Block,
+    Bullets,
+    Card,
+    Cards,
+    Cell,
+    Chart,
+    Charts,
+    Heading,
+    Section,
+    Table,
+    Text,
+    describe_hidden,
+)
 
 # Largest number of classes with a full confusion matrix; rows of the table of classes and of that of confusions.
 MAX_MATRIX_CLASSES, MAX_CLASS_ROWS, CONFUSIONS_SHOWN = 24, 60, 8
@@ -20,6 +34,7 @@ MAX_MATRIX_CLASSES, MAX_CLASS_ROWS, CONFUSIONS_SHOWN = 24, 60, 8
 REJECTED_SHARE = 0.2
 # Points of the coverage curve, which is not drawn below the least coverage: few images make it noisy.
 COVERAGE_POINTS, MIN_COVERAGE = 100, 0.05
+COVERAGES_IN_TEXT = (0.25, 0.5, 0.75, 1.0)
 SCORE_NAMES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -38,62 +53,45 @@ SCORE_NAMES = {
 DECIMAL_SCORES = ("roc_auc", "average_precision", "kappa", "mcc", "loss", "brier")
 
 
-def render_training(history: Sequence[dict[str, Any]]) -> str:
+def build_training(history: Sequence[dict[str, Any]]) -> Section:
     """Training and validation curves of the epochs in a history."""
-    epochs = [float(row["epoch"]) for row in history]
-    validated_rows = [row for row in history if row["validation_accuracy"] is not None]
-    charts = []
-    for name, unit in (("accuracy", ".0%"), ("loss", ".3g")):
-        train = [row[f"train_{name}"] for row in history]
-        validation = [row[f"validation_{name}"] for row in validated_rows]
-        values = [value for value in (*train, *validation) if value is not None]
-        if len(values) < 2:
-            continue
-        series = [
-            Series(
-                [epoch for epoch, value in zip(epochs, train, strict=True) if value is not None],
-                [value for value in train if value is not None],
-            ),
-            Series([float(row["epoch"]) for row in validated_rows], validation, "line", 1),
-        ]
-        label = f"{name}: training blue, validation orange"
-        charts.append(plot(series, Axis.over(epochs, "epoch"), Axis.over(values, name, unit), label))
+    blocks: list[Block] = []
     diagnosis = sentences.diagnose_fit(history)
-    paragraph = f"<p>{escape(diagnosis)}</p>" if diagnosis else ""
+    if diagnosis:
+        blocks.append(Text(diagnosis))
     speeds = [row["images_per_second"] for row in history if row["images_per_second"]]
     duration = f"{len(history)} epochs in {sum(row['seconds'] for row in history):,.0f} s"
     duration += f", {speeds[-1]:,.0f} images/s" if speeds else ""
-    legend = '<p class="faint"><span style="color:var(--c0)">training</span>, <span style="color:var(--c1)">validation'
-    return section("Training", paragraph + legend + f"</span>; {duration}.</p>" + chart_grid(charts))
+    blocks.append(Text(f"{duration}. The ring marks the epoch whose model was saved.", "faint"))
+    charts = [draw_by_epoch(history, score) for score in ("accuracy", "loss")]
+    blocks.append(Charts([chart for chart in charts if chart is not None]))
+    return Section("Training", blocks)
 
 
-def render_confusion(scores: dict[str, Any]) -> str:
+def build_confusion(scores: dict[str, Any]) -> Section:
     """The confusion matrix, where the classes are few enough, and the most frequent confusions."""
     names = [row["name"] for row in scores["per_class"]]
-    content = ""
+    blocks: list[Block] = []
     if len(names) <= MAX_MATRIX_CLASSES:
-        head = "".join(f"<th>{escape(name[:14])}</th>" for name in names)
-        lines = [f"<tr><th>true \\ predicted</th>{head}</tr>"]
-        for i, row in enumerate(scores["confusion"]):
-            images = max(1, sum(row))
-            cells = "".join(_matrix_cell(n, n / images, is_correct=i == j) for j, n in enumerate(row))
-            lines.append(f"<tr><td>{escape(names[i][:24])}</td>{cells}</tr>")
-        content = f'<div class="wide"><table class="matrix">{"".join(lines)}</table></div>'
+        rows = [
+            [names[i][:24], *(_matrix_cell(n, n / max(1, sum(row)), is_correct=i == j) for j, n in enumerate(row))]
+            for i, row in enumerate(scores["confusion"])
+        ]
+        blocks.append(Table(["true \\ predicted", *(name[:14] for name in names)], rows, is_matrix=True))
     confusions = sentences.top_confusions(scores, CONFUSIONS_SHOWN)
     if confusions:
         head = ["true class", "predicted class", "images"]
-        content += table(head, [(label, predicted, f"{n:,}") for label, predicted, n in confusions])
+        blocks.append(Table(head, [(label, predicted, f"{n:,}") for label, predicted, n in confusions]))
     note = "Rows are true classes, columns predicted classes; correct predictions are blue, errors orange."
-    return section("Confusion", content, note)
+    return Section("Confusion", blocks, note)
 
 
-def _matrix_cell(count: int, share: float, *, is_correct: bool) -> str:
+def _matrix_cell(count: int, share: float, *, is_correct: bool) -> Cell:
     """A cell of the confusion matrix; its colour grows with the square root of its share, so that rare errors show."""
-    colour = f"color-mix(in srgb, var(--c{0 if is_correct else 1}) {70 * share**0.5:.0f}%, transparent)"
-    return f'<td style="background:{colour}">{count or ""}</td>'
+    return Cell(f"{count:,}" if count else "", "correct" if is_correct else "wrong", share=0.7 * share**0.5)
 
 
-def render_classes(scores: dict[str, Any]) -> str:
+def build_classes(scores: dict[str, Any]) -> list[Section]:
     """Two tables: the scores of each class, and the overall scores with confidence intervals."""
     rows = sorted(scores["per_class"], key=lambda row: row["f1"])
     lines = []
@@ -109,13 +107,11 @@ def render_classes(scores: dict[str, Any]) -> str:
             ]
         )
     head = ["class", "precision", "recall", "F1", "F1, 95 % CI", "ROC AUC", "images"]
-    hidden = len(rows) - MAX_CLASS_ROWS
-    more = f'<p class="faint">and {hidden} classes with a higher F1</p>' if hidden > 0 else ""
-    scores_table = table(
-        ["score", "", "95 % CI"], [[title, *format_with_interval(scores, name)] for name, title in SCORE_NAMES.items()]
-    )
-    by_class = section("Classes", table(head, lines) + more, "Lowest F1 first.")
-    return by_class + section("All scores", scores_table, "CI: bootstrap confidence interval.")
+    more = describe_hidden(MAX_CLASS_ROWS, len(rows), "classes with a higher F1")
+    by_class = Section("Classes", [Table(head, lines), *more], "Lowest F1 first.")
+    values = [[title, *format_with_interval(scores, name)] for name, title in SCORE_NAMES.items()]
+    overall = Section("All scores", [Table(["score", "", "95 % CI"], values)], "CI: bootstrap confidence interval.")
+    return [by_class, overall]
 
 
 def format_with_interval(scores: dict[str, Any], name: str) -> tuple[str, str]:
@@ -132,7 +128,7 @@ def format_score(name: str, value: float | None) -> str:
     return f"{value:.3f}" if name in DECIMAL_SCORES else f"{value:.2%}"
 
 
-def render_calibration(bundle: Bundle | None, probabilities_NK: Tensor, labels_N: Tensor, split: str) -> str:
+def build_calibration(bundle: Bundle | None, probabilities_NK: Tensor, labels_N: Tensor, split: str) -> Section:
     """Reliability diagram, accuracy against coverage, prediction sets and thresholds, on the given split."""
     lines = [_describe_rejection(probabilities_NK, labels_N)]
     if bundle is not None and bundle.calibration:
@@ -140,9 +136,9 @@ def render_calibration(bundle: Bundle | None, probabilities_NK: Tensor, labels_N
         lines += _describe_sets(calibration, probabilities_NK, labels_N)
         fitted = f"Temperature {calibration.temperature:.2f}, fitted on {calibration.images:,} validation images"
         lines.append(fitted + (", the ones evaluated here." if split == "validation" else "."))
-    charts = [_plot_reliability(probabilities_NK, labels_N), _plot_coverage(probabilities_NK, labels_N)]
+    charts = [_draw_reliability(probabilities_NK, labels_N), _draw_coverage(probabilities_NK, labels_N)]
     note = "Points below the diagonal are overconfident, points above it underconfident."
-    return section("Calibration", bullet_list(lines) + chart_grid(charts), note)
+    return Section("Calibration", [Bullets(lines), Charts(charts)], note)
 
 
 def _describe_rejection(probabilities_NK: Tensor, labels_N: Tensor) -> str:
@@ -174,48 +170,74 @@ def _describe_sets(calibration: Calibration, probabilities_NK: Tensor, labels_N:
     return lines
 
 
-def _plot_reliability(probabilities_NK: Tensor, labels_N: Tensor) -> str:
+def _draw_reliability(probabilities_NK: Tensor, labels_N: Tensor) -> Chart:
     bins = reliability_bins(probabilities_NK, labels_N)
-    diagonal = Series([0.0, 1.0], [0.0, 1.0], "thin")
-    titles = [f"{count:,} images" for _, _, count in bins]
-    dots = Series([confidence for confidence, _, _ in bins], [accuracy for _, accuracy, _ in bins], "dots", 1, titles)
-    axes = Axis(0.0, 1.0, "confidence", ".0%"), Axis(0.0, 1.0, "accuracy", ".0%")
-    return plot([diagonal, dots], *axes, "reliability diagram")
+    figure, axes = create_axes("confidence", "accuracy by confidence")
+    axes.plot([0, 1], [0, 1], color=LINE, linewidth=1.5)
+    axes.plot(
+        *([confidence for confidence, _, _ in bins], [accuracy for _, accuracy, _ in bins]),
+        color=COLOURS[VALIDATION],
+        marker="o",
+        markersize=8,
+        linestyle="none",
+        gid="dots",
+    )
+    axes.set(xlim=(-0.03, 1.03), ylim=(-0.05, 1.05))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(format_shares())
+    points = [f"confidence {x:.0%}, accuracy {y:.0%}, {count:,} images" for x, y, count in bins]
+    text = f"Accuracy by confidence. {'; '.join(points)}."
+    return Chart(render_chart(figure, text, points), text)
 
 
-def _plot_coverage(probabilities_NK: Tensor, labels_N: Tensor) -> str:
+def _draw_coverage(probabilities_NK: Tensor, labels_N: Tensor) -> Chart:
     coverage_N, accuracy_N = coverage_curve(probabilities_NK, labels_N)
     indices = np.unique(np.linspace(0, len(coverage_N) - 1, COVERAGE_POINTS).round().astype(int))
     indices = indices[coverage_N[indices] >= MIN_COVERAGE] if len(indices) > 20 else indices
     coverages, accuracies = coverage_N[indices].tolist(), accuracy_N[indices].tolist()
-    x = Axis(0.0, 1.0, "coverage: share of images, most confident first", ".0%")
-    y = Axis.over([*accuracies, 1.0], "accuracy on these images", ".1%")
-    return plot([Series(coverages, accuracies)], x, y, "accuracy against coverage")
+    figure, axes = create_axes("share of images, most confident first", "accuracy on these images")
+    axes.plot(coverages, accuracies, color=COLOURS[VALIDATION], linewidth=2)
+    axes.set_xlim(-0.03, 1.03)
+    axes.set_ylim(top=1 + 0.05 * (1 - min(accuracies)) or None)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(format_shares())
+    said = [accuracy_N[max(0, round(share * len(accuracy_N)) - 1)] for share in COVERAGES_IN_TEXT]
+    points = [f"{share:.0%} of them: {value:.1%}" for share, value in zip(COVERAGES_IN_TEXT, said, strict=True)]
+    text = f"Accuracy on the images that the model is most confident about. {'; '.join(points)}."
+    return Chart(render_chart(figure, text), text)
 
 
-def render_hard_examples(rows: list[dict[str, Any]], split: str) -> str:
-    """Cards of a split's most confident errors and least confident predictions."""
-    content = ""
+def build_hard_examples(
+    rows: list[dict[str, Any]], split: str, link_image: Callable[[str], str] = lambda image_id: ""
+) -> Section:
+    """Cards of a split's most confident errors and least confident predictions.
+
+    link_image: returns the URL of an image by its id; "" if it is not a file.
+    """
+    blocks: list[Block] = []
     titles = {WRONG: "Most confident errors", UNSURE: "Least confident predictions"}
     for kind, title in titles.items():
         of_kind = [row for row in rows if row["kind"] == kind]
         if of_kind:
-            content += f'<h3>{title}</h3><div class="grid">{"".join(map(_card, of_kind))}</div>'
+            blocks += [Heading(title), Cards([_build_card(row, link_image) for row in of_kind])]
     note = (
         f"From the {split} images. Orange: regions that support the predicted class (Grad-CAM). Below: the training "
-        "images with the most similar features. Some errors may be wrong labels."
+        "images with the most similar features. Some errors may be wrong labels. Click an image to enlarge it."
     )
-    return section("Hard examples", content, note)
+    return Section("Hard examples", blocks, note)
 
 
-def _card(row: dict[str, Any]) -> str:
-    images = html.inline_jpeg(row["picture"], row["image_id"]) + html.inline_jpeg(row["map"], "Grad-CAM", "map")
+def _build_card(row: dict[str, Any], link_image: Callable[[str], str]) -> Card:
+    id_, label, predicted = row["image_id"], row["label"], row["predicted"]
+    outcome = "correct" if label == predicted else f"label: {label}"
+    title = f"{predicted} ({row['probability']:.0%}), {outcome}"
+    images = [
+        embed_jpeg(row["picture"], f"{id_}, predicted {title}", link_image(id_)),
+        embed_jpeg(row["map"], f"regions of {id_} that support {predicted} (Grad-CAM)"),
+    ]
     neighbours = zip(row["like_pictures"], row["like_ids"], row["like_labels"], strict=True)
-    neighbour_images = "".join(html.inline_jpeg(jpeg, f"{id_}: {label}") for jpeg, id_, label in neighbours)
-    neighbour_labels = ", ".join(row["like_labels"])
-    outcome = "correct" if row["label"] == row["predicted"] else f"label: {row['label']}"
-    prediction = f"{row['predicted']} ({row['probability']:.0%}), {outcome}"
-    caption = f"<b>{escape(prediction)}</b><br>{escape(row['image_id'])}"
-    if neighbour_labels:
-        caption += f'<br><span class="faint">nearest training images: {escape(neighbour_labels)}</span>'
-    return f'<div class="card">{images}<br>{neighbour_images}<br>{caption}</div>'
+    similar = [
+        embed_jpeg(jpeg, f"training image {id_}, label: {label}", link_image(id_)) for jpeg, id_, label in neighbours
+    ]
+    faint_line = f"nearest training images: {', '.join(row['like_labels'])}" if similar else ""
+    return Card([images, similar], title, [id_], faint_line)

@@ -6,7 +6,6 @@ a search, a cross-validation, a learning curve, and a run that is still in progr
 
 import json
 from collections.abc import Iterator
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from classifier.bundle import bundle as bundles
 from classifier.bundle.bundle import Bundle
 from classifier.config.files import read_experiment
 from classifier.errors import RunError
-from classifier.report import html, model_card, model_sections, sentences, study_sections
-from classifier.report.html import bullet_list, section
+from classifier.report import images, model_card, model_sections, page, sentences, study_sections
+from classifier.report.page import Block, Bullets, Code, Page, Section, Text
 from classifier.runs.folder import (
     HARD_EXAMPLES,
     PREDICTIONS,
@@ -46,7 +45,8 @@ def write(folder: str | Path, *, refresh: float | None = None) -> Path:
     run = _RunFiles(folder)
     if run.bundle is not None:
         model_card.write(folder / CARD, run.bundle, run.result, run.split)
-    return html.write(folder / NAME, f"Report of {folder.name}", _sections(run), refresh=refresh)
+    content = Page(_title(run), _build_summary(run), list(_build_sections(run)))
+    return page.write(folder / NAME, content, refresh=refresh)
 
 
 class _RunFiles:
@@ -91,70 +91,76 @@ class _RunFiles:
         path = self.folder / HARD_EXAMPLES.get(self.split, "none")
         return pq.read_table(path).to_pylist() if path.is_file() else []
 
+    def link_image(self, image_id: str) -> str:
+        """Return the URL of an image's file, relative to the page; "" if it is not a file of its own."""
+        return images.link_to(images.find_image_file(self.experiment.data.path, image_id), self.folder)
 
-def _sections(run: _RunFiles) -> Iterator[str]:
-    yield _render_summary(run)
-    yield _render_data(run)
+
+def _build_sections(run: _RunFiles) -> Iterator[Section]:
+    yield _build_data(run)
     if run.history:
-        yield model_sections.render_training(run.history)
+        yield model_sections.build_training(run.history)
     if "folds" in run.result:
-        yield study_sections.render_folds(run.result["folds"])
+        yield study_sections.build_folds(run.result["folds"])
     if "curve" in run.result:
-        yield study_sections.render_learning_curve(run.result["curve"])
+        yield study_sections.build_learning_curve(run.result["curve"])
     if run.scores:
-        yield model_sections.render_confusion(run.scores)
-        yield model_sections.render_classes(run.scores)
+        yield model_sections.build_confusion(run.scores)
+        yield from model_sections.build_classes(run.scores)
     predictions = run.predictions()
     if predictions is not None:
-        yield model_sections.render_calibration(run.bundle, *predictions, run.split)
+        yield model_sections.build_calibration(run.bundle, *predictions, run.split)
     hard_examples = run.hard_examples()
     if hard_examples:
-        yield model_sections.render_hard_examples(hard_examples, run.split)
+        yield model_sections.build_hard_examples(hard_examples, run.split, run.link_image)
     if (run.folder / ROBUSTNESS).is_file():
-        yield study_sections.render_robustness(json.loads((run.folder / ROBUSTNESS).read_text()))
+        yield study_sections.build_robustness(json.loads((run.folder / ROBUSTNESS).read_text()))
     if "trials" in run.result:
-        yield study_sections.render_search(run.result)
-    yield _render_checks(run)
-    yield _render_commands(run)
+        yield study_sections.build_search(run.result)
+    yield from _build_checks(run)
+    yield _build_commands(run)
 
 
-def _render_summary(run: _RunFiles) -> str:
+def _title(run: _RunFiles) -> str:
+    subject = SUBJECTS.get(run.result.get("kind", ""), "classifier for")
+    return f"{run.folder.name}: {subject} {run.dataset.get('name', run.experiment.data.path)}"
+
+
+def _build_summary(run: _RunFiles) -> list[Block]:
     bundle, result = run.bundle, run.result
-    name = run.dataset.get("name", run.experiment.data.path)
-    subject = SUBJECTS.get(result.get("kind", ""), "classifier for")
-    parts = [f"<h1>{escape(run.folder.name)}: {subject} {escape(str(name))}</h1>"]
+    blocks: list[Block] = []
     if not result:
-        parts.append('<p class="warning">This run is in progress; this page shows its latest saved state.</p>')
+        blocks.append(Text("This run is in progress; this page shows its latest saved state.", "warning"))
     elif result["status"] != "finished":
-        parts.append(f'<p class="warning">This run did not finish (status: {escape(result["status"])}).</p>')
+        blocks.append(Text(f"This run did not finish (status: {result['status']}).", "warning"))
     if run.scores:
-        parts.append(f'<p class="big">{escape(sentences.summarize(run.scores, is_test=run.split == "test"))}</p>')
-        parts.append(bullet_list(sentences.describe_scores(run.scores)))
+        blocks.append(Text(sentences.summarize(run.scores, is_test=run.split == "test"), "big"))
+        blocks.append(Bullets(list(sentences.describe_scores(run.scores))))
     elif "curve" in result:
-        parts.append(bullet_list(result["curve"]["says"]))
+        blocks.append(Bullets(result["curve"]["says"]))
     elif bundle is None:
-        parts.append('<p class="big">No model has been saved yet.</p>')
+        blocks.append(Text("No model has been saved yet.", "big"))
     if bundle is not None:
         megabytes = (bundles.find(run.folder) / bundles.WEIGHTS).stat().st_size / 1e6
-        model = f"{bundle.model['name']}, input {bundle.size} x {bundle.size} pixels, {megabytes:.1f} MB of weights"
-        parts.append(f'<p class="faint">{escape(model)}.</p>')
-    return "".join(parts)
+        model = f"{bundle.model['name']}, input {bundle.size} x {bundle.size} pixels, {megabytes:.1f} MB of weights."
+        blocks.append(Text(model, "faint"))
+    return blocks
 
 
-def _render_data(run: _RunFiles) -> str:
+def _build_data(run: _RunFiles) -> Section:
     dataset = run.dataset
     if not dataset:
-        return section("Data", f"<p>{escape(run.experiment.data.path)}</p>")
+        return Section("Data", [Text(run.experiment.data.path)])
     counts = ", ".join(f"{count:,} {split}" for split, count in dataset["counts"].items())
     names = dataset["class_names"]
     classes = ", ".join(names[:MAX_CLASS_NAMES]) + (", ..." if len(names) > MAX_CLASS_NAMES else "")
-    content = f"<p>{escape(dataset['name'])}: {counts} images of {len(names)} classes: {escape(classes)}.</p>"
+    text = Text(f"{dataset['name']}: {counts} images of {len(names)} classes: {classes}.")
     findings = dataset.get("findings") or []
-    content += bullet_list(findings) if findings else '<p class="faint">No problems found.</p>'
-    return section("Data", content, "Checked while reading the images; classifier audit checks more.")
+    found = Bullets(findings) if findings else Text("No problems found.", "faint")
+    return Section("Data", [text, found], "Checked while reading the images; classifier audit checks more.")
 
 
-def _render_checks(run: _RunFiles) -> str:
+def _build_checks(run: _RunFiles) -> Iterator[Section]:
     lines, result = [], run.result
     evaluations = result.get("test_reads") or 0
     if "folds" in result:
@@ -178,7 +184,8 @@ def _render_checks(run: _RunFiles) -> str:
     epochs = [row["epoch"] for row in run.history]
     if epochs and epochs == list(range(1, len(epochs) + 1)):
         lines.append(f"The training history contains each of its {len(epochs)} epochs exactly once.")
-    return section("Integrity checks", bullet_list(lines)) if lines else ""
+    if lines:
+        yield Section("Integrity checks", [Bullets(lines)])
 
 
 def splits_share_images(split_record: dict[str, Any], dataset: dict[str, Any]) -> bool:
@@ -192,7 +199,7 @@ def splits_share_images(split_record: dict[str, Any], dataset: dict[str, Any]) -
     return any("too, byte for byte" in finding for finding in dataset.get("findings") or ())
 
 
-def _render_commands(run: _RunFiles) -> str:
+def _build_commands(run: _RunFiles) -> Section:
     folder, versions, kind = run.folder, run.result.get("versions", {}), run.result.get("kind", "train")
     is_study = kind in SUBJECTS
     lines = [f"classifier {kind if is_study else 'train'} --experiment {folder / 'experiment.yaml'}"]
@@ -202,5 +209,4 @@ def _render_commands(run: _RunFiles) -> str:
     if not is_study:
         lines += [f"classifier evaluate {folder}", f"classifier predict {folder} image.jpg"]
     versions_text = ", ".join(f"{name} {version}" for name, version in versions.items())
-    note = f'<p class="faint">seed {run.experiment.seed}; {escape(versions_text)}</p>'
-    return section("Commands", f"<pre>{escape(chr(10).join(lines))}</pre>{note}")
+    return Section("Commands", [Code(lines), Text(f"seed {run.experiment.seed}; {versions_text}", "faint")])

@@ -1,18 +1,27 @@
 """Report sections about several trainings (folds, learning curve, search) or about other images (robustness)."""
 
-from collections.abc import Iterable
-from html import escape
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from classifier.evaluation.corruptions import GROUPS, SEVERITIES
-from classifier.report.html import bullet_list, section, table
+from classifier.report.charts import LEGEND, draw_bars
+from classifier.report.figure import (
+    COLOURS,
+    SERIES,
+    TRAIN,
+    VALIDATION,
+    create_axes,
+    format_shares,
+    make_logarithmic,
+    render_chart,
+)
 from classifier.report.model_sections import format_score, format_with_interval
-from classifier.report.svg import Axis, Series, bars, plot
+from classifier.report.page import Block, Bullets, Chart, Charts, Section, Table, Text
 
 
-def render_folds(folds: dict[str, Any]) -> str:
+def build_folds(folds: dict[str, Any]) -> Section:
     """A table of the scores of each fold of a cross-validation."""
     names = list(folds)
     rows = [
@@ -24,56 +33,61 @@ def render_folds(folds: dict[str, Any]) -> str:
     ]
     note = "Each fold was held out once and predicted by a model that was trained on the others."
     head = ["", *(name.replace("_", " ") for name in names)]
-    return section("Folds", table(head, [*rows, ["mean ± standard deviation", *means]], bold_row=len(rows)), note)
+    table = Table(head, [*rows, ["mean ± standard deviation", *means]], bold_row=len(rows))
+    return Section("Folds", [table], note)
 
 
-def render_learning_curve(curve: dict[str, Any]) -> str:
+def build_learning_curve(curve: dict[str, Any]) -> Section:
     """Accuracy against the number of training images, extrapolated by a power law."""
     points = curve["points"]
-    sizes = [float(point["images"]) for point in points]
-    validation = [point["validation"] for point in points]
-    series = [
-        Series(sizes, [point["train"] for point in points]),
-        Series(sizes, validation, "line", 1),
-        Series(sizes, validation, "dots", 1),
-    ]
-    extrapolated = [(float(images), accuracy) for images, accuracy in curve["predicted"].items()]
-    if extrapolated:
-        xs, ys = zip((sizes[-1], validation[-1]), *extrapolated, strict=True)
-        series.append(Series(xs, ys, "thin", 1))
-    xs, ys = [x for one in series for x in one.xs], [y for one in series for y in one.ys]
-    axes = Axis.over(xs, "training images", ",.0f", log=True), Axis.over(ys, "accuracy", ".0%")
+    extrapolated = [(int(images), accuracy) for images, accuracy in curve["predicted"].items()]
     rows = [[f"{point['images']:,}", f"{point['train']:.2%}", f"{point['validation']:.2%}"] for point in points]
-    rows += [[f"{int(images):,}", "", f"about {accuracy:.2%}"] for images, accuracy in extrapolated]
-    note = "Training accuracy blue, validation accuracy orange; thin line: extrapolation by a power law."
-    content = plot(series, *axes, "learning curve") + table(["images", "training", "validation"], rows)
-    return section("Learning curve", content, note)
+    rows += [[f"{images:,}", "", f"about {accuracy:.2%}"] for images, accuracy in extrapolated]
+    table = Table(["images", "training", "validation"], rows)
+    note = "The dashed line extrapolates by a power law." if extrapolated else ""
+    return Section("Learning curve", [Charts([_draw_learning_curve(points, extrapolated)]), table], note)
 
 
-def render_robustness(scores: dict[str, Any]) -> str:
+def _draw_learning_curve(points: Sequence[Mapping[str, Any]], extrapolated: Sequence[tuple[int, float]]) -> Chart:
+    sizes = [point["images"] for point in points]
+    figure, axes = create_axes("training images", "accuracy")
+    make_logarithmic(axes, "{:,.0f}")
+    axes.yaxis.set_major_formatter(format_shares())
+    for name, colour in (("train", TRAIN), ("validation", VALIDATION)):
+        axes.plot(sizes, [point[name] for point in points], color=COLOURS[colour], marker="o", linewidth=2)
+    if extrapolated:
+        xs, ys = zip((sizes[-1], points[-1]["validation"]), *extrapolated, strict=True)
+        axes.plot(xs, ys, color=COLOURS[VALIDATION], linewidth=1.5, linestyle="--")
+    text = "Training and validation accuracy by the number of training images, as in the table below."
+    return Chart(render_chart(figure, text), text, LEGEND)
+
+
+def build_robustness(scores: dict[str, Any]) -> Section:
     """Accuracy under corruptions and attacks, on a second dataset, and detection of images of other classes."""
     corruptions = scores["corruptions"]
-    severities = [0.0, *map(float, range(1, SEVERITIES + 1))]
-    series, rows = [], []
-    for n, kinds in enumerate(GROUPS.values()):
-        means = [float(np.mean([corruptions["kinds"][kind][s] for kind in kinds])) for s in range(SEVERITIES)]
-        series.append(Series(severities, [corruptions["clean"], *means], "line", n))
-        rows += [[kind.replace("_", " "), *(f"{v:.1%}" for v in corruptions["kinds"][kind])] for kind in kinds]
+    kinds = corruptions["kinds"]
+    by_group = {
+        group: [
+            corruptions["clean"],
+            *(float(np.mean([kinds[kind][s] for kind in of_group])) for s in range(SEVERITIES)),
+        ]
+        for group, of_group in GROUPS.items()
+    }
+    rows = [
+        [kind.replace("_", " "), *(f"{value:.1%}" for value in kinds[kind])]
+        for of_group in GROUPS.values()
+        for kind in of_group
+    ]
     lines = [
         f"Accuracy on {corruptions['images']:,} images: clean {corruptions['clean']:.1%}, corrupted "
         f"{corruptions['mean']:.1%} (mean over all kinds and severities)."
     ]
-    axes = Axis(0, SEVERITIES, "severity"), Axis(0.0, 1.0, "accuracy", ".0%")
-    content = plot(series, *axes, "accuracy under corruptions") + _legend(GROUPS)
+    charts = [_draw_accuracies(range(SEVERITIES + 1), by_group, "severity", "accuracy under corruptions")]
     attacks = scores.get("attacks")
     if attacks:
+        curves = {name.upper(): [corruptions["clean"], *attacks[name]] for name in ("fgsm", "pgd")}
         epsilons = [0.0, *map(float, attacks["epsilons"])]
-        curves = [
-            Series(epsilons, [corruptions["clean"], *attacks[name]], "line", n)
-            for n, name in enumerate(("fgsm", "pgd"))
-        ]
-        axes = Axis(0, epsilons[-1], "perturbation of each value, in 1/255"), Axis(0.0, 1.0, "accuracy", ".0%")
-        content += plot(curves, *axes, "accuracy under attack") + _legend(("FGSM", "PGD"))
+        charts.append(_draw_accuracies(epsilons, curves, "change of each value, in 1/255", "accuracy under attack"))
         name, auroc = max(attacks["auroc"].items(), key=lambda item: item[1])
         lines.append(f"Detection of attacked images: AUROC {auroc:.2f} (best detector: {name}).")
     if "shift" in scores:
@@ -87,20 +101,27 @@ def render_robustness(scores: dict[str, Any]) -> str:
         aurocs = ", ".join(f"{name} {value:.3f}" for name, value in scores["unlike"]["auroc"].items())
         lines.append(f"Detection of {scores['unlike']['name']}, images of other classes, by AUROC: {aurocs}.")
     head = ["corruption", *(f"severity {s}" for s in range(1, SEVERITIES + 1))]
-    return section("Robustness", bullet_list(lines) + content + table(head, rows))
+    return Section("Robustness", [Bullets(lines), Charts(charts), Table(head, rows)])
 
 
-def _legend(names: Iterable[str]) -> str:
-    """The names of a chart's series in their colours."""
-    spans = (f'<span style="color:var(--c{n})">{name}</span>' for n, name in enumerate(names))
-    return f'<p class="faint">{", ".join(spans)}</p>'
+def _draw_accuracies(xs: Sequence[float], curves: Mapping[str, Sequence[float]], x_name: str, title: str) -> Chart:
+    """Draw an accuracy from 0 to 1 for each name, in as many colours."""
+    figure, axes = create_axes(x_name, title)
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_formatter(format_shares())
+    for (_, accuracies), colour in zip(curves.items(), SERIES, strict=False):
+        axes.plot(xs, accuracies, color=COLOURS[colour], linewidth=2, clip_on=False)
+    texts = [f"{name}: {', '.join(f'{value:.0%}' for value in accuracies)}" for name, accuracies in curves.items()]
+    text = f"{title.capitalize()}, by {x_name} ({', '.join(f'{x:g}' for x in xs)}). {'; '.join(texts)}."
+    return Chart(render_chart(figure, text), text, list(zip(curves, SERIES, strict=False)))
 
 
-def render_search(result: dict[str, Any]) -> str:
+def build_search(result: dict[str, Any]) -> Section:
     """A summary of a search, of which search.html has the details."""
     trials = ", ".join(f"{count} {state}" for state, count in result["trials"].items() if count)
-    content = f"<p>{escape(trials)} trials in {result['seconds'] / 60:.1f} minutes; best trial: "
-    content += f"{escape(result['winner'])}, validation accuracy {result['selection']['accuracy']:.2%}.</p>"
+    text = f"{trials} trials in {result['seconds'] / 60:.1f} minutes; best trial: "
+    text += f"{result['winner']}, validation accuracy {result['selection']['accuracy']:.2%}."
+    blocks: list[Block] = [Text(text)]
     if result["importance"]:
-        content += bars(result["importance"], "importance of each setting")
-    return section("Search", content, "Details: search.html, in the same folder.")
+        blocks.append(Charts([draw_bars(result["importance"], "importance of each setting")]))
+    return Section("Search", blocks, "Details: search.html, in the same folder.")

@@ -68,6 +68,7 @@ def run_audit(experiment: Experiment, options: Any, run: RunFolder, log: RunLog)
         counts=counts,
         findings=findings,
         content=_content_reader(source, config),
+        file=_file_finder(source),
         fix_command=fix_command,
     )
     pq.write_table(to_table(findings), run.folder / FINDINGS)
@@ -100,6 +101,17 @@ def _content_reader(source: Source, config: DataConfig) -> Callable[[str], bytes
             return None
 
     return read
+
+
+def _file_finder(source: Source) -> Callable[[str], Path | None]:
+    """A function that returns the file of an image by its id; None if it is not a local file of its own."""
+    indices = {id_: n for n, id_ in enumerate(source.ids)}
+
+    def find(id_: str) -> Path | None:
+        image = source.images[indices[id_]]
+        return image if isinstance(image, Path) else None
+
+    return find
 
 
 def _describe_counts(scan: ScanResult, splits_K: np.ndarray, seconds: float) -> str:
