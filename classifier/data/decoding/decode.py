@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from classifier.data.decoding import jpeg
 from classifier.data.decoding.image_spec import ImageSpec
@@ -28,16 +28,6 @@ SUFFIXES = frozenset(
 
 # Pillow knows more formats, some of which start other programs (EPS) or are not images to learn from.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
-_ORIENTATION = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class DecodeError(Exception):
@@ -160,7 +150,8 @@ def open_image(content: bytes, *, max_pixels: int, min_side: int | None = None) 
             scale = min(1.0, min_side / min(width, height))
             image.draft(None, (round(width * scale), round(height * scale)))  # pyright: ignore[reportArgumentType]
         image.load()
-        return _to_grey_or_rgb(_upright(image))
+        _turn_upright(image)
+        return _to_grey_or_rgb(image)
 
 
 @contextlib.contextmanager
@@ -223,12 +214,13 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _turn_upright(image: Image.Image) -> None:
     try:
-        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+        ImageOps.exif_transpose(image, in_place=True)
+    except MemoryError:
+        raise
     except Exception:  # corrupted EXIF says nothing about the pixels, which are intact
-        turn = None
-    return image if turn is None else image.transpose(turn)
+        pass
 
 
 def _to_grey_or_rgb(image: Image.Image) -> Image.Image:
@@ -261,8 +253,8 @@ def read_header(content: bytes) -> tuple[int, int, str, int]:
     with _open_with_pillow(content) as image:
         width, height = image.size
         try:
-            is_turned = image.getexif().get(_ORIENTATION, 1) >= 5
-        except Exception:  # as in _upright
+            is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        except Exception:  # as in _turn_upright
             is_turned = False
         if is_turned:
             width, height = height, width

@@ -158,6 +158,17 @@ def test_corrupted_exif_does_not_affect_the_pixels() -> None:
     assert pixels(content).shape == GREY.shape
 
 
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+def test_orientation_counts_though_the_other_tags_are_corrupted(format: str) -> None:
+    """Pillow cannot write this width of -1 back, after it has turned the image."""
+    entries = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0) + struct.pack(">HHIi", 0x0100, 9, 1, -1)
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 2) + entries + bytes(4)
+    image = Image.fromarray(np.ascontiguousarray(STORED[6](COLOUR)))
+    got = pixels(encoded(image, format, exif=exif, quality=100, subsampling=0, lossless=True))
+    assert got.shape == COLOUR.shape
+    assert np.abs(got.astype(int) - COLOUR).mean() < (2 if format == "JPEG" else 1e-9)
+
+
 def test_wrong_suffix_does_not_matter(tmp_path: Path) -> None:
     path = tmp_path / "really_a.jpg"
     path.write_bytes(encoded(Image.fromarray(GREY), "PNG"))
