@@ -18,6 +18,8 @@ from classifier.search.space import Choice, Interval, Space
 
 # The key of a report that Tune takes as time: rungs and limits are in epochs.
 EPOCH = "epoch"
+# The key of a report that repeats an epoch from before the search was resumed.
+REPLAYED = "replayed"
 # The validation scores that every trial reports.
 SCORES = ("accuracy", "macro_f1", "loss")
 # One in this many trials continues after each rung (Li et al., "A System for Massively Parallel Hyperparameter
@@ -44,8 +46,8 @@ def make_scheduler(experiment: Experiment, space: Space) -> TrialScheduler:
             )
         return ParetoScheduler(search.objective, rungs=rung_epochs(grace, epochs))
     if search.scheduler == "median":
-        return MedianStoppingRule(grace_period=grace, **common)
-    return AsyncHyperBandScheduler(
+        return MedianScheduler(grace_period=grace, **common)
+    return AshaScheduler(
         max_t=epochs,
         grace_period=grace,
         reduction_factor=REDUCTION_FACTOR,
@@ -101,6 +103,26 @@ def to_tune_domain(values: Choice | Interval) -> Any:
     return tune.loguniform(values.low, values.high) if values.log else tune.uniform(values.low, values.high)
 
 
+class _ReplayMixin:
+    """Lets a resumed trial report again what it had reported, without stopping it.
+
+    Trials report in another order then, so a rung may decide otherwise: a trial would be stopped before an epoch that
+    it has finished.
+    """
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        decision = super().on_trial_result(tune_controller, trial, result)  # pyright: ignore[reportAttributeAccessIssue]
+        return TrialScheduler.CONTINUE if result.get(REPLAYED) else decision
+
+
+class AshaScheduler(_ReplayMixin, AsyncHyperBandScheduler):
+    """Tune's asha, and hyperband as asha with several brackets."""
+
+
+class MedianScheduler(_ReplayMixin, MedianStoppingRule):
+    """Tune's median stopping rule."""
+
+
 class ParetoScheduler(FIFOScheduler):
     """asha for several objectives: at each rung a trial continues if its Pareto front is among the best third so far.
 
@@ -120,4 +142,5 @@ class ParetoScheduler(FIFOScheduler):
         ranks = pareto_fronts(list(losses.values()))
         ahead = sum(rank < ranks[-1] for rank in ranks)
         # As in asha, the first trials to reach a rung continue: nothing is known to beat them.
-        return TrialScheduler.CONTINUE if ahead <= (len(losses) - 1) // REDUCTION_FACTOR else TrialScheduler.STOP
+        may_continue = result.get(REPLAYED) or ahead <= (len(losses) - 1) // REDUCTION_FACTOR
+        return TrialScheduler.CONTINUE if may_continue else TrialScheduler.STOP

@@ -31,7 +31,7 @@ from ..launch.cluster import enter_driver_folder
 from ..launch.shared_dataset import SharedDataset
 from ..launch.worker_log import tee_output
 from .best_epochs import worst_score
-from .schedulers import EPOCH, SCORES
+from .schedulers import EPOCH, REPLAYED, SCORES
 from .trial_config import trial_name, write_changes
 
 
@@ -92,12 +92,16 @@ class TrialActor(tune.Trainable):
         """The rows of history.jsonl: those that exist, then those of the remaining epochs."""
         run, rows = self.run, self.run.history()
         if (run.folder / "ended.json").exists():
-            yield from rows
+            yield from ({**row, REPLAYED: True} for row in rows)
             return
         manifest = CheckpointStore(run.checkpoints).latest_manifest()
         rows = completed_rows(rows, manifest)
-        # Members of a population are compared at their current epoch.
-        yield from rows[-1:] if self.base.search.scheduler == "pbt" else rows
+        # Members of a population are compared at their current epoch; so are other trials, after what led to it.
+        yield from (
+            rows[-1:]
+            if self.base.search.scheduler == "pbt"
+            else ({**row, REPLAYED: row is not rows[-1]} for row in rows)
+        )
         try:
             yield from self._train(self.experiment)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -146,6 +150,7 @@ class TrialActor(tune.Trainable):
         scores = {name: row[f"validation_{name}"] for name in SCORES}
         is_last = row[EPOCH] >= self.experiment.train.epochs
         about = {EPOCH: row[EPOCH], "seconds": row["seconds"], "done": is_last, "whole": is_last}
+        about |= {REPLAYED: row.get(REPLAYED, False)}
         return self._report(about | scores | costs)
 
     def _report_failure(self, error: str, costs: dict[str, float]) -> dict[str, Any]:

@@ -108,7 +108,8 @@ class TrialCallback(tune.Callback):
             return
         result, folder = self.last_reports.get(trial.trial_id, {}), self.trials / self._trial_folder_name(trial)
         document = {"epoch": result.get(EPOCH, 0), "whole": result.get("whole", False)}
-        write_atomically(folder / "ended.json", json.dumps(document) + "\n")
+        if not (folder / "ended.json").exists():  # a trial ends once, however often the search is resumed
+            write_atomically(folder / "ended.json", json.dumps(document) + "\n")
         self.queue.put(TrialEvent(folder.name, read_trial_changes(trial), result, has_ended=True))
 
     def _trial_folder_name(self, trial: Trial) -> str:

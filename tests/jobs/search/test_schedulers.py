@@ -29,7 +29,7 @@ def scheduler_of(**search) -> Any:
     ],
 )
 def test_each_name_is_a_scheduler_of_ray(name, kind):
-    assert type(scheduler_of(scheduler=name)) is kind
+    assert isinstance(scheduler_of(scheduler=name), kind)
 
 
 def test_hyperband_is_asha_with_brackets():
@@ -74,3 +74,19 @@ def test_trials_on_the_front_continue_and_dominated_ones_stop():
     assert report("d", 2, 0.95, 9.0) == "CONTINUE"  # the best so far
     assert report("a", 2, 0.9, 5.0) == "CONTINUE"  # reported again after a crash
     assert report("e", 6, 0.1, 99.0) == "CONTINUE"  # a rung of its own
+
+
+@pytest.mark.parametrize(
+    "search", [{"scheduler": "asha"}, {"scheduler": "hyperband"}, {"objective": ("accuracy", "loss")}]
+)
+def test_a_replayed_epoch_stops_no_trial(search):
+    """A resumed search hears of old epochs in another order: what had passed a rung must not be stopped at it."""
+    scheduler, decisions = scheduler_of(grace=3, **search), {}
+    for number in range(9):
+        trial = SimpleNamespace(trial_id=f"t{number}")
+        if hasattr(scheduler, "_trial_info"):
+            scheduler.on_trial_add(None, trial)
+        report = {"epoch": 3, "accuracy": 0.9 - 0.1 * number, "loss": 0.1 * number, "training_iteration": 3}
+        decisions[number] = scheduler.on_trial_result(None, trial, report | {"replayed": number == 7})
+    assert decisions[8] == "STOP"
+    assert decisions[7] == "CONTINUE"

@@ -145,3 +145,16 @@ def test_shared_images_are_the_same(digits):
     opened = shared.open()
     assert opened.train.images_NCHW[:].equal(digits.train.images_NCHW[:])
     assert (opened.fingerprint, opened.train.ids) == (digits.fingerprint, digits.train.ids)
+
+
+def test_resumed_trial_marks_the_epochs_that_it_reports_again(actor, tmp_path):
+    """All but the one where it stands: there, a scheduler may stop it."""
+    trial = actor({"seed": 2})
+    assert [trial.step()["replayed"] for _ in range(2)] == [False, False]
+    trial._rows.close()
+    again = reports(actor({"seed": 2}))
+    assert [(row["epoch"], row["replayed"]) for row in again] == [(1, True), (2, False), (3, False)]
+    (tmp_path / "trials" / trial.run.folder.name / "ended.json").write_text('{"epoch": 3, "whole": true}')
+    ended = reports(actor({"seed": 2}))
+    assert [row["replayed"] for row in ended] == [True, True, True]
+    assert ended[-1]["whole"]
