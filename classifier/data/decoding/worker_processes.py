@@ -5,13 +5,15 @@ on its stdout: its pixels, for example, or that they are in their row, or why it
 numpy alone, so that it starts in a moment.
 """
 
+import contextlib
+import math
 import os
 import queue
-import select
 import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -28,6 +30,8 @@ from classifier.data.images.jpeg_segment import open_writer
 # A frame holds at most this many images and bytes; a reply waits at most LINGER seconds for others to go with it.
 FRAME_IMAGES, FRAME_BYTES, LINGER = 32, 4 << 20, 0.05
 START_SECONDS = 120.0
+POLL_SECONDS = 0.1
+"""Time between two looks at a process that may be late."""
 _LENGTH = struct.Struct("<I")
 _ROOT = str(Path(__file__).resolve().parents[3])
 _MAIN = (
@@ -67,6 +71,7 @@ class DecodeWorker:
         """seconds: the time that one image may take."""
         self.task, self.seconds = task, seconds
         self._process: subprocess.Popen[bytes] | None = None
+        self._watchdog: _Watchdog | None = None
         self._failure = DecodeFailure("")
 
     def decode(self, contents: Sequence[bytes]) -> Iterator[bytes | DecodeFailure]:
@@ -81,10 +86,12 @@ class DecodeWorker:
 
     def close(self) -> None:
         """End the process."""
+        if self._watchdog is not None:
+            self._watchdog.stop()
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
-        self._process = None
+        self._process = self._watchdog = None
 
     def _replies(self, contents: Sequence[bytes]) -> Iterator[bytes | DecodeFailure]:
         """Yield those that come in time, before the process ends."""
@@ -116,6 +123,7 @@ class DecodeWorker:
         command = [sys.executable, "-c", _MAIN, _ROOT, *self.task.words]
         pipe = subprocess.PIPE
         self._process = process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
+        self._watchdog = _Watchdog(process)
         try:
             self._read(process.stdout, 1, START_SECONDS)
         except (EOFError, TimeoutError):
@@ -126,16 +134,45 @@ class DecodeWorker:
     def _read(self, stream: Any, count: int, seconds: float | None = None) -> bytes:
         """Read `count` bytes. EOFError if the stream ends first, TimeoutError if nothing comes for `seconds`, which are
         those that one image may take if not given."""
+        assert self._watchdog is not None
         parts = []
         while count:
-            if not select.select([stream], [], [], seconds or self.seconds + 2 * LINGER)[0]:
-                raise TimeoutError
-            part = os.read(stream.fileno(), min(count, 1 << 20))
-            if not part:
-                raise EOFError
+            with self._watchdog.limit(seconds or self.seconds + 2 * LINGER):
+                part = os.read(stream.fileno(), min(count, 1 << 20))
+                if not part:
+                    raise EOFError
             parts.append(part)
             count -= len(part)
         return b"".join(parts)
+
+
+class _Watchdog:
+    """Kills a process that is late, so that its output ends: Windows has no other time limit on reading a pipe."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process, self.deadline, self.is_late, self._stopped = process, math.inf, False, threading.Event()
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    @contextlib.contextmanager
+    def limit(self, seconds: float) -> Iterator[None]:
+        """Read here for at most `seconds`. TimeoutError instead of EOFError if that was too long."""
+        self.deadline = time.monotonic() + seconds
+        try:
+            yield
+        except EOFError:
+            raise TimeoutError if self.is_late else EOFError from None
+        finally:
+            self.deadline = math.inf
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(POLL_SECONDS):
+            if time.monotonic() > self.deadline:
+                self.is_late = True
+                self.process.kill()
+                return
 
 
 @dataclass(frozen=True)
