@@ -61,7 +61,7 @@ def write(
         return Card([[image for image in shown if image is not None]], lines=[finding.text])
 
     sections = [_build_section(kind, of_kind, build_card) for kind, of_kind in by_kind.items()]
-    return page.write(path, Page(f"Audit of {name}", summary, sections))
+    return page.write(path, Page(f"Audit of {name}", summary, sections, has_contents=False))
 
 
 def title_of(kind: str) -> str:

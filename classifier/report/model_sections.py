@@ -60,7 +60,9 @@ def build_training(history: Sequence[dict[str, Any]]) -> Section:
     if diagnosis:
         blocks.append(Text(diagnosis))
     speeds = [row["images_per_second"] for row in history if row["images_per_second"]]
-    duration = f"{len(history)} epochs in {sum(row['seconds'] for row in history):,.0f} s"
+    duration = (
+        f"{len(history)} epoch{'s' if len(history) > 1 else ''} in {sum(row['seconds'] for row in history):,.0f} s"
+    )
     duration += f", {speeds[-1]:,.0f} images/s" if speeds else ""
     blocks.append(Text(f"{duration}. The ring marks the epoch whose model was saved.", "faint"))
     charts = [draw_by_epoch(history, score) for score in ("accuracy", "loss")]
@@ -81,7 +83,7 @@ def build_confusion(scores: dict[str, Any]) -> Section:
     confusions = sentences.top_confusions(scores, CONFUSIONS_SHOWN)
     if confusions:
         head = ["true class", "predicted class", "images"]
-        blocks.append(Table(head, [(label, predicted, f"{n:,}") for label, predicted, n in confusions]))
+        blocks.append(Table(head, [(label, predicted, f"{n:,}") for label, predicted, n in confusions], text_columns=2))
     note = "Rows are true classes, columns predicted classes; correct predictions are blue, errors orange."
     return Section("Confusion", blocks, note)
 

@@ -3,7 +3,7 @@
 import functools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -57,11 +57,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table that scrolls sideways on its own where it is too wide. bold_row: the index of a row to emphasise."""
+    """A table that scrolls sideways on its own where it is too wide. bold_row: the index of a row to emphasise.
+
+    text_columns: how many columns, from the left, hold text; the others hold numbers.
+    """
 
     head: Sequence[str]
     rows: Sequence[Sequence[str | Cell]]
     bold_row: int | None = None
+    text_columns: int = 1
     is_matrix: bool = False
 
 
@@ -131,7 +135,9 @@ class Page:
 
     title: str
     summary: Sequence[Block]
-    sections: Sequence[Section] = field(default_factory=tuple)
+    sections: Sequence[Section]
+    has_contents: bool = True
+    """Whether to list the sections; not where the summary has links to them."""
 
 
 def write(path: Path, page: Page, *, refresh: float | None = None) -> Path:
