@@ -40,7 +40,7 @@ def audit(request: Request) -> None:
 
     options = request.options
     experiment = request.experiment()
-    with open_run(VERB.name, options, subject=experiment.data.path) as (run, log):
+    with open_run(options, experiment.data.path) as (run, log):
         run_audit(experiment, options, run, log)
         log.info(str(run.folder))
 

@@ -13,11 +13,11 @@ if not __package__:  # run as a script: import this folder as a package, install
     __package__ = Path(__file__).resolve().parent.name
 
 from .cli.command import main
-from .cli.verb import Options, Request, Verb, positional
+from .cli.verb import OptionalRunOptions, Request, Verb, positional
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalibrateOptions(Options):
+class CalibrateOptions(OptionalRunOptions):
     run: str = positional("Folder of a run, a search or a bundle.")
     coverage: float | None = None
     """Coverage of prediction sets: how often the set shown for an unsure prediction holds the true class. If unset,
@@ -41,24 +41,32 @@ VERB = Verb(
 
 def calibrate(request: Request) -> None:
     """Calibrate, save the calibration in the bundle, and log it."""
+    from classifier.api.testing import owner_of
     from classifier.bundle import bundle
     from classifier.evaluation.calibrate import calibrate_saved_bundle, describe_calibration
     from classifier.evaluation.test_split import load_training_data
+    from classifier.report import run_page
     from classifier.runs.recorder import result_fields
 
-    from .steps.session import open_run
+    from .steps.session import open_run_on_request
 
-    options = request.options
-    with open_run(VERB.name, options, subject=options.run) as (run, log):
-        dataset = load_training_data(bundle.read(options.run), options.data)
+    options, about = request.options, bundle.read(request.options.run)
+    owner = owner_of(options.run)
+    with open_run_on_request(options, about.experiment["data"]["path"], is_needed=not owner) as (run, log):
+        dataset = load_training_data(about, options.data)
         targets = {"coverage": options.coverage, "precision": options.precision, "recall": options.recall}
-        loaded = calibrate_saved_bundle(options.run, dataset, run.folder, device=options.device, **targets)
+        folder = run.folder if run else owner
+        assert folder  # a bundle without a run needs one of its own
+        loaded = calibrate_saved_bundle(options.run, dataset, folder, device=options.device, **targets)
         log.info(describe_calibration(loaded.bundle))
         calibration = loaded.bundle.calibration or {}
         for name, threshold in zip(loaded.bundle.class_names, calibration["thresholds"] or (), strict=False):
             log.info(f"  {name}: {'never predicted' if threshold is None else f'threshold {threshold:.1%}'}")
-        run.write_result(VERB.name, "finished", **result_fields(options.run, loaded), calibration=calibration)
-        log.info(str(run.folder))
+        if run:
+            run.write_result(VERB.name, "finished", **result_fields(options.run, loaded), calibration=calibration)
+        if owner:
+            log.info(f"report: {run_page.write(owner)}")
+        log.info(str(folder))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Is one model better than another? python jobs/compare.py runs/A runs/B
 
 Evaluate each run (jobs/evaluate.py) on the same test images first. Predictions are compared image by image, which shows
-far smaller differences than two accuracies side by side. No image is read.
+far smaller differences than two accuracies side by side. No image is read. --name or --out also saves the results.
 """
 
 import dataclasses
@@ -17,11 +17,11 @@ from classifier.errors import ConfigError
 
 from .cli.command import main
 from .cli.environment import command
-from .cli.verb import Options, Request, Verb, positional
+from .cli.verb import OptionalRunOptions, Request, Verb, positional
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareOptions(Options):
+class CompareOptions(OptionalRunOptions):
     runs: tuple[str, ...] = positional(
         "Two or more runs, searches or cross-validations; all are compared with the first."
     )
@@ -39,15 +39,18 @@ def compare(request: Request) -> None:
     from rich.table import Table
 
     from classifier.bundle.predictions import read_predicted_classes
+    from classifier.config.files import read_experiment
     from classifier.metrics.significance import compare_predictions, holm
 
-    from .steps.session import open_run
+    from .steps.session import open_run_on_request
 
     options = request.options
     if len(options.runs) < 2:
         raise ConfigError(f"give at least two runs: {command('compare')} runs/A runs/B")
     predictions = [read_predicted_classes(Path(run)) for run in options.runs]
-    with open_run(VERB.name, options, subject=options.runs[0]) as (run, log):
+    experiment = Path(options.runs[0], "experiment.yaml")
+    data_path = read_experiment(experiment).data.path if experiment.is_file() else options.runs[0]
+    with open_run_on_request(options, data_path) as (run, log):
         pairs = [compare_predictions(predictions[0], other) for other in predictions[1:]]
         p_values = holm([pair.p for pair in pairs])
         pairs = [dataclasses.replace(pair, p=p) for pair, p in zip(pairs, p_values, strict=True)]
@@ -70,9 +73,10 @@ def compare(request: Request) -> None:
         log.info(table)
         for pair in pairs:
             log.info(pair.summary)
-        differences = [dataclasses.asdict(pair) | {"verdict": pair.summary} for pair in pairs]
-        run.write_result(VERB.name, "finished", differences=differences)
-        log.info(str(run.folder))
+        if run:
+            differences = [dataclasses.asdict(pair) | {"verdict": pair.summary} for pair in pairs]
+            run.write_result(VERB.name, "finished", differences=differences)
+            log.info(str(run.folder))
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def drill(request: Request) -> int:
 
     options, requested = request.options, request.experiment()
     experiment = fire_drill.drill_experiment(requested, options.faults, request.changes)
-    with open_run(VERB.name, options, subject=requested.data.path, keep=True) as (run, log):
+    with open_run(options, requested.data.path, keep=True) as (run, log):
         drill = fire_drill.Drill(run.folder, experiment, options.storage, kills_nodes=options.nodes)
         log.info(drill.describe())
         uninterrupted = fire_drill.train_uninterrupted(drill)

@@ -13,11 +13,11 @@ if not __package__:  # run as a script: import this folder as a package, install
     __package__ = Path(__file__).resolve().parent.name
 
 from .cli.command import main
-from .cli.verb import Options, Request, Verb, positional
+from .cli.verb import OptionalRunOptions, Request, Verb, positional
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(Options):
+class EvaluateOptions(OptionalRunOptions):
     run: str = positional("Folder of a run, a search or a bundle.")
     again: bool = False
     """Evaluate the test split again although it was read before; each read is counted in result.json."""
@@ -37,19 +37,24 @@ VERB = Verb(
 def evaluate(request: Request) -> None:
     """Evaluate the test split, or read its saved scores; write and show them."""
     from classifier.api import testing
+    from classifier.bundle import bundle
     from classifier.report import run_page
     from classifier.runs.recorder import result_fields
 
     from .steps.scores_table import describe_scores
-    from .steps.session import open_run
+    from .steps.session import open_run_on_request
 
     options = request.options
-    with open_run(VERB.name, options, subject=options.run) as (run, log):
-        owner = testing.owner_of(options.run)
-        into = [run.folder, owner] if owner else [run.folder]
-        result = testing.run_test(options.run, into, again=options.again, data_path=options.data, device=options.device)
+    owner = testing.owner_of(options.run)
+    data_path = bundle.read(options.run).experiment["data"]["path"]
+    with open_run_on_request(options, data_path, is_needed=not owner) as (run, log):
+        folders = [folder for folder in (run and run.folder, owner) if folder]
+        result = testing.run_test(
+            options.run, folders, again=options.again, data_path=options.data, device=options.device
+        )
         reads = testing.save_test_scores(owner, result) if owner else 1
-        run.write_result(VERB.name, "finished", **result_fields(options.run, result.loaded), test_reads=reads)
+        if run:
+            run.write_result(VERB.name, "finished", **result_fields(options.run, result.loaded), test_reads=reads)
         for item in describe_scores(result.scores):
             log.info(item)
         if result.predictions is None:
@@ -58,7 +63,7 @@ def evaluate(request: Request) -> None:
             log.info(f"the test split has been read {reads} times: do not select models on it")
         if owner:
             log.info(f"report: {run_page.write(owner)}")
-        log.info(str(run.folder))
+        log.info(str(folders[0]))
 
 
 if __name__ == "__main__":

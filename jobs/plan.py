@@ -51,7 +51,7 @@ def plan(request: Request) -> None:
 
     options, experiment = request.options, request.experiment()
     machine = scaling_forecast.find_machine_type(options.kind, options.prices)
-    with open_run(VERB.name, options, subject=experiment.data.path) as (run, log):
+    with open_run(options, experiment.data.path) as (run, log):
         forecasts = scaling_forecast.forecast_workers(experiment, machine, options.up_to)
         for item in scaling_forecast.describe(forecasts, machine):
             log.info(item)

@@ -16,11 +16,11 @@ if not __package__:  # run as a script: import this folder as a package, install
 from classifier.config.fields import PositiveInt
 
 from .cli.command import main
-from .cli.verb import Options, Request, Verb, positional
+from .cli.verb import OptionalRunOptions, Request, Verb, positional
 
 
 @dataclass(frozen=True, kw_only=True)
-class RobustOptions(Options):
+class RobustOptions(OptionalRunOptions):
     run: str = positional("Folder of a run, a search or a bundle.")
     images: PositiveInt = 1000
     """Number of test images to use, evenly spaced."""
@@ -45,21 +45,29 @@ VERB = Verb(
 
 def robust(request: Request) -> None:
     """Measure, save robustness.json in the run that is tested, and rewrite its report."""
+    from classifier.api.testing import owner_of
     from classifier.bundle import bundle
+    from classifier.report import run_page
     from classifier.runs.recorder import result_fields
     from classifier.runtime.distributed import pick_device
 
     from .steps import robustness
-    from .steps.session import open_run
+    from .steps.session import open_run_on_request
 
-    options = request.options
-    with open_run(VERB.name, options, subject=options.run) as (run, log):
-        loaded = bundle.load(options.run, pick_device(options.device))
+    options, owner = request.options, owner_of(request.options.run)
+    loaded = bundle.load(options.run, pick_device(options.device))
+    data_path = loaded.bundle.experiment["data"]["path"]
+    with open_run_on_request(options, data_path, is_needed=not owner) as (run, log):
         scores = robustness.measure(loaded, options, log)
-        for line in robustness.save(options.run, run.folder, scores):
+        folders = [folder for folder in (run and run.folder, owner) if folder]
+        for line in robustness.describe(scores):
             log.info(line)
-        run.write_result(VERB.name, "finished", **result_fields(options.run, loaded), robustness=scores)
-        log.info(str(run.folder))
+        robustness.save(scores, folders)
+        if run:
+            run.write_result(VERB.name, "finished", **result_fields(options.run, loaded), robustness=scores)
+        if owner:
+            log.info(f"report: {run_page.write(owner)}")
+        log.info(str(folders[0]))
 
 
 if __name__ == "__main__":

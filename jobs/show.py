@@ -47,7 +47,7 @@ def show(request: Request) -> None:
 
     options = request.options
     experiment = request.experiment()
-    with open_run(VERB.name, options, subject=experiment.data.path) as (run, log):
+    with open_run(options, experiment.data.path) as (run, log):
         dataset = data.load(experiment.data)
         config = policy.resolve(experiment.augment, kind=dataset.kind, channels=dataset.channels, size=dataset.size)
         # One image of each class in turn, until there are options.images.

@@ -1,6 +1,7 @@
 """Tables of predictions, written to and read from Parquet."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
     from classifier.bundle.predictor import Prediction
     from classifier.metrics.significance import PredictedClasses
+
+# Rows that are written to Parquet at once.
+ROW_GROUP = 10_000
 
 
 def predictions_table(
@@ -52,7 +56,8 @@ def predictor_table(predictions: Sequence["Prediction"], class_names: Sequence[s
     import pyarrow as pa
 
     probabilities_NK = torch.cat([torch.zeros(0, len(class_names)), *(one.probabilities[None] for one in predictions)])
-    ids = [str(one.path) for one in predictions]
+    # Arrow's strings are UTF-8, which bytes of a file name need not be.
+    ids = [str(one.path).encode(errors="backslashreplace").decode() for one in predictions]
     table = predictions_table(ids, [None] * len(predictions), probabilities_NK, class_names)
     sets = [list(one.prediction_set) for one in predictions]
     table = table.append_column("taken", pa.array([one.decision for one in predictions], pa.string()))
@@ -64,10 +69,57 @@ def save_predictions(table: "pa.Table", path: Path) -> None:
     """Write the table as Parquet, atomically. RunError if it cannot be written."""
     import pyarrow.parquet as pq
 
-    part = path.with_name(f".{path.name}.part")
+    with _write_errors(path):
+        pq.write_table(table, _part_of(path))
+        _part_of(path).replace(path)
+
+
+class PredictionsWriter:
+    """Writes a predictor_table prediction by prediction, for more of them than fit into memory.
+
+    A context manager: the file is there when it ends without an error. RunError if it cannot be written.
+    """
+
+    def __init__(self, path: Path, class_names: Sequence[str]) -> None:
+        self._path, self._class_names = path, class_names
+        self._rows: list[Prediction] = []
+
+    def append(self, prediction: "Prediction") -> None:
+        self._rows.append(prediction)
+        if len(self._rows) == ROW_GROUP:
+            self._write_rows()
+
+    def __enter__(self) -> "PredictionsWriter":
+        import pyarrow.parquet as pq
+
+        with _write_errors(self._path):
+            self._writer = pq.ParquetWriter(_part_of(self._path), predictor_table([], self._class_names).schema)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._writer.close()
+            _part_of(self._path).unlink()
+            return
+        self._write_rows()
+        with _write_errors(self._path):
+            self._writer.close()
+            _part_of(self._path).replace(self._path)
+
+    def _write_rows(self) -> None:
+        with _write_errors(self._path):
+            self._writer.write_table(predictor_table(self._rows, self._class_names))
+        self._rows.clear()
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
+
+
+@contextlib.contextmanager
+def _write_errors(path: Path) -> Iterator[None]:
     try:
-        pq.write_table(table, part)
-        part.replace(path)
+        yield
     except OSError as error:
         raise RunError(
             f"{path} cannot be written ({error.strerror or error}): free some space, or choose another --out"

@@ -1,6 +1,7 @@
 """Predict with a trained model: load a bundle once, then call it on images."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 from classifier.bundle import bundle
 from classifier.data.decoding import decode
 from classifier.data.decoding.image_spec import ImageSpec
-from classifier.errors import DataError
+from classifier.errors import ConfigError, DataError
 from classifier.inference import explain
 from classifier.inference.out_of_distribution import OODDetector, capture_activations
 from classifier.metrics.calibration import Calibration
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 ImageInput: TypeAlias = "str | Path | bytes | Image | np.ndarray[Any, Any]"
 """A file, an encoded file's bytes, a Pillow image, or a uint8 array of H x W (grey) or H x W x 3 or 4."""
 
+# Methods of explain.py.
+HEATMAPS = ("grad_cam", "integrated_gradients", "occlusion")
 # Classes named in the description of an uncertain prediction.
 MAX_NAMED_CLASSES = 3
 # Decoding releases the GIL, so a few threads help; more only wait for the disk.
@@ -49,6 +52,8 @@ class Prediction:
     """Classes that contain the right one with the calibrated coverage, the most likely first."""
     is_out_of_distribution: bool
     """The image is unlike the training images: do not trust the prediction."""
+    heatmap: bytes | None = None
+    """A JPEG with the evidence for class_name in orange, if it was asked for."""
 
     def __repr__(self) -> str:
         return f"<{f'{self.path}: ' if self.path else ''}{self.describe()}, {self.class_name} {self.probability:.1%}>"
@@ -103,10 +108,11 @@ class Predictor:
             batches.append(self._predict_probabilities(batch))
         return torch.cat(batches)
 
-    def predict(self, images: Sequence[ImageInput], *, k: int = 5) -> list[Prediction]:
+    def predict(self, images: Sequence[ImageInput], *, k: int = 5, maps: str | None = None) -> list[Prediction]:
         """Predict each image, in order, with its k most likely classes.
 
-        DataError names the first image that cannot be read; predict_files goes on after one.
+        maps: draw heatmaps by this method: grad_cam, integrated_gradients or occlusion. DataError names the first image
+        that cannot be read; predict_files goes on after one.
 
         >>> [prediction] = model.predict([image])
         >>> prediction.class_name, len(prediction.top)
@@ -119,34 +125,26 @@ class Predictor:
             errors = [pixels for pixels in batch if isinstance(pixels, DataError)]
             if errors:
                 raise errors[0]
-            for fields in self._predict(batch, k):
+            for fields in self._predict(batch, k, maps):
                 image = images[len(predictions)]
                 predictions.append(Prediction(Path(image) if isinstance(image, str | Path) else None, **fields))
         return predictions
 
-    def predict_files(self, paths: Sequence[str | Path], *, k: int = 5) -> Iterator[Prediction | Unreadable]:
-        """Predict each file, in order, with its k most likely classes; an unreadable file does not stop the others."""
-        remaining_paths = map(Path, paths)
+    def predict_files(
+        self, paths: Iterable[str | Path], *, k: int = 5, maps: str | None = None
+    ) -> Iterator[Prediction | Unreadable]:
+        """Predict each file, in order, as `predict`; an unreadable one does not stop the others.
+
+        Each is read once, and only a few batches are in memory, however many paths there are.
+        """
+        paths, remaining_paths = itertools.tee(map(Path, paths))
         for batch in self._decode_batches(paths):
-            predictions = self._predict([pixels for pixels in batch if not isinstance(pixels, DataError)], k)
+            predictions = self._predict([pixels for pixels in batch if not isinstance(pixels, DataError)], k, maps)
             for pixels, path in zip(batch, remaining_paths, strict=False):
                 if isinstance(pixels, DataError):
                     yield Unreadable(path, str(pixels))
                 else:
                     yield Prediction(path, **next(predictions))
-
-    def heatmaps(self, predictions: Sequence[Prediction], method: str) -> Iterator[bytes]:
-        """A JPEG for each predicted file, with the evidence for the predicted class in orange.
-
-        method: grad_cam, integrated_gradients or occlusion (explain.py).
-        """
-        class_indices = {name: k for k, name in enumerate(self.class_names)}
-        for start in range(0, len(predictions), self.scorer.batch_size):
-            batch = predictions[start : start + self.scorer.batch_size]
-            images_NCHW = torch.stack([torch.from_numpy(np.array(self._decode(_file_of(one)))) for one in batch])
-            classes_N = torch.tensor([class_indices[one.class_name] for one in batch])
-            maps_NHW = getattr(explain, method)(self.model, self.scorer, images_NCHW, classes_N)
-            yield from (explain.overlay_heatmap(*pair) for pair in zip(images_NCHW, maps_NHW, strict=True))
 
     def top(self, probabilities_K: Tensor, k: int = 5) -> tuple[tuple[str, float], ...]:
         """The k most likely classes and their probabilities, in descending order; ties go to the lower class."""
@@ -156,7 +154,7 @@ class Predictor:
     def _predict_probabilities(self, batch: Sequence[Any]) -> Tensor:
         return self.scorer.predict_probabilities(self.model, torch.from_numpy(np.stack(batch)))
 
-    def _predict(self, batch: Sequence[Any], k: int) -> Iterator[dict[str, Any]]:
+    def _predict(self, batch: Sequence[Any], k: int, maps: str | None) -> Iterator[dict[str, Any]]:
         """The fields of each image's Prediction, except its path."""
         if not batch:
             return
@@ -169,7 +167,8 @@ class Predictor:
         best_N = probabilities_NK.argmax(1)
         decisions_N = self.calibration.decide(probabilities_NK) if self.calibration else best_N
         in_set_NK = self.calibration.prediction_sets(probabilities_NK) if self.calibration else None
-        for n, probabilities_K in enumerate(probabilities_NK):
+        heatmaps = self._draw_heatmaps(batch, best_N, maps) if maps else itertools.repeat(None)
+        for n, (probabilities_K, heatmap) in enumerate(zip(probabilities_NK, heatmaps, strict=False)):
             ranked = self.top(probabilities_K, len(self.class_names))
             set_size = int(in_set_NK[n].sum()) if in_set_NK is not None else 1
             yield {
@@ -180,16 +179,29 @@ class Predictor:
                 "decision": self.class_names[int(decisions_N[n])] if decisions_N[n] >= 0 else None,
                 "prediction_set": tuple(name for name, _ in ranked[:set_size]),
                 "is_out_of_distribution": bool(is_ood_N[n]),
+                "heatmap": heatmap,
             }
 
-    def _decode_batches(self, images: Sequence[ImageInput]) -> Iterator[list[Any]]:
+    def _draw_heatmaps(self, batch: Sequence[Any], classes_N: Tensor, method: str) -> Iterator[bytes]:
+        """A JPEG for each image, with the evidence for its class in orange. ConfigError if there is no such method."""
+        if method not in HEATMAPS:
+            raise ConfigError(f"there are no heatmaps by {method}: choose one of {', '.join(HEATMAPS)}")
+        images_NCHW = torch.from_numpy(np.stack(batch))
+        maps_NHW = getattr(explain, method)(self.model, self.scorer, images_NCHW, classes_N)
+        return (explain.overlay_heatmap(*pair) for pair in zip(images_NCHW, maps_NHW, strict=True))
+
+    def _decode_batches(self, images: Iterable[ImageInput]) -> Iterator[list[Any]]:
         """Batches of uint8 CHW arrays, with a DataError for what cannot be read; decodes one batch ahead."""
-        size = self.scorer.batch_size
+        remaining = iter(images)
         with ThreadPoolExecutor(DECODE_THREADS) as pool:
-            following = pool.map(self._decode, images[:size])
-            for start in range(size, len(images) + size, size):
-                ready, following = following, pool.map(self._decode, images[start : start + size])
-                yield list(ready)
+            ready: Iterator[Any] = iter(())
+            while batch := list(itertools.islice(remaining, self.scorer.batch_size)):
+                following = pool.map(self._decode, batch)
+                if pixels := list(ready):
+                    yield pixels
+                ready = following
+            if pixels := list(ready):
+                yield pixels
 
     def _decode(self, image: ImageInput) -> Any:
         try:
@@ -201,12 +213,6 @@ class Predictor:
             return decode.prepare(image, self.spec)
         except DataError as error:
             return error
-
-
-def _file_of(prediction: Prediction) -> Path:
-    if prediction.path is None:
-        raise DataError("a heatmap needs the image's file, and this prediction is of an image in memory")
-    return prediction.path
 
 
 def _from_array(pixels: np.ndarray[Any, Any]) -> "Image":

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ MANIFESTS = ("manifest.json", "bundle.json")
 RENAMING_FILE_SYSTEMS = ("local", "hdfs")
 PART_SUFFIX = ".part"
 PREVIOUS_BUNDLE = ".bundle.older"
+CLAIMS = ".claims"
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,32 @@ class Storage:
     def subfolder(self, name: str) -> "Storage":
         """Return a subfolder as a storage of its own."""
         return dataclasses.replace(self, root=f"{self.root}/{name}")
+
+    @classmethod
+    def list_runs(cls, uri: str) -> list[str]:
+        """Return the names of the runs in STORAGE. Errors as from_uri; OSError if it cannot be read."""
+        storage = cls.from_uri(uri, "")
+        if storage.system.get_file_info(storage.root.rstrip("/")).type == fs.FileType.File:
+            raise NotADirectoryError(f"{uri} is a file")
+        infos = storage.system.get_file_info(fs.FileSelector(storage.root, allow_not_found=True))
+        return [info.base_name for info in infos]
+
+    def claim(self) -> bool:
+        """Take the folder for a new run, unless it has files or another machine claims it at the same time.
+
+        Storage creates no file exclusively, so each machine writes one of its own and then looks for others: of two at
+        once, at most one is alone. A claim that fails leaves no file behind.
+        """
+        if self.files():
+            return False
+        claim = f"{CLAIMS}/{uuid.uuid4().hex}"
+        self.system.create_dir(f"{self.root}/{CLAIMS}", recursive=True)
+        with self.system.open_output_stream(f"{self.root}/{claim}") as stream:
+            stream.write(b"claimed")
+        if list(self.files()) == [claim]:
+            return True
+        self.remove(claim)
+        return False
 
     def files(self, folder: str = "") -> dict[str, int]:
         """Return the files below a folder, with their sizes in bytes; files that are being written are left out."""

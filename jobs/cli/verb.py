@@ -12,6 +12,7 @@ from classifier.config.recipes import recipe, recipe_for
 from .verbs import SUMMARIES
 
 EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
+DEFAULT_OUT = "runs"
 # The sections of settings that a training takes.
 SECTIONS = ("data", "model", "train", "optimizer", "augment", "schedule", "loss", "checkpoint", "workers")
 
@@ -26,9 +27,19 @@ class Options(Section):
     """Options of every verb that makes a run folder."""
 
     name: str | None = None
-    """Name of the run; its folder is OUT/NAME. If unset, verb, data set and time."""
-    out: str = "runs"
+    """Name of the run; its folder is OUT/NAME. If unset, the data set's name and the next free number: photos-3."""
+    out: str = DEFAULT_OUT
     """Parent folder of run folders."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptionalRunOptions(Section):
+    """Options of a verb that makes a run folder of its own only if asked to, by one of these."""
+
+    name: str | None = None
+    """Also save the results as a run of this name, in OUT/NAME."""
+    out: str | None = None
+    """Also save the results as a run in this folder (with --name: in runs/)."""
 
 
 @dataclass(frozen=True, kw_only=True)

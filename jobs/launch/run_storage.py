@@ -8,6 +8,7 @@ from pathlib import Path
 
 from classifier.errors import RunError, in_short
 from classifier.runs.folder import RunFolder
+from classifier.runs.names import numbered_names
 from classifier.storage.atomic import retry_io, write_atomically
 from classifier.storage.bucket import Storage
 from classifier.storage.mirror import Mirror
@@ -21,20 +22,63 @@ DRIVER_FILES = tuple(f"trials/*/{name}" for name in ("sample.json", "ended.json"
 WORKER_FILES = ("bundle", "checkpoints", "history.jsonl", "experiment.yaml", "tensorboard", WORKER_LOG)
 
 
-def open_new(uri: str | None, name: str) -> Storage | None:
-    """A new run's storage, or None. RunError if its name is taken there, or if it cannot be read."""
-    if uri is None:
-        return None
-    storage = Storage.from_uri(uri, name)
+def check_new(out: str, name: str | None, path: str, uri: str | None = None) -> None:
+    """RunError if OUT or the storage cannot be used for a new run, or the name is taken in one of them.
+
+    path: the data set's, after which a run without a name is named.
+    """
+    if uri is not None:
+        with _naming(uri):
+            names = Storage.list_runs(uri)
+            if name in names and Storage.from_uri(uri, name).files():
+                raise _name_taken_error(uri, name)
+    RunFolder.check_new(out, name or next(numbered_names(out, path)))
+
+
+def create_run(out: str, name: str | None, path: str, uri: str | None = None) -> RunFolder:
+    """Create a run folder, and claim its name in the storage; without a name, that of the data set with a number.
+
+    Errors as check_new.
+    """
+    reserved: list[str] = []
+    if uri is not None and name is None:
+        with _naming(uri):
+            reserved += Storage.list_runs(uri)
+    while True:
+        run = RunFolder.create(out, name) if name else RunFolder.create_numbered(out, path, reserved=reserved)
+        if uri is None or _claim_storage(run, uri):
+            return run
+        if name:
+            raise _name_taken_error(uri, name)
+        reserved.append(run.folder.name)
+
+
+def _claim_storage(run: RunFolder, uri: str) -> bool:
+    """Claim the new run's name in the storage; the folder is removed if that fails."""
+    run.storage, is_claimed = Storage.from_uri(uri, run.folder.name), False
     try:
-        files = storage.files()
+        with _naming(uri):
+            is_claimed = run.storage.claim()
+    finally:
+        if not is_claimed:
+            run.discard()
+    return is_claimed
+
+
+@contextlib.contextmanager
+def _naming(uri: str) -> Iterator[None]:
+    """Turn an OSError into a RunError that names the storage."""
+    try:
+        yield
     except OSError as error:
-        raise RunError(f"--storage {uri} cannot be read ({in_short(error, 200)})") from None
-    if files:
-        raise RunError(
-            f"{storage.root} already exists: choose another --name, or continue it with --resume {name} --storage {uri}"
-        )
-    return storage
+        raise RunError(f"--storage {uri} cannot be used ({in_short(error, 200)})") from None
+
+
+def _name_taken_error(uri: str, name: str) -> RunError:
+    return RunError(
+        f"{Storage.from_uri(uri, name).root} already exists: choose another --name, or continue it with --resume "
+        f"{name} --storage {uri}"
+    )
 
 
 def open_earlier(uri: str | None, folder: Path) -> Storage | None:

@@ -3,14 +3,13 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from classifier import data
-from classifier.api.testing import owner_of
 from classifier.bundle.bundle import Bundle, LoadedBundle, load_ood_tensors
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset, Split
@@ -20,7 +19,6 @@ from classifier.errors import DataError, list_few
 from classifier.evaluation import robustness
 from classifier.evaluation.test_split import load_training_data
 from classifier.inference.out_of_distribution import OODDetector
-from classifier.report import run_page
 from classifier.runs.folder import ROBUSTNESS
 from classifier.storage.atomic import write_atomically
 
@@ -54,8 +52,14 @@ def measure(loaded: LoadedBundle, options: Any, log: RunLog) -> dict[str, Any]:
     return scores
 
 
-def save(path: str, folder: Path, scores: dict[str, Any]) -> Iterator[str]:
-    """Save the scores in `folder` and in the run that they belong to, and rewrite its report; yields a summary."""
+def save(scores: dict[str, Any], folders: Sequence[Path]) -> None:
+    """Save the scores in run folders."""
+    for folder in folders:
+        write_atomically(folder / ROBUSTNESS, json.dumps(scores, indent=1, allow_nan=False) + "\n")
+
+
+def describe(scores: dict[str, Any]) -> Iterator[str]:
+    """The scores in up to three lines."""
     corruptions = scores["corruptions"]
     groups = ", ".join(f"{group} {value:.1%}" for group, value in corruptions["groups"].items())
     yield f"accuracy: clean {corruptions['clean']:.1%}, corrupted {corruptions['mean']:.1%} on average ({groups})"
@@ -65,12 +69,6 @@ def save(path: str, folder: Path, scores: dict[str, Any]) -> Iterator[str]:
     if "unlike" in scores:
         aurocs = ", ".join(f"{name} {value:.3f}" for name, value in scores["unlike"]["auroc"].items())
         yield f"{scores['unlike']['name']} detected as out of distribution, AUROC: {aurocs}"
-    owner = owner_of(path)
-    text = json.dumps(scores, indent=1, allow_nan=False) + "\n"
-    for one in {folder, owner or folder}:
-        write_atomically(one / ROBUSTNESS, text)
-    if owner:
-        yield f"report: {run_page.write(owner)}"
 
 
 def _load_other(bundle: Bundle, path: str) -> Dataset:

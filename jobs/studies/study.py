@@ -23,7 +23,7 @@ from ..cli.console import RunLog
 from ..cli.environment import command
 from ..cli.interrupts import Interrupts
 from ..cli.verb import EXIT_DONE, EXIT_INTERRUPTED, Request
-from ..steps.session import default_name
+from ..launch import run_storage
 
 STUDY_FILE = "family.json"
 
@@ -85,11 +85,11 @@ def open_study(
         return
     started, experiment = time.monotonic(), request.experiment()
     options = {name: getattr(request.options, name) for name in saved_options}
-    out, name = request.options.out, request.options.name
-    RunFolder.check_new(out, name or default_name(kind, experiment.data.path, out))
+    where = request.options.out, request.options.name, experiment.data.path
+    run_storage.check_new(*where)
     with contextlib.ExitStack() as outer, Interrupts() as interrupts, RunLog() as log:
         dataset = _load(experiment, first_run_changes, log)
-        run = RunFolder.create(out, name or default_name(kind, experiment.data.path, out))
+        run = run_storage.create_run(*where)
         run.started = started
         outer.enter_context(_discarded_unless_trained(run))
         log.attach(run.folder / "run.log")

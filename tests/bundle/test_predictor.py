@@ -1,6 +1,7 @@
 """A Predictor predicts as the model was evaluated, and names images that it cannot read."""
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ from torch import Tensor
 
 from classifier import data, models
 from classifier.bundle import bundle
-from classifier.bundle.predictions import predictions_table, predictor_table, save_predictions
+from classifier.bundle.predictions import PredictionsWriter, predictions_table, predictor_table, save_predictions
 from classifier.bundle.predictor import Prediction, Predictor, Unreadable, image_files
 from classifier.config.experiment import Experiment
 from classifier.config.sections import DataConfig
 from classifier.data.dataset import Dataset
-from classifier.errors import DataError, RunError
+from classifier.errors import ConfigError, DataError, RunError
 from classifier.inference.scorer import Scorer
 
 CLASSES = ("blue", "green", "red")
@@ -184,3 +185,55 @@ def test_missing_models_are_named(tmp_path: Path) -> None:
 def test_bytes_that_are_not_an_image_are_refused(predictor: Predictor) -> None:
     with pytest.raises(DataError):
         predictor([io.BytesIO(b"nothing").getvalue()])
+
+
+def test_paths_are_read_as_they_come_and_each_once(
+    predictor: Predictor, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, pulled, reads = image_files([photos]), [], []
+    decode = predictor._decode
+    monkeypatch.setattr(Scorer, "batch_size", 8)
+    monkeypatch.setattr(predictor, "_decode", lambda path: reads.append(path) or decode(path))
+    predictions = predictor.predict_files((pulled.append(path) or path for path in paths), maps="grad_cam")
+    assert not pulled
+    for n, prediction in enumerate(predictions):
+        assert n < len(pulled) <= n + 2 * 8
+        assert isinstance(prediction, Prediction)
+        assert prediction.path == paths[n]
+    assert sorted(reads) == sorted(paths)
+
+
+def test_a_heatmap_is_drawn_on_request(predictor: Predictor, photos: Path) -> None:
+    path = photos / "red" / "00.png"
+    for maps in ("grad_cam", "integrated_gradients", "occlusion"):
+        for images in ([path], [path.read_bytes()]):
+            [prediction] = predictor.predict(images, maps=maps)
+            assert prediction.heatmap is not None
+            with Image.open(io.BytesIO(prediction.heatmap)) as drawn:
+                assert drawn.format == "JPEG"
+    assert predictor.predict([path])[0].heatmap is None
+    with pytest.raises(ConfigError, match="lime: choose one of grad_cam"):
+        predictor.predict([path], maps="lime")
+
+
+def test_predictions_of_many_images_are_written_in_parts(
+    predictor: Predictor, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictions = predictor.predict(image_files([photos]))
+    monkeypatch.setattr("classifier.bundle.predictions.ROW_GROUP", 40)
+    with PredictionsWriter(tmp_path / "p.parquet", predictor.class_names) as writer:
+        for prediction in predictions:
+            writer.append(prediction)
+        assert not (tmp_path / "p.parquet").exists()
+    assert pq.read_table(tmp_path / "p.parquet").equals(predictor_table(predictions, predictor.class_names))
+    assert pq.read_metadata(tmp_path / "p.parquet").num_row_groups == 3
+    with pytest.raises(KeyError), PredictionsWriter(tmp_path / "q.parquet", predictor.class_names) as writer:
+        raise KeyError
+    assert [path.name for path in tmp_path.iterdir()] == ["p.parquet"]
+
+
+def test_a_file_name_that_is_no_text_is_saved_with_escapes(predictor: Predictor, photos: Path, tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.png"))
+    path.write_bytes((photos / "red" / "00.png").read_bytes())
+    table = predictor_table(predictor.predict([path]), predictor.class_names)
+    assert table["image_id"].to_pylist() == [f"{tmp_path}/bad\\udcff.png"]

@@ -107,6 +107,7 @@ def test_predict_uses_the_calibrated_thresholds(run, verb_in, home):
     Image.effect_noise((64, 64), 90).save(image_path)
     done = verb_in(home, "calibrate", str(run.folder), "--precision", "0.99", "--coverage", "0.95")
     assert done.code == 0, done.err
+    assert done.folder == run.folder  # it makes no run folder of its own
     calibration = bundle.read(run.folder).calibration
     assert calibration is not None
     assert calibration["wish"] == "precision 0.99"
@@ -168,10 +169,14 @@ def test_learning_curve_extrapolates_to_more_images(joined, verb_in, home):
 def test_two_runs_are_compared_image_by_image(run, verb_in, home):
     other = verb_in(home, "train", *QUICK, "--name", "b", "--optimizer.lr", "1e-5")
     assert verb_in(home, "evaluate", str(other.folder)).code == 0
+    before = {*(home / "runs").iterdir()}
     done = verb_in(home, "compare", str(run.folder), str(other.folder))
     assert done.code == 0, done.err
-    assert "a is better than b" in done.out
-    assert done.result["differences"][0]["p"] < 0.01
+    assert "a is better than b" in done.out.splitlines()[-1]
+    assert {*(home / "runs").iterdir()} == before
+    saved = verb_in(home, "compare", str(run.folder), str(other.folder), "--out", "compared")
+    assert saved.folder == home / "compared" / "digits-1"
+    assert saved.result["differences"][0]["p"] < 0.01
 
 
 def test_incomparable_runs_are_refused(run, verb_in, home):
@@ -206,6 +211,7 @@ def test_runs_are_listed_and_deleted(run, verb_in, home):
 def test_robustness_is_in_the_report(run, verb_in, home):
     done = verb_in(home, "robust", str(run.folder), "--images", "100", "--shift", "digits")
     assert done.code == 0, done.err
+    assert done.folder == run.folder
     found = json.loads((run.folder / "robustness.json").read_text())
     assert found["corruptions"]["images"] == 100
     assert len(found["corruptions"]["kinds"]) == 13

@@ -43,7 +43,7 @@ def test_a_stopped_run_resumes_and_is_evaluated(files, verb):
 def test_a_bundle_predicts(files, verb):
     before = bundle.read(files / "runs" / "search")
     assert before.calibration is not None
-    done = verb("predict", "runs/search/bundle", "photos/a")
+    done = verb("predict", "runs/search/bundle", "photos/a", "--name", "predicted")
     assert done.code == 0, done.err
     table = pq.read_table(done.folder / "predictions.parquet")
     assert table.column_names[-3:] == ["taken", "likely", "is_unlike"]

@@ -58,8 +58,10 @@ def test_result_json_and_the_run_folder(short):
     assert "epoch   2/2" in (done.folder / "run.log").read_text()
 
 
-def test_default_names_differ(verb):
-    assert verb("train", *FAST, "--train.epochs", "1").folder != verb("train", *FAST, "--train.epochs", "1").folder
+def test_runs_are_numbered_by_data_set_whatever_the_verb(verb, tmp_path):
+    assert verb("train", *FAST, "--train.epochs", "1").folder == tmp_path / "runs" / "digits-1"
+    assert verb("show", "digits", "--images", "2", "--views", "1").folder == tmp_path / "runs" / "digits-2"
+    assert verb("train", *FAST, "--train.epochs", "1").folder == tmp_path / "runs" / "digits-3"
 
 
 def test_a_recipe_then_a_file_then_flags(verb, tmp_path):
@@ -84,16 +86,21 @@ def test_train_evaluate_and_predict_on_a_folder_of_images(verb, photos, tmp_path
     assert done.result["dataset"]["class_names"] == ["blue", "green", "red"]
     first = verb("evaluate", "runs/p")
     assert first.code == 0, first.err
-    assert first.result["kind"] == "evaluate"
-    assert first.result["test"]["accuracy"] > 0.9
-    tested = json.loads((tmp_path / "runs" / "p" / "result.json").read_text())
-    assert tested["test"] == first.result["test"]
-    assert tested["test_reads"] == 1
+    assert first.folder == done.folder  # it makes no run folder of its own
+    result = first.result
+    assert (result["kind"], result["test_reads"]) == ("train", 1)
+    assert result["test"]["accuracy"] > 0.9
     assert (tmp_path / "runs" / "p" / "predictions.parquet").exists()
     again = verb("evaluate", "runs/p")
-    assert again.result["test"] == first.result["test"]
-    assert again.result["test_reads"] == 1
+    assert (again.result["test"], again.result["test_reads"]) == (result["test"], 1)
     assert verb("evaluate", "runs/p/bundle", "--again").result["test_reads"] == 2
+    asked = verb("evaluate", "runs/p", "--name", "tested")
+    assert asked.folder == tmp_path / "runs" / "tested"
+    assert (asked.result["kind"], asked.result["test"]) == ("evaluate", result["test"])
+    shutil.copytree(done.folder / "bundle", tmp_path / "model")
+    alone = verb("evaluate", "model", "--again")  # no run to save its scores in
+    assert alone.folder == tmp_path / "runs" / "photos-1"
+    assert {"result.json", "predictions.parquet", "confusion.png"} <= {path.name for path in alone.folder.iterdir()}
     (photos / "red" / "none.png").write_bytes(b"")
     asked = verb("predict", "runs/p", "photos/red/000.png", "photos/green", "photos/red/none.png")
     assert asked.code == 2

@@ -4,10 +4,14 @@ import json
 import shutil
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+
+from classifier.errors import RunError
+from jobs.launch import run_storage
 
 SETTINGS = ("--model.name", "cnn", "--train.epochs", "12", "--checkpoint.steps", "5", "--data.batch", "128")
 
@@ -82,3 +86,39 @@ def test_unusable_storage_is_refused_before_any_work(verb, tmp_path):
     missing = verb("train", "--resume", "nobody", "--storage", "empty")
     assert missing.code == 2
     assert "empty/nobody holds no run" in missing.err
+
+
+def test_default_names_are_free_here_and_in_storage(tmp_path):
+    out, far = str(tmp_path / "runs"), str(tmp_path / "far")
+    for folder in (tmp_path / "runs" / "photos-2", tmp_path / "far" / "photos-7", tmp_path / "far" / "others-9"):
+        folder.mkdir(parents=True)
+    run_storage.check_new(out, None, "data/photos/", far)
+    run = run_storage.create_run(out, None, "data/photos/", far)
+    assert run.folder == tmp_path / "runs" / "photos-8"
+    assert run.storage is not None
+    assert run.storage.root == str(tmp_path / "far" / "photos-8")
+    assert run_storage.create_run(out, None, "photos").folder.name == "photos-9"
+    for refuse in (run_storage.check_new, run_storage.create_run):
+        with pytest.raises(RunError, match=r"far/photos-8 already exists.*--resume photos-8 --storage"):
+            refuse(str(tmp_path / "elsewhere"), "photos-8", "photos", far)
+    assert not list((tmp_path / "elsewhere").glob("*"))
+
+
+def test_machines_that_start_at_once_get_different_names_in_storage(tmp_path):
+    far = str(tmp_path / "far")
+
+    def start(machine: int) -> list[str]:
+        return [run_storage.create_run(str(tmp_path / str(machine)), None, "p", far).folder.name for _ in range(10)]
+
+    with ThreadPoolExecutor(4) as pool:
+        names = [name for names in pool.map(start, range(4)) for name in names]
+    assert len(set(names)) == 40
+
+
+def test_unreadable_storage_is_named_and_leaves_no_folder(tmp_path):
+    (tmp_path / "far").write_text("a file")
+    for name in ("mine", None):
+        for call in (run_storage.check_new, run_storage.create_run):
+            with pytest.raises(RunError, match=r"--storage .*far cannot be used"):
+                call(str(tmp_path / "runs"), name, "photos", str(tmp_path / "far"))
+    assert not list((tmp_path / "runs").glob("*"))

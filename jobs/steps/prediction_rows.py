@@ -1,0 +1,83 @@
+"""Predictions as lines on stdout, each printed as soon as it is known: text, CSV or JSON Lines."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from classifier.bundle.predictor import Prediction, Unreadable
+
+from ..cli.console import RunLog
+
+Printer: TypeAlias = Callable[[Prediction | Unreadable], None]
+COLUMNS = ("path", "class_name", "probability", "decision", "prediction_set", "is_out_of_distribution")
+
+
+def open_printer(kind: str, log: RunLog, classes: int) -> Printer:
+    """A function that prints a row.
+
+    kind: text; csv, with a header, the second and further of the `classes` most likely classes in columns of their
+    own, and unreadable files on stderr; or jsonl, where these have an error.
+    """
+    if kind == "text":
+        return lambda row: _print_text(log, row)
+    assert isinstance(sys.stdout, io.TextIOWrapper)
+    # A file name is any bytes: they leave as they came. The csv module ends its lines itself.
+    sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape", newline="")
+    if kind == "jsonl":
+        return lambda row: print(json.dumps(json_row(row)), flush=True)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    more = [f"{name}_{n}" for n in range(2, classes + 1) for name in ("class_name", "probability")]
+    writer.writerow([*COLUMNS, *more])
+    return lambda row: _print_csv(log, writer, row)
+
+
+def json_row(row: Prediction | Unreadable) -> dict[str, Any]:
+    """The fields of a row. ASCII escapes in JSON keep whatever a file name contains."""
+    if isinstance(row, Unreadable):
+        return {"path": str(row.path), "error": row.reason}
+    fields = {name: getattr(row, name) for name in COLUMNS} | {"path": str(row.path)}
+    top = [{"class_name": name, "probability": _shorten(probability)} for name, probability in row.top]
+    return fields | {"probability": _shorten(row.probability), "top": top}
+
+
+def csv_row(prediction: Prediction) -> list[Any]:
+    """The fields in the order of COLUMNS; the prediction set as a JSON list, as a class may have any name."""
+    more: Sequence[Any] = [item for name, probability in prediction.top[1:] for item in (name, _shorten(probability))]
+    return [
+        prediction.path,
+        prediction.class_name,
+        _shorten(prediction.probability),
+        prediction.decision,
+        json.dumps(prediction.prediction_set, ensure_ascii=False),
+        json.dumps(prediction.is_out_of_distribution),
+        *more,
+    ]
+
+
+def _print_text(log: RunLog, row: Prediction | Unreadable) -> None:
+    if isinstance(row, Unreadable):
+        log.warning(_printable(row.reason))
+    else:
+        top = "  ".join(f"{name} {probability:.1%}" for name, probability in row.top)
+        log.info(f"{_printable(str(row.path))}: {row.describe()}   ({top})")
+
+
+def _print_csv(log: RunLog, writer: Any, row: Prediction | Unreadable) -> None:
+    if isinstance(row, Unreadable):
+        log.warning(_printable(row.reason))
+    else:
+        writer.writerow(csv_row(row))
+        sys.stdout.flush()
+
+
+def _printable(text: str) -> str:
+    """The text for a terminal: with escapes if it has a newline, a control character or bytes that are no text."""
+    return text if text.isprintable() else repr(text)
+
+
+def _shorten(probability: float) -> float:
+    """The shortest number that is the same in 6 digits; float32 has little more."""
+    return float(f"{probability:.6g}")
