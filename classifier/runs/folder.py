@@ -200,7 +200,7 @@ class RunFolder:
         return json.loads(path.read_text()).get("test_reads", 0) if path.exists() else 0
 
     def write_result(self, kind: str, status: str, **parts: Any) -> dict[str, Any]:
-        """Write result.json, the interface for scripts, and return it. README.md lists its keys."""
+        """Write result.json, the interface for scripts, and return it. jobs/README.md lists its keys."""
         result: dict[str, Any] = {"format_version": FORMAT_VERSION, "kind": kind, "status": status}
         result |= {"seconds": round(self.seconds, 3), **dict.fromkeys(RESULT_KEYS), **parts, "versions": versions()}
         write_atomically(self.folder / "result.json", json.dumps(result, indent=2, allow_nan=False) + "\n")

@@ -31,7 +31,7 @@ def connect(dashboard: bool = True) -> dict[str, float]:
     """
     import ray
 
-    # Tune warns about files of its loggers, which are off; the README explains the cluster's token.
+    # Tune warns about files of its loggers, which are off; cluster/README.md explains the cluster's token.
     for name in ("ray.tune", "ray._private.authentication"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if not ray.is_initialized():

@@ -21,7 +21,7 @@ def test_requests_without_token_are_rejected(cluster: Cluster):
     refused = cluster.ray("job", "list", RAY_AUTH_MODE="disabled")
     assert refused.returncode != 0
     assert "token" in (refused.stdout + refused.stderr).lower()
-    # Ray leaves this open; the README says so.
+    # Ray leaves this open; cluster/README.md says so.
     assert cluster.head.run("curl", "-s", f"http://{cluster.head.address}:8265/api/gcs_healthz").stdout == "success"
 
 
