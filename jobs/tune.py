@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from .search.history import SearchClock
     from .search.leaderboard import Leaderboard
+    from .search.live_table import LiveTable
     from .search.plan import SearchPlan
     from .search.searcher import SearchHistory
     from .search.tuner import TrialEvent
@@ -66,11 +67,20 @@ def tune(request: Request) -> int:
 
 def search(session: "Session", *, resumed: bool) -> int:
     """Plan, run the trials, choose the winner, test it once, and write what was found; the exit code."""
+    session.log.begin_phase("loading Ray")
     from .search import conclude, history, tuner
     from .search.leaderboard import Leaderboard
+    from .search.live_table import LiveTable
     from .search.plan import make_plan, single_trial_plan
 
-    plan = make_plan(session.requested, session.dataset, session.run.folder, resumed=resumed)
+    with session.interrupts.nothing_to_save():
+        plan = make_plan(
+            session.requested,
+            session.dataset,
+            session.run.folder,
+            resumed=resumed,
+            begin_phase=session.log.begin_phase,
+        )
     session.run.write_requested_experiment(plan.experiment)
     past = history.load_history(session.run.folder, plan, session.dataset)
     for line in (*history.check_unchanged(session.run.folder, session.dataset), *plan.describe()):
@@ -78,30 +88,37 @@ def search(session: "Session", *, resumed: bool) -> int:
     board = Leaderboard(session.run, plan)
     clock = history.SearchClock(session.run, plan)
 
-    def run(plan: "SearchPlan", trials: "SearchHistory", seconds_left: "Callable[[], float]") -> None:
-        watch(session, board, clock, tuner.run_trials(session, plan, trials, seconds_left, board.best_epochs))
+    def run(
+        plan: "SearchPlan", trials: "SearchHistory", seconds_left: "Callable[[], float]", subject: str | None = None
+    ) -> None:
+        events = tuner.run_trials(session, plan, trials, seconds_left, board.best_epochs)
+        watch(session, board, clock, events, LiveTable(board, clock, subject))
 
     run(plan, past, lambda: clock.seconds_left(plan.search_share))
     stopped = session.interrupts.stop_requested
     if not stopped and (more := history.plan_longer_trial(plan, board, clock)):
         session.log.info(f"now training the best settings for {more.pending[0].changes['train.epochs']} epochs")
-        run(single_trial_plan(plan), more, clock.seconds_left)
+        run(single_trial_plan(plan), more, clock.seconds_left, "the best settings, for longer")
     elif not stopped and plan.search_share < 1 and clock.seconds_left() > history.ACTOR_START_SECONDS:
         unfinished = history.unfinished_history(session.run.folder, plan, session.dataset, board)
         run(plan, unfinished, clock.seconds_left)
     return conclude.finish(session, board, clock)
 
 
-def watch(session: "Session", board: "Leaderboard", clock: "SearchClock", events: "Iterator[TrialEvent]") -> None:
+def watch(
+    session: "Session", board: "Leaderboard", clock: "SearchClock", events: "Iterator[TrialEvent]", live: "LiveTable"
+) -> None:
     """Record what the trials report, and show the leaderboard."""
+    session.log.begin_phase("starting trials")  # without a terminal, this is said
+    session.log.show(live)
     for event in events:
         row = board.record(event, clock.elapsed_seconds())
         clock.update(board)
         if event.has_ended:
-            session.log.clear()
             session.log.info(board.describe_trial(row))
         if session.log.is_live:
-            session.log.show(board.table())
+            live.update()
+    session.log.clear()
 
 
 if __name__ == "__main__":

@@ -4,10 +4,9 @@ A verb's flags are its own options and the settings of its sections, each spelle
 The experiment file overrides the recipe, flags override both.
 """
 
+import atexit
 import os
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -16,7 +15,7 @@ from classifier.config.experiment import Experiment
 from classifier.errors import ClassifierError, DivergedError
 
 from .environment import setup
-from .interrupts import answer_interrupts
+from .interrupts import Interrupts, answer_interrupts, ignore_interrupts
 from .parser import format_help, parse
 from .session_folder import refuse_lost_results
 from .verb import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR, Request, TrainingOptions, Verb
@@ -39,18 +38,16 @@ def main(verb: Verb, run: Callable[[Request], int | None], argv: Sequence[str] |
         _complain(f"{verb.name}: {error}", *_notes(error))
         code = EXIT_FAILED if isinstance(error, DivergedError) else EXIT_USER_ERROR
     except KeyboardInterrupt as interrupt:
-        print(f"{verb.name}: interrupted", file=sys.stderr)
-        for line in _notes(interrupt):
-            print(line)
-        code = EXIT_INTERRUPTED
+        code = _end_interrupted(verb, interrupt)
     except BrokenPipeError:  # the reader of our output has exited (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_FAILED
-    except Exception:
-        traceback.print_exc()
-        code = EXIT_FAILED
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while Ray shuts down ends the process without a traceback
+    except Exception as error:
+        if Interrupts.has_ended_work:  # an import that was interrupted may fail in any way
+            code = _end_interrupted(verb, error)
+        else:
+            traceback.print_exc()
+            code = EXIT_FAILED
     sys.exit(code)
 
 
@@ -61,11 +58,23 @@ def _run(verb: Verb, run: Callable[[Request], int | None], request: Request) -> 
     from .display import display
 
     answer_interrupts()
+    atexit.register(display().clear)
     display().begin_phase(FIRST_PHASES[verb.name])
     try:
         return run(request) or EXIT_DONE
     finally:
+        ignore_interrupts()  # a traceback would follow the last line
         display().clear()
+        if display().is_live:
+            display().begin_phase("closing")  # Ray needs seconds to shut down
+
+
+def _end_interrupted(verb: Verb, error: BaseException) -> int:
+    """Say that the verb was interrupted, and how to go on; its exit code."""
+    print(f"{verb.name}: interrupted", file=sys.stderr)
+    for line in _notes(error):
+        print(line)
+    return EXIT_INTERRUPTED
 
 
 def _notes(error: BaseException) -> list[str]:

@@ -52,6 +52,7 @@ class Display:
         self.screen = console(soft_wrap=True)
         self._live: Live | None = None
         self._timer: threading.Timer | None = None
+        self._lock = threading.RLock()
 
     @property
     def is_live(self) -> bool:
@@ -72,19 +73,36 @@ class Display:
         """Show a line or table, redrawn several times a second. Does nothing without a terminal."""
         if not self.is_live:
             return
-        if self._live is None:
-            self._live = Live(console=self.screen, transient=True, refresh_per_second=REFRESHES_PER_SECOND)
-            self._live.start()
-        self._live.update(thing)
+        with self._lock:
+            if self._live is None:
+                self._live = Live(console=self.screen, transient=True, refresh_per_second=REFRESHES_PER_SECOND)
+                self._live.start()
+            self._live.update(_Narrow(thing))
+
+    def say(self, line: str) -> None:
+        """Print a line on stderr, from any thread."""
+        with self._lock:  # a live part that is being removed would be drawn once more
+            print(line, file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         """Remove the live part: nothing is being done."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._live is not None:
-            live, self._live = self._live, None
-            live.stop()
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            if self._live is not None:
+                live, self._live = self._live, None
+                live.stop()
+
+
+class _Narrow:
+    """A line or table with room for the ^C that a terminal echoes at its end, and that would wrap."""
+
+    def __init__(self, thing: Any) -> None:
+        self.thing = thing
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from console.render(self.thing, options.update(max_width=options.max_width - len("^C")))
 
 
 @functools.cache

@@ -12,8 +12,7 @@ from typing import ClassVar, NoReturn
 
 from .verb import EXIT_INTERRUPTED
 
-STOPPING = "stopping after this step; Ctrl-C again to quit now"
-ENDING = "stopping; Ctrl-C again to quit now"
+ANSWER = "stopping after this step; Ctrl-C again to quit now"
 
 
 class Interrupts:
@@ -27,6 +26,8 @@ class Interrupts:
     """The one in force."""
     is_answered: ClassVar[bool] = False
     """Whether `answer_interrupts` listens."""
+    has_ended_work: ClassVar[bool] = False
+    """Whether a Ctrl-C raised KeyboardInterrupt, so that any error that follows is its consequence."""
 
     def __init__(self) -> None:
         self.stop_requested = False
@@ -63,6 +64,7 @@ class Interrupts:
         is_first, self.stop_requested = not self.stop_requested, True
         is_second_ctrl_c = not is_first and number == signal.SIGINT and not Interrupts.is_answered
         if is_second_ctrl_c or (is_first and not self.is_saving):
+            Interrupts.has_ended_work = True
             raise KeyboardInterrupt
 
 
@@ -80,16 +82,26 @@ def answer_interrupts() -> None:
     threading.Thread(target=_answer, args=(reader, writer), name="interrupts", daemon=True).start()
 
 
+def ignore_interrupts() -> None:
+    """Raise KeyboardInterrupt no more: the process is about to end. The second Ctrl-C still ends it at once."""
+    if Interrupts.is_answered and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, lambda *_: None)
+
+
 def _answer(reader: socket.socket, writer: socket.socket) -> None:
     """writer: Python writes the number of each signal into it; it stays open as long as this thread."""
+    from .display import display
+
     is_stopping = False
     while True:
         for number in reader.recv(64):
             if number == signal.SIGINT and is_stopping:
                 quit_now()
             if number in (signal.SIGINT, signal.SIGTERM) and not is_stopping:
-                is_stopping, current = True, Interrupts.current
-                print(STOPPING if current and current.is_saving else ENDING, file=sys.stderr, flush=True)
+                is_stopping = True
+                if Interrupts.current is None:  # Python raises KeyboardInterrupt
+                    Interrupts.has_ended_work = True
+                display().say(ANSWER)
 
 
 def quit_now() -> NoReturn:

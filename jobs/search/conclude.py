@@ -8,13 +8,14 @@ from classifier.report import run_page, search_page
 from classifier.runs.folder import FEATURES
 from classifier.runs.recorder import result_fields, summary_scores
 from classifier.storage.atomic import write_atomically
+from classifier.training.progress import format_duration
 
 from ..cli.environment import command
 from ..cli.verb import EXIT_DONE, EXIT_INTERRUPTED
 from ..launch import run_storage
 from ..steps import runs_table
 from ..steps.scores_table import describe_scores
-from ..steps.session import Session
+from ..steps.session import Session, resume_command
 from . import refit
 from .history import SearchClock
 from .importance import compute_importance
@@ -26,14 +27,18 @@ TRIAL_STATES = ("finished", "stopped", "unfinished", "failed")
 def finish(session: Session, board: Leaderboard, clock: SearchClock) -> int:
     """Save the winner's bundle, refit it if search.final is set, test it once, and write the results."""
     run, log, interrupted = session.run, session.log, session.interrupts.stop_requested
-    log.clear()
+
+    def begin_phase(name: str) -> None:
+        log.begin_phase(name, clock.total_seconds_left())
+
+    begin_phase("saving the best model")
     board.catch_up(clock.elapsed_seconds())
     if interrupted and not board.has_winner:
         run.write_result(
             session.kind, "stopped", config=session.experiment.as_dict(), dataset=session.dataset.summary()
         )
-        log.info(f"stopped before any trial finished an epoch; resume it: {command('tune')} --resume {run.folder}")
-        log.info(str(run.folder))
+        log.info("no trial has finished an epoch")
+        session.say_how_to_resume()
         return EXIT_INTERRUPTED
     board.write()
     log.info(board.table())
@@ -44,6 +49,7 @@ def finish(session: Session, board: Leaderboard, clock: SearchClock) -> int:
     parts = result_fields(winner.folder)
     selection = parts["validation"]
     if not interrupted:
+        begin_phase("calibrating")
         loaded = calibrate_saved_bundle(run.folder, session.dataset, run.folder)
         log.info(describe_calibration(loaded.bundle))
     if experiment.search.final and not interrupted and (last := refit.refit_winner(session, board, clock)):
@@ -53,6 +59,7 @@ def finish(session: Session, board: Leaderboard, clock: SearchClock) -> int:
             name: refit_fields[name] for name in ("epochs", "images_per_second", "input_wait")
         }
     interrupted = session.interrupts.stop_requested  # perhaps during the refit
+    begin_phase("testing")
     test_result = run_test(run.folder, [run.folder], device=experiment.train.device, dataset=session.dataset)
     for table in describe_scores(test_result.scores):
         log.info(table)
@@ -69,15 +76,17 @@ def finish(session: Session, board: Leaderboard, clock: SearchClock) -> int:
         objective=list(experiment.search.objective),
         search_seconds=board.report_span(),
     )
+    begin_phase("writing the reports")
     search_page.write(run.folder)
-    log.info(
-        f"{status} after {run.seconds:.0f} s: trial {winner.folder.name} won, validation accuracy "
-        f"{selection['accuracy']:.2%}, test accuracy {test_result.scores['accuracy']:.2%}"
-    )
-    log.info(f"search report: {run.folder / search_page.NAME}")
-    log.info(f"model report: {run_page.write(run.folder)}")
+    page = run_page.write(run.folder)
+    log.info(f"{status} after {format_duration(run.seconds)}: trial {winner.folder.name} won")
+    log.info(f"validation accuracy {selection['accuracy']:.2%}, test accuracy {test_result.scores['accuracy']:.2%}")
+    log.next_step("search report", run.folder / search_page.NAME)
+    log.next_step("model report", page)
     if (features := run.folder / FEATURES).is_dir():
         log.info(f"{features}, {runs_table.format_size([features])}, speeds up a resumed search; it may be deleted")
-    log.info(f"train it again: {command('train')} --experiment {run.folder / 'best.yaml'}")
+    if interrupted:
+        log.next_step("resume it", resume_command("tune", run.folder))
+    log.next_step("train it again", f"{command('train')} --experiment {run.folder / 'best.yaml'}")
     log.info(str(run.folder))
     return EXIT_INTERRUPTED if interrupted else EXIT_DONE

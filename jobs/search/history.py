@@ -136,8 +136,8 @@ class SearchClock:
         # Planning took time, too: trials and the refit share what is left.
         shared = max(
             0.0,
-            self._budget_seconds()
-            - self._spent_seconds()
+            self.budget_seconds()
+            - self.spent_seconds()
             - plan.conclusion.seconds_without_refit(plan.conclusion.epoch_seconds)
             - plan.conclusion.refit_start_seconds,
         )
@@ -150,15 +150,21 @@ class SearchClock:
         """Seconds until now; saved every few seconds, for a process that resumes the search."""
         if time.monotonic() - self.save_time > SAVE_SECONDS:
             self.save_time = time.monotonic()
-            write_atomically(self.path, json.dumps({"seconds": round(self._spent_seconds(), 1)}) + "\n")
-        return self._spent_seconds()
+            write_atomically(self.path, json.dumps({"seconds": round(self.spent_seconds(), 1)}) + "\n")
+        return self.spent_seconds()
 
-    def _spent_seconds(self) -> float:
+    def spent_seconds(self) -> float:
+        """Seconds until now."""
         return self.earlier_seconds + time.monotonic() - self.start_time
+
+    def total_seconds_left(self) -> float | None:
+        """Seconds left of search.minutes, the search's conclusion included; None without a limit."""
+        left = self.budget_seconds() - self.spent_seconds()
+        return max(0.0, left) if math.isfinite(left) else None
 
     def seconds_left(self, share: float = 1.0) -> float:
         """Seconds left for trials: of this share of the minutes, without the search's conclusion."""
-        return max(0.0, share * (self._budget_seconds() - self.conclusion_seconds) - self._spent_seconds())
+        return max(0.0, share * (self.budget_seconds() - self.conclusion_seconds) - self.spent_seconds())
 
     def training_seconds_left(self, epoch_seconds: float, *, from_refit: bool = False) -> float:
         """Seconds left for trials and the refit together.
@@ -166,7 +172,7 @@ class SearchClock:
         epoch_seconds: of one epoch that has the machine to itself. from_refit: for the refit alone, which starts now.
         """
         other_seconds = self.conclusion.seconds_without_refit(epoch_seconds, from_refit=from_refit)
-        return self._budget_seconds() - other_seconds - self._spent_seconds()
+        return self.budget_seconds() - other_seconds - self.spent_seconds()
 
     def update(self, board: Leaderboard) -> None:
         """Estimate the conclusion from the leading trial's measured speed, with the most epochs of any trial."""
@@ -175,7 +181,8 @@ class SearchClock:
             epochs = max(longest, self.conclusion.refit_epochs)
             self.conclusion_seconds = self.conclusion.total_seconds(epoch_seconds, epochs)
 
-    def _budget_seconds(self) -> float:
+    def budget_seconds(self) -> float:
+        """search.minutes in seconds; infinity without a limit."""
         minutes = self.plan.experiment.search.minutes
         return math.inf if minutes is None else 60 * minutes
 

@@ -155,8 +155,7 @@ class Leaderboard:
         """One line on an ended trial."""
         best = self.best(row)
         score = f"validation {best['accuracy']:.2%} loss {best['loss']:.3f}" if best else "no score"
-        changes = "  ".join(f"{n} {v:.3g}" if isinstance(v, float) else f"{n} {v}" for n, v in row.changes.items())
-        return f"trial {row.trial} {self.status(row)} after {row.epochs} epochs: {score}  {changes or 'the recipe'}"
+        return f"trial {row.trial} {self.status(row)} after {row.epochs} epochs: {score}  {_list_changes(row.changes)}"
 
     def setting_names(self) -> list[str]:
         """The settings that were searched or that a trial changes, in the order of the space."""
@@ -167,15 +166,16 @@ class Leaderboard:
         """The value of a setting in a trial."""
         return row.changes.get(name, self.experiment.get(name))
 
-    def table(self, limit: int = 12) -> Table:
-        """A table of the best rows, with what they change."""
+    def table(self, limit: int = 12, *, is_live: bool = False) -> Table:
+        """A table of the best rows, with what they change. is_live: a line for each, with fewer scores."""
         table = Table(box=None, pad_edge=False)
         table.add_column("trial", no_wrap=True)
-        shown = dict.fromkeys((*SCORES, *(name for name in self.experiment.search.objective if name != "epochs")))
+        scores = ("accuracy", "loss") if is_live else SCORES
+        shown = dict.fromkeys((*scores, *(name for name in self.experiment.search.objective if name != "epochs")))
         for name in (*shown, "epochs"):
             table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
         table.add_column("status", no_wrap=True)
-        table.add_column("changes", overflow="fold")
+        table.add_column("changes", overflow="ellipsis" if is_live else "fold", no_wrap=is_live)
         for row in self.rank_rows()[:limit]:
             best = self.best(row)
             scores = [_format_score(name, best[name]) if name in best else "" for name in shown]

@@ -1,7 +1,7 @@
 """What a search will do, decided and checked before its first trial."""
 
 import dataclasses
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,11 +67,18 @@ class SearchPlan:
         """A default space without the excluded architectures."""
         return without_architectures(space, self.excluded_architectures)
 
+    @property
+    def trial_count(self) -> int:
+        """How many trials there are, if the minutes hold them."""
+        search = self.experiment.search
+        return len(expand_grid(self.space)) if search.algorithm == "grid" else search.trials
+
     def describe(self) -> Iterator[str]:
         """Lines to print before the search starts."""
         search = self.experiment.search
-        trials = len(expand_grid(self.space)) if search.algorithm == "grid" else search.trials
-        summary = f"{trials} trials of at most {self.experiment.train.epochs} epochs, {self.max_concurrent} at once"
+        summary = (
+            f"{self.trial_count} trials of at most {self.experiment.train.epochs} epochs, {self.max_concurrent} at once"
+        )
         if search.minutes:
             purpose = "the refit and the test" if search.final else "the test"
             summary += f", {search.minutes:g} min, about {self.conclusion.total_seconds():.0f} s of it for {purpose}"
@@ -87,34 +94,46 @@ class SearchPlan:
                 yield f"  {name:<22} {costs['latency']:.2f} ms per image, {costs['size']:,.0f} parameters"
 
 
-def make_plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: bool = False) -> SearchPlan:
+def make_plan(
+    experiment: Experiment,
+    dataset: Dataset,
+    folder: Path,
+    *,
+    resumed: bool,
+    begin_phase: Callable[[str], None],
+) -> SearchPlan:
     """Check a search before anything starts, choose its backbone and batch size, and fit its trials to its minutes.
 
     folder: of the search, where features are cached. resumed: an earlier process has made these choices, and
-    `experiment` has them. ConfigError on a bad space, or on trials that the cluster has no room for; DataError without
-    validation images.
+    `experiment` has them. begin_phase: told what is done from now on. ConfigError on a bad space, or on trials that the
+    cluster has no room for; DataError without validation images.
     """
     search = experiment.search
     _check_inputs(experiment, dataset)
     start = experiment.override("train.epochs", search.epochs) if search.epochs and not resumed else experiment
     # A bad space is refused before anything starts, unless it depends on the backbone that a probe will choose.
     early_space = None if search.probe else _build_space(start, dataset)
+    begin_phase("starting Ray")
     resources = connect(dashboard=start.workers.count > 1)
     refuse_unplaceable(start.workers, resources)
     node = MeasurementNode(start, dataset, resources)
-    base, base_notes = (start, []) if resumed else _choose_base(start, node, folder / FEATURES)
+    base, base_notes = (start, []) if resumed else _choose_base(start, node, folder / FEATURES, begin_phase)
     space = early_space if early_space and base == start else _build_space(base, dataset)
     is_own = bool(search.vary or search.space)
     # The recipe itself is the first trial.
     portfolio = portfolio_for(base)[: search.trials - 1] if search.portfolio and not is_own else []
 
+    begin_phase(f"measuring the speed of {base.model.name}" if search.minutes else "planning")
     whole, final_notes = trial_budget.choose_final(base, len(dataset.train), len(dataset.validation))
     step_time = node.call(measure_step_time, whole) if search.minutes else StepTime(0.0)
     fitted, fit_notes = whole, []
     if search.minutes and not resumed:
         cores = int(largest_node_cores())
         fitted, fit_notes = trial_budget.fit_trials(whole, dataset, step_time, resources=resources, node_cores=cores)
-    too_slow = {} if is_own or not search.minutes else _find_too_slow(fitted, node, step_time, space, portfolio)
+    if is_own or not search.minutes:
+        too_slow = {}
+    else:
+        too_slow = _find_too_slow(fitted, node, step_time, space, portfolio, begin_phase)
 
     planned = _with_grace(fitted, dataset)
     resolved = resolve(planned, dataset)
@@ -132,7 +151,7 @@ def make_plan(experiment: Experiment, dataset: Dataset, folder: Path, resumed: b
         max_concurrent=max_concurrent_trials(planned.workers, resources),
         trial_resources=trial_resources(planned.workers, resources),
         portfolio=[entry for entry in portfolio if entry.get("model.name") not in too_slow],
-        costs=_measure_costs(planned, node, space) if {"latency", "size"} & set(search.objective) else {},
+        costs=_measure_costs(planned, node, space, begin_phase) if {"latency", "size"} & set(search.objective) else {},
         conclusion=budget.estimate_conclusion(
             resolved, dataset, step_time, trial_slowdown=slowdown, is_local=node.is_local
         ),
@@ -153,13 +172,17 @@ def _check_inputs(experiment: Experiment, dataset: Dataset) -> None:
         raise ConfigError(f"search.start_from {start_from} is not a finished search: it has no trials.parquet")
 
 
-def _choose_base(experiment: Experiment, node: MeasurementNode, features: Path) -> tuple[Experiment, list[str]]:
+def _choose_base(
+    experiment: Experiment, node: MeasurementNode, features: Path, begin_phase: Callable[[str], None]
+) -> tuple[Experiment, list[str]]:
     """Set the best backbone of search.probe and the fastest batch size, if requested; and notes on both."""
     notes: list[str] = []
     if experiment.search.probe:
+        begin_phase("comparing backbones")
         experiment, notes = _choose_backbone(experiment, node, features)
     if not experiment.data.batch_auto:
         return experiment, notes
+    begin_phase("measuring batch sizes")
     settings, batch_notes = node.call(find_fastest_batch, experiment)
     return experiment.override_all(settings), [*notes, *batch_notes]
 
@@ -170,6 +193,7 @@ def _find_too_slow(
     step_time: StepTime,
     space: Space,
     portfolio: list[dict[str, Any]],
+    begin_phase: Callable[[str], None],
 ) -> dict[str, str]:
     """Measure the architectures of the space and the portfolio; return those to leave out, with the reason."""
     names = space.get("model.name")
@@ -180,6 +204,7 @@ def _find_too_slow(
     seconds = {}
     for name in others:
         if name and name != experiment.model.name:
+            begin_phase(f"measuring the speed of {name}")
             tried = experiment.override("model.name", name)
             seconds[name] = budget.trial_seconds(tried, node.dataset, node.call(measure_step_time, tried, steps=2))
     return trial_budget.find_too_slow(seconds, 60 * (experiment.search.minutes or 0.0) - conclusion.total_seconds())
@@ -255,8 +280,11 @@ def _refuse_impossible_values(experiment: Experiment, space: Space, dataset: Dat
                 raise ConfigError(f"the search space of {name} contains {value!r}: {error}") from None
 
 
-def _measure_costs(experiment: Experiment, node: MeasurementNode, space: Space) -> dict[str, dict[str, float]]:
+def _measure_costs(
+    experiment: Experiment, node: MeasurementNode, space: Space, begin_phase: Callable[[str], None]
+) -> dict[str, dict[str, float]]:
     """Measure latency and size of each architecture, before any trial runs."""
+    begin_phase("measuring latencies")
     names, own = space.get("model.name"), experiment.model.name
     every = names.values if isinstance(names, Choice) else (own,)
     return {
