@@ -16,6 +16,9 @@ from classifier.config.fields import Section
 from .cli.command import main
 from .cli.verb import EXIT_DONE, EXIT_USER_ERROR, Request, Verb
 
+# Characters in a line that no terminal shows.
+UNLIMITED = 10_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunsOptions(Section):
@@ -49,7 +52,10 @@ def runs(request: Request) -> int:
 
     options = request.options
     rows = runs_table.find_runs(Path(options.out), options.where, options.sort)
-    console().print(runs_table.make_table(rows))
+    screen = console()
+    if not screen.is_terminal:  # what reads the table wants all of it
+        screen.width = UNLIMITED
+    screen.print(runs_table.make_table(rows, screen.width))
     if not options.delete or not rows:
         return EXIT_DONE
     if not options.yes:

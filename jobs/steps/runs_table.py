@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len
+from rich.console import JustifyMethod
 from rich.table import Table
 
 from classifier.config.experiment import flatten, setting_names
@@ -13,10 +15,20 @@ from classifier.config.fields import suggest
 from classifier.config.files import read_experiment
 from classifier.errors import ClassifierError, ConfigError, RunError
 from classifier.runs.folder import RunFolder, read_result
+from classifier.runs.names import natural_key
 from classifier.runs.status import DAMAGED, read_best_epoch, read_status
 
 COLUMNS = ("when", "name", "validation", "test", "seconds")
 KEYS = ("kind", "status", "data", "name")
+# Columns of the table, and in which order they are left out where they do not fit; the name stays.
+JUSTIFY: dict[str, JustifyMethod] = {
+    **dict.fromkeys(("run", "verb", "data", "model"), "left"),
+    **dict.fromkeys(("validation", "test", "seconds"), "right"),
+    **dict.fromkeys(("ended", "when"), "left"),
+}
+# Spaces between two columns.
+GAP = 2
+LEFT_OUT_FIRST = ("data", "seconds", "when", "model", "verb", "ended", "test", "validation")
 
 
 @dataclass(frozen=True)
@@ -61,7 +73,8 @@ def find_runs(out: Path, where: Sequence[str], sort: str) -> list[Row]:
     def order(row: Row) -> Any:
         value = row.get(sort)
         number = isinstance(value, int | float)
-        return (value is None, (-value if best_first else value) if number else 0, "" if number else str(value))
+        key = [] if number else natural_key(str(value))
+        return (value is None, (-value if best_first else value) if number else 0, key, natural_key(row.folder.name))
 
     return sorted(rows, key=order)
 
@@ -112,20 +125,32 @@ def _read_row(folder: Path) -> Row | None:
     )
 
 
-def make_table(rows: Sequence[Row]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name in ("run", "verb", "data", "model"):
-        table.add_column(name, overflow="fold")
-    for name in ("validation", "test", "seconds"):
-        table.add_column(name, justify="right")
-    table.add_column("ended")
-    table.add_column("when")
-    for row in rows:
-        scores = ("" if value is None else f"{value:.2%}" for value in (row.validation, row.test))
-        seconds = "" if row.seconds is None else f"{row.seconds:,.0f}"
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.when))
-        table.add_row(row.folder.name, row.kind, row.data, row.model, *scores, seconds, row.status, when)
+def make_table(rows: Sequence[Row], width: int | None = None) -> Table:
+    """A table of at most `width` characters. Columns are left out for that, and named below it; names are never cut."""
+    all_cells = [_format_cells(row) for row in rows]
+    columns = list(JUSTIFY)
+    for name in LEFT_OUT_FIRST:
+        longest = [max(cell_len(text) for text in (name, *(cells[name] for cells in all_cells))) for name in columns]
+        if width is None or sum(longest) + GAP * (len(columns) - 1) <= width:
+            break
+        columns.remove(name)
+    hidden = [name for name in JUSTIFY if name not in columns]
+    caption = f"left out for lack of room: {', '.join(hidden)}" if hidden else None
+    table = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
+    for name in columns:
+        table.add_column(name, justify=JUSTIFY[name], overflow="fold")
+    for cells in all_cells:
+        table.add_row(*(cells[name] for name in columns))
     return table
+
+
+def _format_cells(row: Row) -> dict[str, str]:
+    """The text in each column."""
+    validation, test = ("" if value is None else f"{value:.2%}" for value in (row.validation, row.test))
+    seconds = "" if row.seconds is None else f"{row.seconds:,.0f}"
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.when))
+    texts = (row.folder.name, row.kind, row.data, row.model, validation, test, seconds, row.status, when)
+    return dict(zip(JUSTIFY, texts, strict=True))
 
 
 def format_size(folders: Iterable[Path]) -> str:
