@@ -37,6 +37,7 @@ class Outline(HTMLParser):
         self.chart_texts: list[str] = []
         self.tags: set[str] = set()
         self.attributes: set[str] = set()
+        self.texts: list[str] = []
         self.feed(page)
         assert self.open == []
         assert len(self.anchors) == len(set(self.anchors)), "an id is used twice"
@@ -63,6 +64,7 @@ class Outline(HTMLParser):
             assert self.open.pop() == tag
 
     def handle_data(self, data):
+        self.texts.append(data)
         if self.open and self.open[-1] in ("h1", "h2"):
             self.headings.append(data)
 

@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from markupsafe import Markup
@@ -124,9 +124,8 @@ def render_chart(figure: "Figure", name: str, tooltips: Sequence[str] = ()) -> M
 
     stream = io.StringIO()
     metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    _set_texts(figure)
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(stream, format="svg", transparent=True, metadata=metadata)
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": ascii(name)}):
+        _save(figure, stream, format="svg", transparent=True, metadata=metadata)
     root = ElementTree.fromstring(stream.getvalue())
     points = root.iterfind(".//*[@id='dots']//{*}use")
     for point, tooltip in zip(points, tooltips, strict=False):
@@ -142,12 +141,8 @@ def save_png(figure: "Figure", path: Path) -> None:
     """Write a figure as a PNG file. RunError if it cannot be written."""
     path = Path(path)
     part = path.with_name(f".{path.name}.part")
-    _set_texts(figure)
     try:
-        with warnings.catch_warnings():
-            # A character that no installed font has is drawn as a box, which is no reason for a warning.
-            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-            figure.savefig(part, format="png", facecolor="white", dpi=PNG_DPI)
+        _save(figure, part, format="png", facecolor="white", dpi=PNG_DPI)
         part.replace(path)
     except OSError as error:
         raise RunError(
@@ -172,6 +167,14 @@ def _adapt_to_page(element: ElementTree.Element) -> None:
         style = style.replace(colour, f"var(--{name})")
     if style:
         element.attrib["style"] = style
+
+
+def _save(figure: "Figure", target: Path | io.StringIO, **options: Any) -> None:
+    _set_texts(figure)
+    with warnings.catch_warnings():
+        # A character that no installed font has is drawn as a box, which is no reason for a warning.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(target, **options)
 
 
 def _set_texts(figure: "Figure") -> None:

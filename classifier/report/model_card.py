@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from classifier.bundle.bundle import Bundle
 from classifier.report import sentences
-from classifier.report.page import replace_surrogates
+from classifier.report.page import replace_unprintable
 from classifier.storage.atomic import write_atomically
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def write(path: Path, bundle: Bundle, result: dict[str, Any], split: str) -> Pat
         max_classes=MAX_CLASS_ROWS,
         test_reads=result.get("test_reads") or 1,
     )
-    write_atomically(path, replace_surrogates(text))
+    write_atomically(path, replace_unprintable(text))
     return path
 
 

@@ -144,7 +144,7 @@ def write(path: Path, page: Page, *, refresh: float | None = None) -> Path:
     """Write a page. refresh: seconds after which a browser reloads it."""
     template = _environment().get_template("page.html")
     html = template.render(page=page, refresh=refresh, colours=COLOURS, dark_colours=DARK_COLOURS)
-    write_atomically(path, replace_surrogates(html))
+    write_atomically(path, replace_unprintable(html))
     return path
 
 
@@ -168,6 +168,7 @@ def _environment() -> "Environment":
     return environment
 
 
-def replace_surrogates(text: str) -> str:
-    """Replace what no encoding has: the bytes of a file name that is not UTF-8."""
-    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+def replace_unprintable(text: str) -> str:
+    """Replace control characters, and the bytes of a file name that is not UTF-8, which no file can hold."""
+    encodable = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", "\ufffd", encodable)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from classifier.errors import RunError
 from classifier.report import png
+from tests.report.run_files import history_row
 
 NAMES = {
     2: ("cat", "dog"),
@@ -20,13 +21,6 @@ NAMES = {
     100: tuple(f"class {k}" for k in range(100)),
     300: tuple(f"class {k}" for k in range(300)),
 }
-
-
-def history_row(epoch: int, *, validated: bool = True, best: bool = True) -> dict[str, Any]:
-    score = {"loss": 1 / epoch, "accuracy": 1 - 0.5 / epoch} if validated else {"loss": None, "accuracy": None}
-    return {"epoch": epoch, "train_loss": 0.9 / epoch, "train_accuracy": 1 - 0.4 / epoch, "best": best} | {
-        f"validation_{name}": value for name, value in score.items()
-    }
 
 
 def read_png(path: Path) -> np.ndarray:

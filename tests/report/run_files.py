@@ -1,0 +1,98 @@
+"""Writes the folder of a run with every kind of result that a page shows, of random images with given names."""
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from torch import nn
+
+from classifier.bundle import bundle
+from classifier.bundle.bundle import Bundle
+from classifier.config.experiment import Experiment
+from classifier.config.files import dump_experiment
+from classifier.evaluation.corruptions import GROUPS, SEVERITIES
+from classifier.metrics.calibration import calibrate
+from classifier.metrics.scores import compute_scores
+from classifier.runs.folder import HARD_EXAMPLES, PREDICTIONS, ROBUSTNESS
+
+IMAGES = 60
+
+
+def jpeg(colour: str = "red") -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (16, 16), colour).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+def history_row(epoch: int, *, validated: bool = True, best: bool = True) -> dict:
+    score = {"loss": 1 / epoch, "accuracy": 1 - 0.5 / epoch} if validated else {"loss": None, "accuracy": None}
+    row = {"epoch": epoch, "step": epoch, "seconds": 1.0, "images_per_second": 100.0, "best": best}
+    row |= {"train_loss": 0.9 / epoch, "train_accuracy": 1 - 0.4 / epoch}
+    return row | {f"validation_{name}": value for name, value in score.items()}
+
+
+def write_run(folder: Path, class_names: Sequence[str], *, data_path: str = "photos", finding: str = "") -> Path:
+    """Write the run and return its folder. Class names are also the names of images, and of whatever else has one."""
+    generator = torch.Generator().manual_seed(0)
+    labels_N = torch.randint(len(class_names), (IMAGES,), generator=generator)
+    logits_NK = torch.randn(IMAGES, len(class_names), generator=generator)
+    logits_NK[torch.arange(IMAGES), labels_N] += 2
+    probabilities_NK = logits_NK.softmax(1)
+    experiment = Experiment().override_all({"data.path": data_path, "model.name": "cnn"})
+    dataset = {"name": class_names[0], "counts": {"train": 9, "validation": IMAGES, "test": 9}, "fingerprint": "0123"}
+    dataset |= {"class_names": list(class_names), "findings": [finding] if finding else []}
+    model = Bundle(
+        model=experiment.as_dict()["model"] | {"name": class_names[0]},
+        class_names=tuple(class_names),
+        channels=3,
+        size=16,
+        fit="crop",
+        mean=(0.5, 0.5, 0.5),
+        std=(0.2, 0.2, 0.2),
+        test_flip=False,
+        scores={"validation": compute_scores(probabilities_NK, labels_N, class_names), "test": None},
+        experiment=experiment.as_dict(),
+        dataset=dataset,
+        provenance={"made": "2026-01-01", "epoch": 3, "versions": {}},
+        calibration=calibrate(probabilities_NK, labels_N).as_dict(),
+    )
+    folder.mkdir(parents=True)
+    bundle.save(model, nn.Linear(2, 2), folder / "bundle")
+    (folder / "experiment.yaml").write_text(dump_experiment(experiment))
+    rows = [history_row(epoch) for epoch in (1, 2, 3)]
+    (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = {"label": labels_N.numpy(), "probabilities": list(probabilities_NK.numpy().astype(np.float32))}
+    pq.write_table(pa.table(columns), folder / PREDICTIONS["validation"])
+    name = class_names[0]
+    example = {"kind": "wrong", "image_id": name, "label": name, "predicted": class_names[-1], "probability": 0.9}
+    example |= {"picture": jpeg(), "map": jpeg("orange")}
+    example |= {"like_ids": [name], "like_labels": [name], "like_pictures": [jpeg("green")]}
+    pq.write_table(pa.Table.from_pylist([example]), folder / HARD_EXAMPLES["validation"])
+    (folder / ROBUSTNESS).write_text(json.dumps(robustness_of(name)))
+    result = {"format_version": 1, "kind": "train", "status": class_names[0], "dataset": dataset, "test_reads": 0}
+    result |= {"versions": {name: name}, "winner": name, "trials": {name: 1}, "seconds": 60.0}
+    result |= {"importance": {name: 0.8}, "selection": {"accuracy": 0.9}}
+    point = {"images": 100, "train": 0.9, "validation": 0.8}
+    result["curve"] = {"points": [point, point | {"images": 200}], "predicted": {"400": 0.95}, "says": [name]}
+    result["folds"] = {"accuracy": {"folds": [0.8, 0.9], "mean": 0.85, "deviation": 0.05}}
+    (folder / "result.json").write_text(json.dumps(result))
+    return folder
+
+
+def robustness_of(name: str) -> dict:
+    kinds = {kind: [0.5] * SEVERITIES for of_group in GROUPS.values() for kind in of_group}
+    shift = {"name": name, "accuracy": 0.5, "intervals": {"accuracy": [0.4, 0.6]}}
+    attacks = {"epsilons": [1, 2], "fgsm": [0.5, 0.4], "pgd": [0.3, 0.2], "auroc": {name: 0.9}}
+    corruptions = {"images": IMAGES, "clean": 0.9, "mean": 0.5, "kinds": kinds}
+    return {
+        "corruptions": corruptions,
+        "attacks": attacks,
+        "shift": shift,
+        "unlike": {"name": name, "auroc": {name: 0.9}},
+    }
