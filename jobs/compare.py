@@ -55,8 +55,9 @@ def compare(request: Request) -> None:
         p_values = holm([pair.p for pair in pairs])
         pairs = [dataclasses.replace(pair, p=p) for pair, p in zip(pairs, p_values, strict=True)]
         table = Table(box=None, pad_edge=False)
-        for name in ("run", "accuracy", "difference", "95 %", "only it is right", "only the first", "p"):
-            table.add_column(name, justify="left" if name == "run" else "right")
+        table.add_column("run", no_wrap=True)
+        for name in ("accuracy", "points", "95 %", "gained", "lost", "p"):
+            table.add_column(name, justify="right")
         table.add_row(pairs[0].first, f"{pairs[0].first_accuracy:.2%}")
         for pair in pairs:
             low, high = pair.interval
@@ -70,6 +71,7 @@ def compare(request: Request) -> None:
                 f"{pair.p:.2g}",
             )
         log.info(f"{len(predictions[0].ids):,} test images, the same for all")
+        log.info("gained: only this run is right; lost: only the first is; points: the difference of accuracy")
         log.info(table)
         for pair in pairs:
             log.info(pair.summary)

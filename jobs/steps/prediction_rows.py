@@ -23,6 +23,7 @@ def open_printer(kind: str, log: RunLog, classes: int) -> Printer:
     """
     if kind == "text":
         return lambda row: _print_text(log, row)
+    log.clear()  # the live display stands between us and stdout
     assert isinstance(sys.stdout, io.TextIOWrapper)
     # A file name is any bytes: they leave as they came. The csv module ends its lines itself.
     sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape", newline="")

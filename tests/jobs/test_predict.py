@@ -1,5 +1,6 @@
 """`predict`: lists of paths on standard input, rows for programs, and a run folder only on request."""
 
+import contextlib
 import csv
 import io
 import json
@@ -173,6 +174,22 @@ def test_standard_input_can_be_the_image_itself(run, photos, tmp_path):
     done = predict(tmp_path, run, "/dev/stdin", "--format", "jsonl", content=(photos / "red" / "000.png").read_bytes())
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["path"] == "/dev/stdin"
+
+
+@pytest.mark.parametrize("kind", ["text", "csv", "jsonl"])
+def test_a_terminal_shows_the_rows(run, tmp_path, kind):
+    ours, its = os.openpty()
+    words = command_of("predict", run, "photos/red/000.png", "--format", kind)
+    with subprocess.Popen(words, cwd=tmp_path, stdout=its, stderr=subprocess.PIPE) as process:
+        os.close(its)
+        shown = b""
+        with contextlib.suppress(OSError):  # the other end is closed
+            while block := os.read(ours, 1 << 16):
+                shown += block
+        os.close(ours)
+        assert process.stderr is not None
+        assert process.wait() == 0, process.stderr.read()
+    assert shown.count(b"photos/red/000.png") == 1
 
 
 def test_rows_appear_while_the_list_goes_on(run, tmp_path):
