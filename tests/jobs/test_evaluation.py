@@ -189,7 +189,7 @@ def test_incomparable_runs_are_refused(run, verb_in, home):
     untested = verb_in(home, "train", *QUICK, "--name", "untested")
     done = verb_in(home, "compare", str(run.folder), str(untested.folder))
     assert done.code == 2
-    assert "jobs/evaluate.py" in done.err
+    assert "test it first: classifier evaluate" in done.err
 
 
 def test_runs_are_listed_and_deleted(run, verb_in, home):
