@@ -56,7 +56,8 @@ def crossval(request: Request) -> int:
             saved_options["folds"], saved_options["repeats"], cv.experiment.data.split_seed
         )
         run_all = parallel_runs.search_runs if saved_options["search"] else parallel_runs.train_runs
-        for run, result in run_all(cv.experiment, runs, cv.folder / "folds", should_stop=cv.stop_requested):
+        results = run_all(cv.experiment, runs, cv.folder / "folds", log=cv.log, should_stop=cv.stop_requested)
+        for run, result in results:
             test = result["test"]
             cv.info(f"{run.name}: accuracy {test['accuracy']:.2%}, macro F1 {test['macro_f1']:.2%}")
         if cv.stop_requested():

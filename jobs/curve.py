@@ -49,7 +49,9 @@ def curve(request: Request) -> int:
     with study.open_study(VERB.name, request, ("sizes", "largest", "repeats")) as curve:
         experiment = curve.experiment
         runs = learning_curve.plan_runs(curve.dataset, experiment, **curve.options)
-        trainings = parallel_runs.train_runs(experiment, runs, curve.folder / "sizes", should_stop=curve.stop_requested)
+        trainings = parallel_runs.train_runs(
+            experiment, runs, curve.folder / "sizes", log=curve.log, should_stop=curve.stop_requested
+        )
         for run, result in trainings:
             accuracy = result["validation"]["accuracy"]
             curve.info(f"{run.changes['data.limit']:,} images: validation accuracy {accuracy:.2%}")

@@ -94,6 +94,7 @@ class RunLog:
         task = progress.add_task(description, total=total)
         self.show(progress)
         yield lambda count: progress.advance(task, count)
+        self.begin_phase(description)
 
     def log_epoch(self, row: dict[str, Any], epochs: int) -> None:
         """One line per finished epoch, from its row in history.jsonl; * marks a new best."""

@@ -112,7 +112,7 @@ def display() -> Display:
 
 
 class Phase:
-    """A phase with a spinner, the seconds since it began and, if given, the time left."""
+    """A phase with a spinner, and the seconds since it began or, if known, the time left."""
 
     def __init__(self, name: str, seconds_left: float | None = None) -> None:
         self.name, self.seconds_left, self.began = name, seconds_left, time.monotonic()
@@ -122,7 +122,7 @@ class Phase:
         seconds = time.monotonic() - self.began
         end = f"  {seconds:.0f} s"
         if self.seconds_left is not None:
-            end += f", about {format_clock(max(0.0, self.seconds_left - seconds))} left"
+            end = f"  about {format_clock(max(0.0, self.seconds_left - seconds))} left"
         name = Text(self.name)
         name.truncate(options.max_width - len(end) - 2, overflow="ellipsis")
         self.spinner.update(text=name.append(end))

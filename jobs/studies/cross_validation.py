@@ -67,15 +67,15 @@ def summarize(folder: Path, runs: list[StudyRun]) -> dict[str, Any]:
 
 
 def make_table(summary: dict[str, Any], runs: list[StudyRun]) -> Table:
-    """One row per fold, and the mean."""
+    """One row per fold, their mean, and their standard deviation."""
     table = Table(box=None, pad_edge=False)
     table.add_column("fold")
     for name in summary:
         table.add_column(name.replace("_", " "), justify="right")
     for n, run in enumerate(runs):
         table.add_row(run.name, *(_format_score(name, score["folds"][n]) for name, score in summary.items()))
-    means = (f"{_format_score(n, s['mean'])} ± {_format_score(n, s['deviation'])}" for n, s in summary.items())
-    table.add_row("mean ± deviation", *means, style="bold")
+    for key in ("mean", "deviation"):
+        table.add_row(key, *(_format_score(name, score[key]) for name, score in summary.items()), style="bold")
     return table
 
 

@@ -19,11 +19,12 @@ from classifier.config.experiment import Experiment
 from classifier.config.files import dump_experiment
 from classifier.errors import ConfigError, RunError
 from classifier.evaluation.calibrate import calibrate_saved_bundle
-from classifier.runs.folder import REQUESTED_EXPERIMENT, RunFolder, read_result
+from classifier.runs.folder import REQUESTED_EXPERIMENT, RunFolder, read_history, read_result
 from classifier.runs.recorder import record_training, result_fields
 from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.training.resolve import resolve
 
+from ..cli.console import RunLog
 from ..cli.environment import VERBS
 from ..launch.cluster import (
     connect,
@@ -46,7 +47,7 @@ class StudyRun:
 
 
 def train_runs(
-    experiment: Experiment, runs: list[StudyRun], folder: Path, *, should_stop: Callable[[], bool]
+    experiment: Experiment, runs: list[StudyRun], folder: Path, *, log: RunLog, should_stop: Callable[[], bool]
 ) -> Iterator[tuple[StudyRun, dict[str, Any]]]:
     """Train all runs in `folder`, as many at once as the cluster has room for; yields each with its result as it ends.
 
@@ -60,6 +61,7 @@ def train_runs(
         raise ConfigError(
             f"workers.count {experiment.workers.count}: each training of a study has one worker; leave it out"
         )
+    log.begin_phase("starting Ray")
     resources = connect(dashboard=False)
     if experiment.workers.cpus is None and not resources.get("GPU"):
         concurrent = max(1, min(int(resources["CPU"]), len(runs)))
@@ -76,6 +78,9 @@ def train_runs(
             continue
         settings = experiment.override_all(run.changes).as_dict()
         pending[remote.remote(settings, str(run_folder.resolve()), run.is_tested, cwd)] = run
+    began, count = time.monotonic(), len(pending)
+    epochs = {run.name: run.changes.get("train.epochs", experiment.train.epochs) for run in pending.values()}
+    log.begin_phase(f"training {count} models")
     while pending and not should_stop():
         ready, _ = ray.wait(list(pending), timeout=POLL_SECONDS)
         for reference in ready:
@@ -87,6 +92,11 @@ def train_runs(
             if isinstance(result, str):
                 raise ConfigError(f"{run.name}: {result}")
             yield run, result
+        if log.is_live:
+            share = sum(len(read_history(folder / name)) / total for name, total in epochs.items()) / count
+            if share:
+                seconds_left = (time.monotonic() - began) * max(0.0, 1 / share - 1)
+                log.begin_phase(f"training {count} models, {count - len(pending)} done", seconds_left)
     for reference in pending:
         ray.cancel(reference, force=True)
 
@@ -140,7 +150,7 @@ def _resume(folder: Path, timeout_seconds: float = 10.0) -> RunFolder:
 
 
 def search_runs(
-    experiment: Experiment, runs: list[StudyRun], folder: Path, *, should_stop: Callable[[], bool]
+    experiment: Experiment, runs: list[StudyRun], folder: Path, *, log: RunLog, should_stop: Callable[[], bool]
 ) -> Iterator[tuple[StudyRun, dict[str, Any]]]:
     """As `train_runs`, with a search in place of each training; one at a time, since each uses the whole cluster."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -153,6 +163,7 @@ def search_runs(
                 file = folder / f"{run.name}.yaml"
                 file.write_text(dump_experiment(experiment.override_all(run.changes)), encoding="utf-8")
                 options = ["--experiment", str(file), "--out", str(folder), "--name", run.name]
+            log.clear()  # the search has the terminal
             process = subprocess.Popen([sys.executable, str(VERBS / "tune.py"), *options])
             while process.poll() is None:
                 if should_stop():

@@ -24,6 +24,7 @@ from ..cli.environment import command
 from ..cli.interrupts import Interrupts
 from ..cli.verb import EXIT_DONE, EXIT_INTERRUPTED, Request
 from ..launch import run_storage
+from ..steps.session import resume_command
 
 STUDY_FILE = "family.json"
 
@@ -55,14 +56,20 @@ class Study:
     def finish_interrupted(self) -> int:
         """Write the result of a study that was stopped early, and how to resume it; the exit code."""
         self.run.write_result(self.kind, "stopped", config=self.experiment.as_dict(), dataset=self.dataset.summary())
-        self.info(f"stopped; resume it: {command(self.kind)} --resume {self.folder}")
+        self.say_how_to_resume()
         return EXIT_INTERRUPTED
+
+    def say_how_to_resume(self) -> None:
+        """Print the command that goes on with a study that was stopped, and its folder."""
+        self.log.next_step("stopped; resume it", resume_command(self.kind, self.folder))
+        self.info(str(self.folder))
 
     def finish(self, **fields: Any) -> int:
         """Write the result and the report; the exit code."""
         about = {"config": self.experiment.as_dict(), "dataset": self.dataset.summary()}
         self.run.write_result(self.kind, "finished", **about, **fields)
-        self.info(f"report: {run_page.write(self.folder)}")
+        self.log.begin_phase("writing the report")
+        self.log.next_step("report", run_page.write(self.folder))
         self.info(str(self.folder))
         return EXIT_DONE
 
@@ -79,8 +86,9 @@ def open_study(
     if request.options.resume:
         run, experiment, options = _resume_study(kind, request, saved_options)
         log = RunLog(run.folder / "run.log")
-        with _discarded_unless_trained(run), Interrupts() as interrupts, log:
-            dataset = _load(experiment, first_run_changes, log)
+        with _recorded_or_discarded(kind, run), Interrupts() as interrupts, log:
+            with interrupts.nothing_to_save():
+                dataset = _load(experiment, first_run_changes, log)
             yield _save(Study(kind, run, log, interrupts, experiment, options, dataset))
         return
     started, experiment = time.monotonic(), request.experiment()
@@ -88,21 +96,27 @@ def open_study(
     where = request.options.out, request.options.name, experiment.data.path
     run_storage.check_new(*where)
     with contextlib.ExitStack() as outer, Interrupts() as interrupts, RunLog() as log:
-        dataset = _load(experiment, first_run_changes, log)
+        with interrupts.nothing_to_save():
+            dataset = _load(experiment, first_run_changes, log)
         run = run_storage.create_run(*where)
         run.started = started
-        outer.enter_context(_discarded_unless_trained(run))
+        outer.enter_context(_recorded_or_discarded(kind, run))
         log.attach(run.folder / "run.log")
         yield _save(Study(kind, run, log, interrupts, experiment, options, dataset))
 
 
 @contextlib.contextmanager
-def _discarded_unless_trained(run: RunFolder) -> Iterator[None]:
-    """Close the run folder; remove it if there was an error before anything was trained."""
+def _recorded_or_discarded(kind: str, run: RunFolder) -> Iterator[None]:
+    """Close the run folder. After an error it says so, unless nothing was trained: then it is removed."""
     try:
         yield
-    except BaseException:
-        if not any(run.folder.glob("*/*/history.jsonl")):
+    except BaseException as error:
+        if any(run.folder.glob("*/*/history.jsonl")):
+            status = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
+            run.write_result(kind, status, error=str(error) or type(error).__name__)
+            error.add_note(f"resume it: {resume_command(kind, run.folder)}")
+            error.add_note(str(run.folder))
+        else:
             run.discard()
         raise
     finally:
@@ -111,6 +125,7 @@ def _discarded_unless_trained(run: RunFolder) -> Iterator[None]:
 
 def _load(experiment: Experiment, changes: dict[str, Any] | None, log: RunLog) -> Dataset:
     """The data as the first training sees it. Errors of data.load and resolve for that training."""
+    log.begin_phase(f"reading {experiment.data.path}")
     first = experiment.override_all(changes or {})
     dataset = data.load(first.data, log.progress_bar)
     resolve(first, dataset)
@@ -119,6 +134,7 @@ def _load(experiment: Experiment, changes: dict[str, Any] | None, log: RunLog) -
 
 def _save(study: Study) -> Study:
     """Write what --resume needs."""
+    study.interrupts.say_how_to_resume = study.say_how_to_resume
     study.run.write_experiment(study.experiment)
     write_atomically(study.folder / STUDY_FILE, json.dumps({"kind": study.kind} | study.options) + "\n")
     return study
