@@ -18,7 +18,14 @@ FRAME = """<!doctype html><body style="margin:0"><iframe style="border:0;width:{
   const entries = document.querySelector("iframe").contentWindow.performance.getEntriesByType("resource")
   const requests = entries.filter(entry => !entry.name.startsWith("data:")).length
   const headings = [...inner.querySelectorAll("h2")].map(heading => heading.textContent)
-  document.title = JSON.stringify({{scroll: inner.scrollWidth, client: inner.clientWidth, requests, headings}})
+  const view = document.querySelector("iframe").contentWindow
+  const sizes = [...inner.querySelectorAll("svg text")].map(text => {{
+    const svg = text.ownerSVGElement
+    return parseFloat(view.getComputedStyle(text).fontSize) * svg.clientWidth / svg.viewBox.baseVal.width
+  }})
+  const chart_text = [...new Set(sizes.map(Math.round))]
+  const [scroll, client] = [inner.scrollWidth, inner.clientWidth]
+  document.title = JSON.stringify({{scroll, client, requests, headings, chart_text}})
 }})</script>"""
 
 
@@ -71,18 +78,23 @@ class Outline(HTMLParser):
 
 @dataclass(frozen=True)
 class OpenedPage:
-    """A page in the browser: widths in pixels, number of network requests, headings, console messages."""
+    """A page in the browser: widths in pixels, number of network requests, headings, console messages.
+
+    chart_text: the different sizes of text in charts, in pixels of the screen.
+    """
 
     scroll: int
     client: int
     requests: int
     headings: list[str]
+    chart_text: list[int]
     console: list[str]
 
     def check(self, width: int) -> None:
-        """Assert that there is no console message, no network request and no sideways scrolling."""
+        """Assert that there is no console message, no network request, no sideways scrolling and no shrunk chart."""
         assert self.console == []
         assert self.requests == 0
+        assert self.chart_text in ([], [14])
         assert self.scroll <= self.client <= width  # its scroll bar takes some of the width
 
 

@@ -1,6 +1,75 @@
-"""What the report says is proven."""
+"""What the report says is proven, and whoever cannot see it is told; its images lead to their files."""
 
+from pathlib import Path
+
+import pytest
+
+from classifier.report import run_page
 from classifier.report.run_page import splits_share_images
+from tests.browser import Outline, open_page
+from tests.report.run_files import jpeg, write_run
+
+SECTIONS = ["Data", "Training", "Folds", "Learning curve", "Confusion", "Classes", "All scores", "Calibration"]
+SECTIONS += ["Hard examples", "Robustness", "Search", "Integrity checks", "Commands"]
+
+
+def read_page(folder: Path, data_path: Path) -> str:
+    return run_page.write(write_run(folder, ["a red.jpg", "dog"], data_path=str(data_path))).read_text()
+
+
+def test_page_of_every_kind_of_result_lists_its_sections(tmp_path: Path) -> None:
+    outline = Outline(read_page(tmp_path / "run", tmp_path))
+    assert outline.headings == ["run: classifier for a red.jpg", *SECTIONS]
+    assert outline.links == [f"#{name.lower().replace(' ', '-')}" for name in SECTIONS]
+
+
+def test_images_say_what_they_show_and_link_to_their_files(tmp_path: Path) -> None:
+    unlinked = Outline(read_page(tmp_path / "a", tmp_path))
+    (tmp_path / "a red.jpg").write_bytes(jpeg())
+    linked = Outline(read_page(tmp_path / "b", tmp_path))
+    assert (
+        linked.image_texts
+        == unlinked.image_texts
+        == [
+            "a red.jpg, predicted dog (90%), label: a red.jpg",
+            "regions of a red.jpg that support dog (Grad-CAM)",
+            "training image a red.jpg, label: a red.jpg",
+        ]
+    )
+    assert [link for link in unlinked.links if not link.startswith("#")] == []
+    assert [link for link in linked.links if not link.startswith("#")] == 2 * ["../a%20red.jpg"]
+
+
+def test_charts_say_what_they_show(tmp_path: Path) -> None:
+    texts = Outline(read_page(tmp_path / "run", tmp_path)).chart_texts
+    starts = [
+        "Accuracy by epoch.",
+        "Loss by epoch.",
+        "Training and validation accuracy by the number of training images",
+        "Accuracy by confidence.",
+        "Accuracy on the images that the model is most confident about.",
+        "Accuracy under corruptions, by severity (0, 1, 2, 3, 4, 5).",
+        "Accuracy under attack, by change of each value",
+        "importance of each setting: a red.jpg 80%",
+    ]
+    assert len(texts) == len(starts)
+    assert all(text.startswith(start) for text, start in zip(texts, starts, strict=True))
+
+
+def test_page_of_a_running_training_reloads_and_has_what_is_there(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", ["cat", "dog"])
+    for path in ("result.json", "bundle/bundle.json", "robustness.json"):
+        (folder / path).unlink()
+    page = run_page.write(folder, refresh=30.0).read_text()
+    assert '<meta http-equiv="refresh" content="30.0">' in page
+    assert "This run is in progress" in page
+    assert Outline(page).headings[1:] == ["Data", "Training", "Integrity checks", "Commands"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1280])
+def test_browser_shows_no_errors_requests_or_sideways_scrolling(tmp_path: Path, width: int) -> None:
+    open_page(read_page(tmp_path / "run", tmp_path), width, tmp_path).check(width)
 
 
 def test_shared_images_are_known_by_the_kind_of_finding() -> None:
