@@ -10,7 +10,7 @@ from classifier.bundle.bundle import Bundle, LoadedBundle
 from classifier.data.dataset import Dataset
 from classifier.evaluation.split_predictions import SplitPredictions
 from classifier.inference.out_of_distribution import OODDetector
-from classifier.metrics.calibration import apply_temperature, calibrate
+from classifier.metrics.calibration import MIN_IMAGES, apply_temperature, calibrate, judge_calibration
 from classifier.metrics.scores import compute_scores
 from classifier.runtime.distributed import pick_device
 
@@ -81,10 +81,13 @@ def describe_calibration(bundle: Bundle) -> str:
     """Summarise the calibration of a calibrated bundle in one sentence."""
     calibration, scores = bundle.calibration, bundle.scores["validation"]
     assert calibration is not None
-    text = (
-        f"calibrated: temperature {calibration['temperature']:.2f}, expected calibration error {scores['ece']:.1%} "
-        f"on {calibration['images']:,} images"
-    )
+    images, temperature = calibration["images"], f"temperature {calibration['temperature']:.2f}"
+    if images < MIN_IMAGES:
+        text = f"not calibrated: {images} validation images are too few to fit a temperature (it takes {MIN_IMAGES})"
+    elif judge_calibration(scores) is None:
+        text = f"calibrated: {temperature}; {images:,} images are too few to judge calibration"
+    else:
+        text = f"calibrated: {temperature}, expected calibration error {scores['ece']:.1%} on {images:,} images"
     if calibration["wish"]:
         thresholds = zip(bundle.class_names, calibration["thresholds"], strict=True)
         unreachable = [name for name, threshold in thresholds if threshold is None]

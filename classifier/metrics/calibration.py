@@ -6,7 +6,7 @@ All of it is fitted to validation images after training, and stored in the bundl
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ COVERAGE = 0.9
 MIN_LOG_PROBABILITY = -100.0
 # Bounds of the temperature, and the number of images below which it is not fitted, as it would be noise.
 MIN_TEMPERATURE, MAX_TEMPERATURE, MIN_IMAGES = 0.05, 20.0, 30
+
+# A model with a lower expected calibration error is well calibrated.
+WELL_CALIBRATED_ECE = 0.05
 
 # Fields whose keys in bundle.json have other names.
 _KEYS = {"set_threshold": "level", "target": "wish"}
@@ -153,6 +156,20 @@ def reliability_bins(probabilities_NK: Tensor, labels_N: Tensor, bins: int = 15)
         accuracy = float((predicted_N == labels_N)[in_bin_N].double().mean())
         rows.append((float(confidence_N[in_bin_N].mean()), accuracy, int(in_bin_N.sum())))
     return rows
+
+
+def judge_calibration(scores: dict[str, Any]) -> Literal["well", "poorly"] | None:
+    """Return how a model is calibrated, by its scores; None if its images are too few to tell.
+
+    A perfectly calibrated model has an expected calibration error too, as each bin of confidences has few images: in
+    simulations of five classes, below 5 % on 95 % of sets of 1,000 images with an accuracy of 46 to 64 %, but already
+    of 400 with 90 %, and of 200 with 94 %. On 27 images it is above 5 % nearly always. So the number that it takes
+    depends on the confidences, and scores have ece_by_chance; those of older runs lack it, and are not judged.
+    """
+    ece, by_chance = scores["ece"], scores.get("ece_by_chance")
+    if by_chance is None or (by_chance >= WELL_CALIBRATED_ECE and ece <= by_chance):
+        return None
+    return "well" if ece < WELL_CALIBRATED_ECE else "poorly"
 
 
 def coverage_curve(probabilities_NK: Tensor, labels_N: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,6 @@
 """Report sections about one model: training curves, confusions, scores by class, calibration, hard examples."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,9 @@ from torch import Tensor
 
 from classifier.bundle.bundle import Bundle
 from classifier.evaluation.hard_examples import UNSURE, WRONG
-from classifier.metrics.calibration import Calibration, coverage_curve, reliability_bins
+from classifier.metrics.calibration import MIN_IMAGES, Calibration, coverage_curve, reliability_bins
+from classifier.metrics.intervals import wilson
+from classifier.metrics.scores import TOP_K
 from classifier.report import sentences
 from classifier.report.charts import draw_by_epoch
 from classifier.report.figure import COLOURS, LINE, VALIDATION, create_axes, format_shares, render_chart
@@ -53,10 +55,10 @@ SCORE_NAMES = {
 DECIMAL_SCORES = ("roc_auc", "average_precision", "kappa", "mcc", "loss", "brier")
 
 
-def build_training(history: Sequence[dict[str, Any]]) -> Section:
-    """Training and validation curves of the epochs in a history."""
+def build_training(history: Sequence[dict[str, Any]], counts: Mapping[str, int]) -> Section:
+    """Training and validation curves of the epochs in a history. counts: images of the splits, by name."""
     blocks: list[Block] = []
-    diagnosis = sentences.diagnose_fit(history)
+    diagnosis = sentences.diagnose_fit(history, counts)
     if diagnosis:
         blocks.append(Text(diagnosis))
     speeds = [row["images_per_second"] for row in history if row["images_per_second"]]
@@ -103,7 +105,7 @@ def build_classes(scores: dict[str, Any]) -> list[Section]:
             [
                 row["name"],
                 *(f"{row[name]:.1%}" for name in ("precision", "recall", "f1")),
-                f"{interval[0]:.1%} to {interval[1]:.1%}" if interval else "",
+                sentences.format_interval(interval),
                 "" if area is None else f"{area:.3f}",
                 f"{row['support']:,}",
             ]
@@ -112,14 +114,17 @@ def build_classes(scores: dict[str, Any]) -> list[Section]:
     more = describe_hidden(MAX_CLASS_ROWS, len(rows), "classes with a higher F1")
     by_class = Section("Classes", [Table(head, lines), *more], "Lowest F1 first.")
     values = [[title, *format_with_interval(scores, name)] for name, title in SCORE_NAMES.items()]
-    overall = Section("All scores", [Table(["score", "", "95 % CI"], values)], "CI: bootstrap confidence interval.")
+    note = "CI: confidence interval, by Wilson's method for shares of images and by a bootstrap for other scores."
+    overall = Section("All scores", [Table(["score", "", "95 % CI"], values)], note)
     return [by_class, overall]
 
 
 def format_with_interval(scores: dict[str, Any], name: str) -> tuple[str, str]:
-    """Format a score and its confidence interval."""
+    """Format a score and its confidence interval; empty for a score that is undefined, or fixed by its definition."""
     ends = scores["intervals"].get(name)
-    interval = f"{format_score(name, ends[0])} to {format_score(name, ends[1])}" if ends else ""
+    is_fixed = scores[name] is None or (name == "top5" and len(scores["per_class"]) <= TOP_K)
+    interval = "" if is_fixed else "not known, too few errors"
+    interval = f"{format_score(name, ends[0])} to {format_score(name, ends[1])}" if ends else interval
     return format_score(name, scores[name]), interval
 
 
@@ -136,26 +141,34 @@ def build_calibration(bundle: Bundle | None, probabilities_NK: Tensor, labels_N:
     if bundle is not None and bundle.calibration:
         calibration = Calibration.from_dict(bundle.calibration)
         lines += _describe_sets(calibration, probabilities_NK, labels_N)
-        fitted = f"Temperature {calibration.temperature:.2f}, fitted on {calibration.images:,} validation images"
-        lines.append(fitted + (", the ones evaluated here." if split == "validation" else "."))
+        images = f"{calibration.images:,} validation images"
+        if calibration.images < MIN_IMAGES:
+            lines.append(f"Not calibrated: {images} are too few to fit a temperature.")
+        else:
+            fitted = f"Temperature {calibration.temperature:.2f}, fitted on {images}"
+            lines.append(fitted + (", the ones evaluated here." if split == "validation" else "."))
     charts = [_draw_reliability(probabilities_NK, labels_N), _draw_coverage(probabilities_NK, labels_N)]
-    note = "Points below the diagonal are overconfident, points above it underconfident."
+    note = (
+        "Points below the diagonal are overconfident, points above it underconfident, unless their 95 % confidence "
+        "interval (the bar) reaches it."
+    )
     return Section("Calibration", [Bullets(lines), Charts(charts)], note)
 
 
 def _describe_rejection(probabilities_NK: Tensor, labels_N: Tensor) -> str:
     _, accuracy_N = coverage_curve(probabilities_NK, labels_N)
-    accuracy = accuracy_N[max(0, round((1 - REJECTED_SHARE) * len(accuracy_N)) - 1)]
-    return f"Rejecting the {REJECTED_SHARE:.0%} least confident predictions leaves an accuracy of {accuracy:.1%}."
+    kept = max(1, round((1 - REJECTED_SHARE) * len(accuracy_N)))
+    accuracy = sentences.format_proportion(round(kept * float(accuracy_N[kept - 1])), kept)
+    return f"Rejecting the {REJECTED_SHARE:.0%} least confident predictions leaves an accuracy of {accuracy}."
 
 
 def _describe_sets(calibration: Calibration, probabilities_NK: Tensor, labels_N: Tensor) -> list[str]:
     sets_NK = calibration.prediction_sets(probabilities_NK)
-    coverage = float(sets_NK.gather(1, labels_N[:, None]).double().mean())
+    covered = int(sets_NK.gather(1, labels_N[:, None]).sum())
     sizes_N = sets_NK.sum(1).double()
     lines = [
-        f"Prediction sets: {coverage:.1%} contain the true class (target {calibration.coverage:.1%}), with "
-        f"{float(sizes_N.mean()):.2f} classes on average."
+        f"Prediction sets contain the true class in {sentences.format_proportion(covered, len(labels_N))}; target "
+        f"{calibration.coverage:.1%}. They have {float(sizes_N.mean()):.2f} classes on average."
     ]
     if calibration.thresholds is None:
         several = float((sizes_N > 1).double().mean())
@@ -163,11 +176,11 @@ def _describe_sets(calibration: Calibration, probabilities_NK: Tensor, labels_N:
     else:
         decisions_N = calibration.decide(probabilities_NK)
         is_decided_N = decisions_N >= 0
-        is_correct_N = (decisions_N == labels_N)[is_decided_N]
-        accuracy = float(is_correct_N.double().mean()) if is_decided_N.any() else 0.0
+        decided, correct = int(is_decided_N.sum()), int((decisions_N == labels_N)[is_decided_N].sum())
+        accuracy = f", with an accuracy of {sentences.format_proportion(correct, decided)}" if decided else ""
         lines.append(
-            f"Thresholds for {calibration.target}: {float(is_decided_N.double().mean()):.1%} of images are assigned a "
-            f"class, with an accuracy of {accuracy:.1%}."
+            f"Thresholds for {calibration.target}: {decided / len(labels_N):.1%} of images are assigned a "
+            f"class{accuracy}."
         )
     return lines
 
@@ -184,6 +197,8 @@ def _draw_reliability(probabilities_NK: Tensor, labels_N: Tensor) -> Chart:
         linestyle="none",
         gid="dots",
     )
+    low, high = zip(*(wilson(round(accuracy * count), count) for _, accuracy, count in bins), strict=True)
+    axes.vlines([confidence for confidence, _, _ in bins], low, high, color=COLOURS[VALIDATION], linewidth=1.5)
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.05, 1.05))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(format_shares())

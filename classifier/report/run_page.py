@@ -99,7 +99,7 @@ class _RunFiles:
 def _build_sections(run: _RunFiles) -> Iterator[Section]:
     yield _build_data(run)
     if run.history:
-        yield model_sections.build_training(run.history)
+        yield model_sections.build_training(run.history, run.dataset.get("counts") or {})
     if "folds" in run.result:
         yield study_sections.build_folds(run.result["folds"])
     if "curve" in run.result:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from classifier.report import page, search_charts
+from classifier.report import page, search_charts, sentences
 from classifier.report.charts import draw_bars
 from classifier.report.page import Block, Charts, Code, Page, Section, Table, Text, describe_hidden
 from classifier.report.search_charts import format_objective
@@ -34,11 +34,14 @@ def _build_sections(folder: Path, result: dict[str, Any], rows: list[dict[str, A
     if len(result["objective"]) > 1:
         note = "The line connects the trials that no other trial dominates."
         yield Section("Pareto front", [Charts([search_charts.draw_front(scored, result["objective"])])], note)
-    if result["importance"]:
+    names = [name for name in rows[0] if "." in name and len({row[name] for row in scored}) > 1]
+    doubt = sentences.doubt_importance(result["importance"], len(scored))
+    if doubt is None:
         note = f"Share of the variance in {objective} that each setting explains (fANOVA)."
         bars = draw_bars(result["importance"], "Importance of each setting")
         yield Section("Hyperparameter importance", [Charts([bars])], note)
-    names = [name for name in rows[0] if "." in name and len({row[name] for row in scored}) > 1]
+    elif len(names) > 1 and len(scored) > 2:
+        yield Section("Hyperparameter importance", [Text(doubt)])
     if names and len(scored) > 2:
         shown = sorted(names, key=lambda name: -result["importance"].get(name, 0.0))[: MAX_AXES - 1]
         note = "Each line is a trial; the bold one is the best."
@@ -58,10 +61,10 @@ def _build_summary(result: dict[str, Any], rows: list[dict[str, Any]]) -> list[B
     trials = ", ".join(f"{count} {state}" for state, count in result["trials"].items() if count)
     evaluations = result.get("test_reads") or 1
     times = "evaluated once" if evaluations == 1 else f"evaluated {evaluations} times"
-    best = f"{result['winner']}, validation accuracy {selection['accuracy']:.2%}{_compare_to_recipe(result, rows)}"
+    best = f"{result['winner']}, validation accuracy {_with_interval(selection)}{_compare_to_recipe(result, rows)}"
     minutes = f"{trials} trials in {result['seconds'] / 60:.1f} minutes on {result['device']}"
     return [
-        Text(f"Test accuracy {test['accuracy']:.2%} on {test['count']:,} images, {times}.", "big"),
+        Text(f"Test accuracy {_with_interval(test)}, {times}.", "big"),
         Text(f"Best trial: {best}."),
         Text(f"{minutes}; {counts} images of {len(dataset['class_names'])} classes.", "faint"),
     ]
@@ -74,8 +77,14 @@ def _compare_to_recipe(result: dict[str, Any], rows: list[dict[str, Any]]) -> st
         return ""
     if recipe["rank"] == 1:
         return " (the unchanged recipe)"
-    points = 100 * (result["selection"]["accuracy"] - recipe["validation_accuracy"])
-    return f", {points:+.2f} percentage points relative to the unchanged recipe" if recipe["rank"] > 1 else ""
+    best = result["selection"]
+    gain = sentences.compare_with_recipe(best["accuracy"], recipe["validation_accuracy"], best["count"])
+    return f", {gain}" if recipe["rank"] > 1 else ""
+
+
+def _with_interval(scores: dict[str, Any]) -> str:
+    """Format the accuracy of result.json, with its interval."""
+    return sentences.format_proportion(round(scores["accuracy"] * scores["count"]), scores["count"])
 
 
 def _list_trials(rows: list[dict[str, Any]], winner: str, names: list[str]) -> list[Block]:

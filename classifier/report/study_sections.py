@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from classifier.evaluation.corruptions import GROUPS, SEVERITIES
+from classifier.report import sentences
 from classifier.report.charts import LEGEND, draw_bars
 from classifier.report.figure import (
     COLOURS,
@@ -42,7 +43,10 @@ def build_learning_curve(curve: dict[str, Any]) -> Section:
     points = curve["points"]
     extrapolated = [(int(images), accuracy) for images, accuracy in curve["predicted"].items()]
     rows = [[f"{point['images']:,}", f"{point['train']:.2%}", f"{point['validation']:.2%}"] for point in points]
-    rows += [[f"{images:,}", "", f"about {accuracy:.2%}"] for images, accuracy in extrapolated]
+    intervals = curve.get("predicted_intervals", {})  # older runs have none
+    for images, accuracy in extrapolated:
+        interval = sentences.format_interval(intervals.get(str(images)))
+        rows.append([f"{images:,}", "", f"about {accuracy:.2%}" + (f" ({interval})" if interval else "")])
     table = Table(["images", "training", "validation"], rows)
     note = "The dashed line extrapolates by a power law." if extrapolated else ""
     return Section("Learning curve", [Charts([_draw_learning_curve(points, extrapolated)]), table], note)
@@ -122,6 +126,6 @@ def build_search(result: dict[str, Any]) -> Section:
     text = f"{trials} trials in {result['seconds'] / 60:.1f} minutes; best trial: "
     text += f"{result['winner']}, validation accuracy {result['selection']['accuracy']:.2%}."
     blocks: list[Block] = [Text(text)]
-    if result["importance"]:
+    if sentences.doubt_importance(result["importance"], sum(result["trials"].values())) is None:
         blocks.append(Charts([draw_bars(result["importance"], "importance of each setting")]))
     return Section("Search", blocks, "Details: search.html, in the same folder.")

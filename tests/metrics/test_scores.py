@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from classifier.errors import DataError
+from classifier.metrics.calibration import judge_calibration
+from classifier.metrics.intervals import f1_interval, wilson
 from classifier.metrics.scores import compute_scores
 
 NOTHING: Any = {"zero_division": 0}
@@ -98,6 +100,72 @@ def test_intervals_contain_the_true_accuracy_as_often_as_they_claim():
         ]
         held += low <= right <= high
     assert 52 <= held <= 60  # 57 of 60 are 95 %
+
+
+def perfect(*supports: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Predictions without an error, of classes with so many images."""
+    labels_N = torch.cat([torch.full((support,), k) for k, support in enumerate(supports)])
+    return 0.9 * torch.nn.functional.one_hot(labels_N, len(supports)).double() + 0.1 / len(supports), labels_N
+
+
+def test_no_error_in_22_images_makes_no_score_certain():
+    found = compute_scores(*perfect(11, 7, 4))
+    assert found["intervals"]["accuracy"] == pytest.approx([0.851, 1.0], abs=0.001)
+    for name in ("balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "weighted_f1", "kappa", "mcc"):
+        low, high = found["intervals"][name]
+        assert 0.6 < low < 0.95, name
+        assert high == pytest.approx(1.0), name
+    for row, count in zip(found["per_class"], (11, 7, 4), strict=True):
+        assert row["intervals"]["recall"] == row["intervals"]["precision"] == pytest.approx(wilson(count, count))
+        assert row["intervals"]["f1"] == pytest.approx(f1_interval(count, count, count))
+
+
+def test_small_class_without_errors_makes_the_means_over_classes_less_certain():
+    probabilities_NK, labels_N = perfect(95, 5)
+    probabilities_NK[0] = torch.tensor([0.2, 0.8])  # one error, in the large class
+    found = compute_scores(probabilities_NK, labels_N)["intervals"]
+    assert found["accuracy"][0] > 0.94
+    assert found["balanced_accuracy"][0] < 0.8  # 5 of 5 is 57 to 100 %
+
+
+def test_scores_of_no_images_have_no_interval():
+    probabilities_NK, labels_N = perfect(6, 4, 0)
+    found = compute_scores(probabilities_NK, labels_N)
+    assert found["per_class"][2]["intervals"] == dict.fromkeys(found["per_class"][2]["intervals"])
+    assert found["intervals"]["top5"] is None  # of 3 classes all are among the top 5
+    assert compute_scores(torch.ones(9, 1), torch.zeros(9, dtype=torch.int64))["intervals"]["kappa"] is None
+
+
+def test_intervals_of_means_contain_the_true_ones_as_often_as_they_claim():
+    """10 classes of 20 images, of which 99 % are right; the bootstrap alone holds them in 85 % of cases."""
+    rng, held = np.random.default_rng(0), {"macro_f1": 0, "balanced_accuracy": 0}
+    labels = np.repeat(np.arange(10), 20)
+    for seed in range(60):
+        predicted = np.where(rng.random(200) < 0.99, labels, (labels + rng.integers(1, 10, 200)) % 10)
+        found = compute_scores(torch.from_numpy(np.eye(10)[predicted]), torch.from_numpy(labels), seed=seed)
+        for name in held:
+            low, high = found["intervals"][name]
+            held[name] += low <= 0.99 <= high
+    assert all(count >= 54 for count in held.values()), held  # 57 of 60 are 95 %
+
+
+@pytest.mark.parametrize(("images", "judgement"), [(27, None), (3000, "well")])
+def test_calibrated_model_is_judged_on_enough_images_only(images, judgement):
+    rng, found = np.random.default_rng(0), []
+    for seed in range(20):
+        logits = 2 * rng.normal(size=(images, 5))
+        probabilities_NK = torch.from_numpy(logits).softmax(1)
+        labels_N = torch.from_numpy(np.array([rng.choice(5, p=row) for row in probabilities_NK.numpy()]))
+        found.append(judge_calibration(compute_scores(probabilities_NK, labels_N, seed=seed)))
+    assert found.count(judgement) >= 18
+
+
+def test_gross_overconfidence_is_told_from_few_images():
+    probabilities_NK, labels_N = perfect(13, 14)
+    scores = compute_scores(probabilities_NK, labels_N.roll(7))  # confident, and right by chance
+    assert judge_calibration(scores) == "poorly"
+    del scores["ece_by_chance"]
+    assert judge_calibration(scores) is None  # of an older run
 
 
 def test_calibration_error_is_the_gap_between_confidence_and_accuracy():

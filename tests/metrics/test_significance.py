@@ -30,8 +30,11 @@ def test_equal_models_do_not_differ_significantly():
     right = np.arange(50) % 3 > 0
     found = compare_predictions(predicted("a", right), predicted("b", right))
     assert found.p == 1.0
-    assert found.interval == (0.0, 0.0)
-    assert "do not differ significantly" in found.summary
+    low, high = found.interval
+    assert low < 0 < high  # that they agree on 50 images does not make them equal
+    assert -low == pytest.approx(high)
+    assert 0.03 < high < 0.05
+    assert "do not differ significantly on these images: +0.00 points (-3.77 to +3.77 points" in found.summary
 
 
 def test_the_order_of_the_images_does_not_matter():

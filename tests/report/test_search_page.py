@@ -65,6 +65,17 @@ def test_page_has_every_section(tmp_path):
     ]
     assert "90.00%" in page
     assert "00000007" in page
+    assert "Test accuracy 90.0% on 100 images (82.6% to 94.5%), evaluated once." in page
+
+
+@pytest.mark.parametrize(
+    ("trials", "importance", "is_shown"), [(8, IMPORTANCE, False), (12, IMPORTANCE, True), (40, {}, False)]
+)
+def test_importance_is_shown_of_enough_trials(tmp_path, trials, importance, is_shown):
+    page = write_search_page(tmp_path, trials, importance=importance)
+    assert "Hyperparameter importance" in Outline(page).headings
+    assert ("Importance of each setting" in page) == is_shown
+    assert (f"{trials} trials are too few to tell which settings mattered." in page) == (not is_shown)
 
 
 @pytest.mark.parametrize("trials", [1, 2])
@@ -86,10 +97,10 @@ def test_each_trial_has_a_dot_with_its_score(tmp_path):
 
 
 def test_charts_say_in_words_what_they_show(tmp_path):
-    texts = Outline(write_search_page(tmp_path, 3, importance=IMPORTANCE)).chart_texts
-    assert "Best accuracy so far, over 0.5 minutes. First trial 00000000: 90.00%; best 90.00%." in texts
+    texts = Outline(write_search_page(tmp_path, 12, importance=IMPORTANCE)).chart_texts
+    assert "Best accuracy so far, over 2.0 minutes. First trial 00000000: 90.00%; best 90.00%." in texts
     assert "Importance of each setting: optimizer.lr 80%, model.name 20%" in texts
-    assert any(text.startswith("All trials: 3 lines over lr 0.001, 0.003; name cnn, resnet9_16;") for text in texts)
+    assert any(text.startswith("All trials: 12 lines over lr 0.001, 0.012; name cnn, resnet9_16;") for text in texts)
     assert any(text.startswith("Validation accuracy by epoch; in the last one: 00000000 86.7%") for text in texts)
 
 

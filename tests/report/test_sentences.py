@@ -2,19 +2,28 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
+from classifier.metrics.intervals import wilson
 from classifier.report import sentences
 
 
 def scores(**changes: Any) -> dict[str, Any]:
     """Scores of two classes: 30 cats, of which 20 are found, and 70 dogs."""
-    per_class = [
-        {"name": "cat", "support": 30, "f1": 0.8, "recall": 20 / 30, "precision": 1.0},
-        {"name": "dog", "support": 70, "f1": 0.933, "recall": 1.0, "precision": 70 / 80},
-    ]
-    values = {"accuracy": 0.9, "count": 100, "intervals": {"accuracy": [0.84, 0.95]}, "ece": 0.02}
-    return values | {"per_class": per_class, "confusion": [[20, 10], [0, 70]]} | changes
+    return scores_of([[20, 10], [0, 70]], "cat", "dog") | {"intervals": {"accuracy": [0.84, 0.95]}} | changes
+
+
+def scores_of(confusion: list[list[int]], *names: str) -> dict[str, Any]:
+    """The scores that follow from a confusion matrix."""
+    per_class, hits, images = [], sum(row[k] for k, row in enumerate(confusion)), sum(map(sum, confusion))
+    for k, name in enumerate(names):
+        right, support, predicted = confusion[k][k], sum(confusion[k]), sum(row[k] for row in confusion)
+        row = {"name": name, "support": support, "recall": right / max(1, support)}
+        row |= {"precision": right / max(1, predicted), "f1": 2 * right / max(1, support + predicted)}
+        per_class.append(row)
+    fields = {"accuracy": hits / images, "count": images, "intervals": {"accuracy": list(wilson(hits, images))}}
+    return fields | {"per_class": per_class, "confusion": confusion, "ece": 0.02, "ece_by_chance": 0.04}
 
 
 def history(*accuracies: tuple[float, float | None]) -> list[dict[str, Any]]:
@@ -24,6 +33,11 @@ def history(*accuracies: tuple[float, float | None]) -> list[dict[str, Any]]:
 def test_test_accuracy_has_its_confidence_interval():
     sentence = sentences.summarize(scores(), is_test=True)
     assert sentence == "Accuracy 90.0% on 100 held-out images (95 % confidence interval 84.0% to 95.0%)."
+
+
+def test_22_of_22_images_are_85_to_100_percent():
+    sentence = sentences.summarize(scores_of([[12, 0], [0, 10]], "a", "b"), is_test=True)
+    assert sentence == "Accuracy 100.0% on 22 held-out images (95 % confidence interval 85.1% to 100.0%)."
 
 
 def test_accuracy_without_an_interval():
@@ -41,23 +55,118 @@ def test_validation_accuracy_is_called_optimistic():
 
 def test_description_names_baseline_classes_confusion_and_calibration():
     baseline, classes, confusion, calibration = sentences.describe_scores(scores())
-    assert "always predicting dog" in baseline
-    assert "70.0%" in baseline
-    assert classes.startswith("Lowest F1 score: 80.0% for cat (recall 67%, precision 100%)")
-    assert confusion == "Most frequent confusion: cat predicted as dog, 10 images."
+    assert baseline == "Baseline: always predicting dog, the most frequent class, has an accuracy of 70.0%."
+    assert classes == (
+        "Lowest F1 score: 80.0% for cat (recall 67%, precision 100%, 30 images). Highest: 93.3% for dog."
+    )
+    assert confusion == "Most frequent confusion: cat predicted as dog, 10 of 10 errors."
     assert calibration == "Well calibrated: expected calibration error 2.0%."
 
 
-def test_poor_calibration_and_a_single_error():
-    *_, confusion, calibration = sentences.describe_scores(scores(ece=0.12, confusion=[[29, 1], [0, 70]]))
-    assert confusion.endswith("1 image.")
-    assert calibration == "Poorly calibrated: expected calibration error 12.0%."
+@pytest.mark.parametrize(
+    ("confusion", "sentence"),
+    [
+        ([[40, 0], [10, 50]], "Baseline: always predicting b, the most frequent class, has an accuracy of 60.0%."),
+        (
+            [[45, 5], [5, 45]],
+            "Baseline: always predicting one of the most frequent classes has an accuracy of 50.0%.",
+        ),
+        (
+            [[3, 5], [2, 10]],  # 13 of 20 are right: 43 to 82 %
+            "Baseline: always predicting b, the most frequent class, has an accuracy of 60.0%; on these 20 images the "
+            "model cannot be told from it.",
+        ),
+    ],
+)
+def test_baseline(confusion, sentence):
+    assert next(sentences.describe_scores(scores_of(confusion, "a", "b"))) == sentence
 
 
-def test_classes_with_few_images_are_not_called_weak():
-    few = scores()
-    few["per_class"][0]["support"] = sentences.MIN_CLASS_IMAGES - 1
-    assert not any("F1" in sentence for sentence in sentences.describe_scores(few))
+@pytest.mark.parametrize(
+    ("confusion", "said"),
+    [
+        # 22 images without an error: no class is the weakest.
+        ([[11, 0, 0], [0, 7, 0], [0, 0, 4]], ["All classes have the same F1 score, 100.0%."]),
+        # c, with 2 images and no error, may be weaker than b.
+        (
+            [[90, 2, 0], [14, 76, 0], [0, 0, 2]],
+            [
+                "Lowest F1 score: 90.5% for b (recall 84%, precision 97%, 90 images), but there are too few images to "
+                "tell whether it is the weakest class, or one of: c (2 images), a (92 images)."
+            ],
+        ),
+        # Neither of 3 images is found: c is the weakest, few as they are.
+        (
+            [[99, 1, 0], [2, 98, 0], [2, 1, 0]],
+            ["Lowest F1 score: 0.0% for c (recall 0%, precision 0%, 3 images)."],
+        ),
+        # c is never seen, and predicted by mistake.
+        (
+            [[95, 3, 2], [50, 50, 0], [0, 0, 0]],
+            [
+                "Not judged, as there are no images: c.",
+                "Lowest F1 score: 65.4% for b (recall 50%, precision 94%, 100 images). Highest: 77.6% for a.",
+            ],
+        ),
+        # Enough images of all: the weakest is known; of the others, none is the best.
+        (
+            [[950, 50, 0], [300, 700, 0], [30, 20, 950]],
+            ["Lowest F1 score: 79.1% for b (recall 70%, precision 91%, 1,000 images). Highest: 97.4% for c."],
+        ),
+    ],
+)
+def test_weakest_class_is_named_where_it_can_be_told(confusion, said):
+    classes = [
+        sentence
+        for sentence in sentences.describe_scores(scores_of(confusion, *"abc"))
+        if "F1" in sentence or "Not judged" in sentence
+    ]
+    assert classes == said
+
+
+def test_equal_classes_of_few_images_rarely_have_a_weakest():
+    """5 classes of 12 images each, all recognised equally well."""
+    rng, claims = np.random.default_rng(0), 0
+    for _ in range(200):
+        confusion = [rng.multinomial(12, [0.8 if j == k else 0.05 for j in range(5)]).tolist() for k in range(5)]
+        claims += not any(
+            "too few" in one or "same" in one for one in sentences.describe_scores(scores_of(confusion, *"abcde"))
+        )
+    assert claims <= 10
+
+
+@pytest.mark.parametrize(
+    ("confusion", "sentence"),
+    [
+        ([[29, 1, 0], [0, 30, 0], [0, 0, 30]], "The only error: a predicted as b."),
+        ([[29, 1, 0], [0, 29, 1], [0, 0, 30]], "No confusion is the most frequent: 2 errors, at most 1 of a kind."),
+        ([[28, 2, 0], [0, 29, 1], [0, 0, 30]], "Most frequent confusion: a predicted as b, 2 of 3 errors."),
+    ],
+)
+def test_most_frequent_confusion(confusion, sentence):
+    assert sentence in sentences.describe_scores(scores_of(confusion, *"abc"))
+
+
+def test_without_errors_no_confusion_is_named():
+    assert not any(
+        "onfusion" in one or "error:" in one for one in sentences.describe_scores(scores_of([[9, 0], [0, 9]], "a", "b"))
+    )
+
+
+@pytest.mark.parametrize(
+    ("ece", "by_chance", "count", "sentence"),
+    [
+        (0.02, 0.03, 1000, "Well calibrated: expected calibration error 2.0%."),
+        (0.12, 0.03, 1000, "Poorly calibrated: expected calibration error 12.0%."),
+        (0.02, 0.15, 27, "Too few images to judge calibration (27)."),
+        (0.12, 0.15, 27, "Too few images to judge calibration (27)."),
+        (0.40, 0.15, 27, "Poorly calibrated: expected calibration error 40.0%."),
+        (0.12, None, 1000, "Expected calibration error 12.0%."),  # of an older run
+    ],
+)
+def test_calibration_is_judged_on_enough_images(ece, by_chance, count, sentence):
+    measured = {"ece": ece, "count": count} | ({} if by_chance is None else {"ece_by_chance": by_chance})
+    assert sentences.describe_calibration_error(measured) == sentence
 
 
 def test_confusions_are_sorted_by_count():
@@ -67,16 +176,60 @@ def test_confusions_are_sorted_by_count():
 
 
 @pytest.mark.parametrize(
-    ("rows", "text"),
+    ("rows", "validation_images", "text"),
     [
-        (history((0.6, 0.6)), None),
-        (history((0.6, None), (0.7, None)), None),
-        (history((0.9, 0.8), (0.99, 0.8)), "Overfitting"),
-        (history((0.7, 0.7), (0.8, 0.8)), "still rising"),
-        (history((0.7, 0.9), (0.7, 0.9)), "larger model or weaker augmentation"),
-        (history((0.9, 0.9), (0.9, 0.9)), None),
+        (history((0.6, 0.6)), 1000, None),
+        (history((0.6, None), (0.7, None)), 1000, None),
+        (history((0.9, 0.8), (0.99, 0.8)), 1000, "Overfitting: training accuracy 99.0%, validation accuracy 80.0%"),
+        (history((0.9, 0.8), (0.93, 0.8)), 10, "Cannot tell whether it overfits"),
+        (history((0.9, 0.8), (0.99, 0.875)), 200, "Overfitting"),
+        (history((0.7, 0.7), (0.8, 0.8)), 1000, "still rising"),
+        (history((0.7, 0.7), (0.8, 0.8)), 60, "still rising"),
+        (history((0.7, 0.75), (0.8, 0.8)), 20, None),  # one image
+        (history((0.7, 0.9), (0.7, 0.9)), 1000, "larger model or weaker augmentation"),
+        (history((0.85, 0.92), (0.85, 0.92)), 25, None),
+        (history((0.9, 0.9), (0.9, 0.9)), 1000, None),
     ],
 )
-def test_fit_is_diagnosed_from_the_history(rows, text):
-    diagnosis = sentences.diagnose_fit(rows)
+def test_fit_is_diagnosed_from_the_history(rows, validation_images, text):
+    diagnosis = sentences.diagnose_fit(rows, {"train": 2000, "validation": validation_images})
     assert diagnosis is None if text is None else text in str(diagnosis)
+
+
+def test_fit_is_not_diagnosed_without_the_number_of_images():
+    assert sentences.diagnose_fit(history((0.9, 0.8), (0.99, 0.8)), {}) is None
+
+
+def test_equal_accuracies_are_rarely_called_overfitting():
+    """The model is right on 90 % of training and of 16 validation images alike."""
+    rng, counts = np.random.default_rng(0), {"train": 80, "validation": 16}
+    claims = sum(
+        "Overfitting" in (sentences.diagnose_fit(history((0.9, 0.9), (train / 80, found / 16)), counts) or "")
+        for train, found in zip(rng.binomial(80, 0.9, 400), rng.binomial(16, 0.9, 400), strict=True)
+    )
+    assert claims <= 20
+
+
+@pytest.mark.parametrize(
+    ("importance", "trials", "sentence"),
+    [
+        ({"optimizer.lr": 0.8, "data.batch": 0.2}, 8, "8 trials are too few to tell which settings mattered."),
+        ({"optimizer.lr": 0.8, "data.batch": 0.2}, 12, None),
+        (dict.fromkeys("abcdef", 1 / 6), 16, "16 trials are too few to tell which settings mattered."),
+        ({}, 1, "1 trial is too few to tell which settings mattered."),
+        ({}, 100, "100 trials are too few to tell which settings mattered."),  # settings did not predict scores
+    ],
+)
+def test_importance_is_shown_only_of_enough_trials(importance, trials, sentence):
+    assert sentences.doubt_importance(importance, trials) == sentence
+
+
+@pytest.mark.parametrize(
+    ("best", "recipe", "images", "sentence"),
+    [
+        (0.95, 0.90, 20, "+5.00 percentage points relative to the unchanged recipe, which may be chance on 20 images"),
+        (0.95, 0.90, 5000, "+5.00 percentage points relative to the unchanged recipe"),
+    ],
+)
+def test_gain_over_the_recipe_may_be_chance(best, recipe, images, sentence):
+    assert sentences.compare_with_recipe(best, recipe, images) == sentence

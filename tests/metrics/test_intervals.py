@@ -1,0 +1,63 @@
+"""Confidence intervals of few images: known values, limits, and how often they hold what is true."""
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from classifier.metrics.intervals import (
+    UNKNOWN,
+    difference_interval,
+    f1_interval,
+    paired_difference_interval,
+    sum_interval,
+    wilson,
+)
+
+
+@pytest.mark.parametrize(
+    ("hits", "count", "low", "high"),
+    [(22, 22, 0.851, 1.0), (0, 22, 0.0, 0.149), (1, 1, 0.207, 1.0), (5, 10, 0.237, 0.763), (0, 0, *UNKNOWN)],
+)
+def test_proportions_of_few_images_are_not_certain(hits, count, low, high):
+    assert wilson(hits, count) == pytest.approx((low, high), abs=0.001)
+
+
+def test_f1_interval_ends_at_1_without_errors_and_at_0_without_hits():
+    assert f1_interval(22, 22, 22) == pytest.approx((0.92, 1.0), abs=0.001)
+    assert f1_interval(0, 5, 3)[0] == 0.0
+    assert 0.4 < f1_interval(0, 5, 3)[1] < 0.6
+    assert f1_interval(0, 0, 0) == UNKNOWN
+    low, high = f1_interval(20, 30, 20)
+    assert low < 40 / 50 < high
+
+
+def test_f1_interval_holds_the_true_f1():
+    """A class of 6 images among 24 others; both are right in 90 % of cases."""
+    rng, true, held = np.random.default_rng(0), 2 * 5.4 / (6 + 5.4 + 2.4), 0
+    for _ in range(400):
+        hits, false = rng.binomial(6, 0.9), rng.binomial(24, 0.1)
+        low, high = f1_interval(int(hits), 6, int(hits + false))
+        held += low <= true <= high
+    assert held >= 372  # 380 are 95 %
+
+
+def test_difference_is_newcombes_example():
+    """56 of 70 and 48 of 80 (Newcombe 1998, table II, example a, method 10)."""
+    assert difference_interval(56 / 70, 70, 48 / 80, 80) == pytest.approx((0.0524, 0.3339), abs=0.0001)
+
+
+def test_a_mean_is_surer_than_its_parts_and_a_negative_weight_swaps_the_ends():
+    ends = wilson(22, 22)
+    low, high = sum_interval([1.0] * 4, [ends] * 4, [0.25] * 4)
+    assert high == 1.0
+    assert 1 - low == pytest.approx((1 - ends[0]) / 2)
+    assert sum_interval([0.9, 0.5], [(0.9, 0.9), (0.4, 0.8)], (1, -1)) == pytest.approx((0.1, 0.5))
+
+
+@pytest.mark.parametrize(("first_only", "second_only", "count"), [(0, 0, 20), (0, 5, 50), (7, 2, 100), (40, 10, 50)])
+def test_paired_difference_holds_the_measured_one_and_agrees_with_the_exact_test(first_only, second_only, count):
+    low, high = paired_difference_interval(first_only, second_only, count)
+    assert -1 <= low <= (second_only - first_only) / count <= high <= 1
+    assert low < high
+    if first_only + second_only and binomtest(second_only, first_only + second_only).pvalue < 0.05:
+        assert low > 0 or high < 0
