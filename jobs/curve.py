@@ -47,8 +47,8 @@ def curve(request: Request) -> int:
     from .studies import learning_curve, parallel_runs, study
 
     with study.open_study(VERB.name, request, ("sizes", "largest", "repeats")) as curve:
-        experiment = curve.experiment
-        runs = learning_curve.plan_runs(curve.dataset, experiment, **curve.options)
+        experiment, dataset = curve.experiment, curve.dataset
+        runs = learning_curve.plan_runs(dataset, experiment, **curve.options)
         trainings = parallel_runs.train_runs(
             experiment, runs, curve.folder / "sizes", log=curve.log, should_stop=curve.stop_requested
         )
@@ -57,7 +57,7 @@ def curve(request: Request) -> int:
             curve.info(f"{run.changes['data.limit']:,} images: validation accuracy {accuracy:.2%}")
         if curve.stop_requested():
             return curve.finish_interrupted()
-        points = learning_curve.summarize(curve.folder, runs, len(curve.dataset.train))
+        points = learning_curve.summarize(curve.folder, runs, len(dataset.train), len(dataset.validation))
         curve.info(learning_curve.make_table(points))
         for line in points["says"]:
             curve.info(line)

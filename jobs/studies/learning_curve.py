@@ -1,21 +1,28 @@
 """The training set sizes of a learning curve, the power law through its errors, and what they mean."""
 
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import ConfigError, DataError
-from classifier.metrics.power_law import PowerLaw, fit_power_law
+from classifier.metrics.intervals import Interval, difference_interval
+from classifier.metrics.power_law import PowerLaw, fit_power_law, resample_power_law
 from classifier.runs.folder import read_history, read_result
 
 from .parallel_runs import StudyRun
 
-# Gap between training and validation accuracy from which a model is called overfitted.
+# A model is called overfitted if its gap between training and validation accuracy is larger, and surely above 0.
 MIN_OVERFITTING = 0.05
+# It is said not to overfit if its gap is surely smaller, and to have room for a larger model if its error is larger.
+MAX_FIT_GAP, MIN_ERROR = 0.05, 0.02
+# More images are said to gain almost nothing if twice as many surely remove less than this share of the error.
+MIN_GAIN = 0.05
 
 
 def plan_runs(dataset: Dataset, experiment: Experiment, *, sizes: int, largest: float, repeats: int) -> list[StudyRun]:
@@ -46,10 +53,10 @@ def plan_runs(dataset: Dataset, experiment: Experiment, *, sizes: int, largest: 
     return runs
 
 
-def summarize(folder: Path, runs: list[StudyRun], train_images: int) -> dict[str, Any]:
+def summarize(folder: Path, runs: list[StudyRun], train_images: int, validation_images: int) -> dict[str, Any]:
     """One point per size (images, train and validation accuracy), the power law, its predictions, and what they mean.
 
-    train_images: images in the whole training split."""
+    train_images: images in the whole training split; validation_images: in the validation split."""
     by_size: dict[int, list[tuple[float, float]]] = {}
     for run in runs:
         run_folder = folder / "sizes" / run.name
@@ -64,32 +71,67 @@ def summarize(folder: Path, runs: list[StudyRun], train_images: int) -> dict[str
         }
         for size, pairs in sorted(by_size.items())
     ]
-    curve: dict[str, Any] = {"points": points, "law": None, "predicted": {}, "says": []}
+    curve: dict[str, Any] = {"points": points, "law": None, "predicted": {}, "predicted_intervals": {}, "says": []}
     if len(points) >= 3:
-        law = fit_power_law([p["images"] for p in points], [1 - p["validation"] for p in points])
-        larger = (train_images, 2 * train_images, 10 * train_images)
+        sizes, errors = [p["images"] for p in points], [1 - p["validation"] for p in points]
+        law = fit_power_law(sizes, errors, validation_images=validation_images)
+        samples = resample_power_law(law, sizes, errors, validation_images=validation_images)
+        larger = [n for n in (train_images, 2 * train_images, 10 * train_images) if n not in by_size]
         curve["law"] = law.as_dict()
-        curve["predicted"] = {str(n): 1 - law(n) for n in larger if n not in by_size}
-        curve["says"] = interpret(points, law, train_images)
+        curve["predicted"] = {str(n): _accuracy(law, n) for n in larger}
+        curve["predicted_intervals"] = {str(n): _interval([_accuracy(one, n) for one in samples]) for n in larger}
+        curve["says"] = interpret(points, law, samples, train_images, validation_images)
     return curve
 
 
-def interpret(points: list[dict[str, Any]], law: PowerLaw, train_images: int) -> list[str]:
-    """What the curve means: the gain from twice the images, and whether the model overfits."""
-    last, doubled = points[-1], law(2 * train_images)
-    lines = [
-        f"Twice as many images ({2 * train_images:,}) would give an accuracy of about {1 - doubled:.1%} (now "
-        f"{last['validation']:.1%} with {last['images']:,}); doubling them removes "
-        f"{1 - doubled / law(train_images):.0%} of the error."
-    ]
-    gap = last["train"] - last["validation"]
-    if law.slope < 0.05:
+def _accuracy(law: PowerLaw, images: int) -> float:
+    return max(0.0, 1 - law(images))
+
+
+def _interval(values: Sequence[float]) -> Interval:
+    """The central 95 %."""
+    low, high = np.quantile(values, [0.025, 0.975]).tolist()
+    return low, high
+
+
+def interpret(
+    points: list[dict[str, Any]], law: PowerLaw, samples: Sequence[PowerLaw], train_images: int, validation_images: int
+) -> list[str]:
+    """What the curve means: the gain from twice the images, and whether the model overfits, if that can be told.
+
+    samples: laws that other validation images and trainings would give.
+    """
+    last, twice = points[-1], 2 * train_images
+    low, high = _interval([one(train_images) - one(twice) for one in samples])
+    share_low, share_high = _interval([1 - one(twice) / one(train_images) for one in samples])
+    if low > 0:
+        from_, to = _interval([_accuracy(one, twice) for one in samples])
+        lines = [
+            f"Twice as many images ({twice:,}) would give an accuracy of about {_accuracy(law, twice):.1%} "
+            f"({from_:.1%} to {to:.1%}; now {last['validation']:.1%} with {last['images']:,}); doubling them removes "
+            f"{share_low:.0%} to {share_high:.0%} of the error."
+        ]
+    else:
+        lines = [
+            f"Twice as many images ({twice:,}): cannot tell whether they would help. The accuracy would change by "
+            f"{100 * low:+.1f} to {100 * high:+.1f} points, by {len(points)} sizes measured on {validation_images:,} "
+            "validation images; more --sizes, --repeats or validation images would tell."
+        ]
+    if share_high < MIN_GAIN:
         lines.append("More images of the same kind gain almost nothing: try another model, or better images.")
-    if gap > MIN_OVERFITTING:
+    gap = last["train"] - last["validation"]
+    gap_low, gap_high = difference_interval(last["train"], last["images"], last["validation"], validation_images)
+    if gap > MIN_OVERFITTING and gap_low > 0:
         lines.append(
-            f"It overfits: accuracy is {gap:.0%} higher on training images. More images or more augmentation will help."
+            f"It overfits: accuracy is {100 * gap:.0f} points ({100 * gap_low:.0f} to {100 * gap_high:.0f}) higher on "
+            "training images. More images or more augmentation will probably help."
         )
-    elif last["train"] < last["validation"] + 0.01 and 1 - last["validation"] > 0.02:
+    elif gap > MIN_OVERFITTING:
+        lines.append(
+            f"Cannot tell whether it overfits: accuracy is {100 * gap_low:+.0f} to {100 * gap_high:+.0f} points higher "
+            f"on training images, by {validation_images:,} validation images."
+        )
+    elif gap_high < MAX_FIT_GAP and 1 - last["validation"] > MIN_ERROR:
         lines.append("It does not overfit: a larger model or a longer training may make better use of these images.")
     return lines
 
@@ -102,5 +144,6 @@ def make_table(curve: dict[str, Any]) -> Table:
     for point in curve["points"]:
         table.add_row(f"{point['images']:,}", f"{point['train']:.2%}", f"{point['validation']:.2%}")
     for images, accuracy in curve["predicted"].items():
-        table.add_row(f"{int(images):,}", "", f"about {accuracy:.2%}", style="dim")
+        low, high = curve["predicted_intervals"][images]
+        table.add_row(f"{int(images):,}", "", f"about {accuracy:.2%} ({low:.1%} to {high:.1%})", style="dim")
     return table
