@@ -31,7 +31,7 @@ def check_new(out: str, name: str | None, path: str, uri: str | None = None) -> 
         with _naming(uri):
             names = Storage.list_runs(uri)
             if name in names and Storage.from_uri(uri, name).files():
-                raise _name_taken_error(uri, name)
+                raise _run_exists_error(uri, name)
     RunFolder.check_new(out, name or next(numbered_names(out, path)))
 
 
@@ -49,7 +49,7 @@ def create_run(out: str, name: str | None, path: str, uri: str | None = None) ->
         if uri is None or _claim_storage(run, uri):
             return run
         if name:
-            raise _name_taken_error(uri, name)
+            raise _run_exists_error(uri, name)
         reserved.append(run.folder.name)
 
 
@@ -74,7 +74,7 @@ def _naming(uri: str) -> Iterator[None]:
         raise RunError(f"--storage {uri} cannot be used ({in_short(error, 200)})") from None
 
 
-def _name_taken_error(uri: str, name: str) -> RunError:
+def _run_exists_error(uri: str, name: str) -> RunError:
     return RunError(
         f"{Storage.from_uri(uri, name).root} already exists: choose another --name, or continue it with --resume "
         f"{name} --storage {uri}"
