@@ -48,8 +48,8 @@ def fold(text: str, screen: Console) -> str:
 class Display:
     """What a verb is doing now. Use the process's one, `display()`: a terminal has only one live part."""
 
-    def __init__(self) -> None:
-        self.screen = console(soft_wrap=True)
+    def __init__(self, screen: Console | None = None) -> None:
+        self.screen = screen or console(soft_wrap=True)
         self._live: Live | None = None
         self._timer: threading.Timer | None = None
         self._lock = threading.RLock()
@@ -74,10 +74,10 @@ class Display:
         if not self.is_live:
             return
         with self._lock:
-            if self._live is None:
+            if is_new := self._live is None:
                 self._live = Live(console=self.screen, transient=True, refresh_per_second=REFRESHES_PER_SECOND)
                 self._live.start()
-            self._live.update(_Narrow(thing))
+            self._live.update(_Narrow(thing), refresh=is_new)  # the thread may have to wait for torch's import
 
     def say(self, line: str) -> None:
         """Print a line on stderr, from any thread."""
