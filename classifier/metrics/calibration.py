@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from classifier.errors import ConfigError, DataError
+from classifier.metrics.intervals import wilson
 
 # Default coverage of prediction sets.
 COVERAGE = 0.9
@@ -164,12 +165,18 @@ def judge_calibration(scores: dict[str, Any]) -> Literal["well", "poorly"] | Non
     A perfectly calibrated model has an expected calibration error too, as each bin of confidences has few images: in
     simulations of five classes, below 5 % on 95 % of sets of 1,000 images with an accuracy of 46 to 64 %, but already
     of 400 with 90 %, and of 200 with 94 %. On 27 images it is above 5 % nearly always. So the number that it takes
-    depends on the confidences, and scores have ece_by_chance; those of older runs lack it, and are not judged.
+    depends on the confidences, and scores have ece_by_chance; those of older runs lack it, and are not judged. A model
+    that is sure of itself has hardly any error by chance: there the accuracy must be known to be near its confidence,
+    which takes 73 images without an error.
     """
     ece, by_chance = scores["ece"], scores.get("ece_by_chance")
-    if by_chance is None or (by_chance >= WELL_CALIBRATED_ECE and ece <= by_chance):
+    if by_chance is None:
         return None
-    return "well" if ece < WELL_CALIBRATED_ECE else "poorly"
+    if ece >= WELL_CALIBRATED_ECE:
+        return "poorly" if ece > by_chance else None
+    ends = wilson(round(scores["accuracy"] * scores["count"]), scores["count"])
+    gap = max(abs(end - scores["confidence"]) for end in ends)
+    return "well" if max(gap, by_chance) < WELL_CALIBRATED_ECE else None
 
 
 def coverage_curve(probabilities_NK: Tensor, labels_N: Tensor) -> tuple[np.ndarray, np.ndarray]:

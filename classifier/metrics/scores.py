@@ -49,10 +49,11 @@ def compute_scores(
     Overall: accuracy, balanced_accuracy, top5, macro_ and weighted_ precision, recall and f1, roc_auc and
     average_precision (one-vs-rest, mean over classes), kappa (Cohen 1960), mcc (Matthews; Gorodkin 2004), loss (-log p
     of the label, in nats), brier (Brier 1950, summed over classes, 0 to 2), ece (expected calibration error, 15 bins of
-    equal width; Guo et al. 2017), ece_by_chance and count. Per class: precision, recall, f1, roc_auc, average_precision
-    and support. Definitions are scikit-learn's with zero_division=0: macro means are over classes that occur as a label
-    or as a prediction. Undefined scores (such as roc_auc of a class without images) are None, and so are the intervals
-    of scores on which all bootstrap samples agree, other than proportions: that does not make them certain.
+    equal width; Guo et al. 2017), ece_by_chance, confidence (mean probability of the predicted class) and count. Per
+    class: precision, recall, f1, roc_auc, average_precision and support. Definitions are scikit-learn's with
+    zero_division=0: macro means are over classes that occur as a label or as a prediction. Undefined scores (such as
+    roc_auc of a class without images) are None, and so are the intervals of scores on which all bootstrap samples
+    agree, other than proportions: that does not make them certain.
 
     ece_by_chance: a model with these confidences has an ece up to this on 95 % of sets of as many images even if it is
     perfectly calibrated. probabilities_NK: float, rows sum to 1. labels_N: -1 is padding and is not counted. DataError
@@ -95,6 +96,7 @@ def compute_scores(
     return {
         **scalars,
         "ece_by_chance": _ece_by_chance(probabilities.max(1), seed),
+        "confidence": float(probabilities.max(1).mean()),
         "count": count,
         "intervals": {name: _to_json_interval(intervals[name]) for name in scalars if name in intervals},
         "per_class": per_class,

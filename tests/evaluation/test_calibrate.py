@@ -20,7 +20,11 @@ from classifier.metrics.calibration import Calibration
 )
 def test_calibration_is_not_judged_on_few_images(images, ece, by_chance, line):
     calibration = Calibration(images=images, temperature=1.5, target="recall 0.9", thresholds=(0.5, None))
-    scores: dict[str, Any] = {"validation": {"ece": ece, "ece_by_chance": by_chance, "count": images}}
+    validation = {"ece": ece, "ece_by_chance": by_chance, "count": images, "accuracy": 0.98, "confidence": 0.98 - ece}
     fields: dict[str, Any] = dict.fromkeys(Bundle.__dataclass_fields__)
-    fields |= {"scores": scores, "calibration": calibration.as_dict(), "class_names": ("cat", "dog")}
+    fields |= {
+        "scores": {"validation": validation},
+        "calibration": calibration.as_dict(),
+        "class_names": ("cat", "dog"),
+    }
     assert describe_calibration(Bundle(**fields)) == f"{line}; thresholds for recall 0.9 (not reachable for dog)"

@@ -160,11 +160,20 @@ def test_calibrated_model_is_judged_on_enough_images_only(images, judgement):
     assert found.count(judgement) >= 18
 
 
+@pytest.mark.parametrize(("images", "judgement"), [(28, None), (72, None), (200, "well")])
+def test_certain_model_without_errors_is_judged_on_enough_images(images, judgement):
+    """On 28 images it has no error by chance, and may yet be wrong on 12 % of others."""
+    labels_N = torch.arange(images) % 2
+    scores = compute_scores(torch.nn.functional.one_hot(labels_N, 2).double(), labels_N)
+    assert scores["ece"] == scores["ece_by_chance"] == 0
+    assert judge_calibration(scores) == judgement
+
+
 def test_gross_overconfidence_is_told_from_few_images():
     probabilities_NK, labels_N = perfect(13, 14)
     scores = compute_scores(probabilities_NK, labels_N.roll(7))  # confident, and right by chance
     assert judge_calibration(scores) == "poorly"
-    del scores["ece_by_chance"]
+    del scores["ece_by_chance"], scores["confidence"]
     assert judge_calibration(scores) is None  # of an older run
 
 

@@ -23,7 +23,13 @@ def scores_of(confusion: list[list[int]], *names: str) -> dict[str, Any]:
         row |= {"precision": right / max(1, predicted), "f1": 2 * right / max(1, support + predicted)}
         per_class.append(row)
     fields = {"accuracy": hits / images, "count": images, "intervals": {"accuracy": list(wilson(hits, images))}}
-    return fields | {"per_class": per_class, "confusion": confusion, "ece": 0.02, "ece_by_chance": 0.04}
+    return fields | {
+        "per_class": per_class,
+        "confusion": confusion,
+        "ece": 0.02,
+        "ece_by_chance": 0.04,
+        "confidence": hits / images,
+    }
 
 
 def history(*accuracies: tuple[float, float | None]) -> list[dict[str, Any]]:
@@ -60,7 +66,7 @@ def test_description_names_baseline_classes_confusion_and_calibration():
         "Lowest F1 score: 80.0% for cat (recall 67%, precision 100%, 30 images). Highest: 93.3% for dog."
     )
     assert confusion == "Most frequent confusion: cat predicted as dog, 10 of 10 errors."
-    assert calibration == "Well calibrated: expected calibration error 2.0%."
+    assert calibration == "Too few images to judge calibration (100)."
 
 
 @pytest.mark.parametrize(
@@ -159,13 +165,15 @@ def test_without_errors_no_confusion_is_named():
         (0.02, 0.03, 1000, "Well calibrated: expected calibration error 2.0%."),
         (0.12, 0.03, 1000, "Poorly calibrated: expected calibration error 12.0%."),
         (0.02, 0.15, 27, "Too few images to judge calibration (27)."),
+        (0.0, 0.0, 27, "Too few images to judge calibration (27)."),
         (0.12, 0.15, 27, "Too few images to judge calibration (27)."),
         (0.40, 0.15, 27, "Poorly calibrated: expected calibration error 40.0%."),
         (0.12, None, 1000, "Expected calibration error 12.0%."),  # of an older run
     ],
 )
 def test_calibration_is_judged_on_enough_images(ece, by_chance, count, sentence):
-    measured = {"ece": ece, "count": count} | ({} if by_chance is None else {"ece_by_chance": by_chance})
+    measured = {"ece": ece, "count": count, "accuracy": 0.9, "confidence": 0.9 + ece}
+    measured |= {} if by_chance is None else {"ece_by_chance": by_chance}
     assert sentences.describe_calibration_error(measured) == sentence
 
 
