@@ -27,6 +27,7 @@ from classifier.runs.folder import (
     read_history,
     read_result,
 )
+from classifier.runs.status import RUNNING, read_status
 
 NAME, CARD = "report.html", "model_card.md"
 # Class names in the section on the data.
@@ -129,10 +130,11 @@ def _title(run: _RunFiles) -> str:
 def _build_summary(run: _RunFiles) -> list[Block]:
     bundle, result = run.bundle, run.result
     blocks: list[Block] = []
-    if not result:
+    status = read_status(run.folder)
+    if status == RUNNING:
         blocks.append(Text("This run is in progress; this page shows its latest saved state.", "warning"))
-    elif result["status"] != "finished":
-        blocks.append(Text(f"This run did not finish (status: {result['status']}).", "warning"))
+    elif status != "finished":
+        blocks.append(Text(f"This run did not finish (status: {status}).", "warning"))
     if run.scores:
         blocks.append(Text(sentences.summarize(run.scores, is_test=run.split == "test"), "big"))
         blocks.append(Bullets(list(sentences.describe_scores(run.scores))))

@@ -115,7 +115,8 @@ def draw_curves(trials: Sequence[str], histories: Sequence[Sequence[Row]]) -> Ch
     figure, axes = create_axes("epoch", "validation accuracy")
     for n, curve in reversed(list(enumerate(curves))):
         style = BEST_LINE if n == 0 else {"color": FAINT, "alpha": 0.5, "linewidth": 1.5}
-        axes.plot(*curve, **style)
+        is_dot = len(curve[0]) == 1
+        axes.plot(*curve, **style, marker="o" if is_dot else "", markersize=4)
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_formatter(format_shares())
     ends = [f"{trial} {values[-1]:.1%}" for trial, (_, values) in zip(trials, curves, strict=False) if values]

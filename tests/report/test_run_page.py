@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from classifier.report import run_page
 from classifier.report.run_page import splits_share_images
+from classifier.runs.folder import LOCK
 from tests.browser import Outline, open_page
 from tests.report.run_files import jpeg, write_run
 
@@ -60,10 +62,19 @@ def test_page_of_a_running_training_reloads_and_has_what_is_there(tmp_path: Path
     folder = write_run(tmp_path / "run", ["cat", "dog"])
     for path in ("result.json", "bundle/bundle.json", "robustness.json"):
         (folder / path).unlink()
-    page = run_page.write(folder, refresh=30.0).read_text()
+    with FileLock(folder / LOCK):
+        page = run_page.write(folder, refresh=30.0).read_text()
     assert '<meta http-equiv="refresh" content="30.0">' in page
     assert "This run is in progress" in page
     assert Outline(page).headings[1:] == ["Data", "Training", "Integrity checks", "Commands"]
+
+
+def test_page_of_a_killed_training_says_that_it_was_stopped(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", ["cat", "dog"])
+    (folder / "result.json").unlink()
+    page = run_page.write(folder).read_text()
+    assert "This run did not finish (status: stopped)." in page
+    assert f"classifier train --resume {folder}" in page
 
 
 @pytest.mark.slow
