@@ -12,13 +12,13 @@ from classifier.training.progress import describe_run
 from classifier.training.resolve import resolve
 from classifier.training.state import TrainState
 
-from ..cli.console import console
+from ..cli.console import RunLog
 from ..cli.verb import Request
 
 
 def dry_run(request: Request) -> None:
     """Print data, shapes, memory use and the time of one step."""
-    info = console(soft_wrap=True).print
+    info = RunLog().info
     experiment = request.experiment()
     dataset = data.load(experiment.data)
     experiment = resolve(experiment, dataset)

@@ -72,32 +72,40 @@ def forecast_workers(experiment: Experiment, machine: MachineType, up_to: int) -
 
 
 def describe(forecasts: list[MeasuredForecast], machine: MachineType) -> Iterator[Any]:
-    """What was measured, a table of the forecasts, and warnings."""
+    """What was measured, the forecasts of a step and of the whole training in a table each, and warnings."""
     first = forecasts[0].workload
     yield (
         f"measured here: {1000 * first.image_seconds:.2f} ms per image plus {1000 * first.step_seconds:.1f} ms per "
         f"step, {first.parameters:,} parameters, {first.flops / 1e9:.2f} GFLOP per image, batch {first.batch}"
     )
-    table = Table(title=f"on {machine.name}", title_justify="left", box=None, pad_edge=False)
-    names = ["workers", "step", "compute", "network", "waiting", "input"]
-    names += ["efficiency", "images/s", "GiB", "Gbit/s", "time"]
+    steps = _make_table(f"milliseconds per step on {machine.name}")
+    training = _make_table("training")
+    for name in ("workers", "step", "compute", "network", "waiting", "input", "efficiency"):
+        steps.add_column(name, justify="right")
+    names = ["workers", "images/s", "GiB", "Gbit/s", "time"]
     for name in names + (["dollars", "spot"] if machine.dollars_an_hour else []):
-        table.add_column(name, justify="right")
+        training.add_column(name, justify="right")
     for one in forecasts:
         f = one.forecast
-        parts = (f"{1000 * seconds:.1f} ms" for seconds in (f.step, f.compute, f.exchange, f.waiting, f.input))
-        row = [str(f.workers), *parts, f"{f.efficiency:.0%}", f"{f.images_per_second:,.0f}", f"{f.memory_gib:.2f}"]
+        parts = (f"{1000 * seconds:,.1f}" for seconds in (f.step, f.compute, f.exchange, f.waiting, f.input))
+        steps.add_row(str(f.workers), *parts, f"{f.efficiency:.0%}")
+        row = [str(f.workers), f"{f.images_per_second:,.0f}", f"{f.memory_gib:.2f}"]
         row += [f"{f.network_gbit:.2f}", _format_hours(f.hours)]
         if machine.dollars_an_hour:
             row += [f"{f.dollars:,.2f}", f"{f.spot_dollars:,.2f}" if f.spot_dollars is not None else ""]
-        table.add_row(*row)
-    yield table
+        training.add_row(*row)
+    yield steps
+    yield training
     yield "efficiency: relative to one worker; waiting: for the slowest worker; network: not hidden by compute"
     for one in forecasts:
         for warning in find_waste(one.workload, machine, one.forecast):
             yield f"note: {warning}"
     if machine.tflops is not None:
         yield "note: nothing was measured on this machine type: a training is assumed to reach a third of its peak"
+
+
+def _make_table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=None, pad_edge=False)
 
 
 def _format_hours(hours: float) -> str:
