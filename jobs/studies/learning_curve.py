@@ -115,7 +115,7 @@ def interpret(
         lines = [
             f"Twice as many images ({twice:,}): cannot tell whether they would help. The accuracy would change by "
             f"{100 * low:+.1f} to {100 * high:+.1f} points, by {len(points)} sizes measured on {validation_images:,} "
-            "validation images; more --sizes, --repeats or validation images would tell."
+            "validation images; more --sizes, --repeats or validation images may tell."
         ]
     if share_high < MIN_GAIN:
         lines.append("More images of the same kind gain almost nothing: try another model, or better images.")
