@@ -76,7 +76,7 @@ def test_logarithmic_axis_has_plain_numbers():
 
 
 def test_training_and_validation_have_the_same_colours_in_pages_and_files(tmp_path: Path):
-    """The one function that draws both is told neither; it is what the files use, too."""
+    """One function draws both."""
     chart = charts.draw_by_epoch(ROWS, "accuracy")
     assert chart is not None
     assert list(chart.legend) == [("training", TRAIN), ("validation", VALIDATION)]
