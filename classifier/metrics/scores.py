@@ -53,7 +53,7 @@ def compute_scores(
     class: precision, recall, f1, roc_auc, average_precision and support. Definitions are scikit-learn's with
     zero_division=0: macro means are over classes that occur as a label or as a prediction. Undefined scores (such as
     roc_auc of a class without images) are None, and so are the intervals of scores on which all bootstrap samples
-    agree, other than proportions: that does not make them certain.
+    agree, other than proportions, and of loss, brier and ece without errors: that does not make them certain.
 
     ece_by_chance: a model with these confidences has an ece up to this on 95 % of sets of as many images even if it is
     perfectly calibrated. probabilities_NK: float, rows sum to 1. labels_N: -1 is padding and is not counted. DataError
@@ -82,6 +82,8 @@ def compute_scores(
     for name, ends in of_proportions.items():
         is_mean = name not in PROPORTIONS
         intervals[name] = _wider(intervals[name], ends) if is_mean else np.array(ends)
+    if confusion_KK.trace() == count:  # the samples do not have the errors that others may have
+        intervals |= dict.fromkeys(("loss", "brier", "ece"), np.full(2, math.nan))
     class_scores = {name.removeprefix(CLASS_PREFIX): name for name in scores if name.startswith(CLASS_PREFIX)}
     per_class = []
     for k in range(classes):

@@ -26,6 +26,7 @@ def write(path: Path, bundle: Bundle, result: dict[str, Any], split: str) -> Pat
         summary=sentences.summarize(scores, is_test=split == "test") if scores else "",
         sentences=list(sentences.describe_scores(scores)) if scores else (),
         classes=sorted(scores["per_class"], key=lambda row: row["f1"])[:MAX_CLASS_ROWS] if scores else (),
+        format_interval=sentences.format_interval,
         max_classes=MAX_CLASS_ROWS,
         test_reads=result.get("test_reads") or 1,
     )

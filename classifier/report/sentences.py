@@ -37,7 +37,7 @@ def summarize(scores: dict[str, Any], *, is_test: bool) -> str:
         return f"Accuracy {accuracy:.1%} on {count:,} held-out image{'s' if count > 1 else ''}{text}."
     return (
         f"Validation accuracy {accuracy:.1%} on {_count_images(count)}{text}. These images were used for "
-        " model selection, so expect a lower accuracy on new ones. The model has not been tested yet."
+        "model selection, so expect a lower accuracy on new ones. The model has not been tested yet."
     )
 
 

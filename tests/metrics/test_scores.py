@@ -115,6 +115,7 @@ def test_no_error_in_22_images_makes_no_score_certain():
         low, high = found["intervals"][name]
         assert 0.6 < low < 0.95, name
         assert high == pytest.approx(1.0), name
+    assert found["intervals"]["loss"] is found["intervals"]["brier"] is found["intervals"]["ece"] is None
     for row, count in zip(found["per_class"], (11, 7, 4), strict=True):
         assert row["intervals"]["recall"] == row["intervals"]["precision"] == pytest.approx(wilson(count, count))
         assert row["intervals"]["f1"] == pytest.approx(f1_interval(count, count, count))

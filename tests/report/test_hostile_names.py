@@ -48,7 +48,7 @@ def test_page_and_model_card_of_a_run(name, tmp_path):
     card = (folder / run_page.CARD).read_text()
     assert not re.search(r"(?<!\\)<|\n# c|(?<!\\)\[x\]|42", card)
     for line in card.splitlines():
-        assert not line.startswith("|") or len(re.findall(r"(?<!\\)\|", line)) == 6, "a name does not end its cell"
+        assert not line.startswith("|") or len(re.findall(r"(?<!\\)\|", line)) == 7, "a name does not end its cell"
 
 
 @pytest.mark.parametrize("name", HOSTILE)
