@@ -39,14 +39,17 @@ REFRESH_SECONDS = 5.0
 def report(request: Request) -> int:
     """Write the page and print its path."""
     from classifier.report import run_page
+    from classifier.runs.status import RUNNING, read_status
 
     options = request.options
     folder = Path(options.run)
     with Interrupts() as interrupts:
-        while options.watch and not (folder / "result.json").exists() and not interrupts.stop_requested:
+        if options.watch and read_status(folder) == RUNNING:
             page = run_page.write(folder, refresh=REFRESH_SECONDS)
             print(f"{page}: the browser reloads it while the run is in progress", flush=True)
+        while options.watch and read_status(folder) == RUNNING and not interrupts.stop_requested:
             wait(REFRESH_SECONDS, lambda: interrupts.stop_requested)
+            run_page.write(folder, refresh=REFRESH_SECONDS)
     print(run_page.write(folder))
     return EXIT_INTERRUPTED if interrupts.stop_requested else EXIT_DONE
 

@@ -14,6 +14,7 @@ from classifier.errors import RunError
 from classifier.evaluation.test_split import TestResult
 from classifier.report import run_page
 from classifier.runs.folder import read_history, read_result
+from classifier.runs.status import read_status
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,8 +65,8 @@ class Run:
 
     @property
     def status(self) -> str:
-        """How it ended: finished, stopped or failed. RunError if it has not."""
-        return self.result["status"]
+        """`running`, or how it ended: `finished`, `stopped` (by the user, or killed) or `failed` (by an error)."""
+        return read_status(self.folder)
 
     @cached_property
     def experiment(self) -> Experiment:

@@ -168,14 +168,16 @@ class Leaderboard:
 
     def table(self, limit: int = 12, *, is_live: bool = False) -> Table:
         """A table of the best rows, with what they change. is_live: a line for each, with fewer scores."""
-        table = Table(box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False, expand=is_live)
         table.add_column("trial", no_wrap=True)
         scores = ("accuracy", "loss") if is_live else SCORES
         shown = dict.fromkeys((*scores, *(name for name in self.experiment.search.objective if name != "epochs")))
         for name in (*shown, "epochs"):
             table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
         table.add_column("status", no_wrap=True)
-        table.add_column("changes", overflow="ellipsis" if is_live else "fold", no_wrap=is_live)
+        # The ratio leaves the other columns their width, where all that is in a line does not fit.
+        one_line: dict[str, Any] = {"overflow": "ellipsis", "no_wrap": True, "ratio": 1}
+        table.add_column("changes", **one_line if is_live else {"overflow": "fold"})
         for row in self.rank_rows()[:limit]:
             best = self.best(row)
             scores = [_format_score(name, best[name]) if name in best else "" for name in shown]

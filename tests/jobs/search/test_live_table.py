@@ -12,7 +12,7 @@ from jobs.search.live_table import LiveTable
 from jobs.search.tuner import TrialEvent
 from tests.jobs.search.conftest import search_plan
 
-CHANGES = {"model.name": "resnet9_32", "optimizer.lr": 0.00123, "optimizer.weight_decay": 0.0123, "augment.strength": 1}
+CHANGES = {"model.name": "resnet9_32", "optimizer.lr": 0.00123, "optimizer.weight_decay": 0.0123, "data.batch": 128}
 
 
 def make_table(folder, trials: int, *, ended: int = 0, minutes: float | None = None) -> LiveTable:
@@ -40,6 +40,8 @@ def test_many_trials_with_many_changes_fit_into_80_x_24(tmp_path):
     lines = lines_of(make_table(tmp_path, 30, minutes=5))
     assert len(lines) <= 20  # and lines above it remain in sight
     assert max(map(len, lines)) <= 80
+    assert lines[2].startswith("00000000   100.00%  0.500       1  finished  resnet9_32  lr 0.00123")
+    assert lines[2].endswith("…")
     assert lines[0].startswith("trial 30 of 30  0:00 of 5:00 used  5:00 left")
 
 
