@@ -69,13 +69,20 @@ class _RunFiles:
         self.dataset: dict[str, Any] = self.bundle.dataset if self.bundle else self.result.get("dataset") or {}
 
     def predictions(self) -> tuple[Tensor, Tensor] | None:
-        """Return probabilities_NK and labels_N of the split; None if they were not saved."""
+        """Return probabilities_NK and labels_N of the split; None if they were not saved.
+
+        Of a repeated cross-validation, those of the first repeat: each image counts once."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         path = self.folder / PREDICTIONS.get(self.split, "none")
         if not path.is_file():
             return None
-        table = pq.read_table(path, columns=["label", "probabilities"])
+        columns = {"label", "probabilities", "fold"} & set(pq.read_schema(path).names)
+        table = pq.read_table(path, columns=list(columns))
+        if "fold" in columns:
+            is_first = [fold.startswith(("fold", "repeat0-")) for fold in table["fold"].to_pylist()]
+            table = table.filter(pa.array(is_first))
         flat = table["probabilities"].combine_chunks().flatten().to_numpy()
         probabilities_NK = torch.from_numpy(flat.reshape(len(table), -1).copy())
         return probabilities_NK, torch.from_numpy(table["label"].to_numpy().copy())

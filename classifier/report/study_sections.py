@@ -93,7 +93,9 @@ def build_robustness(scores: dict[str, Any]) -> Section:
         epsilons = [0.0, *map(float, attacks["epsilons"])]
         charts.append(_draw_accuracies(epsilons, curves, "change of each value, in 1/255", "accuracy under attack"))
         name, auroc = max(attacks["auroc"].items(), key=lambda item: item[1])
-        lines.append(f"Detection of attacked images: AUROC {auroc:.2f} (best detector: {name}).")
+        lines.append(
+            f"Detection of attacked images: AUROC {auroc:.2f} ({name}, the highest of {len(attacks['auroc'])})."
+        )
     if "shift" in scores:
         shift = scores["shift"]
         interval = format_with_interval(shift, "accuracy")[1]

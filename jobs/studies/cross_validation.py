@@ -35,7 +35,8 @@ def plan_runs(folds: int, repeats: int, seed: int) -> list[StudyRun]:
 def summarize(folder: Path, runs: list[StudyRun]) -> dict[str, Any]:
     """Mean, standard deviation and values per fold of each score; saves the predictions and scores of all images.
 
-    In each repeat every image is predicted once, by the model of the fold that held it out.
+    In each repeat every image is predicted once, by the model of the fold that held it out. The scores of all images
+    are those of the first repeat: counted once per repeat, the images would seem more than they are.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -50,8 +51,8 @@ def summarize(folder: Path, runs: list[StudyRun]) -> dict[str, Any]:
         scores = bundle.read(folder / "folds" / run.name).scores["test"]
         for name in SCORES_SHOWN:
             by_name[name].append(scores[name])
-    predictions = pa.concat_tables(tables)
-    save_predictions(predictions, folder / "predictions.parquet")
+    save_predictions(pa.concat_tables(tables), folder / "predictions.parquet")
+    predictions = pa.concat_tables(tables[: len({run.changes["data.fold"] for run in runs})])
     names = bundle.read(folder / "folds" / runs[0].name).class_names
     flat = predictions["probabilities"].combine_chunks().flatten().to_numpy()
     probabilities_NK = torch.from_numpy(flat.reshape(len(predictions), len(names)).copy())
