@@ -155,7 +155,7 @@ class Leaderboard:
         """One line on an ended trial."""
         best = self.best(row)
         score = f"validation {best['accuracy']:.2%} loss {best['loss']:.3f}" if best else "no score"
-        return f"trial {row.trial} {self.status(row)} after {row.epochs} epochs: {score}  {_list_changes(row.changes)}"
+        return f"trial {row.trial} {self.status(row)}, {row.epochs} epochs, {score}  {_list_changes(row.changes)}"
 
     def setting_names(self) -> list[str]:
         """The settings that were searched or that a trial changes, in the order of the space."""
