@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from jobs.cli.verbs import SUMMARIES
 
 # `classifier VERB` or `python jobs/VERB.py`, and the rest of its line; a line may go on after a backslash.
-START = r"(?:\bjobs/(\w+)\.py|(?<![\w/-])classifier ([a-z]+))\b"
+START = r"(?:\bjobs/(\w+)\.py|(?<![\w/-])(?<!from )classifier ([a-z]+))\b"
 COMMAND = re.compile(START + r"((?:\\\n#?|(?! jobs/| classifier )[^#|`;\n])*)")
 FLAG = re.compile(r"(?<![\w-])--([a-zA-Z](?:[\w.-]*\w)?)")
 

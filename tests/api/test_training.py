@@ -4,6 +4,7 @@ import doctest
 import importlib
 import json
 import shutil
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -12,7 +13,7 @@ import classifier
 from classifier.api import training
 from tests.conftest import draw_photos
 
-SETTINGS = {"train.epochs": 3, "data.batch": 16}
+SETTINGS: dict[str, Any] = {"train.epochs": 3, "data.batch": 16}
 
 
 @pytest.fixture(scope="module")
