@@ -73,7 +73,8 @@ def test_python_runs_as_a_notebook(folder):
     [code] = [block for block in blocks("python") if "classifier.train" in block]
     cells = [nbformat.v4.new_code_cell(code.replace("minutes=5", "minutes=0.3"))]
     notebook = nbformat.v4.new_notebook(cells=cells)
-    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
+    where = {"metadata": {"path": folder}}
+    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3", resources=where).execute()
     outputs = notebook.cells[0].outputs
     text = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
     assert "epoch" in text

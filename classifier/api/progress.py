@@ -18,7 +18,7 @@ class Progress:
         self.show = show
         self._lines: list[str] = []
         self._log: TextIO | None = None
-        self._bar: tqdm[None] | None = None
+        self._bar: Any = None  # a tqdm bar, once there are steps
 
     @contextlib.contextmanager
     def attach(self, path: Path) -> Iterator["Progress"]:
