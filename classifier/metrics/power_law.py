@@ -51,8 +51,8 @@ def resample_power_law(
     again. Where the measured errors scatter more around the law than such draws do, as trainings differ too, the
     deviations are multiplied to match. In simulations (3 or 5 sizes; 22 to 2,000 validation images; trainings that
     differ by 0 to 20 % of an error of 5 %) the 95 % interval of the gain from twice the images held the true gain in 73
-    to 97 % of cases. Where more images gained nothing, it was above 0 in 1 to 6 % with 5 sizes; with 3, which show little
-    of how trainings differ, in up to 14 %.
+    to 97 % of cases. Where more images gained nothing, it was above 0 in 1 to 6 % with 5 sizes; with 3, which show
+    little of how trainings differ, in up to 14 %.
     """
     n = np.asarray(images, float)
     expected = np.clip([law(size) for size in n], 1e-9, 1.0)
