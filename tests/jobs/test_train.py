@@ -55,7 +55,7 @@ def test_result_json_and_the_run_folder(short):
     assert yaml.safe_load((done.folder / "experiment.yaml").read_text())["model"]["name"] == "cnn"
     for name in ("run.log", "split.json", "curves.png", "bundle/bundle.json", "tensorboard", "checkpoints"):
         assert (done.folder / name).exists(), name
-    assert "epoch   2/2" in (done.folder / "run.log").read_text()
+    assert "epoch 2/2" in (done.folder / "run.log").read_text()
 
 
 def test_runs_are_numbered_by_data_set_whatever_the_verb(verb, tmp_path):
