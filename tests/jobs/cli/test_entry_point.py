@@ -68,7 +68,7 @@ def test_the_installed_packages_are_those_of_the_folders():
         path.parent.relative_to(ROOT) for top in ("classifier", "jobs") for path in (ROOT / top).rglob("__init__.py")
     }
     names = {".".join(folder.parts).replace("jobs", "classifier_jobs", 1) for folder in folders}
-    assert set(settings["packages"]) == names | {"classifier_jobs.cluster"}
+    assert set(settings["packages"]) == names | {"classifier.report.templates", "classifier_jobs.cluster"}
     assert settings["package-dir"]["classifier_jobs"] == "jobs"
 
 
