@@ -46,6 +46,7 @@ def joined(cluster, monkeypatch):
 def here(tmp_path, monkeypatch, capsys):
     """Run a verb in this process: for user errors, where starting a process would take most of the time."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "answer_interrupts", lambda: None)  # a second Ctrl-C would end the tests
 
     def run(name: str, *words: str) -> Done:
         module = importlib.import_module(f"jobs.{name}")
