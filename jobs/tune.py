@@ -102,6 +102,9 @@ def search(session: "Session", *, resumed: bool) -> int:
     elif not stopped and plan.search_share < 1 and clock.seconds_left() > history.ACTOR_START_SECONDS:
         unfinished = history.unfinished_history(session.run.folder, plan, session.dataset, board)
         run(plan, unfinished, clock.seconds_left)
+    if not session.interrupts.stop_requested and (lost := history.plan_lost_winner(plan, board)):
+        session.log.info("the models of all trials are missing: now training the best settings again")
+        run(single_trial_plan(plan), lost, clock.seconds_left, "the best settings, again")
     return conclude.finish(session, board, clock)
 
 

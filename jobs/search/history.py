@@ -187,6 +187,19 @@ class SearchClock:
         return math.inf if minutes is None else 60 * minutes
 
 
+def plan_lost_winner(plan: SearchPlan, board: Leaderboard) -> SearchHistory | None:
+    """The best trial once more, from its start, if the models of all trials are gone; else None."""
+    scored = [row for row in board.rank_rows() if board.best(row)]
+    if not scored or any(map(board.has_model, scored)) or plan.experiment.search.scheduler == "pbt":
+        return None
+    folder = board.folder / "trials" / scored[0].trial
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    for name in ("ended.json", "history.jsonl"):
+        (folder / name).unlink(missing_ok=True)
+    configs = [config for config in read_trial_configs(board.folder / "trials") if config.name == scored[0].trial]
+    return SearchHistory(pending=configs, done_count=len(board.rows))
+
+
 def plan_longer_trial(plan: SearchPlan, board: Leaderboard, clock: SearchClock) -> SearchHistory | None:
     """One more trial: the best settings with as many epochs as fit into the time left. None if too few do."""
     rows = [row for row in board.rank_rows() if row.is_complete]

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
+from classifier.bundle import bundle
 from classifier.config.experiment import Experiment
 from classifier.config.files import read_experiment
 from classifier.errors import RunError
@@ -135,13 +136,22 @@ class Leaderboard:
         """Whether any trial has a score."""
         return any(self.best(row) for row in self.rows.values())
 
+    def has_model(self, row: Row) -> bool:
+        """Whether the trial's model is on disk, or was sent to the run's storage, as each is before its report."""
+        try:
+            bundle.find(self.folder / "trials" / row.trial)
+        except RunError:
+            return self.storage is not None
+        return True
+
     def winner(self) -> tuple[RunFolder, Experiment]:
-        """The best trial's run folder and its experiment. RunError if no trial has a score."""
-        ranked = [row for row in self.rank_rows() if self.best(row)]
+        """The run folder of the best trial that has a model, and its experiment. RunError if no trial has one."""
+        ranked = [row for row in self.rank_rows() if self.best(row) and self.has_model(row)]
         if not ranked:
             errors = [p.read_text().strip() for p in sorted((self.folder / "trials").glob("*/error.txt"))]
             why = f"the first one failed: {errors[0]}" if errors else "give the search more minutes"
-            raise RunError(f"no trial of {self.folder} finished an epoch; {why}")
+            what = "has a model any more" if self.has_winner else "finished an epoch"
+            raise RunError(f"no trial of {self.folder} {what}; {why}")
         folder = self.folder / "trials" / ranked[0].trial
         experiment = read_experiment(folder / "experiment.yaml")
         experiment = dataclasses.replace(experiment, search=self.experiment.search)
@@ -211,7 +221,9 @@ class Leaderboard:
 
     def _delete_models(self) -> None:
         """Delete models and checkpoints of ended trials, except for the best search.keep and the Pareto front."""
-        keep = {row.trial for row in self.rank_rows(self._rows_with_models)[: self.experiment.search.keep]}
+        # Only a model that is there can replace another.
+        ranked = [row for row in self.rank_rows(self._rows_with_models) if self.has_model(row)]
+        keep = {row.trial for row in ranked[: self.experiment.search.keep]}
         if len(self.experiment.search.objective) > 1:
             keep |= {row.trial for row in self.pareto_front(self._rows_with_models)}
         for row in list(self._rows_with_models.values()):

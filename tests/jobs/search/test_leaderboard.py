@@ -3,13 +3,19 @@
 import dataclasses
 import json
 import random
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from classifier.config.experiment import Experiment
+from classifier.config.files import dump_experiment
+from classifier.errors import RunError
 from classifier.runs.folder import RunFolder
+from jobs.search.history import plan_lost_winner
 from jobs.search.leaderboard import Leaderboard
+from jobs.search.trial_config import TrialConfig
 from jobs.search.tuner import TrialEvent
 from tests.jobs.search.conftest import NO_CONCLUSION, search_plan
 
@@ -21,6 +27,7 @@ def board_in(folder, **changes: Any) -> Leaderboard:
 
 def report(board: Leaderboard, name: str, at: float, *, seconds: float = 1.0, **scores: float) -> None:
     (board.folder / "trials" / name / "bundle").mkdir(parents=True, exist_ok=True)
+    (board.folder / "trials" / name / "bundle" / "bundle.json").touch()
     scores_of_epoch = {"epoch": 1, "whole": True, "seconds": seconds, "loss": 0.5, **scores}
     board.best_epochs.update(name, scores_of_epoch)
     board.record(TrialEvent(name, {}, scores_of_epoch), at)
@@ -40,6 +47,36 @@ def test_best_and_running_trials_keep_their_models(tmp_path):
         best = sorted(list(accuracies)[:i], key=accuracies.__getitem__)[-3:]
         assert trials_with_models(board) == {"runs", *best}
     assert [row.trial for row in board.rank_rows()] == [*sorted(accuracies, key=accuracies.__getitem__)[::-1], "runs"]
+
+
+def test_a_model_is_deleted_only_when_a_better_one_is_on_disk(tmp_path):
+    """The best trial's model is missing, as after a kill: the next best keeps its own and wins."""
+    board = board_in(tmp_path, **{"search.keep": 1})
+    for name, accuracy in {"best": 0.9, "second": 0.8, "third": 0.7}.items():
+        report(board, name, 0.0, accuracy=accuracy)
+        Path(tmp_path / "trials" / name / "experiment.yaml").write_text(dump_experiment(board.experiment))
+        if name == "best":
+            shutil.rmtree(tmp_path / "trials" / name / "bundle")
+        board.record(TrialEvent(name, {}, {}, has_ended=True), 0.0)
+    assert trials_with_models(board) == {"second"}
+    assert board.winner()[0].folder.name == "second"
+    shutil.rmtree(tmp_path / "trials" / "second" / "bundle")
+    with pytest.raises(RunError, match="has a model any more"):
+        board.winner()
+
+
+def test_the_best_trial_is_trained_again_if_no_model_is_left(tmp_path):
+    board = board_in(tmp_path)
+    config = TrialConfig({"optimizer.lr": 0.01}, "drawn")
+    config.write(tmp_path / "trials")
+    report(board, config.name, 0.0, accuracy=0.9)
+    (tmp_path / "trials" / config.name / "ended.json").write_text("{}")
+    assert plan_lost_winner(board.plan, board) is None
+    shutil.rmtree(tmp_path / "trials" / config.name / "bundle")
+    history = plan_lost_winner(board.plan, board)
+    assert history is not None
+    assert [one.name for one in history.pending] == [config.name]
+    assert not (tmp_path / "trials" / config.name / "ended.json").exists()
 
 
 def test_pareto_front_keeps_its_models(tmp_path):
