@@ -32,7 +32,7 @@ def test_training_on_two_machines(cluster: Cluster):
     cluster.submit(*TRAIN, *args, name="train")
     assert cluster.wait_for_end("train") == "SUCCEEDED", cluster.logs("train")
     log = cluster.logs("train")
-    assert "epoch   3/3" in log
+    assert "epoch 3/3" in log
     assert "finished after" in log
     assert json.loads((storage / "two" / "result.json").read_text())["status"] == "finished"
     machines = {

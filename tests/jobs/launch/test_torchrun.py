@@ -40,14 +40,14 @@ def test_two_processes_train_the_same_model_as_one(verb, two_ranks, tmp_path):
     launched += command_of("train", *SETTINGS, "--name", "two")[1:]
     done = subprocess.run(launched, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("epoch   2/2") == 1  # only one process prints
+    assert done.stdout.count("epoch 2/2") == 1  # only one process prints
     assert done.stdout.rstrip().endswith("runs/two")
     two = json.loads((tmp_path / "runs" / "two" / "result.json").read_text())
     assert two["config"]["workers"]["count"] == 2
     assert two["validation"]["loss"] == pytest.approx(one["validation"]["loss"], rel=1e-3)
     (code, out, err), follower = two_ranks("--resume", "runs/two", "--train.epochs", "3")
     assert (code, follower[0]) == (0, 0), err + follower[2]
-    assert "epoch   3/3" in out
+    assert "epoch 3/3" in out
     assert "epoch" not in follower[1]
 
 

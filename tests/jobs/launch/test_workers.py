@@ -16,7 +16,7 @@ def test_two_workers_train_together(verb, tmp_path):
     assert done.result["config"]["workers"]["count"] == 2
     assert done.result["config"]["train"]["threads"] == 1  # a worker's share, not what the driver may use
     assert done.result["epochs"] == 4
-    assert "epoch   4/4" in done.out
+    assert "epoch 4/4" in done.out
     one = verb("train", *settings, "--name", "one").result
     assert done.result["validation"]["loss"] == pytest.approx(one["validation"]["loss"], rel=1e-3)
     resumed = verb("train", "--resume", "runs/two", "--train.epochs", "5", "--workers.count", "1")

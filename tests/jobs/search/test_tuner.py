@@ -139,7 +139,8 @@ def test_winner_is_not_bound_to_the_device_of_its_trial(tmp_path):
     board.rows[config.name] = Row(config.name, {}, is_complete=True)
     board.best_epochs.update(config.name, {"accuracy": 0.9, "loss": 0.3})
     trial = RunFolder(tmp_path / "trials" / config.name)
-    trial.folder.mkdir(parents=True)
+    trial.bundle.mkdir(parents=True)
+    (trial.bundle / "bundle.json").touch()
     there = {"train.device": "cuda", "train.precision": "bf16", "train.threads": 8, "workers.cpus": 8.0}
     trial.write_experiment(experiment.override_all(there))
     _, winner = board.winner()
