@@ -25,9 +25,14 @@ def blocks(language: str) -> list[str]:
 
 def mask(line: str) -> str:
     """A line without what differs from run to run: numbers, classes, settings and predictions."""
+    line = re.sub(r"python \S*jobs/(\w+)\.py", r"classifier \1", line)  # the tests start the scripts
+    line = re.sub(r"\S*(?=runs/)", "", line)
     line = re.sub(r"(?<=\.png: ).*", "...", line)
+    line = re.sub(r"^[0-9a-f]{8} .*", "a trial", line)
     line = re.sub(r"(?<=trial )[0-9a-f]{8}", "#", line)
     line = re.sub("|".join(CLASSES), "CLASS", line)
+    line = re.sub(r"\b(bf16|fp32)\b", "PRECISION", line)
+    line = re.sub(r"\b(\d+:\d\d|[\d.]+ s)\b", "TIME", line)
     line = re.sub(r"\d[\d,.]*", "#", line)
     return " ".join(line.replace("*", " ").split())
 

@@ -198,7 +198,7 @@ def test_audit_command_selects_clean_images_in_archives_and_tables(format: str, 
     settings = [word for name, value in faults.SETTINGS.items() for word in (f"--data.{name}", str(value))]
     done = verb("audit", path, "--write-manifest", clean, *settings)
     assert done.code == 0, done.err
-    assert f"--data.path {path} --data.only {clean}" in (done.folder / "audit.html").read_text()
+    assert f"{path} --data.only {clean}" in (done.folder / "audit.html").read_text()
     config = DataConfig(path=str(path), only=str(clean), cache=None, **faults.SETTINGS)
     scan = scan_images(data.open_source(config), config)
     found = {finding.kind for finding in checks.run_checks(scan, checks.draw_splits_for(scan, config), 48)}
