@@ -197,5 +197,3 @@ except SystemExit as end:
     assert end.code == {2 * (words in WRONG)}
 """
     assert not heavy & loaded_by(code)
-
-
