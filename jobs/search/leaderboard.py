@@ -185,9 +185,10 @@ class Leaderboard:
         for name in (*shown, "epochs"):
             table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
         table.add_column("status", no_wrap=True)
-        # The ratio leaves the other columns their width, where all that is in a line does not fit.
-        one_line: dict[str, Any] = {"overflow": "ellipsis", "no_wrap": True, "ratio": 1}
-        table.add_column("changes", **one_line if is_live else {"overflow": "fold"})
+        if is_live:  # the ratio leaves the other columns their width, where all that is in a line does not fit
+            table.add_column("changes", overflow="ellipsis", no_wrap=True, ratio=1)
+        else:
+            table.add_column("changes", overflow="fold")
         for row in self.rank_rows()[:limit]:
             best = self.best(row)
             scores = [_format_score(name, best[name]) if name in best else "" for name in shown]

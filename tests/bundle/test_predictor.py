@@ -108,7 +108,14 @@ def test_unreadable_files_are_named_and_do_not_stop_the_others(
     monkeypatch.setattr(Scorer, "batch_size", 2)
     predictions = list(predictor.predict_files([cut, good, words, cut, tmp_path / "gone.png", str(good)]))
     assert [type(a) for a in predictions] == [Unreadable, Prediction, Unreadable, Unreadable, Unreadable, Prediction]
-    assert [a.path.name for a in predictions] == ["cut.png", "00.png", "words.jpg", "cut.png", "gone.png", "00.png"]
+    assert [Path(a.path or "").name for a in predictions] == [
+        "cut.png",
+        "00.png",
+        "words.jpg",
+        "cut.png",
+        "gone.png",
+        "00.png",
+    ]
     for prediction in predictions:
         if isinstance(prediction, Unreadable):
             assert prediction.path.name in prediction.reason

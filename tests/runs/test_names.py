@@ -67,6 +67,7 @@ print(*(run.folder.name for run in runs))
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], **pipes) for _ in range(4)]
     for process in processes:
+        assert process.stdout is not None
         process.stdout.readline()  # it has imported everything
     for process in processes:
         process.stdin.write("\n")
