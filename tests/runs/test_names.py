@@ -70,6 +70,7 @@ print(*(run.folder.name for run in runs))
         assert process.stdout is not None
         process.stdout.readline()  # it has imported everything
     for process in processes:
+        assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
     names = [name for process in processes for name in process.communicate()[0].split()]
