@@ -29,6 +29,7 @@ VERB = Verb(
     examples=("photos/", "photos/ --write-manifest clean.csv", "photos/ --model runs/A"),
     options=AuditOptions,
     sections=("data",),
+    unused=("data.batch", "data.batch_auto", "data.balance", "data.window"),
     common=("data.only", "data.group", "data.max_corrupt"),
 )
 

@@ -29,6 +29,7 @@ VERB = Verb(
     examples=("", "photos/ --augment.policy photos --augment.rotate 20"),
     options=ShowOptions,
     sections=("data", "augment"),
+    unused=("data.batch", "data.batch_auto", "data.balance", "data.window", "augment.views", "augment.test_flip"),
     common=("data.size", "augment.policy", "augment.flip", "augment.rotate", "augment.crop", "seed"),
 )
 

@@ -75,6 +75,8 @@ class Verb:
     """Arguments to try, each perhaps with a comment after #."""
     options: type[Section]
     sections: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    """Settings in its sections that it has no use for, and refuses."""
     common: tuple[str, ...] = ()
     """Settings that --help shows, the most used first; --help-all shows all of them."""
 
@@ -93,7 +95,8 @@ class Verb:
         """The flags of its settings, with their types, in the order of its sections."""
         sections = (*self.sections, "seed") if self.sections else ()  # `seed` is the one setting outside a section
         settings = setting_names().items()
-        return {name: hint for one in sections for name, hint in settings if name.partition(".")[0] == one}
+        own = {name: hint for one in sections for name, hint in settings if name.partition(".")[0] == one}
+        return {name: hint for name, hint in own.items() if name not in self.unused}
 
     @property
     def flags(self) -> dict[str, Any]:
