@@ -41,13 +41,13 @@ def describe_verbs() -> str:
     lines = [
         f"usage: {COMMAND} VERB [ARGUMENT ...]",
         "",
-        "Train, tune and test image classifiers, from a folder of images to a Ray cluster.",
+        "Train, tune and test image classifiers, from a folder to a Ray cluster.",
     ]
     for group, verbs in VERB_GROUPS.items():
         lines += ["", f"{group}:", *(f"  {name:<11}{summary}" for name, summary in verbs.items())]
     lines += [
         "",
-        f"{COMMAND} VERB --help    what a verb does, with examples and its common settings",
+        f"{COMMAND} VERB --help    what a verb does: examples, and its common settings",
         f"{COMMAND} train photos/  a first model from a folder with a subfolder per class",
     ]
     return "\n".join(lines)

@@ -29,6 +29,7 @@ def test_every_verb_is_in_a_group(capsys):
     positions = [out.index(f"\n  {name} ") for verbs in VERB_GROUPS.values() for name in verbs]
     assert positions == sorted(positions)
     assert run(capsys)[1] == out
+    assert max(map(len, out.splitlines())) <= 80
 
 
 def test_unknown_verb(capsys):
