@@ -76,9 +76,7 @@ def test_trials_on_the_front_continue_and_dominated_ones_stop():
     assert report("e", 6, 0.1, 99.0) == "CONTINUE"  # a rung of its own
 
 
-@pytest.mark.parametrize(
-    "search", [{"scheduler": "asha"}, {"scheduler": "hyperband"}, {"objective": ("accuracy", "loss")}]
-)
+@pytest.mark.parametrize("search", [{"scheduler": "asha"}, {"objective": ("accuracy", "loss")}])
 def test_a_replayed_epoch_stops_no_trial(search):
     """A resumed search hears of old epochs in another order: what had passed a rung must not be stopped at it."""
     scheduler, decisions = scheduler_of(grace=3, **search), {}
