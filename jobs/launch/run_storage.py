@@ -29,6 +29,9 @@ def check_new(out: str, name: str | None, path: str, uri: str | None = None) -> 
     """
     if uri is not None:
         with _naming(uri):
+            storage = Storage.from_uri(uri, "run")
+            if storage.system.type_name == "local" and Path(storage.root).parent.resolve() == Path(out).resolve():
+                raise RunError(f"--storage {uri} is the folder of the runs itself (--out): give another one")
             names = Storage.list_runs(uri)
             if name in names and Storage.from_uri(uri, name).files():
                 raise _run_exists_error(uri, name)

@@ -122,3 +122,10 @@ def test_unreadable_storage_is_named_and_leaves_no_folder(tmp_path):
             with pytest.raises(RunError, match=r"--storage .*far cannot be used"):
                 call(str(tmp_path / "runs"), name, "photos", str(tmp_path / "far"))
     assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_storage_in_the_folder_of_the_runs_is_refused(tmp_path):
+    """A run and its copy would be one folder."""
+    with pytest.raises(RunError, match="is the folder of the runs itself"):
+        run_storage.check_new(str(tmp_path / "runs"), None, "digits", str(tmp_path / "runs"))
+    run_storage.check_new(str(tmp_path / "runs"), None, "digits", str(tmp_path / "store"))
