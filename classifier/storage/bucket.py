@@ -70,7 +70,13 @@ class Storage:
     def files(self, folder: str = "") -> dict[str, int]:
         """Return the files below a folder, with their sizes in bytes; files that are being written are left out."""
         path = f"{self.root}/{folder}".rstrip("/")
-        infos = self.system.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+        selector = fs.FileSelector(path, recursive=True, allow_not_found=True)
+        while True:
+            try:
+                infos = self.system.get_file_info(selector)
+                break
+            except FileNotFoundError:  # another machine removed a folder while it was listed
+                continue
         files = [info for info in infos if info.type == fs.FileType.File and not info.path.endswith(PART_SUFFIX)]
         return {info.path.removeprefix(f"{self.root}/"): info.size for info in files}
 
