@@ -5,12 +5,14 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from classifier.config.sections import DataConfig
 from classifier.data import decode_all, split
+from classifier.data.assigned_splits import AssignedSplits
 from classifier.data.dataset import Dataset, Split
 from classifier.data.decode_all import DecodedImages
 from classifier.data.image_decoder import Progress
@@ -36,9 +38,10 @@ def build_dataset(source: Source, config: DataConfig, progress: Progress | None 
         only = ", ".join(map(repr, source.class_names)) or "none"
         raise DataError(f"{source.name} has fewer than two classes ({only}): a classifier needs at least two")
     decoded = decode_all.decode_source(source, config, progress)
-    findings = [*source.findings, *_describe_storage(source, decoded, config)]
+    findings = [*source.findings, *decoded.findings, *_describe_storage(source, decoded, config)]
     findings += _check_errors(source, decoded.errors, config.max_corrupt)
     source, decoded, unreadable = _drop_unusable(source, decoded)
+    assigned = None if config.split_from is None else AssignedSplits.read(Path(config.split_from))
     drawn = split.draw_splits(
         split.SplitInput(
             name=source.name,
@@ -48,6 +51,8 @@ def build_dataset(source: Source, config: DataConfig, progress: Progress | None 
             labels_N=source.labels_N,
             supplied_N=source.splits_N,
             groups=source.groups,
+            hashes_N=decoded.hashes_N,
+            assigned=assigned,
         ),
         validation=config.validation,
         test=config.test,
@@ -79,7 +84,9 @@ def build_dataset(source: Source, config: DataConfig, progress: Progress | None 
             "findings": [dataclasses.asdict(finding) for finding in drawn.findings],
             "unreadable_count": len(unreadable),
             "unreadable": unreadable[:MAX_LISTED_ERRORS],
+            "compared": "names" if config.stream else "pixels",
         },
+        assigned=AssignedSplits.of_images(decoded.digests_N, decoded.hashes_N, drawn.splits_N, assigned),
     )
 
 
@@ -152,7 +159,8 @@ def _drop_unusable(source: Source, decoded: DecodedImages) -> tuple[Source, Deco
     )
     unreadable = [{"id": source.ids[n], "reason": error} for n, error in decoded.errors.items()]
     images = select(decoded.images_NCHW, torch.tensor(indices, dtype=torch.int64))
-    return usable, DecodedImages(images, decoded.digests_N[is_usable], {}), unreadable
+    hashes_N = None if decoded.hashes_N is None else decoded.hashes_N[is_usable]
+    return usable, DecodedImages(images, decoded.digests_N[is_usable], {}, hashes_N), unreadable
 
 
 def _check_balance(class_names: Sequence[str], train: Split) -> list[str]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from classifier.config.experiment import Experiment
+from classifier.data.assigned_splits import AssignedSplits
 from classifier.data.images.arrays import Images, concatenate, select
 from classifier.data.split_names import SPLITS, ImageKind
 
@@ -48,6 +49,8 @@ class Dataset:
     """What users should know about these data, one sentence each."""
     split_record: dict[str, Any]
     """How the splits were drawn, which images were reassigned, which could not be read: plain data for split.json."""
+    assigned: AssignedSplits | None = None
+    """The split of every image that it ever had, for later runs; None if it was not built from a source."""
 
     @property
     def size(self) -> int:

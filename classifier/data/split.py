@@ -1,9 +1,13 @@
-"""Splits of a data set, drawn by image content, so that adding images never moves existing ones.
+"""Splits of a data set, drawn by image content.
 
 A hash of (seed, content) is a number u in [0, 1). Below `test` it is a test image, from 1 - `validation` on a
 validation image, in between a training image: shares hold in expectation, duplicates stay together, and another test
 share moves no image to or from validation. A class that such a draw leaves out of a split gets the image whose number
 is nearest to that split; no other image is ever in another split than its number says.
+
+So added images move an existing one only if it was lent to a split that its class lacked, or if a new image joins it
+with others: another file with its pixels, or one that connects two groups. Splits that were assigned before
+(assigned_splits.py) never change: new images follow those with which they belong together, and only new ones are lent.
 """
 
 import hashlib
@@ -13,6 +17,7 @@ from typing import Literal
 
 import numpy as np
 
+from classifier.data.assigned_splits import AssignedSplits
 from classifier.data.folds import assign_folds
 from classifier.data.split_names import SPLITS, TEST, TRAIN, UNASSIGNED, VALIDATION
 from classifier.errors import DataError, list_few
@@ -33,7 +38,7 @@ class Reassignment:
 
 
 FindingKind = Literal[
-    "not_supplied", "duplicates_across", "groups_across", "label_conflict", "missing_class", "reassigned"
+    "not_supplied", "duplicates_across", "groups_across", "label_conflict", "missing_class", "reassigned", "recalled"
 ]
 
 
@@ -67,6 +72,10 @@ class SplitInput:
     """int8, an index of SPLITS or UNASSIGNED."""
     groups: Sequence[str] | None = None
     """N names; images that share one stay in one split."""
+    hashes_N: np.ndarray | None = None
+    """V16, equal for images with the same pixels; if None, images are compared by their digests."""
+    assigned: AssignedSplits | None = None
+    """Splits that stay as they are; folds do not use them."""
 
 
 def draw_splits(
@@ -114,9 +123,13 @@ def draw_splits(
         splits_N[pool_N & (u_N < test)] = TEST
     if VALIDATION in missing:
         splits_N[pool_N & (u_N >= 1 - validation)] = VALIDATION
+    recalled_N = np.full(len(splits_N), UNASSIGNED, np.int8)
+    if images.assigned is not None and folds is None:
+        recalled_N[pool_N] = _recall_splits(images, images.assigned, units)[pool_N]
+        splits_N = np.where(recalled_N == UNASSIGNED, splits_N, recalled_N)
     drawn_N = splits_N.copy()
     if missing:
-        _fill_missing_classes(images, units, splits_N, pool_N, missing, shares)
+        _fill_missing_classes(images, units, splits_N, pool_N, recalled_N != UNASSIGNED, missing, shares)
     for split in (TRAIN, *missing):
         if not (splits_N == split).any():
             raise DataError(f"{name} has too few images ({len(splits_N)}) to draw its splits: add more")
@@ -128,24 +141,32 @@ def draw_splits(
         for n in np.flatnonzero(drawn_N != splits_N).tolist()
     )
     findings = [*_find_drawn_splits(name, supplied, missing, shares), *_find_overlaps(images, units, splits_N)]
+    if recalled := int((recalled_N != UNASSIGNED).sum()):
+        text = f"{recalled:,} of {len(splits_N):,} images have their split from an earlier run (data.split_from)."
+        findings.append(SplitFinding("recalled", text))
     findings += [*_find_label_conflicts(images, units), *_find_missing_classes(images, splits_N)]
     if reassignments:
         examples = list_few([f"{moved.id} ({moved.drawn_split} to {moved.split})" for moved in reassignments])
-        text = f"{len(reassignments)} images of small classes were moved, so that no split lacks a class: {examples}."
+        text = (
+            f"{len(reassignments)} images of small classes were moved, so that no split lacks a class: {examples}. "
+            "When images are added they may move back, unless the next run has --data.split_from with this one."
+        )
         findings.append(SplitFinding("reassigned", text))
     return DrawnSplits(splits_N, reassignments, tuple(findings))
 
 
 class _Units:
-    """Images as units that stay in one split: of equal content, or of groups that equal contents connect.
+    """Images as units that stay in one split: with equal pixels, or of groups that equal pixels connect.
 
-    content_N: an image's content; unit_N: its unit; u_U: a unit's number in [0, 1).
+    content_N: an image's pixels (or content, where the pixels are not known) as a number; unit_N: its unit; u_U: a
+    unit's number in [0, 1).
     """
 
     def __init__(self, images: SplitInput, seed: int) -> None:
-        self.content_N, first_C = number_contents(images.digests_N)
-        self.unit_N, names = self.content_N, images.digests_N[first_C]
-        if images.groups is not None:
+        self.content_N, first_C = number_contents(images.digests_N if images.hashes_N is None else images.hashes_N)
+        if images.groups is None:
+            self.unit_N, names = self.content_N, _name_contents(self.content_N, images.digests_N)
+        else:
             self.unit_N, names = _connect_groups(self.content_N, images.groups)
         key = str(seed).encode()
         hashes = bytearray()
@@ -164,6 +185,28 @@ def number_contents(digests_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     number = np.empty(len(order), np.int64)
     number[order] = np.arange(len(order))
     return number[inverse_N], first[order]
+
+
+def _name_contents(content_N: np.ndarray, digests_N: np.ndarray) -> np.ndarray:
+    """Return the least digest of each content's files, which is the same in any order of them."""
+    rank_N = np.unique(digests_N, return_inverse=True)[1]
+    order_N = np.lexsort((rank_N, content_N))
+    return digests_N[order_N[np.unique(content_N[order_N], return_index=True)[1]]]
+
+
+def _recall_splits(images: SplitInput, assigned: AssignedSplits, units: _Units) -> np.ndarray:
+    """Return the splits that these images already had, int8; UNASSIGNED for new ones.
+
+    A new image gets the split of those with its pixels, else of those of its unit (training, if they differ).
+    """
+    splits_N = assigned.recall(images.digests_N, images.hashes_N)
+    for unit_N in (units.content_N, units.unit_N):
+        known = np.flatnonzero(splits_N != UNASSIGNED)
+        least_U = np.full(int(unit_N.max()) + 1, len(SPLITS), np.int8)
+        np.minimum.at(least_U, unit_N[known], splits_N[known])
+        follows_N = (splits_N == UNASSIGNED) & (least_U[unit_N] < len(SPLITS))
+        splits_N[follows_N] = least_U[unit_N][follows_N]
+    return splits_N
 
 
 def _connect_groups(content_N: np.ndarray, groups: Sequence[str]) -> tuple[np.ndarray, list[bytes]]:
@@ -191,15 +234,18 @@ def _fill_missing_classes(
     units: _Units,
     splits_N: np.ndarray,
     pool_N: np.ndarray,
+    is_fixed_N: np.ndarray,
     missing: list[int],
     shares: dict[int, float],
 ) -> None:
     """Move images, in splits_N, to splits that lack their class. Training comes first, then test, then validation.
 
     A unit moves as a whole. One with two labels stays: it would also move images of a class that lacks nothing.
+    is_fixed_N: images that stay where they are.
     """
     classes = len(images.class_names)
     wanted = (TRAIN, *missing)
+    is_fixed_U = np.bincount(units.unit_N, is_fixed_N) > 0
     counts_KS = np.stack([np.bincount(images.labels_N[splits_N == s], minlength=classes) for s in range(3)], axis=1)
     for k in np.flatnonzero((counts_KS[:, wanted] == 0).any(axis=1)):
         class_N = np.flatnonzero((images.labels_N == k) & pool_N)
@@ -212,7 +258,8 @@ def _fill_missing_classes(
             if split != TRAIN and bool((splits_N[images.labels_N == k] == split).any()):
                 continue
             used = list(split_of.values())
-            movable = [unit for unit in split_of if not units.shared_U[unit] and unit not in moved]
+            stays_U = units.shared_U | is_fixed_U
+            movable = [unit for unit in split_of if not stays_U[unit] and unit not in moved]
             spare = [unit for unit in movable if used.count(split_of[unit]) > 1]
             if split == TRAIN and not spare:  # two images, one in test and one in validation
                 spare = [unit for unit in movable if split_of[unit] == VALIDATION] or movable
@@ -277,7 +324,7 @@ def _find_overlaps(images: SplitInput, units: _Units, splits_N: np.ndarray) -> l
     """Find duplicates in two splits, which make a score look better than it is."""
     findings = []
     ways: list[tuple[FindingKind, np.ndarray, str]] = [
-        ("duplicates_across", units.content_N, "are in {} too, byte for byte")
+        ("duplicates_across", units.content_N, f"are in {{}} too, {_compared(images)}")
     ]
     if images.groups is not None:
         group_N = np.unique(np.asarray(images.groups), return_inverse=True)[1]
@@ -294,6 +341,10 @@ def _find_overlaps(images: SplitInput, units: _Units, splits_N: np.ndarray) -> l
     return findings
 
 
+def _compared(images: SplitInput) -> str:
+    return "byte for byte" if images.hashes_N is None else "pixel for pixel"
+
+
 def _find_label_conflicts(images: SplitInput, units: _Units) -> list[SplitFinding]:
     shared = np.flatnonzero(units.shared_C)
     if not len(shared):
@@ -301,7 +352,7 @@ def _find_label_conflicts(images: SplitInput, units: _Units) -> list[SplitFindin
     example = np.flatnonzero(units.content_N == shared[0]).tolist()
     other = next(n for n in example if images.labels_N[n] != images.labels_N[example[0]])
     pair = " and ".join(f"{images.ids[n]} ({images.class_names[images.labels_N[n]]})" for n in (example[0], other))
-    text = f"{len(shared)} images have several labels, byte for byte; one pair is {pair}."
+    text = f"{len(shared)} images have several labels, {_compared(images)}; one pair is {pair}."
     return [SplitFinding("label_conflict", text)]
 
 

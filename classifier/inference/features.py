@@ -1,15 +1,19 @@
 """Features: the inputs of a model's head; and logistic regression on them."""
 
+import logging
 import os
 from pathlib import Path
 
 import torch
+import xxhash
 from torch import Tensor, nn
 
 from classifier import models
 from classifier.data.images.arrays import Images
 from classifier.inference.scorer import Scorer
 from classifier.storage.atomic import file_sha256, retry_io, write_tensors
+
+logger = logging.getLogger(__name__)
 
 # For standardised features.
 L2_PENALTY = 1e-2
@@ -58,15 +62,45 @@ def fit_logistic_regression(train_NF: Tensor, labels_N: Tensor, classes: int) ->
 
 
 def save_features(features: dict[str, Tensor], path: Path) -> None:
-    """Write features to a .safetensors file, atomically. RunError if it cannot be written."""
+    """Write features to a .safetensors file with their hash, atomically. RunError if it cannot be written."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
 
     def write() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_tensors(features, part)
+        write_tensors(features, part, hash=_hash_tensors(features))
         part.replace(path)
 
     retry_io(write, path)
+
+
+def load_features(path: Path) -> dict[str, Tensor] | None:
+    """Load what save_features wrote; None if there is no such file, or, which is logged, if it is damaged.
+
+    A file of an earlier version has no hash.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            features = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            expected = (file.metadata() or {}).get("hash")
+    except (SafetensorError, OSError, ValueError):
+        features = expected = None
+    if features is None or expected not in (None, _hash_tensors(features)):
+        logger.warning("%s is damaged: its features are computed again", path)
+        return None
+    return features
+
+
+def _hash_tensors(tensors: dict[str, Tensor]) -> str:
+    hasher = xxhash.xxh3_128()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        hasher.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        hasher.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return hasher.hexdigest()
 
 
 def weights_identity(weights: str | None) -> str:

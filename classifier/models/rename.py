@@ -53,7 +53,7 @@ def _convert_efficientnet(state: StateDict, model_names: Collection[str]) -> Sta
     blocks = list(dict.fromkeys(match[1] for name in model_names if (match := re.match(r"(blocks\.\d+\.\d+)\.", name))))
 
     def convert(name: str) -> str:
-        if not (match := re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", name)):
+        if not (match := re.fullmatch(r"_blocks\.([0-9]{1,4})\.(\w+)\.(\w+)", name)):
             layer, _, part = name.partition(".")
             return f"{_MELAS_ENDS.get(layer, layer)}.{part}"
         block, layer, part = int(match[1]), match[2], match[3]

@@ -1,9 +1,9 @@
-"""Transfer learning: read pretrained weights without executing code, fit them to the model, freeze the backbone."""
+"""Transfer learning: fit pretrained weights to the model and its classes, freeze the backbone."""
 
+import functools
 import logging
 import math
-import pickle
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,26 +15,28 @@ from classifier.models import external, zoo
 from classifier.models.catalogue import ZOO
 from classifier.models.head import head_parameter_names
 from classifier.models.rename import convert_state_dict
+from classifier.models.weights_file import WeightsFile, read_weights
+from classifier.text import show
 
 _log = logging.getLogger(__name__)
 
-# Keys of the weights in the checkpoints of training programs, best first: averaged weights before the others.
-_WRAPPERS = ("model_ema", "state_dict_ema", "state_dict", "model_state_dict", "model")
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's preprocessing, for all its weights
+_MAX_TOKENS = 1 << 16
 _POSITIONS = ("encoder.pos_embedding", "pos_embed", "positions")
 
 
-def load_weights(model: nn.Module, config: ModelConfig) -> None:
+def load_weights(model: nn.Module, config: ModelConfig, class_names: Sequence[str] | None = None) -> None:
     """Load model.weights into the model: imagenet, or a local .safetensors or .pth file.
 
-    A head for another number of classes starts at zero. RGB kernels are summed for greyscale. A vision transformer's
-    position embeddings are resized. ModelError if there are no such weights or less than half of the backbone fits.
+    A head for other classes starts at zero; class_names: those of the model's outputs, if they are known. RGB kernels
+    are summed for greyscale. A vision transformer's position embeddings are resized. ModelError if there are no such
+    weights or less than half of the backbone fits.
     """
     assert config.weights is not None
     where = f"model.weights {config.weights}"
-    state = _download_imagenet(config) if config.weights == "imagenet" else read_weights(config.weights)
+    file = _download_imagenet(config) if config.weights == "imagenet" else read_weights(config.weights)
     own = model.state_dict()
-    state = convert_state_dict(state, own)
+    state = convert_state_dict(file.tensors, own)
     adapted = {name: _adapt_shape(name, old, own[name]) for name, old in state.items() if name in own}
     fitting = {name: tensor for name, tensor in adapted.items() if tensor is not None}
     heads = head_parameter_names(model)
@@ -52,49 +54,54 @@ def load_weights(model: nn.Module, config: ModelConfig) -> None:
             f"{where} fits {len(backbone) - len(missing)} of {len(backbone)} tensors of {config.name} (for example, "
             f"{example}): set model.name to the model that these weights belong to"
         )
+    for name, tensor in fitting.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ModelError(
+                f"{where}: {name} has values that are not finite: give weights of a training that ended well"
+            )
+    head, message = match_head({name: fitting.pop(name) for name in heads & fitting.keys()}, file, class_names)
+    fitting |= head
+    if message:
+        _warn_once(f"{where}: {message}")
     model.load_state_dict(fitting, strict=False)
     for name, parameter in model.named_parameters():
         # A new head starts at zero, all classes equally likely: a random one is overconfident, and long stays so.
         if name in heads and name not in fitting:
             torch.nn.init.zeros_(parameter)
     _log.info("%s: loaded %d of %d backbone tensors", where, len(backbone) - len(missing), len(backbone))
-    for message, names in (
+    for text, names in (
         ("not in the file, newly initialised", [*missing, *sorted(heads - fitting.keys())]),
         ("not in the model, ignored", unknown),
     ):
         if names:
-            _log.info("%s: %s: %s%s", where, message, ", ".join(names[:5]), ", ..." if len(names) > 5 else "")
+            _log.info("%s: %s: %s%s", where, text, ", ".join(names[:5]), ", ..." if len(names) > 5 else "")
 
 
-def read_weights(path: str) -> dict[str, Tensor]:
-    """Return the tensors of a weights file by name. Never executes code: only tensors and plain data are unpickled.
+def match_head(
+    tensors: dict[str, Tensor], file: WeightsFile, class_names: Sequence[str] | None
+) -> tuple[dict[str, Tensor], str | None]:
+    """Return the head's tensors with a row for each of these classes, or none if the file's classes are others; and
+    what to tell the user, if that is not what one would expect.
 
-    ModelError if the file is missing, corrupted, or holds anything else.
+    tensors: those of the file that have the head's shapes. A head without class names is kept: most are of the same
+    classes, from another program.
     """
-    where, file = f"model.weights {path}", Path(path).expanduser()
-    if not file.is_file():
-        raise ModelError(f"{where}: no such file; give imagenet, or a .safetensors or .pth file")
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
+    there, here = file.class_names, None if class_names is None else tuple(class_names)
+    if not tensors or here is None or there == here:
+        return tensors, None
+    if there is None:
+        text = f"the file names no classes: its head of {len(here)} is kept, as if they were these in this order"
+        return tensors, f"{text} (a head for other classes would start anew)"
+    if len(set(there)) < len(there) or {*there} != {*here}:
+        return {}, "its head is for other classes: this one starts anew"
+    order_K = torch.tensor([there.index(name) for name in here])
+    return {name: rows[order_K] for name, rows in tensors.items()}, "the head's classes are put in the order of these"
 
-            content = load_file(file)
-        else:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{where} is corrupted or holds more than tensors, which could run code when loaded: save only the "
-            "weights, with safetensors or torch.save(model.state_dict(), FILE)"
-        ) from error
-    except Exception as error:  # a corrupted pickle may raise anything (KeyError, AssertionError, struct.error, ...)
-        reason = f"{type(error).__name__}: {in_short(error, 160)}"
-        raise ModelError(f"{where} cannot be read ({reason}): give an intact .safetensors or .pth file") from error
-    while isinstance(content, dict) and (inner := [k for k in _WRAPPERS if isinstance(content.get(k), dict)]):
-        content = content[inner[0]]
-    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
-    if not tensors:
-        raise ModelError(f"{where} holds no named tensors: save the weights with torch.save(model.state_dict(), FILE)")
-    return tensors
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    """A model is built more than once in a process."""
+    _log.warning("%s", show(text))
 
 
 def pretrained_statistics(config: ModelConfig, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
@@ -126,7 +133,7 @@ def set_frozen(model: nn.Module, frozen: bool) -> None:
             module.train(model.training and not frozen)
 
 
-def _download_imagenet(config: ModelConfig) -> dict[str, Tensor]:
+def _download_imagenet(config: ModelConfig) -> WeightsFile:
     if config.name not in ZOO and not config.name.startswith("timm/"):
         raise ModelError(
             f"model.weights imagenet: {config.name} has no ImageNet weights; choose a torchvision or timm model, or "
@@ -134,8 +141,8 @@ def _download_imagenet(config: ModelConfig) -> dict[str, Tensor]:
         )
     try:
         if config.name in ZOO:
-            return zoo.download_imagenet_weights(config.name)
-        return external.download_timm_weights(config.name)
+            return WeightsFile(zoo.download_imagenet_weights(config.name))
+        return WeightsFile(external.download_timm_weights(config.name))
     except ClassifierError:
         raise
     except Exception as error:  # network, disk, no published weights; timm's hub client has errors of its own
@@ -153,13 +160,15 @@ def _adapt_shape(name: str, old: Tensor, new: Tensor) -> Tensor | None:
     if old.dim() == new.dim() == 4 and {old.shape[1], new.shape[1]} == {1, 3} and old[:, 0].shape == new[:, 0].shape:
         # A greyscale image is an RGB image with three equal channels.
         return old.sum(1, keepdim=True) if new.shape[1] == 1 else old.expand(new.shape) / 3
-    if name in _POSITIONS and old.shape[2] == new.shape[2]:
+    if name in _POSITIONS and old.dim() == new.dim() == 3 and old.shape[::2] == new.shape[::2] == (1, new.shape[2]):
         return resize_positions(old, new.shape[1])
     return None
 
 
 def resize_positions(positions_1TD: Tensor, tokens: int) -> Tensor | None:
     """Interpolate position embeddings to another square grid; tokens before the grid (class tokens) keep theirs."""
+    if positions_1TD.shape[1] > _MAX_TOKENS:  # a tensor may claim more than is stored of it
+        return None
     old_grid, new_grid = math.isqrt(positions_1TD.shape[1]), math.isqrt(tokens)
     prefix = positions_1TD.shape[1] - old_grid**2
     if prefix != tokens - new_grid**2:

@@ -11,7 +11,13 @@ from torch import Tensor
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset, Split
 from classifier.errors import ConfigError
-from classifier.inference.features import extract_features, fit_logistic_regression, save_features, weights_identity
+from classifier.inference.features import (
+    extract_features,
+    fit_logistic_regression,
+    load_features,
+    save_features,
+    weights_identity,
+)
 from classifier.inference.scorer import Scorer
 from classifier.runtime.distributed import pick_device
 from classifier.training.state import build_model
@@ -82,13 +88,11 @@ def _load_or_extract_features(
     experiment: Experiment, dataset: Dataset, splits: dict[str, Split], cache_folder: Path
 ) -> dict[str, Tensor]:
     """Return features_NF of each split, float32, the inputs of the model's head; from the cache if they are there."""
-    from safetensors.torch import load_file
-
     weights = weights_identity(experiment.model.weights)
     key = (experiment.model.name, weights, dataset.fingerprint, dataset.size, MAX_IMAGES)
     path = cache_folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.safetensors"
-    if path.exists():
-        return load_file(path)
+    if (stored := load_features(path)) is not None:
+        return stored
     device = pick_device(experiment.train.device)
     scorer = Scorer.from_experiment(experiment, dataset, device)
     model = scorer.prepare_model(build_model(experiment, dataset))

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import re
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -135,8 +136,9 @@ class Storage:
 
 
 def step_of(name: str) -> int:
-    """Return the step of a checkpoint's folder, or of a file in it."""
-    return int(name.rpartition("step-")[2].partition("/")[0])
+    """Return the step of a checkpoint's folder, or of a file in it; -1 if it is something else."""
+    match = re.search(r"(?:^|/)step-([0-9]{8,16})(?:/|$)", name)
+    return int(match[1]) if match else -1
 
 
 def _folder_of(name: str) -> str:

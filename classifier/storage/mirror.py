@@ -46,7 +46,7 @@ class Mirror:
         self.skip, self.extra, self.download = {*NOT_MIRRORED, *skip}, extra, download
         self.uploaded: dict[str, tuple[int, int]] = {}
         names = storage.files("checkpoints")
-        self.remote_steps = {step_of(name) for name in names}
+        self.remote_steps = {step_of(name) for name in names} - {-1}
         self.complete_steps = {step_of(name) for name in names if name.endswith(MANIFESTS)}
         self.lock = threading.Lock()
         self.stopped = threading.Event()
@@ -77,6 +77,7 @@ class Mirror:
         # Listed first, so that the history that is uploaded next contains at least the epochs of these checkpoints.
         folders = [path.parent for path in self.folder.glob("checkpoints/*/manifest.json")]
         checkpoints = {step_of(folder.name): folder for folder in folders if "checkpoints" not in self.skip}
+        checkpoints.pop(-1, None)
         if "bundle" not in self.skip:
             self.upload_bundle()
         for path in self._plain_files():

@@ -1,31 +1,62 @@
 """Checkpoints on disk: complete or absent.
 
-A checkpoint is a folder `step-00001234/` of files and, written last, `manifest.json` with their checksums. A reader
-takes the newest one whose manifest and checksums hold, so a crash loses at most the work since then. Weights are
-safetensors; everything else is loaded by torch with `weights_only`, which executes no code.
+A checkpoint is a folder `step-00001234/` of files and, written last, `manifest.json` with their checksums and its own.
+A reader takes the newest one that is intact and says which it skipped, so a crash loses at most the work since then,
+and damage no more than the checkpoints that it hit. Weights are safetensors; everything else is loaded by torch with
+`weights_only`, which executes no code.
 """
 
 import errno
+import hashlib
 import json
+import logging
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
 
-from classifier.storage.atomic import (
-    check_format_version,
-    file_sha256,
-    fsync,
-    retry_io,
-    write_atomically,
-    write_tensors,
-)
+from classifier.config.documents import Count, check, read_json
+from classifier.errors import ConfigError, RunError, in_short, list_few
+from classifier.storage.atomic import file_sha256, fsync, retry_io, write_atomically, write_tensors
+from classifier.storage.bucket import step_of
+from classifier.text import show
 
-FORMAT_VERSION = 1
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION = 2
+UNCHECKED_VERSION = 1
+"""Manifests of this format have no checksum of their own."""
+MANIFEST, WEIGHTS, STATE = "manifest.json", "weights.safetensors", "state.pt"
+
+
+class ListedFile(TypedDict):
+    """A file of a checkpoint, as its manifest describes it."""
+
+    sha256: str
+    bytes: Count
+
+
+class About(TypedDict):
+    """What a checkpoint belongs to. dataset: the fingerprint of the images and labels."""
+
+    epoch: Count
+    dataset: str
+
+
+class Manifest(TypedDict):
+    """manifest.json. A sha256 of the rest is in the file only."""
+
+    step: Count
+    about: About
+    files: dict[str, ListedFile]
+
+
+class _Versioned(TypedDict):
+    format_version: Any
 
 
 @dataclass(frozen=True)
@@ -72,38 +103,98 @@ class CheckpointStore:
         return folder
 
     def load_latest(self) -> Checkpoint | None:
-        """Load the newest complete checkpoint to the CPU; skip incomplete and corrupted ones.
+        """Load the newest intact checkpoint to the CPU, and log which newer ones are damaged; None if there is none.
 
-        RunError if the newest has a format that this version does not know.
+        Incomplete ones, left by a crash, do not count. RunError if all are damaged, or this one cannot be loaded.
         """
         from safetensors.torch import load_file
 
-        for folder in self._newest_first():
-            manifest = self._valid_manifest(folder)
-            if manifest is not None:
-                return Checkpoint(
-                    step=manifest["step"],
-                    weights=load_file(folder / "weights.safetensors"),
-                    state=torch.load(folder / "state.pt", map_location="cpu", weights_only=True),
-                    about=manifest["about"],
-                )
-        return None
+        folder, manifest, damaged = self._find_intact()
+        if folder is None or manifest is None:
+            return None
+        if damaged:
+            logger.warning("%s: damaged, skipped for %s: %s", self.folder, folder.name, list_few(damaged))
+        try:
+            weights = load_file(folder / WEIGHTS)
+            state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+        except Exception as error:  # intact files that no training wrote may raise anything
+            reason = f"{type(error).__name__}: {in_short(error, 300)}"
+            raise RunError(f"{folder} cannot be loaded ({reason}): delete it to resume from the one before") from error
+        return Checkpoint(manifest["step"], weights, state, dict(manifest["about"]))
 
-    def latest_manifest(self) -> dict[str, Any] | None:
-        """Read `step` and `about` of the checkpoint that `load_latest` would load."""
-        return next((m for folder in self._newest_first() if (m := self._valid_manifest(folder)) is not None), None)
+    def latest_manifest(self) -> "Manifest | None":
+        """Read `step` and `about` of the checkpoint that `load_latest` would load. RunError if all are damaged."""
+        return self._find_intact()[1]
+
+    def newest_step(self) -> int:
+        """Return the step of the newest intact checkpoint, or -1 if there is none."""
+        try:
+            manifest = self.latest_manifest()
+        except RunError:
+            return -1
+        return manifest["step"] if manifest else -1
+
+    def _find_intact(self) -> "tuple[Path | None, Manifest | None, list[str]]":
+        """Return the newest intact checkpoint, its manifest, and what is wrong with those that are newer."""
+        damaged = []
+        for folder in self._newest_first():
+            try:
+                return folder, _read_manifest(folder), damaged
+            except FileNotFoundError:  # incomplete
+                continue
+            except (RunError, ConfigError) as error:
+                damaged.append(f"{folder.name} ({error})")
+        if damaged:
+            raise RunError(
+                f"{self.folder} has no intact checkpoint, {list_few(damaged)}: update the package if a newer version "
+                "wrote them, else delete that folder to train from the beginning"
+            )
+        return None, None, []
 
     def _newest_first(self) -> list[Path]:
-        return sorted(self.folder.glob("step-*"), reverse=True) if self.folder.is_dir() else []
+        folders = self.folder.glob("step-*") if self.folder.is_dir() else ()
+        return sorted(
+            (path for path in folders if step_of(path.name) >= 0), key=lambda p: step_of(p.name), reverse=True
+        )
 
-    def _valid_manifest(self, folder: Path) -> dict[str, Any] | None:
-        try:
-            manifest = json.loads((folder / "manifest.json").read_text())
-            check_format_version(manifest, folder / "manifest.json", FORMAT_VERSION)
-            is_valid = all(file_sha256(folder / name) == about["sha256"] for name, about in manifest["files"].items())
-        except (OSError, ValueError, KeyError):
-            return None
-        return manifest if is_valid else None
+
+def _read_manifest(folder: Path) -> "Manifest":
+    """Read a manifest, and check it and the files that it lists.
+
+    FileNotFoundError if there is none; RunError or ConfigError if it or a file is not as it was written.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        raise FileNotFoundError(path)
+    document: dict[str, Any] = dict(read_json(path, _Versioned, "delete it"))
+    version = document["format_version"]
+    if version not in (UNCHECKED_VERSION, FORMAT_VERSION):
+        known = f"{UNCHECKED_VERSION} and {FORMAT_VERSION}"
+        raise RunError(f"{MANIFEST}: format_version is {show(repr(version)[:20])}, but this version reads {known}")
+    sha256 = document.pop("sha256", None)
+    if (version == FORMAT_VERSION or sha256 is not None) and sha256 != _document_sha256(document):
+        raise RunError(f"the checksum of its {MANIFEST} differs")
+    manifest: Manifest = check("", Manifest, document)
+    if manifest["step"] != step_of(folder.name) or manifest["about"]["epoch"] > manifest["step"]:
+        raise RunError(f"its {MANIFEST} is that of another step")
+    if manifest["files"].keys() != {WEIGHTS, STATE}:
+        raise RunError(f"its {MANIFEST} lists other files")
+    for name, listed in manifest["files"].items():
+        if not _is_intact(folder / name, listed):
+            raise RunError(f"its {name} is missing or damaged")
+    return manifest
+
+
+def _is_intact(path: Path, listed: "ListedFile") -> bool:
+    try:
+        has_size = path.is_file() and path.stat().st_size == listed["bytes"]
+        return has_size and file_sha256(path) == listed["sha256"]
+    except OSError:
+        return False
+
+
+def _document_sha256(document: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 def _write(checkpoint: Checkpoint, folder: Path) -> None:
@@ -111,12 +202,12 @@ def _write(checkpoint: Checkpoint, folder: Path) -> None:
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     try:
-        write_tensors(checkpoint.weights, folder / "weights.safetensors")
+        write_tensors(checkpoint.weights, folder / WEIGHTS)
         try:
-            torch.save(checkpoint.state, folder / "state.pt")
+            torch.save(checkpoint.state, folder / STATE)
         except RuntimeError as error:  # torch hides the cause
             raise OSError(errno.EIO, "the disk is full or failing") from error
-        fsync(folder / "state.pt")
+        fsync(folder / STATE)
         files = {p.name: {"sha256": file_sha256(p), "bytes": p.stat().st_size} for p in sorted(folder.iterdir())}
         manifest = {
             "format_version": FORMAT_VERSION,
@@ -124,7 +215,8 @@ def _write(checkpoint: Checkpoint, folder: Path) -> None:
             "about": checkpoint.about,
             "files": files,
         }
-        write_atomically(folder / "manifest.json", json.dumps(manifest, indent=1))
+        manifest["sha256"] = _document_sha256(manifest)
+        write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1))
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)  # free the space
         raise

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from classifier.augment import policy
@@ -23,7 +22,7 @@ from classifier.config.experiment import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset, Split
 from classifier.errors import ConfigError, ModelError
-from classifier.inference.features import extract_batch_features, save_features, weights_identity
+from classifier.inference.features import extract_batch_features, load_features, save_features, weights_identity
 from classifier.inference.scorer import Scorer
 from classifier.metrics.confusion import ConfusionMatrix
 from classifier.models.head import DropoutLinear, head_modules
@@ -142,7 +141,7 @@ class FeatureCache:
 
     def _compute_validation_batches(self, group: ProcessGroup) -> Iterator[tuple[Tensor, Tensor]]:
         path = self._path("validation") if group.world_size == 1 else None
-        stored = load_file(path) if path is not None and path.exists() else {}
+        stored = (load_features(path) if path is not None else None) or {}
         features: dict[str, Tensor] = {}
         for batch in loader.evaluation_batches(
             self.dataset.validation, batch=self.scorer.batch_size, rank=group.rank, world=group.world_size
@@ -180,8 +179,10 @@ class FeatureCache:
     def _load_view(self, view: int) -> None:
         """Load the view from disk, if it is there; a refit has more images, of which the first ones are stored."""
         path, is_cached_N = self._path(f"view{view}"), self.is_cached_VN[view]
-        if path is not None and not is_cached_N.all() and path.exists():
-            features_NF = load_file(path)["features"][: len(is_cached_N)]
+        if path is None or is_cached_N.all():
+            return
+        if (stored := load_features(path)) is not None:
+            features_NF = stored["features"][: len(is_cached_N)]
             self.features_VNF[view, : len(features_NF)] = features_NF
             is_cached_N[: len(features_NF)] = True
             if is_cached_N.all():

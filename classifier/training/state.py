@@ -16,6 +16,7 @@ from classifier import models
 from classifier.config.experiment import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset, Split
+from classifier.errors import RunError, in_short
 from classifier.inference.scorer import Scorer
 from classifier.runtime.distributed import ProcessGroup
 from classifier.training import losses, optimizers, schedule
@@ -209,7 +210,18 @@ class TrainState:
         return Checkpoint(self.step, self.model.state_dict(), state, about).copy_to_cpu()
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Continue from a checkpoint, on the same or another number of ranks."""
+        """Continue from a checkpoint, on the same or another number of ranks. RunError if it is another training's."""
+        try:
+            self._restore(checkpoint)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise RunError(
+                f"the checkpoint of step {checkpoint.step} belongs to another training ({in_short(error)}): "
+                "delete it to resume from the one before, or start a new run"
+            ) from error
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
         state = checkpoint.state
         self.model.load_state_dict(checkpoint.weights)
         self.optimizer.load_state_dict(state["optimizer"])
@@ -244,7 +256,11 @@ class TrainState:
 def build_model(experiment: Experiment, dataset: Dataset) -> nn.Module:
     """Build the experiment's model for this dataset, with its initial weights."""
     return models.build(
-        experiment.model, classes=len(dataset.class_names), channels=dataset.channels, size=dataset.size
+        experiment.model,
+        classes=len(dataset.class_names),
+        channels=dataset.channels,
+        size=dataset.size,
+        class_names=dataset.class_names,
     )
 
 

@@ -44,7 +44,7 @@ def folder(tmp_path) -> Path:
 
 
 def checkpoint(step: int) -> Checkpoint:
-    return Checkpoint(step, {"w": torch.full((3,), float(step))}, {}, {"epoch": step})
+    return Checkpoint(step, {"w": torch.full((3,), float(step))}, {}, {"epoch": step, "dataset": "f00d"})
 
 
 def save_bundle(folder: Path, content: str) -> None:

@@ -1,6 +1,10 @@
 import errno
+import hashlib
 import json
+import random
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +16,7 @@ from classifier.training.checkpoint import AsyncCheckpointWriter, Checkpoint, Ch
 
 def checkpoint(step: int) -> Checkpoint:
     weights = {"w": torch.full((3,), float(step)), "n": torch.tensor(step)}
-    return Checkpoint(step, weights, {"best": (0.5, -1.0), "x": torch.ones(2)}, {"epoch": step})
+    return Checkpoint(step, weights, {"best": (0.5, -1.0), "x": torch.ones(2)}, {"epoch": step, "dataset": "f00d"})
 
 
 @pytest.fixture
@@ -29,16 +33,17 @@ def test_round_trip(store):
     store.commit(checkpoint(3))
     latest = store.load_latest()
     assert latest.step == 3
-    assert latest.about == {"epoch": 3}
+    assert latest.about == {"epoch": 3, "dataset": "f00d"}
     assert torch.equal(latest.weights["w"], torch.full((3,), 3.0))
     assert latest.state["best"] == (0.5, -1.0)
 
 
 def test_newest_is_loaded_and_old_ones_are_removed(store):
-    for step in (1, 2, 9, 10):
+    (store.folder / "step-older").mkdir(parents=True)  # none of its own
+    for step in (1, 2, 99_999_999, 100_000_000):
         store.commit(checkpoint(step))
-    assert store.load_latest().step == 10
-    assert sorted(p.name for p in store.folder.iterdir()) == ["step-00000009", "step-00000010"]
+    assert store.load_latest().step == 100_000_000
+    assert sorted(p.name for p in store.folder.glob("step-*")) == ["step-100000000", "step-99999999", "step-older"]
 
 
 @pytest.mark.parametrize("corruption", ["no manifest", "cut weights", "changed state", "no weights", "cut manifest"])
@@ -73,8 +78,76 @@ def test_unknown_format_is_refused_by_name(store):
     folder = store.commit(checkpoint(1))
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(manifest | {"format_version": 99}))
-    with pytest.raises(RunError, match=r"manifest\.json: format_version is 99.*reads 1"):
+    with pytest.raises(RunError, match=r"manifest\.json: format_version is 99.*reads 1 and 2.*update the package"):
         store.load_latest()
+
+
+def values_like(value: Any) -> list[Any]:
+    """Other values for a field of a manifest: of its type, out of range, of other types."""
+    numbers = [value + 1, value - 1, -1, 10**12, float("nan"), 1.0 * value, True] if isinstance(value, int) else []
+    texts = [value[:-1], "0" * len(value), "../" + value, ""] if isinstance(value, str) else []
+    return [*numbers, *texts, None, [], {}, [value], {"a": value}, "x", 1e999]
+
+
+def alterations(document: Any) -> Iterator[Any]:
+    """The document with each of its fields altered, removed or renamed, at every depth."""
+    items = document.items() if isinstance(document, dict) else ()
+    for key, value in items:
+        others = {other: inner for other, inner in document.items() if other != key}
+        yield from (others, others | {f"{key}_": value})
+        yield from (others | {key: changed} for changed in values_like(value) if changed != value)
+        yield from (others | {key: changed} for changed in alterations(value))
+    yield from ([], None, [document], "x", {})
+
+
+def with_own_checksum(document: Any) -> Any:
+    """What someone writes who can compute checksums."""
+    if not isinstance(document, dict):
+        return document
+    rest = {key: value for key, value in document.items() if key != "sha256"}
+    return rest | {"sha256": hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()}
+
+
+@pytest.mark.parametrize("is_first_format", [False, True])
+def test_altered_manifests_are_skipped_for_the_one_before(store, caplog, is_first_format):
+    """Whatever is altered, the newest intact checkpoint is loaded, and what was skipped is said."""
+    older, newer = store.commit(checkpoint(1)), store.commit(checkpoint(2))
+    path = newer / "manifest.json"
+    text = path.read_text()
+    if is_first_format:  # written by an earlier version: without a checksum of its own
+        manifest = json.loads(text) | {"format_version": 1}
+        del manifest["sha256"]
+        text = json.dumps(manifest)
+        path.write_text(text)
+        assert store.load_latest().step == 2
+    documents = [json.dumps(altered) for altered in alterations(json.loads(text))]
+    documents += [json.dumps(with_own_checksum(altered)) for altered in alterations(json.loads(text))]
+    rng = random.Random(0)
+    for _ in range(200):
+        position = rng.randrange(len(text))
+        documents.append(text[:position] + chr(rng.randrange(1, 0x250)) + text[position + 1 :])
+        documents.append(text[:position])
+    documents += [
+        "[" * 100_000,
+        "1" * 10_000,
+        " " * (2 << 20),
+        "\ud800".encode("utf-8", "surrogatepass").decode("latin1"),
+    ]
+    intact = 0
+    for document in documents:
+        path.write_text(document, encoding="utf-8")
+        caplog.clear()
+        step = store.load_latest().step
+        assert store.latest_manifest()["step"] == store.newest_step() == step
+        assert step == 2 or f"step-{2:08d} (" in caplog.text, document
+        intact += step == 2
+    # A digit of the epoch or a letter of the fingerprint, where nothing else says what they were; and blanks.
+    assert intact < (60 if is_first_format else 40), intact
+    path.write_text("{}")
+    (older / "manifest.json").write_text("[]")
+    with pytest.raises(RunError, match=r"no intact checkpoint, step-00000002 \(.*step-00000001 \(.*delete that folder"):
+        store.load_latest()
+    assert store.newest_step() == -1
 
 
 def test_loading_executes_no_code(store, tmp_path):
@@ -85,9 +158,10 @@ def test_loading_executes_no_code(store, tmp_path):
     folder = store.commit(checkpoint(1))
     torch.save({"x": Evil()}, folder / "state.pt")
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"]["state.pt"]["sha256"] = atomic.file_sha256(folder / "state.pt")
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(Exception, match=r"weights_only|Unsupported|GLOBAL"):
+    state = {"sha256": atomic.file_sha256(folder / "state.pt"), "bytes": (folder / "state.pt").stat().st_size}
+    manifest["files"]["state.pt"] = state
+    (folder / "manifest.json").write_text(json.dumps(with_own_checksum(manifest)))
+    with pytest.raises(RunError, match=r"cannot be loaded \(UnpicklingError: Weights only load failed.*delete it"):
         store.load_latest()
     assert not (tmp_path / "executed").exists()
 

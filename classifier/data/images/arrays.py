@@ -19,7 +19,8 @@ from torch import Tensor
 
 from classifier.data.images.jpeg_segment import JPEG, decode_into
 from classifier.data.images.lazy import LazyImages
-from classifier.data.images.pixel_segment import DIGEST, PIXELS, SHAPE, SUMS, has_channels_last, stored_shape
+from classifier.data.images.pixel_segment import DIGEST, HASH, PIXELS, SHAPE, SUMS, has_channels_last, stored_shape
+from classifier.data.images.row_hash import HASH_BYTES, hash_columns, hash_rows
 from classifier.data.images.stream import StreamedImages
 from classifier.errors import DataError
 from classifier.runtime.cpu import available_cores
@@ -43,10 +44,12 @@ class Segment:
     digests_N16: np.ndarray
     sums_NC2: np.ndarray
     """int64, for each channel: the sum of its values, and of their squares."""
+    hashes_N: np.ndarray | None
+    """V16: the hash of each row as it was written; None in a file of an earlier version."""
 
     @classmethod
     def open(cls, path: Path) -> "Segment":
-        """Map a file. OSError or pa.ArrowInvalid if it is missing, or not a segment."""
+        """Map a file. OSError, ValueError, KeyError or pa.ArrowException if it is missing, or not a segment."""
         import pyarrow as pa
 
         with pa.memory_map(str(path)) as file:
@@ -60,10 +63,29 @@ class Segment:
             pixels = np.frombuffer(batch.column(PIXELS).buffers()[1], np.uint8).reshape(-1, *stored_shape(shape))
         digests = np.frombuffer(batch.column(DIGEST).buffers()[1], np.uint8).reshape(-1, 16)
         sums = np.frombuffer(batch.column(SUMS).buffers()[1], np.int64).reshape(-1, shape[0], 2)
-        return cls(path, pixels, jpegs, shape, digests, sums)
+        hashes = None
+        if HASH in batch.schema.names:
+            hashes = np.frombuffer(batch.column(HASH).buffers()[1], f"V{HASH_BYTES}")
+        return cls(path, pixels, jpegs, shape, digests, sums, hashes)
 
     def __len__(self) -> int:
         return len(self.digests_N16)
+
+    def hash_table(self) -> str | None:
+        """Hash everything but the images, in hex: the name of the file. None for a file of an earlier version."""
+        if self.hashes_N is None:
+            return None
+        ends = () if self.jpegs is None else (self.jpegs[0],)
+        return hash_columns((self.digests_N16, self.sums_NC2, self.hashes_N, *ends))
+
+    def hash_images(self, rows_N: np.ndarray) -> np.ndarray:
+        """Hash these rows as they are now, V16. IndexError if the file is corrupted."""
+        if self.pixels is not None:
+            pixels_ND = self.pixels.reshape(len(self), -1)
+            return hash_rows(pixels_ND[row] for row in rows_N.tolist())
+        assert self.jpegs is not None
+        ends, contents = self.jpegs
+        return hash_rows(contents[ends[row] : ends[row + 1]] for row in rows_N.tolist())
 
     def read(self, rows_N: np.ndarray, images: np.ndarray, positions_N: np.ndarray) -> None:
         """Read these rows into these positions of `images`, of the stored shape. DataError if the file is corrupted."""

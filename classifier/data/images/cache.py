@@ -1,9 +1,11 @@
 """Decoded images on this machine's disk, once per content and way to decode it, for all runs, workers and trials.
 
 CACHE/KEY/ holds the segments of one way (size, channels, fit): Arrow files of one record batch, one row per image, with
-the digest of the content that it was decoded from. A segment is written to a temporary file, synced and renamed, and
-never changes; a reader maps it, and keeps it even if it is unlinked. files.arrow records which file had which content,
-so that an unchanged file is not read again. One process builds at a time; others wait, and use its results.
+the digest of the content that it was decoded from and a hash of the row. A segment is written to a temporary file,
+synced and renamed, and never changes; a reader maps it, and keeps it even if it is unlinked. Its name is the hash of
+all its columns but the images, which `check` compares row by row before they are used. files.arrow records which file
+had which content, so that an unchanged file is not read again. One process builds at a time; others wait, and use its
+results.
 """
 
 import contextlib
@@ -13,7 +15,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,8 +25,10 @@ import torch
 from filelock import Timeout
 
 from classifier.data.images.arrays import MappedImages, Segment
+from classifier.data.images.file_states import FileStates, read_states, write_states
 from classifier.data.images.jpeg_segment import JpegSegmentWriter
-from classifier.data.images.pixel_segment import DIGEST, PIXELS, PixelSegmentWriter
+from classifier.data.images.pixel_segment import PIXELS, PixelSegmentWriter
+from classifier.data.images.row_index import RowIndex
 from classifier.errors import DataError, in_short
 from classifier.storage.atomic import fsync, fsync_in_background
 from classifier.storage.file_lock import open_lock, read_owner
@@ -36,21 +40,6 @@ DECODER = 2
 """Changes whenever the same file would decode to other pixels than before."""
 SEGMENT_BYTES, JPEG_RATIO = 1 << 30, 4
 """Of pixels; JPEGs of ordinary images take a quarter of that at most."""
-FILES = "files.arrow"
-
-
-@dataclass(eq=False)
-class FileStates:
-    """What is known of N files: the digest of each one's content (empty if unknown), and why some cannot be used."""
-
-    digests: list[bytes]
-    errors: dict[int, str]
-
-    def update(self, digests: dict[int, bytes], errors: dict[int, str]) -> None:
-        """Record what was found out about files, by index."""
-        for index, digest in digests.items():
-            self.digests[index] = digest
-        self.errors.update(errors)
 
 
 @dataclass(eq=False)
@@ -65,7 +54,8 @@ class NewSegment:
 class Cache:
     """The segments of one way to decode.
 
-    `look_up` says what is known of files, `find_missing` which images are not cached; a `new_segment` takes those.
+    `look_up` says what is known of files, `check` whether their images are intact, `find_missing` which images are not
+    cached; a `new_segment` takes those.
     """
 
     root: Path
@@ -73,9 +63,7 @@ class Cache:
     """C, H, W."""
     key: str
     stored_as: str
-    segments: list[Segment] = field(default_factory=list)
-    _sorted: np.ndarray = field(default_factory=lambda: np.empty(0, "S16"))
-    _rows: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    index: RowIndex = field(default_factory=RowIndex)
 
     @classmethod
     def open(cls, root: Path, shape: tuple[int, int, int], stored_as: str = PIXELS, **settings: object) -> "Cache":
@@ -101,32 +89,41 @@ class Cache:
         identities: 16 bytes that change with the file; None for a file whose changes would go unnoticed.
         """
         self._read_segments()
-        states, known = FileStates([b""] * len(identities), {}), self._read_files()
-        for n, identity in enumerate(identities):
-            if identity is not None and (entry := known.get(identity)) is not None:
-                states.digests[n] = entry[0]
-                if entry[1] is not None:
-                    states.errors[n] = entry[1]
-        return states
+        return read_states(self.folder, identities)
+
+    def check(self, states: FileStates, tick: Callable[[int], None] = lambda _: None) -> None:
+        """Compare the images of these files with their hashes; from now on damaged ones count as missing.
+
+        tick: called with the number of images just checked.
+        """
+        if damaged := self.index.check(states.digests, tick):
+            logger.warning("%s images in %s are damaged: they are decoded again", f"{damaged:,}", self.folder)
 
     def find_missing(self, states: FileStates) -> list[int]:
         """Return the indices of files that may have an image, but none here."""
-        rows_N = self._find(states.digests)
+        rows_N = self.index.find(states.digests)
         return [n for n in np.flatnonzero(rows_N < 0).tolist() if n not in states.errors]
 
     def contains(self, digest: bytes) -> bool:
         """Is there an image of this content?"""
-        return bool(self._find([digest])[0] >= 0)
+        return bool(self.index.find([digest])[0] >= 0)
 
-    def map_images(self, states: FileStates) -> MappedImages:
-        """Return the images of all files; those of files that cannot be used are undefined."""
-        rows_N = self._find(states.digests)
+    def map_images(self, states: FileStates) -> tuple[MappedImages, np.ndarray]:
+        """Return the images of all files, and their hashes (V16), which are equal for images with the same pixels.
+
+        Those of files that cannot be used are undefined. DataError if images that were just written are damaged.
+        """
+        self.check(states)
+        if self.find_missing(states):
+            raise DataError(f"{self.root} does not keep what is written to it: give another disk as --data.cache")
+        rows_N = self.index.find(states.digests)
         rows_N[[*states.errors]] = -1
         now = time.time()
-        for segment in self.segments:
+        for segment in self.index.segments:
             with contextlib.suppress(OSError):
                 os.utime(segment.path, (now, now))
-        return MappedImages(tuple(self.segments), torch.from_numpy(rows_N), self.shape)
+        images_NCHW = MappedImages(tuple(self.index.segments), torch.from_numpy(rows_N), self.shape)
+        return images_NCHW, self.index.hashes(states.digests)
 
     def plan_segments(self, missing: Sequence[int]) -> list[Sequence[int]]:
         """Cut missing images into segments of at most SEGMENT_BYTES. DataError if the disk is too small for them."""
@@ -162,37 +159,27 @@ class Cache:
     def _add(self, segment: NewSegment) -> None:
         """Finish it, if a row holds something new."""
         new_rows: dict[bytes, int] = {}
-        for row, (digest, known_row) in enumerate(zip(segment.digests, self._find(segment.digests), strict=True)):
+        for row, (digest, known_row) in enumerate(zip(segment.digests, self.index.find(segment.digests), strict=True)):
             if digest and known_row < 0:
                 new_rows.setdefault(digest, row)
         if not new_rows:
             return
         segment.writer.finish({row: digest for digest, row in new_rows.items()})
-        name = hashlib.blake2b(b"".join(new_rows), digest_size=8).hexdigest()
+        name = Segment.open(segment.writer.path).hash_table()
         fsync(segment.writer.path)
-        os.replace(segment.writer.path, self.folder / f"segment-{name}.arrow")
+        path = self.folder / f"segment-{name}.arrow"
+        os.replace(segment.writer.path, path)
+        self.index.forget(path)  # it may replace a damaged one
         self._read_segments()
 
     def remember(self, identities: Sequence[bytes | None], states: FileStates) -> None:
         """Record what is known of these files, for the next `look_up`."""
-        known = self._read_files()
-        for n, identity in enumerate(identities):
-            if identity is not None and (states.digests[n] or n in states.errors):
-                known[identity] = (states.digests[n] or bytes(16), states.errors.get(n))
-        batch = pa.record_batch(
-            [
-                _digest_array([*known]),
-                _digest_array([digest for digest, _ in known.values()]),
-                _string_array(error for _, error in known.values()),
-            ],
-            names=["identity", DIGEST, "flaw"],
-        )
-        _write_batch(batch, self.folder / FILES)
+        write_states(self.folder, identities, states)
 
     def evict(self, max_bytes: float) -> None:
         """Unlink the least recently used segments under `root`, also those of other ways to decode, until it takes at
         most `max_bytes`; never those in use here."""
-        own = {segment.path for segment in self.segments}
+        own = {segment.path for segment in self.index.segments}
         found = []
         for path in self.root.glob("*/segment-*.arrow"):
             with contextlib.suppress(FileNotFoundError):
@@ -235,59 +222,23 @@ class Cache:
             lock.release()
 
     def _read_segments(self) -> None:
-        known = {segment.path: segment for segment in self.segments}
-        self.segments = []
+        known = {segment.path: segment for segment in self.index.segments}
+        segments = []
         for path in sorted(self.folder.glob("segment-*.arrow")):
             try:
-                self.segments.append(known.get(path) or Segment.open(path))
+                segments.append(known.get(path) or _open_segment(path))
             except FileNotFoundError:  # unlinked meanwhile
                 continue
-            except (pa.ArrowInvalid, KeyError, OSError) as error:
+            except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
                 logger.warning("%s is corrupted (%s): its images are decoded again", path, in_short(error))
                 path.unlink(missing_ok=True)
-        if self.segments:
-            digests = np.concatenate([segment.digests_N16 for segment in self.segments]).view("S16").ravel()
-            self._rows = np.argsort(digests, kind="stable")
-            self._sorted = digests[self._rows]
-
-    def _find(self, digests: Sequence[bytes]) -> np.ndarray:
-        """Return each content's row; -1 where there is none."""
-        wanted = np.array(digests, "S16")
-        if not len(self._sorted):
-            return np.full(len(wanted), -1, np.int64)
-        positions = np.minimum(np.searchsorted(self._sorted, wanted), len(self._sorted) - 1)
-        return np.where((self._sorted[positions] == wanted) & (wanted != b""), self._rows[positions], -1)
-
-    def _read_files(self) -> dict[bytes, tuple[bytes, str | None]]:
-        """Return the digest, and why it cannot be used, of each file by its identity."""
-        try:
-            with pa.memory_map(str(self.folder / FILES)) as file:
-                table = pa.ipc.open_file(file).read_all()
-        except (OSError, pa.ArrowInvalid):
-            return {}
-        columns = (table.column(name).to_pylist() for name in ("identity", DIGEST, "flaw"))
-        return {identity: (digest, error) for identity, digest, error in zip(*columns, strict=True)}
+        self.index.update(segments)
 
 
-def _write_batch(batch: pa.RecordBatch, path: Path) -> None:
-    temporary = path.with_name(f".{os.getpid()}.{path.name}.part")
-    try:
-        with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
-            writer.write_batch(batch)
-        fsync(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _digest_array(values: Sequence[bytes]) -> pa.Array:
-    """An array of 16 bytes each."""
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(values), [None, pa.py_buffer(b"".join(values))])
-
-
-def _string_array(values: Iterable[str | None]) -> pa.Array:
-    """An array of strings. pa.array would check whether they are pandas', and import it for that: half a second."""
-    builder = pa.lib.StringBuilder()  # pyright: ignore[reportAttributeAccessIssue]
-    for value in values:
-        builder.append(value)
-    return builder.finish()
+def _open_segment(path: Path) -> Segment:
+    """Open a segment, and check everything in it but the images. ValueError if it was changed; see Segment.open."""
+    segment = Segment.open(path)
+    name = segment.hash_table()
+    if name is not None and path.stem != f"segment-{name}":
+        raise ValueError("its checksum differs")
+    return segment

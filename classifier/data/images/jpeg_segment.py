@@ -1,9 +1,10 @@
 """A cache segment whose rows are JPEGs: for data sets that are too large as pixels, in a fifth of the space.
 
 Under construction it is a file of frames, to which every process appends whole ones: the row, the length, the sums of
-the pixels before compression, the JPEG. Like pixel_segment.py, this module imports no torch.
+the pixels before compression, the hash of the JPEG, the JPEG. Like pixel_segment.py, this module imports no torch.
 """
 
+import itertools
 import json
 import os
 import struct
@@ -16,6 +17,7 @@ import simplejpeg
 
 from classifier.data.images.pixel_segment import (
     DIGEST,
+    HASH,
     SHAPE,
     SUMS,
     PixelSegmentWriter,
@@ -23,6 +25,7 @@ from classifier.data.images.pixel_segment import (
     sum_channels_last,
     summed_lines,
 )
+from classifier.data.images.row_hash import HASH_BYTES, hash_row
 
 JPEG, QUALITY = "jpeg", 95
 _HEAD = struct.Struct("<II")
@@ -57,7 +60,7 @@ class JpegSegmentWriter:
         colours = "GRAY" if self.shape[0] == 1 else "RGB"
         content = simplejpeg.encode_jpeg(pixels_HWC, QUALITY, colours, "444" if colours == "RGB" else "Gray")
         sums = sum_channels_last(pixels_HWC[summed_lines(len(pixels_HWC))])
-        frame = _HEAD.pack(row, len(content)) + sums.tobytes() + content
+        frame = _HEAD.pack(row, len(content)) + sums.tobytes() + hash_row(np.frombuffer(content, np.uint8)) + content
         with self.path.open("ab", buffering=0) as file:
             check_written(file.write(frame), len(frame))
 
@@ -65,21 +68,21 @@ class JpegSegmentWriter:
         """Turn the file into a segment of the rows that have a digest here, in their order."""
         import pyarrow as pa
 
-        frames, found, offset = np.memmap(self.path, np.uint8, "r"), {}, 0
+        frames, found, offset = np.asarray(np.memmap(self.path, np.uint8, "r")), {}, 0
         sums_bytes = 16 * self.shape[0]
         while offset < len(frames):
             row, length = _HEAD.unpack(frames[offset : offset + _HEAD.size].tobytes())
-            start = offset + _HEAD.size
-            offset = start + sums_bytes + length
-            found[row] = start, start + sums_bytes, offset
+            parts = offset + _HEAD.size + np.cumsum([0, sums_bytes, HASH_BYTES, length])
+            found[row] = [frames[start:end] for start, end in itertools.pairwise(parts.tolist())]
+            offset = int(parts[-1])
         rows = sorted(digests)
-        contents = [frames[found[row][1] : found[row][2]] for row in rows]
+        sums, hashes, contents = ([found[row][part] for row in rows] for part in range(3))
         ends_N = np.cumsum([0, *map(len, contents)], dtype=np.int64)
-        sums = b"".join(frames[found[row][0] : found[row][1]].tobytes() for row in rows)
         columns = {
             JPEG: (pa.large_binary(), [None, pa.py_buffer(ends_N), pa.py_buffer(np.concatenate(contents))]),
             DIGEST: (pa.binary(16), [None, pa.py_buffer(b"".join(digests[row] for row in rows))]),
-            SUMS: (pa.binary(sums_bytes), [None, pa.py_buffer(sums)]),
+            SUMS: (pa.binary(sums_bytes), [None, pa.py_buffer(np.concatenate(sums))]),
+            HASH: (pa.binary(HASH_BYTES), [None, pa.py_buffer(np.concatenate(hashes))]),
         }
         arrays = [pa.Array.from_buffers(kind, len(rows), buffers) for kind, buffers in columns.values()]
         batch = pa.record_batch(arrays, names=[*columns]).replace_schema_metadata({SHAPE: json.dumps(self.shape)})

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-PIXELS, DIGEST, SUMS = "pixels", "digest", "sums"
+from classifier.data.images.row_hash import HASH_BYTES, hash_row
+
+PIXELS, DIGEST, SUMS, HASH = "pixels", "digest", "sums", "hash"
 SHAPE = b"shape"
 """In the metadata of a segment: C, H, W as JSON."""
 CHANNELS_LAST_SIZE = 64
@@ -28,19 +30,19 @@ EXACT_VALUES = 256
 
 @dataclass(frozen=True)
 class PixelSegmentWriter:
-    """Writes images into their rows. offsets: of the columns of pixels, digests and sums in the file, in bytes."""
+    """Writes images into their rows. offsets: of the columns of pixels, digests, sums and hashes, in bytes."""
 
     path: Path
     count: int
     shape: tuple[int, int, int]
-    offsets: tuple[int, int, int]
+    offsets: tuple[int, ...]
 
     @classmethod
     def create(cls, path: Path, count: int, shape: tuple[int, int, int]) -> "PixelSegmentWriter":
         """Create a file of `count` empty rows. OSError if that fails."""
         import pyarrow as pa
 
-        widths = {PIXELS: int(np.prod(shape)), DIGEST: 16, SUMS: 16 * shape[0]}
+        widths = {PIXELS: int(np.prod(shape)), DIGEST: 16, SUMS: 16 * shape[0], HASH: HASH_BYTES}
         # Zeros that nobody reads take no memory: Arrow gets them, and the file leaves them out.
         columns = [
             pa.FixedSizeBinaryArray.from_buffers(
@@ -60,14 +62,14 @@ class PixelSegmentWriter:
             buffer = file.read_buffer()
             batch = pa.ipc.open_file(buffer).get_batch(0)
             offsets = [column.buffers()[1].address - buffer.address for column in batch.columns]
-        return cls(path, count, shape, (offsets[0], offsets[1], offsets[2]))
+        return cls(path, count, shape, tuple(offsets))
 
     @classmethod
     def from_words(cls, words: Sequence[str]) -> "PixelSegmentWriter":
         """Return the writer that `to_words` described, whose first word is left out."""
         path, count, *numbers = words
         c, h, w, *offsets = map(int, numbers)
-        return cls(Path(path), int(count), (c, h, w), (offsets[0], offsets[1], offsets[2]))
+        return cls(Path(path), int(count), (c, h, w), tuple(offsets))
 
     def to_words(self) -> list[str]:
         """The arguments that describe this writer to another process; see jpeg_segment.open_writer."""
@@ -81,6 +83,7 @@ class PixelSegmentWriter:
         else:
             pixels = np.ascontiguousarray(pixels_CHW)
             self._sums[row] = sum_channels(pixels[None, :, summed_lines(pixels.shape[1])])[0]
+        self._hashes[row] = np.frombuffer(hash_row(pixels), np.uint8)
         # Not through a memory map: the first touch of a page costs more than its copy.
         with self.path.open("r+b", buffering=0) as file:
             file.seek(self.offsets[0] + row * pixels.nbytes)
@@ -90,7 +93,7 @@ class PixelSegmentWriter:
         """Record the digests of the rows that hold an image: the others count as empty."""
         for row, digest in digests.items():
             self._digests[row] = np.frombuffer(digest, np.uint8)
-        for name in ("_sums", "_digests"):
+        for name in ("_sums", "_hashes", "_digests"):
             getattr(self, name).flush()
             del self.__dict__[name]  # Windows renames no file that is mapped
 
@@ -101,6 +104,10 @@ class PixelSegmentWriter:
     @functools.cached_property
     def _sums(self) -> np.memmap:
         return self._column(2, np.int64, (self.count, self.shape[0], 2))
+
+    @functools.cached_property
+    def _hashes(self) -> np.memmap:
+        return self._column(3, np.uint8, (self.count, HASH_BYTES))
 
     def _column(self, number: int, dtype: type, shape: tuple[int, ...]) -> np.memmap:
         return np.memmap(self.path, dtype, "r+", self.offsets[number], shape)

@@ -1,0 +1,101 @@
+"""The split of every image that a data set ever had: `splits.parquet` of a run, for later runs (`data.split_from`).
+
+Images are recognised by the digest of their content, or by the hash of their pixels if they were saved in another
+format without loss; in a stream by their names.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from classifier.data.split_names import SPLITS, UNASSIGNED
+from classifier.errors import DataError
+
+FILE = "splits.parquet"
+_DIGEST, _HASH, _SPLIT = "content", "pixels", "split"
+
+
+@dataclass(frozen=True, eq=False)
+class AssignedSplits:
+    """M images. digests_M, hashes_M: V16; hashes are zeros where the pixels were not seen. splits_M: int8."""
+
+    digests_M: np.ndarray
+    hashes_M: np.ndarray
+    splits_M: np.ndarray
+
+    @classmethod
+    def of_images(
+        cls, digests_N: np.ndarray, hashes_N: np.ndarray | None, splits_N: np.ndarray, earlier: "AssignedSplits | None"
+    ) -> "AssignedSplits":
+        """Return the splits of these images, each content once, and of the earlier ones that are not among them."""
+        hashes_N = np.zeros(len(digests_N), "V16") if hashes_N is None else hashes_N
+        columns = [(digests_N, hashes_N, splits_N)]
+        if earlier is not None:
+            columns.append((earlier.digests_M, earlier.hashes_M, earlier.splits_M))
+        digests_M, hashes_M, splits_M = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+        rows = np.flatnonzero(splits_M != UNASSIGNED)
+        rows = rows[np.sort(np.unique(digests_M[rows], return_index=True)[1])]
+        return cls(digests_M[rows], hashes_M[rows], splits_M[rows].astype(np.int8))
+
+    @classmethod
+    def read(cls, path: Path) -> "AssignedSplits":
+        """Read the file, or that of a run folder. DataError if there is none, or it is corrupted."""
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        path = Path(os.path.expanduser(path))
+        file = path / FILE if path.is_dir() else path
+        if not file.is_file():
+            raise DataError(
+                f"data.split_from {path}: there is no {FILE}: give the folder of a run that this version trained"
+            )
+        try:
+            table = parquet.read_table(file, columns=[_DIGEST, _HASH, _SPLIT])
+            digests_M, hashes_M = (
+                np.frombuffer(b"".join(table.column(name).to_pylist()), "V16") for name in (_DIGEST, _HASH)
+            )
+            splits_M = np.array([SPLITS.index(name) for name in table.column(_SPLIT).to_pylist()], np.int8)
+            if not len(digests_M) == len(hashes_M) == len(splits_M):
+                raise ValueError("its columns differ in length")
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"data.split_from {file} is corrupted ({type(error).__name__}): give the folder of another run"
+            ) from None
+        return cls(digests_M, hashes_M, splits_M)
+
+    def write(self, folder: Path) -> None:
+        """Write the file into a folder, atomically. OSError if that fails."""
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        table = pa.table(
+            {
+                **{
+                    name: pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(self.splits_M), [None, buffer])
+                    for name, buffer in (
+                        (_DIGEST, pa.py_buffer(self.digests_M.tobytes())),
+                        (_HASH, pa.py_buffer(self.hashes_M.tobytes())),
+                    )
+                },
+                _SPLIT: pa.DictionaryArray.from_arrays(self.splits_M, pa.array(SPLITS, pa.string())),
+            }
+        )
+        part = folder / f".{FILE}.{os.getpid()}.part"
+        try:
+            parquet.write_table(table, part)
+            os.replace(part, folder / FILE)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def recall(self, digests_N: np.ndarray, hashes_N: np.ndarray | None) -> np.ndarray:
+        """Return the split of these images, int8; UNASSIGNED for new ones."""
+        by_digest = dict(zip(self.digests_M.tolist(), self.splits_M.tolist(), strict=True))
+        splits_N = np.array([by_digest.get(digest, UNASSIGNED) for digest in digests_N.tolist()], np.int8)
+        if hashes_N is not None:
+            by_hash = dict(zip(self.hashes_M.tolist(), self.splits_M.tolist(), strict=True))
+            by_hash.pop(bytes(16), None)
+            new = np.flatnonzero(splits_N == UNASSIGNED)
+            splits_N[new] = [by_hash.get(hash_, UNASSIGNED) for hash_ in hashes_N[new].tolist()]
+        return splits_N

@@ -1,0 +1,136 @@
+"""Files of weights: read within bounds and without executing code, with the names of the classes where they are known.
+
+A file that comes from elsewhere may be anything: its pickle may refer to itself, its archive may expand to a thousand
+times its size, its tensors may be larger than what is stored of them.
+"""
+
+import io
+import json
+import pickle
+import pickletools
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from classifier.config.documents import read_bytes
+from classifier.errors import ModelError, RunError, in_short
+from classifier.storage.atomic import file_sha256
+
+CLASS_NAMES = "class_names"
+"""In the metadata of a .safetensors file: a JSON list."""
+# Keys of the weights in the checkpoints of training programs, best first: averaged weights before the others.
+_WRAPPERS = ("model_ema", "state_dict_ema", "state_dict", "model_state_dict", "model")
+_MAX_WRAPPERS = 4
+# torch.save stores, it does not compress.
+_MAX_EXPANSION = 2
+# The pickles of a file in torch's format before 1.6: magic number, version, system, weights, keys.
+_MAX_PICKLES = 5
+# torch's weights_only accepts it, but bytearray(10**12) in a pickle of 30 bytes takes that much memory.
+_REFUSED_GLOBALS = ("builtins bytearray", "__builtin__ bytearray")
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """tensors: by name, on the CPU. class_names: of the head's outputs, in their order; None if the file has none."""
+
+    tensors: dict[str, Tensor]
+    class_names: tuple[str, ...] | None = None
+
+
+def read_weights(path: str) -> WeightsFile:
+    """Read a .safetensors or .pth file. Never executes code: only tensors and plain data are unpickled.
+
+    ModelError if the file is missing, corrupted, or holds anything else.
+    """
+    where, file = f"model.weights {path}", Path(path).expanduser()
+    if not file.is_file():
+        raise ModelError(f"{where}: no such file; give imagenet, or a .safetensors or .pth file")
+    names = None
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors import safe_open
+            from safetensors.torch import load_file
+
+            content = load_file(file)
+            with safe_open(file, "pt") as opened:
+                names = _parse_class_names((opened.metadata() or {}).get(CLASS_NAMES))
+        else:
+            _check_pickles(file)
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{where} is corrupted or holds more than tensors, which could run code when loaded: save only the "
+            "weights, with safetensors or torch.save(model.state_dict(), FILE)"
+        ) from error
+    except Exception as error:  # a corrupted pickle may raise anything (KeyError, AssertionError, struct.error, ...)
+        reason = f"{type(error).__name__}: {in_short(error, 160)}"
+        raise ModelError(f"{where} cannot be read ({reason}): give an intact .safetensors or .pth file") from error
+    for _ in range(_MAX_WRAPPERS):
+        inner = [key for key in _WRAPPERS if isinstance(content, dict) and isinstance(content.get(key), dict)]
+        content = content[inner[0]] if inner else content
+    items = content.items() if isinstance(content, dict) else ()
+    tensors = {key: value for key, value in items if isinstance(key, str) and _is_plain(value)}
+    if not tensors:
+        raise ModelError(f"{where} holds no named tensors: save the weights with torch.save(model.state_dict(), FILE)")
+    return WeightsFile(tensors, names if names is not None else _read_bundle_names(file))
+
+
+def _check_pickles(file: Path) -> None:
+    """Refuse, before anything is unpickled, what takes more memory than the file. UnpicklingError, or what the parsers
+    raise."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            if sum(member.file_size for member in members) > _MAX_EXPANSION * file.stat().st_size:
+                raise ValueError("it expands to many times its size")
+            pickles = [archive.read(m) for m in members if m.filename.rpartition("/")[2] == "data.pkl"]
+        for content in pickles:
+            _check_pickle(content)
+        return
+    with file.open("rb") as stream:
+        for _ in range(_MAX_PICKLES):
+            if not stream.peek(1):
+                return
+            _check_pickle(stream)
+
+
+def _check_pickle(content: bytes | io.BufferedReader) -> None:
+    """content: bytes, or a file at the start of a pickle, which is read to its end."""
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name == "GLOBAL" and argument in _REFUSED_GLOBALS:
+            raise pickle.UnpicklingError(f"it contains {argument}")
+
+
+def _is_plain(value: object) -> bool:
+    """Is it a dense tensor with values?"""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+        and not value.is_nested
+        and not value.is_complex()
+    )
+
+
+def _parse_class_names(text: str | None) -> tuple[str, ...] | None:
+    """Return the names in a JSON list; None if it is none."""
+    try:
+        names = json.loads(text or "null")
+    except (ValueError, RecursionError):
+        return None
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return tuple(names) if is_list else None
+
+
+def _read_bundle_names(file: Path) -> tuple[str, ...] | None:
+    """Return the class names of the bundle that a weights file belongs to, if it lies in one of an earlier version."""
+    try:
+        document = json.loads(read_bytes(file.parent / "bundle.json"))
+        is_its_own = document["files"][file.name]["sha256"] == file_sha256(file)
+        return _parse_class_names(json.dumps(document["class_names"])) if is_its_own else None
+    except (RunError, ValueError, LookupError, TypeError, RecursionError):
+        return None
