@@ -17,7 +17,7 @@ from classifier.data.audit.finding import Finding
 from classifier.data.audit.scan import ScanResult
 from classifier.data.images.arrays import select
 from classifier.data.split import number_contents
-from classifier.errors import DataError
+from classifier.errors import DataError, list_few
 from classifier.inference.features import extract_features, fit_logistic_regression
 
 FOLDS = 5
@@ -26,13 +26,14 @@ FOLDS = 5
 def compute_features(scan: ScanResult, model: Path, experiment: Experiment) -> Tensor:
     """Return features_KF of the usable images, from the model of a bundle or run.
 
-    DataError if its classes differ; RunError if there is no model.
+    DataError if it does not know all classes; RunError if there is no model.
     """
     predictor = Predictor(model, device=experiment.train.device)
     source, size = scan.source, predictor.scorer.size
-    if set(predictor.class_names) != set(source.class_names):
+    if unknown := sorted(set(source.class_names) - set(predictor.class_names)):
         raise DataError(
-            f"{model} was trained on other classes than those of {source.name}: give a model of the same classes"
+            f"{model} was trained without the classes {list_few([repr(name) for name in unknown])} of {source.name}: "
+            "give a model that knows them"
         )
     channels = predictor.bundle.dataset["channels"]
     config = experiment.override("data.size", size).override("data.channels", channels).data
@@ -47,9 +48,14 @@ def check_labels(scan: ScanResult, features_KF: Tensor) -> list[Finding]:
     labels_N = torch.from_numpy(source.labels_N[scan.usable_N])
     # Duplicates stay in one fold, so that none is in the training data of another.
     folds_N = torch.from_numpy(number_contents(scan.digests_N)[0][scan.usable_N] % FOLDS)
+    folds_of = [len(folds_N[labels_N == k].unique()) for k in range(len(source.class_names))]
+    if sum(folds > 0 for folds in folds_of) < 2 or max(folds_of) < 2:
+        return []  # nothing to compare with
     probabilities_NK = predict_out_of_fold(features_KF, labels_N, folds_N, len(source.class_names))
     findings = []
     for n, k in find_label_errors(probabilities_NK, labels_N):
+        if folds_of[int(labels_N[n])] < 2:  # the classifier that saw the image did not know its class
+            continue
         id_, own = source.ids[int(scan.usable_N[n])], source.class_names[int(labels_N[n])]
         confidence = float(probabilities_NK[n, k])
         text = f"{id_}: labelled {own!r}, looks like {source.class_names[k]!r} ({confidence:.0%} confidence)"

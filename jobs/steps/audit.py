@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -29,25 +30,24 @@ from classifier.errors import DataError, list_few
 from classifier.report import audit_page
 from classifier.runs.folder import RunFolder
 from classifier.storage.atomic import write_atomically
+from classifier.text import escape_surrogates
 
 from ..cli.console import RunLog
-from ..cli.environment import command
+from ..cli.environment import command_line
 
 FINDINGS = "findings.parquet"
 
 
 def run_audit(experiment: Experiment, options: Any, run: RunFolder, log: RunLog) -> None:
-    """Scan the images, log and write the findings. DataError if no image can be used."""
+    """Scan the images, log and write the findings, among them what a training would refuse."""
     began = time.perf_counter()
     config = experiment.data
     source = data.open_source(config)
     with log.progress_bar(f"scanning {source.name}", len(source.labels_N)) as advance:
         scan = scan_images(source, config, advance)
-    if not len(scan.usable_N):
-        raise DataError(f"{source.name}: none of its {len(source.labels_N):,} images can be used")
-    splits_K = draw_splits_for(scan, config)
+    splits_K, refusals = draw_splits_for(scan, config)
     size, _ = infer_shape(source, config)
-    if options.model:
+    if options.model and len(scan.usable_N):
         from classifier.evaluation import label_errors
 
         features_KF = label_errors.compute_features(scan, Path(options.model), experiment)
@@ -55,13 +55,14 @@ def run_audit(experiment: Experiment, options: Any, run: RunFolder, log: RunLog)
         findings += label_errors.check_labels(scan, features_KF)
     else:
         findings = run_checks(scan, splits_K, size)
+    findings = [*refusals, *findings]
     seconds = time.perf_counter() - began
     counts = _describe_counts(scan, splits_K, seconds)
     log.info(counts)
     log.info(_summarize(findings))
     fix_command = None
     if options.write_manifest:
-        fix_command = _write_manifest(scan, config, splits_K, findings, Path(options.write_manifest), log)
+        fix_command = write_manifest(scan, config, splits_K, findings, Path(options.write_manifest), log)
     page = audit_page.write(
         run.folder / audit_page.NAME,
         name=source.name,
@@ -70,6 +71,8 @@ def run_audit(experiment: Experiment, options: Any, run: RunFolder, log: RunLog)
         content=_content_reader(source, config),
         file=_file_finder(source),
         fix_command=fix_command,
+        max_pixels=config.max_pixels,
+        max_seconds=config.max_seconds,
     )
     pq.write_table(to_table(findings), run.folder / FINDINGS)
     by_kind = Counter(finding.kind for finding in findings)
@@ -139,22 +142,29 @@ def _summarize(findings: list[Finding]) -> Any:
     return table
 
 
-def _write_manifest(
+def write_manifest(
     scan: ScanResult, config: DataConfig, splits_K: np.ndarray, findings: list[Finding], path: Path, log: RunLog
 ) -> str | None:
-    """Write a manifest of the clean images; the command that trains on it. DataError if the file exists.
+    """Write a manifest of the clean images, if there are any; the command that trains on it.
 
-    It lists image files by path, and images inside other files by the ids that data.only accepts.
+    DataError if the file exists. It lists image files by path, and images inside other files by the ids that data.only
+    accepts.
     """
     if path.exists():
         raise DataError(f"{path} already exists: choose another --write-manifest, or move it away")
     source, rows = scan.source, select_clean(scan, splits_K, findings)
     files = source.images
+    if not rows:
+        log.info(f"{path} was not written, as no image is left for it")
+        return None
     have_paths = not isinstance(files, np.ndarray) and all(isinstance(file, Path) for file in files)
     folder, outside = path.resolve().parent, False
+    # Images in files of their own are listed with their groups; others keep those of the data set.
+    group = _choose_group_column(config) if have_paths and source.groups is not None else None
     stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(("path" if have_paths else "id", "label", "split"))
+    # Every value is quoted: the csv module leaves a carriage return bare.
+    writer = csv.writer(stream, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    writer.writerow(("path" if have_paths else "id", "label", "split", *([group] if group else [])))
     for n, s in rows:
         name = source.ids[n]
         if have_paths:
@@ -162,12 +172,21 @@ def _write_manifest(
             inside = file.is_relative_to(folder)
             outside |= not inside
             name = str(file.relative_to(folder) if inside else file)
-        writer.writerow((name, source.class_names[source.labels_N[n]], SPLITS[s]))
+        row = (name, source.class_names[source.labels_N[n]], SPLITS[s], *([source.groups[n]] if group else []))
+        writer.writerow([escape_surrogates(value) for value in row])
     write_atomically(path, stream.getvalue())
     listed = {n for n, _ in rows}
     omitted = [id_ for n, id_ in enumerate(source.ids) if n not in listed]
     omission = f", without {len(omitted):,} ({list_few(omitted)})" if omitted else ""
     log.info(f"{path} lists {len(rows):,} images{omission}")
     if not have_paths:
-        return f"{command('train')} {config.path} --data.only {path}"
-    return f"{command('train')} {path}{' --data.outside true' if outside else ''}"
+        of_groups = ["--data.group", config.group] if config.group else []
+        return command_line("train", config.path, "--data.only", path, *of_groups)
+    of_groups = ["--data.group", group] if group else []
+    return command_line("train", path, *(["--data.outside", "true"] if outside else []), *of_groups)
+
+
+def _choose_group_column(config: DataConfig) -> str:
+    """Return the column for the images' groups: data.group, unless that is a regular expression."""
+    group = config.group or ""
+    return group if re.fullmatch(r"\w+", group) and group not in ("path", "label", "split") else "group"

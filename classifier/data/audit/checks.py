@@ -12,9 +12,10 @@ from classifier.data.audit import near_duplicates
 from classifier.data.audit.finding import Finding
 from classifier.data.audit.scan import ScanResult
 from classifier.data.build import IMBALANCE_RATIO
+from classifier.data.infer_shape import describe_few_bits, find_few_bits
 from classifier.data.readers.compact import select_strings
 from classifier.data.split_names import SPLITS, TEST, TRAIN, VALIDATION
-from classifier.errors import list_few
+from classifier.errors import DataError, list_few
 
 TYPICAL_SHARE = 0.1
 """If more of the images than this are dark, bright, blurred or oddly shaped, that is typical of the data set."""
@@ -28,24 +29,74 @@ MIN_COMPARED_SIDE = 16
 """Images with a shorter side below this many pixels are not compared for near duplicates."""
 
 
-def draw_splits_for(scan: ScanResult, config: DataConfig) -> np.ndarray:
-    """Return splits_K: int8, indices into SPLITS of the usable images, as a training would draw them.
+def draw_splits_for(scan: ScanResult, config: DataConfig) -> tuple[np.ndarray, list[Finding]]:
+    """Return splits_K, indices into SPLITS of the usable images, as a training would draw them; and what it refuses.
 
-    Raises what split.draw_splits raises.
+    Where a training would refuse classes, the others' splits are drawn without them; images without a split are in
+    training.
     """
     source = scan.source
-    usable: list[int] = scan.usable_N.tolist()
+    reasons: list[str] = []
+    if len(source.class_names) < 2:
+        reasons.append(f"there is one class only, {source.class_names[0]!r}: a classifier needs at least two")
+    if len(scan.flaws) > config.max_corrupt * len(source.labels_N):
+        share = len(scan.flaws) / len(source.labels_N)
+        reasons.append(f"{share:.1%} of the images are unreadable, more than data.max_corrupt {config.max_corrupt:.1%}")
+    supplied_K = source.splits_N[scan.usable_N]
+    splits_K = np.where(supplied_K == split.UNASSIGNED, TRAIN, supplied_K).astype(np.int8)
+    try:
+        return _draw(scan, config, np.ones(len(splits_K), bool)), _refuse(reasons)
+    except DataError as error:
+        counts_K, sparse = _count_contents(scan)
+        reasons += [f"the class {source.class_names[k]!r} has {_count_usable(counts_K[k])}" for k in sparse]
+        in_draw_K = ~np.isin(source.labels_N[scan.usable_N], sparse)
+        if not sparse or not in_draw_K.any():
+            return splits_K, _refuse(reasons if sparse else [*reasons, str(error)])
+    try:
+        splits_K[in_draw_K] = _draw(scan, config, in_draw_K)
+    except DataError as error:
+        reasons.append(str(error))
+    return splits_K, _refuse(reasons)
+
+
+def _draw(scan: ScanResult, config: DataConfig, in_draw_K: np.ndarray) -> np.ndarray:
+    """Return the splits of some of the usable images, all images of their classes. DataError as in a training."""
+    source, drawn_N = scan.source, scan.usable_N[in_draw_K]
+    present, labels_N = np.arange(len(source.class_names)), source.labels_N[drawn_N]
+    if not in_draw_K.all():
+        present, labels_N = np.unique(labels_N, return_inverse=True)
+    chosen: list[int] = drawn_N.tolist()
     split_input = split.SplitInput(
         name=source.name,
-        class_names=source.class_names,
-        ids=select_strings(source.ids, usable),
-        digests_N=scan.digests_N[scan.usable_N],
-        labels_N=source.labels_N[scan.usable_N],
-        supplied_N=source.splits_N[scan.usable_N],
-        groups=None if source.groups is None else select_strings(source.groups, usable),
+        class_names=[source.class_names[k] for k in present],
+        ids=select_strings(source.ids, chosen),
+        digests_N=scan.digests_N[drawn_N],
+        labels_N=labels_N,
+        supplied_N=source.splits_N[drawn_N],
+        groups=None if source.groups is None else select_strings(source.groups, chosen),
     )
     drawn = split.draw_splits(split_input, validation=config.validation, test=config.test, seed=config.split_seed)
     return drawn.splits_N
+
+
+def _count_contents(scan: ScanResult) -> tuple[list[tuple[int, int]], list[int]]:
+    """Return usable images and different contents of each class, and the classes with fewer than two contents."""
+    counts = []
+    for k in range(len(scan.source.class_names)):
+        of_class_N = scan.usable_N[scan.source.labels_N[scan.usable_N] == k]
+        counts.append((len(of_class_N), len(np.unique(scan.digests_N[of_class_N]))))
+    return counts, [k for k, (_, contents) in enumerate(counts) if contents < 2]
+
+
+def _count_usable(count: tuple[int, int]) -> str:
+    images, contents = count
+    if images < 2:
+        return "only one usable image" if images else "no usable image"
+    return f"{images} usable images, all copies of one" if contents == 1 else f"{images} usable images"
+
+
+def _refuse(reasons: Sequence[str]) -> list[Finding]:
+    return [Finding(kind="refused", text=reason) for reason in reasons]
 
 
 def run_checks(scan: ScanResult, splits_K: np.ndarray, size: int, features_KF: Tensor | None = None) -> list[Finding]:
@@ -56,12 +107,17 @@ def run_checks(scan: ScanResult, splits_K: np.ndarray, size: int, features_KF: T
     view = _ScanView(scan, splits_K)
     # Smaller images show too little to tell a near duplicate from another image.
     compared_C = view.first_C[scan.sizes_K2.min(1)[view.first_C] >= MIN_COMPARED_SIDE]
-    pairs = near_duplicates.find_pairs(scan.thumbs_KHW[compared_C], scan.sizes_K2.min(1)[compared_C])
+    pairs = (
+        []
+        if len(compared_C) < 2
+        else near_duplicates.find_pairs(scan.thumbs_KHW[compared_C], scan.sizes_K2.min(1)[compared_C])
+    )
     if features_KF is not None:
         known = {(pair.first, pair.second) for pair in pairs}
         by_features = near_duplicates.find_pairs_by_features(features_KF[torch.from_numpy(compared_C)])
         pairs += [pair for pair in by_features if (pair.first, pair.second) not in known]
     findings = [
+        *(Finding(kind="reading", text=text) for text in scan.source.findings),
         *_check_readable(scan),
         *_check_duplicates(view),
         *_check_groups(view),
@@ -183,6 +239,11 @@ def _check_appearance(view: _ScanView, size: int) -> Iterator[Finding]:
     dark_K = (levels_K3[:, 2] < MAX_DARK_LEVEL) & ~blank_K
     bright_K = (levels_K3[:, 0] > MIN_BRIGHT_LEVEL) & ~blank_K
     blurred_K = _are_blurred(scan) & ~blank_K
+    if (bits := find_few_bits(scan.used_bits_K.tolist())) is not None:
+        is_deep_K = scan.used_bits_K > 0
+        deep_ids = tuple(view.ids[k] for k in np.flatnonzero(is_deep_K).tolist())
+        yield Finding(kind="depth", text=f"{len(deep_ids):,} images: {describe_few_bits(bits)}", ids=deep_ids)
+        blank_K, dark_K = blank_K & ~is_deep_K, dark_K & ~is_deep_K
     yield from _flag_each(view, "blank", blank_K, lambda k: "it is of a single colour")
     yield from _flag_each(
         view, "tiny", 2 * shorter_K < size, lambda k: f"{_size_in_words(view, k)}, but the model sees {size} x {size}"

@@ -7,6 +7,7 @@ Severity = Literal["error", "warning", "note"]
 
 # Kind -> how severe it is, and what to do about it.
 KINDS: dict[str, tuple[Severity, str]] = {
+    "refused": ("error", "Training refuses a data set like this: correct it first."),
     "unreadable": ("error", "Training skips them: replace or remove them."),
     "leak": ("error", "These inflate the score: keep each image in one split (--write-manifest)."),
     "near_leak": (
@@ -21,6 +22,11 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "near_duplicate": ("warning", "One of each may be enough; keep them in one split."),
     "extension": ("warning", "They are read by content, but other programs may trust the extension: rename them."),
     "blank": ("warning", "They show nothing: remove them, unless that is what the class means."),
+    "depth": (
+        "warning",
+        "They are nearly black as read: multiply their values, or declare their range (TIFF's MaxSampleValue, PNG's "
+        "sBIT).",
+    ),
     "tiny": ("warning", "Enlarging them blurs them: find larger ones, or set a smaller --data.size."),
     "dark": ("note", "They show little: check how they were taken."),
     "bright": ("note", "They show little: check how they were taken."),
@@ -29,7 +35,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "frames": ("note", "They are animations or stacks; only the first frame is used."),
     "few": ("warning", "Too few images to learn or judge a class: collect more, or merge classes."),
     "imbalance": ("warning", "See --data.balance, --loss.class_weights and --loss.adjustment; read the macro F1."),
-    "stray": ("note", "They are in no class folder and are ignored: move them into one if they belong there."),
+    "reading": ("note", "How the data set was read: check that it is what you mean."),
 }
 
 

@@ -5,16 +5,21 @@ from pathlib import Path
 
 import numpy as np
 
+from classifier.data.labels import name_classes, parse_label, sort_class_names
 from classifier.data.readers.compact import CompactFiles, select_strings
-from classifier.data.readers.manifest import parse_label, parse_split, read_csv_rows
-from classifier.data.readers.source import Source, reject_ambiguous_labels, sort_class_names
-from classifier.errors import DataError
+from classifier.data.readers.csv_rows import read_csv_rows
+from classifier.data.readers.source import Source
+from classifier.data.split_names import parse_split
+from classifier.errors import DataError, list_few
+from classifier.text import unescape_surrogates
 
 
 def select_listed(source: Source, path: Path) -> Source:
     """Select the images that a CSV lists (id, label, split), with the labels and splits given there.
 
-    An empty split is drawn. DataError names the line of an unknown or repeated id, or of an unknown split.
+    An empty split is drawn; rows without a label are left out, with a finding.
+
+    DataError names the line of an unknown or repeated id, or of an unknown split.
     """
     if not path.is_file():
         raise DataError(
@@ -22,9 +27,10 @@ def select_listed(source: Source, path: Path) -> Source:
         )
     index_of = {id_: n for n, id_ in enumerate(source.ids)}
     selected: dict[int, tuple[str, int]] = {}
-    for where, row in read_csv_rows(path, ",", ("id", "label", "split")):
+    unlabelled: list[str] = []
+    for where, row in read_csv_rows(path, ("id", "label", "split")):
         line = f"{path} {where}"
-        index = index_of.get(str(row["id"]))
+        index = index_of.get(row["id"], index_of.get(unescape_surrogates(row["id"])))
         if index is None:
             raise DataError(
                 f"{line}: {source.name} has no image {row['id']!r}: remove the line, or set --data.only none if it "
@@ -32,13 +38,22 @@ def select_listed(source: Source, path: Path) -> Source:
             )
         if index in selected:
             raise DataError(f"{line}: {row['id']!r} is listed already: keep one of the two")
-        selected[index] = parse_label(line, row["label"]), parse_split(line, row.get("split"))
+        label, split = parse_label(line, row["label"]), parse_split(line, row.get("split"))
+        if label is None:
+            unlabelled.append(source.ids[index])
+        else:
+            selected[index] = label, split
     if not selected:
         raise DataError(f"{path} lists no images: add a line id,label,split for each")
-    reject_ambiguous_labels(str(path), (label for label, _ in selected.values()))
+    first_ids = {label: source.ids[n] for n, (label, _) in reversed(selected.items())}
+    class_of, findings = name_classes(
+        str(path), first_ids, trusted=source.class_names, locate=lambda label: first_ids[label]
+    )
+    if unlabelled:
+        findings.append(f"{len(unlabelled):,} images have no label and were left out: {list_few(unlabelled)}.")
     indices = sorted(selected)
-    class_names = sort_class_names({label for label, _ in selected.values()})
-    class_indices = {name: k for k, name in enumerate(class_names)}
+    class_names = sort_class_names(set(class_of.values()))
+    class_indices = {label: class_names.index(class_name) for label, class_name in class_of.items()}
     images = source.images
     return dataclasses.replace(
         source,
@@ -48,5 +63,9 @@ def select_listed(source: Source, path: Path) -> Source:
         splits_N=np.array([selected[n][1] for n in indices], np.int8),
         images=images[indices] if isinstance(images, np.ndarray) else CompactFiles(images[n] for n in indices),
         groups=None if source.groups is None else select_strings(source.groups, indices),
-        findings=(*source.findings, f"{len(indices):,} of its {len(index_of):,} images are used (data.only)."),
+        findings=(
+            *source.findings,
+            *findings,
+            f"{len(indices):,} of its {len(index_of):,} images are used (data.only).",
+        ),
     )

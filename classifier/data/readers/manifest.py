@@ -4,197 +4,182 @@ Or a list: lines of a path and its label, as in Caffe and ImageNet's kits (.txt)
 number, a label and a path (.lst).
 """
 
-import csv
 import os
+import re
+import unicodedata
+import urllib.parse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from classifier.data.decoding.decode import SUFFIXES
+from classifier.data.labels import clean_label, parse_label
 from classifier.data.readers.archive import normalize_member_name
-from classifier.data.readers.remote import RemotePath, open_random_access
-from classifier.data.readers.source import Source, from_files, reject_ambiguous_labels
-from classifier.data.split_names import SPLIT_ALIASES, UNASSIGNED
-from classifier.errors import DataError, in_short
+from classifier.data.readers.csv_rows import Row, find_dialect, open_text, read_csv_rows
+from classifier.data.readers.remote import RemotePath
+from classifier.data.readers.source import Source, SourceBuilder
+from classifier.data.readers.tree import leads_outside
+from classifier.data.split_names import parse_split
+from classifier.errors import DataError
+from classifier.text import unescape_surrogates
 
 LIST_SUFFIXES = (".txt", ".lst")
-
-Row = tuple[str, dict[str, Any]]
-"""Its location ("line 7"), and its values by column; None for a missing value."""
+# The longest path that ends like an image, and what remains; else all up to the last blank.
+_PATH_AND_LABEL = re.compile(rf"(.*(?:{'|'.join(map(re.escape, sorted(SUFFIXES)))}))[\s,;]+(.+)", re.IGNORECASE)
 
 
 def read_manifest(manifest: Path | RemotePath, *, group: str | None = None, outside: bool = False) -> Source:
     """Find the images that a manifest lists; paths are absolute, or relative to the manifest's folder.
 
-    group: a column; rows with the same value stay in one split. outside: allow paths outside the manifest's folder.
-    An empty split is drawn. DataError names the line of a missing file, an unknown split or a second label.
+    group: a column; rows with the same value stay in one split. outside: allow paths, and links, that lead out of the
+    manifest's folder. An empty split is drawn; rows without a label are left out, with a finding. DataError names the
+    line of a missing file, an unknown split or a second label.
     """
+    if isinstance(manifest, Path) and not manifest.is_file():
+        raise DataError(f"{manifest} is no regular file: give a folder, archive, manifest or list")
+    listed: dict[str, tuple[str, str]] = {}
+    builder, trusted = SourceBuilder(), set()
+    folder = manifest.parent if isinstance(manifest, RemotePath) else _ImageFolder(manifest, outside)
+    for where, row in _read_rows(manifest, group):
+        line = f"{manifest} {where}"
+        name, label = row["path"], parse_label(line, row["label"])
+        name = os.fsdecode(name) if isinstance(name, bytes) else str(name or "")
+        if not name.strip():
+            raise DataError(f"{line} has no path: fill it in, or remove the line")
+        split = parse_split(line, row.get("split"))
+        if label is None:
+            builder.add(name, Path(name), None, split)
+            continue
+        if isinstance(folder, RemotePath):  # not checked for existence: one request per file would take too long
+            path = folder / normalize_member_name(line, name)
+            id_ = path.relative_to(folder).as_posix()
+        else:
+            path = folder.find(line, name)
+            id_ = folder.id_of(path)
+        if id_ in listed:
+            first, first_label = listed[id_]
+            if clean_label(first_label) != clean_label(label):
+                raise DataError(
+                    f"{line}: {name} has two labels, {first_label!r} ({first}) and {label!r}: "
+                    "keep one, since each image has one class"
+                )
+            raise DataError(f"{line}: {name} is listed already ({first}): keep one of the two")
+        listed[id_] = (where, label)
+        if group is not None and row[group] in (None, ""):
+            raise DataError(f"{line} has no {group}: fill it in, or name another column in data.group")
+        if label not in builder.class_indices and clean_label(label) in map(clean_label, id_.split("/")):
+            trusted.add(label)  # the name of a class folder is no list of labels
+        builder.add(id_, path, label, split, None if group is None else str(row[group]))
+    if not builder:
+        unlabelled = f": none of its {len(builder.unlabelled):,} lines has a label" if builder.unlabelled else ""
+        raise DataError(f"{manifest} lists no images{unlabelled}: add a line path,label for each")
+    return builder.build(manifest.stem, where=str(manifest), trusted=trusted)
+
+
+def _read_rows(manifest: Path | RemotePath, group: str | None) -> Iterator[Row]:
     suffix = manifest.suffix.lower()
     columns = ("path", "label", "split", *([group] if group else []))
     if suffix in (".csv", ".tsv"):
-        rows = read_csv_rows(manifest, "\t" if suffix == ".tsv" else ",", columns)
-    elif suffix in (".parquet", ".pq"):
-        rows = _read_parquet_rows(manifest, columns)
-    elif suffix in LIST_SUFFIXES and group is None:
-        rows = _read_list_rows(manifest)
-    elif suffix in LIST_SUFFIXES:
+        return read_csv_rows(manifest, columns)
+    if suffix in (".parquet", ".pq"):
+        return _read_parquet_rows(manifest, columns)
+    if suffix in LIST_SUFFIXES:
+        with open_text(manifest) as (_, head):
+            if find_dialect(head, columns, needs_names=True):
+                return read_csv_rows(manifest, columns)
+        if group is None:
+            return _read_list_rows(manifest)
         raise DataError(f"{manifest} is a list of paths and labels, and has no column {group}: write it as CSV")
-    else:
-        raise DataError(
-            f"{manifest} is not a folder, archive (.zip, .tar), manifest (.csv, .tsv, .parquet) or list (.txt, .lst): "
-            "give one of these"
-        )
-    listed: dict[str, tuple[str, str]] = {}
-    files, groups = [], []
-    for where, row in rows:
-        path, label, split = _parse_row(f"{manifest} {where}", manifest.parent, row, outside)
-        id_ = _image_id(path, manifest.parent)
-        if id_ in listed:
-            first, first_label = listed[id_]
-            if first_label != label:
+    raise DataError(
+        f"{manifest} is not a folder, archive (.zip, .tar), manifest (.csv, .tsv, .parquet) or list (.txt, .lst): "
+        "give one of these"
+    )
+
+
+class _ImageFolder:
+    """A manifest's folder, in which its images are found."""
+
+    def __init__(self, manifest: Path, allows_outside: bool) -> None:
+        self.path, self.allows_outside = manifest.parent, allows_outside
+        self._normal = os.path.normpath(self.path)
+        self._outside: dict[Path, bool] = {}
+        """Folder -> whether it is outside."""
+
+    def find(self, where: str, name: str) -> Path:
+        """Return the image of this name, also if it is written as on Windows or a Mac. DataError if there is none."""
+        for spelling in _spell_path(name):
+            path = self.path / spelling
+            if not self.allows_outside and self._leads_outside(path):
                 raise DataError(
-                    f"{manifest} {where}: {row['path']} has two labels, {first_label!r} ({first}) and {label!r}: "
-                    "keep one, since each image has one class"
+                    f"{where}: {name} leads out of {self.path}: if you trust this manifest, set --data.outside true"
                 )
-            raise DataError(f"{manifest} {where}: {row['path']} is listed already ({first}): keep one of the two")
-        listed[id_] = (where, label)
-        files.append((id_, path, label, split))
-        if group is not None:
-            if row[group] in (None, ""):
-                raise DataError(f"{manifest} {where} has no {group}: fill it in, or name another column in data.group")
-            groups.append(str(row[group]))
-    if not files:
-        raise DataError(f"{manifest} lists no images: add a line path,label for each")
-    reject_ambiguous_labels(str(manifest), (label for _, _, label, _ in files))
-    return from_files(manifest.stem, files, groups=groups if group is not None else None)
+            if os.path.isfile(path):  # unlike Path.is_file, no error for impossible names
+                return path
+        what = "is a folder" if os.path.isdir(self.path / name) else "does not exist"
+        raise DataError(f"{where}: {name} {what}: correct the path (it is relative to {self.path}), or remove the line")
 
-
-def _parse_row(
-    where: str, folder: Path | RemotePath, row: dict[str, Any], outside: bool
-) -> tuple[Path | RemotePath, str, int]:
-    """Return the path, label and split of a row."""
-    if not row["path"]:
-        raise DataError(f"{where} has no path: fill it in, or remove the line")
-    label, split = parse_label(where, row["label"]), parse_split(where, row.get("split"))
-    if isinstance(folder, RemotePath):  # not checked for existence: one request per file would take too long
-        return folder / normalize_member_name(where, str(row["path"])), label, split
-    path = folder / str(row["path"])
-    if not outside and not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):
-        raise DataError(
-            f"{where}: {row['path']} leads out of {folder}: if you trust this manifest, set --data.outside true"
+    def id_of(self, path: Path) -> str:
+        """Return the normalized path, relative to the folder if it is inside."""
+        normal = os.path.normpath(path)
+        inside = (self._normal == "." and not os.path.isabs(normal)) or normal.startswith(
+            os.path.join(self._normal, "")
         )
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise DataError(
-            f"{where}: {row['path']} {what}: correct the path (it is relative to {folder}), or remove the line"
-        )
-    return path, label, split
+        return Path(os.path.relpath(normal, self._normal) if inside else normal).as_posix()
+
+    def _leads_outside(self, path: Path) -> bool:
+        """tree.leads_outside, which asks the disk for every link on the way, once for all images of a folder."""
+        above = path.parent
+        if above not in self._outside:
+            self._outside[above] = leads_outside(above, self.path)
+        is_last_in_doubt = path.name == ".." or os.path.islink(path)
+        return leads_outside(path, self.path) if is_last_in_doubt else self._outside[above]
 
 
-def parse_split(where: str, word: Any) -> int:
-    """Return the split that a row names, or UNASSIGNED if it names none. DataError for an unknown split."""
-    word = "" if word is None else str(word)
-    split = SPLIT_ALIASES.get(word.lower(), UNASSIGNED)
-    if word and split == UNASSIGNED:
-        raise DataError(f"{where}: unknown split {word!r}: write {', '.join(SPLIT_ALIASES)}, or nothing")
-    return split
-
-
-def parse_label(where: str, value: Any) -> str:
-    """Return a row's only label unchanged, blanks included. DataError if there is none, or several."""
-    if value is None or value == "":
-        raise DataError(f"{where} has no label: fill it in, or remove the line")
-    text = str(value)
-    several = isinstance(value, (list, tuple, dict)) or ";" in text or "|" in text
-    if several or (text.startswith("[") and text.endswith("]")):
-        raise DataError(f"{where} has several labels ({text[:60]}): keep one, since each image has one class")
-    return text
-
-
-def _image_id(path: Path | RemotePath, folder: Path | RemotePath) -> str:
-    """Return the normalized path, relative to the manifest's folder if inside it."""
-    if isinstance(path, RemotePath) or isinstance(folder, RemotePath):
-        assert isinstance(path, RemotePath)
-        assert isinstance(folder, RemotePath)
-        return path.relative_to(folder).as_posix()
-    normal = Path(os.path.normpath(path))
-    base = Path(os.path.normpath(folder))
-    return (normal.relative_to(base) if normal.is_relative_to(base) else normal).as_posix()
-
-
-def read_csv_rows(manifest: Path | RemotePath, delimiter: str, wanted: Sequence[str]) -> Iterator[Row]:
-    """Yield the rows of a CSV file; of the wanted columns, only split may be missing. DataError if it is not CSV."""
-    try:
-        with manifest.open(encoding="utf-8-sig", newline="") as file:
-            lines = csv.reader(file, delimiter=delimiter, strict=True)
-            columns = _find_columns(f"{manifest} line 1", next(lines, []), wanted)
-            for values in lines:
-                where = f"line {lines.line_num}"
-                if not values:
-                    continue
-                needed = [columns[c] for c in columns if c not in ("split", "*")]
-                if len(values) <= max(needed) or len(values) > columns["*"]:
-                    raise DataError(
-                        f"{manifest} {where} has {len(values)} values, but the first line {columns['*']}: "
-                        "make them equal, and quote values that contain the delimiter"
-                    )
-                yield where, {c: values[n] if n < len(values) else None for c, n in columns.items() if c != "*"}
-    except UnicodeDecodeError:
-        raise DataError(f"{manifest} is not UTF-8 text: save it as UTF-8") from None
-    except csv.Error as error:
-        raise DataError(f"{manifest} is not a CSV table ({error}): save it as CSV again") from None
-    except OSError as error:
-        raise DataError(f"{manifest} cannot be read ({error.strerror or error}): make it readable") from None
+def _spell_path(name: str) -> Iterator[str]:
+    """Yield the ways in which this path may be meant: exactly, then as other systems and programs write it."""
+    yield name
+    if name.startswith("file://"):
+        yield urllib.parse.unquote(urllib.parse.urlsplit(name).path)
+    if (unescaped := unescape_surrogates(name)) != name:
+        yield unescaped
+    plain = name.strip()
+    for spelling in (plain, plain.replace("\\", "/")):
+        for form in ("NFC", "NFD"):
+            if (other := unicodedata.normalize(form, spelling)) != name:
+                yield other
 
 
 def _read_list_rows(manifest: Path | RemotePath) -> Iterator[Row]:
-    """Yield rows of a path and its label, or of a number, a label and a path."""
-    try:
-        lines = manifest.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise DataError(f"{manifest} is not UTF-8 text: save it as UTF-8") from None
-    except OSError as error:
-        raise DataError(f"{manifest} cannot be read ({error.strerror or error}): make it readable") from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        tabs = line.split("\t")
-        if manifest.suffix.lower() == ".lst" and len(tabs) == 3:
-            _, label, path = tabs
-        else:
-            path, _, label = line.strip().replace("\t", " ").rpartition(" ")
-        if not path.strip():
-            raise DataError(f"{manifest} line {number} must have a path and a label, separated by a blank")
-        yield f"line {number}", {"path": path.strip(), "label": label.strip()}
-
-
-def _find_columns(where: str, names: list[str], wanted: Sequence[str]) -> dict[str, int]:
-    """Return the position of each wanted column; under '*', the number of columns."""
-    for column in (c for c in wanted if c != "split"):
-        if column not in names:
-            have = ", ".join(names) or "none"
-            raise DataError(f"{where}: there is no column {column} (only {have}): rename or add it")
-    for column in wanted:
-        if names.count(column) > 1:
-            raise DataError(f"{where}: the column {column} appears twice: keep one")
-    return {column: names.index(column) for column in wanted if column in names} | {"*": len(names)}
+    """Yield rows of a path and its label, or of a number, a label and a path; a tab decides where a path ends."""
+    with open_text(manifest) as (file, _):
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            where = f"{manifest} line {number}"
+            values = [value.strip() for value in line.strip("\r\n").split("\t")]
+            is_index = manifest.suffix.lower() == ".lst" and len(values) > 2  # MXNet's
+            if len(values) > (3 if is_index else 2):
+                raise DataError(f"{where} has several labels, which are not supported yet: keep one path and one label")
+            if is_index:
+                _, label, path = values
+            elif len(values) == 2:
+                path, label = values
+            elif match := _PATH_AND_LABEL.fullmatch(values[0]):
+                path, label = match.groups()
+            else:
+                path, _, label = values[0].rpartition(" ")
+            if not path:
+                raise DataError(f"{where} must have a path and a label, separated by a blank")
+            yield f"line {number}", {"path": path.strip(), "label": label}
 
 
 def _read_parquet_rows(manifest: Path | RemotePath, wanted: Sequence[str]) -> Iterator[Row]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from classifier.data.readers.parquet import open_table, read_columns
 
-    try:
-        with pq.ParquetFile(open_random_access(manifest)) as file:
-            names = _find_columns(str(manifest), file.schema_arrow.names, wanted)
-            label = file.schema_arrow.field("label").type
-            if pa.types.is_nested(label):
-                raise DataError(f"{manifest}: the column label has several labels per image ({label}): keep one")
-            columns = [column for column in names if column != "*"]
-            number = 0
-            for batch in file.iter_batches(columns=columns):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"row {number}", row
-    except (pa.ArrowException, OSError) as error:
-        reason = in_short(error)
-        raise DataError(f"{manifest} is not a Parquet table, or corrupted ({reason}): write it again") from None
+    table = open_table(manifest)
+    for column in wanted:
+        if column not in table.schema.names and column != "split":
+            have = ", ".join(table.schema.names) or "none"
+            raise DataError(f"{manifest}: there is no column {column} (only {have}): rename or add it")
+    columns = {column: column for column in wanted if column in table.schema.names}
+    for number, values in enumerate(read_columns(manifest, table, columns), 1):
+        yield f"row {number}", values

@@ -7,27 +7,25 @@ The split comes from the table's name (train-00000-of-00004.parquet), or from a 
 import bisect
 import collections
 import functools
-import itertools
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from classifier.data.readers.compact import CompactStrings
-from classifier.data.readers.manifest import parse_split
+from classifier.data.labels import describe_repeated, parse_label
+from classifier.data.readers.file_bytes import PackedFile, derive_identity
 from classifier.data.readers.remote import RemotePath, open_random_access, path_identity, split_common_folder
-from classifier.data.readers.source import Source, SourceBuilder, reject_ambiguous_labels
-from classifier.data.readers.tree import PackedFile, derive_identity
-from classifier.data.readers.webdataset import infer_split
+from classifier.data.readers.source import Source, SourceBuilder
+from classifier.data.split_names import infer_splits, parse_split
 from classifier.errors import DataError, in_short, list_few
+from classifier.storage.bounded_parquet import BoundedParquet
 
 LABEL_COLUMNS = ("label", "labels", "class", "fine_label")
-CACHED_ROW_GROUPS = 8
+MIN_CACHED_ROW_GROUPS, MAX_CACHED_ROW_GROUPS, MAX_CACHED_BYTES = 2, 8, 1 << 30
 """Row groups whose images stay in memory, over all tables of a data set: those that concurrent threads are reading."""
 
 
@@ -43,7 +41,10 @@ class RowGroupCache:
         with self._lock:
             if key not in self._groups:
                 self._groups[key] = read()
-                if len(self._groups) > CACHED_ROW_GROUPS:
+                while len(self._groups) > MIN_CACHED_ROW_GROUPS and (
+                    len(self._groups) > MAX_CACHED_ROW_GROUPS
+                    or sum(group.nbytes for group in self._groups.values()) > MAX_CACHED_BYTES
+                ):
                     self._groups.popitem(last=False)
             return self._groups[key]
 
@@ -54,22 +55,15 @@ class ImageTable:
     def __init__(self, path: Path | RemotePath, cache: RowGroupCache) -> None:
         """cache: shared by the tables of a data set. DataError if the file is not Parquet."""
         self.path, self._cache = path, cache
-        try:
-            self.file = pq.ParquetFile(open_random_access(path))
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(
-                f"{path} is not a Parquet table, or corrupted ({in_short(error)}): write it again"
-            ) from None
-        self.schema = self.file.schema_arrow
-        sizes = [self.file.metadata.row_group(n).num_rows for n in range(self.file.num_row_groups)]
-        self.starts = [0, *itertools.accumulate(sizes)]
+        self.file = open_table(path)
+        self.schema = self.file.schema
         self.column = find_image_column(self.schema)
 
     def read_image(self, row: int) -> bytes:
         """Return the bytes of one image. OSError if there are none, or they are corrupted."""
-        group = bisect.bisect_right(self.starts, row) - 1
+        group = bisect.bisect_right(self.file.starts, row) - 1
         images = self._cache.get((id(self), group), functools.partial(self._read_row_group, group))
-        cell = images[row - self.starts[group]]
+        cell = images[row - self.file.starts[group]]
         if pa.types.is_struct(cell.type):
             cell = cell["bytes"] if cell.is_valid else cell
         if not cell.is_valid:
@@ -77,10 +71,41 @@ class ImageTable:
         return cell.as_buffer().to_pybytes()
 
     def _read_row_group(self, group: int) -> pa.ChunkedArray:
+        assert self.column is not None
         try:
-            return self.file.read_row_group(group, columns=[self.column]).column(0)
+            return pa.chunked_array([batch.column(0) for batch in self.file.read_batches(group, [self.column])])
         except (pa.ArrowException, OSError) as error:
             raise OSError(f"corrupted in its table: {in_short(error)}") from None
+
+
+def open_table(path: Path | RemotePath) -> BoundedParquet:
+    """Open a Parquet file. DataError if it is none, or corrupted."""
+    try:
+        return BoundedParquet(open_random_access(path))
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a Parquet table, or corrupted ({in_short(error)}): write it again") from None
+
+
+def read_columns(
+    path: Path | RemotePath, table: BoundedParquet, columns: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
+    """Yield the values of each row. columns: key of a value -> name of its column. DataError if it is corrupted."""
+    names = list(dict.fromkeys(columns.values()))
+    for name in names:
+        if table.schema.names.count(name) > 1:
+            raise DataError(f"{path}: the column {name} appears twice: keep one")
+    try:
+        for group in range(table.metadata.num_row_groups):
+            for batch in table.read_batches(group, names):
+                values = {key: _list_values(batch.column(name)) for key, name in columns.items()}
+                yield from (dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{path} is corrupted ({in_short(error)}): write it again") from None
+
+
+def _list_values(column: pa.Array) -> Sequence[Any]:
+    """Return a column as Python values; floats as numpy's, which know how many digits they have."""
+    return column.to_numpy(zero_copy_only=False) if pa.types.is_floating(column.type) else column.to_pylist()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,48 +138,30 @@ def read_parquet(paths: Sequence[Path] | Sequence[RemotePath], group: str | None
     DataError if a table is corrupted, or has no labels.
     """
     folder, names = split_common_folder(paths)
-    builder, groups, cache = SourceBuilder(), CompactStrings(), RowGroupCache()
-    unlabelled: list[str] = []
-    for path, name in zip(paths, names, strict=True):
+    builder, cache, findings = SourceBuilder(), RowGroupCache(), dict[str, None]()
+    splits = infer_splits(names)
+    for path, name, named_split in zip(paths, names, splits, strict=True):
         table = ImageTable(path, cache)
-        label = next((column for column in LABEL_COLUMNS if column in table.schema.names), None)
+        have = table.schema.names
+        label = next((column for column in LABEL_COLUMNS if column in have), None)
         if table.column is None or label is None:
             what = "column of images (structs with bytes, or bytes)" if table.column is None else "column label"
-            raise DataError(f"{path}: there is no {what}, only {list_few(table.schema.names, 8)}: rename or add it")
+            raise DataError(f"{path}: there is no {what}, only {list_few(have, 8)}: rename or add it")
+        if group is not None and group not in have:
+            raise DataError(f"{path}: data.group {group} is no column ({list_few(have, 8)}): give one of them")
         class_names = _read_class_names(table.schema, label)
-        wanted = {"label": label, "group": group, "split": "split" if "split" in table.schema.names else None}
-        if group is not None and group not in table.schema.names:
-            raise DataError(
-                f"{path}: data.group {group} is no column ({list_few(table.schema.names, 8)}): give one of them"
-            )
-        columns = {key: _read_column(table, column) for key, column in wanted.items() if column is not None}
-        for row, value in enumerate(columns["label"]):
-            id_ = f"{name}/{row}"
-            text = _parse_class(path, row, value, class_names)
-            if text is None:
-                unlabelled.append(id_)
-                continue
-            split = (
-                parse_split(f"{path} row {row + 1}", columns["split"][row]) if "split" in columns else infer_split(name)
-            )
-            builder.add(id_, TableCell(table, row), text, split)
-            if group is not None:
-                groups.add(str(columns["group"][row]))
+        findings |= dict.fromkeys(describe_repeated(str(folder), class_names or ()))
+        columns = {"label": label} | ({"split": "split"} if "split" in have else {})
+        columns |= {} if group is None else {"group": group}
+        for row, values in enumerate(read_columns(path, table.file, columns)):
+            where = f"{path} row {row + 1}"
+            split = parse_split(where, values["split"]) if "split" in values else named_split
+            text = parse_label(where, values["label"], class_names)
+            builder.add(f"{name}/{row}", TableCell(table, row), text, split, str(values["group"]) if group else None)
     if not builder:
         raise DataError(f"{paths[0]} has no labelled images: add labels")
-    reject_ambiguous_labels(str(folder), builder.class_indices)
-    findings = (
-        (f"{len(unlabelled)} rows have no label and were left out: {list_few(unlabelled)}.",) if unlabelled else ()
-    )
     name = paths[0].stem if len(paths) == 1 else folder.name
-    return builder.build(name, groups=groups if group is not None else None, findings=findings)
-
-
-def _read_column(table: ImageTable, column: str) -> list[Any]:
-    try:
-        return table.file.read(columns=[column]).column(0).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{table.path} is corrupted ({in_short(error)}): write it again") from None
+    return builder.build(name, where=str(folder), findings=tuple(findings))
 
 
 def _read_class_names(schema: pa.Schema, label: str) -> list[str] | None:
@@ -162,19 +169,6 @@ def _read_class_names(schema: pa.Schema, label: str) -> list[str] | None:
     try:
         about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         names = about["info"]["features"][label]["names"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return [str(name) for name in names] if isinstance(names, list) else None
-
-
-def _parse_class(path: Path | RemotePath, row: int, value: Any, class_names: list[str] | None) -> str | None:
-    """Return a row's class; None if it is unlabelled (hidden test splits have -1)."""
-    if value is None or value == "" or value == -1:
-        return None
-    if class_names is None or isinstance(value, str):
-        return str(value)
-    if not isinstance(value, int) or not 0 <= value < len(class_names):
-        raise DataError(
-            f"{path} row {row + 1}: the label {value!r} is none of the {len(class_names)} classes: correct it"
-        )
-    return class_names[value]

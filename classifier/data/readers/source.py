@@ -1,16 +1,16 @@
 """What a reader returns, before anything is decoded or split."""
 
-import unicodedata
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from classifier.data.readers.compact import CompactFiles, CompactStrings
-from classifier.data.readers.tree import File
+from classifier.data.labels import name_classes, sort_class_names
+from classifier.data.readers.compact import CompactFiles, CompactStrings, select_strings
+from classifier.data.readers.file_bytes import File
 from classifier.data.split_names import SPLITS, ImageKind
-from classifier.errors import DataError
+from classifier.errors import DataError, list_few
 
 _NUMBER_WORDS = frozenset(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"])
 
@@ -35,68 +35,116 @@ class Source:
 
 @dataclass(eq=False)
 class SourceBuilder:
-    """Collects images one by one, for a source of files."""
+    """Collects images one by one, for a source of files. Images without a label are left out, and counted."""
 
     ids: CompactStrings = field(default_factory=CompactStrings)
     files: CompactFiles = field(default_factory=CompactFiles)
     labels: array = field(default_factory=lambda: array("q"))
     splits: array = field(default_factory=lambda: array("b"))
     class_indices: dict[str, int] = field(default_factory=dict)
-    """Class name -> class index, in order of appearance."""
+    """Label as it was spelled -> its index, in order of appearance."""
+    first_ids: list[str] = field(default_factory=list)
+    """The first image of each label."""
+    groups: CompactStrings = field(default_factory=CompactStrings)
+    unlabelled: CompactStrings = field(default_factory=CompactStrings)
 
-    def add(self, id_: str, file: File, class_name: str, split: int) -> None:
+    def add(self, id_: str, file: File, label: str | None, split: int, group: str | None = None) -> None:
+        """label: as labels.parse_label returns it. group: for all images, or for none."""
+        if label is None:
+            self.unlabelled.add(id_)
+            return
         self.ids.add(id_)
         self.files.add(file)
-        self.labels.append(self.class_indices.setdefault(class_name, len(self.class_indices)))
+        if label not in self.class_indices:
+            self.class_indices[label] = len(self.first_ids)
+            self.first_ids.append(id_)
+        self.labels.append(self.class_indices[label])
         self.splits.append(split)
+        if group is not None:
+            self.groups.add(group)
 
     def __len__(self) -> int:
         return len(self.ids)
-
-    def rename_classes(self, names: dict[str, str]) -> None:
-        """Rename the classes that are keys of `names`; classes that get the same name are merged."""
-        renamed: dict[str, int] = {}
-        new_labels = [renamed.setdefault(names.get(old, old), len(renamed)) for old in self.class_indices]
-        self.labels = array("q", (new_labels[label] for label in self.labels))
-        self.class_indices = renamed
 
     def build(
         self,
         name: str,
         *,
-        groups: Sequence[str] | None = None,
+        where: str | None = None,
+        trusted: Collection[str] = (),
+        what: str = "labels",
         kind: ImageKind | None = None,
         findings: tuple[str, ...] = (),
     ) -> Source:
-        class_names = sort_class_names(self.class_indices)
-        sorted_K = np.empty(len(class_names), np.int64)
-        for k, class_name in enumerate(class_names):
-            sorted_K[self.class_indices[class_name]] = k
+        """where: what messages name, if not the source's name. trusted, what, and errors: as for name_classes."""
+        class_of, merged = name_classes(
+            where or name,
+            self.class_indices,
+            trusted=trusted,
+            what=what,
+            locate=lambda label: self.first_ids[self.class_indices[label]],
+        )
+        labels_N, splits_N = np.array(self.labels, np.int64), np.array(self.splits, np.int8)
+        is_kept_N, about_hidden = _find_hidden(class_of, self.class_indices, trusted, labels_N, splits_N)
+        kept = np.flatnonzero(is_kept_N).tolist()
+        is_whole = len(kept) == len(labels_N)
+        left = {label: k for label, k in self.class_indices.items() if is_whole or (labels_N[is_kept_N] == k).any()}
+        class_names = sort_class_names({class_of[label] for label in left})
+        numbers = {class_name: k for k, class_name in enumerate(class_names)}
+        class_of_label = np.array([numbers.get(class_of[label], -1) for label in self.class_indices], np.int64)
+        if self.unlabelled:
+            some = list_few(self.unlabelled)
+            merged.append(f"{len(self.unlabelled):,} images have no label and were left out: {some}.")
         return Source(
             name=name,
             class_names=class_names,
-            ids=self.ids,
-            labels_N=sorted_K[np.array(self.labels, np.int64)],
-            splits_N=np.array(self.splits, np.int8),
-            images=self.files,
-            groups=groups,
+            ids=self.ids if is_whole else select_strings(self.ids, kept),
+            labels_N=class_of_label[labels_N[is_kept_N]],
+            splits_N=splits_N[is_kept_N],
+            images=self.files if is_whole else CompactFiles(self.files[n] for n in kept),
+            groups=select_strings(self.groups, kept) if self.groups else None,
             kind=kind,
-            findings=findings,
+            findings=(*findings, *merged, *about_hidden),
         )
 
 
-def from_files(
-    name: str,
-    rows: Iterable[tuple[str, File, str, int]],
-    *,
-    groups: Sequence[str] | None = None,
-    kind: ImageKind | None = None,
-) -> Source:
+def _find_hidden(
+    class_of: Mapping[str, str],
+    class_indices: Mapping[str, int],
+    trusted: Collection[str],
+    labels_N: np.ndarray,
+    splits_N: np.ndarray,
+) -> tuple[np.ndarray, list[str]]:
+    """Return which images to keep, and what to say about the label -1.
+
+    It is a class like any other (beside 1, say), unless it is all that a split has: then that split's labels are
+    hidden, as in the test sets of competitions.
+    """
+    is_kept_N = np.ones(len(labels_N), bool)
+    minus_one = [k for label, k in class_indices.items() if class_of[label] == "-1" and label not in trusted]
+    is_minus_one_N = np.isin(labels_N, minus_one)
+    if not is_minus_one_N.any() or is_minus_one_N.all():
+        return is_kept_N, []
+    for split in np.unique(splits_N[is_minus_one_N]).tolist():
+        if is_minus_one_N[splits_N == split].all():
+            is_kept_N[splits_N == split] = False
+    count, hidden = int(is_minus_one_N.sum()), int((~is_kept_N).sum())
+    findings = []
+    if hidden:
+        findings.append(f"{hidden:,} images have no label (-1, like all of their split) and were left out.")
+    elif "0" in class_of.values():
+        findings.append(
+            f"-1 is the class of {count:,} images: leave their labels empty if it means that they have none."
+        )
+    return is_kept_N, findings
+
+
+def from_files(name: str, rows: Iterable[tuple[str, File, str, int]], *, kind: ImageKind | None = None) -> Source:
     """Create a source of image files from rows of (id, file, class name, split)."""
     collected = SourceBuilder()
     for row in rows:
         collected.add(*row)
-    return collected.build(name, groups=groups, kind=kind)
+    return collected.build(name, trusted=collected.class_indices, kind=kind)
 
 
 def from_arrays(
@@ -133,29 +181,6 @@ def from_arrays(
         kind=kind,
         findings=findings,
     )
-
-
-def sort_class_names(class_names: Iterable[str]) -> tuple[str, ...]:
-    """Sort class names: by value if all are numbers, else alphabetically."""
-    names = sorted(class_names)
-    if all(name.isascii() and name.isdecimal() for name in names):
-        names.sort(key=int)
-    return tuple(names)
-
-
-def reject_ambiguous_labels(name: str, labels: Iterable[str], *, what: str = "labels") -> None:
-    """Raise a DataError if two labels differ only by case, blanks or the Unicode encoding of the same letters."""
-    label_of: dict[str, str] = {}
-    for label in sorted(set(labels)):
-        key = "".join(unicodedata.normalize("NFKC", label).casefold().split())
-        if not key:
-            raise DataError(f"{name}: the label {label!r} is blank: give each image the name of its class")
-        if key in label_of:
-            raise DataError(
-                f"{name}: the {what} {label_of[key]!r} and {label!r} differ only by case or blanks: "
-                "use one name if they are one class, or make the names clearly different"
-            )
-        label_of[key] = label
 
 
 def guess_image_kind(class_names: Sequence[str]) -> ImageKind:

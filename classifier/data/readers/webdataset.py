@@ -1,7 +1,8 @@
 """WebDataset tar shards: files whose names agree up to the first dot are one sample, such as `7.jpg` and `7.cls`.
 
-Format: github.com/webdataset/webdataset. The label is the text of KEY.cls, or the value of label, cls or class in
-KEY.json. A shard's split comes from its own name or its folder's (train-0000.tar, test/0.tar).
+Format: github.com/webdataset/webdataset. Keys with dots are understood, too: `22.05.jpg` and `22.05.cls` are a sample.
+The label is the text of KEY.cls, or the value of label, cls or class in KEY.json. A shard's split comes from its own
+name or its folder's (train-0000.tar, test/0.tar).
 """
 
 import json
@@ -12,19 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from classifier.data.decoding.decode import SUFFIXES
+from classifier.data.labels import decode_text, describe_repeated, parse_label
 from classifier.data.readers.archive import Member, list_tar_members
 from classifier.data.readers.remote import RemotePath, split_common_folder
-from classifier.data.readers.source import Source, SourceBuilder, reject_ambiguous_labels
+from classifier.data.readers.source import Source, SourceBuilder
 from classifier.data.readers.tree import is_hidden
-from classifier.data.split_names import SPLIT_ALIASES, UNASSIGNED
-from classifier.errors import DataError, list_few
+from classifier.data.split_names import infer_splits
+from classifier.errors import DataError, in_short, list_few
 
 LABEL_SUFFIXES = ("cls", "json")
 JSON_KEYS = ("label", "cls", "class")
 CLASS_NAME_FILES = ("classes.txt", "classnames.txt", "labels.txt")
 """Files beside the shards with one class name per line, for numeric labels."""
 MAX_LABEL_BYTES = 1 << 20
-_WORD = re.compile(r"(?<![a-z])(train|validation|valid|val|test)(?![a-z])")
+_KNOWN = {*LABEL_SUFFIXES, *(suffix.removeprefix(".") for suffix in SUFFIXES)}
 
 
 @dataclass
@@ -45,25 +47,29 @@ def read_webdataset(paths: Sequence[Path] | Sequence[RemotePath]) -> Source:
     """
     folder, names = split_common_folder(paths)
     builder, incomplete, ambiguous, unreadable = SourceBuilder(), [], [], []
-    for path, shard in zip(paths, names, strict=True):
-        split = infer_split(shard)
+    names_file, class_names = _read_class_names(folder)
+    for path, shard, split in zip(paths, names, infer_splits(names), strict=True):
         for key, sample in _group_samples(list_tar_members(path)).items():
             id_ = f"{shard}/{key}"
             if not sample.images or not sample.labels:
                 incomplete.append(id_)
                 continue
-            label = _read_label(sample)
-            if label is None:
+            try:
+                value = _read_label(path, sample)
+            except (OSError, ValueError, RecursionError):
                 unreadable.append(id_)
                 continue
             if len(sample.images) > 1:
                 ambiguous.append(id_)
+            where = f"{path}: {key}"
+            if class_names is not None and isinstance(value, str) and value.isdecimal():
+                value, where = int(value), f"{where}, named by {names_file}"
+            label = parse_label(where, value, class_names)
             builder.add(f"{shard}/{sample.images[0].name}", sample.images[0], label, split)
     if not builder:
         raise DataError(f"{paths[0]}: there is no image with a label (KEY.jpg with KEY.cls): add labels")
-    builder.rename_classes(_read_class_names(builder.class_indices, folder))
-    reject_ambiguous_labels(str(folder), builder.class_indices)
-    findings = [
+    findings = describe_repeated(names_file, class_names or ())
+    findings += [
         f"{len(ids)} samples {what}: {list_few(ids)}."
         for ids, what in (
             (incomplete, "lack an image or a label and were left out"),
@@ -73,64 +79,76 @@ def read_webdataset(paths: Sequence[Path] | Sequence[RemotePath]) -> Source:
         if ids
     ]
     name = re.sub(r"[-_.]?\d*$", "", paths[0].stem) if len(paths) == 1 else folder.name
-    return builder.build(name or paths[0].stem, findings=tuple(findings))
-
-
-def infer_split(name: str) -> int:
-    """Infer the split from a file's name or the names of its folders; UNASSIGNED if they name none."""
-    words = [word for part in reversed(name.lower().split("/")) for word in _WORD.findall(part)]
-    return SPLIT_ALIASES[words[0]] if words else UNASSIGNED
+    return builder.build(name or paths[0].stem, where=str(folder), findings=tuple(findings))
 
 
 def _group_samples(members: Iterable[Member]) -> dict[str, _Sample]:
+    """Group a shard's images and labels by their keys.
+
+    A key ends at the first dot of a name, unless an image and a label agree up to their last one: then it ends there,
+    for all names that begin with it (7.seg.png belongs to 7.jpg and 7.cls).
+    """
+    known = [member for member in members if not is_hidden(member.name) and _ending(member.name) in _KNOWN]
+    labelled = {_cut(member.name) for member in known if _ending(member.name) in LABEL_SUFFIXES}
+    pairs = {_cut(member.name) for member in known if _ending(member.name) not in LABEL_SUFFIXES} & labelled
+    have_dots = any("." in key.rpartition("/")[2] for key in pairs)
     samples: dict[str, _Sample] = {}
-    for member in members:
-        folder, _, name = member.name.rpartition("/")
-        stem, _, ending = name.partition(".")
-        ending = ending.lower()
-        is_image = "." + ending.rpartition(".")[2] in SUFFIXES
-        if is_hidden(name) or not (is_image or ending in LABEL_SUFFIXES):
-            continue
-        sample = samples.setdefault(f"{folder}/{stem}".lstrip("/"), _Sample())
-        if is_image:
-            sample.images.append(member)
-        else:
-            sample.labels.setdefault(ending, member)
+    for member in known:
+        keys = list(_possible_keys(member.name))
+        key = next((key for key in keys if key in pairs), keys[0] if have_dots else keys[-1])
+        is_exact, ending = key == keys[0], _ending(member.name)
+        if ending not in LABEL_SUFFIXES:
+            images = samples.setdefault(key, _Sample()).images
+            images.insert(0 if is_exact and images and _cut(images[0].name) != key else len(images), member)
+        elif is_exact:
+            samples.setdefault(key, _Sample()).labels.setdefault(ending, member)
     return samples
 
 
-def _read_label(sample: _Sample) -> str | None:
-    """Return the sample's label; None if it has no readable one."""
+def _ending(name: str) -> str:
+    base = name.rpartition("/")[2]
+    return base.rpartition(".")[2].lower() if "." in base else ""
+
+
+def _cut(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _possible_keys(name: str) -> Iterable[str]:
+    """Yield the name up to each of its dots, the last one first."""
+    folder, slash, base = name.rpartition("/")
+    while "." in base:
+        base = _cut(base)
+        yield folder + slash + base
+
+
+def _read_label(path: Path | RemotePath, sample: _Sample) -> Any:
+    """Return the value of the sample's label. ValueError, OSError or RecursionError if it is unreadable."""
+    reason: Exception = ValueError("it is too large")
     for ending in LABEL_SUFFIXES:
         member = sample.labels.get(ending)
         if member is None or member.size > MAX_LABEL_BYTES:
             continue
         try:
-            text = member.read_bytes().decode("utf-8").strip()
-            value: Any = text if ending == "cls" else _label_from_json(json.loads(text))
-        except (OSError, ValueError, RecursionError):
+            text = decode_text(f"{path}: {member.name}", member.read_bytes()).strip()
+            if ending == "cls":
+                return text
+            document = json.loads(text)
+        except (OSError, ValueError, RecursionError) as error:
+            reason = error
             continue
-        if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():
-            return str(value)
-    return None
+        if isinstance(document, dict):
+            return next((document[key] for key in JSON_KEYS if key in document), None)
+        return document
+    raise reason
 
 
-def _label_from_json(document: Any) -> Any:
-    if isinstance(document, dict):
-        return next((document[key] for key in JSON_KEYS if key in document), None)
-    return document
-
-
-def _read_class_names(labels: Iterable[str], folder: Path | RemotePath) -> dict[str, str]:
-    """Return class names for numeric labels, from a file beside the shards; empty if there is none."""
-    if all(label.isdecimal() for label in labels):
-        for path in (folder / name for name in CLASS_NAME_FILES):
-            if path.is_file():
-                names = path.read_text(encoding="utf-8").splitlines()
-                highest = max(map(int, labels))
-                if highest >= len(names):
-                    raise DataError(
-                        f"{path} has {len(names)} class names, but the shards have a class {highest}: add its name"
-                    )
-                return {label: names[int(label)] for label in labels}
-    return {}
+def _read_class_names(folder: Path | RemotePath) -> tuple[str, list[str] | None]:
+    """Return the file beside the shards that names their numeric labels, and the names; None if there is none."""
+    for path in (folder / name for name in CLASS_NAME_FILES):
+        if path.is_file():
+            try:
+                return str(path), [line.strip() for line in decode_text(path, path.read_bytes()).rstrip().splitlines()]
+            except OSError as error:
+                raise DataError(f"{path} cannot be read ({in_short(error)}): make it readable") from None
+    return "", None

@@ -88,7 +88,7 @@ def test_every_planted_fault_is_found_in_every_format(kind: str, files: dict[str
     config = DataConfig(path=str(FORMATS[kind](tmp_path, files)), cache=None, **faults.SETTINGS)
     source = data.open_source(config)
     scan = scan_images(source, config)
-    found = checks.run_checks(scan, checks.draw_splits_for(scan, config), config.size or 0)
+    found = checks.run_checks(scan, checks.draw_splits_for(scan, config)[0], config.size or 0)
     ids = ids_by_name(source, files)
     of_image: dict[str, set[str]] = {}
     for finding in found:
@@ -130,7 +130,7 @@ def test_leaks_across_given_splits(tmp_path: Path) -> None:
     (tmp_path / "test" / "dog" / "near.png").write_bytes(faults.encoded(faults.darker(faults.scene(3), 1.2)))
     config = DataConfig(path=str(tmp_path), cache=None, validation=0.0)
     scan = scan_images(data.open_source(config), config)
-    splits_K = checks.draw_splits_for(scan, config)
+    splits_K, _ = checks.draw_splits_for(scan, config)
     found = checks.run_checks(scan, splits_K, 48)
     by_kind = {finding.kind: finding for finding in found}
     assert set(by_kind) == {"leak", "near_leak"}
@@ -154,7 +154,7 @@ def test_groups_few_images_and_imbalance(tmp_path: Path) -> None:
     (tmp_path / "set.csv").write_text("\n".join(lines))
     config = DataConfig(path=str(tmp_path / "set.csv"), cache=None, validation=0.0, group="patient")
     scan = scan_images(data.open_source(config), config)
-    found = checks.run_checks(scan, checks.draw_splits_for(scan, config), 16)
+    found = checks.run_checks(scan, checks.draw_splits_for(scan, config)[0], 16)
     kinds = {finding.kind for finding in found}
     assert kinds == {"group_leak", "few", "imbalance"}
     assert any("'rare' has 7 training images" in finding.text for finding in found)
@@ -167,7 +167,7 @@ def test_what_is_typical_of_all_images_is_not_reported(tmp_path: Path) -> None:
         path.write_bytes(faults.encoded(faults.darker(faults.scene(n).resize((400, 96)), 0.2)))
     config = DataConfig(path=str(tmp_path), cache=None)
     scan = scan_images(data.open_source(config), config)
-    assert checks.run_checks(scan, checks.draw_splits_for(scan, config), 48) == []
+    assert checks.run_checks(scan, checks.draw_splits_for(scan, config)[0], 48) == []
 
 
 def test_audit_command(verb, tmp_path: Path) -> None:
@@ -201,18 +201,70 @@ def test_audit_command_selects_clean_images_in_archives_and_tables(format: str, 
     assert f"{path} --data.only {clean}" in (done.folder / "audit.html").read_text()
     config = DataConfig(path=str(path), only=str(clean), cache=None, **faults.SETTINGS)
     scan = scan_images(data.open_source(config), config)
-    found = {finding.kind for finding in checks.run_checks(scan, checks.draw_splits_for(scan, config), 48)}
+    found = {finding.kind for finding in checks.run_checks(scan, checks.draw_splits_for(scan, config)[0], 48)}
     assert not {"unreadable", "leak", "near_leak", "duplicate", "label_conflict"} & found
     assert "images are used (data.only)" in " ".join(data.load(config).findings)
+
+
+def audit(path: Path, **settings: Any) -> tuple[list[str], set[str], int]:
+    """Return what training refuses, the other kinds of findings, and the number of test images."""
+    config = DataConfig(path=str(path), cache=None, **settings)
+    scan = scan_images(data.open_source(config), config)
+    splits_K, refusals = checks.draw_splits_for(scan, config)
+    found = checks.run_checks(scan, splits_K, 24)
+    with pytest.raises(DataError):
+        data.load(config)
+    return [finding.text for finding in refusals], {finding.kind for finding in found}, int((splits_K == 2).sum())
+
+
+def test_an_audit_tells_what_training_refuses(tmp_path: Path) -> None:
+    """Of a class of one image, one of copies and one that is unreadable; the other classes are audited as ever."""
+    for n in range(60):
+        write(tmp_path / ("cat" if n % 2 else "dog") / f"{n}.png", faults.encoded(faults.scene(n, 24)))
+    write(tmp_path / "cat" / "copy.png", faults.encoded(faults.scene(1, 24)))
+    assert checks.draw_splits_for(*_scanned(tmp_path))[1] == []
+    write(tmp_path / "lone" / "a.png", faults.encoded(faults.scene(100, 24)))
+    for name in "abc":
+        write(tmp_path / "copies" / f"{name}.png", faults.encoded(faults.scene(101, 24)))
+        write(tmp_path / "broken" / f"{name}.jpg", b"no image")
+    reasons, kinds, tested = audit(tmp_path)
+    assert reasons == [
+        "4.4% of the images are unreadable, more than data.max_corrupt 1.0%",
+        "the class 'broken' has no usable image",
+        "the class 'copies' has 3 usable images, all copies of one",
+        "the class 'lone' has only one usable image",
+    ]
+    assert {"unreadable", "duplicate"} <= kinds
+    assert tested > 0
+
+
+def test_audits_of_poor_sets(tmp_path: Path) -> None:
+    for n in range(6):
+        write(tmp_path / "one" / "cat" / f"{n}.png", faults.encoded(faults.scene(n, 24)))
+    assert audit(tmp_path / "one")[0] == ["there is one class only, 'cat': a classifier needs at least two"]
+    for name in ("cat", "dog"):
+        write(tmp_path / "pair" / name / "a.png", faults.encoded(faults.scene(len(name), 24)))
+    reasons, _, tested = audit(tmp_path / "pair")
+    assert reasons == ["the class 'cat' has only one usable image", "the class 'dog' has only one usable image"]
+    assert tested == 0
+    config = DataConfig(path=str(tmp_path / "one"), validation=0.6, test=0.6)
+    assert "leave no images to train on" in checks.draw_splits_for(*_scanned(tmp_path / "one", config))[1][1].text
+
+
+def _scanned(path: Path, config: DataConfig | None = None):
+    config = config or DataConfig(path=str(path))
+    return scan_images(data.open_source(config), config), config
 
 
 def test_no_usable_image(verb, tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / "set" / name).mkdir(parents=True)
         (tmp_path / "set" / name / "a.png").write_bytes(b"no image")
-    done = verb("audit", tmp_path / "set")
-    assert done.code == 2
-    assert "none of its 2 images can be used" in done.err
+    done = verb("audit", tmp_path / "set", "--write-manifest", tmp_path / "clean.csv")
+    assert done.code == 0, done.err
+    assert done.result["findings"] == {"refused": 3, "unreadable": 2, "few": 2}
+    assert "no usable image" in done.out
+    assert not (tmp_path / "clean.csv").exists()
     with pytest.raises(DataError):
         data.load(DataConfig(path=str(tmp_path / "set"), cache=None))
 

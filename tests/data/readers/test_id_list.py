@@ -44,7 +44,6 @@ def test_files_and_groups(photos: Path, tmp_path: Path) -> None:
         (["cat/77.png,cat,"], r"line 2: photos has no image 'cat/77.png': remove the line"),
         (["cat/00.png,cat,", "cat/00.png,cat,"], r"line 3: 'cat/00.png' is listed already"),
         (["cat/00.png,cat,later"], r"line 2: unknown split 'later'"),
-        (["cat/00.png,,"], "line 2 has no label"),
         (["cat/00.png,cat,", "dog/00.png,Cat,"], "differ only by case"),
         ([], "lists no images"),
     ],
@@ -52,6 +51,13 @@ def test_files_and_groups(photos: Path, tmp_path: Path) -> None:
 def test_errors_name_the_line(lines: list[str], what: str, photos: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=what):
         data.open_source(DataConfig(path=str(photos), only=listed(tmp_path / "some.csv", *lines)))
+
+
+def test_rows_without_a_label_are_left_out_and_counted(photos: Path, tmp_path: Path) -> None:
+    some = listed(tmp_path / "some.csv", "dog/01.png,dog,", "cat/02.png,,", "cat/00.png,cat,")
+    found = data.open_source(DataConfig(path=str(photos), only=some))
+    assert list(found.ids) == ["cat/00.png", "dog/01.png"]
+    assert "1 images have no label and were left out: cat/02.png." in found.findings
 
 
 def test_missing_list(photos: Path) -> None:

@@ -1,5 +1,6 @@
 """Manifests, and errors that name the line."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,39 @@ def test_tabs_and_images_outside(images: Path) -> None:
     assert source.ids[0] == (images / "images" / "a.png").as_posix()
 
 
+def test_links_that_lead_outside(images: Path, tmp_path_factory: pytest.TempPathFactory, paint) -> None:
+    elsewhere = paint(tmp_path_factory.mktemp("elsewhere") / "secret.png")
+    (images / "images" / "folder").symlink_to(elsewhere.parent)
+    (images / "images" / "file.png").symlink_to(elsewhere)
+    (images / "images" / "inside.png").symlink_to("a.png")
+    (images / "home").symlink_to(images / "images" / "deep")
+    for path in ("images/folder/secret.png", "images/file.png", str(elsewhere), "home/../../../x.png"):
+        manifest = csv(images, f"path,label\n{A}\n{path},dog\n")
+        with pytest.raises(DataError, match=r"line 3: .* leads out of .*--data\.outside true"):
+            read_manifest(manifest)
+    assert len(read_manifest(csv(images, f"path,label\n{A}\nimages/file.png,dog\n"), outside=True).ids) == 2
+    assert len(read_manifest(csv(images, "path,label\nimages/inside.png,cat\nhome/c.png,dog\n")).ids) == 2
+    (images.parent / "link").symlink_to(images)  # the manifest's folder may be reached by a link
+    assert len(read_manifest(csv(images.parent / "link", f"path,label\n{A}\n{B}\n")).ids) == 2
+
+
+def test_paths_as_other_systems_write_them(images: Path, paint) -> None:
+    paint(images / "caf\u00e9.png")
+    text = f"path,label\nimages\\a.png,1\nfile://{images}/images/b.png,1\ncafe\u0301.png,2\nimages/deep/c.png ,2\n"
+    assert [id_ for id_, _, _ in rows(read_manifest(csv(images, text)))] == [
+        "images/a.png",
+        "images/b.png",
+        "caf\u00e9.png",
+        "images/deep/c.png",
+    ]
+
+
+def test_a_pipe_is_no_manifest(images: Path) -> None:
+    os.mkfifo(images / "set.csv")
+    with pytest.raises(DataError, match="is no regular file"):
+        read_manifest(images / "set.csv")
+
+
 def test_parquet(images: Path) -> None:
     paths = ["images/a.png", "images/b.png", "images/deep/c.png"]
     manifest = parquet(images, path=paths, label=["cat", "dog", "cat"], split=["train", None, "test"], other=[1, 2, 3])
@@ -102,11 +136,10 @@ WRONG = {
     ),
     "a folder": (f"path,label\n{A}\nimages,dog", r"line 3: images is a folder"),
     "no path": (f"path,label\n{A}\n,dog", r"line 3 has no path"),
-    "no label": (f"path,label\n{A}\nimages/b.png,", r"line 3 has no label"),
+    "no label": ("path,label\nimages/a.png,\nimages/b.png, ", r"lists no images: none of its 2 lines has a label"),
     "few values": (f"path,label\n{A}\nimages/b.png", r"line 3 has 1 values, but the first line 2"),
     "many values": (f"path,label\n{A}\nimages/deep/d, e.png,dog", r"line 3 has 3 values, but the first line 2"),
-    "split": ("path,label,split\nimages/a.png,cat,dev", r"line 2: unknown split 'dev': write train, val, valid"),
-    "blank split": ("path,label,split\nimages/a.png,cat,train ", r"line 2: unknown split 'train '"),
+    "split": ("path,label,split\nimages/a.png,cat,later", r"line 2: unknown split 'later': write train, val, valid"),
     "two labels": (
         f"path,label\n{A}\n{B}\nimages/a.png,dog",
         r"line 4: images/a\.png has two labels, 'cat' \(line 2\) and 'dog': keep one",
@@ -116,11 +149,17 @@ WRONG = {
         f"path,label\n{A}\n{B}\n{A}",
         r"line 4: images/a\.png is listed already \(line 2\): keep one of the two",
     ),
-    "list by ;": ("path,label\nimages/a.png,cat;dog", r"line 2 has several labels \(cat;dog\): keep one"),
-    "list by |": ("path,label\nimages/a.png,cat|dog", r"line 2 has several labels"),
-    "list in brackets": ("path,label\nimages/a.png,\"['cat', 'dog']\"", r"line 2 has several labels"),
-    "case": (f"path,label\n{A}\nimages/b.png,Cat", r"the labels 'Cat' and 'cat' differ only by case or blanks"),
-    "blanks": (f"path,label\n{A}\nimages/b.png, cat", r"the labels ' cat' and 'cat' differ only by case or blanks"),
+    "list by ;": (
+        f"path,label\n{A}\nimages/b.png,cat;dog",
+        r"images/b\.png has several labels \(cat;dog\).*: keep one",
+    ),
+    "list by |": (f"path,label\n{A}\nimages/b.png,cat|dog", r"images/b\.png has several labels"),
+    "list in brackets": ("path,label\nimages/a.png,\"['cat', 'dog']\"", r"images/a\.png has several labels"),
+    "case": (f"path,label\n{A}\nimages/b.png,Cat", r"the labels 'Cat' and 'cat' differ only by case:"),
+    "blanks": (
+        "path,label\nimages/a.png,big cat\nimages/b.png,bigcat",
+        r"'big cat' and 'bigcat' differ only by blanks",
+    ),
     "open quote": (f'path,label\n{A}\n"images/b.png,dog', r"set\.csv is not a CSV table"),
 }
 
@@ -136,12 +175,14 @@ def test_errors_name_the_line(name: str, images: Path) -> None:
 def test_wrong_parquet(images: Path) -> None:
     paths = ["images/a.png", "images/b.png"]
     for labels in ([["cat", "dog"], ["cat"]], [{"cat": 1}, {"cat": 0}]):
-        with pytest.raises(DataError, match=r"set\.parquet: the column label has several labels per image"):
+        with pytest.raises(DataError, match=r"set\.parquet row 1 has several labels"):
             read_manifest(parquet(images, path=paths, label=labels))
     with pytest.raises(DataError, match=r"row 2: images/x\.png does not exist"):
         read_manifest(parquet(images, path=["images/a.png", "images/x.png"], label=["cat", "dog"]))
-    with pytest.raises(DataError, match=r"row 2 has no label"):
-        read_manifest(parquet(images, path=paths, label=["cat", None]))
+    twice = pa.table([paths, ["cat", "dog"], ["cat", "dog"]], names=["path", "label", "label"])
+    pq.write_table(twice, images / "set.parquet")
+    with pytest.raises(DataError, match=r"the column label appears twice"):
+        read_manifest(images / "set.parquet")
     with pytest.raises(DataError, match=r"set\.parquet: there is no column label \(only path, class\)"):
         read_manifest(parquet(images, **{"path": paths, "class": ["cat", "dog"]}))
     (images / "set.parquet").write_bytes(b"PAR1 but no more")
@@ -167,6 +208,60 @@ def test_lists(images: Path) -> None:
     assert rows(source) == [("images/a.png", "1.0", UNASSIGNED), ("images/deep/d, e.png", "2.0", UNASSIGNED)]
     with pytest.raises(DataError, match=r"set\.txt line 2 must have a path and a label"):
         read_manifest(csv(images, "images/a.png 3\nimages/b.png\n", "set.txt"))
+    for text, name in (("images/a.png\t0\t1\n", "set.txt"), ("7\t0\t1\timages/a.png\n", "set.lst")):
+        with pytest.raises(DataError, match=r"line 1 has several labels"):
+            read_manifest(csv(images, text, name))
+    with pytest.raises(DataError, match=r"images/a\.png has several labels"):
+        read_manifest(csv(images, "images/a.png 0 1 0\n", "set.txt"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{path}\t{label}",
+        "{path} {label}",
+        "{path},{label}",
+        "{path}; {label}",
+        "{path}  {label} ",
+    ],
+)
+def test_a_list_is_cut_where_the_path_ends(line: str, images: Path) -> None:
+    paths = ["images/a.png", "images/deep/d, e.png"]
+    text = "".join(line.format(path=path, label="golden retriever") + "\r\n" for path in paths)
+    assert rows(read_manifest(csv(images, text, "set.txt"))) == [
+        (path, "golden retriever", UNASSIGNED) for path in paths
+    ]
+
+
+def test_a_list_with_names_of_columns_is_a_table(images: Path) -> None:
+    for delimiter in (",", "\t"):
+        text = delimiter.join(("label", "path")) + "\n" + delimiter.join(("cat", "images/a.png"))
+        assert rows(read_manifest(csv(images, text, "set.txt"))) == [("images/a.png", "cat", UNASSIGNED)]
+
+
+def test_rows_without_a_label_are_left_out_and_counted(images: Path) -> None:
+    source = read_manifest(csv(images, f"path,label\n{A}\nimages/b.png,\nimages/gone.png, \nimages/deep/c.png,dog\n"))
+    assert [id_ for id_, _, _ in rows(source)] == ["images/a.png", "images/deep/c.png"]
+    assert source.findings == ("2 images have no label and were left out: images/b.png, images/gone.png.",)
+    paths = ["images/a.png", "images/b.png", "images/deep/c.png"]
+    source = read_manifest(parquet(images, path=paths, label=[1.0, None, float("nan")]))
+    assert rows(source) == [("images/a.png", "1", UNASSIGNED)]
+    assert source.findings == ("2 images have no label and were left out: images/b.png, images/deep/c.png.",)
+
+
+def test_spellings_of_one_label(images: Path) -> None:
+    source = read_manifest(csv(images, f"path,label\nimages/a.png, cat \n{B}\nimages/deep/c.png,cat\n"))
+    assert source.class_names == ("cat", "dog")
+    assert "' cat ', 'cat' differ only by blanks at the ends: one class, 'cat'" in source.findings[0]
+    source = read_manifest(csv(images, "path,label\nimages/a.png,10\nimages/b.png,9\nimages/deep/c.png,9.0\n"))
+    assert source.class_names == ("9", "10")
+
+
+def test_a_class_folder_is_one_label(images: Path, paint) -> None:
+    for name in ("[cat, dog]", "cat", "cat;dog", "0 1"):
+        paint(images / name / "x.png")
+    text = "path,label\n" + "".join(f'"{name}/x.png","{name}"\n' for name in ("[cat, dog]", "cat", "cat;dog", "0 1"))
+    assert read_manifest(csv(images, text)).class_names == ("0 1", "[cat, dog]", "cat", "cat;dog")
 
 
 def test_groups_come_from_a_column(images: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -71,7 +72,7 @@ def test_faults_are_reported_and_skipped(image_bytes, tmp_path: Path) -> None:
     labels = [0, 1, None, -1] + [n % 2 for n in range(20)]
     path = table(tmp_path / "set.parquet", [*image_bytes[:10], None, b"", b"no image", *image_bytes[13:]], labels)
     source = data.open_source(DataConfig(path=str(path)))
-    assert source.findings == ("2 rows have no label and were left out: set.parquet/2, set.parquet/3.",)
+    assert source.findings == ("2 images have no label and were left out: set.parquet/2, set.parquet/3.",)
     loaded = data.load(DataConfig(path=str(path), max_corrupt=0.2))
     reasons = {flaw["id"]: flaw["reason"] for flaw in loaded.split_record["unreadable"]}
     assert reasons == {
@@ -79,6 +80,61 @@ def test_faults_are_reported_and_skipped(image_bytes, tmp_path: Path) -> None:
         "set.parquet/11": "the file is empty",
         "set.parquet/12": "it is not an image, or its format is unknown",
     }
+
+
+@pytest.mark.parametrize(
+    ("column", "class_names"),
+    [
+        (pa.array([10, 9] * 12), ("9", "10")),
+        (pa.array([10.0, 9.0] * 12, pa.float32()), ("9", "10")),
+        (pa.array([Decimal("10.0"), Decimal("9.0")] * 12), ("9", "10")),
+        (pa.array([b"10", b"9"] * 12), ("9", "10")),
+        (pa.array(["b", "a"] * 12).dictionary_encode(), ("a", "b")),
+        (pa.array([True, False] * 12), ("False", "True")),
+        (pa.array([0.1, 0.5] * 12, pa.float32()), ("0.1", "0.5")),
+        (pa.array([-1, 1] * 12), ("-1", "1")),
+    ],
+)
+def test_labels_of_any_type(column: pa.Array, class_names: tuple[str, ...], image_bytes, tmp_path: Path) -> None:
+    path = table(tmp_path / "set.parquet", image_bytes, column, names=False)
+    source = parquet.read_parquet([path])
+    assert source.class_names == class_names
+    assert source.labels_N.tolist() == [class_names.index(source.class_names[k]) for k in source.labels_N]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([[0, 3], [1]] * 12),
+        pa.array([["cat"], ["cat", "dog"]] * 12),
+        pa.array([[0, 1], [1, 0]] * 12, pa.list_(pa.int8(), 2)),
+        pa.array([{"id": 1}, {"id": 2}] * 12),
+        pa.array([[("a", 1)], [("b", 1)]] * 12, pa.map_(pa.string(), pa.int8())),
+    ],
+)
+def test_several_labels_are_refused(column: pa.Array, image_bytes, tmp_path: Path) -> None:
+    for names in (False, True):
+        with pytest.raises(DataError, match=r"set\.parquet row 1 has several labels .* not supported yet"):
+            parquet.read_parquet([table(tmp_path / "set.parquet", image_bytes, column, names=names)])
+
+
+def test_hidden_labels_of_a_split(image_bytes, tmp_path: Path) -> None:
+    table(tmp_path / "set" / "train.parquet", image_bytes[:20], [n % 2 for n in range(20)], names=False)
+    table(tmp_path / "set" / "test.parquet", image_bytes[20:], [-1] * 4, names=False)
+    source = data.open_source(DataConfig(path=str(tmp_path / "set")))
+    assert source.class_names == ("0", "1")
+    assert source.findings == ("4 images have no label (-1, like all of their split) and were left out.",)
+
+
+def test_a_table_that_expands_to_gigabytes(tmp_path: Path) -> None:
+    """A dictionary with one image of a megabyte, which 4,000 rows share, in a few kilobytes."""
+    images = pa.DictionaryArray.from_arrays(pa.array([0] * 4000, pa.int32()), pa.array([bytes(1 << 20)]))
+    path = tmp_path / "set.parquet"
+    pq.write_table(pa.table({"image": images, "label": ["a", "b"] * 2000}), path, store_schema=False)
+    assert path.stat().st_size < 100_000
+    source = parquet.read_parquet([path])
+    with pytest.raises(OSError, match="corrupted in its table: a row group expands to more than 64 times"):
+        source.images[0].read_bytes()
 
 
 def test_errors(image_bytes, tmp_path: Path) -> None:

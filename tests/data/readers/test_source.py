@@ -1,40 +1,12 @@
-"""Class names: their order, ambiguous ones, and the kind of images they imply."""
+"""Sources of images, and the kind of images that class names imply."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from classifier.data.readers.source import (
-    from_arrays,
-    from_files,
-    guess_image_kind,
-    reject_ambiguous_labels,
-    sort_class_names,
-)
+from classifier.data.readers.source import SourceBuilder, from_arrays, from_files, guess_image_kind
 from classifier.errors import DataError, list_few
-
-
-def test_numeric_names_are_sorted_by_value() -> None:
-    assert sort_class_names(["10", "9", "1"]) == ("1", "9", "10")
-    assert sort_class_names(["b", "a", "10", "9"]) == ("10", "9", "a", "b")
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [("Cat", "cat"), ("cat ", "cat"), ("big cat", "bigcat"), ("Stra\u00dfe", "STRASSE"), ("e\u0301", "\u00e9")],
-)
-def test_labels_that_differ_only_by_case_or_blanks(one: str, other: str) -> None:
-    with pytest.raises(DataError, match=r"photos: the labels .* differ only by case or blanks: use one name") as caught:
-        reject_ambiguous_labels("photos", [one, "dog", other])
-    assert repr(one) in str(caught.value)
-    assert repr(other) in str(caught.value)
-
-
-def test_different_labels_pass_and_blank_ones_do_not() -> None:
-    reject_ambiguous_labels("photos", ["cat", "cats", "dog", "dog", "c-at"])
-    with pytest.raises(DataError, match="the label '  ' is blank"):
-        reject_ambiguous_labels("photos", ["cat", "  "])
 
 
 def test_image_kind_follows_from_the_class_names() -> None:
@@ -50,6 +22,37 @@ def test_files_get_class_indices() -> None:
     assert source.class_names == ("a", "b")
     assert source.labels_N.tolist() == [1, 0]
     assert source.splits_N.tolist() == [0, -1]
+
+
+def build(rows: list[tuple[str | None, int]]):
+    builder = SourceBuilder()
+    for n, (label, split) in enumerate(rows):
+        builder.add(str(n), Path(f"{n}.png"), label, split)
+    return builder.build("set")
+
+
+def test_images_without_a_label_are_left_out_and_counted() -> None:
+    source = build([("a", -1), (None, -1), ("b", -1), (None, -1)])
+    assert list(source.ids) == ["0", "2"]
+    assert source.findings == ("2 images have no label and were left out: 1, 3.",)
+
+
+@pytest.mark.parametrize(
+    ("rows", "class_names", "images", "finding"),
+    [
+        ([("-1", -1), ("1", -1)] * 3, ("-1", "1"), 6, None),
+        ([("-1", -1), ("0", -1), ("1", -1)], ("-1", "0", "1"), 3, "-1 is the class of 1 images"),
+        ([("0", 0), ("1", 0), ("-1", 2), ("-1", 2)], ("0", "1"), 2, "2 images have no label (-1, like all of their"),
+        ([("-1", 0), ("1", 0), ("-1", 2), ("1", 2)], ("-1", "1"), 4, None),
+        ([("-1", -1)] * 3, ("-1",), 3, None),
+    ],
+)
+def test_minus_one_is_a_class_unless_a_split_has_nothing_else(rows, class_names, images, finding) -> None:
+    source = build(rows)
+    assert source.class_names == class_names
+    assert len(source.ids) == len(source.labels_N) == len(source.images) == images
+    assert len(source.findings) == (finding is not None)
+    assert finding is None or source.findings[0].startswith(finding)
 
 
 def test_arrays() -> None:

@@ -51,11 +51,25 @@ def test_a_folder_of_shards(image_bytes, tmp_path: Path) -> None:
     assert list(source.images)[index].read_bytes() == image_bytes[21]
     loaded = data.load(DataConfig(path=str(folder / "train-{0000..0002}.tar"), validation=0.2))
     assert sum(loaded.counts.values()) == 18
-    (folder / "classes.txt").write_text("cat\ndog\n")
-    assert data.open_source(DataConfig(path=str(folder))).class_names == ("cat", "dog")
-    (folder / "classes.txt").write_text("cat\n")
-    with pytest.raises(DataError, match=r"has 1 class names, but the shards have a class 1"):
-        data.open_source(DataConfig(path=str(folder)))
+
+
+def test_class_names_beside_the_shards(image_bytes, tmp_path: Path) -> None:
+    path = shard(tmp_path / "set" / "train-0000.tar", image_bytes[:6])
+    names = path.parent / "classes.txt"
+    for content in (b"cat\ndog\n", b"\xef\xbb\xbfcat \r\ndog\r\n\r\n", "cat\ndog".encode("utf-16")):
+        names.write_bytes(content)
+        assert webdataset.read_webdataset([path]).class_names == ("cat", "dog")
+    names.write_text("cat\ncat\n")
+    source = webdataset.read_webdataset([path])
+    assert source.class_names == ("cat",)
+    assert source.findings == (f"{names} has 'cat' more than once: each name is one class.",)
+    for content, reason in (
+        (b"cat\n", r"000001, named by .*classes\.txt: the label 1 is none of the 1 classes"),
+        (b"caf\xe9\ndog\n", r"classes\.txt is not UTF-8 text"),
+    ):
+        names.write_bytes(content)
+        with pytest.raises(DataError, match=reason):
+            webdataset.read_webdataset([path])
 
 
 def test_patterns(image_bytes, tmp_path: Path) -> None:
@@ -75,6 +89,58 @@ def test_labels_in_json(image_bytes, tmp_path: Path) -> None:
         files |= {f"{n}.png": image_bytes[n], f"{n}.json": json.dumps(document).encode()}
     source = webdataset.read_webdataset([pack_tar(tmp_path / "set.tar", files)])
     assert list(labels(source).values()) == ["cat", "3", "dog", "owl"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "labels_of"),
+    [
+        (b"cat", b"dog", ("cat", "dog")),
+        (b"\xef\xbb\xbfcat\r\n", "dog\n".encode("utf-16"), ("cat", "dog")),
+        (b"10", b"9.0\n", ("9.0", "10")),
+        (b"1", b"01", ("1",)),
+    ],
+)
+def test_texts_of_labels(first: bytes, second: bytes, labels_of: tuple[str, ...], image_bytes, tmp_path: Path) -> None:
+    files = {"a.png": image_bytes[0], "a.cls": first, "b.png": image_bytes[1], "b.cls": second}
+    assert webdataset.read_webdataset([pack_tar(tmp_path / "set.tar", files)]).class_names == labels_of
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("cls", b"caf\xe9", r"set\.tar: a\.cls is not UTF-8 text"),
+        ("cls", b"0 1 0", "has several labels"),
+        ("json", b'{"label": [0, 3]}', r"set\.tar: a has several labels"),
+        ("json", b'{"label": {"id": 3}}', "has several labels"),
+        ("json", b'{"label": 1e999}', "which is no class"),
+    ],
+)
+def test_labels_that_are_refused(name: str, content: bytes, reason: str, image_bytes, tmp_path: Path) -> None:
+    files = {"a.png": image_bytes[0], f"a.{name}": content}
+    with pytest.raises(DataError, match=reason):
+        webdataset.read_webdataset([pack_tar(tmp_path / "set.tar", files)])
+
+
+@pytest.mark.parametrize(
+    ("names", "images"),
+    [
+        (("a.png", "a.cls", "b.JPG", "b.CLS"), ["a.png", "b.JPG"]),
+        (("img.001.png", "img.001.cls", "img.002.png", "img.002.cls"), ["img.001.png", "img.002.png"]),
+        (("22.05.png", "22.05.json", "7.png", "7.cls"), ["22.05.png", "7.png"]),
+        (("v1.0/7.seg.png", "v1.0/7.jpg", "v1.0/7.cls"), ["v1.0/7.jpg"]),
+        (("7.seg.png", "7.jpg", "7.meta.json", "7.cls"), ["7.jpg"]),
+        (("7.left.png", "7.cls"), ["7.left.png"]),
+        (("22.05.png", "22.05.cls", "22.06.png", "22.07.png"), ["22.05.png"]),
+    ],
+)
+def test_keys_may_have_dots(names: tuple[str, ...], images: list[str], image_bytes, tmp_path: Path) -> None:
+    files = {name: image_bytes[n] if name[-3:].lower() in ("png", "jpg") else b"1" for n, name in enumerate(names)}
+    source = webdataset.read_webdataset([pack_tar(tmp_path / "set.tar", files)])
+    assert list(source.ids) == [f"set.tar/{name}" for name in images]
+    if "22.07.png" in names:
+        assert source.findings == (
+            "2 samples lack an image or a label and were left out: set.tar/22.06, set.tar/22.07.",
+        )
 
 
 def test_faulty_samples_are_reported_and_skipped(image_bytes, tmp_path: Path) -> None:
@@ -107,7 +173,8 @@ def test_faulty_samples_are_reported_and_skipped(image_bytes, tmp_path: Path) ->
     assert source.ids[-1] == "set.tar/two.png"
     text = " ".join(source.findings)
     assert "2 samples lack an image or a label and were left out: set.tar/alone, set.tar/lonely." in text
-    assert "4 samples have an unreadable label and were left out" in text
+    assert "2 samples have an unreadable label and were left out: set.tar/bad, set.tar/deep." in text
+    assert "2 images have no label and were left out: set.tar/blank.png, set.tar/binary.png." in text
     assert "1 samples have several images, of which the first is used: set.tar/two." in text
 
 
