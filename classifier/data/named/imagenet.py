@@ -9,7 +9,7 @@ from classifier.config.sections import DataConfig
 from classifier.data.named.mnist import corrupted_file_error, locate_dataset
 from classifier.data.readers import folder
 from classifier.data.readers.source import Source
-from classifier.data.split_names import TEST, VALIDATION
+from classifier.data.split_names import TEST, TRAIN, VALIDATION
 
 _DEVKIT = "ILSVRC2012_devkit_t12"
 
@@ -24,7 +24,7 @@ def load_imagenet(config: DataConfig) -> Source:
         return (path / "train").is_dir() and (path / "val").is_dir()
 
     root = locate_dataset(config, "imagenet", ("imagenet", "ImageNet", "."), is_present, None)
-    source = folder.read_folder(root, splits=("train", "val"))  # test/ has no labels
+    source = folder.read_folder(root, splits=(TRAIN, VALIDATION))  # test/ has no labels
     names = _read_english_names(root)
     splits_N = source.splits_N.copy()
     splits_N[splits_N == VALIDATION] = TEST

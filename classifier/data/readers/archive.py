@@ -1,26 +1,32 @@
 """Images in zip and tar archives, read in place: nothing is unpacked.
 
-Archives are untrusted: a name that leads out of the archive is an error, links and devices are ignored, and members
+Archives are untrusted: a name that leads out of the archive is an error, links and devices are left out, and members
 larger than data.max_bytes, by their header or in fact, are not read.
 """
 
+import dataclasses
 import stat
 import tarfile
 import threading
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from classifier.data.readers.file_bytes import PackedFile, derive_identity
 from classifier.data.readers.folder import read_tree
 from classifier.data.readers.remote import RemotePath, open_random_access, path_identity
 from classifier.data.readers.source import Source
-from classifier.data.readers.tree import ListedFolder, PackedFile, Tree, derive_identity
-from classifier.errors import DataError, in_short
+from classifier.data.readers.tree import ListedFolder, is_hidden
+from classifier.errors import DataError, in_short, list_few
 
 SUFFIXES = (".zip", ".tar")
+MAX_HEADER_BYTES = 1 << 20
+"""Of a tar's extended headers: a long name, or attributes."""
+_EXTENDED_HEADERS = (*tarfile.GNU_TYPES[:2], tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+_DOS_FOLDER = 0x10  # of a zip member's attributes
+_ZIP_ENCRYPTED, _ZIP_UTF8 = 0x1, 0x800  # flags of a zip member
 COMPRESSED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")
 
 
@@ -57,39 +63,49 @@ def read_archive(path: Path | RemotePath) -> Source:
 
     DataError if it is corrupted or encrypted, or names a file outside itself.
     """
-    members = list_zip_members(path) if path.suffix.lower() == ".zip" else list_tar_members(path)
-    return read_tree(_unwrap(ListedFolder(str(path), ((member.name, member) for member in members))), path.stem)
+    left_out: list[str] = []
+    members = (list_zip_members if path.suffix.lower() == ".zip" else list_tar_members)(path, left_out)
+    source = read_tree(ListedFolder(str(path), ((member.name, member) for member in members)), path.stem)
+    if not left_out:
+        return source
+    text = f"{len(left_out):,} links and devices in {path.name} were left out: {list_few(left_out)}."
+    return dataclasses.replace(source, findings=(*source.findings, text))
 
 
-def list_zip_members(path: Path | RemotePath) -> Iterator[Member]:
-    """Yield the files in a zip archive."""
+def list_zip_members(path: Path | RemotePath, left_out: list[str] | None = None) -> Iterator[Member]:
+    """Yield the files in a zip archive. left_out: gets the names of visible members that are no files."""
     try:
         archive = zipfile.ZipFile(_open(path))
         infos = archive.infolist()
-    # NotImplementedError: a zip version that Python cannot read.
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except Exception as error:  # a corrupted archive can fail in any way
         raise DataError(f"{path} is not a zip archive, or corrupted ({in_short(error)}): download it again") from None
     lock = threading.Lock()
 
     def read(member: Member) -> bytes:
         try:
             with lock:  # all members share one file handle and its position
-                content = archive.read(infos[member.position])
-        # NotImplementedError, for an unknown compression method, is a RuntimeError.
-        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
+                return archive.read(infos[member.position])
+        except Exception as error:  # each method of compression has errors of its own
             raise OSError(f"corrupted in its archive: {in_short(error)}") from None
-        return content
 
     for index, info in enumerate(infos):
-        if not info.filename or info.is_dir() or stat.S_ISLNK(info.external_attr >> 16):
+        name = _decode_zip_name(info)
+        if not name or name.endswith(("/", "\\")) or (info.external_attr & _DOS_FOLDER and not info.file_size):
             continue
-        if info.flag_bits & 1:
-            raise DataError(f"{path}: {info.filename} is encrypted: unpack the archive and give the folder")
-        yield Member(normalize_member_name(path, info.filename), info.file_size, path, read, index)
+        name = normalize_member_name(path, name)
+        if stat.S_ISLNK(info.external_attr >> 16):
+            _note_left_out(name, left_out)
+            continue
+        if info.flag_bits & _ZIP_ENCRYPTED:
+            raise DataError(f"{path}: {name} is encrypted: unpack the archive and give the folder")
+        yield Member(name, info.file_size, path, read, index)
 
 
-def list_tar_members(path: Path | RemotePath) -> Iterator[Member]:
-    """Yield the files in a tar archive. They may be read from several threads at once."""
+def list_tar_members(path: Path | RemotePath, left_out: list[str] | None = None) -> Iterator[Member]:
+    """Yield the files in a tar archive. They may be read from several threads at once.
+
+    left_out: gets the names of visible members that are no files.
+    """
     file = _open(path)
 
     def read(member: Member) -> bytes:
@@ -99,13 +115,49 @@ def list_tar_members(path: Path | RemotePath) -> Iterator[Member]:
         return content
 
     try:
-        with tarfile.open(fileobj=file, mode="r:") as archive:  # pyright: ignore[reportArgumentType]
+        with tarfile.open(fileobj=file, mode="r:", tarinfo=_BoundedTarInfo) as archive:
             for info in archive:
-                if info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not info.issparse():
-                    yield Member(normalize_member_name(path, info.name), info.size, path, read, info.offset_data)
+                _BoundedTarInfo.check_size(info)  # again: an extended header may have set another
+                if not info.isdir():
+                    name = normalize_member_name(path, info.name)
+                    if info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not info.issparse():
+                        yield Member(name, info.size, path, read, info.offset_data)
+                    else:
+                        _note_left_out(name, left_out)
                 archive.members.clear()  # pyright: ignore[reportAttributeAccessIssue] - or it would keep all of them in memory
-    except (tarfile.TarError, OSError, ValueError) as error:
+            if any(file.read_at(tarfile.BLOCKSIZE, archive.offset)):  # tarfile ends where it finds no header
+                raise tarfile.ReadError(f"there is no header at byte {archive.offset:,}")
+    except (tarfile.TarError, OSError, ValueError, OverflowError, RecursionError) as error:
         raise DataError(f"{path} is not a tar archive, or corrupted ({in_short(error)}): download it again") from None
+
+
+class _BoundedTarInfo(tarfile.TarInfo):
+    """A tar header. One with a negative size, which would lead tarfile back, or made to fill the memory is refused."""
+
+    @classmethod
+    def frombuf(cls, *args: Any, **options: Any) -> Any:
+        return cls.check_size(super().frombuf(*args, **options))
+
+    @staticmethod
+    def check_size(info: tarfile.TarInfo) -> tarfile.TarInfo:
+        if info.size < 0 or (info.type in _EXTENDED_HEADERS and info.size > MAX_HEADER_BYTES):
+            raise tarfile.InvalidHeaderError(f"a header with a size of {info.size:,} bytes")
+        return info
+
+
+def _decode_zip_name(info: zipfile.ZipInfo) -> str:
+    """Return a member's name. Some tools, that of macOS among them, write UTF-8 without its flag."""
+    if info.flag_bits & _ZIP_UTF8 or info.filename.isascii():
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:  # the encoding of old DOS and Windows tools, which Python has decoded
+        return info.filename
+
+
+def _note_left_out(name: str, left_out: list[str] | None) -> None:
+    if left_out is not None and not is_hidden(name):
+        left_out.append(name)
 
 
 def normalize_member_name(path: object, name: str) -> str:
@@ -123,17 +175,6 @@ def reject_compressed(path: Path | RemotePath) -> None:
             f"{path} is compressed as a whole, so its images cannot be read one by one: unpack it and give the "
             "folder, or pack it as a plain .tar or .zip (images are already compressed)"
         )
-
-
-def _unwrap(top: ListedFolder) -> Tree:
-    """Skip the single top folder that archives often have."""
-    tree: Tree = top
-    while len(tree.folders) == 1 and not tree.image_files:
-        inner = tree.folders[0]
-        if not inner.folders or inner.image_files:
-            break
-        tree = inner
-    return tree
 
 
 def _open(path: Path | RemotePath) -> Any:

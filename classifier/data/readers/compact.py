@@ -10,7 +10,7 @@ from typing import overload
 
 import numpy as np
 
-from classifier.data.readers.tree import File
+from classifier.data.readers.file_bytes import File
 
 FileFactory = Callable[[str, int, int], File]
 """Creates a file from its name and two numbers, within its container."""

@@ -1,18 +1,21 @@
 """Detect what data.path is, and open it with the right reader."""
 
+import dataclasses
 import glob
 import importlib
 import os
 import re
+import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from classifier.config.fields import suggest
 from classifier.config.sections import DataConfig
 from classifier.data.readers import folder, idx
 from classifier.data.readers.groups import assign_groups
 from classifier.data.readers.source import Source
-from classifier.errors import DataError
+from classifier.data.readers.tree import DiskFolder, ListedFolder, Tree, is_hidden
+from classifier.errors import DataError, list_few
 
 if TYPE_CHECKING:
     from classifier.data.readers.remote import RemotePath
@@ -32,6 +35,9 @@ DATASETS = {
     "imagenet": "classifier.data.named.imagenet:load_imagenet",
 }
 
+MAX_SHARD_DEPTH = 2
+"""Levels of folders in which shards and tables are looked for."""
+
 
 def open_source(config: DataConfig) -> Source:
     """Open the data set at config.path without decoding images. DataError if there is nothing to learn from."""
@@ -49,26 +55,33 @@ def _open_unfiltered(config: DataConfig) -> Source:
     if "://" in config.path:
         return _open_remote(config)
     path = Path(os.path.expanduser(config.path))
-    if os.path.exists(path):  # unlike Path.exists, no error for impossible file names
-        return _open_folder(path, config) if path.is_dir() else _open_file(path, config)
-    files = expand_pattern(str(path))
-    return (_open_shards(files, config) if files else None) or _open_named(config)
+    if not os.path.lexists(path):  # unlike Path.exists, no error for impossible file names
+        files = expand_pattern(str(path))
+        return _open_files(files, config) if files else _open_named(config)
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except OSError as error:
+        leads = f" is a link to {os.readlink(path)}, which" if path.is_symlink() else ""
+        raise DataError(f"{path}{leads} cannot be read ({error.strerror or error}): correct the path") from None
+    source = _open_folder(path, config) if is_folder else _open_file(path, config)
+    if _find_loader(config.path) is None:
+        return source
+    finding = f"{config.path} was read from {path.resolve()}, which comes before the known data set of that name."
+    return dataclasses.replace(source, findings=(*source.findings, finding))
 
 
 def _open_folder(path: Path, config: DataConfig) -> Source:
     if idx.contains_idx(path):
         return idx.read_idx(path)
-    # Shards and tables are directly in the folder, or in one subfolder per split.
-    for pattern in ("*.tar", "*/*.tar", "*.parquet", "*/*.parquet", "*/*/*.parquet"):
-        if (files := sorted(path.glob(pattern))) and (source := _open_shards(files, config)) is not None:
-            return source
-    return folder.read_folder(path)
+    return _open_tree(DiskFolder(path), path.resolve().name or str(path), config)
 
 
-def _open_file(path: Path, config: DataConfig) -> Source:
+def _open_file(path: "Path | RemotePath", config: DataConfig) -> Source:
     # Imported here and below: readers of archives and tables import Arrow, which the built-in digits do not need.
     from classifier.data.readers import archive, manifest
 
+    if isinstance(path, Path) and not path.is_file():
+        raise DataError(f"{path} is a pipe or device, not a file: give a folder, archive, table, manifest or list")
     archive.reject_compressed(path)
     if (source := _open_shards([path], config)) is not None:
         return source
@@ -79,30 +92,46 @@ def _open_file(path: Path, config: DataConfig) -> Source:
 
 def _open_remote(config: DataConfig) -> Source:
     """Open a data set in remote storage such as S3; all formats except IDX files and patterns."""
-    from classifier.data.readers import archive, manifest
     from classifier.data.readers.remote import RemotePath
-    from classifier.data.readers.tree import ListedFolder
 
     path = RemotePath.from_uri(config.path)
     if path.is_file():
-        archive.reject_compressed(path)
-        if (source := _open_shards([path], config)) is not None:
-            return source
-        if path.suffix.lower() in archive.SUFFIXES:
-            return archive.read_archive(path)
-        return manifest.read_manifest(path, group=config.group)
+        return _open_file(path, config)
     files = path.list_files()
     if not files:
         raise DataError(f"{config.path} is empty: give a folder, archive, table or manifest in that storage")
-    for suffix in (".tar", ".parquet"):
-        shards = [file for file in files if file.suffix.lower() == suffix]
-        if shards and (source := _open_shards(shards, config)) is not None:
-            return source
     names = ((file.relative_to(path).as_posix(), file) for file in files)
-    return folder.read_tree(ListedFolder(str(path), names), path.name)
+    return _open_tree(ListedFolder(str(path), names), path.name, config)
 
 
-def _open_shards(paths: "list[Path] | list[RemotePath]", config: DataConfig) -> Source | None:
+def _open_tree(top: Tree, name: str, config: DataConfig) -> Source:
+    """Open the shards or tables in a folder, at the first level that has some, or else its class folders."""
+    for suffix in (".tar", ".parquet"):
+        by_level: dict[int, list[Any]] = {}
+        for inner in top.walk(MAX_SHARD_DEPTH):
+            shards = [file for id_, file in inner.other_files if id_.lower().endswith(suffix)]
+            by_level.setdefault(inner.prefix.count("/"), []).extend(shards)
+        for level, shards in sorted(by_level.items()):
+            if shards and (source := _open_shards(shards, config)) is not None:
+                others = sum(map(len, by_level.values())) - len(shards)
+                if not others:
+                    return source
+                finding = f"{others:,} {suffix} files that are not {level} levels deep were left out."
+                return dataclasses.replace(source, findings=(*source.findings, finding))
+    return folder.read_tree(top, name)
+
+
+def _open_files(paths: list[Path], config: DataConfig) -> Source:
+    """Open the shards or tables that a pattern matches."""
+    if (source := _open_shards(paths, config)) is None:
+        raise DataError(
+            f"{config.path} matches {len(paths)} files, which are no tar shards or tables of images "
+            f"({list_few([path.name for path in paths])}): give a folder, or a pattern of such files"
+        )
+    return source
+
+
+def _open_shards(paths: "list[Path] | list[RemotePath] | list[Path | RemotePath]", config: DataConfig) -> Source | None:
     """Open shards of samples, or tables of images; None if the files are neither."""
     from classifier.data.readers import archive, parquet, webdataset
 
@@ -121,7 +150,7 @@ def expand_pattern(pattern: str) -> list[Path]:
     """
     spans = re.match(r"(.*)\{(\d+)\.\.(\d+)\}(.*)", pattern)
     if spans is None:
-        return [Path(path) for path in sorted(glob.glob(pattern))]
+        return [Path(path) for path in sorted(glob.glob(pattern)) if not is_hidden(os.path.basename(path))]
     before, first, last, after = spans.groups()
     numbers = [f"{n:0{len(first)}d}" for n in range(int(first), int(last) + 1)]
     found = {number: expand_pattern(f"{before}{number}{after}") for number in numbers}
@@ -132,15 +161,38 @@ def expand_pattern(pattern: str) -> list[Path]:
 
 
 def _open_named(config: DataConfig) -> Source:
-    loaders = {_normalize(name): loader for name, loader in DATASETS.items()}
-    loader = loaders.get(_normalize(config.path))
-    if loader is None:
-        parent = Path(config.path).parent
-        beside = [str(parent / name) for name in os.listdir(parent)] if os.access(parent, os.R_OK) else []
-        hint = suggest(config.path, [*DATASETS, *beside]) or f": give a folder, a manifest or {', '.join(DATASETS)}"
-        raise DataError(f"{config.path} does not exist, and no known data set has that name{hint}")
-    module, _, attribute = loader.partition(":")
+    location = _find_loader(config.path)
+    if location is None:
+        raise DataError(_describe_missing(config.path))
+    module, _, attribute = location.partition(":")
     return getattr(importlib.import_module(module), attribute)(config)
+
+
+def is_known_name(path: str) -> bool:
+    """Return whether a path that does not exist is the name of a known data set."""
+    return _find_loader(path) is not None
+
+
+def _find_loader(path: str) -> str | None:
+    """Return the reader of the known data set with this name; a path, even a single ./word, is no name."""
+    if not re.fullmatch(r"[\w-]+", path):
+        return None
+    return {_normalize(name): location for name, location in DATASETS.items()}.get(_normalize(path))
+
+
+def _describe_missing(path: str) -> str:
+    """Say how far a path exists, and what may have been meant by it."""
+    shown = Path(os.path.expanduser(path))
+    where = "" if shown.is_absolute() else f" in {os.getcwd()}"
+    existing = next((str(folder) for folder in shown.parents if os.path.isdir(folder)), "")
+    if not os.path.isdir(shown.parent) and existing not in ("", ".", "/"):
+        where += f" (only {existing} does)"
+    try:
+        beside = [str(shown.parent / name) for name in os.listdir(shown.parent)]
+    except (OSError, ValueError):
+        beside = []
+    hint = suggest(path, [*DATASETS, *beside]) or f": give a folder, a manifest or {', '.join(DATASETS)}"
+    return f"{path or repr(path)} does not exist{where}, and no known data set has that name{hint}"
 
 
 def _normalize(name: str) -> str:

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from pyarrow import fs
 
-from classifier.data.readers.tree import PackedFile, derive_identity, file_identity
+from classifier.data.readers.file_bytes import PackedFile, derive_identity, file_identity
 from classifier.errors import DataError, in_short
 from classifier.storage.uri import open_filesystem
 

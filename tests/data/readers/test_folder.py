@@ -108,7 +108,7 @@ def test_classes_named_like_splits(tmp_path: Path, paint) -> None:
 def test_only_the_requested_splits_are_read(tmp_path: Path, paint) -> None:
     for path in ("train/cat/a.png", "train/dog/a.png", "val/cat/a.png", "test/unknown.png"):
         paint(tmp_path / path)
-    assert set(splits(read_folder(tmp_path, splits=("train", "val"))).values()) == {TRAIN, VALIDATION}
+    assert set(splits(read_folder(tmp_path, splits=(TRAIN, VALIDATION))).values()) == {TRAIN, VALIDATION}
     with pytest.raises(DataError, match=r"test has images without class folders, so without labels: sort"):
         read_folder(tmp_path)
 
