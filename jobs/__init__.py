@@ -4,6 +4,7 @@ A search from Python is here, as only this package knows Ray: `from classifier_j
 """
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,15 +24,16 @@ def run_search(
     name: str | None = None,
     out: str | os.PathLike[str] = "runs",
     storage: str | None = None,
+    trust: Sequence[str] = (),
     **settings: Any,
 ) -> "Run":
     """Search for the best settings on the images at `path`, and save the best model as a run, which is returned.
 
     The same as the verb tune: on the Ray cluster at RAY_ADDRESS, or on one that is started on this machine. minutes,
     trials: the budget, `search.minutes` and `search.trials`. recipe, experiment: a named recipe and a YAML file that
-    overrides it. resume: the folder of an earlier search to go on with. storage: see the flag --storage. settings: by
-    dotted name. The winner is tested once: `run.test()` reads its scores, `run.trials` the table of trials. Ctrl-C ends
-    the search as the end of its minutes does; its status is then "stopped".
+    overrides it. resume: the folder of an earlier search to go on with. storage, trust: see the flags --storage and
+    --trust. settings: by dotted name. The winner is tested once: `run.test()` reads its scores, `run.trials` the table
+    of trials. Ctrl-C ends the search as the end of its minutes does; its status is then "stopped".
 
     ClassifierError for settings, data or models that cannot be searched.
 
@@ -43,6 +45,7 @@ def run_search(
 
     setup()
     from classifier.api.run import Run
+    from classifier.storage.session_folder import refuse_lost_results
 
     from .cli.verb import Request, TrainingOptions
     from .steps.session import open_session
@@ -54,8 +57,19 @@ def run_search(
     given = {"data.path": text(path), "search.minutes": minutes, "search.trials": trials}
     changes = settings | {setting: value for setting, value in given.items() if value is not None}
     options = TrainingOptions(
-        name=name, out=os.fspath(out), recipe=recipe, experiment=text(experiment), resume=text(resume), storage=storage
+        name=name,
+        out=os.fspath(out),
+        recipe=recipe,
+        experiment=text(experiment),
+        resume=text(resume),
+        storage=storage,
+        trust=tuple(trust),
     )
-    with open_session("tune", Request(options, changes)) as session:
+    request = Request(options, changes)
+    request.trust_named_models()
+    refuse_lost_results(
+        options.out, resume=options.resume, storage=storage, fix="out to a folder outside it, or storage"
+    )
+    with open_session("tune", request) as session:
         search(session, resumed=resume is not None)
     return Run(session.run.folder)

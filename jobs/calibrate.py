@@ -13,7 +13,7 @@ if not __package__:  # run as a script: import this folder as a package, install
     __package__ = Path(__file__).resolve().parent.name
 
 from .cli.command import main
-from .cli.verb import OptionalRunOptions, Request, Verb, positional
+from .cli.verb import DATA_SETTINGS, OptionalRunOptions, Request, Verb, positional
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,16 +36,21 @@ VERB = Verb(
     name="calibrate",
     examples=("runs/NAME --precision 0.95", "runs/NAME --coverage 0.99"),
     options=CalibrateOptions,
+    settings=DATA_SETTINGS,
 )
 
 
 def calibrate(request: Request) -> None:
     """Calibrate, save the calibration in the bundle, and log it."""
-    from classifier.api.testing import owner_of
+    from classifier.api.missing import Missing
+    from classifier.api.pages import write_pages
     from classifier.bundle import bundle
+    from classifier.bundle.predictions import read_probabilities
     from classifier.evaluation.calibrate import calibrate_saved_bundle, describe_calibration
-    from classifier.evaluation.test_split import load_training_data
-    from classifier.report import run_page
+    from classifier.evaluation.test_split import owner_of
+    from classifier.evaluation.training_data import load_training_data
+    from classifier.report.model_sections import describe_thresholds
+    from classifier.runs.folder import PREDICTIONS
     from classifier.runs.recorder import result_fields
 
     from .steps.session import open_run_on_request
@@ -53,19 +58,22 @@ def calibrate(request: Request) -> None:
     options, about = request.options, bundle.read(request.options.run)
     owner = owner_of(options.run)
     with open_run_on_request(options, about.experiment["data"]["path"], is_needed=not owner) as (run, log):
-        dataset = load_training_data(about, options.data)
+        dataset = load_training_data(options.run, about, options.data, request.changes)
         targets = {"coverage": options.coverage, "precision": options.precision, "recall": options.recall}
         folder = run.folder if run else owner
         assert folder  # a bundle without a run needs one of its own
         loaded = calibrate_saved_bundle(options.run, dataset, folder, device=options.device, **targets)
         log.info(describe_calibration(loaded.bundle))
-        calibration = loaded.bundle.calibration or {}
-        for name, threshold in zip(loaded.bundle.class_names, calibration["thresholds"] or (), strict=False):
-            log.info(f"  {name}: {'never predicted' if threshold is None else f'threshold {threshold:.1%}'}")
+        for line in describe_thresholds(loaded.bundle, *read_probabilities(folder / PREDICTIONS["validation"])):
+            log.info(f"  {line}")
         if run:
+            calibration = loaded.bundle.calibration
             run.write_result(VERB.name, "finished", **result_fields(options.run, loaded), calibration=calibration)
         if owner:
-            log.info(f"report: {run_page.write(owner)}")
+            missing = Missing()
+            log.info(f"report: {write_pages(owner, missing)}")
+            for line in missing.describe():
+                log.warning(line)
         log.info(str(folder))
 
 

@@ -5,6 +5,7 @@ fold held out. Duplicates, and images of one data.group, are in the same fold. A
 not used. With --search, a search runs in each fold (nested cross-validation).
 """
 
+import functools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,10 @@ VERB = Verb(
 
 def crossval(request: Request) -> int:
     """Train and test each fold, and summarize the scores."""
+    from classifier.report.numbers import format_accuracy, format_share
+
     from .studies import cross_validation, parallel_runs, study
+    from .tune import tune
 
     options, saved = request.options, ("folds", "repeats", "search")
     with study.open_study(VERB.name, request, saved, {"data.folds": options.folds, "data.fold": 0}) as cv:
@@ -55,11 +59,12 @@ def crossval(request: Request) -> int:
         runs = cross_validation.plan_runs(
             saved_options["folds"], saved_options["repeats"], cv.experiment.data.split_seed
         )
-        run_all = parallel_runs.search_runs if saved_options["search"] else parallel_runs.train_runs
+        search_runs = functools.partial(parallel_runs.search_runs, search=tune)
+        run_all = search_runs if saved_options["search"] else parallel_runs.train_runs
         results = run_all(cv.experiment, runs, cv.folder / "folds", log=cv.log, should_stop=cv.stop_requested)
         for run, result in results:
             test = result["test"]
-            cv.info(f"{run.name}: accuracy {test['accuracy']:.2%}, macro F1 {test['macro_f1']:.2%}")
+            cv.info(f"{run.name}: accuracy {format_accuracy(test, 2)}, macro F1 {format_share(test['macro_f1'], 2)}")
         if cv.stop_requested():
             return cv.finish_interrupted()
         scores = cross_validation.summarize(cv.folder, runs)

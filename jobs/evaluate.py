@@ -13,7 +13,7 @@ if not __package__:  # run as a script: import this folder as a package, install
     __package__ = Path(__file__).resolve().parent.name
 
 from .cli.command import main
-from .cli.verb import OptionalRunOptions, Request, Verb, positional
+from .cli.verb import DATA_SETTINGS, OptionalRunOptions, Request, Verb, positional
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,38 +31,49 @@ VERB = Verb(
     name="evaluate",
     examples=("runs/NAME", "runs/NAME --again"),
     options=EvaluateOptions,
+    settings=DATA_SETTINGS,
 )
 
 
 def evaluate(request: Request) -> None:
     """Evaluate the test split, or read its saved scores; write and show them."""
     from classifier.api import testing
+    from classifier.api.missing import Missing
+    from classifier.api.pages import write_pages
     from classifier.bundle import bundle
-    from classifier.report import run_page
+    from classifier.bundle.test_reads import count_test_reads, describe_count
+    from classifier.evaluation.test_split import owner_of
     from classifier.runs.recorder import result_fields
 
     from .steps.scores_table import describe_scores
     from .steps.session import open_run_on_request
 
-    options = request.options
-    owner = testing.owner_of(options.run)
+    options, missing = request.options, Missing()
+    owner = owner_of(options.run)
     data_path = bundle.read(options.run).experiment["data"]["path"]
     with open_run_on_request(options, data_path, is_needed=not owner) as (run, log):
         folders = [folder for folder in (run and run.folder, owner) if folder]
         result = testing.run_test(
-            options.run, folders, again=options.again, data_path=options.data, device=options.device
+            options.run,
+            folders,
+            again=options.again,
+            data_path=options.data,
+            data_settings=request.changes,
+            device=options.device,
+            missing=missing,
         )
-        reads = testing.save_test_scores(owner, result) if owner else 1
+        reads = testing.save_test_scores(owner, result) if owner else count_test_reads(options.run)
         if run:
             run.write_result(VERB.name, "finished", **result_fields(options.run, result.loaded), test_reads=reads)
         for item in describe_scores(result.scores):
             log.info(item)
         if result.predictions is None:
             log.info("these scores were saved when the test split was evaluated; --again evaluates it again")
-        elif reads > 1:
-            log.info(f"the test split has been read {reads} times: do not select models on it")
+        log.info(f"the test split was read {describe_count(reads)}{': do not select models on it' * (reads > 1)}")
         if owner:
-            log.info(f"report: {run_page.write(owner)}")
+            log.info(f"report: {write_pages(owner, missing)}")
+        for line in missing.describe():
+            log.warning(line)
         log.info(str(folders[0]))
 
 

@@ -15,6 +15,7 @@ if not __package__:  # run as a script: import this folder as a package, install
     __package__ = Path(__file__).resolve().parent.name
 
 from classifier.config.fields import Section
+from classifier.text import show
 
 from .cli.command import main
 from .cli.interrupts import Interrupts
@@ -38,6 +39,9 @@ REFRESH_SECONDS = 5.0
 
 def report(request: Request) -> int:
     """Write the page and print its path."""
+    from classifier.api.missing import Missing
+    from classifier.api.pages import write_pages
+    from classifier.errors import RunError
     from classifier.report import run_page
     from classifier.runs.status import RUNNING, read_status
 
@@ -46,11 +50,15 @@ def report(request: Request) -> int:
     with Interrupts() as interrupts:
         if options.watch and read_status(folder) == RUNNING:
             page = run_page.write(folder, refresh=REFRESH_SECONDS)
-            print(f"{page}: the browser reloads it while the run is in progress", flush=True)
+            print(f"{show(page)}: the browser reloads it while the run is in progress", flush=True)
         while options.watch and read_status(folder) == RUNNING and not interrupts.stop_requested:
             wait(REFRESH_SECONDS, lambda: interrupts.stop_requested)
             run_page.write(folder, refresh=REFRESH_SECONDS)
-    print(run_page.write(folder))
+    missing = Missing()
+    page = write_pages(folder, missing)
+    if missing.names:
+        raise RunError("; ".join(missing.describe()))
+    print(show(page))
     return EXIT_INTERRUPTED if interrupts.stop_requested else EXIT_DONE
 
 

@@ -16,7 +16,7 @@ if not __package__:  # run as a script: import this folder as a package, install
 from classifier.config.fields import PositiveInt
 
 from .cli.command import main
-from .cli.verb import OptionalRunOptions, Request, Verb, positional
+from .cli.verb import DATA_SETTINGS, OptionalRunOptions, Request, Verb, positional
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,8 @@ class RobustOptions(OptionalRunOptions):
     shift: str | None = None
     """A second data set of the same classes: folder, archive or manifest."""
     unlike: str | None = None
-    """Out-of-distribution images, of none of the model's classes, which it should detect."""
+    """Out-of-distribution images, of none of the model's classes, which it should detect: any folder of images, or a
+    data set."""
     data: str | None = None
     """Path of the data set, if it has moved. Its images, labels and splits must be unchanged."""
     device: str = "auto"
@@ -40,14 +41,16 @@ VERB = Verb(
     name="robust",
     examples=("runs/NAME", "runs/NAME --shift phone-photos/ --unlike holiday/"),
     options=RobustOptions,
+    settings=DATA_SETTINGS,
 )
 
 
 def robust(request: Request) -> None:
     """Measure, save robustness.json in the run that is tested, and rewrite its report."""
-    from classifier.api.testing import owner_of
+    from classifier.api.missing import Missing
+    from classifier.api.pages import write_pages
     from classifier.bundle import bundle
-    from classifier.report import run_page
+    from classifier.evaluation.test_split import owner_of
     from classifier.runs.recorder import result_fields
     from classifier.runtime.distributed import pick_device
 
@@ -58,7 +61,7 @@ def robust(request: Request) -> None:
     loaded = bundle.load(options.run, pick_device(options.device))
     data_path = loaded.bundle.experiment["data"]["path"]
     with open_run_on_request(options, data_path, is_needed=not owner) as (run, log):
-        scores = robustness.measure(loaded, options, log)
+        scores = robustness.measure(loaded, options, request.changes, log)
         folders = [folder for folder in (run and run.folder, owner) if folder]
         for line in robustness.describe(scores):
             log.info(line)
@@ -66,7 +69,10 @@ def robust(request: Request) -> None:
         if run:
             run.write_result(VERB.name, "finished", **result_fields(options.run, loaded), robustness=scores)
         if owner:
-            log.info(f"report: {run_page.write(owner)}")
+            missing = Missing()
+            log.info(f"report: {write_pages(owner, missing)}")
+            for line in missing.describe():
+                log.warning(line)
         log.info(str(folders[0]))
 
 

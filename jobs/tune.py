@@ -4,12 +4,15 @@ Each trial is a training, stopped early if it falls behind. The search ends with
 experiment), `trials.parquet`, and the winner's bundle, tested once on the held-out test split.
 """
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from classifier.runtime.timing import Deadline
 
     from .search.history import SearchClock
     from .search.leaderboard import Leaderboard
@@ -57,9 +60,10 @@ def tune(request: Request) -> int:
     from .steps.session import open_session
 
     if request.options.dry_run:
+        from .search.plan import describe_space
         from .steps.dry_run import dry_run
 
-        dry_run(request)
+        dry_run(request, describe_space)
         return EXIT_DONE
     with open_session(VERB.name, request) as session:
         return search(session, resumed=bool(request.options.resume))
@@ -80,6 +84,7 @@ def search(session: "Session", *, resumed: bool) -> int:
             session.run.folder,
             resumed=resumed,
             begin_phase=session.log.begin_phase,
+            spent_seconds=lambda: session.run.seconds,
         )
     session.run.write_requested_experiment(plan.experiment)
     past = history.load_history(session.run.folder, plan, session.dataset)
@@ -89,12 +94,19 @@ def search(session: "Session", *, resumed: bool) -> int:
     clock = history.SearchClock(session.run, plan)
 
     def run(
-        plan: "SearchPlan", trials: "SearchHistory", seconds_left: "Callable[[], float]", subject: str | None = None
+        plan: "SearchPlan",
+        trials: "SearchHistory",
+        seconds_left: "Callable[[], float]",
+        subject: str | None = None,
+        deadline: "Deadline | None" = None,
     ) -> None:
         events = tuner.run_trials(session, plan, trials, seconds_left, board.best_epochs)
-        watch(session, board, clock, events, LiveTable(board, clock, subject))
+        watch(session, board, clock, events, LiveTable(board, clock, subject), deadline)
 
-    run(plan, past, lambda: clock.seconds_left(plan.search_share))
+    if plan.is_single and plan.experiment.search.minutes:
+        plan = train_once(session, plan, board, clock, run)
+    else:
+        run(plan, past, lambda: clock.trial_seconds_left(plan.search_share))
     stopped = session.interrupts.stop_requested
     if not stopped and (more := history.plan_longer_trial(plan, board, clock)):
         session.log.info(f"now training the best settings for {more.pending[0].changes['train.epochs']} epochs")
@@ -104,19 +116,53 @@ def search(session: "Session", *, resumed: bool) -> int:
         run(plan, unfinished, clock.seconds_left)
     if not session.interrupts.stop_requested and (lost := history.plan_lost_winner(plan, board)):
         session.log.info("the models of all trials are missing: now training the best settings again")
-        run(single_trial_plan(plan), lost, clock.seconds_left, "the best settings, again")
+        run(single_trial_plan(plan), lost, lambda: math.inf, "the best settings, again")  # or there were no model
     return conclude.finish(session, board, clock)
 
 
+def train_once(
+    session: "Session", plan: "SearchPlan", board: "Leaderboard", clock: "SearchClock", run: "Callable[..., None]"
+) -> "SearchPlan":
+    """Run the only trial, with fewer epochs if not all fit into the minutes; return the plan that it ended with."""
+    from classifier.runtime.timing import Deadline
+
+    from .search import history
+    from .search.trial_budget import ACTOR_START_SECONDS
+
+    while True:
+        deadline = Deadline(clock.seconds_left(), restart_seconds=ACTOR_START_SECONDS)
+
+        def seconds_left(deadline: Deadline = deadline) -> float:
+            return 0.0 if deadline.is_missed else clock.trial_seconds_left()
+
+        run(plan, history.load_history(session.run.folder, plan, session.dataset), seconds_left, deadline=deadline)
+        if not deadline.is_missed or session.interrupts.stop_requested:
+            return plan
+        epochs = deadline.epochs_that_fit
+        session.log.info(f"note: training has slowed down: only {epochs} epochs fit into the remaining minutes")
+        board.plan = plan = plan.shorten(epochs)
+        board.experiment = plan.experiment
+        session.run.write_requested_experiment(plan.experiment)
+
+
 def watch(
-    session: "Session", board: "Leaderboard", clock: "SearchClock", events: "Iterator[TrialEvent]", live: "LiveTable"
+    session: "Session",
+    board: "Leaderboard",
+    clock: "SearchClock",
+    events: "Iterator[TrialEvent]",
+    live: "LiveTable",
+    deadline: "Deadline | None" = None,
 ) -> None:
-    """Record what the trials report, and show the leaderboard."""
+    """Record what the trials report, and show the leaderboard. deadline: of the only trial, which learns its speed."""
+    from .search.schedulers import REPLAYED
+
     session.log.begin_phase("starting trials")  # without a terminal, this is said
     session.log.show(live)
     for event in events:
         row = board.record(event, clock.elapsed_seconds())
         clock.update(board)
+        if deadline is not None and not event.has_ended and not event.report.get(REPLAYED):
+            deadline.update(row.epochs, board.experiment.train.epochs)
         if event.has_ended:
             session.log.info(board.describe_trial(row))
         if session.log.is_live:

@@ -8,6 +8,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from classifier.text import show
 from classifier.training.loop import StepProgress
 
 
@@ -33,6 +34,7 @@ class Progress:
 
     def info(self, line: str) -> None:
         """Print a line."""
+        line = show(line)
         self._lines.append(line)
         if self._log is not None:
             print(line, file=self._log, flush=True)
@@ -52,7 +54,7 @@ class Progress:
     @contextlib.contextmanager
     def progress_bar(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
         """A bar for `total` items; yields a function to call with each count of items done."""
-        with tqdm(desc=description, total=total, leave=False, file=sys.stdout, disable=not self.show) as bar:
+        with tqdm(desc=show(description), total=total, leave=False, file=sys.stdout, disable=not self.show) as bar:
 
             def advance(count: int) -> None:
                 bar.update(count)

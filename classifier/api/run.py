@@ -1,17 +1,22 @@
 """A finished or interrupted run, for people who work in Python or a notebook."""
 
 import os
+import warnings
+from collections.abc import Sequence
 from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classifier.api.testing import owner_of, run_test, save_test_scores
+from classifier.api.missing import Missing
+from classifier.api.pages import write_pages
+from classifier.api.testing import run_test, save_test_scores
 from classifier.bundle.predictor import Predictor
 from classifier.config.experiment import Experiment
 from classifier.config.files import read_experiment
-from classifier.errors import RunError
-from classifier.evaluation.test_split import TestResult
+from classifier.config.trust import trust as allow_imports
+from classifier.errors import RunError, in_short
+from classifier.evaluation.test_split import TestResult, owner_of
 from classifier.report import run_page
 from classifier.runs.folder import read_history, read_result
 from classifier.runs.status import read_status
@@ -38,7 +43,7 @@ class Report:
 class Run:
     """A training or search on disk, as `train` returns it; `Run("runs/photos-3")` opens an earlier one.
 
-    RunError if the folder is not a run folder.
+    trust: the import path of a model of your own, such as ("my_nets:Net",). RunError if the folder is not a run folder.
 
     >>> run = classifier.Run(folder)
     >>> run.status
@@ -47,7 +52,8 @@ class Run:
     ['epoch', 'step', 'seconds', 'lr']
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, trust: Sequence[str] = ()) -> None:
+        allow_imports(*trust)
         self.folder = Path(folder)
         if not (self.folder / "experiment.yaml").is_file():
             raise RunError(f"{folder} is not a run folder (it has no experiment.yaml): give OUT/NAME of an earlier run")
@@ -88,36 +94,56 @@ class Run:
     @property
     def trials(self) -> "pa.Table":
         """A search's trials, best first: an Arrow table with a row per trial. RunError if it is not a search."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         path = self.folder / "trials.parquet"
         if not path.is_file():
             raise RunError(f"{self.folder} has no {path.name}: it is not a search, or has not ended")
-        return pq.read_table(path)
+        try:
+            return pq.read_table(path)
+        except (OSError, pa.ArrowException) as error:
+            raise RunError(f"{path} is corrupted ({in_short(error, 160)}): resume the search") from None
 
-    def test(self, *, again: bool = False, data_path: str | None = None, device: str = "auto") -> TestResult:
+    def test(
+        self, *, again: bool = False, data_path: str | None = None, device: str = "auto", **data_settings: Any
+    ) -> TestResult:
         """Score the model on the held-out test split, once; later calls return the saved scores.
 
         again: evaluate the split again, which is counted in result.json. data_path: where the data set is, if it has
-        moved. DataError if there are no test images; RunError if the data set has changed or there is no model.
+        moved. data_settings: what only you may choose, such as **{"data.max_pixels": 10**9}. DataError if there are no
+        test images; RunError if the data set has changed or there is no model.
 
         >>> run.test().accuracy > 0.9
         True
         """
         owner = owner_of(self.folder) or self.folder
-        result = run_test(self.folder, [owner], device=device, again=again, data_path=data_path)
-        save_test_scores(owner, result)
-        run_page.write(owner)
+        missing = Missing()
+        result = run_test(
+            self.folder,
+            [owner],
+            device=device,
+            again=again,
+            data_path=data_path,
+            data_settings=data_settings,
+            missing=missing,
+        )
+        if (owner / "result.json").is_file():
+            save_test_scores(owner, result)
+        write_pages(owner, missing)
+        for line in missing.describe():
+            warnings.warn(line, stacklevel=2)
         return result
 
 
-def load(run: str | os.PathLike[str], *, device: str = "auto") -> Predictor:
+def load(run: str | os.PathLike[str], *, device: str = "auto", trust: Sequence[str] = ()) -> Predictor:
     """Load the model of a run, or that in a run, search or bundle folder, to predict with.
 
-    device: auto, cpu, cuda, cuda:N or mps. RunError if there is no model, ModelError if its code is not installed.
+    device: auto, cpu, cuda, cuda:N or mps. trust: the import path of a model of your own, such as ("my_nets:Net",): no
+    other code is imported. RunError if there is no model, ModelError if its code is not trusted or not installed.
 
     >>> model = classifier.load(run)
     >>> model.class_names
     ('blue', 'green', 'red')
     """
-    return Predictor(os.fspath(run), device=device)
+    return Predictor(os.fspath(run), device=device, trust=trust)

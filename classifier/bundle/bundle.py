@@ -1,8 +1,8 @@
 """A trained model on disk: one folder to evaluate, predict and serve from.
 
 `model.safetensors` holds the weights, `novelty.safetensors` the out-of-distribution detector, `bundle.json` everything
-else. Loading a bundle runs no code from its folder; but a model that was named by import path ("package.module:Class")
-is imported again by that name, from the user's own code.
+else. Loading a bundle runs no code: a model that is named by import path ("package.module:Class") is imported only if
+the user names that path, too (config.trust).
 """
 
 import dataclasses
@@ -10,26 +10,40 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from classifier import models
+from classifier.bundle.schema import (
+    BundleDocument,
+    CalibrationDocument,
+    Scores,
+    Summary,
+    check_agreement,
+    check_scores_agree,
+)
+from classifier.bundle.test_reads import copy_test_reads
+from classifier.config.documents import check, read_json
 from classifier.config.experiment import Experiment
-from classifier.config.sections import ModelConfig
+from classifier.config.sections import DataConfig, ModelConfig
+from classifier.config.trust import check_trusted
 from classifier.data.dataset import Dataset
 from classifier.errors import ConfigError, RunError, in_short
+from classifier.inference.out_of_distribution import OODDetector
 from classifier.inference.scorer import Scorer
-from classifier.storage.atomic import check_format_version, file_sha256, retry_io, write_atomically, write_tensors
+from classifier.storage.atomic import file_sha256, retry_io, write_atomically, write_tensors
 from classifier.version import versions
 
 FORMAT_VERSION = 1
 DOCUMENT, WEIGHTS, OOD_TENSORS = "bundle.json", "model.safetensors", "novelty.safetensors"
 _TUPLES = ("class_names", "mean", "std")
+REMEDY = "copy or train it again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,9 +149,10 @@ def save(bundle: Bundle, model: nn.Module, folder: Path, ood_tensors: dict[str, 
         part.mkdir(parents=True)
         files = {WEIGHTS: tensors} | ({OOD_TENSORS: ood_tensors} if ood_tensors else {})
         for name, content in files.items():
-            write_tensors(content, part / name, format="pt")
+            write_tensors(content, part / name, format="pt", class_names=json.dumps(bundle.class_names))
         document = dataclasses.asdict(bundle) | {"files": {n: {"sha256": file_sha256(part / n)} for n in files}}
         write_atomically(part / DOCUMENT, _to_json(document))
+        copy_test_reads(folder, part)
         # A folder cannot be renamed onto one that is not empty, so the older one moves aside; `find` looks there too.
         if folder.exists():
             folder.rename(older)
@@ -173,8 +188,7 @@ def bundle_folder(path: str | Path) -> Path:
 
 def read(path: str | Path) -> Bundle:
     """Read bundle.json only, given a bundle, run or search folder. RunError as in `load`."""
-    folder = find(path)
-    return _parse(_read_document(folder), folder)
+    return _parse(_read_document(find(path)))
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> LoadedBundle:
@@ -185,11 +199,10 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> LoadedBundle:
     """
     folder = find(path)
     document = _read_document(folder)
-    bundle = _parse(document, folder)
+    bundle, settings = _parse(document), ModelConfig(**document["model"])
+    check_trusted(settings.name, folder / DOCUMENT)
     try:
-        settings, tensors = ModelConfig(**bundle.model), _read_tensors(folder / WEIGHTS, document)
-    except (TypeError, ConfigError) as error:
-        raise RunError(f"{folder / DOCUMENT} is corrupted ({in_short(error, 160)}): copy or train it again") from None
+        tensors = _read_tensors(folder / WEIGHTS, document)
     except RunError:
         if _read_document(find(path)) != document:  # a training has just saved a better one
             return load(path, device)
@@ -211,14 +224,19 @@ def load_ood_tensors(path: str | Path) -> dict[str, Tensor] | None:
     """Load the tensors of the bundle's OODDetector; None if it has none. RunError as in `load`."""
     folder = find(path)
     document = _read_document(folder)
-    return _read_tensors(folder / OOD_TENSORS, document) if OOD_TENSORS in document["files"] else None
+    if OOD_TENSORS not in document["files"]:
+        return None
+    tensors = _read_tensors(folder / OOD_TENSORS, document)
+    if not OODDetector(tensors).is_whole:
+        raise RunError(f"{folder / OOD_TENSORS} is corrupted (it is no detector): {REMEDY}")
+    return tensors
 
 
 def update_scores(path: str | Path, split: str, scores: dict[str, Any] | None) -> Bundle:
     """Write the scores of `validation` or `test` into the bundle; return the updated bundle. RunError as in `load`."""
     folder = find(path)
     document = _read_document(folder)
-    bundle = _parse(document, folder)
+    bundle = _parse(document)
     if split not in bundle.scores:
         raise RunError(f"a bundle has scores for {' and '.join(bundle.scores)}, not for {split!r}")
     document["scores"] = bundle.scores | {split: scores}
@@ -226,7 +244,7 @@ def update_scores(path: str | Path, split: str, scores: dict[str, Any] | None) -
     return dataclasses.replace(bundle, scores=document["scores"])
 
 
-def _read_tensors(path: Path, document: dict[str, Any]) -> dict[str, Tensor]:
+def _read_tensors(path: Path, document: BundleDocument) -> dict[str, Tensor]:
     """Load the tensors of a file, after checking it against its checksum in the document."""
     from safetensors import SafetensorError
     from safetensors.torch import load as load_tensors
@@ -234,38 +252,59 @@ def _read_tensors(path: Path, document: dict[str, Any]) -> dict[str, Tensor]:
     try:
         content = path.read_bytes()  # read once: the bytes that are checked are those that are loaded
         if hashlib.sha256(content).hexdigest() != document["files"][path.name]["sha256"]:
-            raise RunError(f"{path} was changed after it was saved (its checksum differs): copy or train it again")
+            raise RunError(f"{path} was changed after it was saved (its checksum differs): {REMEDY}")
         return load_tensors(content)
     except OSError as error:
-        raise RunError(f"{path} cannot be read ({error.strerror}): copy or train it again") from None
+        raise RunError(f"{path} cannot be read ({error.strerror}): {REMEDY}") from None
     except (SafetensorError, KeyError, TypeError) as error:
-        raise RunError(f"{path} is corrupted ({in_short(error, 160)}): copy or train it again") from None
+        raise RunError(f"{path} is corrupted ({in_short(error, 160)}): {REMEDY}") from None
 
 
-def _read_document(folder: Path) -> dict[str, Any]:
+def _read_document(folder: Path) -> BundleDocument:
+    """Read bundle.json and check it. RunError names the file and the wrong key."""
     path = folder / DOCUMENT
+    document = read_json(path, BundleDocument, REMEDY, FORMAT_VERSION)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} is corrupted ({in_short(error, 160)}): copy or train it again") from None
-    if not isinstance(document, dict):
-        raise RunError(f"{path} is corrupted (not a JSON object): copy or train it again")
-    check_format_version(document, path, FORMAT_VERSION)
+        check_agreement(document)
+        for split, scores in document["scores"].items():
+            if scores is not None:
+                document["scores"][split] = _check_scores(f"scores.{split}", scores, document["class_names"])
+        Experiment.from_dict(document["experiment"])
+        ModelConfig(**document["model"])
+        DataConfig(fit=cast("Any", document["fit"]))
+    except (TypeError, ConfigError) as error:
+        raise RunError(f"{path} is corrupted ({in_short(error, 200)}): {REMEDY}") from None
     return document
 
 
-def _parse(document: dict[str, Any], folder: Path) -> Bundle:
-    names = [field.name for field in dataclasses.fields(Bundle)]
+def read_scores(path: Path) -> dict[str, Any]:
+    """Read the scores of a run without a model of its own, a cross-validation. RunError if they are corrupted."""
+    scores = read_json(path, Scores, REMEDY)
     try:
-        # The key is missing in bundles written before there was calibration.
-        document = {"calibration": None} | document
-        values: dict[str, Any] = {name: document[name] for name in names}
-        values |= {name: tuple(values[name]) for name in _TUPLES}
-        return Bundle(**values)
-    except (KeyError, TypeError) as error:
-        raise RunError(
-            f"{folder / DOCUMENT} is corrupted (no {in_short(error, 160)}): copy or train it again"
-        ) from None
+        check_scores_agree("scores", scores)
+    except ConfigError as error:
+        raise RunError(f"{path} is corrupted ({error}): {REMEDY}") from None
+    return dict(scores)
+
+
+def _check_scores(key: str, scores: dict[str, Any], class_names: Sequence[str]) -> dict[str, Any]:
+    if "intervals" not in scores:  # of an epoch: few
+        return check(key, Summary, scores)
+    checked = check(key, Scores, scores)
+    check_scores_agree(key, checked, class_names)
+    return checked
+
+
+def _parse(document: BundleDocument) -> Bundle:
+    names = [field.name for field in dataclasses.fields(Bundle)]
+    # The key is missing in bundles written before there was calibration.
+    values = {"calibration": None} | {name: value for name, value in document.items() if name in names}
+    values |= {name: tuple(values[name]) for name in _TUPLES}
+    if values["calibration"] is not None:
+        values["calibration"] = {name: values["calibration"][name] for name in CalibrationDocument.__annotations__}
+    # Settings that this version has added get their defaults.
+    values["experiment"] = Experiment.from_dict(values["experiment"]).as_dict()
+    return Bundle(**values)
 
 
 def _sibling(folder: Path, suffix: str) -> Path:

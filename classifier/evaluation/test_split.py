@@ -1,20 +1,21 @@
-"""Evaluate a model on its held-out test split; the scores are saved in its bundle and reused."""
+"""Evaluate a model on its held-out test split; the scores are saved in its bundle and reused, each read is counted."""
 
-import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from classifier import data
 from classifier.bundle import bundle as bundles
 from classifier.bundle.bundle import Bundle, LoadedBundle
-from classifier.config.experiment import Experiment
+from classifier.bundle.test_reads import record_test_read
 from classifier.data.dataset import Dataset
-from classifier.errors import DataError, RunError
+from classifier.errors import DataError
 from classifier.evaluation.split_predictions import SplitPredictions
+from classifier.evaluation.training_data import load_training_data
 from classifier.metrics.scores import compute_scores
+from classifier.runs.folder import update_result
 
 
 @dataclass(frozen=True)
@@ -46,23 +47,26 @@ def evaluate_test_split(
     *,
     again: bool = False,
     data_path: str | None = None,
+    data_settings: Mapping[str, Any] | None = None,
     device: torch.device,
     dataset: Dataset | None = None,
     loaded: LoadedBundle | None = None,
 ) -> TestResult:
     """Evaluate the bundle at `path` (a run, search or bundle folder) on its test split, and save the scores in it.
 
-    Later calls return the saved scores unless `again`. dataset, loaded: the bundle's dataset, and the bundle with its
-    model, if the caller has them in memory already. DataError if there are no test images; RunError if the data are
-    not those that the model was trained on, whose training images may be among these test images.
+    data_path, data_settings: see load_training_data. Later calls return the saved scores unless `again`; each
+    evaluation is counted before it starts. dataset, loaded: the bundle's dataset, and the bundle with its model, if the
+    caller has them in memory already. DataError if there are no test images; RunError if the data are not those that
+    the model was trained on, whose training images may be among these test images.
     """
     bundle = bundles.read(path)
     if bundle.scores["test"] and "intervals" in bundle.scores["test"] and not again:
         return TestResult(bundle, bundle.scores["test"])
-    dataset = dataset or load_training_data(bundle, data_path)
+    dataset = dataset or load_training_data(path, bundle, data_path, data_settings)
     if len(dataset.test) == 0:
         raise DataError(f"{dataset.name} has no test images: train with --data.test above 0")
     loaded = loaded or bundles.load(path, device)
+    count_test_read(path, "evaluate")
     confusion, probabilities_NK = loaded.scorer().predict_split(loaded.model, dataset.test)
     # scores() raises if a prediction is not finite, and computes the loss without clipping.
     loss = confusion.scores()["loss"]
@@ -72,13 +76,19 @@ def evaluate_test_split(
     return TestResult(bundle, scores, SplitPredictions(loaded, dataset, "test", probabilities_NK))
 
 
-def load_training_data(bundle: Bundle, data_path: str | None) -> Dataset:
-    """Load the dataset that the bundle was trained on, from data_path if it has moved. RunError if it has changed."""
-    config = Experiment.from_dict(bundle.experiment).data
-    dataset = data.load(config if data_path is None else dataclasses.replace(config, path=data_path))
-    if dataset.fingerprint != bundle.dataset["fingerprint"]:
-        raise RunError(
-            f"{dataset.name} has other images, labels or splits than the model was trained on: restore the data, or "
-            "train a new model on them"
-        )
-    return dataset
+def count_test_read(path: str | Path, verb: str) -> int:
+    """Count that this verb is about to read the test split of a bundle; return how often it has been read by then.
+
+    The count in result.json of its run agrees, even if the process is killed while it reads. RunError if it cannot be
+    counted.
+    """
+    reads = record_test_read(path, verb)
+    if owner := owner_of(path):
+        update_result(owner, test_reads=reads)
+    return reads
+
+
+def owner_of(path: str | Path) -> Path | None:
+    """The run folder that contains a bundle; None for a bundle on its own."""
+    folder = bundles.find(path)
+    return folder.parent if (folder.parent / "result.json").is_file() else None

@@ -3,12 +3,14 @@
 import functools
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from classifier.bundle.bundle import Bundle
+from classifier.bundle.test_reads import describe_test_reads
 from classifier.report import sentences
-from classifier.report.page import replace_unprintable
+from classifier.report.numbers import format_classes
 from classifier.storage.atomic import write_atomically
+from classifier.text import show
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -17,20 +19,20 @@ if TYPE_CHECKING:
 MAX_CLASS_ROWS = 30
 
 
-def write(path: Path, bundle: Bundle, result: dict[str, Any], split: str) -> Path:
-    """Write the model card of a bundle. split: the split whose scores it has; "" for none."""
+def write(path: Path, bundle: Bundle, test_reads: int, split: str) -> Path:
+    """Write the model card of a bundle. test_reads: how often its test split was read; split: the split whose scores it
+    has, "" for none."""
     scores = bundle.scores[split] if split else None
     text = _template().render(
         bundle=bundle,
         split=split,
         summary=sentences.summarize(scores, is_test=split == "test") if scores else "",
         sentences=list(sentences.describe_scores(scores)) if scores else (),
-        classes=sorted(scores["per_class"], key=lambda row: row["f1"])[:MAX_CLASS_ROWS] if scores else (),
-        format_interval=sentences.format_interval,
+        classes=format_classes(scores)[:MAX_CLASS_ROWS] if scores else (),
         max_classes=MAX_CLASS_ROWS,
-        test_reads=result.get("test_reads") or 1,
+        test_reads=describe_test_reads(test_reads),
     )
-    write_atomically(path, replace_unprintable(text))
+    write_atomically(path, text)
     return path
 
 
@@ -49,10 +51,15 @@ def _template() -> "Template":
     return environment.get_template("model_card.md")
 
 
+# What Markdown or HTML would interpret. Underscores inside a word, as in resnet9_16, have no meaning.
+_MARKUP = re.compile(r"[\\`*\[\]<>|~&$#!{}]|\b_|_\b|(?<!\w)_|:(?=//)|(?<=www)\.|@(?=\w)")
+# At the start of a line it would make a list or a heading.
+_LEADING = re.compile(r"^(\s*)([-+=]|(\d+)([.)]))")
+
+
 def escape_markdown(value: object) -> object:
     """Escape what Markdown or HTML would interpret in a text, and put it on one line."""
-    if not isinstance(value, str):
+    if isinstance(value, int | float):
         return value
-    text = "".join(c if c.isprintable() else " " for c in value)
-    # Underscores inside a word, as in resnet9_16, have no meaning.
-    return re.sub(r"[\\`*\[\]<>|~&$]|\b_|_\b|(?<!\w)_", lambda match: f"\\{match[0]}", text)
+    text = _MARKUP.sub(lambda match: f"\\{match[0]}", show(value))
+    return _LEADING.sub(lambda match: f"{match[1]}{match[3] or ''}\\{match[4] or match[2]}", text)

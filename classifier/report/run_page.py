@@ -4,16 +4,17 @@ One self-contained page. It has a section for each kind of file in the run folde
 a search, a cross-validation, a learning curve, and a run that is still in progress.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from classifier.bundle import bundle as bundles
-from classifier.bundle.bundle import Bundle
+from classifier.bundle.bundle import Bundle, read_scores
+from classifier.bundle.predictions import read_probabilities
+from classifier.bundle.test_reads import count_test_reads, describe_test_reads
+from classifier.config.documents import read_json, read_rows
 from classifier.config.files import read_experiment
 from classifier.errors import RunError
 from classifier.report import images, model_card, model_sections, page, sentences, study_sections
@@ -27,7 +28,9 @@ from classifier.runs.folder import (
     read_history,
     read_result,
 )
+from classifier.runs.schema import HardExample, SplitRecord
 from classifier.runs.status import RUNNING, read_status
+from classifier.text import quote
 
 NAME, CARD = "report.html", "model_card.md"
 # Class names in the section on the data.
@@ -45,7 +48,7 @@ def write(folder: str | Path, *, refresh: float | None = None) -> Path:
         raise RunError(f"{folder} is not a run folder (no experiment.yaml): give OUT/NAME of a training or a search")
     run = _RunFiles(folder)
     if run.bundle is not None:
-        model_card.write(folder / CARD, run.bundle, run.result, run.split)
+        model_card.write(folder / CARD, run.bundle, count_test_reads(folder), run.split)
     content = Page(_title(run), _build_summary(run), list(_build_sections(run)))
     return page.write(folder / NAME, content, refresh=refresh)
 
@@ -65,39 +68,23 @@ class _RunFiles:
         self.split = next((split for split in ("test", "validation") if "intervals" in (scores.get(split) or {})), "")
         self.scores: dict[str, Any] = scores[self.split] if self.split else {}
         if (folder / SCORES).is_file():  # of a cross-validation, whose images are all held out once
-            self.scores, self.split = json.loads((folder / SCORES).read_text()), "test"
+            self.scores, self.split = read_scores(folder / SCORES), "test"
         self.dataset: dict[str, Any] = self.bundle.dataset if self.bundle else self.result.get("dataset") or {}
 
     def predictions(self) -> tuple[Tensor, Tensor] | None:
-        """Return probabilities_NK and labels_N of the split; None if they were not saved.
-
-        Of a repeated cross-validation, those of the first repeat: each image counts once."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
+        """Return probabilities_NK and labels_N of the split; None if they were not saved."""
         path = self.folder / PREDICTIONS.get(self.split, "none")
-        if not path.is_file():
-            return None
-        columns = {"label", "probabilities", "fold"} & set(pq.read_schema(path).names)
-        table = pq.read_table(path, columns=list(columns))
-        if "fold" in columns:
-            is_first = [fold.startswith(("fold", "repeat0-")) for fold in table["fold"].to_pylist()]
-            table = table.filter(pa.array(is_first))
-        flat = table["probabilities"].combine_chunks().flatten().to_numpy()
-        probabilities_NK = torch.from_numpy(flat.reshape(len(table), -1).copy())
-        return probabilities_NK, torch.from_numpy(table["label"].to_numpy().copy())
+        return read_probabilities(path) if path.is_file() else None
 
     def split_record(self) -> dict[str, Any]:
         """Return split.json; empty if there is none."""
         path = self.folder / "split.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return dict(read_json(path, SplitRecord)) if path.is_file() else {}
 
-    def hard_examples(self) -> list[dict[str, Any]]:
+    def hard_examples(self) -> list[HardExample]:
         """Return the rows of the split's hard examples; empty if there are none."""
-        import pyarrow.parquet as pq
-
         path = self.folder / HARD_EXAMPLES.get(self.split, "none")
-        return pq.read_table(path).to_pylist() if path.is_file() else []
+        return read_rows(path, HardExample) if path.is_file() else []
 
     def link_image(self, image_id: str) -> str:
         """Return the URL of an image's file, relative to the page; "" if it is not a file of its own."""
@@ -122,7 +109,7 @@ def _build_sections(run: _RunFiles) -> Iterator[Section]:
     if hard_examples:
         yield model_sections.build_hard_examples(hard_examples, run.split, run.link_image)
     if (run.folder / ROBUSTNESS).is_file():
-        yield study_sections.build_robustness(json.loads((run.folder / ROBUSTNESS).read_text()))
+        yield study_sections.build_robustness(study_sections.read_robustness(run.folder / ROBUSTNESS))
     if "trials" in run.result:
         yield study_sections.build_search(run.result)
     yield from _build_checks(run)
@@ -171,23 +158,18 @@ def _build_data(run: _RunFiles) -> Section:
 
 def _build_checks(run: _RunFiles) -> Iterator[Section]:
     lines, result = [], run.result
-    evaluations = result.get("test_reads") or 0
+    reads = count_test_reads(run.folder)
     if "folds" in result:
         lines.append("Each image was predicted by a model that was not trained on its fold.")
         lines.append("Identical images, and images of one group, are in the same fold.")
-    elif evaluations == 1:
-        lines.append("The test split was evaluated once.")
-    elif evaluations:
-        lines.append(
-            f"The test split was evaluated {evaluations} times: test scores that influenced a choice are optimistic."
-        )
-    elif result and "curve" not in result:
-        lines.append("The test split has not been evaluated yet.")
+    elif reads or (result and "curve" not in result):
+        lines.append(describe_test_reads(reads))
     if run.bundle:
         dataset = run.bundle.dataset
         is_compared = "findings" in dataset and not run.experiment.data.stream
-        if is_compared and not splits_share_images(run.split_record(), dataset):
-            lines.append("No image is in two splits (compared byte for byte).")
+        if is_compared and not splits_share_images(record := run.split_record(), dataset):
+            unit = "pixel" if record.get("compared") == "pixels" else "byte"
+            lines.append(f"No image is in two splits (compared {unit} for {unit}).")
         lines.append(f"Images, labels and splits have the fingerprint {dataset['fingerprint']}; others are refused.")
         lines.append("The weights are verified against their checksum each time they are loaded.")
     epochs = [row["epoch"] for row in run.history]
@@ -211,11 +193,11 @@ def splits_share_images(split_record: dict[str, Any], dataset: dict[str, Any]) -
 def _build_commands(run: _RunFiles) -> Section:
     folder, versions, kind = run.folder, run.result.get("versions", {}), run.result.get("kind", "train")
     is_study = kind in SUBJECTS
-    lines = [f"classifier {kind if is_study else 'train'} --experiment {folder / 'experiment.yaml'}"]
+    lines = [f"classifier {kind if is_study else 'train'} --experiment {quote(folder / 'experiment.yaml')}"]
     if not run.result:
         verb = "tune" if (folder / REQUESTED_EXPERIMENT).is_file() else "train"
-        lines.append(f"classifier {verb} --resume {folder}")
+        lines.append(f"classifier {verb} --resume {quote(folder)}")
     if not is_study:
-        lines += [f"classifier evaluate {folder}", f"classifier predict {folder} image.jpg"]
+        lines += [f"classifier evaluate {quote(folder)}", f"classifier predict {quote(folder)} image.jpg"]
     versions_text = ", ".join(f"{name} {version}" for name, version in versions.items())
     return Section("Commands", [Code(lines), Text(f"seed {run.experiment.seed}; {versions_text}", "faint")])

@@ -1,15 +1,21 @@
 """search.html: the results of a search on one self-contained page, made from its saved files."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from classifier.bundle.test_reads import count_test_reads, describe_count
+from classifier.config.documents import read_rows
+from classifier.errors import RunError
 from classifier.report import page, search_charts, sentences
 from classifier.report.charts import draw_bars
+from classifier.report.numbers import format_accuracy
 from classifier.report.page import Block, Charts, Code, Page, Section, Table, Text, describe_hidden
 from classifier.report.search_charts import format_objective
 from classifier.runs.folder import read_history, read_result
+from classifier.runs.schema import TrialRow
+from classifier.text import quote
 
 NAME = "search.html"
 # Rows of the table, curves, and parallel axes that a person can still tell apart.
@@ -18,12 +24,22 @@ MAX_TABLE_ROWS, MAX_CURVES, MAX_AXES = 40, 12, 7
 
 def write(folder: Path) -> Path:
     """Write the page of a finished search from its result.json, trials.parquet and the histories of its trials."""
-    import pyarrow.parquet as pq
-
     result = read_result(folder)
-    rows = pq.read_table(folder / "trials.parquet").to_pylist()
-    summary, sections = _build_summary(result, rows), list(_build_sections(folder, result, rows))
+    if "winner" not in result:
+        raise RunError(f"{folder} is not a finished search: it has no winner")
+    rows = [dict(row) for row in read_rows(folder / "trials.parquet", TrialRow)]
+    if not result.get("dataset") or not _have_scores(rows, result["objective"]):
+        raise RunError(f"{folder}: result.json and trials.parquet do not agree: resume the search")
+    summary, sections = _build_summary(folder, result, rows), list(_build_sections(folder, result, rows))
     return page.write(folder / NAME, Page(f"Search of {result['dataset']['name']}", summary, sections))
+
+
+def _have_scores(rows: list[dict[str, Any]], objectives: Sequence[str]) -> bool:
+    """Return whether there is a trial with scores, and each of these has all objectives."""
+    scored = [row for row in rows if row["validation_accuracy"] is not None]
+    others = {"epochs": "best_epoch", "latency": "latency", "size": "size"}
+    columns = [others.get(objective, f"validation_{objective}") for objective in objectives]
+    return bool(scored and objectives) and all(row.get(column) is not None for row in scored for column in columns)
 
 
 def _build_sections(folder: Path, result: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[Section]:
@@ -34,7 +50,7 @@ def _build_sections(folder: Path, result: dict[str, Any], rows: list[dict[str, A
     if len(result["objective"]) > 1:
         note = "The line connects the trials that no other trial dominates."
         yield Section("Pareto front", [Charts([search_charts.draw_front(scored, result["objective"])])], note)
-    names = [name for name in rows[0] if "." in name and len({row[name] for row in scored}) > 1]
+    names = [name for name in rows[0] if "." in name and len({str(row[name]) for row in scored}) > 1]
     doubt = sentences.doubt_importance(result["importance"], len(scored))
     if doubt is None:
         note = f"Share of the variance in {objective} that each setting explains (fANOVA)."
@@ -55,16 +71,22 @@ def _build_sections(folder: Path, result: dict[str, Any], rows: list[dict[str, A
     yield Section("Commands", _list_commands(folder, result))
 
 
-def _build_summary(result: dict[str, Any], rows: list[dict[str, Any]]) -> list[Block]:
-    dataset, test, selection = result["dataset"], result["test"], result["selection"]
+def _build_summary(folder: Path, result: dict[str, Any], rows: list[dict[str, Any]]) -> list[Block]:
+    dataset, test, selection = result["dataset"], result.get("test"), result["selection"]
     counts = ", ".join(f"{count:,} {split}" for split, count in dataset["counts"].items())
     trials = ", ".join(f"{count} {state}" for state, count in result["trials"].items() if count)
-    evaluations = result.get("test_reads") or 1
-    times = "evaluated once" if evaluations == 1 else f"evaluated {evaluations} times"
-    best = f"{result['winner']}, validation accuracy {_with_interval(selection)}{_compare_to_recipe(result, rows)}"
-    minutes = f"{trials} trials in {result['seconds'] / 60:.1f} minutes on {result['device']}"
+    score = f"Validation accuracy {format_accuracy(selection)}; not tested on held-out images."
+    if test is not None:
+        reads = describe_count(count_test_reads(folder))
+        score = f"Test accuracy {format_accuracy(test)}; the test split was read {reads}."
+    is_whole = result["status"] == "finished"
+    warnings = [] if is_whole else [Text(f"This search did not finish (status: {result['status']}).", "warning")]
+    best = f"{result['winner']}, chosen by its validation accuracy, {format_accuracy(selection)}"
+    best += _compare_to_recipe(result, rows)
+    minutes = f"{trials} trials in {(result.get('seconds') or 0) / 60:.1f} minutes on {result.get('device')}"
     return [
-        Text(f"Test accuracy {_with_interval(test)}, {times}.", "big"),
+        *warnings,
+        Text(score, "big"),
         Text(f"Best trial: {best}."),
         Text(f"{minutes}; {counts} images of {len(dataset['class_names'])} classes.", "faint"),
     ]
@@ -78,13 +100,9 @@ def _compare_to_recipe(result: dict[str, Any], rows: list[dict[str, Any]]) -> st
     if recipe["rank"] == 1:
         return " (the unchanged recipe)"
     best = result["selection"]
-    gain = sentences.compare_with_recipe(best["accuracy"], recipe["validation_accuracy"], best["count"])
+    trials = sum(row["validation_accuracy"] is not None for row in rows)
+    gain = sentences.compare_with_recipe(best["accuracy"], recipe["validation_accuracy"], best["count"], trials)
     return f", {gain}" if recipe["rank"] > 1 else ""
-
-
-def _with_interval(scores: dict[str, Any]) -> str:
-    """Format the accuracy of result.json, with its interval."""
-    return sentences.format_proportion(round(scores["accuracy"] * scores["count"]), scores["count"])
 
 
 def _list_trials(rows: list[dict[str, Any]], winner: str, names: list[str]) -> list[Block]:
@@ -103,11 +121,11 @@ def _list_trials(rows: list[dict[str, Any]], winner: str, names: list[str]) -> l
 
 
 def _list_commands(folder: Path, result: dict[str, Any]) -> list[Block]:
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in result.get("versions", {}).items())
     lines = [
-        f"classifier train --experiment {folder / 'best.yaml'}",
-        f"classifier tune --resume {folder} --search.trials {2 * sum(result['trials'].values())}",
-        f"classifier predict {folder} image.jpg",
+        f"classifier train --experiment {quote(folder / 'best.yaml')}",
+        f"classifier tune --resume {quote(folder)} --search.trials {2 * sum(result['trials'].values())}",
+        f"classifier predict {quote(folder)} image.jpg",
     ]
-    seed = json.dumps(result["config"]["seed"])
+    seed = json.dumps((result.get("config") or {}).get("seed"))
     return [Code(lines), Text(f"seed {seed}; {versions}", "faint")]

@@ -14,16 +14,20 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from filelock import FileLock, Timeout
 
+from classifier.bundle.test_reads import count_test_reads
+from classifier.config.documents import check, parse_json, read_bytes, read_json
 from classifier.config.experiment import Experiment
 from classifier.config.files import FORMAT_VERSION, dump_experiment
-from classifier.errors import RunError
+from classifier.errors import ConfigError, RunError, in_short
 from classifier.runs.names import numbered_names
-from classifier.storage.atomic import check_format_version, retry_io, write_atomically
+from classifier.runs.schema import HistoryRow, Result, SearchResult, check_studies_agree
+from classifier.storage.atomic import retry_io, write_atomically
 from classifier.storage.file_lock import is_locked, open_lock, read_owner
+from classifier.text import quote
 from classifier.version import versions
 
 if TYPE_CHECKING:
@@ -41,9 +45,14 @@ HARD_EXAMPLES = {"test": "mistakes.parquet", "validation": "validation-mistakes.
 LOCK, LOCK_SECONDS = ".lock", 0.2  # longer than `is_in_use` takes to look
 # The result that a run had before it was resumed.
 EARLIER_RESULT = "result.earlier.json"
+# What is made from a result, and wrong without it.
+PAGES = ("report.html", "model_card.md", "search.html", "curves.png", "confusion.png")
+REMEDY = "restore the file, or train again"
 # Keys of every result.json, null where they do not apply.
 RESULT_KEYS = ("config", "dataset", "validation", "test", "images_per_second", "input_wait", "epochs")
 RESULT_KEYS += ("parameters", "device")
+# Kinds of runs that have a model, whose tests are counted.
+TESTED_KINDS = ("train", "tune")
 
 
 class _NameTakenError(RunError):
@@ -61,13 +70,16 @@ class RunFolder:
     """Cache directory for backbone features, shared by trainings on the same images, if any."""
     started: float = field(default_factory=time.monotonic)
     _lock: FileLock | None = None
+    _created_out: bool = False
 
     @staticmethod
-    def check_new(out: str | Path, name: str) -> Path:
-        """Return the folder of a new run, without creating it.
+    def check_new(out: str | Path, name: str | None) -> Path:
+        """Return the folder of a new run, without creating it. name: None if it will be named after its data.
 
         RunError if the name is invalid or exists already, or OUT cannot be created.
         """
+        if name is None:  # whichever is free when the folder is created
+            return RunFolder._check_out(Path(out) / "run")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
             raise RunError(
                 f"--name {name!r}: use letters, digits, '.', '_' and '-' only, starting with a letter or digit"
@@ -75,27 +87,32 @@ class RunFolder:
         folder = Path(out) / name
         if os.path.exists(folder):  # False, not an error, where OUT may not be searched
             raise _NameTakenError(
-                f"{folder} already exists: choose another --name, or continue it with --resume {folder}"
+                f"{folder} already exists: choose another --name, or continue it with --resume {quote(folder)}"
             )
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            if not os.access(folder.parent, os.W_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        except OSError as error:
-            raise RunError(f"{folder} cannot be created ({error.strerror}): choose another --out") from None
+        return RunFolder._check_out(folder)
+
+    @staticmethod
+    def _check_out(folder: Path) -> Path:
+        """Check that the folder can be created. Not even OUT is: in a folder of class folders it would be a class."""
+        existing = next(path for path in folder.parents if os.path.lexists(path))
+        if not existing.is_dir() or not os.access(existing, os.W_OK):
+            reason = os.strerror(errno.EACCES if existing.is_dir() else errno.ENOTDIR)
+            raise RunError(f"{folder} cannot be created ({reason}): choose another --out")
         return folder
 
     @classmethod
     def create(cls, out: str | Path, name: str) -> "RunFolder":
         """Create a new, empty run folder. RunError if it already exists or cannot be created."""
         folder = cls.check_new(out, name)
+        is_first = not folder.parent.exists()
         try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
             folder.mkdir()
         except FileExistsError:  # another process created it just now
             raise _NameTakenError(f"{folder} was just created by another process: choose another --name") from None
         except OSError as error:
             raise RunError(f"{folder} cannot be created ({error.strerror}): choose another --name or --out") from None
-        return cls(folder)._acquire_lock()
+        return cls(folder, _created_out=is_first)._acquire_lock()
 
     @classmethod
     def create_numbered(cls, out: str | Path, path: str, *, reserved: Collection[str] = ()) -> "RunFolder":
@@ -140,6 +157,9 @@ class RunFolder:
         """Remove a run that never started training, so that a user's mistake leaves no folder behind."""
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self._created_out:
+            with contextlib.suppress(OSError):  # another run is there already
+                self.folder.parent.rmdir()
 
     @property
     def has_started(self) -> bool:
@@ -190,21 +210,38 @@ class RunFolder:
             write_atomically(self.folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
     def set_result_aside(self) -> None:
-        """Rename the result of a run that is resumed: it has none until it ends again."""
+        """Rename the result of a run that is resumed, and remove its pages: it has none until it ends again."""
         if (self.folder / "result.json").exists():
             (self.folder / "result.json").replace(self.folder / EARLIER_RESULT)
+        for name in PAGES:
+            (self.folder / name).unlink(missing_ok=True)
 
-    def earlier_test_reads(self) -> int:
-        """Return how often the test split had been read before the run was resumed: it is no longer unseen."""
-        path = self.folder / EARLIER_RESULT
-        return json.loads(path.read_text()).get("test_reads", 0) if path.exists() else 0
+    def earlier_result(self) -> dict[str, Any]:
+        """Return the result that the run had before it was resumed; empty if it had none."""
+        try:
+            return json.loads((self.folder / EARLIER_RESULT).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
 
     def write_result(self, kind: str, status: str, **parts: Any) -> dict[str, Any]:
-        """Write result.json, the interface for scripts, and return it. jobs/README.md lists its keys."""
-        result: dict[str, Any] = {"format_version": FORMAT_VERSION, "kind": kind, "status": status}
-        result |= {"seconds": round(self.seconds, 3), **dict.fromkeys(RESULT_KEYS), **parts, "versions": versions()}
-        write_atomically(self.folder / "result.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
+        """Write result.json, the interface for scripts, and return it. jobs/README.md lists its keys.
+
+        RunError if it cannot be written within three minutes.
+        """
+        result, path = self._make_result(kind, status, parts), self.folder / "result.json"
+        retry_io(lambda: write_atomically(path, _to_json(result)), path)
         return result
+
+    def write_failure(self, kind: str, status: str, **parts: Any) -> None:
+        """Write the result of a run that ends by an error, perhaps by a full disk: OSError at once if it cannot be."""
+        write_atomically(self.folder / "result.json", _to_json(self._make_result(kind, status, parts)))
+
+    def _make_result(self, kind: str, status: str, parts: dict[str, Any]) -> dict[str, Any]:
+        result: dict[str, Any] = {"format_version": FORMAT_VERSION, "kind": kind, "status": status}
+        result |= {"seconds": round(self.seconds, 3), **dict.fromkeys(RESULT_KEYS), **parts}
+        if kind in TESTED_KINDS:
+            result["test_reads"] = count_test_reads(self.folder)
+        return result | {"versions": versions()}
 
 
 def is_in_use(folder: Path) -> bool:
@@ -223,22 +260,36 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     """Read the rows of a run folder's history.jsonl, without a line that a crash cut short."""
     path = Path(folder) / "history.jsonl"
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        with contextlib.suppress(ValueError):
-            rows.append(json.loads(line))
+    for number, line in enumerate(read_bytes(path, REMEDY).splitlines() if path.exists() else [], start=1):
+        if line.endswith(b"}"):  # else it was cut short
+            rows.append(parse_json(line, f"{path}, line {number},", HistoryRow, REMEDY))
     return rows
 
 
 def read_result(folder: Path) -> dict[str, Any]:
     """Read a run folder's result.json. RunError if it is missing, corrupted or of an unknown format."""
     path = Path(folder) / "result.json"
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
+    if not path.exists():
         raise RunError(
-            f"{folder} has no result.json: the run has not finished; continue it with --resume {folder}"
-        ) from None
-    except ValueError:
-        raise RunError(f"{path} is corrupted: it is not JSON") from None
-    check_format_version(result, path, FORMAT_VERSION)
+            f"{folder} has no result.json: the run has not finished; continue it with --resume {quote(folder)}"
+        )
+    result: dict[str, Any] = read_json(path, dict[str, Any], REMEDY, FORMAT_VERSION)
+    try:
+        result = check("", SearchResult if "trials" in result else Result, result)
+        check_studies_agree(cast("Result", result))
+    except ConfigError as error:
+        raise RunError(f"{path} is corrupted ({in_short(error, 200)}): {REMEDY}") from None
     return result
+
+
+def update_result(folder: Path, **parts: Any) -> None:
+    """Change fields of a run folder's result.json. RunError as in `read_result`, or if it cannot be written."""
+    path, text = Path(folder) / "result.json", _to_json(read_result(folder) | parts)
+    try:
+        write_atomically(path, text)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written ({error.strerror}): fix that, then do it again") from None
+
+
+def _to_json(result: dict[str, Any]) -> str:
+    return json.dumps(result, indent=2, allow_nan=False) + "\n"

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,13 +13,17 @@ from classifier.bundle import bundle
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import ClassifierError, DivergedError, RunError
+from classifier.runs.data_location import write_location
 from classifier.runs.folder import RunFolder, read_history
 from classifier.runs.tensorboard import TensorBoardWriter
 from classifier.runs.trackers import Trackers
 from classifier.runtime.distributed import ProcessGroup
 from classifier.storage.atomic import write_atomically
+from classifier.text import show
 from classifier.training.checkpoint import CheckpointStore
 from classifier.training.loop import Epoch, StepProgress, fit
+
+logger = logging.getLogger(__name__)
 
 
 def record_training(
@@ -61,9 +66,12 @@ def record_training(
 
 
 def save_inputs(run: RunFolder, experiment: Experiment, dataset: Dataset) -> None:
-    """Write what is trained and on what: the resolved experiment and split.json."""
+    """Write what is trained and on what: the resolved experiment, split.json, splits.parquet and data.json."""
     run.write_experiment(experiment)
+    write_location(run.folder, dataset)
     write_atomically(run.folder / "split.json", json.dumps(dataset.split_record, indent=1) + "\n")
+    if dataset.assigned is not None:
+        dataset.assigned.write(run.folder)
 
 
 def save_bundle(run: RunFolder, experiment: Experiment, dataset: Dataset, epoch: Epoch) -> None:
@@ -83,16 +91,28 @@ def record_failure(run: RunFolder, kind: str, error: BaseException, experiment: 
     if is_user_error and not run.has_started:
         run.discard()
         return
-    text = f"{error}\n" if isinstance(error, ClassifierError) else "".join(traceback.format_exception(error))
-    with (run.folder / "run.log").open("a", encoding="utf-8") as log:
-        log.write("interrupted\n" if isinstance(error, KeyboardInterrupt) else text)
+    text = f"{show(error)}\n" if isinstance(error, ClassifierError) else "".join(traceback.format_exception(error))
     fields: dict[str, Any] = {"config": experiment.as_dict()}
-    if isinstance(error, KeyboardInterrupt):
-        with contextlib.suppress(RunError):  # no model yet
-            fields = result_fields(run.folder)
-        run.write_result(kind, "stopped", **fields)
-    else:
-        run.write_result(kind, "failed", error=str(error) or type(error).__name__, **fields)
+    with contextlib.suppress(OSError):  # a full disk, which may be the error itself
+        with (run.folder / "run.log").open("a", encoding="utf-8") as log:
+            log.write("interrupted\n" if isinstance(error, KeyboardInterrupt) else show(text, keep="\n"))
+        if isinstance(error, KeyboardInterrupt):
+            with contextlib.suppress(RunError):  # no model yet
+                fields = result_fields(run.folder)
+            run.write_failure(kind, "stopped", **fields)
+        else:
+            run.write_failure(kind, "failed", error=describe_error(error), **fields)
+
+
+def describe_error(error: BaseException) -> str:
+    """Say in words, on one line, why a run failed."""
+    if isinstance(error, ClassifierError):
+        return str(error)
+    if isinstance(error, BrokenPipeError):
+        return "its output could not be written: the reader of the pipe has ended"
+    if isinstance(error, SystemExit):
+        return f"the process was told to exit, with code {error.code}"
+    return " ".join("".join(traceback.format_exception_only(type(error), error)).split())
 
 
 def result_fields(folder: Path, loaded: bundle.LoadedBundle | None = None) -> dict[str, Any]:
@@ -122,6 +142,8 @@ def summary_scores(scores: dict[str, Any]) -> dict[str, Any]:
 
 def _rewind_to_checkpoint(run: RunFolder, store: CheckpointStore, dataset: Dataset) -> None:
     manifest = store.latest_manifest()
+    if manifest is None and run.history():
+        logger.warning("%s has no complete checkpoint: it is trained from the beginning", run.folder)
     run.truncate_history(manifest)
     if manifest and manifest["about"]["dataset"] != dataset.fingerprint:
         raise RunError(

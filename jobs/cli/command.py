@@ -13,11 +13,13 @@ from typing import NoReturn
 
 from classifier.config.experiment import Experiment
 from classifier.errors import ClassifierError, DivergedError
+from classifier.storage.session_folder import STORAGE_FIX, refuse_lost_results
+from classifier.storage.uri import refuse_credentials
+from classifier.text import show
 
 from .environment import setup
-from .interrupts import Interrupts, answer_interrupts, ignore_interrupts
+from .interrupts import Interrupts, answer_interrupts, discard_output, ignore_interrupts
 from .parser import format_help, parse
-from .session_folder import refuse_lost_results
 from .verb import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR, Request, TrainingOptions, Verb
 from .verbs import FIRST_PHASES
 
@@ -32,6 +34,7 @@ def main(verb: Verb, run: Callable[[Request], int | None], argv: Sequence[str] |
             code = EXIT_DONE
         else:
             request = parse(verb, argv)
+            request.trust_named_models()
             _check(request)
             code = _run(verb, run, request)
     except ClassifierError as error:
@@ -40,13 +43,13 @@ def main(verb: Verb, run: Callable[[Request], int | None], argv: Sequence[str] |
     except KeyboardInterrupt as interrupt:
         code = _end_interrupted(verb, interrupt)
     except BrokenPipeError:  # the reader of our output has exited (`| head`)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output(sys.stdout.fileno())
         code = EXIT_FAILED
     except Exception as error:
         if Interrupts.has_ended_work:  # an import that was interrupted may fail in any way
             code = _end_interrupted(verb, error)
         else:
-            traceback.print_exc()
+            print(show(traceback.format_exc(), keep="\n"), end="", file=sys.stderr)
             code = EXIT_FAILED
     sys.exit(code)
 
@@ -73,7 +76,7 @@ def _end_interrupted(verb: Verb, error: BaseException) -> int:
     """Say that the verb was interrupted, and how to go on; its exit code."""
     print(f"{verb.name}: interrupted", file=sys.stderr)
     for line in _notes(error):
-        print(line)
+        print(show(line))
     return EXIT_INTERRUPTED
 
 
@@ -83,12 +86,12 @@ def _notes(error: BaseException) -> list[str]:
 
 
 def _complain(message: str, *notes: str) -> None:
-    """Print an error, folded on a terminal, and its notes, which are commands and paths."""
+    """Print an error, folded on a terminal, and its notes, which are commands and paths, a line each."""
     from rich.console import Console
 
     from .display import fold
 
-    print(fold(message, Console(stderr=True)), *notes, sep="\n", file=sys.stderr)
+    print(fold(message, Console(stderr=True)), *map(show, notes), sep="\n", file=sys.stderr)
 
 
 def _check(request: Request) -> None:
@@ -97,4 +100,10 @@ def _check(request: Request) -> None:
         request.experiment()
     else:
         Experiment().override_all(request.changes)
-    refuse_lost_results(request.options)
+    options = request.options
+    for name, uri in {"--storage": getattr(options, "storage", None), **request.changes}.items():
+        if name in ("--storage", "data.path") and uri:
+            refuse_credentials(str(uri), name)
+    if hasattr(options, "resume") and not getattr(options, "dry_run", False):  # else nothing is trained
+        storage = {"storage": options.storage, "fix": STORAGE_FIX} if hasattr(options, "storage") else {}
+        refuse_lost_results(options.out, resume=options.resume, **storage)

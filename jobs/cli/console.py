@@ -3,13 +3,14 @@
 import contextlib
 import dataclasses
 import io
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
+from classifier.text import show
 from classifier.training.progress import describe_epoch
 
 from .display import Step, console, display, fold
@@ -47,26 +48,32 @@ class RunLog:
 
     def __exit__(self, *_: object) -> None:
         self.clear()
-        self._file.close()
+        with contextlib.suppress(OSError):  # lines that found no room before
+            self._file.close()
 
     def info(self, *things: Any) -> None:
         """Print text or a table. On a terminal, text that is too long is folded at its words."""
         screen = self._display.screen
-        screen.print(*(fold(thing, screen) if isinstance(thing, str) else thing for thing in things))
-        self._log.print(*things, soft_wrap=True)
-        self._file.flush()
+        screen.print(*(Text(fold(thing, screen)) if isinstance(thing, str) else thing for thing in things))
+        self._write(*things)
 
     def next_step(self, what: str, command: str | Path) -> None:
         """Print a command or a path to go on with. On a terminal it has a line of its own if both are too long."""
         line, screen = f"{what}: {command}", self._display.screen
-        screen.print(line if len(line) <= screen.width or not self.is_live else f"{what}:\n{command}")
-        self._log.print(line, soft_wrap=True)
-        self._file.flush()
+        for part in [line] if len(line) <= screen.width or not self.is_live else [f"{what}:", str(command)]:
+            screen.print(part)
+        self._write(line)
 
     def warning(self, text: str) -> None:
         """Print what went wrong without stopping the verb: on stderr and in run.log."""
-        print(text, file=sys.stderr)
-        self._log.print(text, soft_wrap=True)
+        self._display.say(text)
+        self._write(text)
+
+    def _write(self, *things: Any) -> None:
+        """Write to run.log, unless the disk is full: no line is worth the run."""
+        with contextlib.suppress(OSError):
+            self._log.print(*things, soft_wrap=True)
+            self._file.flush()
 
     def begin_phase(self, name: str, seconds_left: float | None = None) -> None:
         """Say what is done from now on; see `Display.begin_phase`."""
@@ -91,7 +98,7 @@ class RunLog:
             TimeRemainingColumn(elapsed_when_finished=True),
             console=self._display.screen,
         )
-        task = progress.add_task(description, total=total)
+        task = progress.add_task(show(description), total=total)
         self.show(progress)
         yield lambda count: progress.advance(task, count)
         self.begin_phase(description)

@@ -4,6 +4,7 @@ A background thread redraws it, so that it goes on while the main thread is bloc
 Elsewhere, in a log or a pipe, a phase that takes long is one line on stderr.
 """
 
+import errno
 import functools
 import sys
 import textwrap
@@ -16,7 +17,10 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
+from classifier.text import show
 from classifier.training.progress import describe_step, format_clock
+
+from .interrupts import detach_terminal, discard_output
 
 if TYPE_CHECKING:  # a verb that only reads files prints too, and needs no torch
     from classifier.training.loop import StepProgress
@@ -28,21 +32,41 @@ LONG_SECONDS = 5.0
 LOG_WIDTH = 120
 
 
+class _Console(Console):
+    """Shows all text, that of tables too, with escapes for what would control the terminal (`classifier.text.show`)."""
+
+    def render_str(self, text: str, **options: Any) -> Text:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return super().render_str(show(text), **options)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError as error:
+            if error.errno != errno.EIO:  # of a terminal that was closed
+                raise
+            detach_terminal()
+
+    def on_broken_pipe(self) -> None:
+        """Raise what Python raises: rich would exit, and the run record an exit code in place of a reason."""
+        discard_output(sys.stdout.fileno())
+        raise BrokenPipeError(errno.EPIPE, "the reader of the output has ended")
+
+
 def console(**options: Any) -> Console:
-    """A console that prints text as it is: file names may look like markup or emoji codes."""
-    console = Console(highlight=False, markup=False, emoji=False, **options)
+    """A console that prints text as text: names may look like markup or emoji codes, or contain escape codes."""
+    console = _Console(highlight=False, markup=False, emoji=False, **options)
     if not console.is_terminal:
         console.width = LOG_WIDTH
     return console
 
 
-def fold(text: str, screen: Console) -> str:
-    """Break the lines of a text that are too long for a terminal between words; a word, such as a path, stays whole."""
+def fold(line: str, screen: Console) -> str:
+    """Show a line, broken between words if it is too long for a terminal; a word, such as a path, stays whole."""
+    line = show(line)
     if not screen.is_terminal:
-        return text
+        return line
     wrap = functools.partial(textwrap.fill, width=screen.width, subsequent_indent="  ")
-    lines = text.split("\n")
-    return "\n".join(wrap(line, break_long_words=False, break_on_hyphens=False) for line in lines)
+    return wrap(line, break_long_words=False, break_on_hyphens=False)
 
 
 class Display:
@@ -65,7 +89,7 @@ class Display:
             self.show(Phase(name, seconds_left))
         else:
             self.clear()
-            self._timer = threading.Timer(LONG_SECONDS, print, [f"{name} ..."], {"file": sys.stderr, "flush": True})
+            self._timer = threading.Timer(LONG_SECONDS, self.say, [f"{name} ..."])
             self._timer.daemon = True
             self._timer.start()
 
@@ -82,7 +106,12 @@ class Display:
     def say(self, line: str) -> None:
         """Print a line on stderr, from any thread."""
         with self._lock:  # a live part that is being removed would be drawn once more
-            print(line, file=sys.stderr, flush=True)
+            try:
+                print(show(line), file=sys.stderr, flush=True)
+            except OSError as error:
+                if error.errno != errno.EIO:  # of a terminal that was closed
+                    raise
+                detach_terminal()
 
     def clear(self) -> None:
         """Remove the live part: nothing is being done."""
@@ -123,7 +152,7 @@ class Phase:
         end = f"  {seconds:.0f} s"
         if self.seconds_left is not None:
             end = f"  about {format_clock(max(0.0, self.seconds_left - seconds))} left"
-        name = Text(self.name)
+        name = Text(show(self.name))
         name.truncate(options.max_width - len(end) - 2, overflow="ellipsis")
         self.spinner.update(text=name.append(end))
         yield self.spinner

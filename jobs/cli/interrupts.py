@@ -1,9 +1,10 @@
-"""Ctrl-C and SIGTERM as a request to stop, and an answer on the terminal at once."""
+"""Ctrl-C, SIGTERM and a closed terminal as a request to stop, and an answer on the terminal at once."""
 
 import contextlib
 import os
 import signal
 import socket
+import stat
 import sys
 import threading
 import types
@@ -13,13 +14,16 @@ from typing import ClassVar, NoReturn
 from .verb import EXIT_INTERRUPTED
 
 ANSWER = "stopping after this step; Ctrl-C again to quit now"
+# The terminal was closed, or the connection to it lost; Windows has no such signal.
+HANGUP = getattr(signal, "SIGHUP", None)
 
 
 class Interrupts:
-    """Turns the first Ctrl-C or SIGTERM into a request to stop after saving: poll `stop_requested`.
+    """Turns the first Ctrl-C, SIGTERM or hangup into a request to stop after saving: poll `stop_requested`.
 
-    A context manager. It does nothing outside the main thread, which alone can handle signals. A second Ctrl-C raises
-    KeyboardInterrupt or, where `answer_interrupts` listens, ends the process.
+    A context manager; one within another passes a request on to it. It does nothing outside the main thread, which
+    alone can handle signals. A second Ctrl-C raises KeyboardInterrupt or, where `answer_interrupts` listens, ends the
+    process. A hangup that was ignored (by nohup) still is.
     """
 
     current: ClassVar["Interrupts | None"] = None
@@ -35,19 +39,26 @@ class Interrupts:
         """Called before a second Ctrl-C ends the process."""
         self.is_saving = True
         """False while there is nothing to save: then the first Ctrl-C raises KeyboardInterrupt."""
+        self.outer: Interrupts | None = None
+        """The one that this one is within: its run is the one to go on with."""
         self._handlers: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "Interrupts":
         if threading.current_thread() is threading.main_thread():
-            self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
-            Interrupts.current = self
+            numbers = [signal.SIGINT, signal.SIGTERM]
+            if HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN:
+                numbers.append(HANGUP)
+            self._handlers = {number: signal.signal(number, self._on_signal) for number in numbers}
+            self.outer, Interrupts.current = Interrupts.current, self
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
         if Interrupts.current is self:
-            Interrupts.current = None
+            Interrupts.current = self.outer
+            if self.outer is not None:
+                self.outer.stop_requested |= self.stop_requested
 
     @contextlib.contextmanager
     def nothing_to_save(self) -> Iterator[None]:
@@ -62,6 +73,8 @@ class Interrupts:
 
     def _on_signal(self, number: int, _: types.FrameType | None) -> None:
         is_first, self.stop_requested = not self.stop_requested, True
+        if number == HANGUP:
+            detach_terminal()
         is_second_ctrl_c = not is_first and number == signal.SIGINT and not Interrupts.is_answered
         if is_second_ctrl_c or (is_first and not self.is_saving):
             Interrupts.has_ended_work = True
@@ -88,6 +101,21 @@ def ignore_interrupts() -> None:
         signal.signal(signal.SIGINT, lambda *_: None)
 
 
+def detach_terminal() -> None:
+    """Discard all output from now on that would go to a terminal, which was closed; a file or pipe still gets it."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or none
+            if stat.S_ISCHR(os.fstat(stream.fileno()).st_mode):
+                discard_output(stream.fileno())
+
+
+def discard_output(descriptor: int) -> None:
+    """Let a file descriptor lead nowhere."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
 def _answer(reader: socket.socket, writer: socket.socket) -> None:
     """writer: Python writes the number of each signal into it; it stays open as long as this thread."""
     from .display import display
@@ -97,7 +125,9 @@ def _answer(reader: socket.socket, writer: socket.socket) -> None:
         for number in reader.recv(64):
             if number == signal.SIGINT and is_stopping:
                 quit_now()
-            if number in (signal.SIGINT, signal.SIGTERM) and not is_stopping:
+            if number == HANGUP:
+                detach_terminal()
+            if number in (signal.SIGINT, signal.SIGTERM, HANGUP) and not is_stopping:
                 is_stopping = True
                 if Interrupts.current is None:  # Python raises KeyboardInterrupt
                     Interrupts.has_ended_work = True
@@ -109,7 +139,9 @@ def quit_now() -> NoReturn:
     from .display import display
 
     display().clear()
-    if Interrupts.current:
-        Interrupts.current.say_how_to_resume()
+    if (current := Interrupts.current) is not None:
+        while current.outer is not None:
+            current = current.outer
+        current.say_how_to_resume()
     sys.stdout.flush()
     os._exit(EXIT_INTERRUPTED)

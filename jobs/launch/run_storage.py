@@ -6,12 +6,14 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from classifier.config.documents import read_json
 from classifier.errors import RunError, in_short
 from classifier.runs.folder import RunFolder
-from classifier.runs.names import numbered_names
+from classifier.runs.schema import StoredUri
 from classifier.storage.atomic import retry_io, write_atomically
 from classifier.storage.bucket import Storage
 from classifier.storage.mirror import Mirror
+from classifier.storage.uri import refuse_endpoint
 from classifier.training.checkpoint import CheckpointStore
 
 # Holds the storage's URI in the run folder, so that --resume needs no --storage.
@@ -22,11 +24,8 @@ DRIVER_FILES = tuple(f"trials/*/{name}" for name in ("sample.json", "ended.json"
 WORKER_FILES = ("bundle", "checkpoints", "history.jsonl", "experiment.yaml", "tensorboard", WORKER_LOG)
 
 
-def check_new(out: str, name: str | None, path: str, uri: str | None = None) -> None:
-    """RunError if OUT or the storage cannot be used for a new run, or the name is taken in one of them.
-
-    path: the data set's, after which a run without a name is named.
-    """
+def check_new(out: str, name: str | None, uri: str | None = None) -> None:
+    """RunError if OUT or the storage cannot be used for a new run, or the name is taken in one of them."""
     if uri is not None:
         with _naming(uri):
             storage = Storage.from_uri(uri, "run")
@@ -35,13 +34,13 @@ def check_new(out: str, name: str | None, path: str, uri: str | None = None) -> 
             names = Storage.list_runs(uri)
             if name in names and Storage.from_uri(uri, name).files():
                 raise _run_exists_error(uri, name)
-    RunFolder.check_new(out, name or next(numbered_names(out, path)))
+    RunFolder.check_new(out, name)
 
 
 def create_run(out: str, name: str | None, path: str, uri: str | None = None) -> RunFolder:
     """Create a run folder, and claim its name in the storage; without a name, that of the data set with a number.
 
-    Errors as check_new.
+    path: the data set's. Errors as check_new.
     """
     reserved: list[str] = []
     if uri is not None and name is None:
@@ -88,7 +87,8 @@ def open_earlier(uri: str | None, folder: Path) -> Storage | None:
     """An earlier run's storage, or None. Updates the folder if it is missing, or behind the storage."""
     uri_file = folder / URI_FILE
     if uri is None and uri_file.exists():
-        uri = json.loads(uri_file.read_text())["uri"]
+        uri = read_json(uri_file, StoredUri)["uri"]
+        refuse_endpoint(uri, uri_file, "--storage")
     if uri is None:
         return None
     storage = Storage.from_uri(uri, folder.name)
@@ -133,8 +133,7 @@ def download_run(storage: Storage, folder: Path) -> None:
     """Download the run, unless the folder is ahead of the storage. RunError if the storage cannot be reached."""
 
     def download_if_newer() -> None:
-        manifest = CheckpointStore(folder / "checkpoints").latest_manifest()
-        if is_new or storage.newest_step() > (manifest["step"] if manifest else -1):
+        if is_new or storage.newest_step() > CheckpointStore(folder / "checkpoints").newest_step():
             storage.download_folder(folder)
 
     is_new = not folder.is_dir() or not any(folder.iterdir())

@@ -8,9 +8,11 @@ import shutil
 import time
 from pathlib import Path
 
+from classifier.config.documents import read_json, read_rows
 from classifier.data.dataset import Dataset
 from classifier.errors import RunError
 from classifier.runs.folder import RunFolder, read_history, read_result
+from classifier.runs.schema import BegunWith, SpaceFile, SpentSeconds, TrialRow
 from classifier.search.budget import MAX_REFIT_SHARE
 from classifier.search.space import parse_space
 from classifier.storage.atomic import write_atomically
@@ -19,15 +21,15 @@ from ..cli.environment import VERBS
 from .leaderboard import Leaderboard
 from .plan import SearchPlan
 from .searcher import Observation, SearchHistory, initial_configs
+from .trial_budget import ACTOR_START_SECONDS, TIME_MARGIN
 from .trial_config import TrialConfig, read_changes, read_trial_configs, remove_duplicates
 
 # Seconds between writes of the time spent.
 SAVE_SECONDS = 5.0
 # How many of the best trials of search.start_from are repeated.
 MAX_EARLIER_TRIALS = 3
-# A longer training must have at least this many times the epochs of a trial. It is planned to use this share of the
-# seconds left, after the start of an actor.
-MIN_LONGER_FACTOR, TIME_MARGIN, ACTOR_START_SECONDS = 1.5, 0.92, 8.0
+# A longer training must have at least this many times the epochs of a trial.
+MIN_LONGER_FACTOR = 1.5
 
 
 def load_history(folder: Path, plan: SearchPlan, dataset: Dataset) -> SearchHistory:
@@ -53,7 +55,7 @@ def load_history(folder: Path, plan: SearchPlan, dataset: Dataset) -> SearchHist
         if search.scheduler == "pbt" and own:  # its members have changed, and none is initial any more
             known = []
         return SearchHistory(pending=remove_duplicates([*own, *known]), observations=observations)
-    document = json.loads(space_file.read_text())
+    document = read_json(space_file, SpaceFile)
     space = parse_space((), document["space"], plan.experiment, len(dataset.train))
     return SearchHistory(pending=own, observations=observations, base_changes=document["base"], space=space)
 
@@ -78,9 +80,7 @@ def _read_earlier_search(
     folder: Path, plan: SearchPlan, dataset: Dataset
 ) -> tuple[list[TrialConfig], list[Observation]]:
     """The earlier search's best trials, to repeat; and all its finished trials, if images and epochs were the same."""
-    import pyarrow.parquet as pq
-
-    rows, earlier, base = pq.read_table(folder / "trials.parquet").to_pylist(), read_result(folder), plan.experiment
+    rows, earlier, base = read_rows(folder / "trials.parquet", TrialRow), read_result(folder), plan.experiment
     names = [name for name in rows[0] if "." in name]
     configs = [
         TrialConfig({name: row[name] for name in names if row[name] != base.get(name)}, "start_from")
@@ -107,7 +107,7 @@ def check_unchanged(folder: Path, dataset: Dataset) -> list[str]:
     """
     path = folder / "begun_with.json"
     now = {"code": code_digest(), "dataset": dataset.fingerprint}
-    before = json.loads(path.read_text()) if path.exists() else now
+    before = read_json(path, BegunWith) if path.exists() else now
     if before["dataset"] != now["dataset"]:
         raise RunError(
             f"{folder} was started on other images, labels or splits than {dataset.name} has now: restore them, or "
@@ -130,7 +130,7 @@ class SearchClock:
 
     def __init__(self, run: RunFolder, plan: SearchPlan) -> None:
         self.path, self.plan = run.folder / "spent.json", plan
-        self.earlier_seconds = json.loads(self.path.read_text())["seconds"] if self.path.exists() else 0.0
+        self.earlier_seconds = read_json(self.path, SpentSeconds)["seconds"] if self.path.exists() else 0.0
         self.save_time = time.monotonic()
         self.start_time = self.save_time - run.seconds
         # Planning took time, too: trials and the refit share what is left.
@@ -145,6 +145,7 @@ class SearchClock:
             plan.conclusion, max_refit_seconds=min(plan.conclusion.max_refit_seconds, MAX_REFIT_SHARE * shared)
         )
         self.conclusion_seconds = self.conclusion.total_seconds()
+        self.has_complete_trial, self.test_seconds = False, 0.0
 
     def elapsed_seconds(self) -> float:
         """Seconds until now; saved every few seconds, for a process that resumes the search."""
@@ -166,6 +167,15 @@ class SearchClock:
         """Seconds left for trials: of this share of the minutes, without the search's conclusion."""
         return max(0.0, share * (self.budget_seconds() - self.conclusion_seconds) - self.spent_seconds())
 
+    def trial_seconds_left(self, share: float = 1.0) -> float:
+        """As `seconds_left`, but until a trial is complete all that the test leaves: a part of one is worth no refit.
+
+        While no trial has finished an epoch there is nothing to test.
+        """
+        if self.has_complete_trial:
+            return self.seconds_left(share)
+        return max(0.0, self.budget_seconds() - self.test_seconds - self.spent_seconds())
+
     def training_seconds_left(self, epoch_seconds: float, *, from_refit: bool = False) -> float:
         """Seconds left for trials and the refit together.
 
@@ -180,6 +190,8 @@ class SearchClock:
             longest = max(row.changes.get("train.epochs", 0) for row in board.rows.values())
             epochs = max(longest, self.conclusion.refit_epochs)
             self.conclusion_seconds = self.conclusion.total_seconds(epoch_seconds, epochs)
+            self.test_seconds = self.conclusion.seconds_without_refit(epoch_seconds)
+            self.has_complete_trial = any(row.is_complete for row in board.rows.values())
 
     def budget_seconds(self) -> float:
         """search.minutes in seconds; infinity without a limit."""
@@ -203,7 +215,11 @@ def plan_lost_winner(plan: SearchPlan, board: Leaderboard) -> SearchHistory | No
 def plan_longer_trial(plan: SearchPlan, board: Leaderboard, clock: SearchClock) -> SearchHistory | None:
     """One more trial: the best settings with as many epochs as fit into the time left. None if too few do."""
     rows = [row for row in board.rank_rows() if row.is_complete]
-    if plan.search_share == 1 or not rows or any("train.epochs" in row.changes for row in board.rows.values()):
+    if (
+        (plan.search_share == 1 and not plan.is_single)
+        or not rows
+        or any("train.epochs" in row.changes for row in board.rows.values())
+    ):
         return None
     best = rows[0]
     history = read_history(board.folder / "trials" / best.trial)

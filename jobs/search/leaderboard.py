@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import shutil
 import statistics
 from dataclasses import dataclass
@@ -11,12 +10,15 @@ from typing import Any
 from rich.table import Table
 
 from classifier.bundle import bundle
+from classifier.config.documents import read_json
 from classifier.config.experiment import Experiment
 from classifier.config.files import read_experiment
 from classifier.errors import RunError
 from classifier.runs.folder import RunFolder, read_history
+from classifier.runs.schema import HalvedBatch, TrialEnd
 from classifier.search.pareto import pareto_fronts, to_losses
 from classifier.storage.bucket import Storage
+from classifier.text import escape_all
 
 from .best_epochs import BestEpochs, rank
 from .plan import SearchPlan
@@ -96,6 +98,9 @@ class Leaderboard:
                     report |= {"whole": whole}
                     self.best_epochs.update(trial, report)
                     self.record(TrialEvent(trial, changes, report), at)
+            if trial in self.rows and (folder / "ended.json").exists():  # before the search was resumed
+                row = self.rows[trial]
+                row.has_ended, row.is_complete = True, read_json(folder / "ended.json", TrialEnd)["whole"]
 
     def best(self, row: Row) -> dict[str, Any]:
         """The report of a trial's best epoch; empty before its first."""
@@ -215,10 +220,10 @@ class Leaderboard:
                 | {"seconds": sum(line["seconds"] for line in read_history(folder))}
                 | {"source": sources.get(row.trial, self.experiment.search.scheduler)}
                 | {"digest": best.get("digest"), "error": error.read_text().strip() if error.exists() else None}
-                | {"batch_halved": json.loads(halved.read_text())["to"] if halved.exists() else None}
+                | {"batch_halved": read_json(halved, HalvedBatch)["to"] if halved.exists() else None}
                 | {name: self.setting_value(row, name) for name in names}
             )
-        pq.write_table(pa.Table.from_pylist(records), self.folder / "trials.parquet")
+        pq.write_table(pa.Table.from_pylist(escape_all(records)), self.folder / "trials.parquet")
 
     def _delete_models(self) -> None:
         """Delete models and checkpoints of ended trials, except for the best search.keep and the Pareto front."""
@@ -230,8 +235,10 @@ class Leaderboard:
         for row in list(self._rows_with_models.values()):
             if row.has_ended and row.trial not in keep:
                 del self._rows_with_models[row.trial]
+                folder = self.folder / "trials" / row.trial
+                (folder / "bundle" / bundle.DOCUMENT).unlink(missing_ok=True)  # first: half a bundle is none
                 for name in ("checkpoints", "bundle"):
-                    shutil.rmtree(self.folder / "trials" / row.trial / name, ignore_errors=True)
+                    shutil.rmtree(folder / name, ignore_errors=True)
                 if self.storage is not None:
                     self._delete_stored_models(self.storage, f"trials/{row.trial}")
 

@@ -5,6 +5,7 @@ import time
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from classifier.text import show
 from classifier.training.progress import format_clock, join_that_fit
 
 from .history import SearchClock
@@ -30,7 +31,7 @@ class LiveTable:
         return sum(row.has_ended for row in self.board.rows.values())
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield Text(join_that_fit(self.describe_progress(), options.max_width), no_wrap=True, style="bold")
+        yield Text(show(join_that_fit(self.describe_progress(), options.max_width)), no_wrap=True, style="bold")
         if self.count:
             yield self.table
 

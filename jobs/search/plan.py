@@ -18,7 +18,15 @@ from classifier.search import budget
 from classifier.search.budget import ConclusionEstimate
 from classifier.search.linear_probe import parse_backbones, rank_backbones
 from classifier.search.portfolio import portfolio_for
-from classifier.search.space import Choice, Interval, Space, describe_conditions, expand_grid, parse_space
+from classifier.search.space import (
+    Choice,
+    Interval,
+    Space,
+    describe_conditions,
+    describe_values,
+    expand_grid,
+    parse_space,
+)
 from classifier.training.resolve import resolve
 
 from ..launch.cluster import (
@@ -60,6 +68,8 @@ class SearchPlan:
     notes: list[str] = field(default_factory=list)
     excluded_architectures: tuple[str, ...] = ()
     """Too slow for the minutes."""
+    min_trials: int | None = None
+    """How many trials the minutes hold if none is stopped early; None without minutes."""
     is_local: bool = True
     """Whether this machine can run a trial; if not, measurements and the refit run on one that can."""
 
@@ -73,19 +83,29 @@ class SearchPlan:
         search = self.experiment.search
         return len(expand_grid(self.space)) if search.algorithm == "grid" else search.trials
 
+    @property
+    def is_single(self) -> bool:
+        """Whether it trains once: then the training is shortened if it turns out not to fit into the minutes."""
+        return self.trial_count == 1
+
+    def shorten(self, epochs: int) -> "SearchPlan":
+        """The same plan with trials of fewer epochs."""
+        return dataclasses.replace(self, experiment=self.experiment.override("train.epochs", epochs))
+
     def describe(self) -> Iterator[str]:
         """Lines to print before the search starts."""
         search = self.experiment.search
-        summary = (
-            f"{self.trial_count} trials of at most {self.experiment.train.epochs} epochs, {self.max_concurrent} at once"
-        )
+        trials = "1 trial" if self.is_single else f"{self.trial_count} trials"
+        if self.min_trials is not None and self.min_trials < self.trial_count:
+            trials = f"{self.min_trials} to {self.trial_count} trials, as the minutes allow,"
+        summary = f"{trials} of at most {self.experiment.train.epochs} epochs, {self.max_concurrent} at once"
         if search.minutes:
             purpose = "the refit and the test" if search.final else "the test"
             summary += f", {search.minutes:g} min, about {self.conclusion.total_seconds():.0f} s of it for {purpose}"
         if self.search_share < 1:
             summary += "; the second half trains the best settings for longer"
         yield f"search: {summary}, with {search.algorithm} and {search.scheduler}, for {', '.join(search.objective)}"
-        yield from (f"  {name:<22} {values}" for name, values in self.space.items())
+        yield from describe_values(self.space)
         if self.portfolio:
             yield f"first the recipe itself, then {len(self.portfolio)} settings that did well on other data sets"
         yield from (f"note: {note}" for note in self.notes)
@@ -101,12 +121,13 @@ def make_plan(
     *,
     resumed: bool,
     begin_phase: Callable[[str], None],
+    spent_seconds: Callable[[], float] = lambda: 0.0,
 ) -> SearchPlan:
     """Check a search before anything starts, choose its backbone and batch size, and fit its trials to its minutes.
 
     folder: of the search, where features are cached. resumed: an earlier process has made these choices, and
-    `experiment` has them. begin_phase: told what is done from now on. ConfigError on a bad space, or on trials that the
-    cluster has no room for; DataError without validation images.
+    `experiment` has them. begin_phase: told what is done from now on. spent_seconds: of the minutes, until now.
+    ConfigError on a bad space, or on trials that the cluster has no room for; DataError without validation images.
     """
     search = experiment.search
     _check_inputs(experiment, dataset)
@@ -129,8 +150,16 @@ def make_plan(
     fitted, fit_notes = whole, []
     if search.minutes and not resumed:
         cores = int(largest_node_cores())
-        fitted, fit_notes = trial_budget.fit_trials(whole, dataset, step_time, resources=resources, node_cores=cores)
-    if is_own or not search.minutes:
+        if single := trial_budget.fit_single_trial(
+            base, dataset, step_time, spent_seconds=spent_seconds(), node_cores=cores
+        ):
+            fitted, fit_notes = single
+            portfolio, final_notes = [], []
+        else:
+            fitted, fit_notes = trial_budget.fit_trials(
+                whole, dataset, step_time, resources=resources, node_cores=cores
+            )
+    if is_own or not search.minutes or fitted.search.trials == 1:
         too_slow = {}
     else:
         too_slow = _find_too_slow(fitted, node, step_time, space, portfolio, begin_phase)
@@ -144,6 +173,14 @@ def make_plan(
         *describe_conditions(space),
         *(f"{name} is left out: {reason}" for name, reason in too_slow.items()),
     ]
+    conclusion = budget.estimate_conclusion(
+        resolved, dataset, step_time, trial_slowdown=slowdown, is_local=node.is_local
+    )
+    search_share = trial_budget.choose_search_share(resolved, dataset, step_time) if search.minutes else 1.0
+    min_trials = None
+    if search.minutes and not resumed:
+        seconds = search_share * (60 * search.minutes - conclusion.total_seconds()) - spent_seconds()
+        min_trials = trial_budget.count_trials(resolved, dataset, step_time, seconds)
     return SearchPlan(
         experiment=planned,
         space=without_architectures(space, too_slow),
@@ -152,10 +189,9 @@ def make_plan(
         trial_resources=trial_resources(planned.workers, resources),
         portfolio=[entry for entry in portfolio if entry.get("model.name") not in too_slow],
         costs=_measure_costs(planned, node, space, begin_phase) if {"latency", "size"} & set(search.objective) else {},
-        conclusion=budget.estimate_conclusion(
-            resolved, dataset, step_time, trial_slowdown=slowdown, is_local=node.is_local
-        ),
-        search_share=trial_budget.choose_search_share(resolved, dataset, step_time) if search.minutes else 1.0,
+        conclusion=conclusion,
+        search_share=search_share,
+        min_trials=min_trials,
         epoch_overhead=budget.epoch_overhead(resolved, dataset),
         notes=notes,
         excluded_architectures=tuple(too_slow),
@@ -231,6 +267,12 @@ def _trial_slowdown(experiment: Experiment, node: MeasurementNode) -> float:
     if not node.is_local or "GPU" in node.resources or experiment.workers.count > 1:
         return 1.0
     return max(1.0, available_cores() / (experiment.workers.cpus or 1.0))
+
+
+def describe_space(experiment: Experiment, dataset: Dataset) -> Iterator[str]:
+    """Lines on the space of a search that is not started. ConfigError if the search would refuse it."""
+    yield "search space:"
+    yield from describe_values(_build_space(experiment, dataset))
 
 
 def _build_space(experiment: Experiment, dataset: Dataset) -> Space:

@@ -6,10 +6,12 @@ import math
 import shutil
 
 from classifier.bundle import bundle
+from classifier.config.documents import read_json
 from classifier.config.experiment import Experiment
 from classifier.config.files import read_experiment
 from classifier.evaluation.calibrate import save_with_ood_detector
 from classifier.runs.folder import FEATURES, RunFolder
+from classifier.runs.schema import RefitOf
 from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.runtime.timing import Deadline
 from classifier.search.budget import optimizer_steps_per_epoch
@@ -95,7 +97,7 @@ def open_refit_run(session: Session, winner: str, *, on_workers: bool) -> tuple[
     storage = session.run.storage.subfolder("ray/final") if session.run.storage is not None and on_workers else None
     run = RunFolder(session.run.folder / "final", storage, feature_folder=session.run.folder / FEATURES)
     winner_file, experiment_file = run.folder / "winner.json", run.folder / "experiment.yaml"
-    if winner_file.exists() and json.loads(winner_file.read_text())["trial"] == winner and experiment_file.exists():
+    if winner_file.exists() and read_json(winner_file, RefitOf)["trial"] == winner and experiment_file.exists():
         return run, read_experiment(experiment_file).train.epochs
     shutil.rmtree(run.folder, ignore_errors=True)
     if storage is not None:

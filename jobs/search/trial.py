@@ -14,11 +14,13 @@ import torch
 from ray import tune
 
 from classifier import data
+from classifier.config.documents import read_json
 from classifier.config.experiment import Experiment
 from classifier.errors import ClassifierError
 from classifier.profiling.step_time import is_out_of_memory
 from classifier.runs.folder import FEATURES, RunFolder, completed_rows
 from classifier.runs.recorder import record_training
+from classifier.runs.schema import TrialEnd
 from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.storage.atomic import retry_io, write_atomically
 from classifier.storage.bucket import Storage
@@ -27,7 +29,7 @@ from classifier.training.checkpoint import CheckpointStore
 from classifier.training.resolve import resolve
 
 from ..launch import run_storage, workers
-from ..launch.cluster import enter_driver_folder
+from ..launch.cluster import DriverContext
 from ..launch.shared_dataset import SharedDataset
 from ..launch.worker_log import tee_output
 from .best_epochs import worst_score
@@ -51,9 +53,9 @@ class TrialActor(tune.Trainable):
         folder: str,
         storage: Storage | None,
         costs: dict[str, dict[str, float]],
-        cwd: str,
+        driver: DriverContext,
     ) -> None:
-        enter_driver_folder(cwd)
+        driver.enter()
         self.base, self.dataset = Experiment.from_dict(experiment), shared.open()
         self.trials, self.costs, self.storage = Path(folder), costs, storage
         self.mirror = contextlib.ExitStack()
@@ -142,7 +144,7 @@ class TrialActor(tune.Trainable):
             return self._report_failure(str(error), costs)
         if row is None and self.last_report[EPOCH]:  # stopped by train.patience, or it had ended before
             ended = self.run.folder / "ended.json"
-            whole = json.loads(ended.read_text())["whole"] if ended.exists() else True
+            whole = read_json(ended, TrialEnd)["whole"] if ended.exists() else True
             return self._report(self.last_report | {"done": True, "whole": whole})
         if row is None:  # it had failed before
             error = (self.run.folder / "error.txt").read_text().strip()

@@ -21,6 +21,10 @@ MIN_REFIT_SHARE = 1 / 7
 MIN_VALIDATION_IMAGES = 100
 # If the minutes hold this many trials, this share of them is for trials, the rest for a longer training of the best.
 MIN_ROUNDS_FOR_LONGER, SHARE_BEFORE_LONGER = 4, 0.5
+# Minutes that hold fewer trainings than this, all epochs included, are spent on one: two would both be cut short.
+MIN_ROUNDS_FOR_SEARCH = 1.5
+# Of the seconds for trials, the first actor takes some to start; a training is planned to use this share of the rest.
+ACTOR_START_SECONDS, TIME_MARGIN = 8.0, 0.92
 # The minutes should hold this many trials before a refit, which alone has all epochs; but each trial has at least this
 # share of the epochs, or its score says nothing.
 ROUNDS_BEFORE_REFIT, MIN_EPOCH_SHARE = 4, 0.25
@@ -48,6 +52,46 @@ def warn_of_few_images(validation_images: int, *, final: bool) -> list[str]:
         f"with {validation_images} validation images the standard error of an accuracy is up to "
         f"{50 / math.sqrt(validation_images):.0f} points: use a larger --data.validation{hint}"
     ]
+
+
+def fit_single_trial(
+    experiment: Experiment, dataset: Dataset, step_time: StepTime, *, spent_seconds: float, node_cores: int
+) -> tuple[Experiment, list[str]] | None:
+    """The one training that the minutes hold, of as many epochs as fit, and a note on it; None if they hold a search.
+
+    experiment: not resolved; it is not refit. spent_seconds: of the minutes, until now.
+    """
+    search, workers = experiment.search, experiment.workers
+    if search.scheduler == "pbt" or search.algorithm == "grid" or search.start_from or search.final:
+        return None  # these need several trials, or time for a refit
+    alone = experiment.override("search.final", False)
+    if workers.count == 1 and workers.cpus is None:
+        alone = alone.override("workers.cpus", float(node_cores))
+    conclusion = budget.estimate_conclusion(resolve(alone, dataset), dataset, step_time)
+    other_seconds = spent_seconds + ACTOR_START_SECONDS + conclusion.total_seconds()
+    left, whole = _budget_seconds(experiment) - other_seconds, budget.trial_seconds(alone, dataset, step_time)
+    rounds = MIN_ROUNDS_FOR_SEARCH if search.trials > 1 else 1 / MAX_TRIAL_SHARE
+    if left >= rounds * whole:
+        return None
+    wanted = experiment.train.epochs
+    low, high = 1, wanted  # epochs that fit, or the one that every training has; at most so many do
+    while low < high:
+        middle = (low + high + 1) // 2
+        seconds = budget.trial_seconds(alone.override("train.epochs", middle), dataset, step_time)
+        low, high = (middle, high) if seconds <= TIME_MARGIN * left else (low, middle - 1)
+    alone = alone.override_all({"train.epochs": low, "search.trials": 1})
+    notes = []
+    if search.trials > 1:
+        minutes = math.ceil((other_seconds + MIN_ROUNDS_FOR_SEARCH * whole) / 60)
+        notes.append(f"the minutes hold one training only, of the recipe itself; a search takes {minutes} or more")
+    if low < wanted:
+        notes.append(f"{wanted} epochs would take {whole / 60:.1f} minutes: the training is cut to {low}")
+    return alone, notes
+
+
+def count_trials(experiment: Experiment, dataset: Dataset, step_time: StepTime, seconds: float) -> int:
+    """How many trials of all epochs, none stopped early, end within so many seconds; at least one."""
+    return max(1, int(seconds / budget.trial_seconds(experiment, dataset, step_time)))
 
 
 def fit_trials(

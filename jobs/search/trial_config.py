@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from classifier.config.documents import read_json
+from classifier.config.experiment import Experiment
+from classifier.errors import ConfigError, RunError
+from classifier.runs.schema import TrialSample
 from classifier.storage.atomic import write_atomically
 
 
@@ -42,8 +46,23 @@ def trial_name(changes: dict[str, Any]) -> str:
 
 def read_trial_configs(trials: Path) -> list[TrialConfig]:
     """The configurations of all trials of a search, in the order in which they were started."""
-    documents = [json.loads(path.read_text()) for path in trials.glob("*/sample.json")]
-    return sorted((TrialConfig(**document) for document in documents), key=lambda config: config.number)
+    samples = [_read_sample(path) for path in trials.glob("*/sample.json")]
+    return sorted(samples, key=lambda config: config.number)
+
+
+def _read_sample(path: Path) -> TrialConfig:
+    sample = read_json(path, TrialSample, "delete the trial")
+    changes = _check_changes(sample["changes"], path)
+    return TrialConfig(changes, sample["source"], drawn=sample["drawn"], number=sample["number"])
+
+
+def _check_changes(changes: dict[str, Any], path: Path) -> dict[str, Any]:
+    """RunError unless these are settings with values that they can have."""
+    try:
+        Experiment().override_all(changes)
+    except ConfigError as error:
+        raise RunError(f"{path} is corrupted ({error}): delete the trial") from None
+    return changes
 
 
 def write_changes(trial: Path, changes: dict[str, Any]) -> None:
@@ -57,9 +76,9 @@ def read_changes(trial: Path) -> dict[str, Any] | None:
     Versions before this one wrote changes.json for every trial, with the same changes as sample.json.
     """
     if (sample := trial / "sample.json").exists():
-        return json.loads(sample.read_text())["changes"]
+        return _read_sample(sample).changes
     changes = trial / "changes.json"
-    return json.loads(changes.read_text()) if changes.exists() else None
+    return _check_changes(read_json(changes, dict[str, Any]), changes) if changes.exists() else None
 
 
 def remove_duplicates(configs: list[TrialConfig]) -> list[TrialConfig]:

@@ -4,7 +4,6 @@ import concurrent.futures
 import dataclasses
 import json
 import math
-import os
 import queue
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from classifier.search.space import Space, default_space
 from classifier.storage.atomic import write_atomically
 
 from ..launch import run_storage
-from ..launch.cluster import connect, max_concurrent_trials, refuse_unshared
+from ..launch.cluster import DriverContext, connect, max_concurrent_trials, refuse_unshared
 from ..launch.shared_dataset import SharedDataset
 from ..steps.session import Session
 from .best_epochs import BestEpochs
@@ -159,7 +158,7 @@ def run_trials(
         folder=str(folder / "trials"),
         storage=storage,
         costs=plan.costs,
-        cwd=os.getcwd(),
+        driver=DriverContext.current(),
     )
     stopper = SearchStopper(seconds_left, lambda: session.interrupts.stop_requested)
     param_space, algorithm = _make_algorithm(session, plan, history, best_epochs)

@@ -1,6 +1,7 @@
 """Sessions: a verb opens a new run folder or resumes an earlier one, and a failure is recorded in it."""
 
 import contextlib
+import dataclasses
 import os
 import time
 import types
@@ -12,25 +13,42 @@ from typing import Any
 from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.config.files import read_experiment
+from classifier.config.trust import check_trusted
 from classifier.data.dataset import Dataset
 from classifier.errors import ClassifierError, ConfigError
 from classifier.profiling import step_time
+from classifier.runs.data_location import check_same_data, find_data
 from classifier.runs.folder import REQUESTED_EXPERIMENT, RunFolder
 from classifier.runs.recorder import record_failure, save_inputs
+from classifier.storage.uri import refuse_endpoint
 from classifier.training.progress import describe_run
 from classifier.training.resolve import resolve
 
 from ..cli.console import RunLog
-from ..cli.environment import command
+from ..cli.environment import command_line
 from ..cli.interrupts import Interrupts
 from ..cli.verb import DEFAULT_OUT, OptionalRunOptions, Options, Request
 from ..launch import run_storage, torchrun
 
 # Settings that may change when a run is resumed.
 RESUMABLE = {
-    "train": ("workers.count", "workers.min", "workers.wait", "workers.cpus", "workers.gpus", "train.epochs"),
-    "tune": ("workers.wait", "workers.cpus", "workers.gpus", "search.trials", "search.minutes", "search.keep"),
+    "train": (
+        "workers.count",
+        "workers.min",
+        "workers.wait",
+        "workers.cpus",
+        "workers.gpus",
+        "train.epochs",
+        "data.path",
+    ),
+    "tune": (
+        *("workers.wait", "workers.cpus", "workers.gpus", "search.trials", "search.minutes", "search.keep"),
+        "data.path",
+    ),
 }
+
+
+NEW_PATH = "give their new path by --data.path"
 
 
 @dataclass(frozen=True)
@@ -67,13 +85,12 @@ def open_session(kind: str, request: Request) -> Iterator[Session]:
 def _start_session(kind: str, request: Request, cleanup: contextlib.ExitStack) -> Session:
     """A new run. Its folder is created once the data is loaded, but a name that is taken is refused before."""
     started, options, requested = time.monotonic(), request.options, request.experiment()
-    where = options.out, options.name, requested.data.path, options.storage
-    run_storage.check_new(*where)
+    run_storage.check_new(options.out, options.name, options.storage)
     owner = cleanup.enter_context(_RunOwner(kind))
     interrupts, log = cleanup.enter_context(Interrupts()), cleanup.enter_context(RunLog())
     with interrupts.nothing_to_save():
         requested, experiment, dataset = _load_inputs(kind, requested, log)
-    run = run_storage.create_run(*where)
+    run = run_storage.create_run(options.out, options.name, requested.data.path, options.storage)
     run.started = started
     owner.take(run, requested)
     session = Session(kind, run, log, interrupts, requested, experiment, dataset)
@@ -88,7 +105,9 @@ def _resume_session(kind: str, request: Request, cleanup: contextlib.ExitStack) 
     owner.take(run, requested)
     interrupts, log = cleanup.enter_context(Interrupts()), cleanup.enter_context(RunLog())
     with interrupts.nothing_to_save():
+        requested = dataclasses.replace(requested, data=find_data(requested.data, run.folder, NEW_PATH))
         requested, experiment, dataset = _load_inputs(kind, requested, log)
+    check_same_data(run.folder, dataset)
     session = Session(kind, run, log, interrupts, requested, experiment, dataset)
     _save_inputs(session, owner)
     return session
@@ -111,6 +130,7 @@ def _load_inputs(kind: str, requested: Experiment, log: RunLog) -> tuple[Experim
 def _save_inputs(session: Session, owner: "_RunOwner") -> None:
     """Write what is trained and on what into the run folder, log it, and start to mirror the folder to its storage."""
     run, experiment = session.run, session.experiment
+    run.set_result_aside()  # of a run that is resumed, once its data are loaded: no mistake may cost it its result
     session.log.attach(run.folder / "run.log")
     session.interrupts.say_how_to_resume = session.say_how_to_resume
     save_inputs(run, experiment, session.dataset)
@@ -163,7 +183,7 @@ class _RunOwner:
 
 def resume_command(kind: str, folder: Path) -> str:
     """The command that goes on with a run."""
-    return f"{command(kind)} --resume {folder}"
+    return command_line(kind, "--resume", folder)
 
 
 def _measure_batch(requested: Experiment, resolved: Experiment, dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
@@ -234,10 +254,12 @@ def _resume_run(kind: str, request: Request) -> tuple[RunFolder, Experiment]:
                 f"{run.folder} is {'a' if is_search else 'not a'} search: resume it with "
                 f"{resume_command('tune' if is_search else 'train', run.folder)}"
             )
-        experiment = read_experiment(run.folder / (REQUESTED_EXPERIMENT if is_search else "experiment.yaml"))
-        changed = _apply_resumable(kind, experiment, request.changes)
-        run.set_result_aside()
-        return run, changed
+        file = run.folder / (REQUESTED_EXPERIMENT if is_search else "experiment.yaml")
+        experiment = read_experiment(file)
+        check_trusted(experiment.model.name, file)
+        if "data.path" not in request.changes:
+            refuse_endpoint(experiment.data.path, file, "--data.path")
+        return run, _apply_resumable(kind, experiment, request.changes)
     except ClassifierError:
         run.close()
         raise

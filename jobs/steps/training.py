@@ -1,15 +1,17 @@
 """One training from start to result: in this process, or on Ray workers."""
 
-from classifier.api.training import write_training_results
-from classifier.evaluation.calibrate import calibrate_saved_bundle, describe_calibration
+from classifier.api.missing import Missing
+from classifier.api.training import calibrate_training, write_training_results
+from classifier.evaluation.calibrate import describe_calibration
 from classifier.report import run_page
+from classifier.report.numbers import format_accuracy
 from classifier.runs.recorder import record_training
 from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.runtime.timing import Deadline
 from classifier.training.loop import StepProgress
 from classifier.training.progress import format_duration
 
-from ..cli.environment import command
+from ..cli.environment import command_line
 from ..cli.verb import EXIT_DONE, EXIT_INTERRUPTED
 from ..launch import run_storage, torchrun
 from .session import Session, resume_command
@@ -63,22 +65,22 @@ def train_on_ray(session: Session) -> str | None:
 
 def finish_training(session: Session, stopped: str | None) -> int:
     """Calibrate, write result.json, curves and report, log how it went; the exit code."""
-    run, log, interrupted, loaded = session.run, session.log, stopped == "asked", None
-    if not interrupted and len(session.dataset.validation):
+    run, log, interrupted = session.run, session.log, stopped == "asked"
+    missing, loaded = Missing(), None
+    if not interrupted:
         log.begin_phase("calibrating")
-        loaded = calibrate_saved_bundle(run.folder, session.dataset, run.folder)
+        loaded = calibrate_training(run, session.dataset, missing)
+    if loaded is not None:
         log.info(describe_calibration(loaded.bundle))
         if session.experiment.workers.count > 1:
             run_storage.upload_bundle(run)
     log.begin_phase("writing the report")
     status = "stopped" if interrupted else "finished"
-    fields = write_training_results(run, session.kind, status, loaded, test_reads=run.earlier_test_reads())
+    fields = write_training_results(run, session.kind, status, loaded, missing)
+    for line in missing.describe():
+        log.warning(line)
     validation = fields["validation"]
-    score = (
-        f"validation accuracy {validation['accuracy']:.2%} on {validation['count']:,} images"
-        if validation
-        else "no validation images"
-    )
+    score = f"validation accuracy {format_accuracy(validation, 2)}" if validation else "no validation images"
     log.info(f"{status} after {format_duration(run.seconds)}: {score}")
     speed = f", {fields['images_per_second']:,.0f} images/s" if fields["images_per_second"] else ""
     log.info(f"{fields['parameters']:,} parameters{speed}")
@@ -87,7 +89,7 @@ def finish_training(session: Session, stopped: str | None) -> int:
     if interrupted:
         log.next_step("resume it", resume_command(session.kind, run.folder))
     else:
-        log.next_step("test it once", f"{command('evaluate')} {run.folder}")
+        log.next_step("test it once", command_line("evaluate", run.folder))
     log.next_step("report", run.folder / run_page.NAME)
     log.info(str(run.folder))
     return EXIT_INTERRUPTED if interrupted else EXIT_DONE

@@ -13,6 +13,7 @@ from classifier.data.dataset import Dataset
 from classifier.errors import ConfigError, DataError
 from classifier.metrics.intervals import Interval, difference_interval
 from classifier.metrics.power_law import PowerLaw, fit_power_law, resample_power_law
+from classifier.report.study_sections import describe_point
 from classifier.runs.folder import read_history, read_result
 
 from .parallel_runs import StudyRun
@@ -71,7 +72,14 @@ def summarize(folder: Path, runs: list[StudyRun], train_images: int, validation_
         }
         for size, pairs in sorted(by_size.items())
     ]
-    curve: dict[str, Any] = {"points": points, "law": None, "predicted": {}, "predicted_intervals": {}, "says": []}
+    curve: dict[str, Any] = {
+        "points": points,
+        "validation_images": validation_images,
+        "law": None,
+        "predicted": {},
+        "predicted_intervals": {},
+        "says": [],
+    }
     if len(points) >= 3:
         sizes, errors = [p["images"] for p in points], [1 - p["validation"] for p in points]
         law = fit_power_law(sizes, errors, validation_images=validation_images)
@@ -142,7 +150,7 @@ def make_table(curve: dict[str, Any]) -> Table:
     for name in ("images", "train", "validation"):
         table.add_column(name, justify="right")
     for point in curve["points"]:
-        table.add_row(f"{point['images']:,}", f"{point['train']:.2%}", f"{point['validation']:.2%}")
+        table.add_row(f"{point['images']:,}", *describe_point(point, curve["validation_images"]))
     for images, accuracy in curve["predicted"].items():
         low, high = curve["predicted_intervals"][images]
         table.add_row(f"{int(images):,}", "", f"about {accuracy:.2%} ({low:.1%} to {high:.1%})", style="dim")

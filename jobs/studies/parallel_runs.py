@@ -4,31 +4,28 @@ Each is a complete run in its own folder, which every other verb accepts. Anothe
 """
 
 import dataclasses
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from classifier import data
+from classifier.api.missing import Missing
 from classifier.api.testing import run_test
+from classifier.api.training import calibrate_training
 from classifier.config.experiment import Experiment
 from classifier.config.files import dump_experiment
-from classifier.errors import ConfigError, RunError
-from classifier.evaluation.calibrate import calibrate_saved_bundle
-from classifier.runs.folder import REQUESTED_EXPERIMENT, RunFolder, read_history, read_result
+from classifier.errors import ClassifierError, ConfigError, RunError
+from classifier.runs.folder import PREDICTIONS, REQUESTED_EXPERIMENT, RunFolder, read_history, read_result
 from classifier.runs.recorder import record_training, result_fields
 from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.training.resolve import resolve
 
 from ..cli.console import RunLog
-from ..cli.environment import VERBS
+from ..cli.verb import Request, TrainingOptions
 from ..launch.cluster import (
+    DriverContext,
     connect,
-    enter_driver_folder,
     largest_node_cores,
     refuse_unplaceable,
     worker_resources,
@@ -70,14 +67,14 @@ def train_runs(
     refuse_unplaceable(experiment.workers, resources)
     needs = worker_resources(experiment.workers, resources)
     remote = ray.remote(num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0), max_retries=2)(_train_remotely)
-    pending, cwd = {}, os.getcwd()
+    pending, driver = {}, DriverContext.current()
     for run in runs:
         run_folder = folder / run.name
         if _is_finished(run_folder):
             yield run, read_result(run_folder)
             continue
         settings = experiment.override_all(run.changes).as_dict()
-        pending[remote.remote(settings, str(run_folder.resolve()), run.is_tested, cwd)] = run
+        pending[remote.remote(settings, str(run_folder.resolve()), run.is_tested, driver)] = run
     began, count = time.monotonic(), len(pending)
     epochs = {run.name: run.changes.get("train.epochs", experiment.train.epochs) for run in pending.values()}
     log.begin_phase(f"training {count} models")
@@ -105,12 +102,14 @@ def _is_finished(run_folder: Path) -> bool:
     return (run_folder / "result.json").is_file() and read_result(run_folder)["status"] == "finished"
 
 
-def _train_remotely(settings: dict[str, Any], folder: str, is_tested: bool, cwd: str) -> dict[str, Any] | str:
+def _train_remotely(
+    settings: dict[str, Any], folder: str, is_tested: bool, driver: DriverContext
+) -> dict[str, Any] | str:
     """Train, calibrate and test in this process; the result, or the message of a user error."""
     from classifier.errors import ClassifierError
 
     try:
-        enter_driver_folder(cwd)
+        driver.enter()
         return _train_run(Experiment.from_dict(settings), Path(folder), is_tested)
     except ClassifierError as error:
         return str(error)
@@ -126,13 +125,15 @@ def _train_run(experiment: Experiment, folder: Path, is_tested: bool) -> dict[st
         group = ProcessGroup.current(pick_device(experiment.train.device))
         for _ in record_training(run, experiment, dataset, group=group):
             pass
-        loaded, reads = None, 0
-        if len(dataset.validation):
-            loaded = calibrate_saved_bundle(folder, dataset, folder)
+        missing = Missing()
+        loaded = calibrate_training(run, dataset, missing)
         if is_tested:
-            test = run_test(folder, [folder], device="auto", dataset=dataset, loaded=loaded)
-            loaded, reads = test.loaded, int(test.predictions is not None)
-        return run.write_result("train", "finished", **result_fields(folder, loaded), test_reads=reads)
+            predictions = folder / PREDICTIONS["test"]  # the study's scores are made of them
+            options = {"dataset": dataset, "loaded": loaded, "missing": missing, "again": not predictions.exists()}
+            loaded = run_test(folder, [folder], device="auto", **options).loaded
+            if not predictions.exists():
+                raise RunError("; ".join(missing.describe()))
+        return run.write_result("train", "finished", **result_fields(folder, loaded), **missing.as_field())
     finally:
         run.close()
 
@@ -150,27 +151,33 @@ def _resume(folder: Path, timeout_seconds: float = 10.0) -> RunFolder:
 
 
 def search_runs(
-    experiment: Experiment, runs: list[StudyRun], folder: Path, *, log: RunLog, should_stop: Callable[[], bool]
+    experiment: Experiment,
+    runs: list[StudyRun],
+    folder: Path,
+    *,
+    log: RunLog,
+    should_stop: Callable[[], bool],
+    search: Callable[[Request], int],
 ) -> Iterator[tuple[StudyRun, dict[str, Any]]]:
-    """As `train_runs`, with a search in place of each training; one at a time, since each uses the whole cluster."""
+    """As `train_runs`, with a search in place of each training; one at a time, since each uses the whole cluster.
+
+    search: runs the verb tune, in this process: one process answers Ctrl-C, and none is left if it is killed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for run in runs:
         run_folder = folder / run.name
         if not _is_finished(run_folder):
             if (run_folder / REQUESTED_EXPERIMENT).is_file():
-                options = ["--resume", str(run_folder)]
+                options = TrainingOptions(resume=str(run_folder))
             else:
                 file = folder / f"{run.name}.yaml"
                 file.write_text(dump_experiment(experiment.override_all(run.changes)), encoding="utf-8")
-                options = ["--experiment", str(file), "--out", str(folder), "--name", run.name]
+                options = TrainingOptions(experiment=str(file), out=str(folder), name=run.name)
             log.clear()  # the search has the terminal
-            process = subprocess.Popen([sys.executable, str(VERBS / "tune.py"), *options])
-            while process.poll() is None:
-                if should_stop():
-                    process.send_signal(signal.SIGTERM)
-                    process.wait()
-                    return
-                time.sleep(POLL_SECONDS)
-            if process.returncode:
-                raise RunError(f"the search in {run_folder} failed, exit code {process.returncode}: see its run.log")
+            try:
+                search(Request(options, {}))
+            except ClassifierError as error:
+                raise RunError(f"the search in {run_folder} failed: {error}") from None
+            if should_stop():
+                return
         yield run, read_result(run_folder)

@@ -10,17 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from classifier import data
+from classifier.api.missing import Missing
+from classifier.api.pages import write_pages
+from classifier.config.documents import check, read_json
 from classifier.config.experiment import Experiment
+from classifier.config.fields import field_types
 from classifier.config.files import read_experiment
+from classifier.config.trust import check_trusted
 from classifier.data.dataset import Dataset
 from classifier.errors import ConfigError, RunError
-from classifier.report import run_page
+from classifier.runs.data_location import find_data, write_location
 from classifier.runs.folder import RunFolder
+from classifier.runs.recorder import describe_error
 from classifier.storage.atomic import write_atomically
 from classifier.training.resolve import resolve
 
 from ..cli.console import RunLog
-from ..cli.environment import command
 from ..cli.interrupts import Interrupts
 from ..cli.verb import EXIT_DONE, EXIT_INTERRUPTED, Request
 from ..launch import run_storage
@@ -69,7 +74,10 @@ class Study:
         about = {"config": self.experiment.as_dict(), "dataset": self.dataset.summary()}
         self.run.write_result(self.kind, "finished", **about, **fields)
         self.log.begin_phase("writing the report")
-        self.log.next_step("report", run_page.write(self.folder))
+        missing = Missing()
+        self.log.next_step("report", write_pages(self.folder, missing))
+        for line in missing.describe():
+            self.log.warning(line)
         self.info(str(self.folder))
         return EXIT_DONE
 
@@ -88,17 +96,19 @@ def open_study(
         log = RunLog(run.folder / "run.log")
         with _recorded_or_discarded(kind, run), Interrupts() as interrupts, log:
             with interrupts.nothing_to_save():
+                found = find_data(experiment.data, run.folder, "move them back")
+                experiment = dataclasses.replace(experiment, data=found)
                 dataset = _load(experiment, first_run_changes, log)
             yield _save(Study(kind, run, log, interrupts, experiment, options, dataset))
         return
     started, experiment = time.monotonic(), request.experiment()
     options = {name: getattr(request.options, name) for name in saved_options}
-    where = request.options.out, request.options.name, experiment.data.path
-    run_storage.check_new(*where)
+    out, name = request.options.out, request.options.name
+    run_storage.check_new(out, name)
     with contextlib.ExitStack() as outer, Interrupts() as interrupts, RunLog() as log:
         with interrupts.nothing_to_save():
             dataset = _load(experiment, first_run_changes, log)
-        run = run_storage.create_run(*where)
+        run = run_storage.create_run(out, name, experiment.data.path)
         run.started = started
         outer.enter_context(_recorded_or_discarded(kind, run))
         log.attach(run.folder / "run.log")
@@ -111,9 +121,9 @@ def _recorded_or_discarded(kind: str, run: RunFolder) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if any(run.folder.glob("*/*/history.jsonl")):
-            status = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
-            run.write_result(kind, status, error=str(error) or type(error).__name__)
+        if any(run.folder.rglob("history.jsonl")):  # those of a search in a fold lie deeper
+            if not (run.folder / "result.json").exists():
+                _record_failure(kind, run, error)
             error.add_note(f"resume it: {resume_command(kind, run.folder)}")
             error.add_note(str(run.folder))
         else:
@@ -121,6 +131,12 @@ def _recorded_or_discarded(kind: str, run: RunFolder) -> Iterator[None]:
         raise
     finally:
         run.close()
+
+
+def _record_failure(kind: str, run: RunFolder, error: BaseException) -> None:
+    fields = {} if isinstance(error, KeyboardInterrupt) else {"error": describe_error(error)}
+    with contextlib.suppress(OSError):  # a full disk, which may be the error itself
+        run.write_failure(kind, "failed" if fields else "stopped", **fields)
 
 
 def _load(experiment: Experiment, changes: dict[str, Any] | None, log: RunLog) -> Dataset:
@@ -135,7 +151,9 @@ def _load(experiment: Experiment, changes: dict[str, Any] | None, log: RunLog) -
 def _save(study: Study) -> Study:
     """Write what --resume needs."""
     study.interrupts.say_how_to_resume = study.say_how_to_resume
+    study.run.set_result_aside()
     study.run.write_experiment(study.experiment)
+    write_location(study.folder, study.dataset)
     write_atomically(study.folder / STUDY_FILE, json.dumps({"kind": study.kind} | study.options) + "\n")
     return study
 
@@ -150,16 +168,18 @@ def _resume_study(
     has_changes = any(getattr(options, name) != defaults[name] for name in saved_options)
     if request.changes or has_changes or options.recipe or options.experiment or options.name:
         raise ConfigError(f"--resume continues {folder} with its own settings: leave the other flags out")
-    try:
-        saved = json.loads((folder / STUDY_FILE).read_text(encoding="utf-8"))
-    except OSError:
-        raise RunError(
-            f"{folder} is not a {kind} (it has no {STUDY_FILE}): give the folder of an earlier one"
-        ) from None
+    if not (folder / STUDY_FILE).is_file():
+        raise RunError(f"{folder} is not a {kind} (it has no {STUDY_FILE}): give the folder of an earlier one")
+    saved = read_json(folder / STUDY_FILE, dict[str, Any])
     if saved.get("kind") != kind:
         raise RunError(
-            f"{folder} is a {saved.get('kind')}: resume it with {command(str(saved.get('kind')))} --resume {folder}"
+            f"{folder} is a {saved.get('kind')}: resume it with {resume_command(str(saved.get('kind')), folder)}"
         )
+    try:
+        settings = {name: check(name, field_types(type(options))[name], saved.get(name)) for name in saved_options}
+    except ConfigError as error:
+        raise RunError(f"{folder / STUDY_FILE} is corrupted ({error}): start a new {kind}") from None
+    experiment = read_experiment(folder / "experiment.yaml")
+    check_trusted(experiment.model.name, folder / "experiment.yaml")
     run = RunFolder.resume(folder)
-    (folder / "result.json").unlink(missing_ok=True)  # a study that has been resumed has no result until it ends
-    return run, read_experiment(folder / "experiment.yaml"), {name: saved[name] for name in saved_options}
+    return run, experiment, settings

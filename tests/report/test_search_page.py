@@ -12,6 +12,7 @@ import pytest
 from classifier.report import search_page
 from classifier.report.charts import ParallelAxis, draw_bars, draw_parallel
 from tests.browser import Outline, open_page
+from tests.report.run_files import history_row
 
 IMPORTANCE = {"optimizer.lr": 0.8, "model.name": 0.2}
 
@@ -23,7 +24,7 @@ def write_search_page(folder: Path, trials: int, *, importance=None, objective=(
         trial, accuracy = f"{i:08x}", 0.9 - i / 50
         trial_folder = folder / "trials" / trial
         trial_folder.mkdir(parents=True)
-        lines = [{"epoch": e, "step": e, "seconds": 1.0, "validation_accuracy": accuracy - 0.1 / e} for e in (1, 2, 3)]
+        lines = [history_row(e) | {"validation_accuracy": accuracy - 0.1 / e} for e in (1, 2, 3)]
         (trial_folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         row = {"rank": i + 1, "trial": trial, "status": "finished", "epochs": 3, "best_epoch": 3, "at": 10.0 * (i + 1)}
         row |= {"validation_accuracy": accuracy, "validation_macro_f1": accuracy, "validation_loss": 1 - accuracy}
@@ -37,6 +38,7 @@ def write_search_page(folder: Path, trials: int, *, importance=None, objective=(
     pq.write_table(pa.Table.from_pylist(rows), folder / "trials.parquet")
     scores = {"accuracy": 0.9, "macro_f1": 0.9, "loss": 0.1, "count": 100}
     dataset = {"name": name, "counts": {"train": 9, "validation": 100, "test": 100}, "class_names": ["a", "b"]}
+    dataset |= {"fingerprint": "0123"}
     result = {"format_version": 1, "kind": "tune", "status": "finished", "seconds": 90.0, "dataset": dataset}
     result |= {"test": scores, "selection": scores, "winner": "00000000", "trials": {"finished": trials, "failed": 0}}
     result |= {
@@ -65,7 +67,7 @@ def test_page_has_every_section(tmp_path):
     ]
     assert "90.00%" in page
     assert "00000007" in page
-    assert "Test accuracy 90.0% on 100 images (82.6% to 94.5%), evaluated once." in page
+    assert "Test accuracy 90.0% on 100 images (82.6% to 94.5%); the test split was read once." in page
 
 
 @pytest.mark.parametrize(

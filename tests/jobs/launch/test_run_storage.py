@@ -92,7 +92,7 @@ def test_default_names_are_free_here_and_in_storage(tmp_path):
     out, far = str(tmp_path / "runs"), str(tmp_path / "far")
     for folder in (tmp_path / "runs" / "photos-2", tmp_path / "far" / "photos-7", tmp_path / "far" / "others-9"):
         folder.mkdir(parents=True)
-    run_storage.check_new(out, None, "data/photos/", far)
+    run_storage.check_new(out, None, far)
     run = run_storage.create_run(out, None, "data/photos/", far)
     assert run.folder == tmp_path / "runs" / "photos-8"
     assert run.storage is not None
@@ -127,5 +127,5 @@ def test_unreadable_storage_is_named_and_leaves_no_folder(tmp_path):
 def test_storage_in_the_folder_of_the_runs_is_refused(tmp_path):
     """A run and its copy would be one folder."""
     with pytest.raises(RunError, match="is the folder of the runs itself"):
-        run_storage.check_new(str(tmp_path / "runs"), None, "digits", str(tmp_path / "runs"))
-    run_storage.check_new(str(tmp_path / "runs"), None, "digits", str(tmp_path / "store"))
+        run_storage.check_new(str(tmp_path / "runs"), None, str(tmp_path / "runs"))
+    run_storage.check_new(str(tmp_path / "runs"), None, str(tmp_path / "store"))

@@ -29,6 +29,19 @@ def test_conclusion_is_a_refit_within_its_limit_and_the_rest():
     assert ConclusionEstimate(2.0, 3.0, 0.0, 10, 60.0).total_seconds() == 7 + 6  # no refit
 
 
+def test_until_a_trial_is_complete_no_time_is_kept_for_a_refit(tmp_path):
+    run = RunFolder(tmp_path)
+    plan = search_plan(Experiment().override("search.minutes", 5.0), conclusion=CONCLUSION)
+    board, clock = Leaderboard(run, plan), SearchClock(run, plan)
+    assert clock.trial_seconds_left() == pytest.approx(300, abs=1)  # and none for a test of nothing
+    for is_complete, kept in ((False, CONCLUSION.seconds_without_refit(1.0)), (True, CONCLUSION.total_seconds(1.0))):
+        scores = {"epoch": 1, "whole": is_complete, "seconds": 2.0, "accuracy": 0.5, "macro_f1": 0.5, "loss": 1.0}
+        board.best_epochs.update("a", scores)
+        board.record(TrialEvent("a", {}, scores), 0.0)
+        clock.update(board)
+        assert clock.trial_seconds_left() == pytest.approx(300 - kept, abs=1)
+
+
 def test_speed_of_the_leading_trial_changes_the_time_left_for_trials(tmp_path):
     run = RunFolder(tmp_path)
     plan = search_plan(Experiment().override("search.minutes", 5.0), conclusion=CONCLUSION)
@@ -46,4 +59,5 @@ def test_speed_of_the_leading_trial_changes_the_time_left_for_trials(tmp_path):
         report(trial, changes)
         gained = CONCLUSION.total_seconds() - CONCLUSION.total_seconds(1.0, epochs=refit_epochs)
         assert clock.seconds_left() - seconds_at_start == pytest.approx(gained, abs=0.5)
+    assert clock.trial_seconds_left() == pytest.approx(clock.seconds_left(), abs=0.5)  # a trial is complete
     assert clock.training_seconds_left(1.0) == pytest.approx(300 - CONCLUSION.seconds_without_refit(1.0), abs=1)

@@ -12,7 +12,9 @@ from classifier.search import budget
 from jobs.search.trial_budget import (
     choose_final,
     choose_search_share,
+    count_trials,
     find_too_slow,
+    fit_single_trial,
     fit_trials,
     split_cores,
     warn_of_few_images,
@@ -43,6 +45,43 @@ def test_before_a_refit_trials_are_shorter(digits):
     assert "the refit has 100 epochs" in notes[0]
     conclusion_seconds = budget.estimate_conclusion(experiment, digits, STEP).total_seconds()
     assert 4 * budget.trial_seconds(experiment, digits, STEP) <= 120 - conclusion_seconds + 1
+
+
+@pytest.mark.parametrize(
+    ("minutes", "spent", "changes", "epochs"),
+    [
+        (1.5, 20.0, {}, 100),  # one training and a half do not fit beside the start and the test
+        (1.0, 20.0, {}, None),  # nor all epochs of one
+        (1.0, 59.0, {}, 1),  # nothing fits, but an epoch is the least
+        (1.5, 20.0, {"search.trials": 1}, 100),
+        (4.0, 20.0, {}, 0),
+        (1.0, 20.0, {"search.final": True}, 0),
+        (1.0, 20.0, {"search.scheduler": "pbt"}, 0),
+        (1.0, 20.0, {"search.algorithm": "grid"}, 0),
+    ],
+)
+def test_minutes_that_hold_one_training_are_spent_on_it(digits, minutes, spent, changes, epochs):
+    """epochs: of the training; 0 for a search, None for fewer than all."""
+    asked = search(minutes, **{"search.final": None} | changes)
+    single = fit_single_trial(asked, digits, STEP, spent_seconds=spent, node_cores=2)
+    if epochs == 0:
+        assert single is None
+        return
+    assert single is not None
+    experiment, notes = single
+    settings = experiment.search.trials, experiment.search.final, experiment.workers.cpus
+    assert settings == (1, False, 2.0)
+    assert experiment.train.epochs == (epochs or pytest.approx(50, abs=40))
+    assert any("hold one training only" in note for note in notes) == (asked.search.trials > 1)
+    assert any("is cut to" in note for note in notes) == (experiment.train.epochs < 100)
+    if 1 < experiment.train.epochs < 100:
+        seconds = budget.trial_seconds(experiment, digits, STEP)
+        assert 0.8 * (60 * minutes - spent - 16) < seconds < 60 * minutes - spent - 8
+
+
+def test_announced_trials_are_those_that_fit(digits):
+    whole = budget.trial_seconds(search(9.0), digits, STEP)
+    assert [count_trials(search(9.0), digits, STEP, n * whole) for n in (-1, 0.5, 1.5, 4.01)] == [1, 1, 1, 4]
 
 
 def test_minutes_that_hold_many_trials_leave_them_as_they_are(digits):
