@@ -57,6 +57,7 @@ class Section:
 
 def suggest(word: str, known: typing.Iterable[str]) -> str:
     """Return `; did you mean X?` with the known word that is most similar, or an empty string if none is similar."""
+    word = word[:100]  # the time grows with the square of its length
     ratios = {name: difflib.SequenceMatcher(None, name, word).ratio() for name in known}
     best = max(ratios, key=ratios.__getitem__, default="")  # the first of equally similar ones
     return f"; did you mean {best}?" if ratios.get(best, 0.0) >= MIN_SIMILARITY else ""
@@ -94,6 +95,8 @@ def validate(dotted: str, hint: Any, value: Any) -> Any:
         if isinstance(value, str) or not isinstance(value, (list, tuple)):
             raise ConfigError(f"{dotted} is {value!r}: it must be a list of strings")
         return tuple(validate(dotted, typing.get_args(hint)[0], item) for item in value)
+    if isinstance(value, int) and abs(value) >= 2**63:  # Python may refuse even to print it
+        raise ConfigError(f"{dotted} is too large a number")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):

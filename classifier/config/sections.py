@@ -41,6 +41,9 @@ class DataConfig(Section):
     """Fraction of the images held out for the final test, where the data set has no test split."""
     split_seed: NonNegativeInt = 0
     """Seed of the random splits. Separate from `seed`, so that runs with different seeds share a test split."""
+    split_from: str | None = None
+    """Folder of an earlier run (or its splits.parquet): images that it had stay in their splits, only new ones are
+    drawn. If unset, images of classes that were too small, and copies and groups that new images connect, may move."""
     folds: Annotated[int, Range(2, 1000)] | None = None
     """Cross-validation: number of folds, one of which replaces the test split (see crossval)."""
     fold: NonNegativeInt = 0

@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,12 @@ from torch import Tensor, nn
 
 from classifier.config.fields import suggest
 from classifier.config.sections import ModelConfig
+from classifier.config.trust import check_trusted
 from classifier.errors import ClassifierError, ModelError, in_short
 from classifier.models.head import set_head_dropout
 
+# Files of a run folder, one of which stands beside its experiment.yaml from the start.
+_RUN_FILES = ("split.json", "history.jsonl", "run.log", "result.json", "bundle")
 # Parameter names that a user's class may have for the number of classes, the channels and the image size.
 _PARAMETER_NAMES = {
     "classes": ("classes", "num_classes", "n_classes"),
@@ -51,13 +54,16 @@ def timm_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | 
 def build_from_path(config: ModelConfig, *, classes: int, channels: int, size: int) -> nn.Module:
     """Build import.path:Class, which may be in the current folder, with the arguments its signature accepts.
 
-    ModelError if it cannot be imported, takes no number of classes, or does not return a torch.nn.Module.
+    ModelError if the user has not named it (config.trust), if it cannot be imported, takes no number of classes, or
+    does not return a torch.nn.Module; nothing is imported from inside a run or bundle folder.
     """
+    check_trusted(config.name)
     path, _, attribute = config.name.partition(":")
     where = f"model.name {config.name}"
     here = str(Path.cwd())
-    if here not in sys.path:
+    if here not in sys.path and not _is_received(Path(here)):
         sys.path.append(here)  # last, so that a file here never hides a library
+    refuse_location(path, where)
     try:
         make = importlib.import_module(path)
     except ClassifierError:
@@ -80,6 +86,45 @@ def build_from_path(config: ModelConfig, *, classes: int, channels: int, size: i
     return model
 
 
+def refuse_location(module: str, where: str, data: Path | None = None) -> None:
+    """ModelError if the module, or a package that holds it, lies in a run or bundle folder, or in the folder of data.
+
+    Nothing is imported to find that out.
+    """
+    for location in _find_locations(module):
+        for folder in (location, *location.parents):
+            if folder == data or _is_received(folder):
+                raise ModelError(
+                    f"{where}: {location} lies in {folder}, and nothing is imported from a folder of data, a run or a "
+                    "bundle: move your code out of it"
+                )
+
+
+def _find_locations(module: str) -> Iterator[Path]:
+    """Yield the file or folders of a module and of each package above it, as far as they are found."""
+    names, search = module.split("."), None
+    for name in (".".join(names[: n + 1]) for n in range(len(names))):
+        if (loaded := sys.modules.get(name)) is not None:
+            spec = loaded.__spec__
+        else:
+            finders = (finder.find_spec(name, search) for finder in sys.meta_path)
+            spec = next((found for found in finders if found is not None), None)
+        if spec is None:
+            return
+        search = spec.submodule_search_locations
+        for location in (*([spec.origin] if spec.has_location and spec.origin else []), *(search or ())):
+            yield Path(location).resolve()
+        if search is None:
+            return
+
+
+def _is_received(folder: Path) -> bool:
+    """Return whether it is the folder of a bundle or a run, which may come from someone else."""
+    if (folder / "bundle.json").exists():
+        return True
+    return (folder / "experiment.yaml").exists() and any((folder / name).exists() for name in _RUN_FILES)
+
+
 def _match_arguments(where: str, make: Callable[..., Any], **values: int) -> dict[str, int]:
     parameters = inspect.signature(make).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -94,6 +139,7 @@ def _match_arguments(where: str, make: Callable[..., Any], **values: int) -> dic
 
 
 def _import_timm(name: str) -> Any:
+    refuse_location("timm", f"model.name {name}")
     try:
         import timm
     except ImportError as error:

@@ -1,7 +1,8 @@
 """Build a model from its settings, and check that it accepts the images before training starts."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 from classifier.config.fields import suggest
 from classifier.config.sections import ModelConfig
+from classifier.config.trust import check_trusted, is_import_path
 from classifier.errors import ClassifierError, ModelError, in_short
 from classifier.models import external, transfer, zoo
 from classifier.models.catalogue import MODELS, ZOO, names
@@ -17,10 +19,19 @@ from classifier.models.catalogue import MODELS, ZOO, names
 _SUGGESTED_SIZES = (16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 299, 320, 384, 448, 512)
 
 
-def build(config: ModelConfig, *, classes: int, channels: int, size: int, weights: bool = True) -> nn.Module:
+def build(
+    config: ModelConfig,
+    *,
+    classes: int,
+    channels: int,
+    size: int,
+    weights: bool = True,
+    class_names: Sequence[str] | None = None,
+) -> nn.Module:
     """Build the model for images (N, channels, size, size) and outputs (N, classes), in training mode on the CPU.
 
-    In training a model with auxiliary heads returns a tuple, logits first. weights: whether to load model.weights.
+    In training a model with auxiliary heads returns a tuple, logits first. weights: whether to load model.weights;
+    class_names: of the outputs, so that a head for other classes is not taken over.
     ModelError if the name is unknown, the model does not accept the images, or the weights do not fit.
     """
     constructor = get_constructor(config)
@@ -37,13 +48,21 @@ def build(config: ModelConfig, *, classes: int, channels: int, size: int, weight
             "return one logit per class"
         )
     if weights and config.weights is not None:
-        transfer.load_weights(model, config)
+        transfer.load_weights(model, config, class_names)
     return model
 
 
 def count_parameters(model: nn.Module) -> int:
     """Count the parameters of a model, without buffers."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def check_name(config: ModelConfig, data: Path) -> None:
+    """ModelError if there is no such model, or one of the user's own may not be imported. data: the images' folder."""
+    get_constructor(config)
+    if is_import_path(config.name):
+        check_trusted(config.name)
+        external.refuse_location(config.name.partition(":")[0], f"model.name {config.name}", data.resolve())
 
 
 def get_constructor(config: ModelConfig) -> Callable[..., nn.Module]:
@@ -55,7 +74,7 @@ def get_constructor(config: ModelConfig) -> Callable[..., nn.Module]:
         return zoo.build
     if name.startswith("timm/"):
         return external.build_timm
-    if ":" in name:
+    if is_import_path(name):
         return external.build_from_path
     known = f": choose {', '.join(MODELS)}, a torchvision classifier, timm/NAME or module:Class"
     raise ModelError(f"model.name {name}: no such model{suggest(name, names()) or known}")

@@ -37,11 +37,14 @@ def parse(verb: Verb, argv: Sequence[str]) -> Request:
     for name in verb.positionals:
         is_list = typing.get_origin(option_types[name]) is tuple
         parser.add_argument(name, nargs="*" if is_list else "?")
+    repeated = {field.name for field in dataclasses.fields(verb.options) if field.metadata.get("repeated")}
     for name, hint in verb.flags.items():
         parse_one = functools.partial(parse_value, name, hint)
         if typing.get_origin(hint) is tuple:
             split = functools.partial(split_values, hint)
-            parser.add_argument(f"--{name}", dest=name, type=split, nargs="+", action="extend")
+            # With a single value, what follows it may be a positional argument.
+            count = 1 if name in repeated else "+"
+            parser.add_argument(f"--{name}", dest=name, type=split, nargs=count, action="extend")
         else:
             parser.add_argument(f"--{name}", dest=name, type=parse_one)
     parsed = vars(parser.parse_intermixed_args(list(_normalize(verb, argv))))

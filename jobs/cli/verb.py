@@ -8,6 +8,7 @@ from classifier.config.experiment import Experiment, setting_names
 from classifier.config.fields import Section, field_types
 from classifier.config.files import read_experiment
 from classifier.config.recipes import recipe, recipe_for
+from classifier.config.trust import check_trusted, trust, trust_models
 
 from .verbs import SUMMARIES
 
@@ -23,7 +24,16 @@ def positional(help_: str, **kwargs: Any) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Section):
+class ModelOptions(Section):
+    """Options of every verb that builds a model."""
+
+    trust: tuple[str, ...] = dataclasses.field(default=(), metadata={"repeated": True})
+    """Import path of a model (module:Class) that a run, bundle or file names and that may be imported; else it is
+    refused. What --model.name names needs no --trust. Repeat it for several."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(ModelOptions):
     """Options of every verb that makes a run folder."""
 
     name: str | None = None
@@ -33,7 +43,7 @@ class Options(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptionalRunOptions(Section):
+class OptionalRunOptions(ModelOptions):
     """Options of a verb that makes a run folder of its own only if asked to, by one of these."""
 
     name: str | None = None
@@ -66,6 +76,13 @@ class TrainingOptions(ExperimentOptions):
     """Print data, shapes, memory use and the time of one step, then stop."""
 
 
+# How the data of a finished model may be read: a bundle or run does not choose it (evaluation/training_data.py).
+DATA_SETTINGS = tuple(
+    f"data.{name}"
+    for name in ("root", "only", "outside", "download", "cache", "cache_gb", "max_pixels", "max_bytes", "max_seconds")
+)
+
+
 @dataclass(frozen=True)
 class Verb:
     """A command: its examples, own options, and the sections of settings that it takes."""
@@ -75,6 +92,8 @@ class Verb:
     """Arguments to try, each perhaps with a comment after #."""
     options: type[Section]
     sections: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    """Single settings that it takes, besides those of its sections."""
     unused: tuple[str, ...] = ()
     """Settings in its sections that it has no use for, and refuses."""
     common: tuple[str, ...] = ()
@@ -96,6 +115,7 @@ class Verb:
         sections = (*self.sections, "seed") if self.sections else ()  # `seed` is the one setting outside a section
         settings = setting_names().items()
         own = {name: hint for one in sections for name, hint in settings if name.partition(".")[0] == one}
+        own |= {name: hint for name, hint in settings if name in self.settings}
         return {name: hint for name, hint in own.items() if name not in self.unused}
 
     @property
@@ -116,6 +136,14 @@ class Request:
     options: Any
     changes: dict[str, Any]
 
+    def trust_named_models(self) -> None:
+        """Allow the import paths that the user has named, in --trust or in settings, to be imported."""
+        trust(*getattr(self.options, "trust", ()))
+        searched = dict(word.split("=", 1) for word in self.changes.get("search.vary", ()) if "=" in word)
+        probed = [word.partition("=")[0] for word in self.changes.get("search.probe", ())]
+        own = str(self.changes.get("model.name", ""))
+        trust_models([own, *probed, *searched.get("model.name", "").split(",")])
+
     def experiment(self, base: Experiment | None = None) -> Experiment:
         """The recipe, overridden by the experiment file, overridden by the flags."""
         options = self.options
@@ -126,4 +154,6 @@ class Request:
                 base = read_experiment(options.experiment, base)
             # A probe ranks pretrained backbones.
             base = base or recipe("finetune" if self.changes.get("search.probe") else recipe_for(path))
-        return base.override_all(self.changes)
+        experiment = base.override_all(self.changes)
+        check_trusted(experiment.model.name, options.experiment or "")
+        return experiment

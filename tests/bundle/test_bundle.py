@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from classifier import models
 from classifier.bundle import bundle
 from classifier.bundle.bundle import Bundle
+from classifier.config import trust
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset, Split
 from classifier.errors import RunError
@@ -116,6 +117,7 @@ def test_tied_weights_and_a_user_defined_model(
 ) -> None:
     (tmp_path / "tied_model.py").write_text(TIED)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(trust, "_trusted", {"tied_model:Tied"})
     about, model = made(experiment_with(dataset, **{"model.name": "tied_model:Tied"}), dataset)
     bundle.save(about, model, tmp_path / "bundle")
     again, loaded = bundle.load(tmp_path / "bundle")

@@ -5,7 +5,9 @@ import sys
 import pytest
 import torch
 
+from classifier.config import trust
 from classifier.config.sections import ModelConfig
+from classifier.config.trust import trust_models
 from classifier.errors import ModelError
 from classifier.models import build
 
@@ -54,6 +56,7 @@ number = 3
 def own_modules(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(trust, "_trusted", set())
     (tmp_path / "own_nets.py").write_text(NETS)
     (tmp_path / "own_broken.py").write_text("import no_such_library")
     yield tmp_path
@@ -61,6 +64,7 @@ def own_modules(tmp_path, monkeypatch):
 
 
 def make(name: str, **settings):
+    trust_models([name])
     return build(ModelConfig(name=name, **settings), classes=5, channels=3, size=16)
 
 

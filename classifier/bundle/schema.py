@@ -1,0 +1,154 @@
+"""What bundle.json may contain: the types and ranges of its keys, and how they must agree.
+
+Scores, the description of a data set and calibration are in documents of run folders, too.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, NotRequired, TypedDict
+
+from classifier.config.documents import Count
+from classifier.config.fields import Fraction, NonNegativeFloat, PositiveInt, Range
+from classifier.errors import ConfigError
+
+# A proportion; sums of many may be above 1 by their rounding.
+Share = Annotated[float, Range(0, 1 + 1e-6)]
+Correlation = Annotated[float, Range(-1 - 1e-6, 1 + 1e-6)]
+# A flat channel has a deviation of 1/255.
+Deviation = Annotated[float, Range(1e-4, 1)]
+ImageSize = Annotated[int, Range(1, 2048)]
+# Either end of an interval may be that of a loss.
+Interval = list[float]
+
+
+class Summary(TypedDict):
+    """The scores of a split in result.json; all that is known of a model that was not calibrated."""
+
+    accuracy: Share
+    macro_f1: Share
+    loss: NonNegativeFloat
+    count: PositiveInt
+
+
+class ClassScores(TypedDict):
+    """The scores of one class."""
+
+    name: str
+    precision: Share
+    recall: Share
+    f1: Share
+    support: Count
+    intervals: dict[str, Interval | None]
+    roc_auc: Share | None
+    average_precision: Share | None
+
+
+class Scores(Summary):
+    """What metrics.scores.compute_scores returns."""
+
+    balanced_accuracy: Share
+    top5: Share
+    macro_precision: Share
+    macro_recall: Share
+    weighted_precision: Share
+    weighted_recall: Share
+    weighted_f1: Share
+    roc_auc: Share | None
+    average_precision: Share | None
+    kappa: Correlation | None
+    mcc: Correlation
+    brier: Annotated[float, Range(-1e-6, 2 + 1e-6)]
+    ece: Share
+    ece_by_chance: NotRequired[Share]
+    confidence: NotRequired[Share]
+    intervals: dict[str, Interval | None]
+    per_class: list[ClassScores]
+    confusion: list[list[Count]]
+
+
+class DatasetSummary(TypedDict):
+    """What Dataset.summary returns."""
+
+    name: str
+    counts: dict[str, Count]
+    class_names: list[str]
+    fingerprint: str
+    size: NotRequired[ImageSize]
+    channels: NotRequired[int]
+    findings: NotRequired[list[str] | None]
+
+
+class CalibrationDocument(TypedDict):
+    """What Calibration.as_dict returns."""
+
+    images: Count
+    temperature: Annotated[float, Range(1e-3, 1e3)]
+    coverage: Fraction
+    level: Fraction
+    wish: str | None
+    thresholds: list[Fraction | None] | None
+
+
+class Provenance(TypedDict):
+    made: str
+    epoch: Count
+    versions: dict[str, str | None]
+
+
+class Checksum(TypedDict):
+    sha256: str
+
+
+class BundleDocument(TypedDict):
+    """bundle.json, without what the sections of an experiment check themselves: `model`, `experiment` and `fit`."""
+
+    format_version: int
+    model: dict[str, Any]
+    class_names: list[str]
+    channels: int
+    size: ImageSize
+    fit: str
+    mean: list[Fraction]
+    std: list[Deviation]
+    test_flip: bool
+    scores: dict[str, dict[str, Any] | None]
+    experiment: dict[str, Any]
+    dataset: DatasetSummary
+    provenance: Provenance
+    calibration: NotRequired[CalibrationDocument | None]
+    files: dict[str, Checksum]
+
+
+def check_agreement(document: BundleDocument) -> None:
+    """ConfigError for keys that do not agree: one mean per channel, distinct classes, a threshold for each."""
+    names, channels = document["class_names"], document["channels"]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError("class_names must be different names, and at least one")
+    if channels not in (1, 3) or not len(document["mean"]) == len(document["std"]) == channels:
+        raise ConfigError(f"channels is {channels}: it must be 1 or 3, and mean and std must have a value for each")
+    if document["scores"].keys() != {"validation", "test"}:
+        raise ConfigError("scores must be those of validation and test")
+    calibration = document.get("calibration")
+    if calibration and calibration["thresholds"] is not None and len(calibration["thresholds"]) != len(names):
+        raise ConfigError("calibration.thresholds must have one for each class")
+
+
+def check_scores_agree(key: str, scores: Scores, class_names: Sequence[str] | None = None) -> None:
+    """ConfigError for scores that do not follow from one confusion matrix. class_names: which they must be of."""
+    rows, confusion_KK = scores["per_class"], scores["confusion"]
+    names = list(class_names) if class_names is not None else [row["name"] for row in rows]
+    if [row["name"] for row in rows] != names or not names:
+        raise ConfigError(f"{key}.per_class must have a row for each class")
+    supports = [row["support"] for row in rows]
+    if [len(row) for row in confusion_KK] != [len(names)] * len(names) or list(map(sum, confusion_KK)) != supports:
+        raise ConfigError(f"{key}.confusion must have a row and a column for each class, and the images of per_class")
+    if scores["count"] != sum(supports) or not sum(supports):
+        raise ConfigError(f"{key}.count is {scores['count']}: it must be the number of images in the confusion matrix")
+    for where, intervals in ((key, scores["intervals"]), *((f"{key}.per_class", row["intervals"]) for row in rows)):
+        for name, interval in intervals.items():
+            if interval is not None and (len(interval) != 2 or interval[0] > interval[1]):
+                raise ConfigError(f"{where}.intervals.{name} is {interval}: it must have a lower and an upper end")
+    for needed in ("accuracy", "macro_f1"):
+        if needed not in scores["intervals"]:
+            raise ConfigError(f"{key}.intervals.{needed} is missing")
+    if any("f1" not in row["intervals"] for row in rows):
+        raise ConfigError(f"{key}.per_class.intervals.f1 is missing")
