@@ -35,6 +35,7 @@ _MODULES = {
     "resolve": "classifier.training.resolve",
     "resume": "classifier.api.training",
     "train": "classifier.api.training",
+    "trust": "classifier.config.trust",
 }
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from classifier.bundle.predictor import Prediction, Predictor
     from classifier.config.experiment import Experiment
     from classifier.config.recipes import recipe
+    from classifier.config.trust import trust
     from classifier.data import load as load_data
     from classifier.data.dataset import Dataset
     from classifier.errors import ClassifierError, ConfigError, DataError, DivergedError, ModelError, RunError
@@ -71,6 +73,7 @@ __all__ = [
     "resolve",
     "resume",
     "train",
+    "trust",
 ]
 
 

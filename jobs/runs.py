@@ -12,6 +12,7 @@ if not __package__:  # run as a script: import this folder as a package, install
     __package__ = Path(__file__).resolve().parent.name
 
 from classifier.config.fields import Section
+from classifier.text import show
 
 from .cli.command import main
 from .cli.verb import EXIT_DONE, EXIT_USER_ERROR, Request, Verb
@@ -68,7 +69,7 @@ def runs(request: Request) -> int:
             print("nothing was deleted")
             return EXIT_USER_ERROR
     for line in runs_table.delete_runs(rows):
-        print(line)
+        print(show(line))
     return EXIT_DONE
 
 

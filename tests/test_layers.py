@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # Layers of packages, the lowest first. A package imports only from lower layers, never from its own or a higher one.
 LAYERS = (
-    ("classifier.errors", "classifier.version"),
+    ("classifier.errors", "classifier.version", "classifier.text"),
     ("classifier.runtime", "classifier.storage", "classifier.metrics"),
     ("classifier.config",),
     ("classifier.data", "classifier.models", "classifier.augment"),

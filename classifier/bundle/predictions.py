@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from classifier.errors import RunError
+from classifier.errors import RunError, in_short
+from classifier.text import escape_all, quote, unescape_all
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,18 +27,19 @@ def predictions_table(
 ) -> "pa.Table":
     """One row per image: image_id, label, predicted (class indices), label_name, predicted_name, probabilities.
 
-    A label of None is unknown. probabilities is a list of K float32, in the order of class_names.
+    Bytes of a name that are not UTF-8 are escaped (text.escape_surrogates). A label of None is unknown. probabilities
+    is a list of K float32, in the order of class_names.
     """
     import pyarrow as pa
 
     probabilities = np.ascontiguousarray(probabilities_NK.numpy(), dtype=np.float32)
     count, classes = probabilities.shape
-    names = pa.array(class_names, pa.string())
+    names = pa.array(escape_all(class_names), pa.string())
     label = pa.array(labels.tolist() if isinstance(labels, Tensor) else labels, pa.int64())
     predicted = pa.array(probabilities.argmax(1) if count else [], pa.int64())
     return pa.table(
         {
-            "image_id": pa.array(ids, pa.string()),
+            "image_id": pa.array(escape_all(ids), pa.string()),
             "label": label,
             "predicted": predicted,
             "label_name": names.take(label),
@@ -56,11 +58,11 @@ def predictor_table(predictions: Sequence["Prediction"], class_names: Sequence[s
     import pyarrow as pa
 
     probabilities_NK = torch.cat([torch.zeros(0, len(class_names)), *(one.probabilities[None] for one in predictions)])
-    # Arrow's strings are UTF-8, which bytes of a file name need not be.
-    ids = [str(one.path).encode(errors="backslashreplace").decode() for one in predictions]
-    table = predictions_table(ids, [None] * len(predictions), probabilities_NK, class_names)
-    sets = [list(one.prediction_set) for one in predictions]
-    table = table.append_column("taken", pa.array([one.decision for one in predictions], pa.string()))
+    table = predictions_table(
+        [str(one.path) for one in predictions], [None] * len(predictions), probabilities_NK, class_names
+    )
+    sets, decisions = escape_all([[one.prediction_set for one in predictions], [one.decision for one in predictions]])
+    table = table.append_column("taken", pa.array(decisions, pa.string()))
     table = table.append_column("likely", pa.array(sets, pa.list_(pa.string())))
     return table.append_column("is_unlike", pa.array([one.is_out_of_distribution for one in predictions], pa.bool_()))
 
@@ -128,6 +130,7 @@ def _write_errors(path: Path) -> Iterator[None]:
 
 def read_predicted_classes(folder: Path) -> "PredictedClasses":
     """Read a tested run's predictions of its test images, for a comparison. RunError if it was not tested."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     from classifier.metrics.significance import PredictedClasses
@@ -136,6 +139,38 @@ def read_predicted_classes(folder: Path) -> "PredictedClasses":
     if not Path(folder).is_dir():
         raise RunError(f"{folder} does not exist: give the folder of a tested run")
     if not path.is_file():
-        raise RunError(f"{folder} has no {path.name}: test it first: classifier evaluate {folder}")
-    table = pq.read_table(path, columns=["image_id", "label_name", "predicted_name"])
-    return PredictedClasses(Path(folder).name, *(table[name].to_pylist() for name in table.column_names))
+        raise RunError(f"{folder} has no {path.name}: test it first: classifier evaluate {quote(folder)}")
+    try:
+        table = pq.read_table(path, columns=["image_id", "label_name", "predicted_name"])
+        columns = [unescape_all(table[name].to_pylist()) for name in table.column_names]
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise RunError(f"{path} is corrupted ({in_short(error, 160)}): test the run again") from None
+    if not all(isinstance(value, str) for column in columns for value in column):
+        raise RunError(f"{path} is corrupted (names must be text): test the run again")
+    return PredictedClasses(Path(folder).name, *columns)
+
+
+def read_probabilities(path: Path) -> tuple[Tensor, Tensor]:
+    """Read probabilities_NK and labels_N of a predictions_table whose labels are known.
+
+    Of a repeated cross-validation, those of the first repeat: each image counts once. RunError if it is corrupted.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        columns = {"label", "probabilities", "fold"} & set(pq.read_schema(path).names)
+        table = pq.read_table(path, columns=list(columns))
+        if "fold" in columns:
+            table = table.filter(
+                pa.array([fold.startswith(("fold", "repeat0-")) for fold in table["fold"].to_pylist()])
+            )
+        flat = table["probabilities"].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+        probabilities_NK = torch.from_numpy(flat.reshape(len(table), -1))
+        labels_N = torch.from_numpy(table["label"].to_numpy().astype(np.int64))
+    except (OSError, pa.ArrowException, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise RunError(f"{path} is corrupted ({in_short(error, 160)}): test the run again") from None
+    is_valid = ((probabilities_NK >= 0) & (probabilities_NK <= 1 + 1e-3)).all()  # false for NaN
+    if not len(labels_N) or not is_valid or not ((labels_N >= 0) & (labels_N < probabilities_NK.shape[1])).all():
+        raise RunError(f"{path} is corrupted (its labels or probabilities are out of range): test the run again")
+    return probabilities_NK, labels_N

@@ -10,6 +10,7 @@ from classifier.inference.explain import grad_cam, nearest_neighbours, overlay_h
 from classifier.inference.features import extract_features
 from classifier.inference.out_of_distribution import sample_images, sample_indices
 from classifier.inference.scorer import Scorer
+from classifier.text import escape_all
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,7 +62,7 @@ def find_hard_examples(
                 "like_pictures": [overlay_heatmap(image_CHW) for image_CHW in neighbour_images],
             }
         )
-    return pa.Table.from_pylist(rows, schema=_schema())
+    return pa.Table.from_pylist(escape_all(rows), schema=_schema())
 
 
 def _nearest_training_images(model: nn.Module, scorer: Scorer, train: Split, images_MCHW: Tensor) -> Tensor:

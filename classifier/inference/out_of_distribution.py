@@ -20,8 +20,14 @@ from classifier.inference.scorer import Scorer
 LAYERS, CHANNELS, COMPONENTS, MAX_IMAGES = 6, 128, 32, 2000
 # Share of in-distribution images that score above the threshold.
 FALSE_POSITIVE_RATE = 0.01
+# Of fewer images the largest score is too low a threshold: above that of n images are 1 in n + 1 others.
+MIN_HELD_OUT_IMAGES = 20
 # Smallest variance of a component, relative to the mean variance.
 _MIN_VARIANCE_RATIO = 1e-3
+
+
+# The tensors of a layer.
+_GAUSSIAN = ("mean", "axes", "deviations", "rest", "centre", "spread")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,15 +45,37 @@ class OODDetector:
         """Images that score above it are out of distribution."""
         return float(self.tensors["limit"])
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the tensors are those of a detector: a Gaussian for each layer, and the limit."""
+        shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+        gaussians = [[shapes.get(f"{layer}/{name}") for name in _GAUSSIAN] for layer in self.layers]
+        return (
+            shapes.get("limit") == ()
+            and bool(gaussians)
+            and all(
+                mean is not None
+                and len(mean) == 1
+                and deviations is not None
+                and axes == mean + deviations
+                and scalars == [(), (), ()]
+                for mean, axes, deviations, *scalars in gaussians
+            )
+        )
+
     @classmethod
     def fit(cls, model: nn.Module, scorer: Scorer, train: Images, held_out: Images) -> "OODDetector":
-        """Fit to training images of a placed model, and set the threshold on images held out from training."""
+        """Fit to training images of a placed model, and set the threshold on images held out from training.
+
+        No image is called out of distribution where these are too few to tell.
+        """
         layers = _select_layers(model)
         tensors = {}
         for layer, stats_NF in _collect_statistics(model, scorer, sample_images(train), layers).items():
             tensors |= {f"{layer}/{name}": value for name, value in _fit_gaussian(stats_NF).items()}
         scores_N = cls(tensors).score(model, scorer, sample_images(held_out))
-        limit = scores_N.quantile(1 - FALSE_POSITIVE_RATE) if len(scores_N) else torch.tensor(torch.inf)
+        is_known = len(scores_N) >= MIN_HELD_OUT_IMAGES
+        limit = scores_N.quantile(1 - FALSE_POSITIVE_RATE) if is_known else torch.tensor(torch.inf)
         return cls(tensors | {"limit": limit})
 
     def score(self, model: nn.Module, scorer: Scorer, images_NCHW: Images) -> Tensor:
@@ -138,9 +166,7 @@ def _fit_gaussian(stats_NF: Tensor) -> dict[str, Tensor]:
 
 def _standardised_distance(stats_NF: Tensor, tensors: dict[str, Tensor], layer: str) -> Tensor:
     """Return the log squared Mahalanobis distance, standardised by those of the training images."""
-    mean_F, axes_FA, deviations_A, rest, centre, spread = (
-        tensors[f"{layer}/{name}"] for name in ("mean", "axes", "deviations", "rest", "centre", "spread")
-    )
+    mean_F, axes_FA, deviations_A, rest, centre, spread = (tensors[f"{layer}/{name}"] for name in _GAUSSIAN)
     offset_NF = stats_NF - mean_F
     along_NA = offset_NF @ axes_FA
     residual_N = (offset_NF.square().sum(1) - along_NA.square().sum(1)).clamp(min=0)

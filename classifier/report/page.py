@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from classifier.report.figure import COLOURS, DARK_COLOURS
 from classifier.storage.atomic import write_atomically
+from classifier.text import show
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -144,7 +145,7 @@ def write(path: Path, page: Page, *, refresh: float | None = None) -> Path:
     """Write a page. refresh: seconds after which a browser reloads it."""
     template = _environment().get_template("page.html")
     html = template.render(page=page, refresh=refresh, colours=COLOURS, dark_colours=DARK_COLOURS)
-    write_atomically(path, replace_unprintable(html))
+    write_atomically(path, show(html, keep="\n"))
     return path
 
 
@@ -166,9 +167,3 @@ def _environment() -> "Environment":
     )
     environment.filters["kind"] = lambda block: type(block).__name__.lower()
     return environment
-
-
-def replace_unprintable(text: str) -> str:
-    """Replace control characters, and the bytes of a file name that is not UTF-8, which no file can hold."""
-    encodable = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
-    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", "\ufffd", encodable)

@@ -275,7 +275,7 @@ def read_result(folder: Path) -> dict[str, Any]:
         )
     result: dict[str, Any] = read_json(path, dict[str, Any], REMEDY, FORMAT_VERSION)
     try:
-        result = check("", SearchResult if "trials" in result else Result, result)
+        result = check("", SearchResult if {"trials", "winner"} & result.keys() else Result, result)
         check_studies_agree(cast("Result", result))
     except ConfigError as error:
         raise RunError(f"{path} is corrupted ({in_short(error, 200)}): {REMEDY}") from None

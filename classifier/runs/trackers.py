@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
+from classifier.config.documents import read_json
 from classifier.config.experiment import Experiment, flatten
 from classifier.errors import ConfigError, in_short
+from classifier.runs.schema import MlflowRun, WandbRun
 from classifier.storage.atomic import write_atomically
 
 logger = logging.getLogger(__name__)
@@ -74,7 +76,7 @@ class Mlflow:
         self.entity = importlib.import_module("mlflow.entities")
         id_file = folder / "mlflow.json"
         if id_file.is_file():
-            self.run_id = json.loads(id_file.read_text())["run_id"]
+            self.run_id = read_json(id_file, MlflowRun)["run_id"]
             self.client.set_terminated(self.run_id, "RUNNING")
             return
         self.run_id = self.client.create_run(self._get_or_create_experiment(), run_name=folder.name).info.run_id
@@ -110,7 +112,7 @@ class Wandb:
 
     def __init__(self, package: Any, experiment: Experiment, folder: Path) -> None:
         id_file = folder / "wandb.json"
-        id_ = json.loads(id_file.read_text())["id"] if id_file.is_file() else package.util.generate_id()
+        id_ = read_json(id_file, WandbRun)["id"] if id_file.is_file() else package.util.generate_id()
         settings = {"project": PROJECT, "name": folder.name, "id": id_, "resume": "allow", "dir": str(folder)}
         self.run = package.init(config=flatten(experiment.as_dict()), reinit="create_new", **settings)
         write_atomically(id_file, json.dumps({"id": id_}) + "\n")

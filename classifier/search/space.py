@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,6 +147,11 @@ def expand_grid(space: Space) -> list[dict[str, Any]]:
 def describe_conditions(space: Space) -> list[str]:
     """Return a sentence for each searched setting that has an effect only in some trials."""
     return [f"{name} has an effect only {_EFFECTIVE_IF[name][0]}" for name in space if name in _EFFECTIVE_IF]
+
+
+def describe_values(space: Space) -> Iterator[str]:
+    """Yield a line for each setting, with its values."""
+    return (f"  {name:<22} {values}" for name, values in space.items())
 
 
 def _describe_when(when: "Conditions") -> str:

@@ -61,7 +61,7 @@ def write_atomically(path: Path, text: str) -> None:
     """Write a file so that readers, even after a crash, see the old content or the new, never a part of it."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
         fsync(part)
         os.replace(part, path)
     except OSError:

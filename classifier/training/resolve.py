@@ -4,6 +4,7 @@ The resolved experiment is saved and resumed, so that two runs of it agree.
 """
 
 import dataclasses
+from pathlib import Path
 
 import torch
 
@@ -21,7 +22,7 @@ def resolve(experiment: Experiment, dataset: Dataset) -> Experiment:
 
     Idempotent. ConfigError, ModelError or DataError if the experiment cannot run on this dataset or machine.
     """
-    factory.get_constructor(experiment.model)
+    factory.check_name(experiment.model, Path(experiment.data.path))
     count, batch = len(dataset.train), experiment.data.batch * experiment.optimizer.accumulate
     if batch > count:
         largest = 2 ** max(0, count.bit_length() - 1)

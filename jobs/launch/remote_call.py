@@ -5,7 +5,6 @@ trials run.
 """
 
 import functools
-import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -16,7 +15,7 @@ from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset
 from classifier.training.resolve import resolve
 
-from .cluster import enter_driver_folder, largest_node_cores, worker_resources
+from .cluster import DriverContext, largest_node_cores, worker_resources
 from .shared_dataset import SharedDataset
 
 T = TypeVar("T")
@@ -43,7 +42,7 @@ class MeasurementNode:
         if self.is_local:
             return function(resolve(experiment, self.dataset), self.dataset, *args, **kwargs)
         process = _call_remotely.options(num_cpus=self.resources["CPU"], num_gpus=self.resources.get("GPU", 0.0))
-        context = (os.getcwd(), int(largest_node_cores()), experiment.as_dict())
+        context = (DriverContext.current(), int(largest_node_cores()), experiment.as_dict())
         return ray.get(process.remote(function, context, self.shared, args, kwargs))
 
 
@@ -51,8 +50,8 @@ class MeasurementNode:
 def _call_remotely(
     function: Callable[..., T], context: tuple, shared: SharedDataset, args: tuple, kwargs: dict[str, Any]
 ) -> T:
-    cwd, cores, experiment = context
-    enter_driver_folder(cwd)
+    driver, cores, experiment = context
+    driver.enter()
     torch.set_num_threads(cores)  # all cores, whatever Ray has reserved: nothing else runs yet
     dataset = shared.open()
     return function(resolve(Experiment.from_dict(experiment), dataset), dataset, *args, **kwargs)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from classifier.text import show
+
 
 class _TeeStream(io.TextIOBase):
     """Writes to a stream, and each complete line to a log, prefixed with the worker's name."""
@@ -17,10 +19,10 @@ class _TeeStream(io.TextIOBase):
         self.partial_line = ""
 
     def write(self, text: str) -> int:
-        self.stream.write(text)
+        self.stream.write(show(text, keep="\n\r"))
         *lines, self.partial_line = (self.partial_line + text).split("\n")
         # A progress bar redraws its line after a carriage return: log only its last state.
-        self.log.writelines(f"{self.name}: {line.rpartition(chr(13))[2]}\n" for line in lines)
+        self.log.writelines(f"{self.name}: {show(line.rpartition(chr(13))[2])}\n" for line in lines)
         return len(text)
 
     def finish_line(self) -> None:

@@ -1,11 +1,14 @@
 """--dry_run: the preparations of a training and one step, leaving nothing behind."""
 
 import time
+from collections.abc import Callable, Iterable
 
 import torch
 
 from classifier import data, models
+from classifier.config.experiment import Experiment
 from classifier.data import loader
+from classifier.data.dataset import Dataset
 from classifier.runtime.cpu import peak_memory_bytes
 from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.training.progress import describe_run
@@ -16,13 +19,18 @@ from ..cli.console import RunLog
 from ..cli.verb import Request
 
 
-def dry_run(request: Request) -> None:
-    """Print data, shapes, memory use and the time of one step."""
+def dry_run(
+    request: Request, check: Callable[[Experiment, Dataset], Iterable[str]] = lambda experiment, dataset: ()
+) -> None:
+    """Print data, shapes, memory use and the time of one step.
+
+    check: checks what else the verb would do with the requested experiment, and returns lines on it.
+    """
     info = RunLog().info
-    experiment = request.experiment()
-    dataset = data.load(experiment.data)
-    experiment = resolve(experiment, dataset)
-    for line in describe_run(experiment, dataset):
+    requested = request.experiment()
+    dataset = data.load(requested.data)
+    experiment = resolve(requested, dataset)
+    for line in (*describe_run(experiment, dataset), *check(requested, dataset)):
         info(line)
     group = ProcessGroup(device=pick_device(experiment.train.device))
     state = TrainState(experiment, dataset, group)

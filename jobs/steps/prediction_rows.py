@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from classifier.bundle.predictor import Prediction, Unreadable
+from classifier.text import show
 
 from ..cli.console import RunLog
 
@@ -60,23 +61,19 @@ def csv_row(prediction: Prediction) -> list[Any]:
 
 def _print_text(log: RunLog, row: Prediction | Unreadable) -> None:
     if isinstance(row, Unreadable):
-        log.warning(_printable(row.reason))
+        log.warning(row.reason)
     else:
         top = "  ".join(f"{name} {probability:.1%}" for name, probability in row.top)
-        log.info(f"{_printable(str(row.path))}: {row.describe()}   ({top})")
+        log.info(f"{row.path}: {row.describe()}   ({top})")
 
 
 def _print_csv(log: RunLog, writer: Any, row: Prediction | Unreadable) -> None:
     if isinstance(row, Unreadable):
-        log.warning(_printable(row.reason))
+        log.warning(row.reason)
     else:
-        writer.writerow(csv_row(row))
+        cells = csv_row(row)
+        writer.writerow(map(show, cells) if sys.stdout.isatty() else cells)
         sys.stdout.flush()
-
-
-def _printable(text: str) -> str:
-    """The text for a terminal: with escapes if it has a newline, a control character or bytes that are no text."""
-    return text if text.isprintable() else repr(text)
 
 
 def _shorten(probability: float) -> float:

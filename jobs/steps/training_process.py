@@ -14,7 +14,7 @@ from pathlib import Path
 from classifier.errors import RunError
 from classifier.storage.bucket import Storage
 
-from ..cli.environment import VERBS
+from ..cli.environment import VERBS, trust_options
 from ..launch import run_storage
 
 # A training that makes no progress for this long hangs.
@@ -35,7 +35,7 @@ class TrainingProcess:
     def start(cls, folder: Path, *options: str, storage: Storage | None) -> "TrainingProcess":
         """Start `train.py` with these options, which must lead to this run folder."""
         with Path(f"{folder}.log").open("a") as log:
-            command = [sys.executable, str(VERBS / "train.py"), *options, "--out", str(folder.parent)]
+            command = [sys.executable, str(VERBS / "train.py"), *options, *trust_options(), "--out", str(folder.parent)]
             process = subprocess.Popen(command, stdout=log, stderr=log)
         return cls(folder, process, storage)
 

@@ -31,8 +31,10 @@ def jpeg(colour: str = "red") -> bytes:
 
 
 def history_row(epoch: int, *, validated: bool = True, best: bool = True) -> dict:
-    score = {"loss": 1 / epoch, "accuracy": 1 - 0.5 / epoch} if validated else {"loss": None, "accuracy": None}
-    row = {"epoch": epoch, "step": epoch, "seconds": 1.0, "images_per_second": 100.0, "best": best}
+    accuracy = 1 - 0.5 / epoch
+    score = {"loss": 1 / epoch, "accuracy": accuracy, "macro_f1": accuracy}
+    score = score if validated else dict.fromkeys(score)
+    row = {"epoch": epoch, "step": epoch, "seconds": 1.0, "lr": 0.1, "images_per_second": 100.0, "best": best}
     row |= {"train_loss": 0.9 / epoch, "train_accuracy": 1 - 0.4 / epoch}
     return row | {f"validation_{name}": value for name, value in score.items()}
 
@@ -77,7 +79,8 @@ def write_run(folder: Path, class_names: Sequence[str], *, data_path: str = "pho
     (folder / ROBUSTNESS).write_text(json.dumps(robustness_of(name)))
     result = {"format_version": 1, "kind": "train", "status": class_names[0], "dataset": dataset, "test_reads": 0}
     result |= {"versions": {name: name}, "winner": name, "trials": {name: 12}, "seconds": 60.0}
-    result |= {"importance": {name: 0.8}, "selection": {"accuracy": 0.9}}
+    result |= {"importance": {name: 0.8}, "objective": ["accuracy"]}
+    result["selection"] = {"accuracy": 0.9, "macro_f1": 0.9, "loss": 0.3, "count": 10}
     point = {"images": 100, "train": 0.9, "validation": 0.8}
     result["curve"] = {"points": [point, point | {"images": 200}], "predicted": {"400": 0.95}, "says": [name]}
     result["folds"] = {"accuracy": {"folds": [0.8, 0.9], "mean": 0.85, "deviation": 0.05}}

@@ -9,6 +9,7 @@ from PIL import Image
 from classifier.data.audit.finding import Finding
 from classifier.report import audit_page, run_page
 from classifier.report.model_card import escape_markdown
+from classifier.text import show
 from tests.browser import Outline
 from tests.report.run_files import write_run
 from tests.report.test_search_page import write_search_page
@@ -37,11 +38,10 @@ def check_is_text(page: str, name: str) -> None:
     assert not [name for name in outline.attributes if name.startswith("on")]
     assert all(re.fullmatch(r"#[\w-]+|[\w./%-]+", link) for link in outline.links)
     assert "42" not in outline.headings[0]
-    visible = re.sub(r"[\x00\x1b]", "\ufffd", name.partition("\n")[0].partition("\udcff")[0])
-    assert any(visible in text for text in outline.texts)
+    assert any(show(name.partition("\n")[0]) in text for text in outline.texts)
 
 
-@pytest.mark.parametrize("name", [name for name in HOSTILE if name != NOT_UTF_8])  # which no bundle can have
+@pytest.mark.parametrize("name", HOSTILE)
 def test_page_and_model_card_of_a_run(name, tmp_path):
     folder = write_run(tmp_path / "run", [name, "cat", f"dog {name}"], data_path=f"photos {name}"[:60], finding=name)
     check_is_text(run_page.write(folder).read_text(), name)
@@ -77,5 +77,10 @@ def test_page_of_an_audit(name, tmp_path):
 
 def test_markdown_that_is_escaped():
     assert escape_markdown("resnet9_16, 90 % of x-rays (left)") == "resnet9_16, 90 % of x-rays (left)"
-    assert escape_markdown("*a* _b_ <c> [d](e) `f` a|b\n# g") == "\\*a\\* \\_b\\_ \\<c\\> \\[d\\](e) \\`f\\` a\\|b # g"
+    assert (
+        escape_markdown("*a* _b_ <c> [d](e) `f` a|b\n# g")
+        == "\\*a\\* \\_b\\_ \\<c\\> \\[d\\](e) \\`f\\` a\\|b\\\\n\\# g"
+    )
+    assert [escape_markdown(text) for text in ("- a", "1. b", "c - 1.")] == ["\\- a", "1\\. b", "c - 1."]
+    assert escape_markdown("https://x, www.y, a@b") == "https\\://x, www\\.y, a\\@b"
     assert escape_markdown(16) == 16
