@@ -19,6 +19,8 @@ BACKWARD_SHARE = 2 / 3
 DDP_BUCKET_BYTES, HOP_SECONDS = 25e6, 20e-6
 # With fewer images per worker, a GPU is mostly idle.
 MIN_SHARD_IMAGES = 8
+# No step is forecast to be shorter, whatever was measured.
+MIN_STEP_SECONDS = 1e-7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,12 @@ class Workload:
     flops: float
     memory_bytes: float
     """For the full batch on one worker: weights, gradients, optimizer state, activations."""
+    fastest: float = 1.0
+    """The fastest step that was measured, or expected without other work on the machine, relative to these times."""
+    slowest: float = 1.0
+    """The slowest step that was measured, likewise."""
+    busy_share: float = 0.0
+    """The share of the processor's time that this process lost to other work meanwhile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +67,8 @@ class MachineType:
 class Forecast:
     """Time and cost on N workers. `compute`, `exchange`, `waiting` and `input` are seconds per step.
 
-    `efficiency` is the throughput per worker, relative to one worker alone."""
+    `efficiency` is the throughput per worker, relative to one worker alone: at most 1, as one worker could do what
+    several do in turns; measured times may say otherwise, by noise."""
 
     workers: int
     machines: int
@@ -73,6 +82,8 @@ class Forecast:
     efficiency: float
     images_per_second: float
     hours: float
+    hours_range: tuple[float, float]
+    """By the fastest and the slowest step that was measured here."""
     dollars: float
     spot_dollars: float | None
     memory_gib: float
@@ -108,9 +119,10 @@ def forecast(
         exchange=exchange,
         waiting=waiting,
         input=input_wait,
-        efficiency=one_worker_step / step / workers,
+        efficiency=min(1.0, one_worker_step / step / workers),
         images_per_second=workload.batch / step,
         hours=hours,
+        hours_range=(hours * workload.fastest, hours * workload.slowest) if machine.tflops is None else (hours, hours),
         dollars=hours * machines * machine.dollars_an_hour,
         spot_dollars=hours * machines * machine.spot_dollars_an_hour
         if machine.spot_dollars_an_hour is not None
@@ -130,11 +142,12 @@ def _step(
     if machine.tflops is not None:
         image_seconds = workload.flops / (ASSUMED_UTILISATION * machine.tflops * 1e12)
     # The overhead (kernel launches, Python) does not shrink on a faster GPU.
-    compute = shard * image_seconds + workload.step_seconds
+    compute = max(MIN_STEP_SECONDS, shard * image_seconds + workload.step_seconds)
     sent_bytes = 2 * (machines - 1) / machines * workload.parameters * gradient_bytes
     bandwidth = machine.network_gbit * 1e9 / 8
     ring = sent_bytes / bandwidth + 2 * math.log2(max(machines, 1)) * HOP_SECONDS
-    last = min(DDP_BUCKET_BYTES, workload.parameters * gradient_bytes) / (workload.parameters * gradient_bytes) * ring
+    gradients = max(1, workload.parameters) * gradient_bytes
+    last = min(DDP_BUCKET_BYTES, gradients) / gradients * ring
     exchange = max(last, ring - BACKWARD_SHARE * compute) if machines > 1 else 0.0
     waiting = compute * JITTER * math.sqrt(2 * math.log(workers)) if workers > 1 else 0.0
     cores = machine.cores / min(machine.gpus, workers)

@@ -1,13 +1,12 @@
 """Measure an experiment on this machine: step time, prediction latency, the fastest batch size."""
 
 import contextlib
-import dataclasses
 import gc
 import itertools
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -30,8 +29,13 @@ SPEED_TOLERANCE = 0.03
 MAX_BATCH = 4096
 # Lower bound on the share of a step that depends on the number of images: measured shares may be 0 by noise.
 MIN_IMAGE_SHARE = 0.01
-# Seconds of training steps that a forecast is based on.
-MEASURE_SECONDS = 4.0
+# A step is timed as no shorter: no clock tells less.
+MIN_STEP_SECONDS = 1e-7
+# Seconds of training steps in a window, of which a forecast takes several.
+WINDOW_SECONDS = 1.0
+# So many windows in a row, of which the slowest step is at most so many times the fastest, are stable; after so long
+# measuring ends without them.
+STABLE_WINDOWS, STABLE_SPREAD, MAX_MEASURE_SECONDS = 3, 1.1, 20.0
 
 
 @dataclass(frozen=True)
@@ -44,36 +48,42 @@ class StepTime:
     """Per image, the backbone's forward pass, where its features are cached (augment.views): beside the steps."""
 
 
-def measure_step_time(experiment: Experiment, dataset: Dataset, steps: int = 3, min_seconds: float = 0.0) -> StepTime:
-    """Measure the step time of a resolved experiment: the fastest of a few steps after a warm-up step.
+class StepTimer:
+    """Times training steps of a resolved experiment, each with other images, as in a training."""
 
-    Other work on the machine can only slow a step down, and may be over before the training is. min_seconds: go on for
-    that long, with other images in each step, as in a training; then the median counts.
-    """
-    frozen_epochs, epochs = experiment.model.freeze_epochs, experiment.train.epochs
-    if experiment.views and frozen_epochs is not None:
-        frozen = measure_step_time(experiment.override("model.freeze_epochs", None), dataset, steps, min_seconds)
-        unfrozen = measure_step_time(experiment.override("model.freeze", "none"), dataset, steps, min_seconds)
-        share = min(1.0, frozen_epochs / epochs)
-        step_seconds = share * frozen.step_seconds + (1 - share) * unfrozen.step_seconds
-        return dataclasses.replace(frozen, step_seconds=step_seconds)
-    state = TrainState(experiment, dataset, ProcessGroup(device=pick_device(experiment.train.device)))
-    cpu.setup(state.device.type)  # as in a training
-    state.begin_epoch(0)
-    summarize = statistics.median if min_seconds else min
-    seconds, cached_seconds, epoch = [], [], -1
-    for batch in _endless_batches(state):
-        epoch += batch.step == 0
-        seconds.append(_time_step(state, batch, epoch))  # loading is measured separately
-        if state.feature_cache:
-            cached_seconds.append(_time_step(state, batch, epoch))
-        if len(seconds) > steps and sum(seconds[1:]) >= min_seconds:
-            break
-    if not cached_seconds:
-        return StepTime(summarize(seconds[1:]))
-    step_seconds = summarize(cached_seconds[1:])
-    # The median, not the fastest: over a whole search, the backbone runs at the machine's average speed.
-    return StepTime(step_seconds, max(0.0, statistics.median(seconds[1:]) - step_seconds) / state.batch)
+    def __init__(self, experiment: Experiment, dataset: Dataset) -> None:
+        self._unfrozen: StepTimer | None = None
+        if experiment.views and experiment.model.freeze_epochs is not None:
+            self._frozen_share = min(1.0, experiment.model.freeze_epochs / experiment.train.epochs)
+            self._unfrozen = StepTimer(experiment.override("model.freeze", "none"), dataset)
+            experiment = experiment.override("model.freeze_epochs", None)
+        self._state = TrainState(experiment, dataset, ProcessGroup(device=pick_device(experiment.train.device)))
+        cpu.setup(self._state.device.type)  # as in a training
+        self._state.begin_epoch(0)
+        self._batches, self._epoch = _endless_batches(self._state), -1
+        self._time_step()  # the first step also loads kernels and allocates memory
+
+    def measure(self, steps: int, summarize: Callable[[list[float]], float], min_seconds: float = 0.0) -> StepTime:
+        """Measure at least so many steps, for at least so long."""
+        rows, end = [self._time_step() for _ in range(steps)], time.perf_counter() + min_seconds
+        while time.perf_counter() < end:
+            rows.append(self._time_step())
+        step_seconds, image_seconds = summarize([step for _, step in rows]), 0.0
+        if self._state.feature_cache:
+            # The median, not the fastest: over a whole search, the backbone runs at the machine's average speed.
+            uncached_seconds = statistics.median(uncached for uncached, _ in rows)
+            image_seconds = max(0.0, uncached_seconds - step_seconds) / self._state.batch
+        if self._unfrozen is not None:
+            rest = self._unfrozen.measure(steps, summarize, min_seconds)
+            step_seconds = self._frozen_share * step_seconds + (1 - self._frozen_share) * rest.step_seconds
+        return StepTime(step_seconds, image_seconds)
+
+    def _time_step(self) -> tuple[float, float]:
+        """Seconds of a step, and of the same one on cached features; the first twice where none are cached."""
+        batch = next(self._batches)  # loading is measured separately
+        self._epoch += batch.step == 0
+        seconds = _time_step(self._state, batch, self._epoch)
+        return seconds, _time_step(self._state, batch, self._epoch) if self._state.feature_cache else seconds
 
 
 def _endless_batches(state: TrainState) -> Iterator[loader.Batch]:
@@ -87,7 +97,15 @@ def _time_step(state: TrainState, batch: loader.Batch, epoch: int) -> float:
     started = time.perf_counter()
     state.train_step(batch, epoch)
     state.sums.tolist()  # waits for the device
-    return time.perf_counter() - started
+    return max(MIN_STEP_SECONDS, time.perf_counter() - started)
+
+
+def measure_step_time(experiment: Experiment, dataset: Dataset, steps: int = 3) -> StepTime:
+    """Measure the step time of a resolved experiment: the fastest of a few steps after a warm-up step.
+
+    Other work on the machine can only slow a step down, and may be over before the training is.
+    """
+    return StepTimer(experiment, dataset).measure(steps, min)
 
 
 def measure_step_seconds(experiment: Experiment, dataset: Dataset) -> float:
@@ -145,17 +163,22 @@ def measure_workload(experiment: Experiment, dataset: Dataset, busy_workers: int
     """
     batch = experiment.data.batch * experiment.optimizer.accumulate
     small, threads = max(1, batch // 4), torch.get_num_threads()
+    smaller = experiment.override_all({"data.batch": small, "optimizer.accumulate": 1})
     torch.set_num_threads(experiment.train.threads or threads)
     try:
         with _background_load(busy_workers, torch.get_num_threads()):
-            full = measure_step_time(experiment, dataset, min_seconds=MEASURE_SECONDS)
-            smaller = experiment.override_all({"data.batch": small, "optimizer.accumulate": 1})
-            part = measure_step_time(smaller, dataset, min_seconds=MEASURE_SECONDS)
+            timers, load = [StepTimer(one, dataset) for one in (experiment, smaller)], cpu.OtherLoad()
+            # In turns, so that other work on the machine slows both down.
+            rounds = repeat_until_stable(
+                lambda: [timer.measure(1, statistics.median, WINDOW_SECONDS) for timer in timers]
+            )
+            busy_share = load.lost_share((1 + busy_workers) * torch.get_num_threads())
     finally:
         torch.set_num_threads(threads)
-    image_seconds, overhead_seconds = split_step_seconds(
-        full.step_seconds, part.step_seconds, batch=batch, small_batch=small
-    )
+    full_seconds, small_seconds = (statistics.median(times[n].step_seconds for times in rounds) for n in range(2))
+    uncached_image_seconds = statistics.median(full.image_seconds for full, _ in rounds)
+    image_seconds, overhead_seconds = split_step_seconds(full_seconds, small_seconds, batch=batch, small_batch=small)
+    step_seconds = [full.step_seconds for full, _ in rounds]
     state = TrainState(experiment, dataset, ProcessGroup(device=pick_device(experiment.train.device)))
     state.begin_epoch(0)
     backbone_share = 1.0  # of the epochs: a frozen backbone whose features are cached runs in the first ones only
@@ -170,12 +193,33 @@ def measure_workload(experiment: Experiment, dataset: Dataset, busy_workers: int
         images=len(dataset.train),
         epochs=experiment.train.epochs,
         parameters=parameters,
-        image_seconds=image_seconds + backbone_share * full.image_seconds,
+        image_seconds=image_seconds + backbone_share * uncached_image_seconds,
         step_seconds=overhead_seconds,
         input_seconds=_measure_input_seconds(experiment, dataset),
         flops=flops,
         memory_bytes=model_bytes + activation_bytes * experiment.data.batch,
+        # Without the other work, this process would have had its share of the processor too.
+        fastest=(1 - busy_share) * min(step_seconds) / full_seconds,
+        slowest=max(step_seconds) / full_seconds,
+        busy_share=busy_share,
     )
+
+
+def repeat_until_stable(
+    measure: Callable[[], list[StepTime]], clock: Callable[[], float] = time.perf_counter
+) -> list[list[StepTime]]:
+    """Repeat a measurement until STABLE_WINDOWS in a row agree, or for MAX_MEASURE_SECONDS; those, or else all of them.
+
+    They agree if the slowest step time of each kind is at most STABLE_SPREAD times the fastest.
+    """
+    rounds, end = [measure()], clock() + MAX_MEASURE_SECONDS
+    while len(rounds) < 2 or clock() < end:
+        rounds.append(measure())
+        last = rounds[-STABLE_WINDOWS:]
+        columns = [[one.step_seconds for one in column] for column in zip(*last, strict=True)]
+        if len(last) == STABLE_WINDOWS and all(max(column) <= STABLE_SPREAD * min(column) for column in columns):
+            return last
+    return rounds
 
 
 def _count_flops_and_activations(state: TrainState, backbone_share: float) -> tuple[float, float]:

@@ -5,6 +5,7 @@ import ctypes
 import functools
 import os
 import sys
+import time
 
 # mallopt's parameters: the maximum number of blocks that glibc maps one by one, and how much free memory at the end of
 # the heap it keeps.
@@ -48,6 +49,45 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+class OtherLoad:
+    """Other work on this process's cores, from now on: of other programs, and of other guests of a virtual machine."""
+
+    def __init__(self) -> None:
+        self._began = _busy_seconds()
+
+    def lost_share(self, threads: int) -> float:
+        """Return the share of their time, from 0 to 1, that `threads` busy threads of this process lost to it."""
+        wall, busy, own = (b - a for a, b in zip(self._began, _busy_seconds(), strict=True))
+        return compute_lost_share(wall, busy, own, threads=threads, cores=available_cores())
+
+
+def compute_lost_share(wall: float, busy: float, own: float, *, threads: int, cores: int) -> float:
+    """Return what other work took of the cores' time, but no more than this process lacked.
+
+    wall: seconds; busy: seconds that the cores were; own: of these, the seconds of this process. Where it had a core
+    for each of its threads, it has lost nothing, however busy the others were.
+    """
+    if wall <= 0:
+        return 0.0
+    return min(1.0, max(0.0, min((busy - own) / (wall * cores), 1 - own / (wall * min(threads, cores)))))
+
+
+def _busy_seconds() -> tuple[float, float, float]:
+    """Return (wall time, time that this process's cores were busy, time of this process and its children on them)."""
+    import psutil
+
+    cores = psutil.cpu_times(percpu=True)
+    if hasattr(os, "sched_getaffinity"):
+        cores = [times for n, times in enumerate(cores) if n in os.sched_getaffinity(0)]
+    waiting = ("idle", "iowait", "guest", "guest_nice")  # guests are part of user and nice
+    busy = sum(seconds for times in cores for name, seconds in times._asdict().items() if name not in waiting)
+    own = time.process_time()
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            own += sum(child.cpu_times()[:2])
+    return time.perf_counter(), busy, own
 
 
 def peak_memory_bytes() -> int | None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,13 @@ from classifier.config.files import read_yaml
 from classifier.errors import ConfigError
 from classifier.profiling import step_time
 from classifier.profiling.scaling import Forecast, MachineType, Workload, find_waste, forecast
+from classifier.profiling.step_time import STABLE_SPREAD
 from classifier.runtime.cpu import available_cores
 from classifier.runtime.distributed import pick_device
 from classifier.training.resolve import resolve
+
+# A machine is busy if other work took more than this share of the processor's time from the measured steps.
+BUSY_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ def describe(forecasts: list[MeasuredForecast], machine: MachineType) -> Iterato
         f"measured here: {1000 * first.image_seconds:.2f} ms per image plus {1000 * first.step_seconds:.1f} ms per "
         f"step, {first.parameters:,} parameters, {first.flops / 1e9:.2f} GFLOP per image, batch {first.batch}"
     )
+    yield from _describe_doubts([one.workload for one in forecasts])
     steps = _make_table(f"milliseconds per step on {machine.name}")
     training = _make_table("training")
     for name in ("workers", "step", "compute", "network", "waiting", "input", "efficiency"):
@@ -90,7 +95,7 @@ def describe(forecasts: list[MeasuredForecast], machine: MachineType) -> Iterato
         parts = (f"{1000 * seconds:,.1f}" for seconds in (f.step, f.compute, f.exchange, f.waiting, f.input))
         steps.add_row(str(f.workers), *parts, f"{f.efficiency:.0%}")
         row = [str(f.workers), f"{f.images_per_second:,.0f}", f"{f.memory_gib:.2f}"]
-        row += [f"{f.network_gbit:.2f}", _format_hours(f.hours)]
+        row += [f"{f.network_gbit:.2f}", _format_range(f.hours, f.hours_range)]
         if machine.dollars_an_hour:
             row += [f"{f.dollars:,.2f}", f"{f.spot_dollars:,.2f}" if f.spot_dollars is not None else ""]
         training.add_row(*row)
@@ -104,8 +109,30 @@ def describe(forecasts: list[MeasuredForecast], machine: MachineType) -> Iterato
         yield "note: nothing was measured on this machine type: a training is assumed to reach a third of its peak"
 
 
+def _describe_doubts(workloads: Sequence[Workload]) -> Iterator[str]:
+    """What makes the measured times uncertain: other work on the machine, or steps that disagree."""
+    busy = max(one.busy_share for one in workloads)
+    slowest = max(workloads, key=lambda one: one.slowest)
+    if busy > BUSY_SHARE:
+        yield (
+            f"note: this machine is busy: other work took up to {busy:.0%} of the processor's time from the steps that "
+            "were measured, so they may be faster without it; plan again when it is idle"
+        )
+    elif slowest.slowest > STABLE_SPREAD:
+        yield (
+            f"note: the steps that were measured do not agree: the slowest took {slowest.slowest:.1f} times as long as "
+            "most; plan again for a surer forecast"
+        )
+
+
 def _make_table(title: str) -> Table:
     return Table(title=title, title_justify="left", box=None, pad_edge=False)
+
+
+def _format_range(hours: float, ends: tuple[float, float]) -> str:
+    """The time, or the shortest and the longest where they differ enough to matter."""
+    low, high = map(_format_hours, ends)
+    return _format_hours(hours) if ends[1] <= STABLE_SPREAD * ends[0] else f"{low} to {high}"
 
 
 def _format_hours(hours: float) -> str:

@@ -70,8 +70,31 @@ def test_find_waste_names_batch_network_input_and_memory():
 
 
 @pytest.mark.parametrize("tflops", [None, 100])
-def test_forecast_of_a_step_whose_images_took_no_measurable_time(tflops):
-    workload = dataclasses.replace(RESNET50, image_seconds=0.0, step_seconds=0.1)
-    found = forecast(workload, MachineType(name="big", gpus=8, tflops=tflops), 8)
-    assert found.step >= 0.1
-    assert 0 < found.efficiency <= 1
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"image_seconds": 0.0, "step_seconds": 0.1},
+        {"image_seconds": 0.0, "flops": 0.0},  # nothing took any time
+        {"image_seconds": 0.0, "flops": 0.0, "parameters": 0},
+    ],
+)
+def test_forecast_of_steps_that_took_no_measurable_time(tflops, changes):
+    workload = dataclasses.replace(RESNET50, **changes)
+    for count in (1, 8, 16):
+        found = forecast(workload, MachineType(name="big", gpus=8, tflops=tflops, network_gbit=10), count)
+        assert found.step > 0
+        assert 0 < found.efficiency <= 1
+        assert math.isfinite(found.images_per_second)
+
+
+def test_no_efficiency_is_above_1_where_one_worker_was_measured_slower_than_its_share():
+    slow = dataclasses.replace(RESNET50, image_seconds=17 * RESNET50.image_seconds)
+    assert forecast(RESNET50, MachineType(name="here"), 2, one_worker=slow).efficiency == 1
+
+
+def test_time_has_the_range_of_the_measured_steps():
+    workload = dataclasses.replace(RESNET50, fastest=0.5, slowest=3.0)
+    found = forecast(workload, MachineType(name="here"), 1)
+    assert found.hours_range == pytest.approx((0.5 * found.hours, 3 * found.hours))
+    rented = forecast(workload, MachineType(name="big", tflops=100), 1)  # its steps were not measured
+    assert rented.hours_range == (rented.hours, rented.hours)

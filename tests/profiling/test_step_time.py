@@ -23,6 +23,28 @@ def test_step_seconds_are_plausible(small, digits):
     assert 0 < step_time.measure_step_seconds(small, digits) < 5
 
 
+@pytest.mark.parametrize(
+    ("seconds", "kept"),
+    [
+        ([1, 1, 1, 9], [1, 1, 1]),
+        ([9, 5, 1, 1.05, 1.1, 9], [1, 1.05, 1.1]),  # other work ended
+        ([1, 3, 1, 3, 1, 3, 1], [1, 3, 1, 3, 1, 3]),  # until the time is over
+        ([100, 100], [100, 100]),  # windows longer than the time: two, or nothing could be said about their spread
+    ],
+)
+def test_measurement_is_repeated_until_windows_agree(seconds, kept):
+    now, left = 0.0, iter(seconds)
+
+    def measure():
+        nonlocal now
+        value = next(left)
+        now += 4 if value < 50 else 100
+        return [step_time.StepTime(value), step_time.StepTime(value / 4)]
+
+    rounds = step_time.repeat_until_stable(measure, clock=lambda: now)
+    assert [full.step_seconds for full, _ in rounds] == kept
+
+
 def test_prediction_in_a_batch_is_cheaper_than_alone(small, digits):
     costs = step_time.measure_prediction(small, digits, 64)
     assert 0 < costs["latency_batch"] < costs["latency"]

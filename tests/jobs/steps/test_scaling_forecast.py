@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jobs.steps.scaling_forecast import _format_hours, find_machine_type
+from classifier.profiling.scaling import Workload
+from jobs.steps.scaling_forecast import _describe_doubts, _format_hours, _format_range, find_machine_type
 
 SMALL = ("--model.name", "cnn", "--data.batch", "128")
 BIG = "big: {gpus: 8, tflops: 100, cores: 64, network_gbit: 100, dollars_an_hour: 10}\n"
@@ -18,6 +19,8 @@ def test_forecast_for_this_machine(verb):
     assert rows[0]["workers"] == rows[0]["efficiency"] == 1
     for row in rows:
         assert row["images_per_second"] > 100
+        assert 0 < row["efficiency"] <= 1
+        assert row["hours_range"][0] <= row["hours"] <= row["hours_range"][1]
         assert row["step"] == pytest.approx(row["compute"] + row["exchange"] + row["waiting"] + row["input"])
     assert "measured here:" in done.out
     assert "GFLOP per image" in done.out
@@ -58,6 +61,28 @@ def test_errors_in_a_prices_file(here, tmp_path, text, kind, word):
 )
 def test_hours_are_formatted_in_a_fitting_unit(hours, text):
     assert _format_hours(hours) == text
+
+
+@pytest.mark.parametrize(
+    ("fastest", "slowest", "busy_share", "time", "note"),
+    [
+        (1.0, 1.05, 0.0, "30.0 min", None),
+        (0.4, 1.2, 0.6, "12.0 min to 36.0 min", "other work took up to 60% of the processor's time"),
+        (0.9, 1.8, 0.02, "27.0 min to 54.0 min", "the slowest took 1.8 times as long as most"),
+    ],
+)
+def test_uncertain_times_are_given_as_a_range_with_its_cause(fastest, slowest, busy_share, time, note):
+    workload = Workload(
+        **dict.fromkeys(("batch", "images", "epochs", "parameters"), 1),
+        **dict.fromkeys(("image_seconds", "step_seconds", "input_seconds", "flops", "memory_bytes"), 1.0),
+        fastest=fastest,
+        slowest=slowest,
+        busy_share=busy_share,
+    )
+    assert _format_range(0.5, (0.5 * fastest, 0.5 * slowest)) == time
+    notes = list(_describe_doubts([workload]))
+    assert len(notes) == (note is not None)
+    assert (note or "") in " ".join(notes)
 
 
 def test_shipped_prices_are_valid():
