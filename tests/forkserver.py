@@ -203,6 +203,12 @@ def report_exits(connection: socket.socket) -> None:
         send(connection, "ended", pid, os.waitstatus_to_exitcode(status))
 
 
+def _reopen(stream: Any) -> Any:
+    is_line_buffered = stream is sys.stderr
+    options = {"encoding": stream.encoding, "errors": stream.errors, "closefd": False}
+    return open(stream.fileno(), "w", buffering=1 if is_line_buffered else -1, **options)
+
+
 def run(order: dict[str, Any], fds: Sequence[int]) -> None:
     """Run the script as `python SCRIPT ARGS` would, in this forked process, and exit."""
     code = 1
@@ -212,6 +218,8 @@ def run(order: dict[str, Any], fds: Sequence[int]) -> None:
         for number, fd in enumerate(fds):
             os.dup2(fd, number)
             os.close(fd)
+        # Those of the server have asked once what they are: a pipe cannot be sought in.
+        sys.stdout, sys.stderr = (_reopen(stream) for stream in (sys.stdout, sys.stderr))
         os.sched_setaffinity(0, order["affinity"])
         os.chdir(order["cwd"])
         os.environ.clear()

@@ -5,17 +5,19 @@ import logging
 import os
 import signal
 import socket
-import tempfile
 import threading
 import time
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 
 from classifier.config.sections import WorkersConfig
+from classifier.config.trust import trust, trusted
 from classifier.errors import ConfigError
 from classifier.runs.folder import RunFolder
 
 from ..cli.environment import TOKEN, VERBS
+from . import local_cluster
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 # Between two looks at a cluster that has no room.
@@ -27,7 +29,8 @@ def connect(dashboard: bool = True) -> dict[str, float]:
     """Join the cluster at RAY_ADDRESS, or one on this machine, starting it if needed; the cluster's resources.
 
     A cluster starts faster without the dashboard, but trials that launch their own workers need it: without it the
-    workers of a stopped trial hold their cores for half a minute.
+    workers of a stopped trial hold their cores for half a minute. A cluster that is started here can be reached from
+    this machine only (environment.setup).
     """
     import ray
 
@@ -47,6 +50,7 @@ def connect(dashboard: bool = True) -> dict[str, float]:
                 log_to_driver=False,
                 include_dashboard=dashboard,
                 runtime_env={"env_vars": {"PYTHONPATH": path}},
+                _temp_dir=str(local_cluster.open_session()) if address == "local" else None,
             )
         except ConnectionError as error:
             raise ConfigError(
@@ -68,26 +72,40 @@ def _address() -> str:
     cluster that has ended.
     """
     named = os.environ.get("RAY_ADDRESS", "")
-    last = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir()), "ray", "ray_current_cluster")
-    address = named or (last.read_text().strip() if last.is_file() else "local")
-    host, colon, port = address.rpartition("://")[2].rpartition(":")
-    if not colon or not port.isdigit():  # auto or local: Ray finds or starts it
-        return address
+    address = named if named not in ("", "auto") else local_cluster.find_address()
+    if address is None and named:
+        raise ConfigError("RAY_ADDRESS is auto, but no cluster of yours runs on this machine: start one, or unset it")
+    host, colon, port = (address or "local").rpartition("://")[2].rpartition(":")
+    if address is None or not colon or not port.isdigit():
+        return named or "local"
     try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_SECONDS).close()
-    except OSError as error:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_SECONDS).close()
+    except (OSError, OverflowError, UnicodeError) as error:
         if not named:
             return "local"
         raise ConfigError(
-            f"RAY_ADDRESS is {address}, where no cluster answers ({error}): start one there, or unset it"
+            f"RAY_ADDRESS is {named}, but no cluster answers at {address} ({error}): start one there, or unset it"
         ) from None
     return address
 
 
-def enter_driver_folder(folder: str) -> None:
-    """Change to the driver's working directory, if this machine has it, so that relative paths mean the same."""
-    with contextlib.suppress(OSError):
-        os.chdir(folder)
+@dataclass(frozen=True)
+class DriverContext:
+    """What a worker takes over from the driver: its working directory, and the code that its user allows to import."""
+
+    folder: str
+    trusted: tuple[str, ...]
+
+    @classmethod
+    def current(cls) -> "DriverContext":
+        """That of this process."""
+        return cls(os.getcwd(), trusted())
+
+    def enter(self) -> None:
+        """Take it over. Without the folder on this machine, relative paths mean what they mean here."""
+        trust(*self.trusted)
+        with contextlib.suppress(OSError):
+            os.chdir(self.folder)
 
 
 def worker_resources(workers: WorkersConfig, resources: dict[str, float]) -> dict[str, float]:

@@ -16,6 +16,7 @@ from classifier.runtime.distributed import ProcessGroup, init_process_group, pic
 
 from ..cli.interrupts import Interrupts
 from ..cli.verb import EXIT_DONE, EXIT_INTERRUPTED, Request
+from .network_interface import use_interface
 
 
 def world_size() -> int:
@@ -45,6 +46,8 @@ def join_workers(
     local = int(os.environ["LOCAL_RANK"])
     if torch.cuda.is_available():
         torch.cuda.set_device(local)
+    if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:  # all on this machine
+        use_interface("127.0.0.1")
     with init_process_group():  # gloo for tensors on the CPU, nccl for those on GPUs
         shared = ProcessGroup.current(torch.device("cpu")).broadcast((experiment, folder))
         device = pick_device(shared[0].train.device)

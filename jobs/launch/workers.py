@@ -16,12 +16,12 @@ from typing import Any
 from classifier.config.experiment import Experiment
 from classifier.errors import ClassifierError, RunError
 from classifier.runs.folder import RunFolder
-from classifier.runtime.distributed import COLLECTIVE_TIMEOUT, ProcessGroup
+from classifier.runtime.distributed import ProcessGroup
 from classifier.storage.atomic import retry_io
 from classifier.training.checkpoint import CheckpointStore
 
 from . import run_storage
-from .cluster import connect, enter_driver_folder, worker_resources
+from .cluster import DriverContext, connect, worker_resources
 
 logger = logging.getLogger(__name__)
 # Ray restarts a worker group without limit by default: one that cannot start or keeps failing is an error.
@@ -106,17 +106,19 @@ def _run_trainer(run: RunFolder, experiment: Experiment, merged: bool, errors: l
 def run_trainer(run: RunFolder, experiment: Experiment, merged: bool = False) -> None:
     """Run Ray Train to the end. ClassifierError as raised in a worker; RunError if the workers keep failing."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
+
+    from .process_group import WorkersConfig
 
     resources, storage, workers = worker_resources(experiment.workers, connect()), run.storage, experiment.workers
 
     def trainer() -> TorchTrainer:
         return TorchTrainer(
             _worker,
-            torch_config=TorchConfig(timeout_s=int(COLLECTIVE_TIMEOUT.total_seconds())),
+            torch_config=WorkersConfig(),
             train_loop_config={
                 "folder": str(run.folder.resolve()),
-                "cwd": os.getcwd(),
+                "driver": DriverContext.current(),
                 "storage": storage,
                 "scratch": f"{run.folder.name}-{uuid.uuid4().hex[:8]}",
                 "experiment": experiment.as_dict(),
@@ -166,16 +168,21 @@ def _describe_failure(failure: Exception) -> str:
 def _newest_step(run: RunFolder) -> int:
     if run.storage is not None:
         return retry_io(run.storage.newest_step, run.storage.root)
-    manifest = CheckpointStore(run.checkpoints).latest_manifest()
-    return manifest["step"] if manifest else -1
+    return CheckpointStore(run.checkpoints).newest_step()
 
 
 def _worker(config: dict[str, Any]) -> ClassifierError | None:
     """Run one worker to its end. An error that the user must fix is returned, so that Ray does not retry."""
     if sys.path[0].endswith("jobs"):  # Ray copies the driver's script folder; a verb there could shadow a library
         sys.path.pop(0)
+    from .process_group import join_workers
+
+    with join_workers() as group:
+        return _train(config, group)
+
+
+def _train(config: dict[str, Any], group: ProcessGroup) -> ClassifierError | None:
     import ray.train
-    import ray.train.torch
 
     from classifier import data
     from classifier.runs.recorder import record_training
@@ -186,9 +193,8 @@ def _worker(config: dict[str, Any]) -> ClassifierError | None:
     # Ray logs each report, which is in run.log already; this logger is named after its file.
     reporter = Path(ray.train.__file__).parent / "v2" / "_internal" / "execution" / "context.py"
     logging.getLogger(str(reporter)).setLevel(logging.WARNING)
-    enter_driver_folder(config["cwd"])
+    config["driver"].enter()
     run = RunFolder(Path(config["folder"]), config["storage"])
-    group = ProcessGroup.current(ray.train.torch.get_device())
     if run.storage is not None:
         run.folder = Path(tempfile.gettempdir(), "classifier", config["scratch"])
         run.folder.mkdir(parents=True, exist_ok=True)

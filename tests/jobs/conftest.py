@@ -25,7 +25,8 @@ ray.shutdown()
 @pytest.fixture(scope="session")
 def cluster():
     """Address of the cluster, for RAY_ADDRESS: two cores, with token authentication."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_") or k == "RAY_worker_niceness"}
+    kept = ("RAY_worker_niceness", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_") or k in kept}
     words = [sys.executable, "-c", SERVE]
     with subprocess.Popen(words, env=clean, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
