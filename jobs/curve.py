@@ -44,6 +44,8 @@ VERB = Verb(
 
 def curve(request: Request) -> int:
     """Train at each size, fit the power law, and interpret it."""
+    from classifier.report.numbers import format_accuracy
+
     from .studies import learning_curve, parallel_runs, study
 
     with study.open_study(VERB.name, request, ("sizes", "largest", "repeats")) as curve:
@@ -53,8 +55,8 @@ def curve(request: Request) -> int:
             experiment, runs, curve.folder / "sizes", log=curve.log, should_stop=curve.stop_requested
         )
         for run, result in trainings:
-            accuracy = result["validation"]["accuracy"]
-            curve.info(f"{run.changes['data.limit']:,} images: validation accuracy {accuracy:.2%}")
+            accuracy = format_accuracy(result["validation"], 2)
+            curve.info(f"trained on {run.changes['data.limit']:,} images: validation accuracy {accuracy}")
         if curve.stop_requested():
             return curve.finish_interrupted()
         points = learning_curve.summarize(curve.folder, runs, len(dataset.train), len(dataset.validation))

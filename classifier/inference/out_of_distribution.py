@@ -73,10 +73,10 @@ class OODDetector:
         tensors = {}
         for layer, stats_NF in _collect_statistics(model, scorer, sample_images(train), layers).items():
             tensors |= {f"{layer}/{name}": value for name, value in _fit_gaussian(stats_NF).items()}
+        if len(held_out) < MIN_HELD_OUT_IMAGES:
+            return cls(tensors | {"limit": torch.tensor(torch.inf)})
         scores_N = cls(tensors).score(model, scorer, sample_images(held_out))
-        is_known = len(scores_N) >= MIN_HELD_OUT_IMAGES
-        limit = scores_N.quantile(1 - FALSE_POSITIVE_RATE) if is_known else torch.tensor(torch.inf)
-        return cls(tensors | {"limit": limit})
+        return cls(tensors | {"limit": scores_N.quantile(1 - FALSE_POSITIVE_RATE)})
 
     def score(self, model: nn.Module, scorer: Scorer, images_NCHW: Images) -> Tensor:
         """Return scores_N, float32 on the CPU: standardised distances from the training images, maximum over layers."""

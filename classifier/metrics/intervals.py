@@ -12,6 +12,8 @@ from statistics import NormalDist
 from scipy.stats import binomtest
 
 CONFIDENCE_LEVEL = 0.95
+# An area is not known more exactly.
+_ROUNDING = 1e-9
 _Z = NormalDist().inv_cdf((1 + CONFIDENCE_LEVEL) / 2)
 
 Interval = tuple[float, float]
@@ -20,12 +22,25 @@ UNKNOWN = (0.0, 1.0)
 
 
 @functools.cache
-def wilson(hits: int, count: int) -> Interval:
+def wilson(hits: int, count: int, confidence: float = CONFIDENCE_LEVEL) -> Interval:
     """Return the score interval of a proportion (Wilson 1927); UNKNOWN for a count of 0, and for no other."""
     if count == 0:
         return UNKNOWN
-    low, high = binomtest(hits, count).proportion_ci(CONFIDENCE_LEVEL, method="wilson")
+    low, high = binomtest(hits, count).proportion_ci(confidence, method="wilson")
     return float(low), float(high)
+
+
+def mean_interval(mean: float, count: int) -> Interval:
+    """Return the interval of the mean of `count` independent values between 0 and 1; UNKNOWN for a count of 0.
+
+    Wilson's for a proportion, which varies more than any other such values.
+    """
+    if count == 0:
+        return UNKNOWN
+    scale = 1 + _Z**2 / count
+    middle = (mean + _Z**2 / (2 * count)) / scale
+    margin = _Z * math.sqrt(max(0.0, mean * (1 - mean)) / count + _Z**2 / (4 * count**2)) / scale
+    return max(0.0, middle - margin), min(1.0, middle + margin)
 
 
 def f1_interval(hits: int, support: int, predicted: int) -> Interval:
@@ -51,13 +66,39 @@ def sum_interval(values: Sequence[float], intervals: Sequence[Interval], weights
     return middle - math.sqrt(below), middle + math.sqrt(above)
 
 
-def difference_interval(first: float, first_count: int, second: float, second_count: int) -> Interval:
+@functools.cache
+def auroc_interval(area: float, count: int, other_count: int) -> Interval:
+    """Return the interval of an AUROC of two kinds of images, `count` of one; UNKNOWN without images of either.
+
+    Newcombe (2006, method 5): the areas from which the measured one is 1.96 of their own standard deviations away, by
+    Hanley and McNeil (1982). It holds for few images too, and where the two kinds do not overlap.
+    """
+    from scipy.optimize import brentq
+
+    if not count or not other_count:
+        return UNKNOWN
+    mean_count = (count + other_count) / 2
+
+    def distance(true: float) -> float:
+        spread = 1 + (mean_count - 1) * ((1 - true) / (2 - true) + true / (1 + true))
+        return abs(area - true) - _Z * math.sqrt(max(0.0, true * (1 - true)) * spread / (count * other_count))
+
+    low = float(brentq(distance, 0.0, area - _ROUNDING)) if area > _ROUNDING else 0.0
+    high = float(brentq(distance, area + _ROUNDING, 1.0)) if area < 1 - _ROUNDING else 1.0
+    return low, high
+
+
+def difference_interval(
+    first: float, first_count: int, second: float, second_count: int, *, confidence: float = CONFIDENCE_LEVEL
+) -> Interval:
     """Return the interval of first - second, two accuracies on other images (Newcombe 1998).
 
     On the same images it is wider than need be, as it does not know which of them both are right on.
     """
     accuracies, counts = (first, second), (first_count, second_count)
-    intervals = [wilson(round(accuracy * count), count) for accuracy, count in zip(accuracies, counts, strict=True)]
+    intervals = [
+        wilson(round(accuracy * count), count, confidence) for accuracy, count in zip(accuracies, counts, strict=True)
+    ]
     return sum_interval(accuracies, intervals, (1, -1))
 
 

@@ -1,6 +1,6 @@
 """Report sections about one model: training curves, confusions, scores by class, calibration, hard examples."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,18 @@ from classifier.bundle.bundle import Bundle
 from classifier.evaluation.hard_examples import UNSURE, WRONG
 from classifier.metrics.calibration import MIN_IMAGES, Calibration, coverage_curve, reliability_bins
 from classifier.metrics.intervals import wilson
-from classifier.metrics.scores import TOP_K
 from classifier.report import sentences
 from classifier.report.charts import draw_by_epoch
 from classifier.report.figure import COLOURS, LINE, VALIDATION, create_axes, format_shares, render_chart
 from classifier.report.images import embed_jpeg
+from classifier.report.numbers import (
+    SCORE_NAMES,
+    count_images,
+    format_classes,
+    format_proportion,
+    format_share,
+    format_with_interval,
+)
 from classifier.report.page import (
     Block,
     Bullets,
@@ -37,22 +44,6 @@ REJECTED_SHARE = 0.2
 # Points of the coverage curve, which is not drawn below the least coverage: few images make it noisy.
 COVERAGE_POINTS, MIN_COVERAGE = 100, 0.05
 COVERAGES_IN_TEXT = (0.25, 0.5, 0.75, 1.0)
-SCORE_NAMES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "top5": "top-5 accuracy",
-    "macro_f1": "macro F1",
-    "weighted_f1": "weighted F1",
-    "roc_auc": "ROC AUC",
-    "average_precision": "average precision",
-    "kappa": "Cohen's kappa",
-    "mcc": "Matthews correlation coefficient",
-    "loss": "log loss",
-    "brier": "Brier score",
-    "ece": "expected calibration error",
-}
-# Scores that are not shares.
-DECIMAL_SCORES = ("roc_auc", "average_precision", "kappa", "mcc", "loss", "brier")
 
 
 def build_training(history: Sequence[dict[str, Any]], counts: Mapping[str, int]) -> Section:
@@ -97,56 +88,31 @@ def _matrix_cell(count: int, share: float, *, is_correct: bool) -> Cell:
 
 def build_classes(scores: dict[str, Any]) -> list[Section]:
     """Two tables: the scores of each class, and the overall scores with confidence intervals."""
-    rows = sorted(scores["per_class"], key=lambda row: row["f1"])
-    lines = []
-    for row in rows[:MAX_CLASS_ROWS]:
-        interval, area = row["intervals"]["f1"], row["roc_auc"]
-        lines.append(
-            [
-                row["name"],
-                *(f"{row[name]:.1%}" for name in ("precision", "recall", "f1")),
-                sentences.format_interval(interval),
-                "" if area is None else f"{area:.3f}",
-                f"{row['support']:,}",
-            ]
-        )
-    head = ["class", "precision", "recall", "F1", "F1, 95 % CI", "ROC AUC", "images"]
+    columns = {"name": "class", "precision": "precision", "recall": "recall", "f1": "F1", "interval": "F1, 95 % CI"}
+    columns |= {"roc_auc": "ROC AUC", "images": "images"}
+    rows = format_classes(scores)
+    lines = [[row[name] for name in columns] for row in rows[:MAX_CLASS_ROWS]]
     more = describe_hidden(MAX_CLASS_ROWS, len(rows), "classes with a higher F1")
-    by_class = Section("Classes", [Table(head, lines), *more], "Lowest F1 first.")
+    by_class = Section("Classes", [Table([*columns.values()], lines), *more], "Lowest F1 first.")
     values = [[title, *format_with_interval(scores, name)] for name, title in SCORE_NAMES.items()]
     note = "CI: confidence interval, by Wilson's method for shares of images and by a bootstrap for other scores."
     overall = Section("All scores", [Table(["score", "", "95 % CI"], values)], note)
     return [by_class, overall]
 
 
-def format_with_interval(scores: dict[str, Any], name: str) -> tuple[str, str]:
-    """Format a score and its confidence interval; empty for a score that is undefined, or fixed by its definition."""
-    ends = scores["intervals"].get(name)
-    is_fixed = scores[name] is None or (name == "top5" and len(scores["per_class"]) <= TOP_K)
-    interval = "" if is_fixed else "not known, too few errors"
-    interval = f"{format_score(name, ends[0])} to {format_score(name, ends[1])}" if ends else interval
-    return format_score(name, scores[name]), interval
-
-
-def format_score(name: str, value: float | None) -> str:
-    """Format a score as a percentage, or as a decimal number where it is no share."""
-    if value is None:
-        return "undefined"
-    return f"{value:.3f}" if name in DECIMAL_SCORES else f"{value:.2%}"
-
-
 def build_calibration(bundle: Bundle | None, probabilities_NK: Tensor, labels_N: Tensor, split: str) -> Section:
     """Reliability diagram, accuracy against coverage, prediction sets and thresholds, on the given split."""
-    lines = [_describe_rejection(probabilities_NK, labels_N)]
+    lines = [*_describe_rejection(probabilities_NK, labels_N)]
     if bundle is not None and bundle.calibration:
         calibration = Calibration.from_dict(bundle.calibration)
         lines += _describe_sets(calibration, probabilities_NK, labels_N)
-        images = f"{calibration.images:,} validation images"
+        images = f"{calibration.images:,} validation image{'' if calibration.images == 1 else 's'}"
         if calibration.images < MIN_IMAGES:
-            lines.append(f"Not calibrated: {images} are too few to fit a temperature.")
+            lines.append(f"Not calibrated: {images} are too few to fit a temperature (it takes {MIN_IMAGES}).")
         else:
-            fitted = f"Temperature {calibration.temperature:.2f}, fitted on {images}"
-            lines.append(fitted + (", the ones evaluated here." if split == "validation" else "."))
+            lines.append(f"Temperature {calibration.temperature:.2f}, fitted on {images}.")
+        if split == "validation":
+            lines.append("All of this was fitted on the images that it is measured on here: expect less on new ones.")
     charts = [_draw_reliability(probabilities_NK, labels_N), _draw_coverage(probabilities_NK, labels_N)]
     note = (
         "Points below the diagonal are overconfident, points above it underconfident, unless their 95 % confidence "
@@ -155,34 +121,58 @@ def build_calibration(bundle: Bundle | None, probabilities_NK: Tensor, labels_N:
     return Section("Calibration", [Bullets(lines), Charts(charts)], note)
 
 
-def _describe_rejection(probabilities_NK: Tensor, labels_N: Tensor) -> str:
-    _, accuracy_N = coverage_curve(probabilities_NK, labels_N)
-    kept = max(1, round((1 - REJECTED_SHARE) * len(accuracy_N)))
-    accuracy = sentences.format_proportion(round(kept * float(accuracy_N[kept - 1])), kept)
-    return f"Rejecting the {REJECTED_SHARE:.0%} least confident predictions leaves an accuracy of {accuracy}."
+def _describe_rejection(probabilities_NK: Tensor, labels_N: Tensor) -> Iterator[str]:
+    """The accuracy without the least confident predictions, where some are less confident than others."""
+    confidence_N = probabilities_NK.amax(1)
+    order_N = confidence_N.argsort(descending=True, stable=True)
+    least = float(confidence_N[order_N[max(1, round((1 - REJECTED_SHARE) * len(labels_N))) - 1]])
+    is_kept_N = confidence_N >= least  # equally confident ones too, or their order would decide
+    kept, rejected = int(is_kept_N.sum()), int((~is_kept_N).sum())
+    if rejected:
+        correct = int((probabilities_NK.argmax(1) == labels_N)[is_kept_N].sum())
+        yield (
+            f"Rejecting the {rejected:,} least confident of {len(labels_N):,} predictions leaves an accuracy of "
+            f"{format_proportion(correct, kept)}."
+        )
 
 
 def _describe_sets(calibration: Calibration, probabilities_NK: Tensor, labels_N: Tensor) -> list[str]:
-    sets_NK = calibration.prediction_sets(probabilities_NK)
+    sets_NK, count = calibration.prediction_sets(probabilities_NK), len(labels_N)
     covered = int(sets_NK.gather(1, labels_N[:, None]).sum())
-    sizes_N = sets_NK.sum(1).double()
+    sizes_N = sets_NK.sum(1)
     lines = [
-        f"Prediction sets contain the true class in {sentences.format_proportion(covered, len(labels_N))}; target "
-        f"{calibration.coverage:.1%}. They have {float(sizes_N.mean()):.2f} classes on average."
+        f"Prediction sets contain the true class in {format_proportion(covered, count)}; target "
+        f"{format_share(calibration.coverage)}. They have {float(sizes_N.double().mean()):.2f} classes on average."
     ]
     if calibration.thresholds is None:
-        several = float((sizes_N > 1).double().mean())
-        lines.append(f"Undecided, because the set has several classes: {several:.1%} of images.")
+        several = int((sizes_N > 1).sum())
+        lines.append(f"Undecided, because the set has several classes: {format_proportion(several, count)}.")
     else:
         decisions_N = calibration.decide(probabilities_NK)
         is_decided_N = decisions_N >= 0
         decided, correct = int(is_decided_N.sum()), int((decisions_N == labels_N)[is_decided_N].sum())
-        accuracy = f", with an accuracy of {sentences.format_proportion(correct, decided)}" if decided else ""
+        accuracy = f", with an accuracy of {format_proportion(correct, decided)}" if decided else ""
         lines.append(
-            f"Thresholds for {calibration.target}: {decided / len(labels_N):.1%} of images are assigned a "
-            f"class{accuracy}."
+            f"Thresholds for {calibration.target} assign a class to {decided:,} of {count_images(count)}{accuracy}."
         )
     return lines
+
+
+def describe_thresholds(bundle: Bundle, probabilities_NK: Tensor, labels_N: Tensor) -> Iterator[str]:
+    """A line on the threshold of each class, and on how many of these images it reaches its target."""
+    calibration = Calibration.from_dict(bundle.calibration or {"images": 0})
+    is_precision = (calibration.target or "").startswith("precision")
+    for k, threshold in enumerate(calibration.thresholds or ()):
+        if threshold is None:
+            yield f"{bundle.class_names[k]}: never predicted"
+            continue
+        above_N, is_class_N = probabilities_NK[:, k] >= threshold, labels_N == k
+        count = int((above_N if is_precision else is_class_N).sum())
+        text = f"{bundle.class_names[k]}: threshold {format_share(threshold)}"
+        if count:
+            hits = int((above_N & is_class_N).sum())
+            text += f", {'precision' if is_precision else 'recall'} {format_proportion(hits, count)}"
+        yield text
 
 
 def _draw_reliability(probabilities_NK: Tensor, labels_N: Tensor) -> Chart:

@@ -4,14 +4,22 @@ than their counts can bear."""
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from scipy.stats import binomtest
+
 from classifier.errors import list_few
 from classifier.metrics.calibration import judge_calibration
-from classifier.metrics.intervals import Interval, difference_interval, f1_interval, sum_interval, wilson
+from classifier.metrics.intervals import (
+    CONFIDENCE_LEVEL,
+    Interval,
+    difference_interval,
+    f1_interval,
+    paired_difference_interval,
+    sum_interval,
+)
+from classifier.report.numbers import count_images, format_interval, format_share
 
 # Differences of accuracy from which on a training is said to overfit, to underfit, or to be still improving.
 OVERFIT_GAP, UNDERFIT_GAP, LATE_GAIN = 0.1, -0.05, 0.01
-# A gain of fewer images may be chance, even if no image got worse (sign test: 2 * 0.5^5 is above 0.05, 2 * 0.5^6 not).
-MIN_GAINED_IMAGES = 6
 # With fewer trials, or fewer for each setting, importance would only describe noise. The shares have a sum of 1, so a
 # setting always wins: of random scores and 2 to 6 settings, the largest share is twice the second in 30 to 60 % of
 # searches of 6 to 24 trials, and with one numeric and one categorical setting in 97 % of those of 64. So no number of
@@ -19,25 +27,15 @@ MIN_GAINED_IMAGES = 6
 MIN_TRIALS, MIN_TRIALS_PER_SETTING = 12, 3
 
 
-def format_interval(interval: Sequence[float] | None) -> str:
-    """Return "85.1% to 100.0%"; empty for None."""
-    return f"{interval[0]:.1%} to {interval[1]:.1%}" if interval else ""
-
-
-def format_proportion(hits: int, count: int) -> str:
-    """Return "100.0% on 22 images (85.1% to 100.0%)"."""
-    return f"{hits / count:.1%} on {_count_images(count)} ({format_interval(wilson(hits, count))})"
-
-
 def summarize(scores: dict[str, Any], *, is_test: bool) -> str:
     """Return the accuracy with its confidence interval, and the images that it was measured on."""
-    accuracy, count, interval = scores["accuracy"], scores["count"], scores["intervals"]["accuracy"]
+    accuracy, count, interval = format_share(scores["accuracy"]), scores["count"], scores["intervals"]["accuracy"]
     text = f" (95 % confidence interval {format_interval(interval)})" if interval else ""
     if is_test:
-        return f"Accuracy {accuracy:.1%} on {count:,} held-out image{'s' if count > 1 else ''}{text}."
+        return f"Accuracy {accuracy} on {count:,} held-out image{'' if count == 1 else 's'}{text}."
     return (
-        f"Validation accuracy {accuracy:.1%} on {_count_images(count)}{text}. These images were used for "
-        "model selection, so expect a lower accuracy on new ones. The model has not been tested yet."
+        f"Validation accuracy {accuracy} on {count_images(count)}{text}. These images may have been used for model "
+        "selection, so expect a lower accuracy on new ones. There are no test scores of this model."
     )
 
 
@@ -52,12 +50,16 @@ def describe_scores(scores: dict[str, Any]) -> Iterator[str]:
 def _describe_baseline(scores: dict[str, Any]) -> str:
     supports = [row["support"] for row in scores["per_class"]]
     most, images = max(supports), sum(supports)
-    name = scores["per_class"][supports.index(most)]["name"]
+    k = supports.index(most)
+    name = scores["per_class"][k]["name"]
     which = f"{name}, the most frequent class," if supports.count(most) == 1 else "one of the most frequent classes"
-    text = f"Baseline: always predicting {which} has an accuracy of {most / images:.1%}"
-    interval = scores["intervals"]["accuracy"]
-    if interval and interval[0] <= most / images <= interval[1]:
-        text += f"; on these {_count_images(images)} the model cannot be told from it"
+    text = f"Baseline: always predicting {which} has an accuracy of {format_share(most / images)}"
+    hits_K = [row[n] for n, row in enumerate(scores["confusion"])]
+    low, high = paired_difference_interval(most - hits_K[k], sum(hits_K) - hits_K[k], images)
+    if low <= 0 <= high:
+        text += f"; on {'this' if images == 1 else 'these'} {count_images(images)} the model cannot be told from it"
+    elif high < 0:
+        text += ", which is better than the model"
     return text + "."
 
 
@@ -76,20 +78,22 @@ def _describe_classes(scores: dict[str, Any]) -> Iterator[str]:
         return
     weakest, best = (pick(judged, key=lambda row: row["f1"]) for pick in (min, max))
     if weakest["f1"] == best["f1"]:
-        yield f"All classes have the same F1 score, {best['f1']:.1%}."
+        yield f"All classes have the same F1 score on these images, {format_share(best['f1'])}."
         return
+    is_predicted = predicted[rows.index(weakest)] > 0
+    precision = f"precision {format_share(weakest['precision'], 0)}, " if is_predicted else "never predicted, "
     rivals = [row for row in judged if row is not weakest and not _is_surely_lower(weakest, row, intervals)]
     text = (
-        f"Lowest F1 score: {weakest['f1']:.1%} for {weakest['name']} (recall {weakest['recall']:.0%}, precision "
-        f"{weakest['precision']:.0%}, {_count_images(weakest['support'])})"
+        f"Lowest F1 score: {format_share(weakest['f1'])} for {weakest['name']} (recall "
+        f"{format_share(weakest['recall'], 0)}, {precision}{count_images(weakest['support'])})"
     )
     if rivals:
         rivals.sort(key=lambda row: row["support"])
-        names = list_few([f"{row['name']} ({_count_images(row['support'])})" for row in rivals])
+        names = list_few([f"{row['name']} ({count_images(row['support'])})" for row in rivals])
         yield f"{text}, but there are too few images to tell whether it is the weakest class, or one of: {names}."
         return
     is_best = all(_is_surely_lower(row, best, intervals) for row in judged if row is not best)
-    yield f"{text}." + (f" Highest: {best['f1']:.1%} for {best['name']}." if is_best else "")
+    yield f"{text}." + (f" Highest: {format_share(best['f1'])} for {best['name']}." if is_best else "")
 
 
 def _is_surely_lower(row: dict[str, Any], other: dict[str, Any], intervals: Mapping[str, Interval]) -> bool:
@@ -104,26 +108,25 @@ def _describe_confusion(scores: dict[str, Any]) -> Iterator[str]:
     if not confusions:
         return
     label, predicted, images = confusions[0]
+    second = confusions[1][2] if len(confusions) > 1 else 0
     if errors == 1:
         yield f"The only error: {label} predicted as {predicted}."
-    elif len(confusions) > 1 and confusions[1][2] == images:
+    elif second == images:
         yield f"No confusion is the most frequent: {errors:,} errors, at most {images:,} of a kind."
     else:
-        yield f"Most frequent confusion: {label} predicted as {predicted}, {images:,} of {errors:,} errors."
+        text = f"Most frequent confusion: {label} predicted as {predicted}, {images:,} of {errors:,} errors"
+        is_chance = binomtest(images, images + second).pvalue >= 1 - CONFIDENCE_LEVEL
+        yield f"{text}{', too few to tell whether others are as frequent' if is_chance else ''}."
 
 
 def describe_calibration_error(scores: dict[str, Any]) -> str:
     """Return how well the model is calibrated, or that its images are too few to tell."""
     ece, judgement = scores["ece"], judge_calibration(scores)
     if judgement is not None:
-        return f"{judgement.capitalize()} calibrated: expected calibration error {ece:.1%}."
+        return f"{judgement.capitalize()} calibrated: expected calibration error {format_share(ece)}."
     if "ece_by_chance" not in scores:
-        return f"Expected calibration error {ece:.1%}."
+        return f"Expected calibration error {format_share(ece)}."
     return f"Too few images to judge calibration ({scores['count']:,})."
-
-
-def _count_images(count: int) -> str:
-    return f"{count:,} image{'' if count == 1 else 's'}"
 
 
 def top_confusions(scores: dict[str, Any], count: int) -> list[tuple[str, str, int]]:
@@ -151,17 +154,19 @@ def diagnose_fit(history: Sequence[dict[str, Any]], counts: Mapping[str, int]) -
     gap = train_accuracy - validation_accuracy
     low, high = difference_interval(train_accuracy, train_images, validation_accuracy, validation_images)
     if gap > OVERFIT_GAP:
-        accuracies = f"training accuracy {train_accuracy:.1%}, validation accuracy {validation_accuracy:.1%}"
+        accuracies = f"training accuracy {format_share(train_accuracy)}, validation accuracy "
+        accuracies += format_share(validation_accuracy)
         if low > 0:
             return f"Overfitting: {accuracies}. More images or stronger augmentation would probably help most."
-        return f"Cannot tell whether it overfits: {accuracies}, but on only {_count_images(validation_images)}."
-    gain = validation_accuracy - rows[-max(2, len(rows) // 4)]["validation_accuracy"]
-    if gain > LATE_GAIN and round(gain * validation_images) >= MIN_GAINED_IMAGES:
+        return f"Cannot tell whether it overfits: {accuracies}, but on only {count_images(validation_images)}."
+    earlier_accuracy = rows[-max(2, len(rows) // 4)]["validation_accuracy"]
+    gain_low, _ = difference_interval(validation_accuracy, validation_images, earlier_accuracy, validation_images)
+    if validation_accuracy - earlier_accuracy > LATE_GAIN and gain_low > 0:
         return "Validation accuracy was still rising when training ended: more epochs would probably help."
     if gap < UNDERFIT_GAP and high < 0:
         return (
-            f"Training accuracy {train_accuracy:.1%}, with augmentation, is below validation accuracy "
-            f"{validation_accuracy:.1%}: a larger model or weaker augmentation may help."
+            f"Training accuracy {format_share(train_accuracy)}, with augmentation, is below validation accuracy "
+            f"{format_share(validation_accuracy)}: a larger model or weaker augmentation may help."
         )
     return None
 
@@ -176,10 +181,15 @@ def doubt_importance(importance: Mapping[str, float], trials: int) -> str | None
     return f"{trials:,} trial{'s are' if trials > 1 else ' is'} too few to tell which settings mattered."
 
 
-def compare_with_recipe(best: float, recipe: float, images: int) -> str:
-    """Return how the best trial's validation accuracy compares with the unchanged recipe's, on so many images."""
-    low, high = difference_interval(best, images, recipe, images)
+def compare_with_recipe(best: float, recipe: float, images: int, trials: int) -> str:
+    """Return how the best trial's validation accuracy compares with the unchanged recipe's, on so many images.
+
+    The best of many equal trials is better than the recipe by luck: the interval is that of all `trials` together
+    (Bonferroni).
+    """
+    confidence = 1 - (1 - CONFIDENCE_LEVEL) / max(1, trials)
+    low, high = difference_interval(best, images, recipe, images, confidence=confidence)
     text = f"{100 * (best - recipe):+.2f} percentage points relative to the unchanged recipe"
     if low <= 0 <= high:
-        text += f", which may be chance on {_count_images(images)}"
+        text += f", which may be chance on {count_images(images)}"
     return text

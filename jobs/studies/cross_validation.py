@@ -11,6 +11,7 @@ from rich.table import Table
 
 from classifier.bundle.predictions import save_predictions
 from classifier.metrics.scores import compute_scores
+from classifier.report.numbers import format_share
 from classifier.runs.folder import SCORES
 from classifier.storage.atomic import write_atomically
 
@@ -76,11 +77,17 @@ def make_table(summary: dict[str, Any], runs: list[StudyRun]) -> Table:
     for n, run in enumerate(runs):
         table.add_row(run.name, *(_format_score(name, score["folds"][n]) for name, score in summary.items()))
     for key in ("mean", "deviation"):
-        table.add_row(key, *(_format_score(name, score[key]) for name, score in summary.items()), style="bold")
+        known = {name: score[key] if _is_known(score, key) else None for name, score in summary.items()}
+        table.add_row(key, *(_format_score(name, value) for name, value in known.items()), style="bold")
     return table
+
+
+def _is_known(score: dict[str, Any], key: str) -> bool:
+    """Whether so many folds have the score: a deviation takes two."""
+    return sum(value is not None for value in score["folds"]) >= (2 if key == "deviation" else 1)
 
 
 def _format_score(name: str, value: float | None) -> str:
     if value is None:
         return ""
-    return f"{value:.4f}" if name in ("loss", "roc_auc") else f"{value:.2%}"
+    return f"{value:.4f}" if name in ("loss", "roc_auc") else format_share(value, 2)

@@ -117,6 +117,14 @@ def test_ood_detector_separates_noise_from_photographs():
     assert (detector.score(model, SCORER, known[160:]) > detector.threshold).double().mean() <= 0.05
 
 
+@pytest.mark.parametrize("held_out", [0, 1, 19])
+def test_nothing_is_out_of_distribution_where_few_images_set_the_threshold(held_out):
+    """Above the largest score of one image are half of all images alike."""
+    model, images, _ = model_and_images()
+    detector = OODDetector.fit(model, SCORER, images, images[:1].repeat(held_out, 1, 1, 1))
+    assert detector.threshold == float("inf")
+
+
 def test_mirrored_views_do_not_change_the_ood_score():
     model, images, _ = model_and_images()
     detector = OODDetector.fit(model, SCORER, images, images)

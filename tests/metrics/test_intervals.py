@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 
 from classifier.metrics.intervals import (
     UNKNOWN,
+    auroc_interval,
     difference_interval,
     f1_interval,
+    mean_interval,
     paired_difference_interval,
     sum_interval,
     wilson,
@@ -61,3 +63,39 @@ def test_paired_difference_holds_the_measured_one_and_agrees_with_the_exact_test
     assert low < high
     if first_only + second_only and binomtest(second_only, first_only + second_only).pvalue < 0.05:
         assert low > 0 or high < 0
+
+
+@pytest.mark.parametrize(("hits", "count"), [(0, 1), (1, 1), (3, 7), (22, 22), (999, 1000)])
+def test_interval_of_a_mean_is_wilsons_for_a_proportion(hits, count):
+    assert mean_interval(hits / count, count) == pytest.approx(wilson(hits, count))
+
+
+def test_interval_of_a_mean_of_no_values_is_unknown():
+    assert mean_interval(0.5, 0) == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("area", "counts", "low", "high"),
+    [
+        (1.0, (3, 3), 0.50, 1.0),  # what 6 images that do not overlap can tell
+        (0.0, (3, 3), 0.0, 0.50),
+        (0.5, (1, 1), 0.05, 0.95),
+        (0.5, (0, 5), 0.0, 1.0),
+        (0.9995, (100, 400), 0.987, 1.0),
+    ],
+)
+def test_interval_of_an_auroc(area, counts, low, high):
+    assert auroc_interval(area, *counts) == pytest.approx((low, high), abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("higher_count", "lower_count", "shift"), [(10, 15, 1.0), (4, 4, 2.0), (40, 200, 2.0), (3, 30, 0)]
+)
+def test_interval_of_an_auroc_holds_the_true_one(higher_count, lower_count, shift):
+    """Scores of two normal distributions that are `shift` deviations apart."""
+    rng, true, held = np.random.default_rng(0), norm.cdf(shift / 2**0.5), 0
+    for _ in range(400):
+        higher, lower = rng.normal(shift, 1, higher_count), rng.normal(0, 1, lower_count)
+        low, high = auroc_interval(float((higher[:, None] > lower).mean()), higher_count, lower_count)
+        held += low <= true <= high
+    assert held >= 0.93 * 400

@@ -1,0 +1,98 @@
+"""Scores, shares and their intervals as text. No rounding turns a few errors into none, or an unknown into a zero."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from classifier.metrics.intervals import wilson
+from classifier.metrics.scores import TOP_K
+
+SCORE_NAMES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "top5": "top-5 accuracy",
+    "macro_f1": "macro F1",
+    "weighted_f1": "weighted F1",
+    "roc_auc": "ROC AUC",
+    "average_precision": "average precision",
+    "kappa": "Cohen's kappa",
+    "mcc": "Matthews correlation coefficient",
+    "loss": "log loss",
+    "brier": "Brier score",
+    "ece": "expected calibration error",
+}
+# Scores that are not shares.
+DECIMAL_SCORES = ("roc_auc", "average_precision", "kappa", "mcc", "loss", "brier")
+# Decimal places of a share that would otherwise round to 0 or 100 %.
+MAX_PLACES = 6
+
+
+def format_share(share: float, places: int = 1) -> str:
+    """Return "94.3%"; with as many decimal places as it takes to differ from 0 and 100 %, if it does."""
+    while places < MAX_PLACES and 0 < share < 1 and f"{share:.{places}%}" in (f"{0:.{places}%}", f"{1:.{places}%}"):
+        places += 1
+    return f"{share:.{places}%}"
+
+
+def format_interval(interval: Sequence[float] | None) -> str:
+    """Return "85.1% to 100.0%"; empty for None."""
+    return f"{format_share(interval[0])} to {format_share(interval[1])}" if interval else ""
+
+
+def format_proportion(hits: int, count: int, places: int = 1) -> str:
+    """Return "100.0% on 22 images (85.1% to 100.0%)"."""
+    return f"{format_share(hits / count, places)} on {count_images(count)} ({format_interval(wilson(hits, count))})"
+
+
+def format_accuracy(scores: dict[str, Any], places: int = 1) -> str:
+    """Return the accuracy in `scores` as a proportion of its images."""
+    return format_proportion(round(scores["accuracy"] * scores["count"]), scores["count"], places)
+
+
+def count_images(count: int) -> str:
+    """Return "1 image" or "1,234 images"."""
+    return f"{count:,} image{'' if count == 1 else 's'}"
+
+
+def format_score(name: str, value: float | None) -> str:
+    """Format a score as a percentage, or as a decimal number where it is no share."""
+    if value is None or math.isnan(value):
+        return "undefined"
+    return f"{value:.3f}" if name in DECIMAL_SCORES else format_share(value, 2)
+
+
+def format_with_interval(scores: dict[str, Any], name: str) -> tuple[str, str]:
+    """Format a score and its confidence interval; empty for a score that is undefined, or fixed by its definition."""
+    ends = scores["intervals"].get(name)
+    interval = "" if scores[name] is None or is_fixed(scores, name) else "not known"
+    interval = f"{format_score(name, ends[0])} to {format_score(name, ends[1])}" if ends else interval
+    return format_score(name, scores[name]), interval
+
+
+def is_fixed(scores: dict[str, Any], name: str) -> bool:
+    """Return whether a score says nothing: of few classes, all are among the top 5."""
+    return name == "top5" and len(scores["per_class"]) <= TOP_K
+
+
+def format_classes(scores: dict[str, Any], places: int = 1) -> list[dict[str, str]]:
+    """Return the scores of each class as text, the lowest F1 first, then classes without images.
+
+    Recall and F1 of a class without images are unknown, and so is the precision of one that was never predicted: they
+    are empty, though they count as 0 in scores.
+    """
+    predicted_K = [sum(column) for column in zip(*scores["confusion"], strict=True)]
+    rows = sorted(
+        zip(scores["per_class"], predicted_K, strict=True), key=lambda row: (not row[0]["support"], row[0]["f1"])
+    )
+    return [
+        {
+            "name": row["name"],
+            "precision": format_share(row["precision"], places) if predicted else "",
+            "recall": format_share(row["recall"], places) if row["support"] else "",
+            "f1": format_share(row["f1"], places) if row["support"] else "",
+            "interval": format_interval(row["intervals"]["f1"]) if row["support"] else "",
+            "roc_auc": "" if row.get("roc_auc") is None else f"{row['roc_auc']:.3f}",
+            "images": f"{row['support']:,}",
+        }
+        for row, predicted in rows
+    ]
