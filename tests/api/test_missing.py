@@ -48,10 +48,11 @@ def test_a_test_is_saved_without_its_predictions_and_its_chart(tmp_path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(testing.png, "draw_confusion_matrix", fail)
         patch.setattr("classifier.evaluation.split_predictions.save_predictions", fail)
-        with pytest.warns(UserWarning, match="predictions.parquet is missing"):
+        with pytest.warns(UserWarning, match=" is missing ") as warned:
             accuracy = run.test().accuracy
+    assert [str(one.message).partition(" is missing")[0] for one in warned] == ["predictions.parquet", "confusion.png"]
     assert run.result["test"]["accuracy"] == accuracy
-    assert set(run.result["missing"]) == {"predictions.parquet", "confusion.png"}
+    assert run.result["missing"] == ["predictions.parquet", "confusion.png"]
     with warnings.catch_warnings(action="error"):
         run.test(again=True)
     assert (run.folder / "predictions.parquet").is_file()
