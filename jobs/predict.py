@@ -20,6 +20,9 @@ from classifier.errors import DataError
 from .cli.command import main
 from .cli.verb import EXIT_DONE, EXIT_USER_ERROR, OptionalRunOptions, Request, Verb, positional
 
+# Limits of an image, which a bundle does not choose.
+LIMITS = ("data.max_pixels", "data.max_bytes", "data.max_seconds")
+
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions(OptionalRunOptions):
@@ -45,6 +48,7 @@ VERB = Verb(
         "runs/NAME - --format csv < paths.txt > predictions.csv",
     ),
     options=PredictOptions,
+    settings=LIMITS,
 )
 
 
@@ -59,11 +63,14 @@ def predict(request: Request) -> int:
     from .steps.session import open_run_on_request
 
     options = request.options
-    files = find_images(options.images, null=options.null)
-    predictor = Predictor(options.run, device=options.device)
+    files, notes = find_images(options.images, null=options.null)
+    limits = {name.removeprefix("data."): value for name, value in request.changes.items()}
+    predictor = Predictor(options.run, device=options.device, **limits)
     names, maps = predictor.class_names, None if options.maps == "none" else options.maps
     with open_run_on_request(options, predictor.bundle.experiment["data"]["path"], is_needed=bool(maps)) as (run, log):
         say = log.info if options.format == "text" else log.warning  # nothing but rows on stdout
+        for note in notes:
+            log.warning(f"note: {note}")
         print_row = open_printer(options.format, log, min(options.top, len(names)))
         predicted = unreadable = 0
         with PredictionsWriter(run.folder / "predictions.parquet", names) if run else nullcontext() as table:

@@ -1,38 +1,34 @@
 """Predict with a trained model: load a bundle once, then call it on images."""
 
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from classifier.bundle import bundle
+from classifier.bundle.image_reader import ImageInput, ImageReader
+from classifier.config.sections import DataConfig
+from classifier.config.trust import trust as allow_imports
 from classifier.data.decoding import decode
 from classifier.data.decoding.image_spec import ImageSpec
-from classifier.errors import ConfigError, DataError
+from classifier.data.readers.tree import DiskFolder
+from classifier.errors import ConfigError, DataError, RunError
 from classifier.inference import explain
 from classifier.inference.out_of_distribution import OODDetector, capture_activations
 from classifier.metrics.calibration import Calibration
 from classifier.runtime.distributed import pick_device
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-
-ImageInput: TypeAlias = "str | Path | bytes | Image | np.ndarray[Any, Any]"
-"""A file, an encoded file's bytes, a Pillow image, or a uint8 array of H x W (grey) or H x W x 3 or 4."""
-
 # Methods of explain.py.
 HEATMAPS = ("grad_cam", "integrated_gradients", "occlusion")
 # Classes named in the description of an uncertain prediction.
 MAX_NAMED_CLASSES = 3
-# Decoding releases the GIL, so a few threads help; more only wait for the disk.
-DECODE_THREADS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,20 +75,33 @@ class Unreadable:
 class Predictor:
     """A model from a run, search or bundle folder, with the preprocessing and calibration it was evaluated with.
 
-    RunError or ModelError as in bundle.load; ConfigError if there is no such device (auto, cpu, cuda, cuda:N, mps).
+    trust: the import path of a model of your own, which is imported only if it is named here. max_pixels, max_bytes,
+    max_seconds: limits of an image; the bundle has no say in them. RunError or ModelError as in bundle.load;
+    ConfigError if there is no such device (auto, cpu, cuda, cuda:N, mps).
     """
 
-    def __init__(self, path: str | Path, *, device: str = "auto") -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        device: str = "auto",
+        trust: Sequence[str] = (),
+        max_pixels: int = DataConfig.max_pixels,
+        max_bytes: int = DataConfig.max_bytes,
+        max_seconds: float = DataConfig.max_seconds,
+    ) -> None:
+        allow_imports(*trust)
         self.loaded = bundle.load(path, pick_device(device))
         self.bundle, self.model = self.loaded
         self.scorer = self.bundle.scorer(pick_device(device))
-        self.spec = ImageSpec(
-            self.bundle.size, self.bundle.channels, self.bundle.fit, self.bundle.experiment["data"]["max_pixels"]
-        )
+        self.spec = ImageSpec(self.bundle.size, self.bundle.channels, self.bundle.fit, max_pixels)
+        self.images = ImageReader(self.spec, max_bytes, max_seconds)
         calibration = self.bundle.calibration
         self.calibration = Calibration.from_dict(calibration) if calibration else None
         tensors = bundle.load_ood_tensors(path)
         self.ood_detector = OODDetector(tensors) if tensors else None
+        if self.ood_detector and not set(self.ood_detector.layers) <= {name for name, _ in self.model.named_modules()}:
+            raise RunError(f"{path}: {bundle.OOD_TENSORS} does not fit the model: {bundle.REMEDY}")
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -147,7 +156,11 @@ class Predictor:
                     yield Prediction(path, **next(predictions))
 
     def top(self, probabilities_K: Tensor, k: int = 5) -> tuple[tuple[str, float], ...]:
-        """The k most likely classes and their probabilities, in descending order; ties go to the lower class."""
+        """The k most likely classes and their probabilities, in descending order; ties go to the lower class.
+
+        ConfigError if k is not positive.
+        """
+        _check_count(k)
         best = probabilities_K.argsort(descending=True, stable=True)[:k].tolist()
         return tuple((self.class_names[c], float(probabilities_K[c])) for c in best)
 
@@ -155,7 +168,8 @@ class Predictor:
         return self.scorer.predict_probabilities(self.model, torch.from_numpy(np.stack(batch)))
 
     def _predict(self, batch: Sequence[Any], k: int, maps: str | None) -> Iterator[dict[str, Any]]:
-        """The fields of each image's Prediction, except its path."""
+        """The fields of each image's Prediction, except its path. ConfigError if k is not positive."""
+        _check_count(k)
         if not batch:
             return
         layers = self.ood_detector.layers if self.ood_detector else []
@@ -193,55 +207,45 @@ class Predictor:
     def _decode_batches(self, images: Iterable[ImageInput]) -> Iterator[list[Any]]:
         """Batches of uint8 CHW arrays, with a DataError for what cannot be read; decodes one batch ahead."""
         remaining = iter(images)
-        with ThreadPoolExecutor(DECODE_THREADS) as pool:
-            ready: Iterator[Any] = iter(())
+        with ThreadPoolExecutor(1) as pool:
+            ready: Future[list[Any]] | None = None
             while batch := list(itertools.islice(remaining, self.scorer.batch_size)):
-                following = pool.map(self._decode, batch)
-                if pixels := list(ready):
-                    yield pixels
+                following = pool.submit(self.images.decode, batch)
+                if ready is not None:
+                    yield ready.result()
                 ready = following
-            if pixels := list(ready):
-                yield pixels
+            if ready is not None:
+                yield ready.result()
 
     def _decode(self, image: ImageInput) -> Any:
-        try:
-            if isinstance(image, str | Path | bytes):
-                source = image if isinstance(image, bytes) else Path(image)
-                return decode.load(source, self.spec)
-            if isinstance(image, np.ndarray):
-                image = _from_array(image)
-            return decode.prepare(image, self.spec)
-        except DataError as error:
-            return error
+        """The uint8 CHW array of one image, or a DataError."""
+        return self.images.decode([image])[0]
 
 
-def _from_array(pixels: np.ndarray[Any, Any]) -> "Image":
-    from PIL import Image
-
-    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (1,), (3,), (4,)):
-        raise DataError(
-            f"an array of {pixels.dtype} and shape {pixels.shape} is not an image: pass uint8 of H x W or H x W x 1, 3 "
-            "or 4"
-        )
-    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2:] == (1,) else pixels)
+def _check_count(k: int) -> None:
+    if k < 1:
+        raise ConfigError(f"k is {k}: it must be at least 1")
 
 
-def image_files(paths: Sequence[str | Path]) -> list[Path]:
-    """List the given files, and the image files at any depth in the given folders, sorted by path.
+def image_files(paths: Sequence[str | Path], notes: list[str] | None = None) -> list[Path]:
+    """List the given files, and the images that training would find in the given folders, sorted by path.
 
-    DataError names a path that does not exist, or a folder without images.
+    notes: gets a sentence on the files that were left out. DataError names a path that does not exist, or a folder
+    without images.
     """
     found: list[Path] = []
+    notes = [] if notes is None else notes
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if decode.is_image_path(p))
-            if not inside:
-                raise DataError(
-                    f"{path} contains no images ({', '.join(sorted(decode.SUFFIXES))}): give another folder"
-                )
-            found += inside
-        elif path.exists():
+            folder = DiskFolder(path)
+            if not folder.has_images:
+                endings = ", ".join(sorted(decode.SUFFIXES))
+                raise DataError(f"{path} contains no images ({endings}){folder.describe_others()}: give another folder")
+            found += sorted(Path(str(file)) for _, file in folder.walk_image_files())
+            notes += [f"{path}: {text}" for text in folder.describe_left_out()]
+        elif os.path.exists(path):
             found.append(path)
         else:
-            raise DataError(f"{path} does not exist: give image files or folders of them")
+            where = "" if path.is_absolute() else f" in {os.getcwd()}"
+            raise DataError(f"{path} does not exist{where}: give image files or folders of them")
     return found

@@ -39,7 +39,7 @@ def build_dataset(source: Source, config: DataConfig, progress: Progress | None 
         raise DataError(f"{source.name} has fewer than two classes ({only}): a classifier needs at least two")
     decoded = decode_all.decode_source(source, config, progress)
     findings = [*source.findings, *decoded.findings, *_describe_storage(source, decoded, config)]
-    findings += _check_errors(source, decoded.errors, config.max_corrupt)
+    findings += check_errors(source, decoded.errors, config.max_corrupt)
     source, decoded, unreadable = _drop_unusable(source, decoded)
     assigned = None if config.split_from is None else AssignedSplits.read(Path(config.split_from))
     drawn = split.draw_splits(
@@ -128,7 +128,7 @@ def _describe_storage(source: Source, decoded: DecodedImages, config: DataConfig
     return findings
 
 
-def _check_errors(source: Source, errors: dict[int, str], max_corrupt: float) -> list[str]:
+def check_errors(source: Source, errors: dict[int, str], max_corrupt: float) -> list[str]:
     """Report images that cannot be used. DataError if there are too many."""
     if not errors:
         return []

@@ -1,5 +1,7 @@
 """Decode all images of a source: infer a suitable size and channels, then decode each file once."""
 
+import dataclasses
+import functools
 import io
 import logging
 import math
@@ -20,12 +22,13 @@ from classifier.data.image_decoder import ArrayWriter, ImageDecoder, Progress, n
 from classifier.data.images.arrays import Images
 from classifier.data.images.jpeg_segment import JPEG
 from classifier.data.images.pixel_segment import PIXELS
+from classifier.data.images.row_hash import hash_rows
 from classifier.data.images.stream import StreamedImages
-from classifier.data.infer_shape import infer_shape
+from classifier.data.infer_shape import describe_few_bits, find_few_bits, infer_shape, measure_sample
 from classifier.data.readers.compact import pack_digests
-from classifier.data.readers.file_bytes import compute_digest
+from classifier.data.readers.file_bytes import compute_digest, file_identity
 from classifier.data.readers.source import Source
-from classifier.data.readers.tree import file_identity
+from classifier.data.stream_errors import find_errors
 from classifier.errors import ConfigError, DataError, list_few
 
 if TYPE_CHECKING:
@@ -35,15 +38,23 @@ logger = logging.getLogger(__name__)
 
 MAX_PIXEL_SHARE = 0.5
 """Data sets whose pixels would take more than this share of data.cache_gb are cached as JPEGs instead."""
+LARGE_CACHE_BYTES = 4e9
+"""From this size on, checking the cached images shows its progress."""
 
 
 @dataclass(frozen=True, eq=False)
 class DecodedImages:
-    """images_NCHW: uint8; digests_N: V16, of each content; errors: why an image cannot be used, by its index."""
+    """images_NCHW: uint8; digests_N: V16, of each content; errors: why an image cannot be used, by its index.
+
+    hashes_N: V16, equal for images with the same pixels in images_NCHW; None for a stream.
+    """
 
     images_NCHW: Images
     digests_N: np.ndarray
     errors: dict[int, str]
+    hashes_N: np.ndarray | None
+    findings: tuple[str, ...] = ()
+    """What users should know about the images."""
 
 
 def decode_source(source: Source, config: DataConfig, progress: Progress | None = None) -> DecodedImages:
@@ -52,7 +63,16 @@ def decode_source(source: Source, config: DataConfig, progress: Progress | None 
     Files are decoded once per machine, into config.cache. The pixels of an image that cannot be used are undefined.
     DataError if they do not fit in memory, or on the cache's disk.
     """
-    size, channels = infer_shape(source, config)
+    measured = measure_sample(source, config)
+    decoded = _decode(source, config, infer_shape(source, config, measured), progress)
+    if (bits := find_few_bits(one.used_bits for one in measured)) is None:
+        return decoded
+    advice = "multiply their values, or write a TIFF's MaxSampleValue or a PNG's sBIT"
+    return dataclasses.replace(decoded, findings=(f"{source.name}: {describe_few_bits(bits)}; {advice}.",))
+
+
+def _decode(source: Source, config: DataConfig, shape: tuple[int, int], progress: Progress | None) -> DecodedImages:
+    size, channels = shape
     spec = ImageSpec(size, channels, config.fit, config.max_pixels)
     if isinstance(source.images, np.ndarray):
         _check_memory(source, spec)
@@ -70,12 +90,17 @@ def decode_source(source: Source, config: DataConfig, progress: Progress | None 
 
 
 def _as_stream(source: Source, decoder: ImageDecoder, config: DataConfig) -> DecodedImages:
-    """Return images that are read as they are needed; their digests are those of their names."""
+    """Return images that are read as they are needed; their digests are those of their names.
+
+    All are decoded once before, as those that cannot be used are left out.
+    """
     if config.balance:
         raise ConfigError("data.balance cannot be used with data.stream: give --loss.class_weights balanced instead")
     count = len(decoder.files)
-    images = StreamedImages(decoder.decode_block, torch.arange(count), decoder.spec.shape, count, config.window)
-    return DecodedImages(images, pack_digests(compute_digest(id_.encode()) for id_ in source.ids), {})
+    errors = find_errors(decoder, config.cache)
+    read = functools.partial(decoder.decode_block, unusable=errors)
+    images = StreamedImages(read, torch.arange(count), decoder.spec.shape, count, config.window)
+    return DecodedImages(images, pack_digests(compute_digest(id_.encode()) for id_ in source.ids), errors, None)
 
 
 def _in_memory(decoder: ImageDecoder) -> DecodedImages:
@@ -83,24 +108,32 @@ def _in_memory(decoder: ImageDecoder) -> DecodedImages:
     images_NCHW = np.zeros((len(indices), *decoder.spec.shape), np.uint8)
     results = decoder.fill(ArrayWriter(images_NCHW), indices)
     digests_N = pack_digests(results.digests.get(index, b"") for index in indices)
-    return DecodedImages(torch.from_numpy(images_NCHW), digests_N, dict(sorted(results.errors.items())))
+    return DecodedImages(
+        torch.from_numpy(images_NCHW), digests_N, dict(sorted(results.errors.items())), hash_rows(images_NCHW)
+    )
 
 
 def _from_cache(decoder: ImageDecoder, cache: "Cache", max_cache_bytes: float) -> DecodedImages:
     """Return images of the cache, after decoding those that it lacks into it."""
     identities = [file_identity(file) if isinstance(file, Path) else file.identity() for file in decoder.files]
     found = cache.look_up(identities)
+    count, is_large = len(identities), len(identities) * math.prod(decoder.spec.shape) > LARGE_CACHE_BYTES
+    with (decoder.progress if is_large else no_progress)(f"checking the cached {decoder.name}", count) as tick:
+        cache.check(found, tick)
     if cache.find_missing(found):
         with cache.lock():
             found = cache.look_up(identities)  # another process may have added them meanwhile
-            for indices in cache.plan_segments(cache.find_missing(found)):
-                with cache.new_segment(len(indices)) as segment:
-                    results = decoder.fill(segment.writer, indices, cache.contains)
-                    segment.digests = [results.digests.get(index, b"") for index in indices]
-                found.update(results.digests, results.errors)
+            for _ in range(2):  # of files that were read for their digests, cached images may turn out to be damaged
+                for indices in cache.plan_segments(cache.find_missing(found)):
+                    with cache.new_segment(len(indices)) as segment:
+                        results = decoder.fill(segment.writer, indices, cache.contains)
+                        segment.digests = [results.digests.get(index, b"") for index in indices]
+                    found.update(results.digests, results.errors)
+                cache.check(found)
             cache.remember(identities, found)
             cache.evict(max_cache_bytes)
-    return DecodedImages(cache.map_images(found), pack_digests(found.digests), dict(sorted(found.errors.items())))
+    images_NCHW, hashes_N = cache.map_images(found)
+    return DecodedImages(images_NCHW, pack_digests(found.digests), dict(sorted(found.errors.items())), hashes_N)
 
 
 def _open_cache(config: DataConfig, spec: ImageSpec, count: int) -> "Cache | None":
@@ -137,14 +170,14 @@ def _from_arrays(images_NCHW: np.ndarray, spec: ImageSpec) -> DecodedImages:
     digests = pack_digests(compute_digest(image) for image in images_NCHW)
     if images_NCHW.shape[2:] == spec.shape[1:] and images_NCHW.shape[1] in (1, spec.channels):
         images_NCHW = np.repeat(images_NCHW, spec.channels // images_NCHW.shape[1], axis=1)
-        return DecodedImages(torch.from_numpy(images_NCHW), digests, {})
+        return DecodedImages(torch.from_numpy(images_NCHW), digests, {}, hash_rows(images_NCHW))
     resized_NCHW = np.empty((len(images_NCHW), *spec.shape), np.uint8)
 
     def work(index: int) -> None:
         resized_NCHW[index] = decode.prepare(_to_pillow(images_NCHW[index]), spec)
 
     run_in_threads(work, range(len(images_NCHW)))
-    return DecodedImages(torch.from_numpy(resized_NCHW), digests, {})
+    return DecodedImages(torch.from_numpy(resized_NCHW), digests, {}, hash_rows(resized_NCHW))
 
 
 def _to_pillow(image_CHW: np.ndarray) -> Image.Image:

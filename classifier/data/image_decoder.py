@@ -1,24 +1,22 @@
 """The decode service of a source: reads its files, each once, and fills rows with their pixels."""
 
 import contextlib
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from classifier.data.decoding import decode, jpeg
-from classifier.data.decoding.decode import DecodeError, DecodeFailure
+from classifier.data.decoding import jpeg
+from classifier.data.decoding.bounded import BoundedDecoder
+from classifier.data.decoding.decode import DecodeFailure
+from classifier.data.decoding.image_file import DecodeError
 from classifier.data.decoding.image_spec import ImageSpec
-from classifier.data.decoding.threads import run_in_threads
-from classifier.data.decoding.worker_processes import DecodeWorkers, Task, address
-from classifier.data.readers.file_bytes import compute_digest, read_image_bytes
-from classifier.data.readers.tree import File
-from classifier.errors import list_few
+from classifier.data.decoding.tasks import Task, address
+from classifier.data.decoding.worker_processes import DecodeWorkers
+from classifier.data.readers.file_bytes import File, compute_digest, read_image_bytes
+from classifier.errors import DataError, list_few
 from classifier.runtime import cpu
-
-logger = logging.getLogger(__name__)
 
 MAX_IN_THREADS = 64
 """Up to this many images are decoded in threads of this process: starting others takes longer."""
@@ -80,16 +78,18 @@ class ImageDecoder:
     progress: Progress = no_progress
 
     def fill(
-        self, writer: RowWriter, indices: Sequence[int], is_known: Callable[[bytes], bool] = lambda _: False
+        self, writer: RowWriter, indices: Sequence[int], is_known: Callable[[bytes, bytes], bool] = lambda *_: False
     ) -> DecodeResults:
-        """Write the images of these indices into rows 0, 1, ..., except those whose digest is known.
+        """Write the images of these indices into rows 0, 1, ..., except those that are known, by digest and content.
 
         The rows of known and of unusable images are left as they are.
         """
         rows = {index: row for row, index in enumerate(indices)}
         job = _Fill(self, writer, rows, is_known, DecodeResults({}, {}))
         if len(indices) <= MAX_IN_THREADS:
-            run_in_threads(job.decode, indices, self.max_seconds, job.time_out)
+            with BoundedDecoder(Task.pixels(self.spec), self.max_seconds) as decoder:
+                for index, reply in decoder.map(job.read, indices):
+                    job.store(index, reply)
         else:
             cpu.setup()  # the memory of freed pixels is reused for the next image
             job.decode_in_processes(indices)
@@ -99,25 +99,32 @@ class ImageDecoder:
         """Return the bytes of a file. DecodeError if it cannot be read, or is too large."""
         return read_image_bytes(self.files[index], self.max_bytes)
 
-    def decode_block(self, indices: np.ndarray) -> np.ndarray:
-        """Return the images of these indices, uint8 N x C x H x W; those that cannot be used are black, and logged."""
-        pixels_NCHW = np.zeros((len(indices), *self.spec.shape), np.uint8)
-        errors: dict[int, str] = {}
+    def decode_block(self, indices: np.ndarray, unusable: Container[int] = ()) -> np.ndarray:
+        """Return the images of these indices, uint8 N x C x H x W; those known to be unusable are black.
 
-        def work(row: int) -> None:
-            try:
-                pixels_NCHW[row] = decode.decode_bytes(self.read(int(indices[row])), self.spec)
-            except DecodeError as error:
-                errors[row] = str(error)
-
-        def time_out(row: int) -> None:
-            errors[row] = decode.timeout_reason(self.max_seconds)
-
-        run_in_threads(work, range(len(indices)), self.max_seconds, time_out)
+        DataError names others that cannot be used.
+        """
+        pixels_NCHW, errors = self.try_block(indices, unusable)
         if errors:
-            named = [f"{self.files[indices[row]]} ({error})" for row, error in errors.items()]
-            logger.warning("%d images of %s cannot be used, and are black: %s", len(errors), self.name, list_few(named))
+            named = list_few([f"{self.files[index]} ({error})" for index, error in errors.items()])
+            raise DataError(
+                f"{self.name}: {len(errors):,} images cannot be used any more: {named}; restore them, and go on by "
+                "--resume"
+            )
         return pixels_NCHW
+
+    def try_block(self, indices: np.ndarray, left_out: Container[int] = ()) -> tuple[np.ndarray, dict[int, str]]:
+        """Return the images of these indices, and why some of them, which are black, cannot be used, by index.
+
+        Those left out are black, too.
+        """
+        pixels_NCHW = np.zeros((len(indices), *self.spec.shape), np.uint8)
+        rows = {index: row for row, index in enumerate(indices.tolist())}
+        job = _Fill(self, ArrayWriter(pixels_NCHW), rows, lambda *_: False, DecodeResults({}, {}))
+        with BoundedDecoder(Task.pixels(self.spec), self.max_seconds) as decoder:
+            for index, reply in decoder.map(job.read, [index for index in rows if index not in left_out]):
+                job.store(index, reply)
+        return pixels_NCHW, job.results.errors
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +134,7 @@ class _Fill:
     decoder: ImageDecoder
     writer: RowWriter
     rows: dict[int, int]
-    is_known: Callable[[bytes], bool]
+    is_known: Callable[[bytes, bytes], bool]
     results: DecodeResults
 
     def read(self, index: int) -> bytes | None:
@@ -138,27 +145,25 @@ class _Fill:
             self.results.add_error(index, str(error))
             return None
         self.results.digests[index] = digest = compute_digest(content)
-        return None if self.is_known(digest) else content
+        return None if self.is_known(digest, content) else content
 
-    def decode(self, index: int) -> None:
-        """Read, decode and write an image."""
-        content = self.read(index)
-        if content is not None:
-            try:
-                self.writer.write(self.rows[index], decode.decode_bytes(content, self.decoder.spec))
-            except DecodeError as error:
-                self.results.add_error(index, str(error))
-
-    def time_out(self, index: int) -> None:
-        self.results.add_error(index, decode.timeout_reason(self.decoder.max_seconds))
+    def store(self, index: int, reply: bytes | DecodeFailure) -> None:
+        """Write the pixels of an image, or record why it cannot be used."""
+        if isinstance(reply, DecodeFailure):
+            self.results.add_error(index, reply.reason)
+        else:
+            pixels_CHW = np.frombuffer(reply, np.uint8).reshape(self.decoder.spec.shape)
+            self.writer.write(self.rows[index], pixels_CHW)
 
     def decode_in_processes(self, indices: Sequence[int]) -> None:
         """Common JPEGs in threads of this process, the others in processes, which can be killed."""
         decoder, spec = self.decoder, self.decoder.spec
         shared = self.writer.to_words()
         task = Task.rows(spec, shared) if shared else Task.pixels(spec)
-        workers = DecodeWorkers(task, decoder.max_seconds, cpu.available_cores())
-        with decoder.progress(f"decoding {decoder.name}", len(indices)) as tick:
+        with (
+            DecodeWorkers(task, decoder.max_seconds, cpu.available_cores()) as workers,
+            decoder.progress(f"decoding {decoder.name}", len(indices)) as tick,
+        ):
 
             def decode_or_pass_on(index: int) -> bytes | None:
                 tick(1)
@@ -171,7 +176,5 @@ class _Fill:
                 return address(self.rows[index], content) if shared else content
 
             for index, reply in workers.map(decode_or_pass_on, indices):
-                if isinstance(reply, DecodeFailure):
-                    self.results.add_error(index, reply.reason)
-                elif not shared:
-                    self.writer.write(self.rows[index], np.frombuffer(reply, np.uint8).reshape(spec.shape))
+                if isinstance(reply, DecodeFailure) or not shared:
+                    self.store(index, reply)

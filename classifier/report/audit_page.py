@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from classifier.config.sections import DataConfig
 from classifier.data.audit.finding import KINDS, Finding
 from classifier.report import images, page
 from classifier.report.page import Block, Card, Cards, Cell, Code, Page, Section, Table, Text
@@ -21,9 +22,11 @@ TITLES = {
     "near_duplicate": "Near duplicates",
     "extension": "Wrong file extensions",
     "aspect": "Extreme aspect ratios",
+    "depth": "16-bit files of few bits",
     "frames": "Several frames",
     "few": "Classes with few images",
-    "stray": "Images without a class",
+    "refused": "What training refuses",
+    "reading": "How it was read",
 }
 
 
@@ -36,12 +39,14 @@ def write(
     content: Callable[[str], bytes | None],
     file: Callable[[str], Path | None],
     fix_command: str | None,
+    max_pixels: int = DataConfig.max_pixels,
+    max_seconds: float = DataConfig.max_seconds,
 ) -> Path:
     """Write the page at `path`.
 
     counts: a sentence about the audited images. content: returns the bytes of an image by its id; None if they cannot
     be read. file: returns its file; None if it is in memory, in another file or elsewhere. fix_command: the command
-    that trains without the bad images.
+    that trains without the bad images. max_pixels, max_seconds: limits of an image, also of its thumbnail.
     """
     by_kind: dict[str, list[Finding]] = {}
     for finding in findings:
@@ -57,10 +62,11 @@ def write(
         for id_ in finding.ids[:MAX_IMAGES]:
             image_file = file(id_)
             link = images.link_to(image_file, path.parent) if image_file else ""
-            shown.append(images.embed_thumbnail(content(id_), f"{id_}: {title_of(finding.kind).lower()}", link))
+            shown.append(thumbnails.embed(content(id_), f"{id_}: {title_of(finding.kind).lower()}", link))
         return Card([[image for image in shown if image is not None]], lines=[finding.text])
 
-    sections = [_build_section(kind, of_kind, build_card) for kind, of_kind in by_kind.items()]
+    with images.Thumbnails(max_pixels, max_seconds) as thumbnails:
+        sections = [_build_section(kind, of_kind, build_card) for kind, of_kind in by_kind.items()]
     return page.write(path, Page(f"Audit of {name}", summary, sections, has_contents=False))
 
 

@@ -1,20 +1,20 @@
 """Images inside a page: shrunk, as data URIs, with a link to the full image where its file exists."""
 
 import base64
-import io
 import os
 from pathlib import Path
+from types import TracebackType
 from urllib.parse import quote
 
-import PIL.Image
 from markupsafe import Markup
 
-from classifier.data.decoding import decode
+from classifier.data.decoding.bounded import BoundedDecoder
+from classifier.data.decoding.image_file import DecodeError
+from classifier.data.decoding.tasks import Task
 from classifier.report.page import Image
 
 # Largest width and height in pixels of an image that links to its file, and of one that can only be enlarged.
 THUMBNAIL_SIZE, ENLARGED_SIZE = 112, 240
-MAX_PIXELS = 100_000_000
 
 
 def embed_jpeg(jpeg: bytes, text: str, link: str = "") -> Image:
@@ -22,19 +22,29 @@ def embed_jpeg(jpeg: bytes, text: str, link: str = "") -> Image:
     return Image(Markup(f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"), text, link)
 
 
-def embed_thumbnail(content: bytes | None, text: str, link: str = "") -> Image | None:
-    """Return a shrunk image of the bytes of an image file; None if it cannot be read."""
-    if content is None:
-        return None
-    size = THUMBNAIL_SIZE if link else ENLARGED_SIZE
-    try:
-        image = decode.open_image(content, max_pixels=MAX_PIXELS, min_side=size)
-    except decode.DecodeError:
-        return None
-    image.thumbnail((size, size), PIL.Image.Resampling.BOX)
-    stream = io.BytesIO()
-    image.convert("RGB").save(stream, "JPEG", quality=80)
-    return embed_jpeg(stream.getvalue(), text, link)
+class Thumbnails:
+    """Shrinks images within the limits of an image's pixels and seconds. A context, which ends its processes."""
+
+    def __init__(self, max_pixels: int, max_seconds: float) -> None:
+        sizes = (THUMBNAIL_SIZE, ENLARGED_SIZE)
+        self._decoders = {size: BoundedDecoder(Task.thumbnail(size, max_pixels), max_seconds) for size in sizes}
+
+    def __enter__(self) -> "Thumbnails":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        for decoder in self._decoders.values():
+            decoder.close()
+
+    def embed(self, content: bytes | None, text: str, link: str = "") -> Image | None:
+        """Return a shrunk image of the bytes of an image file; None if it cannot be read."""
+        if content is None:
+            return None
+        try:
+            jpeg = self._decoders[THUMBNAIL_SIZE if link else ENLARGED_SIZE].decode(content)
+        except DecodeError:
+            return None
+        return embed_jpeg(jpeg, text, link)
 
 
 def link_to(file: Path, folder: Path) -> str:

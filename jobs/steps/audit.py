@@ -59,7 +59,9 @@ def run_audit(experiment: Experiment, options: Any, run: RunFolder, log: RunLog)
     seconds = time.perf_counter() - began
     counts = _describe_counts(scan, splits_K, seconds)
     log.info(counts)
-    log.info(_summarize(findings))
+    for finding in source.findings:
+        log.info(f"note: {finding}")
+    log.info(_summarize([finding for finding in findings if finding.kind != "reading"]))
     fix_command = None
     if options.write_manifest:
         fix_command = write_manifest(scan, config, splits_K, findings, Path(options.write_manifest), log)

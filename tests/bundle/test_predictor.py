@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from classifier import data, models
-from classifier.bundle import bundle
+from classifier.bundle import bundle, image_reader
 from classifier.bundle.predictions import PredictionsWriter, predictions_table, predictor_table, save_predictions
 from classifier.bundle.predictor import Prediction, Predictor, Unreadable, image_files
 from classifier.config.experiment import Experiment
@@ -198,9 +198,9 @@ def test_paths_are_read_as_they_come_and_each_once(
     predictor: Predictor, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths, pulled, reads = image_files([photos]), [], []
-    decode = predictor._decode
+    read = image_reader.read_image_bytes
     monkeypatch.setattr(Scorer, "batch_size", 8)
-    monkeypatch.setattr(predictor, "_decode", lambda path: reads.append(path) or decode(path))
+    monkeypatch.setattr(image_reader, "read_image_bytes", lambda path, limit: reads.append(path) or read(path, limit))
     predictions = predictor.predict_files((pulled.append(path) or path for path in paths), maps="grad_cam")
     assert not pulled
     for n, prediction in enumerate(predictions):

@@ -62,7 +62,7 @@ FAULTS: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "header-only": ("png", lambda: encoded(scene(9002))[:40], "unreadable"),
     "one-pixel": ("png", lambda: encoded(Image.new("RGB", (1, 1))), "unreadable"),
     "bomb": ("png", lambda: encoded(Image.new("1", (4000, 4000))), "unreadable"),
-    "float": ("tif", lambda: encoded(Image.fromarray(np.full((20, 20), 0.5, np.float32)), "tiff"), "unreadable"),
+    "float": ("tif", lambda: encoded(Image.fromarray(np.full((20, 20), 9.5, np.float32)), "tiff"), "unreadable"),
     "large-file": ("bmp", lambda: encoded(scene(9003, 700), "bmp"), "unreadable"),
     "jpeg-called-png": ("png", lambda: encoded(scene(9004), "jpeg", quality=95), "extension"),
     "webp-called-jpg": ("jpg", lambda: encoded(scene(9005), "webp", quality=95), "extension"),

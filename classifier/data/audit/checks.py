@@ -9,6 +9,7 @@ from torch import Tensor
 from classifier.config.sections import DataConfig
 from classifier.data import split
 from classifier.data.audit import near_duplicates
+from classifier.data.audit.crowds import Links
 from classifier.data.audit.finding import Finding
 from classifier.data.audit.scan import ScanResult
 from classifier.data.build import IMBALANCE_RATIO
@@ -306,10 +307,9 @@ def select_clean(scan: ScanResult, splits_K: np.ndarray, findings: Sequence[Find
 
 def _merge_overlapping(groups: list[list[int]]) -> list[list[int]]:
     """Merge groups that share a member."""
-    group_of: dict[int, list[int]] = {}
+    members = {k for group in groups for k in group}
+    links = Links(max(members, default=-1) + 1)
     for group in groups:
-        overlapping = {id(group_of[k]): group_of[k] for k in group if k in group_of}
-        merged = sorted({*group, *(k for other in overlapping.values() for k in other)})
-        for k in merged:
-            group_of[k] = merged
-    return [*{id(group): group for group in group_of.values()}.values()]
+        for k in group[1:]:
+            links.add(group[0], k)
+    return links.find_groups(members)

@@ -7,17 +7,22 @@ the size: their band-passed structure must correlate roughly. Third, the remaini
 the best-fitting small crop of either. Here faint structure must correlate as well as strong: every position is divided
 by the local variation. That holds for the same scene, but not for a similar one that shares just one strong edge.
 Icons and other tiny images of one kind share their outline: there a near duplicate must be much nearer than the next
-neighbours.
+neighbours. Where very many images resemble each other, time and findings are bounded: crowds.py finds their candidates,
+and images that are linked by others already are not compared.
 """
 
+import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from classifier.data.audit.crowds import Links, split_crowds
+
 FREQUENCIES = 10
-NEIGHBOURS = 8
+NEIGHBOURS, CROWD_NEIGHBOURS = 8, 3
 MIN_COSINE = 0.7
 """Minimum cosine of the frequency vectors of a candidate pair."""
 MIN_ROUGH_CORRELATION = 0.7
@@ -56,22 +61,42 @@ class Pair:
 def find_pairs(thumbs_NHW: np.ndarray, shorter_N: np.ndarray) -> list[Pair]:
     """Find all near duplicates among N grey thumbnails, uint8 N x S x S, the most similar first.
 
-    shorter_N: the shorter side of each image. Images of a single colour never match. Compares all pairs: O(N^2) time.
+    shorter_N: the shorter side of each image. Images of a single colour never match. Among more than MAX_LISTED images
+    that are all alike, only so many pairs are found as link them. Compares all pairs outside crowds: O(N^2) time.
     """
-    candidates = _find_candidates(*_frequency_vectors(thumbs_NHW), torch.from_numpy(shorter_N < SMALL_SIDE))
-    first_P, second_P, mirrored_P = (column[_are_roughly_alike(thumbs_NHW, *candidates)] for column in candidates)
-    pairs = []
-    for start in range(0, len(first_P), PAIRS_PER_BLOCK):
-        part = slice(start, start + PAIRS_PER_BLOCK)
-        one, other = (torch.from_numpy(thumbs_NHW[index[part].numpy()]).float() for index in (first_P, second_P))
-        other = torch.where(mirrored_P[part, None, None], other.flip(2), other)
-        similarity_P = structure_similarity(one, other)
-        for n in torch.nonzero(similarity_P >= MIN_CORRELATION).flatten().tolist():
-            index = start + n
-            pairs.append(
-                Pair(int(first_P[index]), int(second_P[index]), float(similarity_P[n]), bool(mirrored_P[index]))
-            )
+    even_ND, odd_ND = _frequency_vectors(thumbs_NHW)
+    candidates = _find_candidates(even_ND, odd_ND, torch.from_numpy(shorter_N < SMALL_SIDE))
+    first_P, second_P, *_ = candidates
+    links, pairs = Links(len(thumbs_NHW)), []
+    for start in range(0, len(first_P), BLOCK_SIZE):
+        part = slice(start, start + BLOCK_SIZE)
+        is_new = [
+            not links.are_listed(*pair) for pair in zip(first_P[part].tolist(), second_P[part].tolist(), strict=True)
+        ]
+        for pair in _compare(thumbs_NHW, *(column[part][torch.tensor(is_new)] for column in candidates)):
+            links.add(pair.first, pair.second)
+            pairs.append(pair)
     return sorted(pairs, key=lambda pair: (-pair.similarity, pair.first, pair.second))
+
+
+def _compare(
+    thumbs_NHW: np.ndarray, first_P: Tensor, second_P: Tensor, mirrored_P: Tensor, crowded_P: Tensor
+) -> Iterator[Pair]:
+    """Yield the near duplicates among at most BLOCK_SIZE candidate pairs; in crowds, crops are not searched."""
+    if not len(first_P):
+        return
+    alike_P = _are_roughly_alike(thumbs_NHW, first_P, second_P, mirrored_P)
+    for has_crops in (True, False):
+        index_Q = (alike_P & (crowded_P != has_crops)).nonzero()[:, 0]
+        for index_B in index_Q.split(PAIRS_PER_BLOCK) if len(index_Q) else ():
+            one, other = (
+                torch.from_numpy(thumbs_NHW[column[index_B].numpy()]).float() for column in (first_P, second_P)
+            )
+            other = torch.where(mirrored_P[index_B, None, None], other.flip(2), other)
+            similarity_B = structure_similarity(one, other, has_crops=has_crops)
+            for index, similarity in zip(index_B.tolist(), similarity_B.tolist(), strict=True):
+                if similarity >= MIN_CORRELATION:
+                    yield Pair(int(first_P[index]), int(second_P[index]), similarity, bool(mirrored_P[index]))
 
 
 def find_pairs_by_features(features_ND: Tensor) -> list[Pair]:
@@ -83,7 +108,7 @@ def find_pairs_by_features(features_ND: Tensor) -> list[Pair]:
         return []
     centred_ND = torch.nn.functional.normalize(features_ND - features_ND.mean(0), dim=1)
     everywhere_N = torch.ones(len(centred_ND), dtype=torch.bool)
-    first_P, second_P, _ = _find_candidates(
+    first_P, second_P, *_ = _find_candidates(
         centred_ND, torch.zeros(len(centred_ND), 1), everywhere_N, MAX_FEATURE_DISTANCE_RATIO
     )
     similarity_P = (centred_ND[first_P] * centred_ND[second_P]).sum(1)
@@ -95,12 +120,16 @@ def find_pairs_by_features(features_ND: Tensor) -> list[Pair]:
     return sorted(pairs, key=lambda pair: (-pair.similarity, pair.first, pair.second))
 
 
-def structure_similarity(one_PHW: Tensor, other_PHW: Tensor) -> Tensor:
+def structure_similarity(one_PHW: Tensor, other_PHW: Tensor, *, has_crops: bool = True) -> Tensor:
     """Correlate the equalized structure of P pairs of images, with the best small crop of either on the other.
 
     Returns one correlation per pair.
     """
     side = one_PHW.shape[-1]
+    if not has_crops:
+        between = _blur_matrix(side, FINE_SIGMA), _blur_matrix(side, COARSE_SIGMA)
+        one_PD, other_PD = (_equalize(_band_pass(images_PHW, *between)) for images_PHW in (one_PHW, other_PHW))
+        return (one_PD * other_PD).sum(1)
     ways = [
         torch.eye(side),
         *(_resampling_matrix(side, start, 1 - CROP_SHARE) for start in (0.0, CROP_SHARE / 2, CROP_SHARE)),
@@ -128,26 +157,17 @@ def structure_similarity(one_PHW: Tensor, other_PHW: Tensor) -> Tensor:
 
 def _are_roughly_alike(thumbs_NHW: np.ndarray, first_P: Tensor, second_P: Tensor, mirrored_P: Tensor) -> Tensor:
     """Return which pairs are roughly alike without cropping, bool P."""
-    count, side = len(thumbs_NHW), thumbs_NHW.shape[-1] // 2
-    between, alike_P = (
-        (_blur_matrix(side, FINE_SIGMA), _blur_matrix(side, COARSE_SIGMA)),
-        torch.zeros(len(first_P), dtype=torch.bool),
-    )
-    structure_NHW = torch.empty(count if len(first_P) else 0, side, side, dtype=torch.float16)
-    is_spread_N = torch.zeros(len(structure_NHW), dtype=torch.bool)
-    for start in range(0, len(structure_NHW), BLOCK_SIZE):
-        block_NHW = torch.from_numpy(thumbs_NHW[start : start + BLOCK_SIZE]).float()
-        halves = block_NHW.view(-1, side, 2, side, 2).mean((2, 4))
-        block_NHW = _standardize(_band_pass(halves, *between).flatten(1)).view_as(halves)
-        structure_NHW[start : start + BLOCK_SIZE] = block_NHW
-        is_spread_N[start : start + BLOCK_SIZE] = block_NHW.pow(4).sum((1, 2)) * side**2 * MIN_SPREAD <= 1
-    for start in range(0, len(first_P), BLOCK_SIZE):
-        part = slice(start, start + BLOCK_SIZE)
-        one_PHW, other_PHW = (structure_NHW[index[part]].float() for index in (first_P, second_P))
-        other_PHW = torch.where(mirrored_P[part, None, None], other_PHW.flip(2), other_PHW)
-        is_spread_P = is_spread_N[first_P[part]] & is_spread_N[second_P[part]]
-        alike_P[part] = ((one_PHW * other_PHW).sum((1, 2)) >= MIN_ROUGH_CORRELATION) & is_spread_P
-    return alike_P
+    side = thumbs_NHW.shape[-1] // 2
+    between = _blur_matrix(side, FINE_SIGMA), _blur_matrix(side, COARSE_SIGMA)
+    structures, are_spread = [], []
+    for index in (first_P, second_P):
+        halves = torch.nn.functional.avg_pool2d(torch.from_numpy(thumbs_NHW[index.numpy()]).float(), 2)
+        structure_PHW = _standardize(_band_pass(halves, *between).flatten(1)).view_as(halves)
+        are_spread.append(structure_PHW.pow(4).sum((1, 2)) * side**2 * MIN_SPREAD <= 1)
+        structures.append(structure_PHW.half().float())
+    one_PHW, other_PHW = structures
+    other_PHW = torch.where(mirrored_P[:, None, None], other_PHW.flip(2), other_PHW)
+    return ((one_PHW * other_PHW).sum((1, 2)) >= MIN_ROUGH_CORRELATION) & are_spread[0] & are_spread[1]
 
 
 def _frequency_vectors(thumbs_NHW: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -169,37 +189,70 @@ def _frequency_vectors(thumbs_NHW: np.ndarray) -> tuple[Tensor, Tensor]:
 
 def _find_candidates(
     even_ND: Tensor, odd_ND: Tensor, small_N: Tensor, nearer: float = MAX_DISTANCE_RATIO
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return both indices of each candidate pair, the smaller first, and whether the second is mirrored."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return both indices of each candidate pair, the smaller first; whether the second is mirrored; and whether both
+    are in one crowd. The nearest pair comes first."""
     total = len(even_ND)
-    count = min(NEIGHBOURS, total - 1)
-    keys, ways, distances = [], [], []
-    # Reused, since allocating memory for each block would cost more than the products.
-    same, turned = torch.empty(2, min(BLOCK_SIZE, total), total).unbind()
+    apart_M, *parts = split_crowds(even_ND, odd_ND)
+    found = [_Neighbours.find(even_ND, odd_ND, apart_M, NEIGHBOURS)]
+    found += [_Neighbours.find(even_ND, odd_ND, part_M, CROWD_NEIGHBOURS) for part_M in parts]
     next_N = torch.full((total,), torch.inf)
-    for start in range(0, total if count > 0 else 0, BLOCK_SIZE):
-        rows = slice(start, start + BLOCK_SIZE)
-        scores, other_way = same[: len(even_ND[rows])], turned[: len(even_ND[rows])]
-        torch.mm(even_ND[rows], even_ND.T, out=scores)
-        torch.mm(odd_ND[rows], odd_ND.T, out=other_way)
-        own = torch.arange(len(scores))
-        scores.add_(other_way.abs())
-        scores[own, own + start] = -1
-        values, neighbours = scores.topk(count, dim=1)
-        if count >= REFERENCE_NEIGHBOUR:
-            next_N[rows] = 1 - values[:, REFERENCE_NEIGHBOUR - 1]
-        near = values >= MIN_COSINE
-        one, other = (own[:, None] + start).expand_as(neighbours)[near], neighbours[near]
-        keys.append(torch.minimum(one, other) * total + torch.maximum(one, other))
-        ways.append(other_way.gather(1, neighbours)[near] < 0)
-        distances.append(1 - values[near])
-    if not keys:
-        return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.bool)
-    unique, index = (torch.from_numpy(array) for array in np.unique(torch.cat(keys).numpy(), return_index=True))
-    first_P, second_P = unique // total, unique % total
+    for neighbours in found:
+        next_N[neighbours.members_M] = torch.minimum(next_N[neighbours.members_M], neighbours.next_M)
+    key_P, way_P, distance_P = (
+        torch.cat([getattr(neighbours, name) for neighbours in found]) for name in ("key_P", "way_P", "distance_P")
+    )
+    index = torch.from_numpy(np.unique(key_P.numpy(), return_index=True)[1])
+    index = index[distance_P[index].argsort(stable=True)]
+    first_P, second_P = key_P[index] // total, key_P[index] % total
     next_P = torch.minimum(next_N[first_P], next_N[second_P])
-    stands_out_P = (torch.cat(distances)[index] <= nearer * next_P) | ~(small_N[first_P] | small_N[second_P])
-    return first_P[stands_out_P], second_P[stands_out_P], torch.cat(ways)[index][stands_out_P]
+    stands_out_P = (distance_P[index] <= nearer * next_P) | ~(small_N[first_P] | small_N[second_P])
+    columns = first_P, second_P, way_P[index], index >= len(found[0].key_P)
+    return columns[0][stands_out_P], columns[1][stands_out_P], columns[2][stands_out_P], columns[3][stands_out_P]
+
+
+@dataclass(frozen=True)
+class _Neighbours:
+    """The nearest neighbours of M of N images among themselves. key_P: first * N + second, of each candidate pair.
+
+    way_P: is the second mirrored? next_M: the distance of each image to its neighbour number REFERENCE_NEIGHBOUR.
+    """
+
+    members_M: Tensor
+    next_M: Tensor
+    key_P: Tensor
+    way_P: Tensor
+    distance_P: Tensor
+
+    @classmethod
+    def find(cls, even_ND: Tensor, odd_ND: Tensor, members_M: Tensor, count: int) -> "_Neighbours":
+        total, members = len(even_ND), len(members_M)
+        is_all = members == total
+        even_MD, odd_MD = (even_ND, odd_ND) if is_all else (even_ND[members_M], odd_ND[members_M])
+        listed, count = count, min(max(count, REFERENCE_NEIGHBOUR), members - 1)
+        keys, ways, distances = [torch.empty(0, dtype=torch.int64)], [torch.empty(0, dtype=torch.bool)], []
+        # Reused, since allocating memory for each block would cost more than the products.
+        same, turned = torch.empty(2, min(BLOCK_SIZE, members), members).unbind()
+        next_M = torch.full((members,), torch.inf)
+        for start in range(0, members if count > 0 else 0, BLOCK_SIZE):
+            rows = slice(start, start + BLOCK_SIZE)
+            scores, other_way = same[: len(even_MD[rows])], turned[: len(even_MD[rows])]
+            torch.mm(even_MD[rows], even_MD.T, out=scores)
+            torch.mm(odd_MD[rows], odd_MD.T, out=other_way)
+            own = torch.arange(len(scores))
+            scores.add_(other_way.abs())
+            scores[own, own + start] = -1
+            values, neighbours = scores.topk(count, dim=1)
+            if count >= REFERENCE_NEIGHBOUR:
+                next_M[rows] = 1 - values[:, REFERENCE_NEIGHBOUR - 1]
+            near = values >= MIN_COSINE
+            near[:, listed:] = False
+            one = members_M[(own[:, None] + start).expand_as(neighbours)[near]]
+            other = members_M[neighbours[near]]
+            keys.append(torch.minimum(one, other) * total + torch.maximum(one, other))
+            ways.append(other_way.gather(1, neighbours)[near] < 0)
+            distances.append(1 - values[near])
+        return cls(members_M, next_M, torch.cat(keys), torch.cat(ways), torch.cat([torch.empty(0), *distances]))
 
 
 def _band_pass(images_PHW: Tensor, fine: Tensor, coarse: Tensor) -> Tensor:
@@ -220,6 +273,7 @@ def _standardize(values_PD: Tensor) -> Tensor:
     return centred_PD / centred_PD.norm(dim=1, keepdim=True).clamp_min(1e-3)
 
 
+@functools.cache
 def _blur_matrix(side: int, deviation: float) -> Tensor:
     """Return a matrix that blurs along one axis; its rows sum to 1."""
     positions = torch.arange(side, dtype=torch.float32)

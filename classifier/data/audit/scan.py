@@ -1,5 +1,6 @@
 """Scan each image once for everything that the audit needs."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,9 +9,11 @@ import torch
 import torch.nn.functional as F
 
 from classifier.config.sections import DataConfig
-from classifier.data.decoding.decode import DecodeError, DecodeFailure
+from classifier.data.decoding.decode import DecodeFailure
+from classifier.data.decoding.image_file import DecodeError
 from classifier.data.decoding.image_stats import SHARP_SIDE, SIDE, ImageStats
-from classifier.data.decoding.worker_processes import DecodeWorkers, Task
+from classifier.data.decoding.tasks import Task
+from classifier.data.decoding.worker_processes import DecodeWorkers
 from classifier.data.readers.compact import pack_digests
 from classifier.data.readers.file_bytes import compute_digest, read_image_bytes
 from classifier.data.readers.source import Source
@@ -35,6 +38,8 @@ class ScanResult:
     frames_K: np.ndarray
     misnamed_K: np.ndarray
     thumbs_KHW: np.ndarray
+    used_bits_K: np.ndarray
+    """How many bits of its 16 an image needs; 0 if it has 8, or declares how many it uses."""
 
 
 def scan_images(source: Source, config: DataConfig, tick: Callable[[int], None] = lambda _: None) -> ScanResult:
@@ -45,6 +50,7 @@ def scan_images(source: Source, config: DataConfig, tick: Callable[[int], None] 
     digests: list[bytes] = [b""] * count
     flaws: dict[int, str] = {}
     stats: dict[int, ImageStats] = {}
+    thumbs_NHW = np.zeros((count, SIDE, SIDE), np.uint8)
 
     def read(index: int) -> bytes | DecodeFailure:
         try:
@@ -54,13 +60,15 @@ def scan_images(source: Source, config: DataConfig, tick: Callable[[int], None] 
         digests[index] = compute_digest(content)
         return content
 
-    workers = DecodeWorkers(Task.stats(config.max_pixels), config.max_seconds, available_cores() + 1)
-    for index, reply in workers.map(read, range(count)):
-        if isinstance(reply, DecodeFailure):
-            flaws[index] = reply.reason
-        else:
-            stats[index] = ImageStats.unpack(reply)
-        tick(1)
+    with DecodeWorkers(Task.stats(config.max_pixels), config.max_seconds, available_cores() + 1) as workers:
+        for index, reply in workers.map(read, range(count)):
+            if isinstance(reply, DecodeFailure):
+                flaws[index] = reply.reason
+            else:
+                unpacked = ImageStats.unpack(reply)
+                thumbs_NHW[index] = unpacked.thumb
+                stats[index] = dataclasses.replace(unpacked, thumb=thumbs_NHW[index])
+            tick(1)
     usable = sorted(stats)
     return ScanResult(
         source=source,
@@ -71,7 +79,8 @@ def scan_images(source: Source, config: DataConfig, tick: Callable[[int], None] 
         sharpness_K=np.array([stats[n].sharpness for n in usable]),
         frames_K=np.array([stats[n].frames for n in usable], np.int64),
         misnamed_K=np.array([not stats[n].matches_suffix(source.ids[n]) for n in usable], bool),
-        thumbs_KHW=np.stack([stats[n].thumb for n in usable]) if usable else np.zeros((0, SIDE, SIDE), np.uint8),
+        thumbs_KHW=thumbs_NHW if len(usable) == count else thumbs_NHW[usable],
+        used_bits_K=np.array([stats[n].used_bits for n in usable], np.int64),
     )
 
 
@@ -101,6 +110,7 @@ def _scan_arrays(source: Source, pixels_NCHW: np.ndarray, tick: Callable[[int], 
         frames_K=np.ones(count, np.int64),
         misnamed_K=np.zeros(count, bool),
         thumbs_KHW=thumbs_NHW,
+        used_bits_K=np.zeros(count, np.int64),
     )
 
 

@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
-from classifier.data.decoding import decode
+from classifier.data.decoding import image_file
+from classifier.data.decoding.image_file import Admit, admit_all
 
 SIDE = 64
 """Of the thumbnail, a grey square into which the whole image is squeezed, in pixels."""
@@ -15,6 +16,7 @@ SHARP_SIDE = 256
 """Sharpness is measured after shrinking the shorter side to this, in pixels."""
 ENDINGS = {
     "JPEG": ("jpg", "jpeg", "jpe", "jfif"),
+    "MPO": ("jpg", "jpeg", "jpe", "jfif", "mpo"),
     "PNG": ("png",),
     "WEBP": ("webp",),
     "GIF": ("gif",),
@@ -39,20 +41,23 @@ class ImageStats:
     frames: int
     sharpness: float
     thumb: np.ndarray
+    used_bits: int = 0
+    """How many bits of its 16 the image needs; 0 if it has 8, or declares how many it uses."""
 
-    _HEAD: ClassVar[struct.Struct] = struct.Struct("<III12sd")
+    _HEAD: ClassVar[struct.Struct] = struct.Struct("<III12sdB")
     LENGTH: ClassVar[int] = _HEAD.size + SIDE * SIDE
 
     def pack(self) -> bytes:
         """Return the LENGTH bytes that `unpack` reads."""
-        head = self._HEAD.pack(self.width, self.height, self.frames, self.format.encode()[:12], self.sharpness)
+        name = self.format.encode()[:12]
+        head = self._HEAD.pack(self.width, self.height, self.frames, name, self.sharpness, self.used_bits)
         return head + self.thumb.tobytes()
 
     @classmethod
     def unpack(cls, content: bytes) -> "ImageStats":
-        width, height, frames, name, sharpness = cls._HEAD.unpack_from(content)
+        width, height, frames, name, sharpness, used_bits = cls._HEAD.unpack_from(content)
         thumb = np.frombuffer(content, np.uint8, offset=cls._HEAD.size).reshape(SIDE, SIDE)
-        return cls(width, height, name.rstrip(b"\0").decode(), frames, sharpness, thumb)
+        return cls(width, height, name.rstrip(b"\0").decode(), frames, sharpness, thumb, used_bits)
 
     def matches_suffix(self, name: str) -> bool:
         """Does the suffix of the name match the format?"""
@@ -60,16 +65,17 @@ class ImageStats:
         return ending in ENDINGS.get(self.format, (ending,)) or "." not in name.rpartition("/")[2]
 
 
-def compute_image_stats(content: bytes, *, max_pixels: int) -> ImageStats:
+def compute_image_stats(content: bytes, *, max_pixels: int, admit: Admit = admit_all) -> ImageStats:
     """Compute the statistics of an image from a file's bytes. DecodeError if they cannot be used."""
-    image = decode.open_image(content, max_pixels=max_pixels, min_side=SHARP_SIDE)
-    width, height, name, frames = decode.read_header(content)
-    grey = image.convert("L")
+    opened = image_file.open_file(content, max_pixels=max_pixels, min_side=SHARP_SIDE, admit=admit)
+    *_, frames = image_file.read_header(content)
+    grey = opened.image.convert("L")
     scale = SHARP_SIDE / min(grey.size)
     if scale < 1:
         grey = grey.resize((round(grey.width * scale), round(grey.height * scale)), Image.Resampling.BOX)
     thumb = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX if scale <= 4 else Image.Resampling.BILINEAR))
-    return ImageStats(width, height, name, frames, compute_sharpness(np.asarray(grey)), thumb)
+    sharpness = compute_sharpness(np.asarray(grey))
+    return ImageStats(opened.width, opened.height, opened.format, frames, sharpness, thumb, opened.used_bits)
 
 
 def compute_sharpness(grey_HW: np.ndarray) -> float:

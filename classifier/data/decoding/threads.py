@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from classifier.data.decoding import decode
+from classifier.data.decoding.pillow_settings import pillow_limits_off
 from classifier.runtime.cpu import available_cores
 
 POLL_SECONDS = 1.0
@@ -48,7 +48,7 @@ def run_in_threads(
         thread.start()
         return thread
 
-    with decode.pillow_limits_off():
+    with pillow_limits_off():
         threads = [start() for _ in range(min(available_cores(), max(1, len(indices))))]
         try:
             while threads and not errors:

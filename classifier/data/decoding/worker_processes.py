@@ -1,8 +1,9 @@
 """Worker processes that decode images: if a decoder hangs or crashes, only that image fails.
 
 A process reads frames from its stdin (the number of images, then each one's length and bytes) and replies to each image
-on its stdout: its pixels, for example, or that they are in their row, or why it cannot be used. It imports Pillow and
-numpy alone, so that it starts in a moment.
+on its stdout: its pixels, for example, or that they are in their row, or why it cannot be used. Before it decodes a
+large image, it asks for the memory and waits for the answer. It imports Pillow and numpy alone, so that it starts in a
+moment.
 """
 
 import contextlib
@@ -15,24 +16,27 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-from classifier.data.decoding import decode
-from classifier.data.decoding.decode import DecodeFailure
-from classifier.data.decoding.image_spec import ImageSpec
-from classifier.data.decoding.image_stats import ImageStats, compute_image_stats
-from classifier.data.images.jpeg_segment import open_writer
+from classifier.data.decoding.decode import DecodeFailure, timeout_reason
+from classifier.data.decoding.image_file import DecodeError
+from classifier.data.decoding.memory import MemoryBudget, limit_own_memory
+from classifier.data.decoding.pillow_settings import pillow_limits_off
+from classifier.data.decoding.tasks import Task
 
 # A frame holds at most this many images and bytes; a reply waits at most LINGER seconds for others to go with it.
 FRAME_IMAGES, FRAME_BYTES, LINGER = 32, 4 << 20, 0.05
 START_SECONDS = 120.0
 POLL_SECONDS = 0.1
 """Time between two looks at a process that may be late."""
-_LENGTH = struct.Struct("<I")
+FREE_WORK = 1 << 22
+"""Images of up to this many pixels times passes are decoded without asking for the memory."""
+_LENGTH, _WORK = struct.Struct("<I"), struct.Struct("<Q")
 _ROOT = str(Path(__file__).resolve().parents[3])
 _MAIN = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
@@ -40,36 +44,12 @@ _MAIN = (
 )
 
 
-@dataclass(frozen=True)
-class Task:
-    """What processes do with an image's bytes: a name of TASKS and its arguments. reply_bytes: the size of a reply."""
-
-    words: tuple[str, ...]
-    reply_bytes: int
-
-    @classmethod
-    def pixels(cls, spec: ImageSpec) -> "Task":
-        """Reply with the pixels, uint8 channels x size x size."""
-        channels, height, width = spec.shape
-        return cls(("pixels", *spec.to_words()), channels * height * width)
-
-    @classmethod
-    def rows(cls, spec: ImageSpec, writer: Sequence[str]) -> "Task":
-        """Write the pixels into a segment, given as its `to_words`, and reply with nothing. See `address`."""
-        return cls(("rows", *spec.to_words(), *writer), 0)
-
-    @classmethod
-    def stats(cls, max_pixels: int) -> "Task":
-        """Reply with packed ImageStats."""
-        return cls(("stats", str(max_pixels)), ImageStats.LENGTH)
-
-
 class DecodeWorker:
     """One process, which starts when it gets its first image. Not for several threads at once."""
 
-    def __init__(self, task: Task, seconds: float) -> None:
-        """seconds: the time that one image may take."""
-        self.task, self.seconds = task, seconds
+    def __init__(self, task: Task, seconds: float, budget: MemoryBudget | None = None) -> None:
+        """seconds: the time that one image may take. budget: of memory, shared with other workers."""
+        self.task, self.seconds, self.budget = task, seconds, budget or MemoryBudget()
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: _Watchdog | None = None
         self._failure = DecodeFailure("")
@@ -80,6 +60,9 @@ class DecodeWorker:
         for reply in self._replies(contents):
             done += 1
             yield reply
+        if len(contents) == 1 and not done:
+            yield self._failure
+            return
         for content in contents[done:]:  # one of them crashed the process, or did not end: find out which
             replies = [*self._replies([content])]
             yield replies[0] if replies else self._failure
@@ -106,21 +89,28 @@ class DecodeWorker:
             process.stdin.write(b"".join(frame))
             process.stdin.flush()
             for _ in contents:
-                status = self._read(process.stdout, 1)
-                if status == b"+":
-                    yield self._read(process.stdout, self.task.reply_bytes)
-                    continue
-                text = self._read(process.stdout, *_LENGTH.unpack(self._read(process.stdout, 4))).decode()
-                if status == b"!":
-                    raise OSError(text)
-                yield DecodeFailure(text)
+                yield self._read_reply(process)
         except (BrokenPipeError, EOFError, TimeoutError) as error:
             if isinstance(error, TimeoutError):
-                self._failure = DecodeFailure(decode.timeout_reason(self.seconds))
+                self._failure = DecodeFailure(timeout_reason(self.seconds))
             self.close()
 
+    def _read_reply(self, process: subprocess.Popen[bytes]) -> bytes | DecodeFailure:
+        """Read the next reply, after the memory for it is there. OSError if that is what it says."""
+        assert process.stdin is not None
+        status = self._read(process.stdout, 1)
+        if status == b"?":
+            with self.budget.take(*_WORK.unpack(self._read(process.stdout, _WORK.size))):
+                process.stdin.write(b".")
+                process.stdin.flush()
+                return self._read_reply(process)
+        reply = self._read(process.stdout, *_LENGTH.unpack(self._read(process.stdout, _LENGTH.size)))
+        if status == b"!":
+            raise OSError(reply.decode())
+        return reply if status == b"+" else DecodeFailure(reply.decode())
+
     def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", _MAIN, _ROOT, *self.task.words]
+        command = [sys.executable, "-c", _MAIN, _ROOT, str(self.task.max_pixels), *self.task.words]
         pipe = subprocess.PIPE
         self._process = process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
         self._watchdog = _Watchdog(process)
@@ -175,13 +165,27 @@ class _Watchdog:
                 return
 
 
-@dataclass(frozen=True)
 class DecodeWorkers:
-    """A pool of such processes. seconds: the time that one image may take."""
+    """A pool of such processes, which live until `close`, or as long as it does."""
 
-    task: Task
-    seconds: float
-    processes: int
+    def __init__(self, task: Task, seconds: float, processes: int) -> None:
+        """seconds: the time that one image may take."""
+        budget = MemoryBudget()
+        self.workers = [DecodeWorker(task, seconds, budget) for _ in range(processes)]
+        self._idle: queue.SimpleQueue[DecodeWorker] = queue.SimpleQueue()
+        for worker in self.workers:
+            self._idle.put(worker)
+        self._finalizer = weakref.finalize(self, _close_all, self.workers)
+
+    def __enter__(self) -> "DecodeWorkers":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes; the pool can be used again."""
+        _close_all(self.workers)
 
     def map(
         self, read: Callable[[int], bytes | DecodeFailure | None], indices: Sequence[int]
@@ -191,24 +195,23 @@ class DecodeWorkers:
         read: called in threads; returns an image's bytes, or why it has none, or None if nothing is to be done for it.
         OSError as DecodeWorker.decode, and whatever `read` raises.
         """
-        workers = [DecodeWorker(self.task, self.seconds) for _ in range(self.processes)]
-        idle: queue.SimpleQueue[DecodeWorker] = queue.SimpleQueue()
-        for worker in workers:
-            idle.put(worker)
+        if not len(indices):
+            return
 
         def run(chunk: Sequence[int]) -> list[tuple[int, bytes | DecodeFailure]]:
-            worker = idle.get()
+            worker = self._idle.get()
             try:
                 return [*_decode_chunk(worker, read, chunk)]
             finally:
-                idle.put(worker)
+                self._idle.put(worker)
 
         pending: set[Future[list[tuple[int, bytes | DecodeFailure]]]] = set()
-        pool = ThreadPoolExecutor(self.processes)
+        pool = ThreadPoolExecutor(len(self.workers))
         try:
-            for start in range(0, len(indices), FRAME_IMAGES):
-                pending.add(pool.submit(run, indices[start : start + FRAME_IMAGES]))
-                if len(pending) >= 2 * self.processes:
+            frame_images = max(1, min(FRAME_IMAGES, -(-len(indices) // len(self.workers))))
+            for start in range(0, len(indices), frame_images):
+                pending.add(pool.submit(run, indices[start : start + frame_images]))
+                if len(pending) >= 2 * len(self.workers):
                     done, pending = wait(pending, return_when=FIRST_COMPLETED)
                     for future in done:
                         yield from future.result()
@@ -218,8 +221,11 @@ class DecodeWorkers:
                     yield from future.result()
         finally:  # also after Ctrl-C, or an error in one thread: what has not begun is not begun
             pool.shutdown(cancel_futures=True)
-            for worker in workers:
-                worker.close()
+
+
+def _close_all(workers: Sequence[DecodeWorker]) -> None:
+    for worker in workers:
+        worker.close()
 
 
 def _decode_chunk(
@@ -239,53 +245,33 @@ def _decode_chunk(
         yield from zip(frame, worker.decode([*frame.values()]), strict=True)
 
 
-def address(row: int, content: bytes) -> bytes:
-    """Return what the task `rows` takes: an image's bytes, and the row that they go to."""
-    return _LENGTH.pack(row) + content
-
-
-def _pixels(*spec: str) -> Callable[[bytes], bytes]:
-    image_spec = ImageSpec.from_words(spec)
-    return lambda content: decode.decode_general(content, image_spec).tobytes()
-
-
-def _rows(size: str, channels: str, fit: str, max_pixels: str, *writer: str) -> Callable[[bytes], bytes]:
-    spec, segment = ImageSpec.from_words((size, channels, fit, max_pixels)), open_writer(writer)
-
-    def write(content: bytes) -> bytes:
-        (row,) = _LENGTH.unpack_from(content)
-        segment.write(row, decode.decode_general(content[_LENGTH.size :], spec))
-        return b""
-
-    return write
-
-
-def _stats(max_pixels: str) -> Callable[[bytes], bytes]:
-    return lambda content: compute_image_stats(content, max_pixels=int(max_pixels)).pack()
-
-
-# Name -> what makes, from a task's arguments, the function from an image's bytes to a reply.
-TASKS: dict[str, Callable[..., Callable[[bytes], bytes]]] = {"pixels": _pixels, "rows": _rows, "stats": _stats}
-
-
 def serve(words: Sequence[str]) -> None:
-    """Reply to frames until stdin ends: what the process runs. words: a Task's."""
+    """Reply to frames until stdin ends: what the process runs. words: a task's max_pixels and its words."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    reply_to = TASKS[words[0]](*words[1:])
     source, sink = sys.stdin.buffer, sys.stdout.buffer
+
+    def ask(work: int) -> None:
+        if work > FREE_WORK:
+            sink.write(b"?" + _WORK.pack(work))
+            sink.flush()
+            source.read(1)
+
+    task = Task(tuple(words[1:]), int(words[0]))
+    reply_to = task.open(ask)
+    limit_own_memory(task.max_pixels)
     sink.write(b".")  # what comes next is not slowed by the start
     sink.flush()
-    with decode.pillow_limits_off():
-        while head := source.read(4):
+    with pillow_limits_off():
+        while head := source.read(_LENGTH.size):
             contents = [source.read(*_LENGTH.unpack(source.read(4))) for _ in range(*_LENGTH.unpack(head))]
             flushed = time.monotonic()
             for content in contents:
                 try:
-                    sink.write(b"+" + reply_to(content))
-                except (decode.DecodeError, OSError) as error:
+                    status, reply = b"+", reply_to(content)
+                except (DecodeError, OSError) as error:
                     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
-                    status = b"!" if isinstance(error, OSError) else b"-"
-                    sink.write(status + _LENGTH.pack(len(text.encode())) + text.encode())
+                    status, reply = (b"!" if isinstance(error, OSError) else b"-"), text.encode()
+                sink.write(status + _LENGTH.pack(len(reply)) + reply)
                 if time.monotonic() - flushed > LINGER:
                     sink.flush()
                     flushed = time.monotonic()

@@ -3,7 +3,7 @@
 CACHE/KEY/ holds the segments of one way (size, channels, fit): Arrow files of one record batch, one row per image, with
 the digest of the content that it was decoded from and a hash of the row. A segment is written to a temporary file,
 synced and renamed, and never changes; a reader maps it, and keeps it even if it is unlinked. Its name is the hash of
-all its columns but the images, which `check` compares row by row before they are used. files.arrow records which file
+all its columns but the images, which `check` compares row by row before they are used. FILES records which file
 had which content, so that an unchanged file is not read again. One process builds at a time; others wait, and use its
 results.
 """
@@ -24,6 +24,7 @@ import pyarrow as pa
 import torch
 from filelock import Timeout
 
+from classifier.data.decoding.earlier import may_differ
 from classifier.data.images.arrays import MappedImages, Segment
 from classifier.data.images.file_states import FileStates, read_states, write_states
 from classifier.data.images.jpeg_segment import JpegSegmentWriter
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 3
 DECODER = 2
-"""Changes whenever the same file would decode to other pixels than before."""
+"""Changes whenever any file would decode to other pixels than before; for a few kinds of files see decoding.earlier."""
 SEGMENT_BYTES, JPEG_RATIO = 1 << 30, 4
 """Of pixels; JPEGs of ordinary images take a quarter of that at most."""
 
@@ -64,6 +65,8 @@ class Cache:
     key: str
     stored_as: str
     index: RowIndex = field(default_factory=RowIndex)
+    _outdated: set[bytes] = field(default_factory=set)
+    """Contents whose images an earlier version decoded otherwise."""
 
     @classmethod
     def open(cls, root: Path, shape: tuple[int, int, int], stored_as: str = PIXELS, **settings: object) -> "Cache":
@@ -104,9 +107,14 @@ class Cache:
         rows_N = self.index.find(states.digests)
         return [n for n in np.flatnonzero(rows_N < 0).tolist() if n not in states.errors]
 
-    def contains(self, digest: bytes) -> bool:
-        """Is there an image of this content?"""
-        return bool(self.index.find([digest])[0] >= 0)
+    def contains(self, digest: bytes, content: bytes) -> bool:
+        """Is there an image of this content? One of an earlier version does not count, if that decoded it otherwise."""
+        if self.index.find([digest])[0] < 0:
+            return False
+        if self.index.is_recent(digest) or not may_differ(content):
+            return True
+        self._outdated.add(digest)
+        return False
 
     def map_images(self, states: FileStates) -> tuple[MappedImages, np.ndarray]:
         """Return the images of all files, and their hashes (V16), which are equal for images with the same pixels.
@@ -129,7 +137,8 @@ class Cache:
         """Cut missing images into segments of at most SEGMENT_BYTES. DataError if the disk is too small for them."""
         row_bytes = int(np.prod(self.shape)) // (1 if self.stored_as == PIXELS else JPEG_RATIO)
         count = max(1, SEGMENT_BYTES // row_bytes)
-        required = len(missing) * row_bytes
+        # Files of an earlier version's cache are read again, but few of them are decoded again.
+        required = max(0, len(missing) - self.index.count_earlier()) * row_bytes
         available = shutil.disk_usage(self.folder).free
         if required > available:
             raise DataError(
@@ -160,7 +169,7 @@ class Cache:
         """Finish it, if a row holds something new."""
         new_rows: dict[bytes, int] = {}
         for row, (digest, known_row) in enumerate(zip(segment.digests, self.index.find(segment.digests), strict=True)):
-            if digest and known_row < 0:
+            if digest and (known_row < 0 or digest in self._outdated):
                 new_rows.setdefault(digest, row)
         if not new_rows:
             return

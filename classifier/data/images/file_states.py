@@ -1,4 +1,4 @@
-"""What is known of files, so that an unchanged one is not read again: files.arrow in a folder of the cache."""
+"""What is known of files, so that an unchanged one is not read again: FILES in a folder of the cache."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,8 @@ from classifier.data.images.pixel_segment import DIGEST, HASH
 from classifier.data.images.row_hash import hash_columns
 from classifier.storage.atomic import fsync
 
-FILES = "files.arrow"
+FILES = "files-2.arrow"
+"""The first version, files.arrow, does not say which files are to be decoded again: they are read once more."""
 
 
 @dataclass(eq=False)

@@ -32,8 +32,11 @@ class RowIndex:
         self._sort()
 
     def update(self, segments: list[Segment]) -> None:
-        """Index these segments; what is known of those that were here before is kept."""
-        self.segments = segments
+        """Index these segments; what is known of those that were here before is kept.
+
+        Where several have an image of one content, that of the latest version is found.
+        """
+        self.segments = sorted(segments, key=lambda segment: segment.hashes_N is None)
         for segment in segments:
             self._rows_of.setdefault(segment.path, _Rows(len(segment)))
         self._sort()
@@ -51,6 +54,19 @@ class RowIndex:
             return np.full(len(wanted), -1, np.int64)
         positions = np.minimum(np.searchsorted(self._sorted, wanted), len(self._sorted) - 1)
         return np.where((self._sorted[positions] == wanted) & (wanted != b""), self._rows_N[positions], -1)
+
+    def is_recent(self, digest: bytes) -> bool:
+        """Was the image of this content written by a version that writes hashes?"""
+        row = int(self.find([digest])[0])
+        for segment in self.segments:
+            if row < len(segment):
+                return row >= 0 and segment.hashes_N is not None
+            row -= len(segment)
+        return False
+
+    def count_earlier(self) -> int:
+        """Return the number of images that an earlier version wrote."""
+        return sum(len(segment) for segment in self.segments if segment.hashes_N is None)
 
     def check(self, digests: Sequence[bytes], tick: Callable[[int], None] = lambda _: None) -> int:
         """Compare the rows of these contents with their hashes; return how many contents have no intact row left.

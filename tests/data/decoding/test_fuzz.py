@@ -13,6 +13,7 @@ from classifier.config.sections import DataConfig
 from classifier.data.decoding import decode
 from classifier.data.decoding.image_spec import ImageSpec
 from classifier.data.decoding.image_stats import compute_image_stats
+from classifier.data.decoding.pillow_settings import pillow_limits_off
 from classifier.errors import DataError
 from tests.data.audit.test_checks import as_list, as_manifest, as_parquet, as_shards
 from tests.data.faults import encoded, scene
@@ -61,7 +62,7 @@ def test_ten_thousand_files_of_mutated_and_random_bytes() -> None:
     assert len(found) > 25
     read = refused = 0
     slowest = 0.0
-    with decode.pillow_limits_off():
+    with pillow_limits_off():
         for case in range(CASES):
             content = (
                 rng.bytes(int(rng.integers(0, 2000))) if case % 10 == 0 else mutated(found[case % len(found)], rng)

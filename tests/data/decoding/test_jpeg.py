@@ -92,7 +92,7 @@ def test_files_that_are_left_to_pillow_are_decoded(name: str) -> None:
 def test_too_many_pixels_are_not_decoded(monkeypatch) -> None:
     content = encoded(PHOTO)
     monkeypatch.setattr(jpeg.simplejpeg, "decode_jpeg", lambda *words, **settings: pytest.fail("it was decoded"))
-    assert jpeg.read(content, max_pixels=400 * 300 - 1, min_side=None) is None
+    assert jpeg.read(content, jpeg.read_head(content), max_pixels=400 * 300 - 1, min_side=None) is None
     with pytest.raises(decode.DecodeError, match=r"more than data\.max_pixels"):
         decode.decode_bytes(content, dataclasses.replace(SPEC, max_pixels=400 * 300 - 1))
 

@@ -12,7 +12,8 @@ from PIL import Image
 from classifier.data.decoding import decode, worker_processes
 from classifier.data.decoding.decode import DecodeFailure
 from classifier.data.decoding.image_spec import ImageSpec
-from classifier.data.decoding.worker_processes import DecodeWorker, DecodeWorkers, Task, address
+from classifier.data.decoding.tasks import Task, address
+from classifier.data.decoding.worker_processes import DecodeWorker, DecodeWorkers
 from classifier.data.images.jpeg_segment import JpegSegmentWriter
 from classifier.data.images.pixel_segment import PixelSegmentWriter
 
@@ -23,12 +24,12 @@ import sys, time, os
 sys.path.insert(0, sys.argv[1])
 from classifier.data.decoding import decode, worker_processes
 decode_general = decode.decode_general
-def bad(content, spec):
+def bad(content, spec, admit):
     if content == b"hang":
         time.sleep(3600)
     if content == b"crash":
         os.abort()
-    return decode_general(content, spec)
+    return decode_general(content, spec, admit)
 decode.decode_general = bad
 worker_processes.serve(sys.argv[2:])
 """

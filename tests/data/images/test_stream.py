@@ -1,7 +1,9 @@
 """A stream: few chunks in memory, each image once per epoch, the same batches on any number of workers."""
 
+import dataclasses
 import io
 import itertools
+import os
 import subprocess
 import sys
 import tarfile
@@ -17,10 +19,14 @@ import torch
 
 from classifier import data
 from classifier.config.sections import DataConfig
+from classifier.data import build
 from classifier.data.dataset import Split
+from classifier.data.image_decoder import ImageDecoder
 from classifier.data.images import stream
 from classifier.data.images.stream import StreamedImages
 from classifier.data.loader import batches
+from classifier.data.readers import file_bytes
+from classifier.errors import DataError
 
 
 class Disk:
@@ -89,22 +95,53 @@ def test_epoch_resumes_in_its_middle() -> None:
     assert resumed == whole[9:]
 
 
-def test_data_set_as_a_stream(photos: Path, caplog) -> None:
+def test_data_set_as_a_stream_leaves_out_the_images_that_others_leave_out(photos: Path, tmp_path: Path) -> None:
     (photos / "cat" / "bad.png").write_bytes(b"no image")
-    config = DataConfig(path=str(photos), stream=True, size=8)
+    config = DataConfig(path=str(photos), stream=True, size=8, max_corrupt=0.1, cache=str(tmp_path / "cache"))
     dataset = data.load(config)
-    assert sum(dataset.counts.values()) == 41
-    assert any("read as a stream" in finding for finding in dataset.findings)
     plain = data.load(DataConfig(path=str(photos), cache=None, size=8, max_corrupt=0.1))
+    assert sum(dataset.counts.values()) == sum(plain.counts.values()) == 40
+    assert any("read as a stream" in finding for finding in dataset.findings)
+    assert any("1 of 41 images cannot be used and were skipped: cat/bad.png" in text for text in dataset.findings)
     by_id = {}
     for split in ("train", "validation", "test"):
         part = getattr(plain, split)
         by_id |= dict(zip(part.ids, part.images_NCHW, strict=True))
     for id_, image_CHW in zip(dataset.train.ids, dataset.train.images_NCHW, strict=True):
-        if id_ != "cat/bad.png":
-            assert image_CHW.equal(by_id[id_])
+        assert image_CHW.equal(by_id[id_])
     assert dataset.mean == pytest.approx(plain.mean, abs=0.05)
-    assert "1 images of photos cannot be used" in caplog.text
+    with pytest.raises(DataError, match=r"1 of 41 images .* more than data\.max_corrupt 1\.0%"):
+        data.load(dataclasses.replace(config, max_corrupt=0.01))
+
+
+def test_what_a_stream_cannot_use_is_remembered_until_a_file_changes(photos: Path, tmp_path: Path, monkeypatch) -> None:
+    (photos / "cat" / "bad.png").write_bytes(b"no image")
+    for path in photos.rglob("*.png"):
+        os.utime(path, (1e9, 1e9))
+    monkeypatch.setattr(file_bytes, "SETTLE_SECONDS", -1)
+    config = DataConfig(path=str(photos), stream=True, size=8, channels=3, max_corrupt=0.1, cache=str(tmp_path / "c"))
+    checks = []
+    try_block = ImageDecoder.try_block
+    monkeypatch.setattr(ImageDecoder, "try_block", lambda *words: checks.append(1) or try_block(*words))
+    monkeypatch.setattr(build, "compute_statistics", lambda _: ((0.5,), (0.5,)))
+    for expected in (True, False):
+        checks.clear()
+        assert sum(data.load(config).counts.values()) == 40
+        assert bool(checks) is expected
+    (photos / "cat" / "bad.png").unlink()
+    checks.clear()
+    assert sum(data.load(config).counts.values()) == 40
+    assert checks
+
+
+def test_an_image_of_a_stream_that_is_lost_later_is_named(photos: Path) -> None:
+    dataset = data.load(DataConfig(path=str(photos), stream=True, size=8, cache=None))
+    for id_ in dataset.train.ids:
+        (photos / id_).write_bytes(b"")
+    assert isinstance(dataset.train.images_NCHW, StreamedImages)
+    dataset.train.images_NCHW._chunks.clear()
+    with pytest.raises(DataError, match=r"cannot be used any more: .*\.png \(the file is empty\)"):
+        dataset.train.images_NCHW[:1]
 
 
 def test_training_on_a_stream(verb, photos: Path) -> None:
