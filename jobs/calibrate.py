@@ -42,7 +42,7 @@ VERB = Verb(
 
 def calibrate(request: Request) -> None:
     """Calibrate, save the calibration in the bundle, and log it."""
-    from classifier.api.missing import Missing
+    from classifier.api.missing import CALIBRATION, Missing
     from classifier.api.pages import write_pages
     from classifier.bundle import bundle
     from classifier.bundle.predictions import read_probabilities
@@ -71,6 +71,7 @@ def calibrate(request: Request) -> None:
             run.write_result(VERB.name, "finished", **result_fields(options.run, loaded), calibration=calibration)
         if owner:
             missing = Missing()
+            missing.mark_made(CALIBRATION)
             log.info(f"report: {write_pages(owner, missing)}")
             for line in missing.describe():
                 log.warning(line)

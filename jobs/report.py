@@ -56,6 +56,8 @@ def report(request: Request) -> int:
             run_page.write(folder, refresh=REFRESH_SECONDS)
     missing = Missing()
     page = write_pages(folder, missing)
+    for fault in missing.faults:
+        raise fault  # with its traceback, which the run that met it first did without
     if missing.names:
         raise RunError("; ".join(missing.describe()))
     print(show(page))

@@ -4,8 +4,10 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from classifier.errors import RunError, in_short
+from classifier.errors import ClassifierError, RunError, in_short
 from classifier.runs.folder import read_result, update_result
+
+CALIBRATION, TEST = "the calibration", "the test"
 
 
 class Missing:
@@ -14,6 +16,8 @@ class Missing:
     def __init__(self) -> None:
         self._attempted: set[str] = set()
         self._lines: dict[str, str] = {}
+        self.faults: list[Exception] = []
+        """Errors that are nobody's but ours: neither the user's mistake nor the disk's."""
 
     @contextlib.contextmanager
     def note(self, name: str, remedy: str) -> Iterator[None]:
@@ -25,7 +29,13 @@ class Missing:
         except BrokenPipeError:  # of stdout, whose reader wants no more of anything
             raise
         except Exception as error:  # a full disk, a name, or a fault of ours: nothing that would be worth the model
+            if not isinstance(error, (ClassifierError, OSError)):
+                self.faults.append(error)
             self._lines[name] = f"{name} is missing ({in_short(error, 200)}): make it with {remedy}"
+
+    def mark_made(self, name: str) -> None:
+        """Note that an output has been made, which may have been missing before."""
+        self._attempted.add(name)
 
     @property
     def names(self) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from classifier.api.missing import Missing
+from classifier.api.missing import TEST, Missing
 from classifier.api.pages import CONFUSION
 from classifier.bundle.bundle import LoadedBundle
 from classifier.bundle.test_reads import count_test_reads
@@ -42,6 +42,7 @@ def run_test(
         dataset=dataset,
         loaded=loaded,
     )
+    missing.mark_made(TEST)
     if result.predictions is not None:
         with missing.note(PREDICTIONS["test"], f"classifier evaluate {path} --again"):
             result.predictions.save(into)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from classifier import data
-from classifier.api.missing import Missing
+from classifier.api.missing import CALIBRATION, Missing
 from classifier.api.pages import write_pages
 from classifier.api.progress import Progress
 from classifier.api.run import Run
@@ -121,7 +121,7 @@ def calibrate_training(run: RunFolder, dataset: Dataset, missing: Missing) -> Lo
     """Calibrate the run's bundle on the validation images; None without any, or if that failed, which is noted."""
     loaded = None
     if len(dataset.validation):
-        with missing.note("the calibration", f"classifier calibrate {run.folder}"):
+        with missing.note(CALIBRATION, f"classifier calibrate {run.folder}"):
             loaded = calibrate_saved_bundle(run.folder, dataset, run.folder)
     return loaded
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from classifier.api.missing import Missing
+from classifier.api.missing import TEST, Missing
 from classifier.api.pages import write_pages
 from classifier.api.testing import run_test
 from classifier.api.training import calibrate_training
@@ -50,7 +50,7 @@ def finish(session: Session, board: Leaderboard, clock: SearchClock) -> int:
         run.write_result(
             session.kind, "stopped", config=session.experiment.as_dict(), dataset=session.dataset.summary()
         )
-        log.info("no trial has finished an epoch")
+        log.info("no trial has a model yet")
         session.say_how_to_resume()
         return EXIT_INTERRUPTED
     winner, experiment = board.winner()
@@ -73,7 +73,7 @@ def finish(session: Session, board: Leaderboard, clock: SearchClock) -> int:
     interrupted = session.interrupts.stop_requested  # perhaps during the refit
     if not interrupted and len(session.dataset.test):
         begin_phase("testing")
-        with missing.note("the test", command_line("evaluate", run.folder)):
+        with missing.note(TEST, command_line("evaluate", run.folder)):
             options = {"device": experiment.train.device, "dataset": session.dataset, "missing": missing}
             test = run_test(run.folder, [run.folder], **options)
             fields["test"] = summary_scores(test.scores)

@@ -138,8 +138,8 @@ class Leaderboard:
 
     @property
     def has_winner(self) -> bool:
-        """Whether any trial has a score."""
-        return any(self.best(row) for row in self.rows.values())
+        """Whether any trial has a score and a model."""
+        return any(self.best(row) and self.has_model(row) for row in self.rows.values())
 
     def has_model(self, row: Row) -> bool:
         """Whether the trial's model is on disk, or was sent to the run's storage, as each is before its report."""
@@ -155,7 +155,7 @@ class Leaderboard:
         if not ranked:
             errors = [p.read_text().strip() for p in sorted((self.folder / "trials").glob("*/error.txt"))]
             why = f"the first one failed: {errors[0]}" if errors else "give the search more minutes"
-            what = "has a model any more" if self.has_winner else "finished an epoch"
+            what = "has a model any more" if any(map(self.best, self.rows.values())) else "finished an epoch"
             raise RunError(f"no trial of {self.folder} {what}; {why}")
         folder = self.folder / "trials" / ranked[0].trial
         experiment = read_experiment(folder / "experiment.yaml")
