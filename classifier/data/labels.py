@@ -29,6 +29,7 @@ _INTEGER = re.compile(r"[+-]?[0-9]+(?:\.0*)?")
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?")
 _NUMBERS = re.compile(rf"{_NUMBER.pattern}(?:[\s;|]+{_NUMBER.pattern})+")
 _LISTED_NUMBERS = re.compile(rf"{_NUMBER.pattern}(?:[\s,;|]+{_NUMBER.pattern})*")
+_ENDS = re.compile(r"\A[\s\ufeff]+|[\s\ufeff]+\Z")
 _CONTAINERS = (list, tuple, set, frozenset, dict, np.ndarray)
 
 
@@ -74,6 +75,14 @@ def parse_label(where: str, value: Any, class_names: Sequence[str] | None = None
     if not 0 <= index < len(class_names):
         raise DataError(f"{where}: the label {index} is none of the {len(class_names)} classes: correct it")
     return class_names[index]
+
+
+def parse_group(where: str, column: str, value: Any) -> str:
+    """Return the group of one image as text, as parse_label does. DataError if it has none."""
+    group = parse_label(where, value)
+    if group is None:
+        raise DataError(f"{where} has no {column}: fill it in, or name another column in data.group")
+    return group
 
 
 def _write_scalar(where: str, value: Any) -> str | None:
@@ -147,7 +156,7 @@ def name_classes(
 
 def clean_label(text: str) -> str:
     """Return a label without blanks and byte order marks at its ends, its letters composed (Unicode's NFC)."""
-    return unicodedata.normalize("NFC", text).strip("\ufeff \t\r\n").strip()
+    return _ENDS.sub("", unicodedata.normalize("NFC", text))
 
 
 def _describe_merge(name: str, what: str, same: list[str], class_name: str) -> str:

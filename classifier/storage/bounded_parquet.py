@@ -9,6 +9,8 @@ Format: github.com/apache/parquet-format.
 import io
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -20,37 +22,52 @@ FREE_BYTES = 1 << 27
 """So much is always allowed."""
 FREE_ROWS = 1_000_000
 MAX_BATCH_ROWS = 4096
+MAX_FOOTER_BYTES = 1 << 24
+MAX_DEPTH = 16
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """A column of a row group: where its pages are in the file, in bytes."""
+
+    column: str
+    start: int
+    size: int
 
 
 class BoundedParquet:
-    """A Parquet file. ArrowException or OSError, here and in all methods, if it is corrupted or expands too much."""
+    """A Parquet file. OSError, here and in all methods, if it is corrupted or expands too much."""
 
     def __init__(self, file: Any) -> None:
         """file: open for random access."""
         self._file, self._size = file, file.size()
-        with pq.ParquetFile(file) as parquet:
-            self.metadata, self.schema = parquet.metadata, parquet.schema_arrow
-        sizes = [self.metadata.row_group(n).num_rows for n in range(self.metadata.num_row_groups)]
+        with _translate_errors():
+            with pq.ParquetFile(file) as parquet:
+                self._metadata, self.schema = parquet.metadata, parquet.schema_arrow
+            groups = self._read_footer()
+        sizes = [rows for rows, _ in groups]
         if min(sizes, default=0) < 0 or sum(sizes) > max(FREE_ROWS, self._size):
             raise OSError(f"it claims to have {sum(sizes):,} rows in {self._size:,} bytes")
         self.starts = [0, *itertools.accumulate(sizes)]
         """The first row of each row group, and the number of rows."""
+        self.row_groups = range(len(groups))
+        self._chunks = [chunks for _, chunks in groups]
 
     def read_batches(self, group: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a row group, of these columns."""
         ranges, largest_page = [], 1
-        row_group = self.metadata.row_group(group)
-        for chunk in map(row_group.column, range(row_group.num_columns)):
-            if chunk.path_in_schema.partition(".")[0] in columns or chunk.path_in_schema in columns:
-                start, content = self._read_chunk(chunk)
-                largest_page = max(largest_page, _check_pages(content))
-                ranges.append((start, content))
+        for chunk in self._chunks[group]:
+            if chunk.column in columns or any(chunk.column.startswith(f"{column}.") for column in columns):
+                content = self._file.read_at(chunk.size, chunk.start)
+                with _translate_errors():
+                    largest_page = max(largest_page, _check_pages(content))
+                ranges.append((chunk.start, content))
         allowed = max(FREE_BYTES, MAX_EXPANSION * sum(len(content) for _, content in ranges))
         view = pa.PythonFile(_View(ranges, self._size), mode="r")
         rows = used = 0
         # Any value is at most as large as a page, but all values of a page may share it.
         batch_rows = min(MAX_BATCH_ROWS, max(1, FREE_BYTES // largest_page))
-        with pq.ParquetFile(view, metadata=self.metadata, pre_buffer=False) as parquet:
+        with _translate_errors(), pq.ParquetFile(view, metadata=self._metadata, pre_buffer=False) as parquet:
             for batch in parquet.iter_batches(batch_rows, row_groups=[group], columns=list(columns)):
                 rows, used = rows + batch.num_rows, used + batch.nbytes
                 if used > allowed:
@@ -59,85 +76,104 @@ class BoundedParquet:
         if rows != self.starts[group + 1] - self.starts[group]:
             raise OSError("a row group has fewer rows than it claims")
 
-    def _read_chunk(self, chunk: Any) -> tuple[int, bytes]:
-        """Return the position and the bytes of a column of a row group."""
-        start, size = chunk.data_page_offset, chunk.total_compressed_size
-        if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < start:
-            start = chunk.dictionary_page_offset
-        if start < 0 or size < 0 or start + size > self._size:
-            raise OSError("a row group claims to be outside the file")
-        return start, self._file.read_at(size, start)
+    def _read_footer(self) -> list[tuple[int, list[_Chunk]]]:
+        """Return the rows and the columns of each row group.
+
+        Arrow's Python interface to these ends the process if the footer is corrupted in certain ways.
+        """
+        length = int.from_bytes(self._file.read_at(8, self._size - 8)[:4], "little")
+        if length > min(MAX_FOOTER_BYTES, self._size - 8):
+            raise OSError(f"its footer has {length:,} bytes")
+        footer = _CompactReader(self._file.read_at(length, self._size - 8 - length)).read_struct()
+        groups = []
+        for group in footer.get(4, []):  # FileMetaData.row_groups
+            chunks = []
+            for about in (column[3] for column in group[1]):  # RowGroup.columns, ColumnChunk.meta_data
+                # ColumnMetaData: path_in_schema, total_compressed_size, data_page_offset, dictionary_page_offset
+                path, size, start, dictionary = about[3], about[7], about[9], about.get(11, 0)
+                start = dictionary if 0 < dictionary < start else start
+                if start < 0 or size < 0 or start + size > self._size:
+                    raise OSError("a row group claims to be outside the file")
+                chunks.append(_Chunk(b".".join(path).decode(), start, size))
+            groups.append((group[3], chunks))  # RowGroup.num_rows
+        return groups
+
+
+@contextmanager
+def _translate_errors() -> Iterator[None]:
+    """OSError for all that damaged files raise, in Arrow and here."""
+    try:
+        yield
+    except OSError:
+        raise
+    except (pa.ArrowException, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise OSError(str(error) if isinstance(error, pa.ArrowException) else "its structure is damaged") from None
 
 
 def _check_pages(content: bytes) -> int:
     """Return the size of the largest page in these bytes, when decompressed. OSError if it is out of proportion."""
-    position = largest = 0
-    while position < len(content):
-        reader = _CompactReader(content, position)
-        fields = reader.read_struct()
-        # PageHeader: 2 is uncompressed_page_size, 3 is compressed_page_size.
-        expanded, size = fields.get(2), fields.get(3)
-        if not isinstance(expanded, int) or not isinstance(size, int) or expanded < 0 or size < 0:
-            raise OSError("it has a page without a size")
+    reader, largest = _CompactReader(content), 0
+    while reader.position < len(content):
+        header = reader.read_struct()
+        expanded, size = header[2], header[3]  # PageHeader: uncompressed_page_size, compressed_page_size
+        if expanded < 0 or size < 0:
+            raise OSError("it has a page of negative size")
         if expanded > max(FREE_BYTES, MAX_EXPANSION * size):
             raise OSError(f"one of its pages of {size:,} bytes expands to {expanded:,}")
         largest = max(largest, expanded)
-        position = reader.position + size
+        reader.position += size
     return largest
 
 
 class _CompactReader:
-    """Reads a struct in Thrift's compact protocol, in which page headers are written."""
+    """Reads structs in Thrift's compact protocol, in which footers and page headers are written."""
 
-    def __init__(self, content: bytes, position: int) -> None:
-        self.content, self.position = content, position
+    def __init__(self, content: bytes) -> None:
+        self.content, self.position = content, 0
 
     def read_struct(self, depth: int = 0) -> dict[int, Any]:
-        """Return the integers among its fields, by number. OSError if it is none."""
+        """Return its fields by number. OSError if it is none."""
         fields: dict[int, Any] = {}
         number = 0
-        while (head := self._byte()) & 15:
+        while (head := self.skip(1)[0]) & 15:
             number = number + (head >> 4) if head >> 4 else self._integer()
-            fields[number] = self._value(head & 15, depth)
+            kind = head & 15
+            fields[number] = kind == 1 if kind in (1, 2) else self._value(kind, depth)
         return fields
 
-    def _value(self, kind: int, depth: int) -> int | None:
-        if kind in (1, 2):  # booleans, whose value is in the type
-            return None
-        if kind == 3:
-            return self._byte()
+    def skip(self, count: int) -> bytes:
+        """Return the next bytes."""
+        self.position += count
+        if self.position > len(self.content):
+            raise OSError("it is truncated")
+        return self.content[self.position - count : self.position]
+
+    def _value(self, kind: int, depth: int) -> Any:
+        if kind in (1, 2, 3):
+            return self.skip(1)[0]
         if kind in (4, 5, 6):
             return self._integer()
         if kind in (7, 8):  # a double, or bytes
-            self._skip(8 if kind == 7 else self._varint())
-        elif kind in (9, 10):
-            head = self._byte()
-            for _ in range(head >> 4 if head >> 4 < 15 else self._varint()):
-                self._skip(1) if head & 15 in (1, 2) else self._value(head & 15, depth + 1)
-        elif kind == 12 and depth < 8:
-            self.read_struct(depth + 1)
-        else:  # page headers have no maps
-            raise OSError("it has a page without a header")
-        return None
-
-    def _byte(self) -> int:
-        self._skip(1)
-        return self.content[self.position - 1]
-
-    def _skip(self, count: int) -> None:
-        self.position += count
-        if self.position > len(self.content):
-            raise OSError("one of its pages is truncated")
+            return self.skip(8 if kind == 7 else self._varint())
+        if depth > MAX_DEPTH:
+            raise OSError("its structure is too deep")
+        if kind in (9, 10):  # a list, or a set
+            head = self.skip(1)[0]
+            count = head >> 4 if head >> 4 < 15 else self._varint()
+            return [self._value(head & 15, depth + 1) for _ in range(count)]
+        if kind == 12:
+            return self.read_struct(depth + 1)
+        raise OSError("its structure is damaged")
 
     def _varint(self) -> int:
         value = shift = 0
         while shift < 64:
-            byte = self._byte()
+            byte = self.skip(1)[0]
             value |= (byte & 127) << shift
             if byte < 128:
                 return value
             shift += 7
-        raise OSError("it has a page without a header")
+        raise OSError("its structure is damaged")
 
     def _integer(self) -> int:
         value = self._varint()

@@ -18,8 +18,7 @@ def open_file(path: Path) -> BoundedParquet:
 
 def read(path: Path, *columns: str) -> pa.Table:
     file = open_file(path)
-    groups = range(file.metadata.num_row_groups)
-    return pa.Table.from_batches([batch for group in groups for batch in file.read_batches(group, columns)])
+    return pa.Table.from_batches([batch for group in file.row_groups for batch in file.read_batches(group, columns)])
 
 
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
@@ -78,5 +77,5 @@ def test_damaged_files_never_crash(tmp_path: Path) -> None:
         try:
             for name in table.column_names:
                 read(path, name)
-        except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError):
+        except OSError:
             pass

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from classifier.data.decoding.decode import SUFFIXES
-from classifier.data.labels import clean_label, parse_label
+from classifier.data.labels import clean_label, parse_group, parse_label
 from classifier.data.readers.archive import normalize_member_name
 from classifier.data.readers.csv_rows import Row, find_dialect, open_text, read_csv_rows
 from classifier.data.readers.remote import RemotePath
@@ -64,11 +64,9 @@ def read_manifest(manifest: Path | RemotePath, *, group: str | None = None, outs
                 )
             raise DataError(f"{line}: {name} is listed already ({first}): keep one of the two")
         listed[id_] = (where, label)
-        if group is not None and row[group] in (None, ""):
-            raise DataError(f"{line} has no {group}: fill it in, or name another column in data.group")
         if label not in builder.class_indices and clean_label(label) in map(clean_label, id_.split("/")):
             trusted.add(label)  # the name of a class folder is no list of labels
-        builder.add(id_, path, label, split, None if group is None else str(row[group]))
+        builder.add(id_, path, label, split, None if group is None else parse_group(line, group, row[group]))
     if not builder:
         unlabelled = f": none of its {len(builder.unlabelled):,} lines has a label" if builder.unlabelled else ""
         raise DataError(f"{manifest} lists no images{unlabelled}: add a line path,label for each")

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from classifier.data.labels import describe_repeated, parse_label
+from classifier.data.labels import describe_repeated, parse_group, parse_label
 from classifier.data.readers.file_bytes import PackedFile, derive_identity
 from classifier.data.readers.remote import RemotePath, open_random_access, path_identity, split_common_folder
 from classifier.data.readers.source import Source, SourceBuilder
@@ -58,6 +58,8 @@ class ImageTable:
         self.file = open_table(path)
         self.schema = self.file.schema
         self.column = find_image_column(self.schema)
+        self._corrupted: dict[int, str] = {}
+        """Row group -> what is wrong with it: found once, not for each of its images."""
 
     def read_image(self, row: int) -> bytes:
         """Return the bytes of one image. OSError if there are none, or they are corrupted."""
@@ -72,17 +74,22 @@ class ImageTable:
 
     def _read_row_group(self, group: int) -> pa.ChunkedArray:
         assert self.column is not None
+        if group in self._corrupted:
+            raise OSError(self._corrupted[group])
+        is_struct = pa.types.is_struct(self.schema.field(self.column).type)
+        columns = [f"{self.column}.bytes" if is_struct else self.column]
         try:
-            return pa.chunked_array([batch.column(0) for batch in self.file.read_batches(group, [self.column])])
-        except (pa.ArrowException, OSError) as error:
-            raise OSError(f"corrupted in its table: {in_short(error)}") from None
+            return pa.chunked_array([batch.column(0) for batch in self.file.read_batches(group, columns)])
+        except OSError as error:
+            self._corrupted[group] = f"corrupted in its table: {in_short(error)}"
+            raise OSError(self._corrupted[group]) from None
 
 
 def open_table(path: Path | RemotePath) -> BoundedParquet:
     """Open a Parquet file. DataError if it is none, or corrupted."""
     try:
         return BoundedParquet(open_random_access(path))
-    except (pa.ArrowException, OSError) as error:
+    except OSError as error:
         raise DataError(f"{path} is not a Parquet table, or corrupted ({in_short(error)}): write it again") from None
 
 
@@ -91,15 +98,21 @@ def read_columns(
 ) -> Iterator[dict[str, Any]]:
     """Yield the values of each row. columns: key of a value -> name of its column. DataError if it is corrupted."""
     names = list(dict.fromkeys(columns.values()))
-    for name in names:
+    for key, name in columns.items():
         if table.schema.names.count(name) > 1:
             raise DataError(f"{path}: the column {name} appears twice: keep one")
+        if pa.types.is_nested(kind := table.schema.field(name).type):  # a row of it may be of any size
+            what = "labels" if key == "label" else "values"
+            raise DataError(
+                f"{path}: the column {name} has several {what} per row ({str(kind)[:60]}), which are not supported "
+                "yet: keep one"
+            )
     try:
-        for group in range(table.metadata.num_row_groups):
+        for group in table.row_groups:
             for batch in table.read_batches(group, names):
                 values = {key: _list_values(batch.column(name)) for key, name in columns.items()}
                 yield from (dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True))
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except OSError as error:
         raise DataError(f"{path} is corrupted ({in_short(error)}): write it again") from None
 
 
@@ -127,9 +140,19 @@ class TableCell:
 
 def find_image_column(schema: pa.Schema) -> str | None:
     """Return the image column: structs with bytes, or the only column of bytes. None for a manifest."""
-    structs = [f.name for f in schema if pa.types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0]
-    plain = [f.name for f in schema if pa.types.is_binary(f.type) or pa.types.is_large_binary(f.type)]
+    structs = [
+        f.name
+        for f in schema
+        if pa.types.is_struct(f.type)
+        and f.type.get_field_index("bytes") >= 0
+        and _is_binary(f.type.field("bytes").type)
+    ]
+    plain = [f.name for f in schema if _is_binary(f.type)]
     return next(iter(structs), None) or (plain[0] if len(plain) == 1 else None)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
 def read_parquet(paths: Sequence[Path] | Sequence[RemotePath], group: str | None = None) -> Source:
@@ -157,7 +180,8 @@ def read_parquet(paths: Sequence[Path] | Sequence[RemotePath], group: str | None
             where = f"{path} row {row + 1}"
             split = parse_split(where, values["split"]) if "split" in values else named_split
             text = parse_label(where, values["label"], class_names)
-            builder.add(f"{name}/{row}", TableCell(table, row), text, split, str(values["group"]) if group else None)
+            in_group = None if group is None or text is None else parse_group(where, group, values["group"])
+            builder.add(f"{name}/{row}", TableCell(table, row), text, split, in_group)
     if not builder:
         raise DataError(f"{paths[0]} has no labelled images: add labels")
     name = paths[0].stem if len(paths) == 1 else folder.name

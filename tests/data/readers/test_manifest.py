@@ -175,7 +175,7 @@ def test_errors_name_the_line(name: str, images: Path) -> None:
 def test_wrong_parquet(images: Path) -> None:
     paths = ["images/a.png", "images/b.png"]
     for labels in ([["cat", "dog"], ["cat"]], [{"cat": 1}, {"cat": 0}]):
-        with pytest.raises(DataError, match=r"set\.parquet row 1 has several labels"):
+        with pytest.raises(DataError, match=r"set\.parquet: the column label has several labels per row"):
             read_manifest(parquet(images, path=paths, label=labels))
     with pytest.raises(DataError, match=r"row 2: images/x\.png does not exist"):
         read_manifest(parquet(images, path=["images/a.png", "images/x.png"], label=["cat", "dog"]))

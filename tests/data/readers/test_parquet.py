@@ -114,7 +114,7 @@ def test_labels_of_any_type(column: pa.Array, class_names: tuple[str, ...], imag
 )
 def test_several_labels_are_refused(column: pa.Array, image_bytes, tmp_path: Path) -> None:
     for names in (False, True):
-        with pytest.raises(DataError, match=r"set\.parquet row 1 has several labels .* not supported yet"):
+        with pytest.raises(DataError, match=r"the column label has several labels per row .* not supported yet"):
             parquet.read_parquet([table(tmp_path / "set.parquet", image_bytes, column, names=names)])
 
 

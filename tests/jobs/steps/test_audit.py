@@ -1,5 +1,6 @@
 """What an audit writes, training reads."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,8 +30,9 @@ ODD_NAMES = (
 def all_images(source: Source) -> ScanResult:
     """A scan of a source without any fault."""
     count = len(source.labels_N)
-    nothing: Any = np.zeros(0)
-    return ScanResult(source, {}, np.zeros(count, "V16"), np.arange(count), *[nothing] * 5)
+    values: dict[str, Any] = {field.name: np.zeros(0) for field in dataclasses.fields(ScanResult)}
+    values |= {"source": source, "flaws": {}, "digests_N": np.zeros(count, "V16"), "usable_N": np.arange(count)}
+    return ScanResult(**values)
 
 
 def write_and_read(source: Source, config: DataConfig, manifest: Path, **settings: Any) -> Source:
