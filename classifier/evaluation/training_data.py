@@ -22,7 +22,7 @@ from classifier.text import quote
 
 LIMITS = ("max_pixels", "max_bytes", "max_seconds")
 # Settings of `data` that only the user may set, besides the path.
-USER_SETTINGS = ("root", "only", "outside", "download", "cache", "cache_gb", *LIMITS)
+USER_SETTINGS = ("root", "only", "split_from", "outside", "download", "cache", "cache_gb", *LIMITS)
 
 
 def load_training_data(
@@ -63,7 +63,7 @@ def without_choices(recorded: DataConfig, *, is_run: bool = False) -> DataConfig
     changes: dict[str, Any] = {name: min(getattr(recorded, name), getattr(own, name)) for name in LIMITS}
     changes |= {"cache_gb": own.cache_gb, "download": own.download, "outside": own.outside}
     changes["cache"] = recorded.cache and own.cache
-    for name in ("root", "only"):
+    for name in ("root", "only", "split_from"):
         value = getattr(recorded, name)
         changes[name] = value if is_run and value and not is_remote(value) else getattr(own, name)
     return dataclasses.replace(recorded, **changes)
@@ -90,7 +90,9 @@ def _is_in_run(path: str | Path) -> bool:
 
 def _describe_differences(recorded: DataConfig, config: DataConfig) -> str:
     """Return which settings of the training are not in effect, as far as they decide which images are read."""
-    deciding = ("root", "only", "outside", *LIMITS)
+    deciding = ("root", "only", "split_from", "outside", *LIMITS)
     changed = [name for name in deciding if getattr(recorded, name) != getattr(config, name)]
+    if config.split_from is not None:  # that of the run itself
+        changed = [name for name in changed if name != "split_from"]
     options = [f"--data.{name} {quote(str(getattr(recorded, name)).lower())}" for name in changed]
     return f" (it was trained with {' '.join(options)}, which only you can allow)" if options else ""

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from classifier.data.assigned_splits import AssignedSplits
 from classifier.data.readers.compact import pack_digests
 from classifier.data.split import SPLITS, DrawnSplits, SplitInput, draw_splits
 from classifier.data.split_names import TEST, TRAIN, UNASSIGNED, VALIDATION
@@ -244,6 +246,114 @@ def test_shared_contents_break_nothing(images: list[Item], shares: tuple[float, 
         assert split_of.setdefault(content, split) == split
     for label in {label for _, label in images}:
         assert any(s == TRAIN for s, (_, k) in zip(result.splits_N, images, strict=True) if k == label)
+
+
+def with_pixels(images: SplitInput, pixels: Sequence[int]) -> SplitInput:
+    """The same images, each with the pixels of this number."""
+    hashes_N = pack_digests(hashlib.blake2b(f"pixels {n}".encode(), digest_size=16).digest() for n in pixels)
+    return dataclasses.replace(images, hashes_N=hashes_N)
+
+
+def draw_input(images: SplitInput, **shares: Any) -> DrawnSplits:
+    return draw_splits(images, **({"validation": 0.1, "test": 0.2, "seed": 0} | shares))
+
+
+@QUICK
+@given(collections(), st.data())
+def test_files_with_the_same_pixels_stay_together_and_others_where_they_were(
+    images: list[Item], data: st.DataObject
+) -> None:
+    contents = [content for content, _ in images]
+    plain = make_input(images)
+    np.testing.assert_array_equal(draw_input(with_pixels(plain, contents)).splits_N, draw_input(plain).splits_N)
+    twins = data.draw(st.lists(st.sampled_from(range(len(images))), min_size=1, max_size=5))
+    saved_again = [*images, *((10**8 + 4 * n + images[n][1], images[n][1]) for n in twins)]
+    grown = with_pixels(make_input(saved_again), [*contents, *(contents[n] for n in twins)])
+    result = draw_input(grown)
+    split_of: dict[int, int] = {}
+    for content, split in zip([*contents, *(contents[n] for n in twins)], result.splits_N.tolist(), strict=True):
+        assert split_of.setdefault(content, split) == split
+
+
+def test_pixels_in_two_supplied_splits_are_reported() -> None:
+    images = [(n, n % 2) for n in range(60)]
+    supplied = [TRAIN] * 40 + [VALIDATION] * 10 + [TEST] * 10
+    result = draw_input(with_pixels(make_input(images, supplied), [*range(50), *range(10)]))
+    assert texts(result) == ("10 test images are in train too, pixel for pixel: 50.png, 51.png, 52.png and 7 more.",)
+    conflict = draw_input(with_pixels(make_input([(n, n % 2) for n in range(60)]), [n // 2 for n in range(60)]))
+    assert texts(conflict)[0].startswith("30 images have several labels, pixel for pixel; one pair is 0.png (class0)")
+
+
+def assign(images: SplitInput, result: DrawnSplits, earlier: AssignedSplits | None = None) -> AssignedSplits:
+    return AssignedSplits.of_images(images.digests_N, images.hashes_N, result.splits_N, earlier)
+
+
+@st.composite
+def growing_sets(draw: st.DrawFn) -> list[SplitInput]:
+    """A data set that grows three times, of few images a class: new ones, copies, others with pixels of old ones."""
+    rows: list[tuple[int, int, int, str]] = []  # content, label, pixels, group
+    sets, has_groups = [], draw(st.booleans())
+    for _ in range(4):
+        for label in range(3):
+            for _ in range(draw(st.integers(0 if rows else 4, 6))):
+                content, kind = draw(st.integers(0, 10**6)), draw(st.sampled_from(["new", "new", "copy", "twin"]))
+                pixels = content
+                if rows and kind != "new":
+                    content_before, _, pixels, _ = draw(st.sampled_from(rows))
+                    content = content_before if kind == "copy" else content
+                rows.append((content, label, pixels, f"g{draw(st.integers(0, 30))}"))
+        images = with_pixels(make_input([(content, label) for content, label, _, _ in rows]), [row[2] for row in rows])
+        sets.append(dataclasses.replace(images, groups=[row[3] for row in rows] if has_groups else None))
+    return sets
+
+
+@settings(max_examples=150, deadline=None)
+@given(growing_sets())
+def test_with_the_splits_of_the_run_before_nothing_ever_moves(sets: list[SplitInput]) -> None:
+    """However the set grows; also if images are missing from a run in between."""
+    assigned, split_of = None, {}
+    for images in [*sets, sets[0], sets[-1]]:
+        images = dataclasses.replace(images, assigned=assigned)
+        try:
+            result = draw_input(images)
+        except DataError:  # a class of copies, or without a training image
+            continue
+        for digest, split in zip(images.digests_N.tolist(), result.splits_N.tolist(), strict=True):
+            assert split_of.setdefault(digest, split) == split
+        assigned = assign(images, result, assigned)
+
+
+def test_new_images_follow_those_they_belong_with_and_fill_what_is_missing() -> None:
+    numbers = hash_contents(1000)
+    train = [content for content, u in numbers.items() if 0.2 <= u < 0.9][:8]
+    others = [(10**6 + n, 1) for n in range(200)]
+    first = make_input([*((content, 0) for content in train), *others])
+    before = draw_input(first)
+    assert before.reassignments
+    test = [content for content, u in numbers.items() if u < 0.1][:2]  # of the class that had none of its own there
+    grown = make_input([*((content, 0) for content in [*train, *test]), *others])
+    moved = draw_input(grown)
+    assert (moved.splits_N[:8] != before.splits_N[:8]).any()
+    kept = draw_input(dataclasses.replace(grown, assigned=assign(first, before)))
+    np.testing.assert_array_equal(kept.splits_N[:8], before.splits_N[:8])
+    assert kept.splits_N[8:10].tolist() == [TEST, TEST]
+    assert not kept.reassignments
+    assert "208 of 210 images have their split from an earlier run (data.split_from)." in texts(kept)
+
+
+def test_assigned_splits_round_trip_and_errors(tmp_path: Path) -> None:
+    images = make_input([(n % 50, n % 2) for n in range(60)])
+    assigned = assign(images, draw_input(images))
+    assert len(assigned.splits_M) == 50
+    assigned.write(tmp_path)
+    for path in (tmp_path, tmp_path / "splits.parquet"):
+        again = AssignedSplits.read(path)
+        np.testing.assert_array_equal(again.recall(images.digests_N, None), draw_input(images).splits_N)
+    (tmp_path / "splits.parquet").write_bytes((tmp_path / "splits.parquet").read_bytes()[:-9])
+    with pytest.raises(DataError, match=r"data\.split_from .*splits\.parquet is corrupted"):
+        AssignedSplits.read(tmp_path)
+    with pytest.raises(DataError, match=r"data\.split_from .*gone: there is no splits\.parquet: give the folder"):
+        AssignedSplits.read(tmp_path / "gone")
 
 
 def test_errors_name_the_class_and_the_fix() -> None:

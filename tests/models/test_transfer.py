@@ -1,6 +1,8 @@
 """Pretrained weights: read without executing code, matched by name and shape; the frozen backbone."""
 
+import json
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from torch import nn
 from classifier.config.sections import ModelConfig
 from classifier.errors import ModelError
 from classifier.models import build, head_parameter_names, pretrained_statistics, set_frozen, transfer, zoo
+from classifier.storage.atomic import file_sha256
 
 
 def make(name: str = "resnet9_16", *, classes: int = 4, channels: int = 3, size: int = 32, **settings) -> nn.Module:
@@ -226,3 +229,105 @@ def test_new_head_starts_at_zero(tmp_path):
     model = make("timm/resnet10t", classes=4, weights=str(tmp_path / "w.pth"))
     assert not model.get_parameter("fc.weight").any()
     assert not model.get_parameter("fc.bias").any()
+
+
+NAMES = ("ant", "bee", "cat", "dog")
+
+
+def make_named(file: Path, class_names: tuple[str, ...], caplog) -> tuple[nn.Module, str]:
+    """The model for these classes, and what was said."""
+    caplog.clear()
+    config = ModelConfig(name="resnet9_16", weights=str(file))
+    return build(config, classes=len(class_names), channels=3, size=32, class_names=class_names), caplog.text
+
+
+@pytest.mark.parametrize("kind", ["metadata", "bundle"])
+def test_head_is_kept_by_the_names_of_its_classes(tmp_path, caplog, kind):
+    weights, file = trained(), tmp_path / "model.safetensors"
+    save_file(weights, file, {"class_names": json.dumps(NAMES)} if kind == "metadata" else None)
+    if kind == "bundle":
+        files = {file.name: {"sha256": file_sha256(file)}}
+        (tmp_path / "bundle.json").write_text(json.dumps({"class_names": NAMES, "files": files}))
+    model, said = make_named(file, NAMES, caplog)
+    assert same(model, weights)
+    assert "head" not in said
+    model, said = make_named(file, ("bee", "dog", "cat", "ant"), caplog)
+    for name in ("head.weight", "head.bias"):
+        assert torch.equal(model.get_parameter(name), weights[name][[1, 3, 2, 0]])
+    assert "the head's classes are put in the order of these" in said
+    for others in (("a", "b", "c", "d"), ("ant", "bee", "cat", "fox")):
+        model, said = make_named(file, others, caplog)
+        assert not model.get_parameter("head.weight").any()
+        assert "its head is for other classes: this one starts anew" in said or others[0] == "ant"  # said once
+        assert torch.equal(model.state_dict()["features.0.0.weight"], weights["features.0.0.weight"])
+
+
+def test_head_without_names_is_kept_and_said(tmp_path, caplog):
+    weights, file = trained(), tmp_path / "w.pth"
+    torch.save(weights, file)
+    (tmp_path / "bundle.json").write_text(json.dumps({"class_names": NAMES, "files": {"w.pth": {"sha256": "0"}}}))
+    model, said = make_named(file, ("a", "b", "c", "d"), caplog)
+    assert same(model, weights)
+    assert "the file names no classes: its head of 4 is kept, as if they were these in this order" in said
+
+
+class Allocating:
+    def __reduce__(self):
+        return (bytearray, (10**12,))
+
+
+def referring_to_itself() -> dict:
+    content: dict = {}
+    content["state_dict"] = content
+    return content
+
+
+def expanding(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A terabyte of the same number."""
+    return weights | {"pos_embed": torch.zeros(1).expand(1, 10**9, 384)}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (referring_to_itself(), "no named tensors"),
+        ({"a": Allocating()}, "holds more than tensors"),
+        ({"state_dict": {3: torch.zeros(2), "x": [torch.zeros(2)]}}, "no named tensors"),
+        ({"w": torch.zeros(2, 2).to_sparse(), "m": torch.zeros(2, device="meta")}, "no named tensors"),
+        ({"conv1.weight": torch.full((1,), float("nan")).expand(64, 3, 3, 3)}, "fits 0 of"),
+    ],
+)
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_hostile_weights_end_in_a_sentence(tmp_path, content, message, is_zip):
+    try:
+        torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=is_zip)
+    except RuntimeError:
+        pytest.skip("torch cannot save it in this format")
+    with pytest.raises(ModelError, match=message) as error:
+        make(weights=str(tmp_path / "w.pth"))
+    assert "\n" not in str(error.value)
+
+
+def test_archive_that_expands_is_refused(tmp_path):
+    weights = trained()
+    torch.save(weights | {"x": torch.zeros(5_000_000)}, tmp_path / "w.pth")
+    with zipfile.ZipFile(tmp_path / "w.pth") as old, zipfile.ZipFile(tmp_path / "z.pth", "w", 8) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    with pytest.raises(ModelError, match="expands to many times its size"):
+        make(weights=str(tmp_path / "z.pth"))
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    weights = trained()
+    next(iter(weights.values())).view(-1)[0] = float("nan")
+    torch.save(weights, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match="NaN or infinite"):
+        make(weights=str(tmp_path / "w.pth"))
+
+
+def test_tensor_larger_than_what_is_stored_of_it(tmp_path):
+    weights = trained("timm/vit_tiny_patch16_224", size=224)
+    torch.save(expanding(weights), tmp_path / "w.pth")
+    model = make("timm/vit_tiny_patch16_224", size=224, weights=str(tmp_path / "w.pth"))
+    assert torch.equal(model.state_dict()["norm.weight"], weights["norm.weight"])

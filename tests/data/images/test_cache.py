@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -16,10 +17,12 @@ from PIL import Image
 from classifier import data
 from classifier.config.sections import DataConfig
 from classifier.data import image_decoder
+from classifier.data.dataset import Dataset
 from classifier.data.decoding import decode
 from classifier.data.decoding.image_spec import ImageSpec
-from classifier.data.images.arrays import MappedImages, concatenate, select
-from classifier.data.readers import tree
+from classifier.data.images.arrays import MappedImages, Segment, concatenate, select
+from classifier.data.images.pixel_segment import DIGEST, PIXELS, SUMS
+from classifier.data.readers import file_bytes
 from classifier.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -39,7 +42,7 @@ def settle(folder: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def no_settle_time(monkeypatch) -> None:
-    monkeypatch.setattr(tree, "SETTLE_SECONDS", 0.0)  # the time of change of an inode cannot be set
+    monkeypatch.setattr(file_bytes, "SETTLE_SECONDS", 0.0)  # the time of change of an inode cannot be set
 
 
 @pytest.fixture
@@ -259,6 +262,88 @@ def test_corrupted_segment_is_decoded_again(config: DataConfig, work, caplog) ->
     assert "is corrupted" in caplog.text
     assert work["decoded"] == 80
     assert again.train.images_NCHW[:].equal(images)
+
+
+def damage(content: bytearray, segment: Segment, rows: list[int]) -> None:
+    """Flip a byte in the middle of each of these rows."""
+    assert segment.pixels is not None
+    start = content.index(segment.pixels.tobytes())
+    for row in rows:
+        content[start + int(segment.pixels[0].nbytes * (row + 0.5))] ^= 1
+
+
+def load_all(config: DataConfig) -> tuple[torch.Tensor, Dataset]:
+    loaded = data.load(config)
+    return torch.cat([getattr(loaded, split).images_NCHW[:] for split in ("train", "validation", "test")]), loaded
+
+
+@pytest.mark.parametrize("stored_as", ["pixels", "jpeg"])
+@pytest.mark.parametrize("damaged", [1, 20, 40])
+def test_damaged_rows_are_decoded_again_and_told(config: DataConfig, work, caplog, stored_as, damaged) -> None:
+    import dataclasses
+
+    config = dataclasses.replace(config, cache_as=stored_as)
+    images, first = load_all(config)
+    path = next(Path(config.cache or "").rglob("segment-*.arrow"))
+    segment = Segment.open(path)
+    content = bytearray(path.read_bytes())
+    if segment.jpegs is not None:
+        ends, jpegs = segment.jpegs
+        start = content.index(jpegs.tobytes())
+        for row in range(damaged):
+            content[start + ends[row] + 700 : start + ends[row] + 703] = b"\0\0\0"
+    elif damaged == 20:  # half a segment of zeros
+        half = segment.pixels[:20].nbytes
+        start = content.index(segment.pixels.tobytes())
+        content[start : start + half] = bytes(half)
+    else:
+        damage(content, segment, [*range(damaged)])
+    del segment
+    path.write_bytes(content)
+    for _ in range(2):  # the second time, the intact rows of the new segment are found
+        again, loaded = load_all(config)
+        assert again.equal(images)
+        assert (loaded.mean, loaded.std, loaded.fingerprint) == (first.mean, first.std, first.fingerprint)
+    assert work["decoded"] == 40 + damaged
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [f"{damaged} images in {path.parent} are damaged: they are decoded again"]
+
+
+def test_any_byte_of_the_cache_may_change(config: DataConfig, caplog) -> None:
+    """Wherever a byte is flipped in a segment or in the record of files, the images and statistics are the same."""
+    images, first = load_all(config)
+    paths = sorted(Path(config.cache or "").rglob("*.arrow"))
+    contents = {path: path.read_bytes() for path in paths}
+    rng = np.random.default_rng(0)
+    for n in range(200):
+        for path in Path(config.cache or "").rglob("*.arrow"):
+            path.unlink()
+        for path, content in contents.items():
+            changed = bytearray(content)
+            if path.name.startswith("segment-") or n % 4 == 0:
+                changed[rng.integers(len(changed))] ^= 1 << rng.integers(8)
+            path.write_bytes(changed)
+        again, loaded = load_all(config)
+        assert again.equal(images)
+        assert (loaded.mean, loaded.std, loaded.fingerprint) == (first.mean, first.std, first.fingerprint)
+    assert "images in" in caplog.text
+    assert "is corrupted" in caplog.text
+
+
+def test_segments_of_an_earlier_version_are_used(config: DataConfig, work) -> None:
+    """They have no hashes, and their names are not those of their columns."""
+    images, first = load_all(config)
+    path = next(Path(config.cache or "").rglob("segment-*.arrow"))
+    with pa.memory_map(str(path)) as file:
+        batch = pa.ipc.open_file(file).get_batch(0)
+        batch, old = batch.select([PIXELS, DIGEST, SUMS]), path.with_name("segment-0123456789abcdef.arrow")
+        with pa.OSFile(str(old), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+    path.unlink()
+    again, loaded = load_all(config)
+    assert again.equal(images)
+    assert loaded.fingerprint == first.fingerprint
+    assert work == {"read": 40, "decoded": 40}
 
 
 def test_without_a_writable_home_images_are_decoded_in_memory(
