@@ -17,7 +17,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "group_leak": ("error", "A group in two splits inflates the score: keep each group in one split."),
     "label_conflict": ("error", "An image has only one class: decide which, and remove the others."),
     "near_conflict": ("warning", "Near duplicates have different labels: check which is right."),
-    "label_error": ("warning", "A model that was not trained on these predicts another class: check the label."),
+    "label_error": ("warning", "A linear classifier trained without these predicts another class: check the label."),
     "duplicate": ("warning", "Duplicates count twice and add nothing: keep one of each (--write-manifest)."),
     "near_duplicate": ("warning", "One of each may be enough; keep them in one split."),
     "extension": ("warning", "They are read by content, but other programs may trust the extension: rename them."),
