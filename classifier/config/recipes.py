@@ -4,6 +4,7 @@ A recipe is the starting point of an experiment; a file and flags change it. Res
 deviation of three seeds, and total seconds of `python jobs/train.py --recipe NAME ...` on 2 CPU cores (see LOG.md).
 """
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -116,10 +117,15 @@ def recipe(name: str) -> Experiment:
     return RECIPES[name]()
 
 
+# Known data sets of small images.
+_SMALL_IMAGES = ("mnist", "fashionmnist", "kmnist", "cifar10", "cifar100", "svhn")
+
+
 def recipe_for(path: str) -> str:
-    """Return the default recipe for a data set: by its name, or photos for a folder or manifest."""
-    name = re.sub(r"[^a-z0-9]", "", Path(path).name.lower())
-    if not Path(path).exists() and name == "digits":
-        return "digits"
-    is_small = any(word in name for word in ("mnist", "cifar", "svhn")) or any(Path(path).glob("*idx?-ubyte*"))
-    return "fashion-quick" if is_small else "photos"
+    """Return the default recipe: of a known data set by its name, of a path by what is there and not by its name."""
+    folder = Path(os.path.expanduser(path))
+    if os.path.lexists(folder):
+        has_idx = any(any(inner.glob("*idx?-ubyte*")) for inner in (folder, folder / "raw") if inner.is_dir())
+        return "fashion-quick" if has_idx else "photos"
+    name = re.sub(r"[^a-z0-9]", "", path.lower())
+    return "digits" if name == "digits" else "fashion-quick" if name in _SMALL_IMAGES else "photos"

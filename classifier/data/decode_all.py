@@ -28,7 +28,6 @@ from classifier.data.infer_shape import describe_few_bits, find_few_bits, infer_
 from classifier.data.readers.compact import pack_digests
 from classifier.data.readers.file_bytes import compute_digest, file_identity
 from classifier.data.readers.source import Source
-from classifier.data.stream_errors import find_errors
 from classifier.errors import ConfigError, DataError, list_few
 
 if TYPE_CHECKING:
@@ -94,6 +93,8 @@ def _as_stream(source: Source, decoder: ImageDecoder, config: DataConfig) -> Dec
 
     All are decoded once before, as those that cannot be used are left out.
     """
+    from classifier.data.stream_errors import find_errors  # imports Arrow, which small data sets do without
+
     if config.balance:
         raise ConfigError("data.balance cannot be used with data.stream: give --loss.class_weights balanced instead")
     count = len(decoder.files)

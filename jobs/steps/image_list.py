@@ -14,19 +14,19 @@ from classifier.errors import DataError
 STDIN = "-"
 
 
-def find_images(words: Sequence[str], *, null: bool = False) -> Iterator[Path]:
-    """The image files in the order of the arguments. Standard input is read as they are consumed.
+def find_images(words: Sequence[str], *, null: bool = False) -> tuple[Iterator[Path], list[str]]:
+    """The image files in the order of the arguments, and notes on what was left out of folders.
 
-    null: paths on standard input end with NUL instead of a newline. DataError at once for an argument that does not
-    exist; a path on standard input may name anything.
+    Standard input is read as the files are consumed. null: its paths end with NUL instead of a newline. DataError at
+    once for an argument that does not exist; a path on standard input may name anything.
     """
     if words.count(STDIN) > 1:
         raise DataError("standard input can be read only once: give - once")
     stdin = cast("io.BufferedIOBase", sys.stdin.buffer)
-    found = {word: image_files([word]) for word in words if word != STDIN}
-    return itertools.chain.from_iterable(
-        read_paths(stdin, null=null) if word == STDIN else found[word] for word in words
-    )
+    notes: list[str] = []
+    found = {word: image_files([word], notes) for word in words if word != STDIN}
+    files = (read_paths(stdin, null=null) if word == STDIN else found[word] for word in words)
+    return itertools.chain.from_iterable(files), notes
 
 
 def read_paths(stream: io.BufferedIOBase, *, null: bool) -> Iterator[Path]:

@@ -5,6 +5,7 @@ larger than data.max_bytes, by their header or in fact, are not read.
 """
 
 import dataclasses
+import re
 import stat
 import tarfile
 import threading
@@ -118,7 +119,7 @@ def list_tar_members(path: Path | RemotePath, left_out: list[str] | None = None)
         with tarfile.open(fileobj=file, mode="r:", tarinfo=_BoundedTarInfo) as archive:
             for info in archive:
                 _BoundedTarInfo.check_size(info)  # again: an extended header may have set another
-                if not info.isdir():
+                if not info.isdir() and not info.name.endswith("\\"):
                     name = normalize_member_name(path, info.name)
                     if info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not info.issparse():
                         yield Member(name, info.size, path, read, info.offset_data)
@@ -163,7 +164,7 @@ def _note_left_out(name: str, left_out: list[str] | None) -> None:
 def normalize_member_name(path: object, name: str) -> str:
     """Return the name in one canonical spelling. DataError if it leads out of the archive."""
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
-    if ".." in parts or name.startswith(("/", "\\")) or (parts and ":" in parts[0]) or "\0" in name:
+    if ".." in parts or name.startswith(("/", "\\")) or (parts and re.match("[A-Za-z]:", parts[0])) or "\0" in name:
         raise DataError(f"{path}: {name!r} leads out of the archive: do not trust this archive, or repack it")
     return "/".join(parts)
 

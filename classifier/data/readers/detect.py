@@ -54,6 +54,8 @@ def open_source(config: DataConfig) -> Source:
 def _open_unfiltered(config: DataConfig) -> Source:
     if "://" in config.path:
         return _open_remote(config)
+    if not config.path.strip():  # as an unset variable in a shell leaves it; Path would take it for this folder
+        raise DataError("data.path is empty: give a folder, a manifest or the name of a data set")
     path = Path(os.path.expanduser(config.path))
     if not os.path.lexists(path):  # unlike Path.exists, no error for impossible file names
         files = expand_pattern(str(path))
@@ -192,7 +194,7 @@ def _describe_missing(path: str) -> str:
     except (OSError, ValueError):
         beside = []
     hint = suggest(path, [*DATASETS, *beside]) or f": give a folder, a manifest or {', '.join(DATASETS)}"
-    return f"{path or repr(path)} does not exist{where}, and no known data set has that name{hint}"
+    return f"{path} does not exist{where}, and no known data set has that name{hint}"
 
 
 def _normalize(name: str) -> str:

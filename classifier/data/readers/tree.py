@@ -19,7 +19,7 @@ from pathlib import Path
 
 from classifier.data.decoding.decode import SUFFIXES
 from classifier.data.readers.file_bytes import File
-from classifier.errors import DataError
+from classifier.errors import DataError, list_few
 
 # In lower case. Names that begin with a dot are hidden, too: .DS_Store, ._photo.jpg, .ipynb_checkpoints.
 _LITTER = frozenset(
@@ -125,11 +125,18 @@ class Tree(abc.ABC):
 
     def count_left_out(self) -> Counter[str]:
         """Count the visible files in it, at any depth, that are no images, by their endings."""
-        counts: Counter[str] = Counter()
-        for folder in self.walk():
-            counts.update(map(_ending, folder._entries.others))
-            counts["pipe or device"] += folder._entries.special_files
-        return +counts
+        return Counter(_ending(name) for folder in self.walk() for name in folder._entries.others)
+
+    def describe_left_out(self) -> list[str]:
+        """Say which visible files and folders in it are left out: up to three sentences."""
+        findings = []
+        if counts := self.count_left_out():
+            findings.append(f"files were left out because of their endings: {describe_endings(counts)}.")
+        if special := sum(folder._entries.special_files for folder in self.walk()):
+            findings.append(f"pipes and devices were left out, {special:,} in all.")
+        if runs := [run.prefix for folder in self.walk() for run in folder.run_folders]:
+            findings.append(f"runs of this program were left out: {list_few(runs)}.")
+        return findings
 
     def describe_others(self) -> str:
         """Say what is in a folder without images: `, only 2 .heic (cat/1.heic)`. Empty if there is nothing."""

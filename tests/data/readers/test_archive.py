@@ -1,5 +1,6 @@
 """Zip and tar archives of class folders: read in place, and not trusted."""
 
+import contextlib
 import io
 import stat
 import tarfile
@@ -73,20 +74,26 @@ def test_name_that_leads_out_is_an_error(kind: str, name: str, photos: Path, tmp
         archive.read_archive(path)
 
 
-def test_links_and_devices_are_ignored(photos: Path, tmp_path: Path) -> None:
+def test_links_and_devices_are_left_out(photos: Path, tmp_path: Path) -> None:
     path = pack_tar(tmp_path / "set.tar", contents(photos))
     with tarfile.open(path, "a") as packed:
         for number, kind in enumerate((tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE)):
             info = tarfile.TarInfo(f"cat/{number}.png")
             info.type, info.linkname = kind, "/etc/passwd"
             packed.addfile(info)
-    assert len(archive.read_archive(path).ids) == 40
+    source = archive.read_archive(path)
+    assert len(source.ids) == 40
+    assert source.findings == (
+        "4 links and devices in set.tar were left out: cat/0.png, cat/1.png, cat/2.png and 1 more.",
+    )
     path = pack_zip(tmp_path / "set.zip", contents(photos))
     with zipfile.ZipFile(path, "a") as packed:
         info = zipfile.ZipInfo("cat/link.png")
         info.external_attr = (stat.S_IFLNK | 0o777) << 16
         packed.writestr(info, "/etc/passwd")
-    assert len(archive.read_archive(path).ids) == 40
+    source = archive.read_archive(path)
+    assert len(source.ids) == 40
+    assert source.findings == ("1 links and devices in set.zip were left out: cat/link.png.",)
 
 
 def test_oversized_member_is_skipped(photos: Path, tmp_path: Path) -> None:
@@ -125,7 +132,7 @@ def test_invalid_archives_are_errors(photos: Path, tmp_path: Path) -> None:
     refused(tmp_path / "cut.zip", "is not a zip archive, or corrupted")
     refused(pack_tar(tmp_path / "set.tar.gz", contents(photos), "w:gz"), "is compressed as a whole")
     refused(pack_zip(tmp_path / "flat.zip", {"a.png": b"x"}), "has images but no class folders")
-    refused(pack_zip(tmp_path / "none.zip", {"a.txt": b"x"}), "is empty")
+    refused(pack_zip(tmp_path / "none.zip", {"a.txt": b"x"}), r"has no images, only 1 \.txt \(a\.txt\)")
     raw = bytearray(pack_zip(tmp_path / "locked.zip", contents(photos)).read_bytes())
     start = raw.rindex(b"PK\x01\x02")
     raw[start + 8] |= 1  # the flag of encryption, of the last file in the directory
@@ -151,3 +158,101 @@ def test_member_without_a_name_is_ignored(photos: Path, tmp_path: Path) -> None:
         packed.filelist[-1].filename = ""
         packed._didModify = True  # pyright: ignore[reportAttributeAccessIssue]
     assert data.load(DataConfig(path=str(path))).class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("kind", PACK)
+def test_archives_of_windows_and_macos(kind: str, photos: Path, tmp_path: Path) -> None:
+    """Backslashes, folders as members of their own, litter beside and inside an outer folder."""
+    files: dict[str, bytes] = {name.replace("/", "\\"): content for name, content in contents(photos, "set/").items()}
+    files |= {
+        "set\\": b"",
+        "set\\cat\\": b"",
+        "__MACOSX/set/cat/._00.png": b"x",
+        ".DS_Store": b"x",
+        "set/Thumbs.db": b"x",
+    }
+    source = archive.read_archive(PACK[kind](tmp_path / f"set.{kind}", files))
+    assert source.class_names == ("cat", "dog")
+    assert len(source.ids) == 40
+    assert source.findings == ("its classes are the folders in set/.",)
+
+
+def test_last_member_of_a_name_counts(photos: Path, tmp_path: Path) -> None:
+    path = pack_tar(tmp_path / "set.tar", contents(photos))
+    with tarfile.open(path, "a") as packed:
+        info = tarfile.TarInfo("cat/00.png")
+        info.size = 3
+        packed.addfile(info, io.BytesIO(b"new"))
+    source = archive.read_archive(path)
+    assert len(source.ids) == 40
+    assert source.images[[*source.ids].index("cat/00.png")].read_bytes() == b"new"
+
+
+def test_names_of_zip_members_in_utf8_without_its_flag(tmp_path: Path) -> None:
+    path = tmp_path / "set.zip"
+    with zipfile.ZipFile(path, "w") as packed:
+        for name in ("aepfel/1.png", "gruen/1.png"):
+            packed.writestr(name, b"x")
+    raw = path.read_bytes()
+    for name, written in {b"aepfel": "Äpfel".encode(), b"gruen": "grün".encode("cp437") + b"e"}.items():
+        raw = raw.replace(name, written)
+    path.write_bytes(raw)
+    assert archive.read_archive(path).class_names == ("grüne", "Äpfel")
+
+
+def test_negative_sizes_in_tar_headers_end(photos: Path, tmp_path: Path) -> None:
+    """A negative size leads tarfile back to an earlier header, again and again."""
+    for kind in (tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.DIRTYPE, b"Z"):
+        for first in (True, False):
+            info = tarfile.TarInfo("cat/evil.png")
+            info.type = kind
+            header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+            header[124:136] = b"\xff" * 10 + b"\xfc\0"  # base 256, negative
+            header[148:156] = b" " * 8
+            header[148:156] = f"{sum(header[:512]):06o}\0 ".encode()
+            whole = pack_tar(tmp_path / "set.tar", contents(photos)).read_bytes().rstrip(b"\0")
+            whole += bytes(-len(whole) % 512)
+            (tmp_path / "evil.tar").write_bytes(header + whole if first else whole + header + bytes(1024))
+            with pytest.raises(DataError, match=r"evil\.tar is not a tar archive, or corrupted"):
+                archive.read_archive(tmp_path / "evil.tar")
+    with tarfile.open(tmp_path / "pax.tar", "w", format=tarfile.PAX_FORMAT) as packed:
+        info = tarfile.TarInfo("cat/1.png")
+        info.pax_headers = {"size": "-1024"}
+        packed.addfile(info)
+    with pytest.raises(DataError, match=r"pax\.tar is not a tar archive, or corrupted"):
+        archive.read_archive(tmp_path / "pax.tar")
+
+
+def test_headers_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1 << 40
+    (tmp_path / "set.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(2048))
+    with pytest.raises(DataError, match=r"a header with a size of 1,099,511,627,776 bytes"):
+        archive.read_archive(tmp_path / "set.tar")
+
+
+def test_tar_that_is_damaged_in_the_middle_is_refused(photos: Path, tmp_path: Path) -> None:
+    """tarfile takes anything that is no header for the end."""
+    path = pack_tar(tmp_path / "set.tar", contents(photos))
+    raw = bytearray(path.read_bytes())
+    start = raw.index(b"dog/00.png")
+    raw[start + 3] ^= 0xFF
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match="there is no header at byte"):
+        archive.read_archive(path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damaged_members_are_unreadable_whatever_compressed_them(method: int, photos: Path, tmp_path: Path) -> None:
+    files = contents(photos)
+    path = pack_zip(tmp_path / "set.zip", files, method)
+    with zipfile.ZipFile(path) as packed:
+        starts = [info.header_offset + 30 + len(info.filename) for info in packed.infolist()]
+    for offset in (0, 4, 9, 20, 40):
+        raw = bytearray(path.read_bytes())
+        for start in starts:
+            raw[start + offset] ^= 0x5A
+        (tmp_path / "damaged.zip").write_bytes(raw)
+        for file in archive.read_archive(tmp_path / "damaged.zip").images:
+            with contextlib.suppress(OSError):
+                file.read_bytes()

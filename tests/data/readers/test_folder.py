@@ -130,27 +130,29 @@ def test_errors(tmp_path: Path, paint) -> None:
     folder.mkdir()
     refused(folder, "is empty: it needs one folder of images per class")
     (folder / "notes.txt").write_text("hello")
-    refused(folder, "is empty")
+    refused(folder, r"has no images, only 1 \.txt \(notes\.txt\): it needs one folder of images per class")
     paint(folder / "a.png")
-    refused(folder, "has images but no class folders: put the images of each class into its own folder")
+    refused(folder, "has images but no class folders: .*, or give notes.txt as the path if it lists their labels")
 
     folder = tmp_path / "hollow"
     for name in ("cat", "dog"):
         (folder / name).mkdir(parents=True)
         (folder / name / "notes.txt").write_text("not an image")
-    refused(folder, r"has no images in its class folders \(cat, dog\): add some")
+    refused(folder, r"has no images in its class folders \(cat, dog\), only 2 \.txt \(cat/notes\.txt\): add some")
     paint(folder / "cat" / "a.png")
+    refused(folder, r"the class folder 'dog' has no images, only 1 \.txt \(dog/notes\.txt\): add some, or remove it")
+    (folder / "dog" / "notes.txt").unlink()
     refused(folder, "the class folder 'dog' has no images: add some, or remove it")
 
     folder = tmp_path / "alike"
     for name in ("cat", "Cat"):
         paint(folder / name / "a.png")
-    refused(folder, "the class folders 'Cat' and 'cat' differ only by case or blanks")
+    refused(folder, "the class folders 'Cat' and 'cat' differ only by case")
 
     folder = tmp_path / "alike_across"
-    for name in ("train/cat", "train/dog", "test/cat ", "test/dog"):
+    for name in ("train/cat", "train/dog", "test/Cat", "test/dog"):
         paint(folder / name / "a.png")
-    refused(folder, "the class folders 'cat' and 'cat ' differ only by case or blanks")
+    refused(folder, "the class folders 'Cat' and 'cat' differ only by case")
 
     folder = tmp_path / "trainless"
     for name in ("val/cat", "test/cat"):

@@ -1,6 +1,7 @@
 """IDX files in all common layouts, and corrupted."""
 
 import gzip
+import hashlib
 import struct
 from pathlib import Path
 
@@ -48,17 +49,37 @@ def test_mnist_files(gz: bool, dot: str, inside: str, tmp_path: Path) -> None:
     assert (source.ids[0], source.ids[40]) == ("train/0", "test/0")
 
 
-@pytest.mark.parametrize("path", ["fashion-mnist", "FashionMNIST", "FashionMNIST/raw", "my_fashion"])
-def test_fashion_has_class_names(path: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", ["fashion-mnist", "FashionMNIST/raw", "my_fashion/mnist", "kmnist", "kmnist/signs"])
+def test_names_of_folders_choose_no_classes(path: str, tmp_path: Path) -> None:
     source = read_idx(write_files(tmp_path / path))
-    assert source.class_names == FASHION_MNIST_CLASSES
-    assert source.kind == "objects"
-
-
-def test_kmnist_has_class_names(tmp_path: Path) -> None:
-    source = read_idx(write_files(tmp_path / "KMNIST"))
-    assert source.class_names[:3] == ("o", "ki", "su")
+    assert source.class_names == tuple("0123456789")
     assert source.kind == "symbols"
+
+
+def test_the_data_set_that_was_asked_for_has_its_class_names(tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "mnist")
+    assert read_idx(folder, "fashion_mnist").class_names == FASHION_MNIST_CLASSES
+    assert read_idx(folder, "fashion_mnist").kind == "objects"
+    assert read_idx(folder, "kmnist").class_names[:3] == ("o", "ki", "su")
+    assert read_idx(folder, "mnist").class_names == tuple("0123456789")
+
+
+def test_published_labels_are_recognized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_files(tmp_path / "digits", gz=False)
+    digest = hashlib.md5((folder / LABELS_FILE).read_bytes(), usedforsecurity=False).hexdigest()
+    monkeypatch.setitem(idx._KNOWN_LABELS, digest, "fashion_mnist")
+    assert read_idx(folder).class_names == FASHION_MNIST_CLASSES
+    assert read_idx(write_files(tmp_path / "again")).kind == "objects"
+    with pytest.raises(DataError, match="has the files of fashion_mnist, not of mnist: ask for fashion_mnist"):
+        read_idx(folder, "mnist")
+
+
+def test_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    folder = write_files(tmp_path)
+    head = struct.pack(">HBB3I", 0, 8, 3, 1 << 20, 1 << 10, 1 << 10)
+    (folder / f"{IMAGES_FILE}.gz").write_bytes(gzip.compress(head + bytes(1000)))
+    with pytest.raises(DataError, match=r"its header says 1048576 x 1024 x 1024, more than 1,073,741,824 bytes"):
+        read_idx(folder)
 
 
 def test_without_a_test_split(tmp_path: Path) -> None:
