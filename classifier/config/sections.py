@@ -42,7 +42,7 @@ class DataConfig(Section):
     split_seed: NonNegativeInt = 0
     """Seed of the random splits. Separate from `seed`, so that runs with different seeds share a test split."""
     split_from: str | None = None
-    """Folder of an earlier run (or its splits.parquet): images that it had stay in their splits, only new ones are
+    """Folder of an earlier run (or its splits.safetensors): images that it had stay in their splits, only new ones are
     drawn. If unset, images of classes that were too small, and copies and groups that new images connect, may move."""
     folds: Annotated[int, Range(2, 1000)] | None = None
     """Cross-validation: number of folds, one of which replaces the test split (see crossval)."""
@@ -139,8 +139,8 @@ class ModelConfig(Section):
     """cnn, plain7_32, plain7_40, resnet9_16, resnet9_32, resnet9_64, vit_tiny, any torchvision classifier
     (resnet18, ...), timm/NAME, or import.path:Class."""
     weights: str | None = None
-    """Pretrained weights: imagenet (downloaded once), or a .safetensors or .pth file. If unset, train from scratch. Their
-    head is kept if its classes are those of the data, in whatever order, or if the file does not name them."""
+    """Pretrained weights: imagenet (downloaded once), or a .safetensors or .pth file. If unset, train from scratch.
+    Their head is kept if its classes are those of the data, in whatever order, or if the file does not name them."""
     freeze: Literal["none", "backbone"] = "none"
     """backbone: train only the new head."""
     freeze_epochs: PositiveInt | None = None

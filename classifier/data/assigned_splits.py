@@ -1,4 +1,4 @@
-"""The split of every image that a data set ever had: `splits.parquet` of a run, for later runs (`data.split_from`).
+"""The split of every image that a data set ever had: `splits.safetensors` of a run, for later runs (`data.split_from`).
 
 Images are recognised by the digest of their content, or by the hash of their pixels if they were saved in another
 format without loss; in a stream by their names.
@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from classifier.data.split_names import SPLITS, UNASSIGNED
-from classifier.errors import DataError
+from classifier.errors import DataError, in_short
+from classifier.storage.atomic import fsync
 
-FILE = "splits.parquet"
-_DIGEST, _HASH, _SPLIT = "content", "pixels", "split"
+FILE = "splits.safetensors"
+_DIGESTS, _HASHES, _SPLITS = "content", "pixels", "split"
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,49 +43,42 @@ class AssignedSplits:
     @classmethod
     def read(cls, path: Path) -> "AssignedSplits":
         """Read the file, or that of a run folder. DataError if there is none, or it is corrupted."""
-        import pyarrow as pa
-        from pyarrow import parquet
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
 
-        path = Path(os.path.expanduser(path))
+        path = path.expanduser()
         file = path / FILE if path.is_dir() else path
         if not file.is_file():
             raise DataError(
                 f"data.split_from {path}: there is no {FILE}: give the folder of a run that this version trained"
             )
         try:
-            table = parquet.read_table(file, columns=[_DIGEST, _HASH, _SPLIT])
+            tensors = load_file(file)
             digests_M, hashes_M = (
-                np.frombuffer(b"".join(table.column(name).to_pylist()), "V16") for name in (_DIGEST, _HASH)
+                np.ascontiguousarray(tensors[name]).view("V16").reshape(-1) for name in (_DIGESTS, _HASHES)
             )
-            splits_M = np.array([SPLITS.index(name) for name in table.column(_SPLIT).to_pylist()], np.int8)
-            if not len(digests_M) == len(hashes_M) == len(splits_M):
-                raise ValueError("its columns differ in length")
-        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+            splits_M = tensors[_SPLITS]
+            if not len(digests_M) == len(hashes_M) == len(splits_M) or not np.isin(splits_M, range(len(SPLITS))).all():
+                raise ValueError("its tensors do not fit together")
+        except (SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
             raise DataError(
-                f"data.split_from {file} is corrupted ({type(error).__name__}): give the folder of another run"
+                f"data.split_from {file} is corrupted ({in_short(error)}): give the folder of another run"
             ) from None
-        return cls(digests_M, hashes_M, splits_M)
+        return cls(digests_M, hashes_M, splits_M.astype(np.int8))
 
     def write(self, folder: Path) -> None:
         """Write the file into a folder, atomically. OSError if that fails."""
-        import pyarrow as pa
-        from pyarrow import parquet
+        from safetensors.numpy import save_file
 
-        table = pa.table(
-            {
-                **{
-                    name: pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(self.splits_M), [None, buffer])
-                    for name, buffer in (
-                        (_DIGEST, pa.py_buffer(self.digests_M.tobytes())),
-                        (_HASH, pa.py_buffer(self.hashes_M.tobytes())),
-                    )
-                },
-                _SPLIT: pa.DictionaryArray.from_arrays(self.splits_M, pa.array(SPLITS, pa.string())),
-            }
-        )
         part = folder / f".{FILE}.{os.getpid()}.part"
+        tensors = {
+            _DIGESTS: self.digests_M.view(np.uint8).reshape(-1, 16),
+            _HASHES: self.hashes_M.view(np.uint8).reshape(-1, 16),
+            _SPLITS: self.splits_M,
+        }
         try:
-            parquet.write_table(table, part)
+            save_file(tensors, part)
+            fsync(part)
             os.replace(part, folder / FILE)
         finally:
             part.unlink(missing_ok=True)
