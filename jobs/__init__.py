@@ -33,7 +33,7 @@ def run_search(
     trials: the budget, `search.minutes` and `search.trials`. recipe, experiment: a named recipe and a YAML file that
     overrides it. resume: the folder of an earlier search to go on with. storage, trust: see the flags --storage and
     --trust. settings: by dotted name. The winner is tested once: `run.test()` reads its scores, `run.trials` the table
-    of trials. Ctrl-C ends the search as the end of its minutes does; its status is then "stopped".
+    of trials. Ctrl-C ends the search with the best model so far, which is not tested; its status is then "stopped".
 
     ClassifierError for settings, data or models that cannot be searched.
 

@@ -4,6 +4,7 @@ Each trial is a training, stopped early if it falls behind. The search ends with
 experiment), `trials.parquet`, and the winner's bundle, tested once on the held-out test split.
 """
 
+import contextlib
 import math
 import sys
 from pathlib import Path
@@ -100,8 +101,8 @@ def search(session: "Session", *, resumed: bool) -> int:
         subject: str | None = None,
         deadline: "Deadline | None" = None,
     ) -> None:
-        events = tuner.run_trials(session, plan, trials, seconds_left, board.best_epochs)
-        watch(session, board, clock, events, LiveTable(board, clock, subject), deadline)
+        with contextlib.closing(tuner.run_trials(session, plan, trials, seconds_left, board.best_epochs)) as events:
+            watch(session, board, clock, events, LiveTable(board, clock, subject), deadline)
 
     if plan.is_single and plan.experiment.search.minutes:
         plan = train_once(session, plan, board, clock, run)
@@ -161,7 +162,7 @@ def watch(
     for event in events:
         row = board.record(event, clock.elapsed_seconds())
         clock.update(board)
-        if deadline is not None and not event.has_ended and not event.report.get(REPLAYED):
+        if deadline is not None and not (event.has_ended or event.changes or event.report.get(REPLAYED)):
             deadline.update(row.epochs, board.experiment.train.epochs)
         if event.has_ended:
             session.log.info(board.describe_trial(row))

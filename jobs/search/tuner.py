@@ -6,7 +6,7 @@ import json
 import math
 import queue
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +142,8 @@ def run_trials(
     history: SearchHistory,
     seconds_left: Callable[[], float],
     best_epochs: BestEpochs,
-) -> Iterator[TrialEvent]:
-    """Run trials until none is left or the time is up, and yield their reports as they arrive.
+) -> Generator[TrialEvent, None, None]:
+    """Run trials until none is left or the time is up, and yield their reports as they arrive. Close it: trials stop.
 
     RunError if a trial trained another experiment than its configuration says.
     """
@@ -189,16 +189,19 @@ def run_trials(
     )
     with concurrent.futures.ThreadPoolExecutor(1) as pool:  # in a thread, Tune cannot replace our signal handlers
         search_done = pool.submit(tuner.fit)
-        while not (search_done.done() and callback.queue.empty()):
-            try:
-                event = callback.queue.get(timeout=0.3)
-            except queue.Empty:
-                continue
-            if not event.has_ended:  # the end repeats the last report
-                _check_trained_experiment(experiment, event)
-            if event.has_ended and "error" in event.report:
-                run_storage.download_trials(session.run, event.trial)
-            yield event
+        try:
+            while not (search_done.done() and callback.queue.empty()):
+                try:
+                    event = callback.queue.get(timeout=0.3)
+                except queue.Empty:
+                    continue
+                if not event.has_ended:  # the end repeats the last report
+                    _check_trained_experiment(experiment, event)
+                if event.has_ended and "error" in event.report:
+                    run_storage.download_trials(session.run, event.trial)
+                yield event
+        finally:
+            stopper.has_ended = True  # after an error here, the pool would wait for all trials
         search_done.result()
     run_storage.download_trials(session.run)
 

@@ -120,7 +120,7 @@ def test_training_killed_at_its_report_and_its_test_is_read_as_often_as_said(ver
     assert done.result["test_reads"] == 4
 
 
-SEARCH = ("--search.trials", "3", "--train.epochs", "8", "--search.scheduler", "none", "--search.final", "true")
+SEARCH = ("--search.trials", "4", "--train.epochs", "20", "--search.scheduler", "none", "--search.final", "true")
 SEARCH = (*SMALL, *SEARCH, "--search.vary", "optimizer.lr=1e-3..1e-2:log")
 MOMENTS: dict[str, Callable[[Path], bool]] = {
     "trials": lambda folder: any(map(read_history, (p.parent for p in folder.glob("trials/*/history.jsonl")))),
@@ -137,6 +137,7 @@ MOMENTS: dict[str, Callable[[Path], bool]] = {
         ("trials", "SIGINT", 130, "stopped", 0),
         pytest.param("trials", "ctrl-c twice", 130, "stopped", 0, marks=pytest.mark.slow),
         pytest.param("trials", "SIGHUP", 130, "stopped", 0, marks=pytest.mark.slow),
+        pytest.param("trials", "closed pipe", 1, "failed", 0, marks=pytest.mark.slow),
         pytest.param("refit", "SIGTERM", 130, "stopped", 0, marks=pytest.mark.slow),
         pytest.param("refit", "SIGKILL", -9, "stopped", 0, marks=pytest.mark.slow),
         pytest.param("test", "SIGKILL", -9, "stopped", 1, marks=pytest.mark.slow),
@@ -151,7 +152,7 @@ def test_search_is_interrupted_and_resumed(verb, started, tmp_path, moment, how,
     check_agreement(verb, folder, status, test_reads)
     done = verb("tune", "--resume", "runs/a")
     assert done.code == 0, done.err
-    assert done.result["trials"] == {"finished": 3, "stopped": 0, "unfinished": 0, "failed": 0}
+    assert done.result["trials"] == {"finished": 4, "stopped": 0, "unfinished": 0, "failed": 0}
     check_agreement(verb, folder, "finished", test_reads + 1)
 
 
