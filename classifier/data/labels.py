@@ -11,9 +11,9 @@ import re
 import unicodedata
 import uuid
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -112,6 +112,14 @@ def _several_labels(where: str, text: str) -> DataError:
     )
 
 
+class NamedClasses(NamedTuple):
+    """The class of each spelling of a label; what to say about those that were merged; and why not to train on them."""
+
+    class_of: dict[str, str]
+    findings: list[str]
+    refusals: list[str]
+
+
 def name_classes(
     name: str,
     spellings: Iterable[str],
@@ -119,13 +127,13 @@ def name_classes(
     trusted: Collection[str] = (),
     what: str = "labels",
     locate: Callable[[str], str] = repr,
-) -> tuple[dict[str, str], list[str]]:
-    """Return the class of each spelling of a label, and findings about those that were merged.
+) -> NamedClasses:
+    """Name the classes of all spellings of labels.
 
     Spellings that differ only by blanks at their ends, by how Unicode encodes the same letters, or as integers by
     zeros (1, 01, 1.0), are one class. trusted: those that are class names for certain, whatever they look like.
-    locate: names where a spelling occurs first. DataError if labels differ so little that it is unclear whether they
-    are one class (case, blanks within, invisible characters), or hold several labels.
+    Those that differ so little that it is unclear whether they are one class (by case, blanks within, invisible
+    characters) are to be refused. locate: names where a spelling occurs first. DataError if one holds several labels.
     """
     clean = {spelling: clean_label(spelling) for spelling in spellings}
     blank = next((spelling for spelling, text in clean.items() if not text), None)
@@ -144,14 +152,13 @@ def name_classes(
         class_of.update(dict.fromkeys(same, class_name))
         if len(same) > 1:
             findings.append(_describe_merge(name, what, same, class_name))
-    _reject_ambiguous(name, sorted(set(class_of.values())), what)
     missing = sorted(MISSING_WORDS & set(class_of.values()) - trusted_texts)
     if missing:
         findings.append(
             f"{name}: the {what} {list_few([repr(word) for word in missing])} were read as names of classes: leave "
             "them empty if these images have no label."
         )
-    return class_of, findings
+    return NamedClasses(class_of, findings, list(_find_ambiguous(name, sorted(set(class_of.values())), what)))
 
 
 def clean_label(text: str) -> str:
@@ -195,8 +202,8 @@ def _is_invisible(character: str) -> bool:
     return unicodedata.category(character) == "Cf" or "\ufe00" <= character <= "\ufe0f"
 
 
-def _reject_ambiguous(name: str, class_names: Iterable[str], what: str) -> None:
-    """Raise a DataError if two class names differ only by what one may overlook, and say by what."""
+def _find_ambiguous(name: str, class_names: Iterable[str], what: str) -> Iterator[str]:
+    """Yield which class names differ only by what one may overlook, and by what."""
     name_of: dict[str, str] = {}
     for class_name in class_names:
         key = class_name
@@ -205,7 +212,7 @@ def _reject_ambiguous(name: str, class_names: Iterable[str], what: str) -> None:
         if key in name_of:
             other = name_of[key]
             by = [how for how, fold in _FOLDS.items() if fold(other) == fold(class_name)] or [*_FOLDS]
-            raise DataError(
+            yield (
                 f"{name}: the {what} {other!r} and {class_name!r} differ only by {' or '.join(by)}: "
                 "use one name if they are one class, or make the names clearly different"
             )

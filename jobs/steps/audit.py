@@ -5,7 +5,7 @@ import io
 import re
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from classifier.data.audit.scan import ScanResult, scan_images
 from classifier.data.decoding.decode import DecodeError
 from classifier.data.infer_shape import infer_shape
 from classifier.data.readers.file_bytes import read_image_bytes
-from classifier.data.readers.source import Source
+from classifier.data.readers.source import Source, UntrainableError
 from classifier.data.split_names import SPLITS
 from classifier.errors import DataError, list_few
 from classifier.report import audit_page
@@ -42,7 +42,7 @@ def run_audit(experiment: Experiment, options: Any, run: RunFolder, log: RunLog)
     """Scan the images, log and write the findings, among them what a training would refuse."""
     began = time.perf_counter()
     config = experiment.data
-    source = data.open_source(config)
+    source, reasons = _open_source(config)
     with log.progress_bar(f"scanning {source.name}", len(source.labels_N)) as advance:
         scan = scan_images(source, config, advance)
     splits_K, refusals = draw_splits_for(scan, config)
@@ -55,7 +55,7 @@ def run_audit(experiment: Experiment, options: Any, run: RunFolder, log: RunLog)
         findings += label_errors.check_labels(scan, features_KF)
     else:
         findings = run_checks(scan, splits_K, size)
-    findings = [*refusals, *findings]
+    findings = [*(Finding(kind="refused", text=reason) for reason in reasons), *refusals, *findings]
     seconds = time.perf_counter() - began
     counts = _describe_counts(scan, splits_K, seconds)
     log.info(counts)
@@ -80,6 +80,14 @@ def run_audit(experiment: Experiment, options: Any, run: RunFolder, log: RunLog)
     by_kind = Counter(finding.kind for finding in findings)
     run.write_result("audit", "finished", config=experiment.as_dict(), findings=dict(by_kind), audit_seconds=seconds)
     log.info(f"report: {page}")
+
+
+def _open_source(config: DataConfig) -> tuple[Source, Sequence[str]]:
+    """Open the data set, and say why a training would refuse it. DataError if it cannot be opened at all."""
+    try:
+        return data.open_source(config), ()
+    except UntrainableError as error:
+        return error.source, error.reasons
 
 
 def to_table(findings: list[Finding]) -> pa.Table:
@@ -162,7 +170,8 @@ def write_manifest(
     have_paths = not isinstance(files, np.ndarray) and all(isinstance(file, Path) for file in files)
     folder, outside = path.resolve().parent, False
     # Images in files of their own are listed with their groups; others keep those of the data set.
-    group = _choose_group_column(config) if have_paths and source.groups is not None else None
+    groups = source.groups if have_paths else None
+    group = _choose_group_column(config) if groups is not None else None
     stream = io.StringIO()
     # Every value is quoted: the csv module leaves a carriage return bare.
     writer = csv.writer(stream, quoting=csv.QUOTE_ALL, lineterminator="\n")
@@ -174,7 +183,7 @@ def write_manifest(
             inside = file.is_relative_to(folder)
             outside |= not inside
             name = str(file.relative_to(folder) if inside else file)
-        row = (name, source.class_names[source.labels_N[n]], SPLITS[s], *([source.groups[n]] if group else []))
+        row = (name, source.class_names[source.labels_N[n]], SPLITS[s], *([] if groups is None else [groups[n]]))
         writer.writerow([escape_surrogates(value) for value in row])
     write_atomically(path, stream.getvalue())
     listed = {n for n, _ in rows}

@@ -39,7 +39,8 @@ def draw_splits_for(scan: ScanResult, config: DataConfig) -> tuple[np.ndarray, l
     source = scan.source
     reasons: list[str] = []
     if len(source.class_names) < 2:
-        reasons.append(f"there is one class only, {source.class_names[0]!r}: a classifier needs at least two")
+        only = ", ".join(map(repr, source.class_names))
+        reasons.append(f"there is one class only, {only}: a classifier needs at least two")
     if len(scan.flaws) > config.max_corrupt * len(source.labels_N):
         share = len(scan.flaws) / len(source.labels_N)
         reasons.append(f"{share:.1%} of the images are unreadable, more than data.max_corrupt {config.max_corrupt:.1%}")

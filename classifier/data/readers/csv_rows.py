@@ -67,7 +67,7 @@ def read_csv_rows(path: Path | RemotePath, wanted: Sequence[str]) -> Iterator[Ro
                         "make them equal, and quote values that contain the delimiter"
                     )
                 row = {column: values[n] if n < len(values) else None for column, n in dialect.columns.items()}
-                row["label"] = unescape_surrogates(row["label"])
+                row["label"] = unescape_surrogates(values[dialect.columns["label"]])
                 yield where, row
         except csv.Error as error:
             raise DataError(f"{path} is not a CSV table ({error}): save it as CSV again") from None

@@ -46,9 +46,11 @@ def select_listed(source: Source, path: Path) -> Source:
     if not selected:
         raise DataError(f"{path} lists no images: add a line id,label,split for each")
     first_ids = {label: source.ids[n] for n, (label, _) in reversed(selected.items())}
-    class_of, findings = name_classes(
+    class_of, findings, refusals = name_classes(
         str(path), first_ids, trusted=source.class_names, locate=lambda label: first_ids[label]
     )
+    if refusals:
+        raise DataError(refusals[0])
     if unlabelled:
         findings.append(f"{len(unlabelled):,} images have no label and were left out: {list_few(unlabelled)}.")
     indices = sorted(selected)

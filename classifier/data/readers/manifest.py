@@ -34,8 +34,6 @@ def read_manifest(manifest: Path | RemotePath, *, group: str | None = None, outs
     manifest's folder. An empty split is drawn; rows without a label are left out, with a finding. DataError names the
     line of a missing file, an unknown split or a second label.
     """
-    if isinstance(manifest, Path) and not manifest.is_file():
-        raise DataError(f"{manifest} is no regular file: give a folder, archive, manifest or list")
     listed: dict[str, tuple[str, str]] = {}
     builder, trusted = SourceBuilder(), set()
     folder = manifest.parent if isinstance(manifest, RemotePath) else _ImageFolder(manifest, outside)

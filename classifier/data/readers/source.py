@@ -33,6 +33,22 @@ class Source:
     findings: tuple[str, ...] = ()
 
 
+class UntrainableError(DataError):
+    """What was read can be audited, but not trained on. reasons: sentences, the first of which is the message."""
+
+    source: Source
+    reasons: Sequence[str]
+
+    @classmethod
+    def of_source(cls, source: Source, reasons: Sequence[str]) -> "UntrainableError":
+        error = cls(reasons[0])
+        error.source, error.reasons = source, reasons
+        return error
+
+    def __reduce__(self) -> tuple[type[DataError], tuple[str]]:
+        return DataError, (str(self),)  # the source stays in the process that read it
+
+
 @dataclass(eq=False)
 class SourceBuilder:
     """Collects images one by one, for a source of files. Images without a label are left out, and counted."""
@@ -75,9 +91,13 @@ class SourceBuilder:
         what: str = "labels",
         kind: ImageKind | None = None,
         findings: tuple[str, ...] = (),
+        refusals: Sequence[str] = (),
     ) -> Source:
-        """where: what messages name, if not the source's name. trusted, what, and errors: as for name_classes."""
-        class_of, merged = name_classes(
+        """where: what messages name, if not the source's name. trusted, what, and errors: as for name_classes.
+
+        refusals: why a training must not use it. UntrainableError if there are any, or labels are ambiguous.
+        """
+        class_of, merged, ambiguous = name_classes(
             where or name,
             self.class_indices,
             trusted=trusted,
@@ -95,7 +115,7 @@ class SourceBuilder:
         if self.unlabelled:
             some = list_few(self.unlabelled)
             merged.append(f"{len(self.unlabelled):,} images have no label and were left out: {some}.")
-        return Source(
+        source = Source(
             name=name,
             class_names=class_names,
             ids=self.ids if is_whole else select_strings(self.ids, kept),
@@ -106,6 +126,9 @@ class SourceBuilder:
             kind=kind,
             findings=(*findings, *merged, *about_hidden),
         )
+        if reasons := [*refusals, *ambiguous]:
+            raise UntrainableError.of_source(source, reasons)
+        return source
 
 
 def _find_hidden(

@@ -251,6 +251,21 @@ def test_audits_of_poor_sets(tmp_path: Path) -> None:
     assert "leave no images to train on" in checks.draw_splits_for(*_scanned(tmp_path / "one", config))[1][1].text
 
 
+def test_an_audit_reads_what_training_does_not(verb, tmp_path: Path) -> None:
+    for n in range(24):
+        write(tmp_path / "set" / ("cat" if n % 2 else "dog") / f"{n}.png", faults.encoded(faults.scene(n, 24)))
+    write(tmp_path / "set" / "Cat" / "a.png", faults.encoded(faults.scene(100, 24)))
+    (tmp_path / "set" / "owl").mkdir()
+    with pytest.raises(DataError, match="the class folder 'owl' has no images") as caught:
+        data.open_source(DataConfig(path=str(tmp_path / "set")))
+    assert caught.value.__reduce__() == (DataError, (str(caught.value),))  # between the processes of a training
+    done = verb("audit", tmp_path / "set")
+    assert done.code == 0, done.err
+    assert done.result["findings"]["refused"] == 3  # a class of one image, too
+    rows = pq.read_table(done.folder / "findings.parquet").to_pylist()
+    assert "differ only by case" in " ".join(row["text"] for row in rows if row["kind"] == "refused")
+
+
 def _scanned(path: Path, config: DataConfig | None = None):
     config = config or DataConfig(path=str(path))
     return scan_images(data.open_source(config), config), config

@@ -1,6 +1,5 @@
 """Manifests, and errors that name the line."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +100,6 @@ def test_paths_as_other_systems_write_them(images: Path, paint) -> None:
         "caf\u00e9.png",
         "images/deep/c.png",
     ]
-
-
-def test_a_pipe_is_no_manifest(images: Path) -> None:
-    os.mkfifo(images / "set.csv")
-    with pytest.raises(DataError, match="is no regular file"):
-        read_manifest(images / "set.csv")
 
 
 def test_parquet(images: Path) -> None:

@@ -47,7 +47,7 @@ def write_and_read(source: Source, config: DataConfig, manifest: Path, **setting
     return data.open_source(DataConfig(path=str(manifest), **settings))
 
 
-def classes(source: Source) -> dict[str, tuple[str, str]]:
+def classes(source: Source) -> dict[str, list[str]]:
     names = [source.class_names[k] for k in source.labels_N]
     splits = [SPLITS[s] for s in source.splits_N]
     return {id_: row for id_, *row in zip(source.ids, names, splits, strict=True)}
