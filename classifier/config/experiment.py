@@ -126,7 +126,7 @@ def _check_name(dotted: str) -> None:
         return
     by_field = {name.rpartition(".")[2]: name for name in names}
     hint = suggest(dotted, names) or suggest(by_field.get(dotted.rpartition(".")[2], dotted), names)
-    raise ConfigError(f"{dotted}: unknown setting{hint}")
+    raise ConfigError(f"{dotted[:100]}: unknown setting{hint}")
 
 
 def _to_plain(value: Any) -> Any:

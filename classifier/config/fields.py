@@ -40,6 +40,8 @@ NonNegativeFloat = Annotated[float, Range(0)]
 
 # The similarity, from 0 to 1, at which one word is taken for a misspelling of another.
 MIN_SIMILARITY = 0.6
+# Characters of a wrong value that a message shows.
+MAX_SHOWN = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +91,11 @@ def validate(dotted: str, hint: Any, value: Any) -> Any:
         if value not in options or isinstance(value, bool):
             choices = ", ".join(map(str, options))
             suggestion = suggest(value, map(str, options)) if isinstance(value, str) else ""
-            raise ConfigError(f"{dotted} is {value!r}: it must be one of {choices}{suggestion}")
+            raise ConfigError(f"{dotted} is {_brief(value)}: it must be one of {choices}{suggestion}")
         return value
     if origin is tuple:
         if isinstance(value, str) or not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{dotted} is {value!r}: it must be a list of strings")
+            raise ConfigError(f"{dotted} is {_brief(value)}: it must be a list of strings")
         return tuple(validate(dotted, typing.get_args(hint)[0], item) for item in value)
     if isinstance(value, int) and abs(value) >= 2**63:  # Python may refuse even to print it
         raise ConfigError(f"{dotted} is too large a number")
@@ -101,10 +103,15 @@ def validate(dotted: str, hint: Any, value: Any) -> Any:
         value = float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         kinds = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
-        raise ConfigError(f"{dotted} is {value!r}: it must be {kinds.get(hint.__name__, hint.__name__)}")
+        raise ConfigError(f"{dotted} is {_brief(value)}: it must be {kinds.get(hint.__name__, hint.__name__)}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{dotted} is {value}: it must be a finite number")
     return value
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def split_values(hint: Any, word: str) -> list[str]:

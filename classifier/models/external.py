@@ -4,6 +4,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Iterator
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,8 @@ def _find_locations(module: str) -> Iterator[Path]:
         else:
             finders = (finder.find_spec(name, search) for finder in sys.meta_path)
             spec = next((found for found in finders if found is not None), None)
+            if spec is None and search is None:  # the working directory will be the last place
+                spec = PathFinder.find_spec(name, [str(Path.cwd())])
         if spec is None:
             return
         search = spec.submodule_search_locations

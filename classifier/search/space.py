@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from classifier.config.experiment import Experiment, setting_names
-from classifier.config.fields import parse_value
+from classifier.config.fields import parse_value, validate
 from classifier.errors import ConfigError
 from classifier.models.catalogue import MODELS, ZOO
 
@@ -213,7 +213,9 @@ def _parse_range(name: str, value: Any) -> Choice | Interval:
     if isinstance(value, list):
         if not value:
             raise ConfigError(f"the search space of {name} is empty: list at least one value")
-        return Choice(tuple(dict.fromkeys(value)), when)
+        checked = [validate(name, _type_of(name), item) for item in value]
+        hashable = [one if isinstance(item, list) else item for item, one in zip(value, checked, strict=True)]
+        return Choice(tuple(dict.fromkeys(hashable)), when)
     if not isinstance(value, dict) or not {"low", "high"} <= value.keys() <= {"low", "high", "log"}:
         raise ConfigError(f"the search space of {name} must be a list of values, or low, high and optionally log")
     low, high, log = value["low"], value["high"], value.get("log", False)
@@ -235,6 +237,10 @@ def _by_dotted_name(file: Any) -> dict[str, Any]:
     names, entries = setting_names(), {}
     for key, value in file.items():
         is_section = key not in names and any(name.startswith(f"{key}.") for name in names)
+        if is_section and not isinstance(value, dict):
+            raise ConfigError(
+                f"{key} is a section of settings: its search space must be a mapping from settings to values"
+            )
         entries |= {f"{key}.{inner}": v for inner, v in value.items()} if is_section else {str(key): value}
     return entries
 

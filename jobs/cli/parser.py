@@ -122,7 +122,11 @@ def format_help(verb: Verb, *, show_all: bool = False) -> str:
         rows = [(name.upper(), fields[name].metadata["help"]) for name in verb.positionals]
         page += ["", "arguments:", *_format_rows(rows, width)]
     settings = {name: _setting_row(name, hint) for name, hint in verb.setting_flags.items()}
-    own = [_flag_row(name, hint, fields[name].default, texts[name]) for name, hint in verb.own_flags.items()]
+    hints = {
+        name: typing.get_args(hint)[0] if fields[name].metadata.get("repeated") else hint
+        for name, hint in verb.own_flags.items()
+    }
+    own = [_flag_row(name, hint, fields[name].default, texts[name]) for name, hint in hints.items()]
     if show_all:
         page += ["", "options:", *_format_rows(own, width)]
         for section in dict.fromkeys(name.rpartition(".")[0] for name in settings):

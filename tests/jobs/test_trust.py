@@ -10,15 +10,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
 
 import classifier
+from classifier.bundle import bundle
 from classifier.config import trust
 from classifier.config.sections import ModelConfig
+from classifier.data.decoding.tasks import Task
+from classifier.data.decoding.worker_processes import DecodeWorker
 from classifier.errors import ModelError
 from classifier.models import build
 from tests.report.run_files import write_run
@@ -72,9 +73,6 @@ def gift(ran, tmp_path) -> Path:
     [
         "predict gift x.png",
         "predict gift/bundle x.png",
-        "evaluate gift",
-        "evaluate gift/bundle --data digits",
-        "calibrate gift",
         "robust gift",
         "train --resume gift",
         "train digits --experiment experiment.yaml",
@@ -95,24 +93,23 @@ def test_verbs_import_nothing_that_only_a_document_names(words, gift, ran, here)
     assert f"--trust {NAME}" in done.err
 
 
+@pytest.mark.parametrize("words", ["evaluate gift", "evaluate gift/bundle --data digits", "calibrate gift"])
+def test_verbs_that_read_the_data_first_import_nothing(words, gift, ran, here):
+    done = here(*words.split())
+    assert (done.code, "other images" in done.err, ran.exists()) == (2, True, False), done.err
+
+
 def test_python_imports_nothing_that_only_a_document_names(gift, ran):
     for open_it in (
         lambda: classifier.load(gift),
-        lambda: classifier.Run(gift).test(again=True),
+        lambda: classifier.Predictor(gift),
+        lambda: classifier.Run(gift, trust=("other.net:Net",)) and bundle.load(gift),
         lambda: classifier.resume(gift, progress=False),
         lambda: classifier.train("digits", experiment="experiment.yaml", progress=False),
     ):
         with pytest.raises(ModelError, match=ASKED):
             open_it()
     assert not ran.exists()
-
-
-def test_checkpoint_and_trials_import_nothing(gift, ran, here):
-    """A search that is started from another one's trials, and the samples of a search that is resumed."""
-    rows = [{"model.name": NAME, "validation_accuracy": 0.9, "status": "finished", "trial": "a", "rank": 1}]
-    pq.write_table(pa.Table.from_pylist(rows), gift / "trials.parquet")
-    done = here("tune", "digits", "--search.start_from", "gift", "--search.vary", "optimizer.lr=0.1,0.2", "--dry_run")
-    assert not ran.exists(), done.err
 
 
 @pytest.mark.parametrize("place", ["gift", "gift.bundle", "gift.deep.er"])
@@ -151,6 +148,16 @@ def write_images(folder: Path) -> None:
         (folder / name).mkdir()
         for n in range(20):
             Image.fromarray(np.full((8, 8, 3), 100 * k + n, np.uint8)).save(folder / name / f"{n}.png")
+
+
+@pytest.mark.parametrize("module", ["numpy", "struct", "PIL"])
+def test_processes_that_decode_import_nothing_from_the_working_directory(module, ran, tmp_path):
+    (tmp_path / f"{module}.py").write_text(f"open({str(ran)!r}, 'w')")
+    Image.new("RGB", (8, 8)).save("image.gif")
+    worker = DecodeWorker(Task.thumbnail(8, 1000), 60.0)
+    (reply,) = worker.decode([Path("image.gif").read_bytes()])
+    worker.close()
+    assert (type(reply), ran.exists()) == (bytes, False)
 
 
 def test_what_the_user_names_is_imported_and_needs_trust_again_from_the_run(ran, tmp_path, here):

@@ -4,6 +4,7 @@ A fault is a key that is missing, or a value of another type, NaN, huge, negativ
 """
 
 import copy
+import dataclasses
 import json
 import math
 import random
@@ -12,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 import yaml
 
 from classifier import models
@@ -51,7 +52,7 @@ def run(tmp_path_factory) -> Path:
     model = models.build(experiment.model, classes=3, channels=3, size=16)
     folder.joinpath("bundle", bundle.DOCUMENT).unlink()
     shutil.rmtree(folder / "bundle")
-    bundle.save(bundle.dataclasses.replace(about, model=settings), model, folder / "bundle")
+    bundle.save(dataclasses.replace(about, model=settings), model, folder / "bundle")
     names = pa.array(CLASSES)
     predictions = folder / "validation.parquet"
     table = pq.read_table(predictions)
@@ -69,12 +70,15 @@ def run(tmp_path_factory) -> Path:
     return folder
 
 
-def check_verbs(folder: Path) -> None:
-    """What the verbs read of a run: each ends, or raises a ClassifierError of one line."""
+def check_verbs(folder: Path, altered: str = "") -> None:
+    """What the verbs read of a run: each ends, or raises a ClassifierError of one line.
+
+    altered: the document with the fault; without one, all that reads any.
+    """
 
     def load() -> None:
         predictor = Predictor(folder, device="cpu")
-        predictor(torch.zeros(2, 16, 16, 3, dtype=torch.uint8).numpy())
+        predictor([np.zeros((16, 16, 3), np.uint8)])
 
     def evaluate() -> None:
         about = bundle.read(folder)
@@ -83,16 +87,16 @@ def check_verbs(folder: Path) -> None:
                 list(describe_scores(scores))
         load_training_data(folder, about)
 
-    def show_search() -> None:
-        search_page.write(folder.parent / "search")
-
-    steps: list[Callable[[], object]] = [load, evaluate, show_search]
-    steps += [lambda: run_page.write(folder), lambda: read_status(folder), lambda: read_best_epoch(folder)]
-    steps += [lambda: read_predicted_classes(folder), lambda: read_history(folder), lambda: read_result(folder)]
-    steps += [lambda: read_trial_configs(folder / "trials"), lambda: read_changes(folder / "trials" / "a1")]
-    steps += [lambda: runs_table.make_table(runs_table.find_runs(folder.parent, (), "validation"), 80)]
-    steps += [lambda: read_experiment(folder / "experiment.yaml")]
-    for step in steps:
+    search, trials = folder.parent / "search", folder / "trials"
+    of_search: list[Callable[[], object]] = [lambda: search_page.write(search), lambda: read_result(search)]
+    of_trial: list[Callable[[], object]] = [lambda: read_trial_configs(trials), lambda: read_changes(trials / "a1")]
+    of_run: list[Callable[[], object]] = [lambda: run_page.write(folder), lambda: read_status(folder)]
+    of_run += [lambda: read_best_epoch(folder), lambda: read_predicted_classes(folder), lambda: read_history(folder)]
+    of_run += [lambda: read_result(folder), lambda: read_experiment(folder / "experiment.yaml")]
+    of_run += [lambda: runs_table.make_table(runs_table.find_runs(folder.parent, (), "validation"), 80)]
+    of_run += [load, evaluate] if "bundle" in altered or not altered else []
+    steps = of_search if "search" in altered else of_trial if "trials" in altered else of_run
+    for step in steps if altered else [*of_search, *of_trial, *of_run]:
         message = ""
         try:
             step()
@@ -150,11 +154,12 @@ def fuzz(run: Path, seed: int) -> None:
     names = ["bundle/bundle.json"] * 3 + ["result.json"] * 2 + ["history.jsonl", "experiment.yaml", "robustness.json"]
     names += ["split.json", "predictions.parquet", "validation.parquet", "validation-mistakes.parquet"]
     names += ["trials/a1/sample.json", "../search/result.json", "../search/trials.parquet"]
-    path = run / rng.choice(names)
+    name = rng.choice(names)
+    path = run / name
     before = path.read_bytes()
     try:
         alter_file(path, rng)
-        check_verbs(run)
+        check_verbs(run, name)
     finally:
         path.write_bytes(before)
 
@@ -166,7 +171,7 @@ def test_whole_documents_are_read(run):
     assert search_page.write(run.parent / "search").is_file()
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(24))
 def test_faulty_document_is_refused_or_read(run, seed):
     fuzz(run, seed)
 

@@ -60,10 +60,19 @@ def test_bad_range_is_refused_by_name(word, says):
     assert word.partition("=")[0] in str(caught.value)
 
 
-@pytest.mark.parametrize("value", [[], {"low": 1}, {"low": 1, "high": 2, "step": 1}, 3, {"low": "a", "high": "b"}])
+WRONG = ([], {"low": 1}, {"low": 1, "high": 2, "step": 1}, 3, {"low": "a", "high": "b"}, [[1]], [{}], [None], "a", None)
+
+
+@pytest.mark.parametrize("value", WRONG)
 def test_bad_file_entry_is_refused(value):
     with pytest.raises(ConfigError, match=r"optimizer\.lr"):
         parse(file={"optimizer.lr": value})
+
+
+@pytest.mark.parametrize("value", ["x", 1, None, [1], True])
+def test_section_that_is_no_mapping_is_refused(value):
+    with pytest.raises(ConfigError, match="optimizer"):
+        parse(file={"optimizer": value})
 
 
 def test_default_space_contains_the_recipe():
