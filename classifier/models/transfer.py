@@ -56,9 +56,7 @@ def load_weights(model: nn.Module, config: ModelConfig, class_names: Sequence[st
         )
     for name, tensor in fitting.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise ModelError(
-                f"{where}: {name} has values that are not finite: give weights of a training that ended well"
-            )
+            raise ModelError(f"{where}: {name} has values that are NaN or infinite: give other weights")
     head, message = match_head({name: fitting.pop(name) for name in heads & fitting.keys()}, file, class_names)
     fitting |= head
     if message:

@@ -282,11 +282,6 @@ def referring_to_itself() -> dict:
     return content
 
 
-def expanding(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A terabyte of the same number."""
-    return weights | {"pos_embed": torch.zeros(1).expand(1, 10**9, 384)}
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -326,8 +321,6 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
         make(weights=str(tmp_path / "w.pth"))
 
 
-def test_tensor_larger_than_what_is_stored_of_it(tmp_path):
-    weights = trained("timm/vit_tiny_patch16_224", size=224)
-    torch.save(expanding(weights), tmp_path / "w.pth")
-    model = make("timm/vit_tiny_patch16_224", size=224, weights=str(tmp_path / "w.pth"))
-    assert torch.equal(model.state_dict()["norm.weight"], weights["norm.weight"])
+def test_tensor_larger_than_what_is_stored_of_it():
+    terabyte = torch.zeros(1).expand(1, 10**9, 384)
+    assert transfer.resize_positions(terabyte, 197) is None

@@ -12,6 +12,7 @@ from classifier import data, models
 from classifier.config.experiment import Experiment
 from classifier.data.loader import batches
 from classifier.errors import ConfigError, ModelError
+from classifier.inference.features import load_features, save_features
 from classifier.runtime.distributed import ProcessGroup, init_process_group
 from classifier.training import feature_cache
 from classifier.training.checkpoint import CheckpointStore
@@ -119,6 +120,31 @@ def test_trainings_on_the_same_images_share_the_cache(experiment, digits, tmp_pa
     assert len(list(tmp_path.iterdir())) == 3
     other = experiment.override("augment.rotate", 20.0)
     assert rows(fit(other, digits, features=tmp_path)) != before
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "header", "earlier version"])
+def test_damaged_features_are_computed_again_and_told(tmp_path, caplog, damage):
+    features, path = {"features": torch.randn(40, 16), "labels": torch.arange(40)}, tmp_path / "f.safetensors"
+    assert load_features(path) is None
+    save_features(features, path)
+    content = bytearray(path.read_bytes())
+    if damage == "flipped":
+        content[-100] ^= 1
+    elif damage == "cut":
+        del content[-100:]
+    elif damage == "header":
+        content[10] ^= 1
+    else:
+        save_file(features, path)
+        content = path.read_bytes()
+    path.write_bytes(content)
+    loaded = load_features(path)
+    if damage == "earlier version":
+        assert loaded is not None
+        assert all(torch.equal(loaded[name], features[name]) for name in features)
+    else:
+        assert loaded is None
+        assert "f.safetensors is damaged: its features are computed again" in caplog.text
 
 
 def test_refit_computes_features_of_the_validation_images_only(experiment, digits, tmp_path, passes):
