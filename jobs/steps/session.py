@@ -202,7 +202,8 @@ def find_fastest_batch(resolved: Experiment, dataset: Dataset) -> tuple[dict[str
     """Measure data.batch_auto: the settings that fix it, so that a resumed run has the same, and lines for the log."""
     batch, speeds = step_time.find_batch_size(resolved, dataset)
     lines = [f"  {size:>5} {speed:8,.0f} images/s{' *' if size == batch else ''}" for size, speed in speeds.items()]
-    return {"data.batch": batch, "data.batch_auto": False}, [f"data.batch {batch} is the fastest that fits:", *lines]
+    lines.insert(0, f"data.batch {batch} was measured as the fastest that fits:")
+    return {"data.batch": batch, "data.batch_auto": False}, lines
 
 
 @contextlib.contextmanager

@@ -178,7 +178,9 @@ def test_search_with_a_probe_auto_batch_shared_features_and_refit(verb, tmp_path
     assert "the search uses cnn" in done.out
     best = read_experiment(done.folder / "best.yaml")
     assert (best.model.name, best.model.weights) == ("cnn", "w.safetensors")
-    assert f"data.batch {read_experiment(done.folder / 'asked.yaml').data.batch} is the fastest" in done.out
+    assert (
+        f"data.batch {read_experiment(done.folder / 'asked.yaml').data.batch} was measured as the fastest" in done.out
+    )
     assert not best.data.batch_auto
     # The winner was refitted on training and validation images together.
     assert result["validation"] is None
