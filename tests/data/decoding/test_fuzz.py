@@ -1,5 +1,6 @@
-"""Slow: any bytes are decoded or refused, and neither takes long."""
+"""Any bytes are decoded or refused, and neither takes long."""
 
+import contextlib
 import io
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from classifier import data
+from classifier.bundle.image_reader import ImageInput, ImageReader
 from classifier.config.sections import DataConfig
 from classifier.data.decoding import decode
 from classifier.data.decoding.image_spec import ImageSpec
@@ -16,6 +18,7 @@ from classifier.data.decoding.image_stats import compute_image_stats
 from classifier.data.decoding.pillow_settings import pillow_limits_off
 from classifier.errors import DataError
 from tests.data.audit.test_checks import as_list, as_manifest, as_parquet, as_shards
+from tests.data.decoding.profiles import rgb_profile
 from tests.data.faults import encoded, scene
 from tests.data.readers.test_archive import pack_tar, pack_zip
 
@@ -54,6 +57,39 @@ def mutated(content: bytes, rng: np.random.Generator) -> bytes:
         else:
             del work[at + length :]
     return bytes(work)
+
+
+def flipped(content: bytes, rng: np.random.Generator) -> bytes:
+    """Up to three bytes changed anywhere."""
+    work = bytearray(content)
+    for _ in range(int(rng.integers(1, 4))):
+        work[int(rng.integers(len(work)))] ^= int(rng.integers(1, 256))
+    return bytes(work)
+
+
+@pytest.mark.parametrize("tries", [10, pytest.param(5_000 // len(FORMATS), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("format", FORMATS)
+def test_flipped_bytes_give_pixels_or_one_reason_by_every_way_in(format: str, tries: int) -> None:
+    rng, reader = np.random.default_rng(0), ImageReader(ImageSpec(16, 3, "crop", 1_000_000), 10**6, 5.0)
+    image = scene(3, 24)
+    stream = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    more = {"exif": exif, "icc_profile": rgb_profile()} if format in ("png", "jpeg", "webp", "tiff", "avif") else {}
+    image.save(stream, format, **more)
+    contents: list[ImageInput] = [flipped(stream.getvalue(), rng) for _ in range(tries)]
+    began = time.perf_counter()
+    results = reader.decode(contents)
+    assert time.perf_counter() - began < 10 + 0.1 * tries
+    for content, result in zip(contents, results, strict=True):
+        if isinstance(result, DataError):
+            assert "\n" not in str(result)
+            continue
+        assert result.shape == (3, 16, 16)
+        with contextlib.suppress(decode.DecodeError):  # an orientation may be damaged, but it is the same everywhere
+            assert isinstance(content, bytes)
+            upright = decode.open_image(content, max_pixels=1_000_000)
+            assert decode.read_header(content)[:2] == upright.size
 
 
 @pytest.mark.slow

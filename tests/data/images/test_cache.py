@@ -21,9 +21,11 @@ from classifier.data.dataset import Dataset
 from classifier.data.decoding import decode
 from classifier.data.decoding.image_spec import ImageSpec
 from classifier.data.images.arrays import MappedImages, Segment, concatenate, select
+from classifier.data.images.file_states import FILES
 from classifier.data.images.pixel_segment import DIGEST, PIXELS, SUMS
 from classifier.data.readers import file_bytes
 from classifier.errors import DataError
+from tests.data.decoding.profiles import rgb_profile
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -330,20 +332,39 @@ def test_any_byte_of_the_cache_may_change(config: DataConfig, caplog) -> None:
     assert "is corrupted" in caplog.text
 
 
-def test_segments_of_an_earlier_version_are_used(config: DataConfig, work) -> None:
-    """They have no hashes, and their names are not those of their columns."""
-    images, first = load_all(config)
-    path = next(Path(config.cache or "").rglob("segment-*.arrow"))
+def make_earlier(cache: Path) -> None:
+    """Turn its segment into one of an earlier version: without hashes, and not named after its columns."""
+    path = next(cache.rglob("segment-*.arrow"))
     with pa.memory_map(str(path)) as file:
         batch = pa.ipc.open_file(file).get_batch(0)
         batch, old = batch.select([PIXELS, DIGEST, SUMS]), path.with_name("segment-0123456789abcdef.arrow")
         with pa.OSFile(str(old), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
             writer.write_batch(batch)
     path.unlink()
+
+
+def test_segments_of_an_earlier_version_are_used(config: DataConfig, work) -> None:
+    images, first = load_all(config)
+    make_earlier(Path(config.cache or ""))
     again, loaded = load_all(config)
     assert again.equal(images)
     assert loaded.fingerprint == first.fingerprint
     assert work == {"read": 40, "decoded": 40}
+
+
+def test_images_that_an_earlier_version_decoded_otherwise_are_decoded_again(config: DataConfig, work) -> None:
+    path = Path(config.path) / "cat" / "00.png"
+    with Image.open(path) as image:
+        image.save(path, icc_profile=rgb_profile())
+    settle(Path(config.path))
+    images, first = load_all(config)
+    make_earlier(Path(config.cache or ""))
+    next(Path(config.cache or "").rglob(FILES)).rename(Path(config.cache or "") / "files.arrow")
+    for expected in ({"read": 80, "decoded": 41}, {"read": 80, "decoded": 41}):
+        again, loaded = load_all(config)
+        assert again.equal(images)
+        assert loaded.fingerprint == first.fingerprint
+        assert work == expected
 
 
 def test_without_a_writable_home_images_are_decoded_in_memory(
