@@ -70,13 +70,14 @@ def finish_training(session: Session, stopped: str | None) -> int:
     if not interrupted:
         log.begin_phase("calibrating")
         loaded = calibrate_training(run, session.dataset, missing)
-    if loaded is not None:
-        log.info(describe_calibration(loaded.bundle))
-        if session.experiment.workers.count > 1:
+    if loaded is not None and session.experiment.workers.count > 1:
+        with missing.note("the calibrated bundle in the storage", resume_command(session.kind, run.folder)):
             run_storage.upload_bundle(run)
     log.begin_phase("writing the report")
     status = "stopped" if interrupted else "finished"
     fields = write_training_results(run, session.kind, status, loaded, missing)
+    if loaded is not None:
+        log.info(describe_calibration(loaded.bundle))
     for line in missing.describe():
         log.warning(line)
     validation = fields["validation"]
