@@ -104,7 +104,12 @@ def resume(run: str | os.PathLike[str], *, progress: bool = True, trust: Sequenc
             if setting == "train.epochs" and value < experiment.train.epochs:
                 raise ConfigError(f"train.epochs {value} is fewer than the run's {experiment.train.epochs}")
         experiment = experiment.override_all(settings)
-        found = find_data(experiment.data, folder.folder, "give their new path as data.path")
+        found = find_data(
+            experiment.data,
+            folder.folder,
+            "give their new path as data.path",
+            is_new_path="data.path" in settings,
+        )
         experiment = dataclasses.replace(experiment, data=found)
         display = Progress(progress)
         dataset = data.load(experiment.data, display.progress_bar)

@@ -1,4 +1,4 @@
-"""Where the data of a run are: its settings may name a path relative to the folder that it was started in."""
+"""Where the data of a run are, and have been: its settings may name a path relative to the folder it was started in."""
 
 import dataclasses
 import json
@@ -10,30 +10,44 @@ from classifier.config.documents import read_json
 from classifier.config.sections import DataConfig
 from classifier.data.assigned_splits import FILE as ASSIGNED_FILE
 from classifier.data.dataset import Dataset
-from classifier.data.readers.detect import is_known_name
+from classifier.data.readers.detect import expand_pattern, is_known_name
 from classifier.errors import DataError, RunError
 from classifier.storage.atomic import write_atomically
 from classifier.storage.uri import is_remote
 from classifier.text import escape_surrogates, unescape_surrogates
 
 DATA_FILE = "data.json"
+MAX_PATHS = 10
 
 
 class _Location(TypedDict):
     started_in: str
+    paths: list[str]
+    """Absolute paths of the data, the latest first."""
     fingerprint: str
 
 
-def write_location(folder: Path, dataset: Dataset) -> None:
-    """Write the current folder and the data set's fingerprint into a run folder."""
-    location: _Location = {"started_in": escape_surrogates(os.getcwd()), "fingerprint": dataset.fingerprint}
+def write_location(folder: Path, config: DataConfig, dataset: Dataset) -> None:
+    """Write the current folder, where the data are and have been, and their fingerprint into a run folder."""
+    earlier = _read(folder)
+    paths = [*(earlier["paths"] if earlier else [])]
+    if not is_remote(config.path) and _exists(config.path):
+        paths = [escape_surrogates(os.path.abspath(os.path.expanduser(config.path))), *paths]
+    location: _Location = {
+        "started_in": escape_surrogates(os.getcwd()),
+        "paths": list(dict.fromkeys(paths))[:MAX_PATHS],
+        "fingerprint": dataset.fingerprint,
+    }
     write_atomically(folder / DATA_FILE, json.dumps(location) + "\n")
 
 
-def find_data(config: DataConfig, folder: Path, fix: str = "give their new path by --data") -> DataConfig:
-    """Return the settings with their relative paths found: from here, or else from where the run was started.
+def find_data(
+    config: DataConfig, folder: Path, fix: str = "give their new path by --data", *, is_new_path: bool = False
+) -> DataConfig:
+    """Return the settings with their paths found: from here, from where the run was started, or where the data were.
 
-    folder: the run's. fix: what to do about missing data. DataError says where they were looked for.
+    folder: the run's. fix: what to do about missing data. is_new_path: the user has just given the path, which is only
+    looked for from here. DataError says where they were looked for.
     """
     location = _read(folder)
     started_in = Path(unescape_surrogates(location["started_in"])) if location else None
@@ -44,10 +58,14 @@ def find_data(config: DataConfig, folder: Path, fix: str = "give their new path 
         value = getattr(config, name)
         if name in found or value is None or is_remote(value) or _exists(value):
             continue
-        if started_in is not None and not os.path.isabs(os.path.expanduser(value)) and _exists(started_in / value):
-            found[name] = str(started_in / value)
-        elif name == "path" and not is_known_name(value) and not set("*?[{") & set(value):
-            nor = f", nor in {started_in}, where the run was started" if started_in not in (None, Path.cwd()) else ""
+        candidates = [] if started_in is None else [started_in / os.path.expanduser(value)]
+        if name == "path":
+            candidates += map(unescape_surrogates, location["paths"] if location else ())
+            candidates = [] if is_new_path else candidates
+        if existing := next(filter(_exists, candidates), None):
+            found[name] = str(existing)
+        elif name == "path" and not is_known_name(value):
+            nor = f", nor in {started_in}, where the run was started" if candidates and started_in != Path.cwd() else ""
             where = "" if os.path.isabs(value) else f" in {os.getcwd()}{nor}"
             raise DataError(f"{value} does not exist{where}: {fix}")
     return dataclasses.replace(config, **found)
@@ -70,4 +88,5 @@ def _read(folder: Path) -> _Location | None:
 
 
 def _exists(path: str | Path) -> bool:
-    return os.path.exists(os.path.expanduser(path))
+    path = os.path.expanduser(path)
+    return os.path.exists(path) or (bool(set("*?[{") & set(str(path))) and bool(expand_pattern(str(path))))

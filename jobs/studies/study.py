@@ -153,7 +153,7 @@ def _save(study: Study) -> Study:
     study.interrupts.say_how_to_resume = study.say_how_to_resume
     study.run.set_result_aside()
     study.run.write_experiment(study.experiment)
-    write_location(study.folder, study.dataset)
+    write_location(study.folder, study.experiment.data, study.dataset)
     write_atomically(study.folder / STUDY_FILE, json.dumps({"kind": study.kind} | study.options) + "\n")
     return study
 

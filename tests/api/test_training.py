@@ -98,12 +98,18 @@ def test_an_interrupted_training_is_stopped_and_resumes_to_the_same_weights(trai
 
     record = training.record_training
     monkeypatch.setattr(training, "record_training", interrupt)
+    monkeypatch.chdir(photos.parent)
     with pytest.raises(KeyboardInterrupt):
-        classifier.train(photos, out=tmp_path, name="cut", progress=False, **SETTINGS)
+        classifier.train(photos.name, out=tmp_path, name="cut", progress=False, **SETTINGS)
     cut = classifier.Run(tmp_path / "cut")
     assert cut.status == "stopped"
     assert cut.result["validation"]["count"] > 0
     monkeypatch.setattr(training, "record_training", record)
+    monkeypatch.chdir(tmp_path)  # from where the relative path of the data leads nowhere
+    shutil.copytree(photos, tmp_path / "other" / "photos")
+    shutil.rmtree(next((tmp_path / "other" / "photos").iterdir()))
+    with pytest.raises(classifier.ClassifierError, match="other images, labels or splits"):
+        classifier.resume(cut, progress=False, **{"data.path": "other/photos"})
     whole = classifier.resume(cut, progress=False)
     assert whole.status == "finished"
     weights = [folder / "bundle" / "model.safetensors" for folder in (trained.folder, whole.folder)]

@@ -176,6 +176,7 @@ def test_ctrl_c_saves_and_a_running_run_cannot_be_resumed(verb, started, tmp_pat
         (("--optimizer.lr", "1"), "optimizer.lr cannot be changed"),
         (("--train.epochs", "1"), "train.epochs 1 is fewer"),
         (("--name", "b"), "--name cannot be used"),
+        (("--data.path", "nowhere"), "give their new path by --data.path"),
     ],
 )
 def test_resume_accepts_only_workers_and_more_epochs(here, short, words, says):

@@ -18,7 +18,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "home" / "list.csv").touch()
     monkeypatch.chdir(tmp_path / "home")
-    write_location(tmp_path / "run", dataset("1234"))
+    for path in ("photos", "sets"):
+        write_location(tmp_path / "run", DataConfig(path=path), dataset("1234"))
     monkeypatch.chdir(tmp_path / "elsewhere")
     return tmp_path / "run"
 
@@ -33,16 +34,32 @@ def test_relative_paths_are_found_from_elsewhere(run: Path, tmp_path: Path) -> N
     assert (found.path, found.root, found.only) == (str(home / "photos"), str(home / "sets"), str(home / "list.csv"))
     (tmp_path / "elsewhere" / "photos").mkdir()  # what is here comes first, as for any relative path
     assert find_data(DataConfig(path="photos"), run).path == "photos"
-    for path in ("cifar10", "s3://bucket/photos", "train-{000..003}.tar", str(home / "photos")):
+    for path in ("s3://bucket/photos", str(home / "photos")):
         assert find_data(DataConfig(path=path), run).path == path
+    (home / "train-000.tar").touch()
+    assert find_data(DataConfig(path="train-{000..000}.tar"), run).path == str(home / "train-{000..000}.tar")
+
+
+def test_data_are_found_where_they_have_been(run: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    assert find_data(DataConfig(path="pictures"), run).path == str(home / "sets")  # the latest
+    (home / "sets").rmdir()
+    assert find_data(DataConfig(path=str(home / "sets")), run).path == str(home / "photos")
+    (home / "photos").rmdir()
+    assert find_data(DataConfig(path="cifar10"), run).path == "cifar10"
 
 
 def test_missing_data_are_refused_with_where_they_were_sought(run: Path, tmp_path: Path) -> None:
+    for name in ("photos", "sets"):
+        (tmp_path / "home" / name).rmdir()
     with pytest.raises(DataError) as caught:
         find_data(DataConfig(path="pictures"), run)
     here, home = tmp_path / "elsewhere", tmp_path / "home"
     where = f"in {here}, nor in {home}, where the run was started"
     assert str(caught.value) == f"pictures does not exist {where}: give their new path by --data"
+    (home / "pictures").mkdir()
+    with pytest.raises(DataError, match=f"pictures does not exist in {here}: give"):
+        find_data(DataConfig(path="pictures"), run, is_new_path=True)
     with pytest.raises(DataError, match=r"/gone does not exist: move them back"):
         find_data(DataConfig(path="/gone"), run, "move them back")
     (run / "data.json").unlink()  # a run of an earlier version

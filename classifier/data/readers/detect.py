@@ -65,11 +65,15 @@ def _open_unfiltered(config: DataConfig) -> Source:
     except OSError as error:
         leads = f" is a link to {os.readlink(path)}, which" if path.is_symlink() else ""
         raise DataError(f"{path}{leads} cannot be read ({error.strerror or error}): correct the path") from None
-    source = _open_folder(path, config) if is_folder else _open_file(path, config)
-    if _find_loader(config.path) is None:
-        return source
-    finding = f"{config.path} was read from {path.resolve()}, which comes before the known data set of that name."
-    return dataclasses.replace(source, findings=(*source.findings, finding))
+    hides = is_known_name(config.path)
+    note = f"{config.path} was read from {path.resolve()}, which comes before the known data set of that name"
+    try:
+        source = _open_folder(path, config) if is_folder else _open_file(path, config)
+    except DataError as error:
+        if not hides or type(error) is not DataError:
+            raise
+        raise DataError(f"{error} ({note})") from None
+    return dataclasses.replace(source, findings=(*source.findings, f"{note}.")) if hides else source
 
 
 def _open_folder(path: Path, config: DataConfig) -> Source:
@@ -152,7 +156,8 @@ def expand_pattern(pattern: str) -> list[Path]:
     """
     spans = re.match(r"(.*)\{(\d+)\.\.(\d+)\}(.*)", pattern)
     if spans is None:
-        return [Path(path) for path in sorted(glob.glob(pattern)) if not is_hidden(os.path.basename(path))]
+        fixed = os.path.dirname(re.split(r"[*?[]", pattern, maxsplit=1)[0]) or "."
+        return [Path(path) for path in sorted(glob.glob(pattern)) if not is_hidden(os.path.relpath(path, fixed))]
     before, first, last, after = spans.groups()
     numbers = [f"{n:0{len(first)}d}" for n in range(int(first), int(last) + 1)]
     found = {number: expand_pattern(f"{before}{number}{after}") for number in numbers}

@@ -26,7 +26,7 @@ _LITTER = frozenset(
     (
         *("__macosx", "icon\r", "network trash folder", "temporary items"),  # macOS
         *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "thumbs.db:encryptable", "desktop.ini", "picasa.ini"),
-        *("$recycle.bin", "recycler", "system volume information", "found.000"),  # Windows
+        *("$recycle.bin", "system volume information", "found.000"),  # Windows
         *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "@__thumb"),  # file servers
         *("lost+found", "__pycache__"),
     )
