@@ -15,17 +15,18 @@ from typing import Any
 from classifier.data.decoding.decode import SUFFIXES
 from classifier.data.labels import decode_text, describe_repeated, parse_label
 from classifier.data.readers.archive import Member, list_tar_members
+from classifier.data.readers.csv_rows import open_text
 from classifier.data.readers.remote import RemotePath, split_common_folder
 from classifier.data.readers.source import Source, SourceBuilder
-from classifier.data.readers.tree import is_hidden
+from classifier.data.readers.tree import is_hidden, leads_outside
 from classifier.data.split_names import infer_splits
-from classifier.errors import DataError, in_short, list_few
+from classifier.errors import DataError, list_few
 
 LABEL_SUFFIXES = ("cls", "json")
 JSON_KEYS = ("label", "cls", "class")
 CLASS_NAME_FILES = ("classes.txt", "classnames.txt", "labels.txt")
 """Files beside the shards with one class name per line, for numeric labels."""
-MAX_LABEL_BYTES = 1 << 20
+MAX_LABEL_BYTES, MAX_NAMES_CHARACTERS = 1 << 20, 1 << 24
 _KNOWN = {*LABEL_SUFFIXES, *(suffix.removeprefix(".") for suffix in SUFFIXES)}
 
 
@@ -147,8 +148,9 @@ def _read_class_names(folder: Path | RemotePath) -> tuple[str, list[str] | None]
     """Return the file beside the shards that names their numeric labels, and the names; None if there is none."""
     for path in (folder / name for name in CLASS_NAME_FILES):
         if path.is_file():
-            try:
-                return str(path), [line.strip() for line in decode_text(path, path.read_bytes()).rstrip().splitlines()]
-            except OSError as error:
-                raise DataError(f"{path} cannot be read ({in_short(error)}): make it readable") from None
+            if isinstance(path, Path) and isinstance(folder, Path) and leads_outside(path, folder):
+                raise DataError(f"{path} is a link that leads out of {folder}: replace it by the file")
+            with open_text(path) as (file, _):
+                text = file.read(MAX_NAMES_CHARACTERS)
+            return str(path), [line.strip() for line in text.rstrip().splitlines()]
     return "", None

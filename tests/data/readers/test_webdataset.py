@@ -70,6 +70,10 @@ def test_class_names_beside_the_shards(image_bytes, tmp_path: Path) -> None:
         names.write_bytes(content)
         with pytest.raises(DataError, match=reason):
             webdataset.read_webdataset([path])
+    names.rename(tmp_path / "secret.txt")
+    names.symlink_to(tmp_path / "secret.txt")
+    with pytest.raises(DataError, match=r"classes\.txt is a link that leads out of"):
+        webdataset.read_webdataset([path])
 
 
 def test_patterns(image_bytes, tmp_path: Path) -> None:

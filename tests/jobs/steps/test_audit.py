@@ -25,6 +25,7 @@ ODD_NAMES = (
     *("line\nbreak", "re\rturn", "tab\tbed", " lead", "trail ", "back\\slash", "b\udce9ta", "\\udce9", "caf\u00e9"),
     *("nan", "None", "null", "-1", "01", "1e3", "=1+1", "path", "label", "{x}", "file:", "~", "\u732b", "\U0001f408"),
 )
+TEXT = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
 
 
 def all_images(source: Source) -> ScanResult:
@@ -55,16 +56,7 @@ def classes(source: Source) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("packed", [False, True])
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    st.lists(
-        st.one_of(
-            st.sampled_from(ODD_NAMES), st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=20)
-        ),
-        min_size=2,
-        max_size=5,
-        unique=True,
-    )
-)
+@given(st.lists(st.sampled_from(ODD_NAMES) | TEXT, min_size=2, max_size=5, unique=True))
 def test_what_is_written_is_read(packed: bool, tmp_path: Path, names: list[str]) -> None:
     folder = tmp_path / "set"
     shutil.rmtree(folder, ignore_errors=True)
@@ -88,3 +80,23 @@ def test_what_is_written_is_read(packed: bool, tmp_path: Path, names: list[str])
     expected = {id_: [name, SPLITS[n % 3]] for n, (id_, (name, _)) in enumerate(classes(source).items())}
     prefix = "" if packed else "set/"
     assert classes(again) == {prefix + id_: row for id_, row in expected.items()}
+
+
+@pytest.mark.parametrize("group", ["patient", r"(p\d+)_\d+\.png"])
+def test_groups_are_written_too(group: str, tmp_path: Path) -> None:
+    lines = ["path,label,patient"]
+    for n in range(6):
+        path = tmp_path / "set" / ("cat", "dog")[n % 2] / f"p{n // 3}_{n}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+        lines.append(f"{path},{path.parent.name},p{n // 3}")
+    is_column = group == "patient"
+    (tmp_path / "set.csv").write_text("\n".join(lines))
+    config = DataConfig(path=str(tmp_path / ("set.csv" if is_column else "set")), group=group)
+    again = write_and_read(
+        data.open_source(config), config, tmp_path / "clean.csv", group="patient" if is_column else "group"
+    )
+    assert again.groups is not None
+    prefix = "" if is_column else "group "
+    by_id = dict(zip(again.ids, again.groups, strict=True))
+    assert by_id == {id_: f"{prefix}{Path(id_).name[:2]}" for id_ in again.ids}
