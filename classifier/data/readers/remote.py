@@ -1,12 +1,11 @@
 """Files in remote storage (S3, Google Cloud, HDFS), with the parts of pathlib.Path that the readers use."""
 
 import functools
-import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 from pyarrow import fs
 
@@ -82,15 +81,9 @@ class RemotePath:
         """Open the file for random access. Raises OSError."""
         return self.system.open_input_file(str(self.path))
 
-    def open(self, *, encoding: str, newline: str | None = None) -> IO[str]:
-        return io.TextIOWrapper(self.system.open_input_stream(str(self.path)), encoding=encoding, newline=newline)
-
     def read_bytes(self) -> bytes:
         with self.system.open_input_stream(str(self.path)) as stream:
             return stream.read()
-
-    def read_text(self, *, encoding: str) -> str:
-        return self.read_bytes().decode(encoding)
 
     def identity(self) -> bytes | None:
         return None if self.mtime_ns is None else derive_identity(b"", str(self), self.size, self.mtime_ns)
