@@ -1,6 +1,7 @@
 """The audit: checks that find problems in a data set before training on it. Each check yields findings."""
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from classifier.config.sections import DataConfig
 from classifier.data import split
+from classifier.data.assigned_splits import AssignedSplits
 from classifier.data.audit import near_duplicates
 from classifier.data.audit.crowds import Links
 from classifier.data.audit.finding import Finding
@@ -76,6 +78,8 @@ def _draw(scan: ScanResult, config: DataConfig, in_draw_K: np.ndarray) -> np.nda
         labels_N=labels_N,
         supplied_N=source.splits_N[drawn_N],
         groups=None if source.groups is None else select_strings(source.groups, chosen),
+        hashes_N=scan.hashes_K[in_draw_K],
+        assigned=None if config.split_from is None else AssignedSplits.read(Path(config.split_from)),
     )
     drawn = split.draw_splits(split_input, validation=config.validation, test=config.test, seed=config.split_seed)
     return drawn.splits_N
@@ -85,8 +89,8 @@ def _count_contents(scan: ScanResult) -> tuple[list[tuple[int, int]], list[int]]
     """Return usable images and different contents of each class, and the classes with fewer than two contents."""
     counts = []
     for k in range(len(scan.source.class_names)):
-        of_class_N = scan.usable_N[scan.source.labels_N[scan.usable_N] == k]
-        counts.append((len(of_class_N), len(np.unique(scan.digests_N[of_class_N]))))
+        is_of_class_K = scan.source.labels_N[scan.usable_N] == k
+        counts.append((int(is_of_class_K.sum()), len(np.unique(scan.hashes_K[is_of_class_K]))))
     return counts, [k for k, (_, contents) in enumerate(counts) if contents < 2]
 
 
@@ -132,14 +136,14 @@ def run_checks(scan: ScanResult, splits_K: np.ndarray, size: int, features_KF: T
 
 
 class _ScanView:
-    """The usable images by content. content_K: a number for each distinct content; first_C: its first image."""
+    """The usable images by their pixels. content_K: a number for all images with the same; first_C: the first image."""
 
     def __init__(self, scan: ScanResult, splits_K: np.ndarray) -> None:
         self.scan, self.splits_K = scan, splits_K
         self.ids = [scan.source.ids[int(n)] for n in scan.usable_N]
         self.labels_K = scan.source.labels_N[scan.usable_N]
         self.class_names = scan.source.class_names
-        self.content_K, self.first_C = split.number_contents(scan.digests_N[scan.usable_N])
+        self.content_K, self.first_C = split.number_contents(scan.hashes_K)
 
     def describe(self, k: int) -> str:
         return f"{self.ids[k]} ({self.class_names[self.labels_K[k]]}, {SPLITS[self.splits_K[k]]})"

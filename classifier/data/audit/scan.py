@@ -40,6 +40,8 @@ class ScanResult:
     thumbs_KHW: np.ndarray
     used_bits_K: np.ndarray
     """How many bits of its 16 an image needs; 0 if it has 8, or declares how many it uses."""
+    hashes_K: np.ndarray
+    """V16, equal for images with the same pixels."""
 
 
 def scan_images(source: Source, config: DataConfig, tick: Callable[[int], None] = lambda _: None) -> ScanResult:
@@ -81,6 +83,7 @@ def scan_images(source: Source, config: DataConfig, tick: Callable[[int], None] 
         misnamed_K=np.array([not stats[n].matches_suffix(source.ids[n]) for n in usable], bool),
         thumbs_KHW=thumbs_NHW if len(usable) == count else thumbs_NHW[usable],
         used_bits_K=np.array([stats[n].used_bits for n in usable], np.int64),
+        hashes_K=pack_digests(stats[n].pixels_hash for n in usable),
     )
 
 
@@ -100,10 +103,11 @@ def _scan_arrays(source: Source, pixels_NCHW: np.ndarray, tick: Callable[[int], 
         thumbs_N1HW = F.interpolate(grey_NHW[:, None], (SIDE, SIDE), mode="bilinear", antialias=True)
         thumbs_NHW[block] = thumbs_N1HW[:, 0].round_().to(torch.uint8)
         tick(len(grey_NHW))
+    digests_N = pack_digests(compute_digest(np.ascontiguousarray(image_CHW)) for image_CHW in pixels_NCHW)
     return ScanResult(
         source=source,
         flaws={},
-        digests_N=pack_digests(compute_digest(np.ascontiguousarray(image_CHW)) for image_CHW in pixels_NCHW),
+        digests_N=digests_N,
         usable_N=np.arange(count),
         sizes_K2=np.tile(np.array([[width, height]]), (count, 1)),
         sharpness_K=sharpness_N,
@@ -111,6 +115,7 @@ def _scan_arrays(source: Source, pixels_NCHW: np.ndarray, tick: Callable[[int], 
         misnamed_K=np.zeros(count, bool),
         thumbs_KHW=thumbs_NHW,
         used_bits_K=np.zeros(count, np.int64),
+        hashes_K=digests_N,
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import xxhash
 from PIL import Image
 
 from classifier.data.decoding import image_file
@@ -14,6 +15,8 @@ SIDE = 64
 """Of the thumbnail, a grey square into which the whole image is squeezed, in pixels."""
 SHARP_SIDE = 256
 """Sharpness is measured after shrinking the shorter side to this, in pixels."""
+HASHED_LINES = 256
+"""Lines that are copied at a time."""
 ENDINGS = {
     "JPEG": ("jpg", "jpeg", "jpe", "jfif"),
     "MPO": ("jpg", "jpeg", "jpe", "jfif", "mpo"),
@@ -43,21 +46,25 @@ class ImageStats:
     thumb: np.ndarray
     used_bits: int = 0
     """How many bits of its 16 the image needs; 0 if it has 8, or declares how many it uses."""
+    pixels_hash: bytes = bytes(16)
+    """Equal for images with the same pixels, in whatever format they are saved."""
 
-    _HEAD: ClassVar[struct.Struct] = struct.Struct("<III12sdB")
+    _HEAD: ClassVar[struct.Struct] = struct.Struct("<III12sdB16s")
     LENGTH: ClassVar[int] = _HEAD.size + SIDE * SIDE
 
     def pack(self) -> bytes:
         """Return the LENGTH bytes that `unpack` reads."""
         name = self.format.encode()[:12]
-        head = self._HEAD.pack(self.width, self.height, self.frames, name, self.sharpness, self.used_bits)
+        head = self._HEAD.pack(
+            self.width, self.height, self.frames, name, self.sharpness, self.used_bits, self.pixels_hash
+        )
         return head + self.thumb.tobytes()
 
     @classmethod
     def unpack(cls, content: bytes) -> "ImageStats":
-        width, height, frames, name, sharpness, used_bits = cls._HEAD.unpack_from(content)
+        width, height, frames, name, sharpness, used_bits, pixels_hash = cls._HEAD.unpack_from(content)
         thumb = np.frombuffer(content, np.uint8, offset=cls._HEAD.size).reshape(SIDE, SIDE)
-        return cls(width, height, name.rstrip(b"\0").decode(), frames, sharpness, thumb, used_bits)
+        return cls(width, height, name.rstrip(b"\0").decode(), frames, sharpness, thumb, used_bits, pixels_hash)
 
     def matches_suffix(self, name: str) -> bool:
         """Does the suffix of the name match the format?"""
@@ -75,7 +82,18 @@ def compute_image_stats(content: bytes, *, max_pixels: int, admit: Admit = admit
         grey = grey.resize((round(grey.width * scale), round(grey.height * scale)), Image.Resampling.BOX)
     thumb = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX if scale <= 4 else Image.Resampling.BILINEAR))
     sharpness = compute_sharpness(np.asarray(grey))
-    return ImageStats(opened.width, opened.height, opened.format, frames, sharpness, thumb, opened.used_bits)
+    return ImageStats(
+        *(opened.width, opened.height, opened.format, frames, sharpness, thumb, opened.used_bits),
+        pixels_hash=_hash_pixels(opened.image),
+    )
+
+
+def _hash_pixels(image: Image.Image) -> bytes:
+    hasher = xxhash.xxh3_128(f"{image.width} {image.height}".encode())
+    for top in range(0, image.height, HASHED_LINES):
+        lines = image.crop((0, top, image.width, min(top + HASHED_LINES, image.height)))
+        hasher.update(lines.convert("RGB").tobytes())
+    return hasher.digest()
 
 
 def compute_sharpness(grey_HW: np.ndarray) -> float:

@@ -33,6 +33,7 @@ def all_images(source: Source) -> ScanResult:
     count = len(source.labels_N)
     values: dict[str, Any] = {field.name: np.zeros(0) for field in dataclasses.fields(ScanResult)}
     values |= {"source": source, "flaws": {}, "digests_N": np.zeros(count, "V16"), "usable_N": np.arange(count)}
+    values["hashes_K"] = values["digests_N"]
     return ScanResult(**values)
 
 
