@@ -162,6 +162,7 @@ def read_parquet(paths: Sequence[Path] | Sequence[RemotePath], group: str | None
     """
     folder, names = split_common_folder(paths)
     builder, cache, findings = SourceBuilder(), RowGroupCache(), dict[str, None]()
+    trusted: set[str] = set()
     splits = infer_splits(names)
     for path, name, named_split in zip(paths, names, splits, strict=True):
         table = ImageTable(path, cache)
@@ -173,6 +174,7 @@ def read_parquet(paths: Sequence[Path] | Sequence[RemotePath], group: str | None
         if group is not None and group not in have:
             raise DataError(f"{path}: data.group {group} is no column ({list_few(have, 8)}): give one of them")
         class_names = _read_class_names(table.schema, label)
+        trusted |= set(class_names or ())
         findings |= dict.fromkeys(describe_repeated(str(folder), class_names or ()))
         columns = {"label": label} | ({"split": "split"} if "split" in have else {})
         columns |= {} if group is None else {"group": group}
@@ -185,7 +187,7 @@ def read_parquet(paths: Sequence[Path] | Sequence[RemotePath], group: str | None
     if not builder:
         raise DataError(f"{paths[0]} has no labelled images: add labels")
     name = paths[0].stem if len(paths) == 1 else folder.name
-    return builder.build(name, where=str(folder), findings=tuple(findings))
+    return builder.build(name, where=str(folder), trusted=trusted, findings=tuple(findings))
 
 
 def _read_class_names(schema: pa.Schema, label: str) -> list[str] | None:

@@ -80,7 +80,7 @@ def read_webdataset(paths: Sequence[Path] | Sequence[RemotePath]) -> Source:
         if ids
     ]
     name = re.sub(r"[-_.]?\d*$", "", paths[0].stem) if len(paths) == 1 else folder.name
-    return builder.build(name or paths[0].stem, where=str(folder), findings=tuple(findings))
+    return builder.build(name or paths[0].stem, where=str(folder), trusted=class_names or (), findings=tuple(findings))
 
 
 def _group_samples(members: Iterable[Member]) -> dict[str, _Sample]:

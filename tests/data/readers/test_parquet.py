@@ -118,6 +118,15 @@ def test_several_labels_are_refused(column: pa.Array, image_bytes, tmp_path: Pat
             parquet.read_parquet([table(tmp_path / "set.parquet", image_bytes, column, names=names)])
 
 
+def test_class_names_in_metadata_are_no_lists(image_bytes, tmp_path: Path) -> None:
+    names = ["tench, Tinca tinca", "Tinca tinca, tench", "cat;dog", "cat"]
+    path = tmp_path / "set.parquet"
+    made = pa.table({"image": pa.array(image_bytes), "label": [n % 4 for n in range(24)]})
+    about = {"info": {"features": {"label": {"names": names}}}}
+    pq.write_table(made.replace_schema_metadata({"huggingface": json.dumps(about)}), path)
+    assert set(parquet.read_parquet([path]).class_names) == set(names)
+
+
 def test_hidden_labels_of_a_split(image_bytes, tmp_path: Path) -> None:
     table(tmp_path / "set" / "train.parquet", image_bytes[:20], [n % 2 for n in range(20)], names=False)
     table(tmp_path / "set" / "test.parquet", image_bytes[20:], [-1] * 4, names=False)
