@@ -64,7 +64,7 @@ _FIXED_SETTINGS = (
     "checkpoint.",
     "data.path",
     "data.root",
-    "data.split_seed",
+    "data.split_",
     "data.validation",
     "data.test",
     "data.max_",
