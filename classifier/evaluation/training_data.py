@@ -39,7 +39,7 @@ def load_training_data(
     if data_path is not None:
         config = dataclasses.replace(config, path=data_path)
     else:
-        _check_place(path, recorded)
+        _check_path(path, recorded)
         config = find_data(config, bundles.find(path).parent)
     hint = _describe_differences(recorded, config)
     try:
@@ -69,7 +69,7 @@ def without_choices(recorded: DataConfig, *, is_run: bool = False) -> DataConfig
     return dataclasses.replace(recorded, **changes)
 
 
-def _check_place(path: str | Path, recorded: DataConfig) -> None:
+def _check_path(path: str | Path, recorded: DataConfig) -> None:
     """RunError if the data are at a place that a document may not choose."""
     if not _is_in_run(path):
         raise RunError(

@@ -32,7 +32,7 @@ def test_settings_of_a_document_that_only_the_user_may_choose(recorded, is_run, 
 
 
 @pytest.mark.parametrize(
-    ("data_path", "place", "says"),
+    ("data_path", "where", "says"),
     [
         ("photos", "run/bundle", None),
         ("photos", "alone", "name the data set that it was trained on by --data"),
@@ -40,12 +40,12 @@ def test_settings_of_a_document_that_only_the_user_may_choose(recorded, is_run, 
         ("\\\\server\\photos", "run", "no file chooses what is read from another machine"),
     ],
 )
-def test_place_of_the_data(data_path, place, says, tmp_path):
+def test_place_of_the_data(data_path, where, says, tmp_path):
     run = write_run(tmp_path / "run", ["a", "b"], data_path=data_path)
     shutil.copytree(run / "bundle", tmp_path / "alone")
     about = bundle.read(run)
     with pytest.raises((DataError, RunError), match=says or "photos") as error:
-        load_training_data(tmp_path / place, about)
+        load_training_data(tmp_path / where, about)
     assert (says is None) == isinstance(error.value, DataError), "a local path of a run is followed"
 
 

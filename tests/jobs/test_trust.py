@@ -112,12 +112,12 @@ def test_python_imports_nothing_that_only_a_document_names(gift, ran):
     assert not ran.exists()
 
 
-@pytest.mark.parametrize("place", ["gift", "gift.bundle", "gift.deep.er"])
-def test_even_a_trusted_name_is_not_imported_from_a_run_or_bundle(place, gift, ran):
-    folder = gift.parent.joinpath(*place.split("."))
+@pytest.mark.parametrize("package", ["gift", "gift.bundle", "gift.deep.er"])
+def test_even_a_trusted_name_is_not_imported_from_a_run_or_bundle(package, gift, ran):
+    folder = gift.parent.joinpath(*package.split("."))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "net.py").write_text(NET.format(ran=str(ran)))
-    name = f"{place}.net:Net"
+    name = f"{package}.net:Net"
     classifier.trust(name)
     with pytest.raises(ModelError, match="nothing is imported from a folder of data, a run or a bundle"):
         build(ModelConfig(name=name), classes=3, channels=3, size=8)

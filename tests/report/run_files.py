@@ -20,6 +20,7 @@ from classifier.evaluation.corruptions import GROUPS, SEVERITIES
 from classifier.metrics.calibration import calibrate
 from classifier.metrics.scores import compute_scores
 from classifier.runs.folder import HARD_EXAMPLES, PREDICTIONS, ROBUSTNESS
+from classifier.text import escape_all
 
 IMAGES = 60
 
@@ -75,7 +76,7 @@ def write_run(folder: Path, class_names: Sequence[str], *, data_path: str = "pho
     example = {"kind": "wrong", "image_id": name, "label": name, "predicted": class_names[-1], "probability": 0.9}
     example |= {"picture": jpeg(), "map": jpeg("orange")}
     example |= {"like_ids": [name], "like_labels": [name], "like_pictures": [jpeg("green")]}
-    pq.write_table(pa.Table.from_pylist([example]), folder / HARD_EXAMPLES["validation"])
+    pq.write_table(pa.Table.from_pylist([escape_all(example)]), folder / HARD_EXAMPLES["validation"])
     (folder / ROBUSTNESS).write_text(json.dumps(robustness_of(name)))
     result = {"format_version": 1, "kind": "train", "status": class_names[0], "dataset": dataset, "test_reads": 0}
     result |= {"versions": {name: name}, "winner": name, "trials": {name: 12}, "seconds": 60.0}

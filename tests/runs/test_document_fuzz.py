@@ -106,16 +106,16 @@ def check_verbs(folder: Path, altered: str = "") -> None:
         assert len(message) < 2000
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+def find_paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """The paths of all values in nested data, itself included."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [path, *(place for key, one in inner for place in places(one, (*path, key)))]
+    return [path, *(inside for key, one in inner for inside in find_paths(one, (*path, key)))]
 
 
 def alter(document: Any, rng: random.Random) -> Any:
     """The document with a fault."""
     document = copy.deepcopy(document)
-    path = rng.choice(places(document))
+    path = rng.choice(find_paths(document))
     if not path:
         return rng.choice(FAULTS)
     parent = document

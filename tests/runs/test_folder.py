@@ -11,6 +11,7 @@ from classifier.config.experiment import Experiment
 from classifier.config.files import dump_experiment, read_experiment
 from classifier.errors import ConfigError, RunError
 from classifier.runs.folder import RunFolder, is_in_use, read_result
+from tests.report.run_files import history_row
 
 
 @pytest.fixture
@@ -105,16 +106,16 @@ def test_resume_refuses_other_folders(tmp_path):
 
 def test_history_without_cut_off_and_repeated_rows(run):
     for step in (10, 20, 30):
-        run.append_history({"epoch": step // 10, "step": step})
+        run.append_history(history_row(step // 10) | {"step": step})
     with (run.folder / "history.jsonl").open("a") as file:
         file.write('{"epoch": 4, "st')
     assert [row["step"] for row in run.history()] == [10, 20, 30]
     second = {"step": 20, "about": {"epoch": 2}}
     run.truncate_history(second)
-    run.append_history({"epoch": 3, "step": 30})
+    run.append_history(history_row(3) | {"step": 30})
     run.truncate_history(second)
     assert [row["step"] for row in run.history()] == [10, 20]
-    run.append_history({"epoch": 3, "step": 25})  # a part of an epoch, before an interrupt
+    run.append_history(history_row(3) | {"step": 25})  # a part of an epoch, before an interrupt
     run.truncate_history({"step": 25, "about": {"epoch": 2}})
     assert [row["step"] for row in run.history()] == [10, 20]
     run.truncate_history(None)

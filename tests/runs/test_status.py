@@ -5,6 +5,7 @@ import json
 from classifier.config.experiment import Experiment
 from classifier.runs.folder import RunFolder
 from classifier.runs.status import read_best_epoch, read_status
+from tests.report.run_files import history_row
 
 
 def test_run_without_a_result_is_running_while_a_process_owns_it_and_stopped_afterwards(tmp_path):
@@ -28,7 +29,7 @@ def test_result_says_how_a_run_ended_and_a_corrupted_one_is_damaged(tmp_path):
 def test_best_epoch_is_that_of_the_training_or_of_any_trial(tmp_path):
     def write(folder, *accuracies):
         folder.mkdir(parents=True, exist_ok=True)
-        rows = [{"epoch": n, "validation_accuracy": one} for n, one in enumerate(accuracies, start=1)]
+        rows = [history_row(n) | {"validation_accuracy": one} for n, one in enumerate(accuracies, start=1)]
         (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     assert read_best_epoch(tmp_path) is None

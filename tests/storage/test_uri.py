@@ -24,8 +24,8 @@ def test_other_uris_with_such_characters_are_not(uri):
 def test_documents_name_no_server():
     with pytest.raises(RunError, match="name it by --data"):
         refuse_endpoint("s3://bucket/x?endpoint_override=evil.com", "runs/a/experiment.yaml", "--data")
-    for place in ("s3://bucket/x", "photos?", "C:\\photos"):
-        refuse_endpoint(place, "e.yaml", "--data")
+    for path in ("s3://bucket/x", "photos?", "C:\\photos"):
+        refuse_endpoint(path, "e.yaml", "--data")
 
 
 def test_what_is_remote():

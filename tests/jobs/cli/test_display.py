@@ -56,8 +56,10 @@ def test_without_a_terminal_only_a_long_phase_is_named_once_on_stderr(monkeypatc
 
 def test_text_is_folded_between_words_and_a_path_stays_whole():
     screen, path = screen_of(io.StringIO(), width=30), "/very/long/" * 5
-    lines = fold(f"a sentence that is a little too long: {path}\n  a setting    1 to 2", screen).split("\n")
-    assert lines == ["a sentence that is a little", "  too long:", f"  {path}", "  a setting    1 to 2"]
+    lines = fold(f"a sentence that is a little too long: {path}", screen).split("\n")
+    assert lines == ["a sentence that is a little", "  too long:", f"  {path}"]
+    assert fold("  a setting    1 to 2", screen) == "  a setting    1 to 2"
+    assert fold("a\nb \x1b[2J", screen) == "a\\nb \\x1b[2J"
     assert fold("x " * 100, console(file=io.StringIO())) == "x " * 100
 
 
