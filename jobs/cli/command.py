@@ -28,6 +28,8 @@ def main(verb: Verb, run: Callable[[Request], int | None], argv: Sequence[str] |
     """Parse the command line, run the verb and exit with its code. A user error is one line on stderr."""
     argv = list(sys.argv[1:] if argv is None else argv)
     setup()
+    # Python processes that libraries start import nothing from the working directory, which may hold what was sent.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     try:
         if {"-h", "--help", "--help-all"} & set(argv):
             print(format_help(verb, show_all="--help-all" in argv), flush=True)

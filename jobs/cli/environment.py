@@ -61,8 +61,6 @@ def setup() -> None:
             stream.reconfigure(errors="backslashreplace")
     if logging.lastResort is not None:  # prints warnings on stderr
         logging.lastResort.setFormatter(_ShownFormatter())
-    # Python processes that libraries start import nothing from the working directory, which may be anyone's.
-    os.environ.setdefault("PYTHONSAFEPATH", "1")
     for name, value in _RAY_DEFAULTS.items():
         os.environ.setdefault(name, value)
     # Ray sends this user's token by itself only to a cluster that it starts, not to one that it joins.

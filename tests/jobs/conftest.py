@@ -47,6 +47,7 @@ def joined(cluster, monkeypatch):
 def here(tmp_path, monkeypatch, capsys):
     """Run a verb in this process: for user errors, where starting a process would take most of the time."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")  # or `main` would set it for later tests, too
     monkeypatch.setattr(command, "answer_interrupts", lambda: None)  # a second Ctrl-C would end the tests
 
     def run(name: str, *words: str) -> Done:
