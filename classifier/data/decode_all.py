@@ -120,17 +120,18 @@ def _from_cache(decoder: ImageDecoder, cache: "Cache", max_cache_bytes: float) -
     found = cache.look_up(identities)
     count, is_large = len(identities), len(identities) * math.prod(decoder.spec.shape) > LARGE_CACHE_BYTES
     with (decoder.progress if is_large else no_progress)(f"checking the cached {decoder.name}", count) as tick:
-        cache.check(found, tick)
-    if cache.find_missing(found):
+        missing = cache.find_missing(found, tick)
+    if missing:
         with cache.lock():
             found = cache.look_up(identities)  # another process may have added them meanwhile
+            missing = cache.find_missing(found)
             for _ in range(2):  # of files that were read for their digests, cached images may turn out to be damaged
-                for indices in cache.plan_segments(cache.find_missing(found)):
+                for indices in cache.plan_segments(missing):
                     with cache.new_segment(len(indices)) as segment:
                         results = decoder.fill(segment.writer, indices, cache.contains)
                         segment.digests = [results.digests.get(index, b"") for index in indices]
                     found.update(results.digests, results.errors)
-                cache.check(found)
+                missing = cache.find_missing(found)
             cache.remember(identities, found)
             cache.evict(max_cache_bytes)
     images_NCHW, hashes_N = cache.map_images(found)

@@ -3,7 +3,7 @@
 CACHE/KEY/ holds the segments of one way (size, channels, fit): Arrow files of one record batch, one row per image, with
 the digest of the content that it was decoded from and a hash of the row. A segment is written to a temporary file,
 synced and renamed, and never changes; a reader maps it, and keeps it even if it is unlinked. Its name is the hash of
-all its columns but the images, which `check` compares row by row before they are used. FILES records which file
+all its columns but the images, which are compared with their hashes before they are used. FILES records which file
 had which content, so that an unchanged file is not read again. One process builds at a time; others wait, and use its
 results.
 """
@@ -55,8 +55,8 @@ class NewSegment:
 class Cache:
     """The segments of one way to decode.
 
-    `look_up` says what is known of files, `check` whether their images are intact, `find_missing` which images are not
-    cached; a `new_segment` takes those.
+    `look_up` says what is known of files, `find_missing` which images are not cached, or damaged; a `new_segment` takes
+    those.
     """
 
     root: Path
@@ -94,17 +94,15 @@ class Cache:
         self._read_segments()
         return read_states(self.folder, identities)
 
-    def check(self, states: FileStates, tick: Callable[[int], None] = lambda _: None) -> None:
-        """Compare the images of these files with their hashes; from now on damaged ones count as missing.
+    def find_missing(self, states: FileStates, tick: Callable[[int], None] = lambda _: None) -> list[int]:
+        """Return the indices of files that may have an image, but no intact one here.
 
-        tick: called with the number of images just checked.
+        Images are compared with their hashes when they are first looked for, and damaged ones are logged. tick: called
+        with the number of images just compared.
         """
-        if damaged := self.index.check(states.digests, tick):
+        rows_N, damaged = self.index.check(states.digests, tick)
+        if damaged:
             logger.warning("%s images in %s are damaged: they are decoded again", f"{damaged:,}", self.folder)
-
-    def find_missing(self, states: FileStates) -> list[int]:
-        """Return the indices of files that may have an image, but none here."""
-        rows_N = self.index.find(states.digests)
         return [n for n in np.flatnonzero(rows_N < 0).tolist() if n not in states.errors]
 
     def contains(self, digest: bytes, content: bytes) -> bool:
@@ -121,17 +119,16 @@ class Cache:
 
         Those of files that cannot be used are undefined. DataError if images that were just written are damaged.
         """
-        self.check(states)
-        if self.find_missing(states):
-            raise DataError(f"{self.root} does not keep what is written to it: give another disk as --data.cache")
-        rows_N = self.index.find(states.digests)
+        rows_N, _ = self.index.check(states.digests)
         rows_N[[*states.errors]] = -1
+        if (rows_N < 0).sum() > len(states.errors):
+            raise DataError(f"{self.root} does not keep what is written to it: give another disk as --data.cache")
         now = time.time()
         for segment in self.index.segments:
             with contextlib.suppress(OSError):
                 os.utime(segment.path, (now, now))
         images_NCHW = MappedImages(tuple(self.index.segments), torch.from_numpy(rows_N), self.shape)
-        return images_NCHW, self.index.hashes(states.digests)
+        return images_NCHW, self.index.hashes(rows_N)
 
     def plan_segments(self, missing: Sequence[int]) -> list[Sequence[int]]:
         """Cut missing images into segments of at most SEGMENT_BYTES. DataError if the disk is too small for them."""

@@ -49,11 +49,14 @@ class RowIndex:
 
     def find(self, digests: Sequence[bytes]) -> np.ndarray:
         """Return each content's row, int64; -1 where there is none."""
-        wanted = np.array(digests, "S16")
-        if not len(self._sorted):
-            return np.full(len(wanted), -1, np.int64)
-        positions = np.minimum(np.searchsorted(self._sorted, wanted), len(self._sorted) - 1)
-        return np.where((self._sorted[positions] == wanted) & (wanted != b""), self._rows_N[positions], -1)
+        wanted, rows_N = np.array(digests, "S16"), np.full(len(digests), -1, np.int64)
+        if len(self._sorted):
+            order_N = np.argsort(wanted, kind="stable")  # in order they are found in a third of the time
+            wanted = wanted[order_N]
+            positions_N = np.minimum(np.searchsorted(self._sorted, wanted), len(self._sorted) - 1)
+            is_found_N = (self._sorted[positions_N] == wanted) & (wanted != b"")
+            rows_N[order_N] = np.where(is_found_N, self._rows_N[positions_N], -1)
+        return rows_N
 
     def is_recent(self, digest: bytes) -> bool:
         """Was the image of this content written by a version that writes hashes?"""
@@ -68,29 +71,38 @@ class RowIndex:
         """Return the number of images that an earlier version wrote."""
         return sum(len(segment) for segment in self.segments if segment.hashes_N is None)
 
-    def check(self, digests: Sequence[bytes], tick: Callable[[int], None] = lambda _: None) -> int:
-        """Compare the rows of these contents with their hashes; return how many contents have no intact row left.
+    def check(self, digests: Sequence[bytes], tick: Callable[[int], None] = lambda _: None) -> tuple[np.ndarray, int]:
+        """Return each content's row that is intact, int64, or -1; and how many contents have lost their last one.
 
-        Each row is checked once. Rows of an earlier version, which have no hashes, are hashed, and count as intact.
-        tick: called with the number of rows just checked.
+        Rows are compared with their hashes, once each. Those of an earlier version, which have none, are hashed, and
+        count as intact. tick: called with the number of rows just checked.
         """
-        had_a_row_N = self.find(digests) >= 0
-        while len(rows_N := self._find_unchecked(digests)):  # a damaged row may have a copy in another segment
-            for segment, rows, own_rows_N in self._split(rows_N):
-                for start in range(0, len(own_rows_N), BLOCK_ROWS):
-                    block_N = own_rows_N[start : start + BLOCK_ROWS]
-                    rows.hashes_N[block_N] = hashes_N = segment.hash_images(block_N)
-                    rows.is_checked_N[block_N] = True
-                    if segment.hashes_N is not None:
-                        rows.is_damaged_N[block_N] = hashes_N != segment.hashes_N[block_N]
-                    tick(len(block_N))
+        rows_N = self.find(digests)
+        had_a_row_N = rows_N >= 0
+        while self._hash_unchecked(rows_N, tick):  # a damaged row may have a copy in another segment
             self._sort()
-        return int((had_a_row_N & (self.find(digests) < 0)).sum())
+            rows_N = self.find(digests)
+        return rows_N, int((had_a_row_N & (rows_N < 0)).sum())
 
-    def hashes(self, digests: Sequence[bytes]) -> np.ndarray:
-        """Return the hashes of these contents' rows, which were checked, V16; zeros where there is none."""
-        hashes = [self._rows_of[segment.path].hashes_N for segment in self.segments]
-        return np.concatenate([np.zeros(1, f"V{HASH_BYTES}"), *hashes])[self.find(digests) + 1]
+    def hashes(self, rows_N: np.ndarray) -> np.ndarray:
+        """Return the hashes of these rows, which were checked, V16; zeros for -1."""
+        return np.concatenate([np.zeros(1, f"V{HASH_BYTES}"), self._known("hashes_N")])[rows_N + 1]
+
+    def _hash_unchecked(self, rows_N: np.ndarray, tick: Callable[[int], None]) -> bool:
+        """Hash those of these rows that were not checked yet; return whether one is damaged."""
+        rows_N, is_any_damaged = np.unique(rows_N[rows_N >= 0]), False
+        if len(rows_N):
+            rows_N = rows_N[~self._known("is_checked_N")[rows_N]]
+        for segment, rows, own_rows_N in self._split(rows_N):
+            for start in range(0, len(own_rows_N), BLOCK_ROWS):
+                block_N = own_rows_N[start : start + BLOCK_ROWS]
+                rows.hashes_N[block_N] = hashes_N = segment.hash_images(block_N)
+                rows.is_checked_N[block_N] = True
+                if segment.hashes_N is not None:
+                    rows.is_damaged_N[block_N] = is_damaged_N = hashes_N != segment.hashes_N[block_N]
+                    is_any_damaged |= bool(is_damaged_N.any())
+                tick(len(block_N))
+        return is_any_damaged
 
     def _sort(self) -> None:
         self._rows_N, self._sorted = np.empty(0, np.int64), np.empty(0, "S16")
@@ -100,13 +112,9 @@ class RowIndex:
             self._rows_N = intact_N[np.argsort(digests[intact_N], kind="stable")]
             self._sorted = digests[self._rows_N]
 
-    def _find_unchecked(self, digests: Sequence[bytes]) -> np.ndarray:
-        rows_N = np.unique(self.find(digests))
-        rows_N = rows_N[rows_N >= 0]
-        return rows_N[~self._known("is_checked_N")[rows_N]] if len(rows_N) else rows_N
-
     def _known(self, name: str) -> np.ndarray:
-        return np.concatenate([getattr(self._rows_of[segment.path], name) for segment in self.segments])
+        parts = [getattr(self._rows_of[segment.path], name) for segment in self.segments]
+        return np.concatenate(parts) if parts else getattr(_Rows(0), name)
 
     def _split(self, rows_N: np.ndarray) -> Iterator[tuple[Segment, _Rows, np.ndarray]]:
         """Yield each segment, what is known of it, and those of these sorted rows that it has, numbered within it."""
