@@ -142,7 +142,7 @@ class _BoundedTarInfo(tarfile.TarInfo):
     @staticmethod
     def check_size(info: tarfile.TarInfo) -> tarfile.TarInfo:
         if info.size < 0 or (info.type in _EXTENDED_HEADERS and info.size > MAX_HEADER_BYTES):
-            raise tarfile.InvalidHeaderError(f"a header with a size of {info.size:,} bytes")
+            raise tarfile.HeaderError(f"a header with a size of {info.size:,} bytes")
         return info
 
 

@@ -137,8 +137,8 @@ def _open_files(paths: list[Path], config: DataConfig) -> Source:
     return source
 
 
-def _open_shards(paths: "list[Path] | list[RemotePath] | list[Path | RemotePath]", config: DataConfig) -> Source | None:
-    """Open shards of samples, or tables of images; None if the files are neither."""
+def _open_shards(paths: list[Any], config: DataConfig) -> Source | None:
+    """Open shards of samples, or tables of images; None if the files, all local or all remote, are neither."""
     from classifier.data.readers import archive, parquet, webdataset
 
     suffixes = {path.suffix.lower() for path in paths}

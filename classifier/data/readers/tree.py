@@ -78,15 +78,26 @@ class Tree(abc.ABC):
     def label(self) -> str:
         """Its name in messages."""
 
-    @property
     @abc.abstractmethod
-    def _entries(self) -> _Entries: ...
+    def _scan(self) -> _Entries: ...
 
     @abc.abstractmethod
     def _file(self, name: str) -> File: ...
 
     @abc.abstractmethod
     def _subfolders(self) -> "Iterable[Tree]": ...
+
+    @functools.cached_property
+    def _entries(self) -> _Entries:
+        return self._scan()
+
+    @functools.cached_property
+    def _key(self) -> object:
+        """Equal for the same folder, reached by any links."""
+        return self._identify()
+
+    def _identify(self) -> object:
+        return self.prefix
 
     @functools.cached_property
     def _visible_folders(self) -> "tuple[list[Tree], list[Tree]]":
@@ -173,11 +184,6 @@ class Tree(abc.ABC):
                 if level < depth:
                     pending += [(inner, level + 1) for inner in reversed(folder.folders)]
 
-    @property
-    def _key(self) -> object:
-        """Equal for the same folder, reached by any links."""
-        return self.prefix
-
     def walk_image_files(self) -> Iterator[ImageFile]:
         """Yield the images in it at any depth."""
         for folder in self.walk():
@@ -190,7 +196,7 @@ class DiskFolder(Tree):
     def __init__(self, path: Path, above: "DiskFolder | None" = None) -> None:
         super().__init__(path.name, f"{above.prefix}{path.name}/" if above else "")
         self.path = path
-        self._ancestors: frozenset[_FolderKey] = above._ancestors | {above._key} if above else frozenset()
+        self._ancestors: frozenset[object] = above._ancestors | {above._key} if above else frozenset()
         if above is None or os.path.islink(path):  # no error for a path that is too long
             self._ancestors |= set(map(_folder_key, Path(os.path.realpath(path)).parents))
 
@@ -198,12 +204,10 @@ class DiskFolder(Tree):
     def label(self) -> str:
         return str(self.path)
 
-    @functools.cached_property
-    def _key(self) -> _FolderKey:
+    def _identify(self) -> _FolderKey:
         return _folder_key(self.path)
 
-    @functools.cached_property
-    def _entries(self) -> _Entries:
+    def _scan(self) -> _Entries:
         found = _Entries()
         try:
             with os.scandir(self.path) as entries:
@@ -265,8 +269,7 @@ class ListedFolder(Tree):
         if not is_hidden(parts[-1]):
             folder._files[parts[-1]] = file
 
-    @functools.cached_property
-    def _entries(self) -> _Entries:
+    def _scan(self) -> _Entries:
         found = _Entries(sorted(self._folders), run_files=len(self._run_files))
         for name in sorted(self._files):
             found.add_file(name)
