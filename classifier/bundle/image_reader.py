@@ -71,7 +71,7 @@ class ImageReader:
                 f"a {type(image).__name__} is not an image: pass a path, a file's bytes, a Pillow image or an array"
             )
         with decode.as_data_error(b""):
-            image_file.check_size(*image.size, self.spec.max_pixels)
+            image_file.check_size(image.width, image.height, self.spec.max_pixels)
         return decode.prepare(image, self.spec)
 
 

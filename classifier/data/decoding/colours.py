@@ -72,7 +72,7 @@ def _used_bits_of_colour(image: Image.Image) -> int:
     depth = image.info.get(DEPTH) or _first(getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, 8))
     if depth != 16 or image.mode not in ("RGB", "RGBA"):
         return 0
-    highest = max(int(high) for _, high in image.getextrema()[:3])  # pyright: ignore[reportIndexIssue]
+    highest = max(int(np.asarray(band)[..., :3].max()) for _, band in _bands(image))
     return 8 + highest.bit_length() if highest else 0
 
 

@@ -69,17 +69,18 @@ def open_file(content: bytes, *, max_pixels: int, min_side: int | None = None, a
     if not content:
         raise DecodeError("the file is empty")
     head = _read_jpeg_head(content)
-    if head is not None:
+    if head is not None and head.size is not None:
         scans = jpeg.count_scans(content)
         if scans > MAX_SCANS:
             raise DecodeError(f"its {scans:,} scans are more than the {MAX_SCANS} that a JPEG may have")
-        check_size(*head.size, max_pixels)
-        admit(head.size[0] * head.size[1] * max(1, scans // JPEG_SCANS_PER_PASS))
+        width, height = head.size
+        check_size(width, height, max_pixels)
+        admit(width * height * max(1, scans // JPEG_SCANS_PER_PASS))
         if (pixels_HWC := jpeg.read(content, head, max_pixels=max_pixels, min_side=min_side)) is not None:
             image = Image.fromarray(pixels_HWC if pixels_HWC.shape[2] > 1 else pixels_HWC[:, :, 0])
-            return OpenedImage(image, *head.size, "JPEG" if head.images == 1 else "MPO")
+            return OpenedImage(image, width, height, "JPEG" if head.images == 1 else "MPO")
     with _open_with_pillow(content, head) as image:
-        check_size(*image.size, max_pixels)
+        check_size(image.width, image.height, max_pixels)
         stored, name = image.size, image.format or ""
         if head is not None:
             stored, name = orientation.upright_size(image), name if head.images == 1 else "MPO"

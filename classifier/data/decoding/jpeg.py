@@ -29,11 +29,11 @@ _MODES = {"Gray": "GRAY", "YCbCr": "RGB", "RGB": "RGB"}
 
 @dataclass(frozen=True)
 class Head:
-    """What a JPEG says before its first frame. size: width and height as stored; empty where there is no frame."""
+    """What a JPEG says before its first frame. size: width and height as stored; None where there is no frame."""
 
     frame: int
     """Offset of the first frame; the file's length, if there is none."""
-    size: tuple[int, ...]
+    size: tuple[int, int] | None
     exif: bytes
     xmp: bytes
     profile: bytes
@@ -55,7 +55,7 @@ def count_scans(content: bytes) -> int:
 
 def read_head(content: bytes) -> Head:
     """Read the segments of a JPEG up to its first frame."""
-    offset, size, exif, xmp, kept = 2, (), [], b"", []
+    offset, size, exif, xmp, kept = 2, None, [], b"", []
     profile: dict[int, bytes] = {}
     images, total = 1, 0
     for _ in range(_MAX_SEGMENTS):

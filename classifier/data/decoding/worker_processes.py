@@ -110,7 +110,8 @@ class DecodeWorker:
         return reply if status == b"+" else DecodeFailure(reply.decode())
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", _MAIN, _ROOT, str(self.task.max_pixels), *self.task.words]
+        # -P: nothing is imported from the working directory, which may be that of the images.
+        command = [sys.executable, "-P", "-c", _MAIN, _ROOT, str(self.task.max_pixels), *self.task.words]
         pipe = subprocess.PIPE
         self._process = process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
         self._watchdog = _Watchdog(process)
