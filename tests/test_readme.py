@@ -96,7 +96,7 @@ def test_the_contract_lists_the_keys_of_every_result(tmp_path):
     table = VERBS_README.partition("| key of `result.json`")[2].partition("\n\n")[0]
     keys = [key for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for key in re.findall(r"`(\w+)`", row)]
     run = RunFolder.create(tmp_path, "run")
-    result = run.write_result("train", "finished")
+    result = run.write_result("curve", "finished")
     run.close()
     assert sorted(keys) == sorted(result)
 

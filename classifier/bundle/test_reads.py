@@ -14,8 +14,8 @@ from pathlib import Path
 from classifier.storage.atomic import retry_io
 
 FILE = "test_reads.jsonl"
-# Of reads that are recorded elsewhere, at most so many are taken over: a damaged document may speak of any number.
-MAX_TAKEN_OVER = 1000
+# Of reads that are recorded elsewhere, at most so many are carried over: a damaged document may speak of any number.
+MAX_CARRIED_OVER = 1000
 
 
 def count_test_reads(path: str | Path) -> int:
@@ -36,7 +36,7 @@ def record_test_read(path: str | Path, reader: str) -> int:
     folders = list(_folders(Path(path)))
     earlier = {line for folder in folders for line in _read_lines(folder)}
     missing = max(map(_count_recorded_elsewhere, folders)) - len(earlier)
-    lines = [json.dumps({"read": f"earlier {n + 1}"}) for n in range(min(missing, MAX_TAKEN_OVER))]
+    lines = [json.dumps({"read": f"earlier {n + 1}"}) for n in range(min(missing, MAX_CARRIED_OVER))]
     at = datetime.now(UTC).isoformat()
     lines.append(json.dumps({"read": f"{at} by process {os.getpid()}", "verb": reader}))
     for folder in folders:

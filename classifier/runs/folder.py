@@ -203,11 +203,12 @@ class RunFolder:
         return read_history(self.folder)
 
     def truncate_history(self, manifest: dict[str, Any] | None) -> None:
-        """Drop the rows after a checkpoint: the resumed run writes them again."""
-        all_rows = self.history()
+        """Drop the rows after a checkpoint, and a part of one: the resumed run writes them again."""
+        path, all_rows = self.folder / "history.jsonl", self.history()
         rows = completed_rows(all_rows, manifest)
-        if len(rows) < len(all_rows):
-            write_atomically(self.folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        is_cut_short = path.exists() and not path.read_bytes().endswith(b"\n")
+        if len(rows) < len(all_rows) or is_cut_short:
+            write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
 
     def set_result_aside(self) -> None:
         """Rename the result of a run that is resumed, and remove its pages: it has none until it ends again."""

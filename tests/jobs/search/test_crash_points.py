@@ -64,6 +64,8 @@ class CrashPoints:
     folder: Path
     before_change: Callable[[int], None]
     count: int = 0
+    last: str = ""
+    """The file that was changed last."""
     is_inside: bool = False
 
     def __call__(self, event: str, arguments: tuple) -> None:
@@ -71,7 +73,7 @@ class CrashPoints:
             return
         self.is_inside = True
         self.before_change(self.count)
-        self.count += 1
+        self.count, self.last = self.count + 1, str(arguments[0])
         self.is_inside = False
 
     def _is_change(self, event: str, arguments: tuple) -> bool:
@@ -221,7 +223,12 @@ def check_points(tmp_path: Path, dataset: Dataset, seed: int, *, every: int) -> 
         assert not trials or any(map(has_model, trials)), f"no model is left before change {number}"
         if number % every == seed % every:
             shutil.copytree(folder, copies / str(number))
-            seen.append(number)
+            seen.append(str(number))
+            if points.last.endswith("history.jsonl"):  # a full disk may leave a part of the line
+                shutil.copytree(folder, copies / f"{number} torn")
+                torn = copies / f"{number} torn" / Path(points.last).relative_to(folder)
+                torn.write_bytes(torn.read_bytes()[:-20])
+                seen.append(f"{number} torn")
 
     folder.mkdir()
     points = CrashPoints(folder, before_change)
@@ -233,8 +240,8 @@ def check_points(tmp_path: Path, dataset: Dataset, seed: int, *, every: int) -> 
     assert points.count > 100, "few changes were seen"
     unbroken = losses(folder)
     for number in seen:
-        check_resumed(copies / str(number), dataset, unbroken, seed=number)
-        shutil.rmtree(copies / str(number))
+        check_resumed(copies / number, dataset, unbroken, seed=int(number.partition(" ")[0]))
+        shutil.rmtree(copies / number)
 
 
 def test_search_killed_at_some_of_its_writes(tmp_path, dataset):
@@ -242,6 +249,6 @@ def test_search_killed_at_some_of_its_writes(tmp_path, dataset):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_search_killed_before_every_write(tmp_path, dataset, seed):
     check_points(tmp_path, dataset, seed, every=1)

@@ -12,6 +12,7 @@ from classifier.config.files import read_experiment
 from classifier.config.sections import DataConfig
 from classifier.errors import DivergedError
 from classifier.runs.folder import read_history
+from jobs.launch.cluster import DriverContext
 from jobs.launch.shared_dataset import SharedDataset
 from jobs.search.trial import TrialActor
 
@@ -30,7 +31,7 @@ def actor(digits, tmp_path):
 
     class Local(TrialActor):
         def setup(self, config):  # pyright: ignore[reportIncompatibleMethodOverride]
-            arguments = {"folder": str(tmp_path / "trials"), "storage": None, "cwd": "."}
+            arguments = {"folder": str(tmp_path / "trials"), "storage": None, "driver": DriverContext.current()}
             super().setup(
                 config,
                 experiment=base.as_dict(),

@@ -20,7 +20,7 @@ def test_equal_changes_are_one_trial():
 
 
 def test_configurations_are_read_in_the_order_in_which_trials_were_started(tmp_path):
-    configs = [TrialConfig({"a": i}, "drawn", {"a": i}, number=i) for i in range(5)]
+    configs = [TrialConfig({"seed": i}, "drawn", {"seed": i}, number=i) for i in range(5)]
     for config in reversed(configs):
         config.write(tmp_path)
     assert read_trial_configs(tmp_path) == configs
