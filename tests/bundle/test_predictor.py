@@ -51,6 +51,7 @@ def run(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     experiment = Experiment().override_all(
         {"model.name": "cnn", "train.precision": "fp32", "augment.test_flip": True, "data.fit": "pad"}
+        | {"data.max_pixels": 10**12}  # which nobody believes
     )
     torch.manual_seed(0)
     model = models.build(experiment.model, classes=3, channels=dataset.channels, size=dataset.size)
@@ -135,6 +136,20 @@ def test_arrays_of_wrong_type_or_shape_are_refused(predictor: Predictor) -> None
 
 def test_top_breaks_ties_towards_the_lower_class(predictor: Predictor) -> None:
     assert predictor.top(torch.tensor([0.25, 0.5, 0.25]), 2) == (("green", 0.5), ("blue", 0.25))
+
+
+def test_limits_come_from_the_caller_and_not_from_the_bundle(run: Path, photos: Path) -> None:
+    path = photos / "red" / "00.png"
+    assert Predictor(run, device="cpu").spec.max_pixels == DataConfig.max_pixels
+    for limit, reason in (("max_pixels", "more than data.max_pixels 9"), ("max_bytes", "more than data.max_bytes 9")):
+        with pytest.raises(DataError, match=reason):
+            Predictor(run, device="cpu", **{limit: 9})([path])
+
+
+def test_at_least_one_class_is_asked_for(predictor: Predictor, photos: Path) -> None:
+    for k in (0, -1):
+        with pytest.raises(ConfigError, match=f"k is {k}: it must be at least 1"):
+            predictor.predict([photos / "red" / "00.png"], k=k)
 
 
 def test_image_files_lists_files_and_folders(photos: Path, tmp_path: Path) -> None:
