@@ -83,9 +83,9 @@ def auroc_interval(area: float, count: int, other_count: int) -> Interval:
         spread = 1 + (mean_count - 1) * ((1 - true) / (2 - true) + true / (1 + true))
         return abs(area - true) - _Z * math.sqrt(max(0.0, true * (1 - true)) * spread / (count * other_count))
 
-    low = float(brentq(distance, 0.0, area - _ROUNDING)) if area > _ROUNDING else 0.0
-    high = float(brentq(distance, area + _ROUNDING, 1.0)) if area < 1 - _ROUNDING else 1.0
-    return low, high
+    low = brentq(distance, 0.0, area - _ROUNDING) if area > _ROUNDING else 0.0
+    high = brentq(distance, area + _ROUNDING, 1.0) if area < 1 - _ROUNDING else 1.0
+    return float(low), float(high)  # pyright: ignore[reportArgumentType] - the root alone
 
 
 def difference_interval(

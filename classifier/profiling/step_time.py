@@ -173,6 +173,8 @@ def measure_workload(experiment: Experiment, dataset: Dataset, busy_workers: int
                 lambda: [timer.measure(1, statistics.median, WINDOW_SECONDS) for timer in timers]
             )
             busy_share = load.lost_share((1 + busy_workers) * torch.get_num_threads())
+            if pick_device(experiment.train.device).type != "cpu":
+                busy_share = 0.0  # it mostly waits for the device
     finally:
         torch.set_num_threads(threads)
     full_seconds, small_seconds = (statistics.median(times[n].step_seconds for times in rounds) for n in range(2))

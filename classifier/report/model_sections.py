@@ -215,7 +215,7 @@ def _draw_coverage(probabilities_NK: Tensor, labels_N: Tensor) -> Chart:
 
 
 def build_hard_examples(
-    rows: list[dict[str, Any]], split: str, link_image: Callable[[str], str] = lambda image_id: ""
+    rows: Sequence[Mapping[str, Any]], split: str, link_image: Callable[[str], str] = lambda image_id: ""
 ) -> Section:
     """Cards of a split's most confident errors and least confident predictions.
 
@@ -234,7 +234,7 @@ def build_hard_examples(
     return Section("Hard examples", blocks, note)
 
 
-def _build_card(row: dict[str, Any], link_image: Callable[[str], str]) -> Card:
+def _build_card(row: Mapping[str, Any], link_image: Callable[[str], str]) -> Card:
     id_, label, predicted = row["image_id"], row["label"], row["predicted"]
     outcome = "correct" if label == predicted else f"label: {label}"
     title = f"{predicted} ({row['probability']:.0%}), {outcome}"
