@@ -10,8 +10,6 @@ with others: another file with its pixels, or one that connects two groups. Spli
 (assigned_splits.py) never change: new images follow those with which they belong together, and only new ones are lent.
 """
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +18,7 @@ import numpy as np
 from classifier.data.assigned_splits import AssignedSplits
 from classifier.data.folds import assign_folds
 from classifier.data.split_names import SPLITS, TEST, TRAIN, UNASSIGNED, VALIDATION
+from classifier.data.split_units import SplitInput, SplitUnits
 from classifier.errors import DataError, list_few
 
 
@@ -59,25 +58,6 @@ class DrawnSplits:
     findings: tuple[SplitFinding, ...]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class SplitInput:
-    """What a draw needs to know of N images: digests of their contents (V16), and what their source says of them."""
-
-    name: str
-    class_names: Sequence[str]
-    ids: Sequence[str]
-    digests_N: np.ndarray
-    labels_N: np.ndarray
-    supplied_N: np.ndarray
-    """int8, an index of SPLITS or UNASSIGNED."""
-    groups: Sequence[str] | None = None
-    """N names; images that share one stay in one split."""
-    hashes_N: np.ndarray | None = None
-    """V16, equal for images with the same pixels; if None, images are compared by their digests."""
-    assigned: AssignedSplits | None = None
-    """Splits that stay as they are; folds do not use them."""
-
-
 def draw_splits(
     images: SplitInput,
     *,
@@ -108,7 +88,7 @@ def draw_splits(
         raise DataError(
             f"{name}: data.validation {validation:g} and data.test {test:g} leave no images to train on: lower them"
         )
-    units = _Units(images, seed)
+    units = SplitUnits(images, seed)
     pool_N = np.isin(supplied_N, (UNASSIGNED, TRAIN))
     _check_class_sizes(images, units, pool_N, bool(missing))
     u_N = units.u_U[units.unit_N]
@@ -155,46 +135,7 @@ def draw_splits(
     return DrawnSplits(splits_N, reassignments, tuple(findings))
 
 
-class _Units:
-    """Images as units that stay in one split: with equal pixels, or of groups that equal pixels connect.
-
-    content_N: an image's pixels (or content, where the pixels are not known) as a number; unit_N: its unit; u_U: a
-    unit's number in [0, 1).
-    """
-
-    def __init__(self, images: SplitInput, seed: int) -> None:
-        self.content_N, first_C = number_contents(images.digests_N if images.hashes_N is None else images.hashes_N)
-        if images.groups is None:
-            self.unit_N, names = self.content_N, _name_contents(self.content_N, images.digests_N)
-        else:
-            self.unit_N, names = _connect_groups(self.content_N, images.groups)
-        key = str(seed).encode()
-        hashes = bytearray()
-        for name in names:
-            hashes += hashlib.blake2b(name, digest_size=8, key=key).digest()
-        # 53 bits: what a float holds exactly, so that u is never rounded up to 1
-        self.u_U = (np.frombuffer(hashes, "<u8") >> np.uint64(11)) / 2.0**53
-        self.shared_U = _have_several_labels(self.unit_N, images.labels_N, len(names))
-        self.shared_C = _have_several_labels(self.content_N, images.labels_N, len(first_C))
-
-
-def number_contents(digests_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Number contents as they first occur; return each image's content number, and each content's first index."""
-    _, first, inverse_N = np.unique(digests_N, return_index=True, return_inverse=True)
-    order = np.argsort(first, kind="stable")
-    number = np.empty(len(order), np.int64)
-    number[order] = np.arange(len(order))
-    return number[inverse_N], first[order]
-
-
-def _name_contents(content_N: np.ndarray, digests_N: np.ndarray) -> np.ndarray:
-    """Return the least digest of each content's files, which is the same in any order of them."""
-    rank_N = np.unique(digests_N, return_inverse=True)[1]
-    order_N = np.lexsort((rank_N, content_N))
-    return digests_N[order_N[np.unique(content_N[order_N], return_index=True)[1]]]
-
-
-def _recall_splits(images: SplitInput, assigned: AssignedSplits, units: _Units) -> np.ndarray:
+def _recall_splits(images: SplitInput, assigned: AssignedSplits, units: SplitUnits) -> np.ndarray:
     """Return the splits that these images already had, int8; UNASSIGNED for new ones.
 
     A new image gets the split of those with its pixels, else of those of its unit (training, if they differ).
@@ -209,29 +150,9 @@ def _recall_splits(images: SplitInput, assigned: AssignedSplits, units: _Units) 
     return splits_N
 
 
-def _connect_groups(content_N: np.ndarray, groups: Sequence[str]) -> tuple[np.ndarray, list[bytes]]:
-    """Return each image's unit, where groups that share a content are one; and the name of each unit's first group, so
-    that a growing group stays in its split."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    names, group_N = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    nodes = len(names) + int(content_N.max()) + 1
-    edges = coo_array((np.ones(len(content_N), np.int8), (group_N, len(names) + content_N)), shape=(nodes, nodes))
-    count, unit_of = connected_components(edges, directed=False)
-    first = np.full(count, len(names))
-    np.minimum.at(first, unit_of[: len(names)], np.arange(len(names)))
-    return unit_of[group_N].astype(np.int64), [str(names[n]).encode() for n in first]
-
-
-def _have_several_labels(unit_N: np.ndarray, labels_N: np.ndarray, units: int) -> np.ndarray:
-    pairs = np.unique(np.stack([unit_N, labels_N]), axis=1)
-    return np.bincount(pairs[0], minlength=units) > 1
-
-
 def _fill_missing_classes(
     images: SplitInput,
-    units: _Units,
+    units: SplitUnits,
     splits_N: np.ndarray,
     pool_N: np.ndarray,
     is_fixed_N: np.ndarray,
@@ -280,7 +201,7 @@ def _distance_to(split: int, u: float, shares: dict[int, float]) -> float:
     return max(shares[TEST] - u, u - (1 - shares[VALIDATION]))
 
 
-def _check_class_sizes(images: SplitInput, units: _Units, pool_N: np.ndarray, is_drawn: bool) -> None:
+def _check_class_sizes(images: SplitInput, units: SplitUnits, pool_N: np.ndarray, is_drawn: bool) -> None:
     counts_K = np.bincount(images.labels_N, minlength=len(images.class_names))
     for k in np.flatnonzero(counts_K < 2).tolist():
         count = "only one image" if counts_K[k] else "no image"
@@ -320,7 +241,7 @@ def _find_drawn_splits(
     ]
 
 
-def _find_overlaps(images: SplitInput, units: _Units, splits_N: np.ndarray) -> list[SplitFinding]:
+def _find_overlaps(images: SplitInput, units: SplitUnits, splits_N: np.ndarray) -> list[SplitFinding]:
     """Find duplicates in two splits, which make a score look better than it is."""
     findings = []
     ways: list[tuple[FindingKind, np.ndarray, str]] = [
@@ -345,7 +266,7 @@ def _compared(images: SplitInput) -> str:
     return "byte for byte" if images.hashes_N is None else "pixel for pixel"
 
 
-def _find_label_conflicts(images: SplitInput, units: _Units) -> list[SplitFinding]:
+def _find_label_conflicts(images: SplitInput, units: SplitUnits) -> list[SplitFinding]:
     shared = np.flatnonzero(units.shared_C)
     if not len(shared):
         return []

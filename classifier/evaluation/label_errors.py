@@ -16,7 +16,7 @@ from classifier.data import decode_all
 from classifier.data.audit.finding import Finding
 from classifier.data.audit.scan import ScanResult
 from classifier.data.images.arrays import select
-from classifier.data.split import number_contents
+from classifier.data.split_units import number_contents
 from classifier.errors import DataError, list_few
 from classifier.inference.features import extract_features, fit_logistic_regression
 
@@ -47,7 +47,7 @@ def check_labels(scan: ScanResult, features_KF: Tensor) -> list[Finding]:
     source = scan.source
     labels_N = torch.from_numpy(source.labels_N[scan.usable_N])
     # Duplicates stay in one fold, so that none is in the training data of another.
-    folds_N = torch.from_numpy(number_contents(scan.digests_N)[0][scan.usable_N] % FOLDS)
+    folds_N = torch.from_numpy(number_contents(scan.hashes_K)[0] % FOLDS)
     folds_of = [len(folds_N[labels_N == k].unique()) for k in range(len(source.class_names))]
     if sum(folds > 0 for folds in folds_of) < 2 or max(folds_of) < 2:
         return []  # nothing to compare with

@@ -18,6 +18,7 @@ from classifier.data.build import IMBALANCE_RATIO
 from classifier.data.infer_shape import describe_few_bits, find_few_bits
 from classifier.data.readers.compact import select_strings
 from classifier.data.split_names import SPLITS, TEST, TRAIN, VALIDATION
+from classifier.data.split_units import number_contents
 from classifier.errors import DataError, list_few
 
 TYPICAL_SHARE = 0.1
@@ -143,7 +144,7 @@ class _ScanView:
         self.ids = [scan.source.ids[int(n)] for n in scan.usable_N]
         self.labels_K = scan.source.labels_N[scan.usable_N]
         self.class_names = scan.source.class_names
-        self.content_K, self.first_C = split.number_contents(scan.hashes_K)
+        self.content_K, self.first_C = number_contents(scan.hashes_K)
 
     def describe(self, k: int) -> str:
         return f"{self.ids[k]} ({self.class_names[self.labels_K[k]]}, {SPLITS[self.splits_K[k]]})"
