@@ -11,6 +11,7 @@ import pickletools
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,7 +55,7 @@ def read_weights(path: str) -> WeightsFile:
             from safetensors import safe_open
             from safetensors.torch import load_file
 
-            content = load_file(file)
+            content: Any = load_file(file)
             with safe_open(file, "pt") as opened:
                 names = _parse_class_names((opened.metadata() or {}).get(CLASS_NAMES))
         else:

@@ -20,7 +20,7 @@ def hash_row(stored: np.ndarray) -> bytes:
 def hash_rows(stored_rows: Iterable[np.ndarray]) -> np.ndarray:
     """Return the `hash_row` of each, V16."""
     digest = xxhash.xxh3_128_digest
-    return np.frombuffer(b"".join([digest(row) for row in stored_rows]), f"V{HASH_BYTES}")
+    return np.frombuffer(b"".join([digest(row.data) for row in stored_rows]), f"V{HASH_BYTES}")
 
 
 def hash_columns(columns: Iterable[np.ndarray]) -> str:
