@@ -104,8 +104,9 @@ def draw_splits(
     if VALIDATION in missing:
         splits_N[pool_N & (u_N >= 1 - validation)] = VALIDATION
     recalled_N = np.full(len(splits_N), UNASSIGNED, np.int8)
-    if images.assigned is not None and folds is None:
-        recalled_N[pool_N] = _recall_splits(images, images.assigned, units)[pool_N]
+    assigned = images.assigned if folds is None else None
+    if assigned is not None:
+        recalled_N[pool_N] = _recall_splits(images, assigned, units)[pool_N]
         splits_N = np.where(recalled_N == UNASSIGNED, splits_N, recalled_N)
     drawn_N = splits_N.copy()
     if missing:
@@ -121,8 +122,9 @@ def draw_splits(
         for n in np.flatnonzero(drawn_N != splits_N).tolist()
     )
     findings = [*_find_drawn_splits(name, supplied, missing, shares), *_find_overlaps(images, units, splits_N)]
-    if recalled := int((recalled_N != UNASSIGNED).sum()):
-        text = f"{recalled:,} of {len(splits_N):,} images have their split from an earlier run (data.split_from)."
+    if assigned is not None:
+        count = f"{(recalled_N != UNASSIGNED).sum():,} of {len(splits_N):,}"
+        text = f"{count} images have their split from an earlier run (data.split_from)."
         findings.append(SplitFinding("recalled", text))
     findings += [*_find_label_conflicts(images, units), *_find_missing_classes(images, splits_N)]
     if reassignments:
