@@ -1,7 +1,8 @@
 """Find what is wrong with a data set before training on it: python jobs/audit.py photos/
 
 Finds unreadable files, duplicates and near duplicates within and across splits, images with two labels, images that are
-tiny, blank, dark or blurred, and what a training would refuse. Writes a page with thumbnails, a table and, on request, a cleaned manifest.
+tiny, blank, dark or blurred, and what a training would refuse. Writes a page with thumbnails,
+a table and, on request, a cleaned manifest.
 """
 
 import sys
