@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from classifier.errors import RunError, in_short
-from classifier.text import escape_all, quote, unescape_all
+from classifier.text import escape_all, escape_surrogates, quote, unescape_all
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,7 +39,7 @@ def predictions_table(
     predicted = pa.array(probabilities.argmax(1) if count else [], pa.int64())
     return pa.table(
         {
-            "image_id": pa.array(escape_all(ids), pa.string()),
+            "image_id": pa.array(list(map(escape_surrogates, ids)), pa.string()),
             "label": label,
             "predicted": predicted,
             "label_name": names.take(label),

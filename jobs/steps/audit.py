@@ -30,7 +30,7 @@ from classifier.errors import DataError, list_few
 from classifier.report import audit_page
 from classifier.runs.folder import RunFolder
 from classifier.storage.atomic import write_atomically
-from classifier.text import escape_surrogates
+from classifier.text import escape_all, escape_surrogates
 
 from ..cli.console import RunLog
 from ..cli.environment import command_line
@@ -97,7 +97,9 @@ def to_table(findings: list[Finding]) -> pa.Table:
         for f in findings
     ]
     fields = [(name, pa.string()) for name in ("kind", "severity", "text", "mend")]
-    return pa.Table.from_pylist(rows, pa.schema([*fields, ("ids", pa.list_(pa.string())), ("likeness", pa.float64())]))
+    return pa.Table.from_pylist(
+        escape_all(rows), pa.schema([*fields, ("ids", pa.list_(pa.string())), ("likeness", pa.float64())])
+    )
 
 
 def _content_reader(source: Source, config: DataConfig) -> Callable[[str], bytes | None]:
