@@ -53,7 +53,10 @@ def draw_splits_for(scan: ScanResult, config: DataConfig) -> tuple[np.ndarray, l
         return _draw(scan, config, np.ones(len(splits_K), bool)), _refuse(reasons)
     except DataError as error:
         counts_K, sparse = _count_contents(scan)
-        reasons += [f"the class {source.class_names[k]!r} has {_count_usable(counts_K[k])}" for k in sparse]
+        if sparse:
+            examples = [f"{source.class_names[k]!r} has {_count_usable(counts_K[k])}" for k in sparse]
+            classes = "a class has" if len(sparse) == 1 else f"{len(sparse):,} classes have"
+            reasons.append(f"{classes} fewer than two different images: {list_few(examples)}")
         in_draw_K = ~np.isin(source.labels_N[scan.usable_N], sparse)
         if not sparse or not in_draw_K.any():
             return splits_K, _refuse(reasons if sparse else [*reasons, str(error)])
