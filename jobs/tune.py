@@ -61,7 +61,7 @@ def tune(request: Request) -> int:
     from .steps.session import open_session
 
     if request.options.dry_run:
-        from .search.plan import describe_space
+        from .search.search_space import describe_space
         from .steps.dry_run import dry_run
 
         dry_run(request, describe_space)

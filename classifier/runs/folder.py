@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -202,7 +202,7 @@ class RunFolder:
         """Read the rows of history.jsonl."""
         return read_history(self.folder)
 
-    def truncate_history(self, manifest: dict[str, Any] | None) -> None:
+    def truncate_history(self, manifest: Mapping[str, Any] | None) -> None:
         """Drop the rows after a checkpoint, and a part of one: the resumed run writes them again."""
         path, all_rows = self.folder / "history.jsonl", self.history()
         rows = completed_rows(all_rows, manifest)
@@ -250,7 +250,7 @@ def is_in_use(folder: Path) -> bool:
     return is_locked(Path(folder) / LOCK)
 
 
-def completed_rows(rows: list[dict[str, Any]], manifest: dict[str, Any] | None) -> list[dict[str, Any]]:
+def completed_rows(rows: list[dict[str, Any]], manifest: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """Return the rows of the epochs completed at a checkpoint; the row of a partial epoch is written again later."""
     if manifest is None:
         return []

@@ -7,6 +7,7 @@ import math
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 from classifier.config.documents import read_json, read_rows
 from classifier.data.dataset import Dataset
@@ -80,7 +81,8 @@ def _read_earlier_search(
     folder: Path, plan: SearchPlan, dataset: Dataset
 ) -> tuple[list[TrialConfig], list[Observation]]:
     """The earlier search's best trials, to repeat; and all its finished trials, if images and epochs were the same."""
-    rows, earlier, base = read_rows(folder / "trials.parquet", TrialRow), read_result(folder), plan.experiment
+    rows: list[dict[str, Any]] = [dict(row) for row in read_rows(folder / "trials.parquet", TrialRow)]
+    earlier, base = read_result(folder), plan.experiment
     names = [name for name in rows[0] if "." in name]
     configs = [
         TrialConfig({name: row[name] for name in names if row[name] != base.get(name)}, "start_from")

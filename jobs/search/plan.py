@@ -1,16 +1,14 @@
 """What a search will do, decided and checked before its first trial."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from classifier import models
 from classifier.config.experiment import Experiment
-from classifier.config.files import read_yaml
 from classifier.data.dataset import Dataset
-from classifier.errors import ClassifierError, ConfigError, DataError
+from classifier.errors import ConfigError, DataError
 from classifier.profiling.step_time import StepTime, measure_prediction, measure_step_time
 from classifier.runs.folder import FEATURES
 from classifier.runtime.cpu import available_cores
@@ -20,12 +18,10 @@ from classifier.search.linear_probe import parse_backbones, rank_backbones
 from classifier.search.portfolio import portfolio_for
 from classifier.search.space import (
     Choice,
-    Interval,
     Space,
     describe_conditions,
     describe_values,
     expand_grid,
-    parse_space,
 )
 from classifier.training.resolve import resolve
 
@@ -39,10 +35,8 @@ from ..launch.cluster import (
 from ..launch.remote_call import MeasurementNode
 from ..steps.session import find_fastest_batch
 from . import trial_budget
-from .schedulers import choose_grace, make_scheduler
-
-# Settings whose possible values depend on the machine that runs a trial.
-MACHINE_SETTINGS = ("train.device", "train.precision")
+from .schedulers import choose_grace
+from .search_space import build_space, without_architectures
 
 
 @dataclass(frozen=True)
@@ -133,13 +127,13 @@ def make_plan(
     _check_inputs(experiment, dataset)
     start = experiment.override("train.epochs", search.epochs) if search.epochs and not resumed else experiment
     # A bad space is refused before anything starts, unless it depends on the backbone that a probe will choose.
-    early_space = None if search.probe else _build_space(start, dataset)
+    early_space = None if search.probe else build_space(start, dataset)
     begin_phase("starting Ray")
     resources = connect(dashboard=start.workers.count > 1)
     refuse_unplaceable(start.workers, resources)
     node = MeasurementNode(start, dataset, resources)
     base, base_notes = (start, []) if resumed else _choose_base(start, node, folder / FEATURES, begin_phase)
-    space = early_space if early_space and base == start else _build_space(base, dataset)
+    space = early_space if early_space and base == start else build_space(base, dataset)
     is_own = bool(search.vary or search.space)
     # The recipe itself is the first trial.
     portfolio = portfolio_for(base)[: search.trials - 1] if search.portfolio and not is_own else []
@@ -254,37 +248,11 @@ def _with_grace(experiment: Experiment, dataset: Dataset) -> Experiment:
     return experiment.override("search.grace", choose_grace(experiment, steps))
 
 
-def without_architectures(space: Space, names: Collection[str]) -> Space:
-    """The space without these values of model.name."""
-    values = space.get("model.name")
-    if not isinstance(values, Choice):
-        return space
-    return space | {"model.name": Choice(tuple(name for name in values.values if name not in names))}
-
-
 def _trial_slowdown(experiment: Experiment, node: MeasurementNode) -> float:
     """How many trials share the cores that the refit has to itself."""
     if not node.is_local or "GPU" in node.resources or experiment.workers.count > 1:
         return 1.0
     return max(1.0, available_cores() / (experiment.workers.cpus or 1.0))
-
-
-def describe_space(experiment: Experiment, dataset: Dataset) -> Iterator[str]:
-    """Lines on the space of a search that is not started. ConfigError if the search would refuse it."""
-    yield "search space:"
-    yield from describe_values(_build_space(experiment, dataset))
-
-
-def _build_space(experiment: Experiment, dataset: Dataset) -> Space:
-    """Build the search space. ConfigError if it, the scheduler or a model refuses any of its values."""
-    search = experiment.search
-    file = read_yaml(search.space) if search.space else {}
-    space = parse_space(search.vary, file, experiment, len(dataset.train))
-    make_scheduler(experiment, space)
-    if search.algorithm == "grid":
-        expand_grid(space)
-    _refuse_impossible_values(experiment, space, dataset)
-    return space
 
 
 def _choose_backbone(experiment: Experiment, node: MeasurementNode, features: Path) -> tuple[Experiment, list[str]]:
@@ -298,28 +266,6 @@ def _choose_backbone(experiment: Experiment, node: MeasurementNode, features: Pa
     ]
     best = {"model.name": probes[0].name, "model.weights": probes[0].weights}
     return experiment.override_all(best), [*notes, f"the search uses {probes[0].name}"]
-
-
-def _refuse_impossible_values(experiment: Experiment, space: Space, dataset: Dataset) -> None:
-    """ConfigError for a value that a model or this data set does not allow."""
-    # Trials check what depends on the machine: this one may run none.
-    any_machine = experiment.override_all(dict.fromkeys(MACHINE_SETTINGS, "auto"))
-    for name, values in space.items():
-        if name in MACHINE_SETTINGS:
-            continue
-        ends = (values.low, values.high) if isinstance(values, Interval) else ()
-        for value in values.values if isinstance(values, Choice) else ends:
-            try:
-                tried = any_machine.override(
-                    name, int(value) if isinstance(values, Interval) and values.is_integer else value
-                )
-                if not values.when:  # else it may be possible only under its conditions
-                    resolve(tried, dataset)
-                if name.startswith("model."):
-                    shape = {"channels": dataset.channels, "size": dataset.size, "weights": False}
-                    models.build(tried.model, classes=len(dataset.class_names), **shape)
-            except ClassifierError as error:
-                raise ConfigError(f"the search space of {name} contains {value!r}: {error}") from None
 
 
 def _measure_costs(

@@ -96,6 +96,19 @@ def test_training_is_interrupted_and_resumed(verb, started, tmp_path, how, code,
     check_agreement(verb, folder, "finished", test_reads=0)
 
 
+def test_a_run_that_cannot_be_resumed_keeps_its_result_and_its_page(here, photos, tmp_path):
+    words = ("--model.name", "cnn", "--data.size", "8", "--train.epochs", "1", "--name", "a")
+    done = here("train", "photos", *words)
+    assert done.code == 0, done.err
+    folder = tmp_path / "runs" / "a"
+    before = (folder / "result.json").read_bytes()
+    next(photos.glob("red/*")).unlink()
+    done = here("train", "--resume", "runs/a")
+    assert done.code == 2, done.out
+    assert (folder / "result.json").read_bytes() == before
+    assert (folder / "report.html").is_file()
+
+
 def has_read(folder: Path) -> bool:
     return (folder / TEST_READS).exists() and (folder / TEST_READS).stat().st_size > 0
 

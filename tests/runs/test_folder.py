@@ -34,6 +34,16 @@ def test_invalid_names_are_refused(tmp_path, name):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_name_that_nobody_gave_is_never_refused(tmp_path):
+    """Another process may create the folder between the look and the creation."""
+    for name in ("run", "photos-1", "photos-2"):
+        (tmp_path / name).mkdir()
+    RunFolder.check_new(tmp_path, None)
+    run = RunFolder.create_numbered(tmp_path, "photos")
+    assert run.folder.name == "photos-3"
+    run.close()
+
+
 def test_an_unwritable_out_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"cannot be created.*--out"):
