@@ -40,26 +40,30 @@ def build_dataset(source: Source, config: DataConfig, progress: Progress | None 
     decoded = decode_all.decode_source(source, config, progress)
     findings = [*source.findings, *decoded.findings, *_describe_storage(source, decoded, config)]
     findings += check_errors(source, decoded.errors, config.max_corrupt)
+    about_pixels = decoded.findings
     source, decoded, unreadable = _drop_unusable(source, decoded)
     assigned = None if config.split_from is None else AssignedSplits.read(Path(config.split_from))
-    drawn = split.draw_splits(
-        split.SplitInput(
-            name=source.name,
-            class_names=source.class_names,
-            ids=source.ids,
-            digests_N=decoded.digests_N,
-            labels_N=source.labels_N,
-            supplied_N=source.splits_N,
-            groups=source.groups,
-            hashes_N=decoded.hashes_N,
-            assigned=assigned,
-        ),
-        validation=config.validation,
-        test=config.test,
-        seed=config.split_seed,
-        folds=config.folds,
-        fold=config.fold,
-    )
+    try:
+        drawn = split.draw_splits(
+            split.SplitInput(
+                name=source.name,
+                class_names=source.class_names,
+                ids=source.ids,
+                digests_N=decoded.digests_N,
+                labels_N=source.labels_N,
+                supplied_N=source.splits_N,
+                groups=source.groups,
+                hashes_N=decoded.hashes_N,
+                assigned=assigned,
+            ),
+            validation=config.validation,
+            test=config.test,
+            seed=config.split_seed,
+            folds=config.folds,
+            fold=config.fold,
+        )
+    except DataError as error:  # images that are nearly black may all look alike
+        raise DataError("; ".join([str(error), *(finding.rstrip(".") for finding in about_pixels)])) from None
     splits = {name: _make_split(source, decoded, drawn.splits_N == number) for number, name in enumerate(SPLITS)}
     mean, std = compute_statistics(splits["train"].images_NCHW)
     return Dataset(

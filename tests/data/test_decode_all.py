@@ -83,6 +83,31 @@ def test_files_are_decoded_as_by_decode_load(tmp_path: Path) -> None:
         assert found.digests_N[n].tobytes() == compute_digest(path.read_bytes())
 
 
+def deep_files(folder: Path, factor: int) -> None:
+    """Two classes of 12 bits, or with a factor of 16, of 16 bits."""
+    for number in range(24):
+        values = RANDOM.integers(0, 4096, (9, 9), np.uint16) * factor
+        path = folder / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values.astype(np.uint16)).save(path)
+
+
+def test_files_of_16_bits_that_use_few_are_told(tmp_path: Path) -> None:
+    for factor in (1, 16):
+        deep_files(tmp_path / str(factor), factor)
+        findings = data.load(DataConfig(path=str(tmp_path / str(factor)), cache=None)).findings
+        assert any("files of 16 bits use 12 of them at most" in text for text in findings) == (factor == 1)
+
+
+def test_few_bits_explain_why_images_look_alike(tmp_path: Path) -> None:
+    for number in range(24):
+        path = tmp_path / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(RANDOM.integers(1, 90, (9, 9), np.uint16)).save(path)
+    with pytest.raises(DataError, match=r"copies of one.*; .*files of 16 bits use 7 of them"):
+        data.load(DataConfig(path=str(tmp_path), cache=None))
+
+
 def test_file_is_read_once_if_nothing_is_to_be_inferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, reads = of_sizes(tmp_path, [(8, 8)] * 20), []
     read = image_decoder.read_image_bytes
