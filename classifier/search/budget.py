@@ -21,6 +21,8 @@ STOP_TRIALS_SECONDS, SAVE_SECONDS = 3.0, 4.0
 LOCAL_REFIT_START_SECONDS, REMOTE_REFIT_START_SECONDS = 3.0, 20.0
 # Factor on the measured time per image of a frozen backbone, for loading it and drawing maps at the end of a search.
 BACKBONE_FACTOR = 1.25
+# A refit with less than this share of the winner's steps would lose more than the validation images add.
+MIN_STEP_SHARE = 0.75
 # The refit may take this share of search.minutes.
 MAX_REFIT_SHARE = 0.5
 # Cost of a hard example's map (forward and backward) and features, in predictions.
@@ -63,6 +65,13 @@ class ConclusionEstimate:
             training_seconds = self.refit_epoch_factor * epoch_seconds * (epochs or self.refit_epochs)
             refit_seconds = self.refit_start_seconds + min(self.max_refit_seconds, training_seconds)
         return self.seconds_without_refit(epoch_seconds) + refit_seconds
+
+    def is_refit_worthwhile(self, epoch_seconds: float, trial_epochs: int) -> bool:
+        """Whether the refit's seconds hold enough epochs of `epoch_seconds` beside those that the winner had."""
+        if not self.refit_epoch_factor:
+            return False
+        epochs = min(self.refit_epochs, self.max_refit_seconds / (self.refit_epoch_factor * epoch_seconds))
+        return epochs * self.refit_epoch_factor >= MIN_STEP_SHARE * CHECKPOINT_FACTOR * trial_epochs
 
     def seconds_without_refit(self, epoch_seconds: float, *, from_refit: bool = False) -> float:
         """Estimate everything except the refit; from_refit: only what is left to do when the refit starts."""

@@ -147,7 +147,7 @@ class SearchClock:
             plan.conclusion, max_refit_seconds=min(plan.conclusion.max_refit_seconds, MAX_REFIT_SHARE * shared)
         )
         self.conclusion_seconds = self.conclusion.total_seconds()
-        self.has_complete_trial, self.test_seconds = False, 0.0
+        self.can_conclude, self.test_seconds = False, 0.0
 
     def elapsed_seconds(self) -> float:
         """Seconds until now; saved every few seconds, for a process that resumes the search."""
@@ -170,11 +170,11 @@ class SearchClock:
         return max(0.0, share * (self.budget_seconds() - self.conclusion_seconds) - self.spent_seconds())
 
     def trial_seconds_left(self, share: float = 1.0) -> float:
-        """As `seconds_left`, but until a trial is complete all that the test leaves: a part of one is worth no refit.
+        """As `seconds_left`, but all that the test leaves until a trial is complete, if no refit is worthwhile before.
 
         While no trial has finished an epoch there is nothing to test.
         """
-        if self.has_complete_trial:
+        if self.can_conclude:
             return self.seconds_left(share)
         return max(0.0, self.budget_seconds() - self.test_seconds - self.spent_seconds())
 
@@ -193,7 +193,8 @@ class SearchClock:
             epochs = max(longest, self.conclusion.refit_epochs)
             self.conclusion_seconds = self.conclusion.total_seconds(epoch_seconds, epochs)
             self.test_seconds = self.conclusion.seconds_without_refit(epoch_seconds)
-            self.has_complete_trial = any(row.is_complete for row in board.rows.values())
+            can_refit = self.conclusion.is_refit_worthwhile(epoch_seconds, board.rank_rows()[0].epochs)
+            self.can_conclude = can_refit or any(row.is_complete for row in board.rows.values())
 
     def budget_seconds(self) -> float:
         """search.minutes in seconds; infinity without a limit."""

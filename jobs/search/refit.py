@@ -14,7 +14,7 @@ from classifier.runs.folder import FEATURES, RunFolder
 from classifier.runs.schema import RefitOf
 from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.runtime.timing import Deadline
-from classifier.search.budget import optimizer_steps_per_epoch
+from classifier.search.budget import MIN_STEP_SHARE, optimizer_steps_per_epoch
 from classifier.storage.atomic import write_atomically
 from classifier.training.resolve import resolve
 
@@ -23,9 +23,6 @@ from ..steps.session import Session
 from ..steps.training import train_in_process
 from .history import SearchClock
 from .leaderboard import Leaderboard
-
-# A refit with less than this share of the winner's steps would lose more than the validation images add.
-MIN_STEP_SHARE = 0.75
 
 
 def refit_winner(session: Session, board: Leaderboard, clock: SearchClock) -> Experiment | None:

@@ -29,13 +29,15 @@ def test_conclusion_is_a_refit_within_its_limit_and_the_rest():
     assert ConclusionEstimate(2.0, 3.0, 0.0, 10, 60.0).total_seconds() == 7 + 6  # no refit
 
 
-def test_until_a_trial_is_complete_no_time_is_kept_for_a_refit(tmp_path):
+def test_until_a_trial_is_complete_time_is_kept_only_for_a_refit_that_is_worthwhile(tmp_path):
+    """The 10 epochs of the refit, with half as many images again, are worth 19 epochs of a trial."""
     run = RunFolder(tmp_path)
     plan = search_plan(Experiment().override("search.minutes", 5.0), conclusion=CONCLUSION)
     board, clock = Leaderboard(run, plan), SearchClock(run, plan)
     assert clock.trial_seconds_left() == pytest.approx(300, abs=1)  # and none for a test of nothing
-    for is_complete, kept in ((False, CONCLUSION.seconds_without_refit(1.0)), (True, CONCLUSION.total_seconds(1.0))):
-        scores = {"epoch": 1, "whole": is_complete, "seconds": 2.0, "accuracy": 0.5, "macro_f1": 0.5, "loss": 1.0}
+    only_test, both = CONCLUSION.seconds_without_refit(1.0), CONCLUSION.total_seconds(1.0)
+    for epoch, is_complete, kept in ((1, False, both), (19, False, both), (20, False, only_test), (30, True, both)):
+        scores = {"epoch": epoch, "whole": is_complete, "seconds": 2.0, "accuracy": 0.5, "macro_f1": 0.5, "loss": 1.0}
         board.best_epochs.update("a", scores)
         board.record(TrialEvent("a", {}, scores), 0.0)
         clock.update(board)
