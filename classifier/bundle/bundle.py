@@ -298,7 +298,7 @@ def _check_scores(key: str, scores: dict[str, Any], class_names: Sequence[str]) 
 def _parse(document: BundleDocument) -> Bundle:
     names = [field.name for field in dataclasses.fields(Bundle)]
     # The key is missing in bundles written before there was calibration.
-    values = {"calibration": None} | {name: value for name, value in document.items() if name in names}
+    values: dict[str, Any] = {"calibration": None} | {name: value for name, value in document.items() if name in names}
     values |= {name: tuple(values[name]) for name in _TUPLES}
     if values["calibration"] is not None:
         values["calibration"] = {name: values["calibration"][name] for name in CalibrationDocument.__annotations__}

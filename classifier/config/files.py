@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.composer import ComposerError
 
 from classifier.config.documents import read_bytes
 from classifier.config.experiment import Experiment
@@ -25,7 +26,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark
-            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not supported", mark)
+            raise ComposerError(None, None, "aliases (*name) are not supported", mark)
         return super().compose_node(parent, index)
 
 
