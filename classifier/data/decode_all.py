@@ -16,6 +16,7 @@ from PIL import Image
 
 from classifier.config.sections import DataConfig
 from classifier.data.decoding import decode
+from classifier.data.decoding.earlier import may_differ
 from classifier.data.decoding.image_spec import ImageSpec
 from classifier.data.decoding.threads import run_in_threads
 from classifier.data.image_decoder import ArrayWriter, ImageDecoder, Progress, no_progress
@@ -125,10 +126,11 @@ def _from_cache(decoder: ImageDecoder, cache: "Cache", max_cache_bytes: float) -
         with cache.lock():
             found = cache.look_up(identities)  # another process may have added them meanwhile
             missing = cache.find_missing(found)
+            is_known = functools.partial(cache.contains, may_differ=may_differ)
             for _ in range(2):  # of files that were read for their digests, cached images may turn out to be damaged
                 for indices in cache.plan_segments(missing):
                     with cache.new_segment(len(indices)) as segment:
-                        results = decoder.fill(segment.writer, indices, cache.contains)
+                        results = decoder.fill(segment.writer, indices, is_known)
                         segment.digests = [results.digests.get(index, b"") for index in indices]
                     found.update(results.digests, results.errors)
                 missing = cache.find_missing(found)

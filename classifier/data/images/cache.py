@@ -24,7 +24,6 @@ import pyarrow as pa
 import torch
 from filelock import Timeout
 
-from classifier.data.decoding.earlier import may_differ
 from classifier.data.images.arrays import MappedImages, Segment
 from classifier.data.images.file_states import FileStates, read_states, write_states
 from classifier.data.images.jpeg_segment import JpegSegmentWriter
@@ -105,8 +104,11 @@ class Cache:
             logger.warning("%s images in %s are damaged: they are decoded again", f"{damaged:,}", self.folder)
         return [n for n in np.flatnonzero(rows_N < 0).tolist() if n not in states.errors]
 
-    def contains(self, digest: bytes, content: bytes) -> bool:
-        """Is there an image of this content? One of an earlier version does not count, if that decoded it otherwise."""
+    def contains(self, digest: bytes, content: bytes, may_differ: Callable[[bytes], bool] = lambda _: False) -> bool:
+        """Is there an image of this content?
+
+        may_differ: whether earlier versions may have decoded a content otherwise; their image then does not count.
+        """
         if self.index.find([digest])[0] < 0:
             return False
         if self.index.is_recent(digest) or not may_differ(content):
