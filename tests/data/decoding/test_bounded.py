@@ -134,12 +134,12 @@ def test_large_images_ask_for_memory() -> None:
     stream = io.BytesIO()
     Image.new("L", (2500, 2000)).save(stream, "PNG")
     with BoundedDecoder(Task.pixels(SPEC), 30.0) as decoder:
-        taken = []
+        asked = []
         budget = decoder._workers.workers[0].budget
         take = budget.take
-        budget.take = lambda pixels: taken.append(pixels) or take(pixels)  # pyright: ignore[reportAttributeAccessIssue]
+        budget.take = lambda pixels: asked.append(pixels) or take(pixels)  # pyright: ignore[reportAttributeAccessIssue]
         replies = dict(decoder._workers.map(lambda _: stream.getvalue(), [0, 1]))
-    assert taken == [5_000_000] * 2
+    assert asked == [5_000_000] * 2
     assert [len(reply) for reply in replies.values() if isinstance(reply, bytes)] == [192, 192]
 
 
