@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -321,7 +321,7 @@ def _restore_older(folder: Path) -> None:
             older.rename(folder)
 
 
-def _to_json(document: dict[str, Any]) -> str:
+def _to_json(document: Mapping[str, object]) -> str:
     """Strict JSON, with one line per row of the confusion matrix. JSON strings contain no line breaks."""
     text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
     return re.sub(r"\[\n[\s\d,]*\]", lambda match: re.sub(r"\s+", " ", match[0]), text) + "\n"
