@@ -99,7 +99,8 @@ class SearchPlan:
         if self.search_share < 1:
             summary += "; the second half trains the best settings for longer"
         yield f"search: {summary}, with {search.algorithm} and {search.scheduler}, for {', '.join(search.objective)}"
-        yield from describe_values(self.space)
+        if not self.is_single:
+            yield from describe_values(self.space)
         if self.portfolio:
             yield f"first the recipe itself, then {len(self.portfolio)} settings that did well on other data sets"
         yield from (f"note: {note}" for note in self.notes)

@@ -129,7 +129,8 @@ def test_training_killed_at_its_report_and_its_test_is_read_as_often_as_said(ver
     assert verb("robust", "runs/a", "--images", "20", "--attacks", "false").code == 0
     check_agreement(verb, folder, "finished", test_reads=3)
     (folder / "bundle").rename(tmp_path / "alone")
-    done = verb("evaluate", "alone", "--again")
+    done = verb("evaluate", "alone", "--again", "--data", "digits")
+    assert done.code == 0, done.err
     assert done.result["test_reads"] == 4
 
 
