@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import json
 import logging
 import os
 import threading
@@ -78,7 +79,21 @@ def write_tensors(tensors: dict[str, Any], path: Path, **metadata: str) -> None:
         save_file(tensors, path, metadata=metadata or None)
     except safetensors.SafetensorError as error:
         raise OSError(str(error)) from error
+    if len(metadata) > 1:
+        _sort_metadata(path)
     fsync(path)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Sort the metadata in the header of a safetensors file: the library writes them in another order each time."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= length:  # as long as it was
+            file.seek(8)
+            file.write(text.ljust(length))
 
 
 def file_sha256(path: Path) -> str:

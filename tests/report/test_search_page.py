@@ -67,7 +67,7 @@ def test_page_has_every_section(tmp_path):
     ]
     assert "90.00%" in page
     assert "00000007" in page
-    assert re.search(r"Test accuracy 90[.0]*% on 100 images \(.*\); the test split was read once\.", page)
+    assert re.search(r"Test accuracy 90[.0]*% .*; the test split was read once\.", page)
 
 
 @pytest.mark.parametrize(

@@ -92,11 +92,15 @@ def test_unreported_epochs_are_read_from_the_trial_folders(tmp_path, file):
     trial, changes = tmp_path / "trials" / "a", {"train.epochs": 2}
     trial.mkdir(parents=True)
     (tmp_path / "trials" / "never started").mkdir()
-    document = {"changes": changes} if file == "sample.json" else changes
+    sample = {"number": 0, "source": "drawn", "changes": changes, "drawn": None}
+    document = sample if file == "sample.json" else changes
     (trial / file).write_text(json.dumps(document))
     scores = ("accuracy", "macro_f1", "loss")
     lines = [
-        {"epoch": epoch, "seconds": 1.0} | {f"validation_{name}": 1 / epoch for name in scores} for epoch in (1, 2)
+        {"epoch": epoch, "step": epoch, "seconds": 1.0, "lr": 0.1, "train_loss": 1.0, "train_accuracy": 0.5}
+        | {f"validation_{name}": 1 / epoch for name in scores}
+        | {"images_per_second": None}
+        for epoch in (1, 2)
     ]
     (trial / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     board = board_in(tmp_path)
