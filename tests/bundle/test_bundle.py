@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from classifier import models
 from classifier.bundle import bundle
 from classifier.bundle.bundle import Bundle
+from classifier.bundle.schema import BundleDocument
 from classifier.config import trust
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset, Split
@@ -255,7 +256,7 @@ def test_load_while_the_bundle_is_replaced(dataset: Dataset, tmp_path: Path, mon
     model.load_state_dict(newer)
     read_weights, saved = bundle._read_tensors, []
 
-    def save_first(path: Path, document: dict[str, Any]) -> dict[str, Tensor]:
+    def save_first(path: Path, document: BundleDocument) -> dict[str, Tensor]:
         if not saved:
             saved.append(bundle.save(dataclasses.replace(about, scores=UNMEASURED), model, tmp_path / "bundle"))
         return read_weights(path, document)

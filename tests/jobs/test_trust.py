@@ -7,6 +7,7 @@ where folders are namespace packages.
 import json
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ ASKED = "would import code"
 
 
 @pytest.fixture
-def ran(tmp_path, monkeypatch) -> Path:
+def ran(tmp_path, monkeypatch) -> Iterator[Path]:
     """A file that exists once a planted module has run. Nothing is trusted, and the working directory is empty."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))

@@ -295,6 +295,7 @@ def test_damaged_rows_are_decoded_again_and_told(config: DataConfig, work, caplo
         for row in range(damaged):
             content[start + ends[row] + 700 : start + ends[row] + 703] = b"\0\0\0"
     elif damaged == 20:  # half a segment of zeros
+        assert segment.pixels is not None
         half = segment.pixels[:20].nbytes
         start = content.index(segment.pixels.tobytes())
         content[start : start + half] = bytes(half)

@@ -98,9 +98,9 @@ def test_default_names_are_free_here_and_in_storage(tmp_path):
     assert run.storage is not None
     assert run.storage.root == str(tmp_path / "far" / "photos-8")
     assert run_storage.create_run(out, None, "photos").folder.name == "photos-9"
-    for refuse in (run_storage.check_new, run_storage.create_run):
+    for refuse in (run_storage.check_new, lambda out, name, uri: run_storage.create_run(out, name, "photos", uri)):
         with pytest.raises(RunError, match=r"far/photos-8 already exists.*--resume photos-8 --storage"):
-            refuse(str(tmp_path / "elsewhere"), "photos-8", "photos", far)
+            refuse(str(tmp_path / "elsewhere"), "photos-8", far)
     assert not list((tmp_path / "elsewhere").glob("*"))
 
 
@@ -118,9 +118,9 @@ def test_machines_that_start_at_once_get_different_names_in_storage(tmp_path):
 def test_unreadable_storage_is_named_and_leaves_no_folder(tmp_path):
     (tmp_path / "far").write_text("a file")
     for name in ("mine", None):
-        for call in (run_storage.check_new, run_storage.create_run):
+        for call in (run_storage.check_new, lambda out, name, uri: run_storage.create_run(out, name, "photos", uri)):
             with pytest.raises(RunError, match=r"--storage .*far cannot be used"):
-                call(str(tmp_path / "runs"), name, "photos", str(tmp_path / "far"))
+                call(str(tmp_path / "runs"), name, str(tmp_path / "far"))
     assert not list((tmp_path / "runs").glob("*"))
 
 

@@ -1,5 +1,6 @@
 """Images of unknown classes are found in any folder, with classes or without."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +31,10 @@ def test_images_of_any_folder_are_loaded(names: tuple[str, ...], tmp_path: Path)
 def test_unusable_images_are_left_out_or_refused(tmp_path: Path) -> None:
     paint(tmp_path / "a.png", tmp_path / "b.png")
     (tmp_path / "c.png").write_bytes(b"no image")
-    config = {"path": str(tmp_path), "size": 8, "channels": 3, "cache": None}
-    assert sorted(_load_unlike(DataConfig(**config, max_corrupt=0.5)).ids) == ["a.png", "b.png"]
+    config = DataConfig(path=str(tmp_path), size=8, channels=3, cache=None)
+    assert sorted(_load_unlike(dataclasses.replace(config, max_corrupt=0.5)).ids) == ["a.png", "b.png"]
     with pytest.raises(DataError, match=r"data\.max_corrupt"):
-        _load_unlike(DataConfig(**config))
+        _load_unlike(config)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError):
-        _load_unlike(DataConfig(**config | {"path": str(tmp_path / "empty")}))
+        _load_unlike(dataclasses.replace(config, path=str(tmp_path / "empty")))
