@@ -141,9 +141,9 @@ def test_top_breaks_ties_towards_the_lower_class(predictor: Predictor) -> None:
 def test_limits_come_from_the_caller_and_not_from_the_bundle(run: Path, photos: Path) -> None:
     path = photos / "red" / "00.png"
     assert Predictor(run, device="cpu").spec.max_pixels == DataConfig.max_pixels
-    with pytest.raises(DataError, match="more than data.max_pixels 9"):
+    with pytest.raises(DataError, match=r"more than data.max_pixels 9"):
         Predictor(run, device="cpu", max_pixels=9)([path])
-    with pytest.raises(DataError, match="more than data.max_bytes 9"):
+    with pytest.raises(DataError, match=r"more than data.max_bytes 9"):
         Predictor(run, device="cpu", max_bytes=9)([path])
 
 
