@@ -94,7 +94,7 @@ def _count_recorded_elsewhere(folder: Path) -> int:
             document = json.loads((folder / name).read_text(encoding="utf-8"))
             reads = document.get("test_reads")
             counts.append(reads if isinstance(reads, int) else 0)
-            counts.append(int(bool((document.get("scores") or {}).get("test"))))
+            counts.append(int(bool(document.get("test") or (document.get("scores") or {}).get("test"))))
     return max(counts)
 
 

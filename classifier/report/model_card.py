@@ -54,7 +54,7 @@ def _template() -> "Template":
 # What Markdown or HTML would interpret. Underscores inside a word, as in resnet9_16, have no meaning.
 _MARKUP = re.compile(r"[\\`*\[\]<>|~&$#!{}]|\b_|_\b|(?<!\w)_|:(?=//)|(?<=www)\.|@(?=\w)")
 # At the start of a line it would make a list or a heading.
-_LEADING = re.compile(r"^(\s*)([-+=]|(\d+)([.)]))")
+_LEADING = re.compile(r"^(\s*)([-+=]|(\d+)([.)])(?=\s|$))")
 
 
 def escape_markdown(value: object) -> object:

@@ -24,14 +24,18 @@ SCORE_NAMES = {
 # Scores that are not shares.
 DECIMAL_SCORES = ("roc_auc", "average_precision", "kappa", "mcc", "loss", "brier")
 # Decimal places of a share that would otherwise round to 0 or 100 %.
-MAX_PLACES = 6
+MAX_DECIMALS = 6
 
 
-def format_share(share: float, places: int = 1) -> str:
+def format_share(share: float, decimals: int = 1) -> str:
     """Return "94.3%"; with as many decimal places as it takes to differ from 0 and 100 %, if it does."""
-    while places < MAX_PLACES and 0 < share < 1 and f"{share:.{places}%}" in (f"{0:.{places}%}", f"{1:.{places}%}"):
-        places += 1
-    return f"{share:.{places}%}"
+    while (
+        decimals < MAX_DECIMALS
+        and 0 < share < 1
+        and f"{share:.{decimals}%}" in (f"{0:.{decimals}%}", f"{1:.{decimals}%}")
+    ):
+        decimals += 1
+    return f"{share:.{decimals}%}"
 
 
 def format_interval(interval: Sequence[float] | None) -> str:
@@ -39,14 +43,14 @@ def format_interval(interval: Sequence[float] | None) -> str:
     return f"{format_share(interval[0])} to {format_share(interval[1])}" if interval else ""
 
 
-def format_proportion(hits: int, count: int, places: int = 1) -> str:
+def format_proportion(hits: int, count: int, decimals: int = 1) -> str:
     """Return "100.0% on 22 images (85.1% to 100.0%)"."""
-    return f"{format_share(hits / count, places)} on {count_images(count)} ({format_interval(wilson(hits, count))})"
+    return f"{format_share(hits / count, decimals)} on {count_images(count)} ({format_interval(wilson(hits, count))})"
 
 
-def format_accuracy(scores: dict[str, Any], places: int = 1) -> str:
+def format_accuracy(scores: dict[str, Any], decimals: int = 1) -> str:
     """Return the accuracy in `scores` as a proportion of its images."""
-    return format_proportion(round(scores["accuracy"] * scores["count"]), scores["count"], places)
+    return format_proportion(round(scores["accuracy"] * scores["count"]), scores["count"], decimals)
 
 
 def count_images(count: int) -> str:
@@ -74,7 +78,7 @@ def is_fixed(scores: dict[str, Any], name: str) -> bool:
     return name == "top5" and len(scores["per_class"]) <= TOP_K
 
 
-def format_classes(scores: dict[str, Any], places: int = 1) -> list[dict[str, str]]:
+def format_classes(scores: dict[str, Any], decimals: int = 1) -> list[dict[str, str]]:
     """Return the scores of each class as text, the lowest F1 first, then classes without images.
 
     Recall and F1 of a class without images are unknown, and so is the precision of one that was never predicted: they
@@ -87,9 +91,9 @@ def format_classes(scores: dict[str, Any], places: int = 1) -> list[dict[str, st
     return [
         {
             "name": row["name"],
-            "precision": format_share(row["precision"], places) if predicted else "",
-            "recall": format_share(row["recall"], places) if row["support"] else "",
-            "f1": format_share(row["f1"], places) if row["support"] else "",
+            "precision": format_share(row["precision"], decimals) if predicted else "",
+            "recall": format_share(row["recall"], decimals) if row["support"] else "",
+            "f1": format_share(row["f1"], decimals) if row["support"] else "",
             "interval": format_interval(row["intervals"]["f1"]) if row["support"] else "",
             "roc_auc": "" if row.get("roc_auc") is None else f"{row['roc_auc']:.3f}",
             "images": f"{row['support']:,}",

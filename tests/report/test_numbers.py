@@ -8,7 +8,7 @@ from classifier.report import numbers
 
 
 @pytest.mark.parametrize(
-    ("share", "places", "text"),
+    ("share", "decimals", "text"),
     [
         (1.0, 1, "100.0%"),
         (0.0, 1, "0.0%"),
@@ -20,8 +20,8 @@ from classifier.report import numbers
         (1 - 1e-12, 1, "100.000000%"),
     ],
 )
-def test_share_that_is_nearly_all_does_not_round_to_all(share, places, text):
-    assert numbers.format_share(share, places) == text
+def test_share_that_is_nearly_all_does_not_round_to_all(share, decimals, text):
+    assert numbers.format_share(share, decimals) == text
 
 
 @pytest.mark.parametrize(
