@@ -93,7 +93,8 @@ def describe(forecasts: list[MeasuredForecast], machine: MachineType) -> Iterato
     for one in forecasts:
         f = one.forecast
         parts = (f"{1000 * seconds:,.1f}" for seconds in (f.step, f.compute, f.exchange, f.waiting, f.input))
-        steps.add_row(str(f.workers), *parts, f"{f.efficiency:.0%}")
+        is_known = f.workers == 1 or machine.tflops is not None or all(map(_is_stable, (first, one.workload)))
+        steps.add_row(str(f.workers), *parts, f"{f.efficiency:.0%}" if is_known else "not known")
         row = [str(f.workers), f"{f.images_per_second:,.0f}", f"{f.memory_gib:.2f}"]
         row += [f"{f.network_gbit:.2f}", _format_range(f.hours, f.hours_range)]
         if machine.dollars_an_hour:
@@ -123,6 +124,10 @@ def _describe_doubts(workloads: Sequence[Workload]) -> Iterator[str]:
             f"note: the steps that were measured do not agree: the slowest took {slowest.slowest:.1f} times as long as "
             "most; plan again for a surer forecast"
         )
+
+
+def _is_stable(workload: Workload) -> bool:
+    return workload.slowest <= STABLE_SPREAD * workload.fastest
 
 
 def _make_table(title: str) -> Table:

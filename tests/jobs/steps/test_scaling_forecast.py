@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from classifier.profiling.scaling import Workload
-from jobs.steps.scaling_forecast import _describe_doubts, _format_hours, _format_range, find_machine_type
+from jobs.steps.scaling_forecast import _describe_doubts, _format_hours, _format_range, _is_stable, find_machine_type
 
 SMALL = ("--model.name", "cnn", "--data.batch", "128")
 BIG = "big: {gpus: 8, tflops: 100, cores: 64, network_gbit: 100, dollars_an_hour: 10}\n"
@@ -80,6 +80,7 @@ def test_uncertain_times_are_given_as_a_range_with_its_cause(fastest, slowest, b
         busy_share=busy_share,
     )
     assert _format_range(0.5, (0.5 * fastest, 0.5 * slowest)) == time
+    assert _is_stable(workload) == (note is None)  # or no efficiency is given
     notes = list(_describe_doubts([workload]))
     assert len(notes) == (note is not None)
     assert (note or "") in " ".join(notes)
