@@ -8,6 +8,7 @@ import io
 import json
 import pickle
 import pickletools
+import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,9 @@ def read_weights(path: str) -> WeightsFile:
                 names = _parse_class_names((opened.metadata() or {}).get(CLASS_NAMES))
         else:
             _check_pickles(file)
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():  # about sparse tensors, which are left out
+                warnings.simplefilter("ignore")
+                content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{where} is corrupted or holds more than tensors, which could run code when loaded: save only the "
