@@ -77,7 +77,7 @@ def _build_summary(folder: Path, result: dict[str, Any], rows: list[dict[str, An
     trials = ", ".join(f"{count} {state}" for state, count in result["trials"].items() if count)
     score = f"Validation accuracy {format_accuracy(selection)}; not tested on held-out images."
     if test is not None:
-        reads = describe_count(count_test_reads(folder))
+        reads = describe_count(max(1, count_test_reads(folder)))
         score = f"Test accuracy {format_accuracy(test)}; the test split was read {reads}."
     is_whole = result["status"] == "finished"
     warnings = [] if is_whole else [Text(f"This search did not finish (status: {result['status']}).", "warning")]
