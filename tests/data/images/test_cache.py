@@ -308,8 +308,8 @@ def test_damaged_rows_are_decoded_again_and_told(config: DataConfig, work, caplo
         assert again.equal(images)
         assert (loaded.mean, loaded.std, loaded.fingerprint) == (first.mean, first.std, first.fingerprint)
     assert work["decoded"] == 40 + damaged
-    told = [record.getMessage() for record in caplog.records]
-    assert told == [f"{damaged} images in {path.parent} are damaged: they are decoded again"]
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == [f"{damaged} images in {path.parent} are damaged: they are decoded again"]
 
 
 def test_any_byte_of_the_cache_may_change(config: DataConfig, caplog) -> None:
