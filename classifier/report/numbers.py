@@ -29,13 +29,10 @@ MAX_DECIMALS = 6
 
 def format_share(share: float, decimals: int = 1) -> str:
     """Return "94.3%"; with as many decimal places as it takes to differ from 0 and 100 %, if it does."""
-    while (
-        decimals < MAX_DECIMALS
-        and 0 < share < 1
-        and f"{share:.{decimals}%}" in (f"{0:.{decimals}%}", f"{1:.{decimals}%}")
-    ):
-        decimals += 1
-    return f"{share:.{decimals}%}"
+    text = f"{share:.{decimals}%}"
+    if 0 < share < 1 and decimals < MAX_DECIMALS and float(text.rstrip("%")) in (0, 100):
+        return format_share(share, decimals + 1)
+    return text
 
 
 def format_interval(interval: Sequence[float] | None) -> str:
