@@ -140,7 +140,7 @@ class ModelConfig(Section):
     (resnet18, ...), timm/NAME, or import.path:Class."""
     weights: str | None = None
     """Pretrained weights: imagenet (downloaded once), or a .safetensors or .pth file. If unset, train from scratch.
-    Their head is kept if its classes are those of the data, in whatever order, or if the file does not name them."""
+    Their head is kept unless the file names other classes than those of the data."""
     freeze: Literal["none", "backbone"] = "none"
     """backbone: train only the new head."""
     freeze_epochs: PositiveInt | None = None

@@ -215,19 +215,22 @@ class WandbRun(TypedDict):
     id: str
 
 
-class HardExample(TypedDict):
-    """A row of mistakes.parquet."""
-
-    kind: str
-    image_id: str
-    label: str
-    predicted: str
-    probability: Share
-    picture: bytes
-    map: bytes
-    like_ids: list[str]
-    like_labels: list[str]
-    like_pictures: list[bytes]
+HardExample = TypedDict(  # noqa: UP013 - keys in quotes: the columns keep words that names here do not use
+    "HardExample",
+    {
+        "kind": str,
+        "image_id": str,
+        "label": str,
+        "predicted": str,
+        "probability": Share,
+        "picture": bytes,
+        "map": bytes,
+        "like_ids": list[str],
+        "like_labels": list[str],
+        "like_pictures": list[bytes],
+    },
+)
+"""A row of mistakes.parquet."""
 
 
 def check_studies_agree(result: Result) -> None:

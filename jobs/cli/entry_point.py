@@ -5,8 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from .environment import COMMAND
-from .verbs import SUMMARIES, VERB_GROUPS
+from .verbs import COMMAND, SUMMARIES, VERB_GROUPS
 
 EXIT_USER_ERROR = 2
 

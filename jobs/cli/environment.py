@@ -9,8 +9,7 @@ from pathlib import Path
 from classifier.config.trust import trusted
 from classifier.text import quote, show
 
-COMMAND = "classifier"
-"""The installed command."""
+from .verbs import COMMAND
 
 VERBS = Path(__file__).resolve().parents[1]
 """Folder of the verbs: jobs/ in a checkout, classifier_jobs/ where it is installed. Its parent holds the packages."""

@@ -28,8 +28,7 @@ class ModelOptions(Section):
     """Options of every verb that builds a model."""
 
     trust: tuple[str, ...] = dataclasses.field(default=(), metadata={"repeated": True})
-    """Import path of a model (module:Class) that a run, bundle or file names and that may be imported; else it is
-    refused. What --model.name names needs no --trust. Repeat it for several."""
+    """Allow a model (module:Class) that a run, bundle or file names to be imported. Repeat it for several."""
 
 
 @dataclass(frozen=True, kw_only=True)

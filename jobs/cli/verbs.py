@@ -1,5 +1,8 @@
 """The verbs in their groups, with what each is for; imports nothing, so that `classifier --help` is instant."""
 
+COMMAND = "classifier"
+"""The installed command."""
+
 VERB_GROUPS = {
     "data": {
         "audit": "Find what is wrong with a data set before training on it.",
