@@ -56,7 +56,8 @@ def test_a_run_and_its_model(run, photos):
     assert history["epoch"].to_pylist() == [1, 2, 3]
     model = classifier.load(run)
     image = photos / "green" / "001.png"
-    by_path, by_bytes, by_image = model.predict([image, image.read_bytes(), Image.open(image)])
+    with Image.open(image) as opened:
+        by_path, by_bytes, by_image = model.predict([image, image.read_bytes(), opened])
     assert by_path.probabilities.equal(by_bytes.probabilities)
     assert by_path.probabilities.equal(by_image.probabilities)
     assert (by_path.path, by_bytes.path) == (image, None)
