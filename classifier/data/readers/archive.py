@@ -64,17 +64,27 @@ def read_archive(path: Path | RemotePath) -> Source:
 
     DataError if it is corrupted or encrypted, or names a file outside itself.
     """
-    left_out: list[str] = []
-    members = (list_zip_members if path.suffix.lower() == ".zip" else list_tar_members)(path, left_out)
+    left_out, guessed, findings = list[str](), list[str](), []
+    is_zip = path.suffix.lower() == ".zip"
+    members = list_zip_members(path, left_out, guessed) if is_zip else list_tar_members(path, left_out)
     source = read_tree(ListedFolder(str(path), ((member.name, member) for member in members)), path.stem)
-    if not left_out:
-        return source
-    text = f"{len(left_out):,} links and devices in {path.name} were left out: {list_few(left_out)}."
-    return dataclasses.replace(source, findings=(*source.findings, text))
+    if left_out:
+        findings.append(f"{len(left_out):,} links and devices in {path.name} were left out: {list_few(left_out)}.")
+    if guessed:
+        findings.append(
+            f"{path.name} does not say how its names are encoded, and code page 437 was assumed: {list_few(guessed)}; "
+            "if these look wrong, unpack it and give the folder."
+        )
+    return dataclasses.replace(source, findings=(*source.findings, *findings)) if findings else source
 
 
-def list_zip_members(path: Path | RemotePath, left_out: list[str] | None = None) -> Iterator[Member]:
-    """Yield the files in a zip archive. left_out: gets the names of visible members that are no files."""
+def list_zip_members(
+    path: Path | RemotePath, left_out: list[str] | None = None, guessed: list[str] | None = None
+) -> Iterator[Member]:
+    """Yield the files in a zip archive.
+
+    left_out: gets the names of visible members that are no files. guessed: the visible names of unknown encoding.
+    """
     try:
         archive = zipfile.ZipFile(_open(path))
         infos = archive.infolist()
@@ -90,15 +100,17 @@ def list_zip_members(path: Path | RemotePath, left_out: list[str] | None = None)
             raise OSError(f"corrupted in its archive: {in_short(error)}") from None
 
     for index, info in enumerate(infos):
-        name = _decode_zip_name(info)
+        name, is_guess = _decode_zip_name(info)
         if not name or name.endswith(("/", "\\")) or (info.external_attr & _DOS_FOLDER and not info.file_size):
             continue
         name = normalize_member_name(path, name)
         if stat.S_ISLNK(info.external_attr >> 16):
-            _note_left_out(name, left_out)
+            _note(name, left_out)
             continue
         if info.flag_bits & _ZIP_ENCRYPTED:
             raise DataError(f"{path}: {name} is encrypted: unpack the archive and give the folder")
+        if is_guess:
+            _note(name, guessed)
         yield Member(name, info.file_size, path, read, index)
 
 
@@ -124,7 +136,7 @@ def list_tar_members(path: Path | RemotePath, left_out: list[str] | None = None)
                     if info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not info.issparse():
                         yield Member(name, info.size, path, read, info.offset_data)
                     else:
-                        _note_left_out(name, left_out)
+                        _note(name, left_out)
                 archive.members.clear()  # pyright: ignore[reportAttributeAccessIssue] - or it would keep all of them in memory
             if any(file.read_at(tarfile.BLOCKSIZE, archive.offset)):  # tarfile ends where it finds no header
                 raise tarfile.ReadError(f"there is no header at byte {archive.offset:,}")
@@ -146,19 +158,22 @@ class _BoundedTarInfo(tarfile.TarInfo):
         return info
 
 
-def _decode_zip_name(info: zipfile.ZipInfo) -> str:
-    """Return a member's name. Some tools, that of macOS among them, write UTF-8 without its flag."""
+def _decode_zip_name(info: zipfile.ZipInfo) -> tuple[str, bool]:
+    """Return a member's name, and whether its encoding is a guess.
+
+    Some tools, that of macOS among them, write UTF-8 without its flag; Windows writes the code page of its country.
+    """
     if info.flag_bits & _ZIP_UTF8 or info.filename.isascii():
-        return info.filename
+        return info.filename, False
     try:
-        return info.filename.encode("cp437").decode("utf-8")
+        return info.filename.encode("cp437").decode("utf-8"), False
     except UnicodeError:  # the encoding of old DOS and Windows tools, which Python has decoded
-        return info.filename
+        return info.filename, True
 
 
-def _note_left_out(name: str, left_out: list[str] | None) -> None:
-    if left_out is not None and not is_hidden(name):
-        left_out.append(name)
+def _note(name: str, names: list[str] | None) -> None:
+    if names is not None and not is_hidden(name):
+        names.append(name)
 
 
 def normalize_member_name(path: object, name: str) -> str:

@@ -24,14 +24,15 @@ def read_tree(top: Tree, name: str, *, splits: Collection[int] = range(len(SPLIT
     """read_folder for any Tree; the source gets this name."""
     if not top.has_images:
         raise _no_images(top)
-    home, split_folders = _step_inside(top, splits)
+    outer, home, split_folders = _step_inside(top, splits)
     if home.has_own_images and not any(folder.has_images for folder in home.folders):
         lists = [id_ for id_, _ in home.other_files if id_.lower().endswith(_LIST_SUFFIXES)]
         or_list = f", or give {list_few(lists)} as the path if it lists their labels" if lists else ""
         raise DataError(
             f"{home.label} has images but no class folders: put the images of each class into its own folder{or_list}"
         )
-    builder, strays, found = SourceBuilder(), [*home.image_files], dict[str, Tree]()
+    builder, found = SourceBuilder(), dict[str, Tree]()
+    strays = [image for folder in (*outer, home) for image in folder.image_files]
     class_splits = {} if split_folders else _find_class_splits(home)
     for parent, split in split_folders or [(home, UNASSIGNED)]:
         strays += parent.image_files if parent is not home else []
@@ -71,14 +72,19 @@ def _no_images(top: Tree) -> DataError:
     return DataError(f"{top.label} has no images{others}: {needs}" if others else f"{top.label} is empty: {needs}")
 
 
-def _step_inside(top: Tree, splits: Collection[int]) -> tuple[Tree, list[tuple[Tree, int]]]:
-    """Return the folder with the class folders or split folders, inside any outer ones, and its split folders."""
+def _step_inside(top: Tree, splits: Collection[int]) -> tuple[list[Tree], Tree, list[tuple[Tree, int]]]:
+    """Return the outer folders, the one with the class folders or split folders in them, and its split folders."""
+    outer: list[Tree] = []
     while True:
         if split_folders := _find_split_folders(top, splits):
-            return top, split_folders
+            return outer, top, split_folders
         inner = [folder for folder in top.folders if not folder.holds_runs_only]
-        if len(inner) != 1 or top.has_own_images or inner[0].has_own_images or not inner[0].has_images:
-            return top, []
+        if len(inner) != 1 or not inner[0].has_images:
+            return outer, top, []
+        has_strays = top.has_own_images or inner[0].has_own_images
+        if has_strays and len(_class_folders(inner[0])) < 2:  # then it may be a class
+            return outer, top, []
+        outer.append(top)
         top = inner[0]
 
 
@@ -96,6 +102,17 @@ def _describe_layout(
     ]
     unusual += [f"{name}/ in its class folders is its {SPLITS[split]} split" for name, split in class_splits.items()]
     findings += [", ".join(unusual)] if unusual else []
+    class_folders = _class_folders(home)
+    inner = _names(class_folders[0]) if class_folders else set()
+    if (
+        not (split_folders or class_splits)
+        and min(len(class_folders), len(inner)) > 1
+        and all(_names(folder) == inner and not folder.has_own_images for folder in class_folders)
+    ):
+        findings.append(
+            f"its classes are the folders {_list(class_folders)}, each of which holds {list_few(sorted(inner))}: if "
+            "these are the classes, call the outer folders train, val and test, or give one of them as the path"
+        )
     return [f"{finding}." for finding in findings]
 
 

@@ -37,7 +37,7 @@ def read_manifest(manifest: Path | RemotePath, *, group: str | None = None, outs
     listed: dict[str, tuple[str, str]] = {}
     builder, trusted = SourceBuilder(), set()
     folder = manifest.parent if isinstance(manifest, RemotePath) else _ImageFolder(manifest, outside)
-    for where, row in _read_rows(manifest, group):
+    for where, row in _read_rows(manifest, group, trusted):
         line = f"{manifest} {where}"
         name, label = row["path"], parse_label(line, row["label"])
         name = os.fsdecode(name) if isinstance(name, bytes) else str(name or "")
@@ -71,13 +71,14 @@ def read_manifest(manifest: Path | RemotePath, *, group: str | None = None, outs
     return builder.build(manifest.stem, where=str(manifest), trusted=trusted)
 
 
-def _read_rows(manifest: Path | RemotePath, group: str | None) -> Iterator[Row]:
+def _read_rows(manifest: Path | RemotePath, group: str | None, class_names: set[str]) -> Iterator[Row]:
+    """Yield the rows. class_names: gets the names that the manifest defines for its numbers."""
     suffix = manifest.suffix.lower()
     columns = ("path", "label", "split", *([group] if group else []))
     if suffix in (".csv", ".tsv"):
         return read_csv_rows(manifest, columns)
     if suffix in (".parquet", ".pq"):
-        return _read_parquet_rows(manifest, columns)
+        return _read_parquet_rows(manifest, columns, class_names)
     if suffix in LIST_SUFFIXES:
         with open_text(manifest) as (_, head):
             if find_dialect(head, columns, needs_names=True):
@@ -168,8 +169,8 @@ def _read_list_rows(manifest: Path | RemotePath) -> Iterator[Row]:
             yield f"line {number}", {"path": path.strip(), "label": label}
 
 
-def _read_parquet_rows(manifest: Path | RemotePath, wanted: Sequence[str]) -> Iterator[Row]:
-    from classifier.data.readers.parquet import open_table, read_columns
+def _read_parquet_rows(manifest: Path | RemotePath, wanted: Sequence[str], class_names: set[str]) -> Iterator[Row]:
+    from classifier.data.readers.parquet import open_table, read_class_names, read_columns
 
     table = open_table(manifest)
     for column in wanted:
@@ -177,5 +178,8 @@ def _read_parquet_rows(manifest: Path | RemotePath, wanted: Sequence[str]) -> It
             have = ", ".join(table.schema.names) or "none"
             raise DataError(f"{manifest}: there is no column {column} (only {have}): rename or add it")
     columns = {column: column for column in wanted if column in table.schema.names}
+    names = read_class_names(table.schema, "label")
+    class_names.update(names or ())
     for number, values in enumerate(read_columns(manifest, table, columns), 1):
-        yield f"row {number}", values
+        label = parse_label(f"{manifest} row {number}", values["label"], names)
+        yield f"row {number}", values | {"label": label}

@@ -25,6 +25,8 @@ from classifier.errors import DataError, in_short, list_few
 from classifier.storage.bounded_parquet import BoundedParquet
 
 LABEL_COLUMNS = ("label", "labels", "class", "fine_label")
+_TEXT_COLUMNS = ("path", "split", *LABEL_COLUMNS)
+"""Never images, even if their text is written as bytes."""
 MIN_CACHED_ROW_GROUPS, MAX_CACHED_ROW_GROUPS, MAX_CACHED_BYTES = 2, 8, 1 << 30
 """Row groups whose images stay in memory, over all tables of a data set: those that concurrent threads are reading."""
 
@@ -147,7 +149,7 @@ def find_image_column(schema: pa.Schema) -> str | None:
         and f.type.get_field_index("bytes") >= 0
         and _is_binary(f.type.field("bytes").type)
     ]
-    plain = [f.name for f in schema if _is_binary(f.type)]
+    plain = [f.name for f in schema if _is_binary(f.type) and f.name not in _TEXT_COLUMNS]
     return next(iter(structs), None) or (plain[0] if len(plain) == 1 else None)
 
 
@@ -173,7 +175,7 @@ def read_parquet(paths: Sequence[Path] | Sequence[RemotePath], group: str | None
             raise DataError(f"{path}: there is no {what}, only {list_few(have, 8)}: rename or add it")
         if group is not None and group not in have:
             raise DataError(f"{path}: data.group {group} is no column ({list_few(have, 8)}): give one of them")
-        class_names = _read_class_names(table.schema, label)
+        class_names = read_class_names(table.schema, label)
         trusted |= set(class_names or ())
         findings |= dict.fromkeys(describe_repeated(str(folder), class_names or ()))
         columns = {"label": label} | ({"split": "split"} if "split" in have else {})
@@ -190,7 +192,7 @@ def read_parquet(paths: Sequence[Path] | Sequence[RemotePath], group: str | None
     return builder.build(name, where=str(folder), trusted=trusted, findings=tuple(findings))
 
 
-def _read_class_names(schema: pa.Schema, label: str) -> list[str] | None:
+def read_class_names(schema: pa.Schema, label: str) -> list[str] | None:
     """Return the class names in the table's metadata; None if there are none."""
     try:
         about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))

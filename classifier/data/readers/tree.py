@@ -13,7 +13,7 @@ import functools
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,11 +60,12 @@ class _Entries:
     others: list[str] = field(default_factory=list)
     special_files: int = 0
     """Pipes, sockets and devices."""
+    broken_links: int = 0
+    """Links that lead nowhere, without the ending of an image."""
     run_files: int = 0
 
     def add_file(self, name: str) -> None:
-        is_image = os.path.splitext(name)[1].lower() in SUFFIXES
-        (self.images if is_image else self.others).append(name)
+        (self.images if _is_image(name) else self.others).append(name)
 
 
 class Tree(abc.ABC):
@@ -139,12 +140,14 @@ class Tree(abc.ABC):
         return Counter(_ending(name) for folder in self.walk() for name in folder._entries.others)
 
     def describe_left_out(self) -> list[str]:
-        """Say which visible files and folders in it are left out: up to three sentences."""
+        """Say which visible files and folders in it are left out: up to four sentences."""
         findings = []
         if counts := self.count_left_out():
             findings.append(f"files were left out because of their endings: {describe_endings(counts)}.")
         if special := sum(folder._entries.special_files for folder in self.walk()):
             findings.append(f"pipes and devices were left out, {special:,} in all.")
+        if broken := sum(folder._entries.broken_links for folder in self.walk()):
+            findings.append(f"links that lead nowhere were left out, {broken:,} in all.")
         if runs := [run.prefix for folder in self.walk() for run in folder.run_folders]:
             findings.append(f"runs of this program were left out: {list_few(runs)}.")
         return findings
@@ -215,10 +218,12 @@ class DiskFolder(Tree):
                     found.run_files += entry.name in RUN_FILES
                     if is_hidden(entry.name):
                         continue
-                    if _is_folder(entry):
+                    if _holds(entry.is_dir):
                         found.folders.append(entry.name)
-                    elif entry.is_symlink() or entry.is_file():  # a link that is broken is an image that is unreadable
-                        found.add_file(entry.name)
+                    elif _holds(entry.is_file) or (entry.is_symlink() and _is_image(entry.name)):
+                        found.add_file(entry.name)  # a broken link may be an image that is unreadable
+                    elif entry.is_symlink():
+                        found.broken_links += 1
                     else:
                         found.special_files += 1
         except OSError as error:
@@ -310,9 +315,13 @@ def leads_outside(path: Path, folder: Path) -> bool:
     return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def _holds(test: Callable[[], bool]) -> bool:
     try:
-        return entry.is_dir()
+        return test()
     except OSError:  # a link to itself
         return False
 

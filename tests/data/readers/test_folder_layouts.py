@@ -121,5 +121,19 @@ def test_an_outer_folder_is_stepped_into() -> None:
         "its classes are the folders in outer/inner/.",
         "files were left out because of their endings: 1 .md.",
     )
+    found, findings = read("cover.png outer/cat/1.png outer/dog/2.png outer/3.png")
+    assert found == {"any": BOTH}
+    assert findings == (
+        "its classes are the folders in outer/.",
+        "2 images are in no class folder and were left out: cover.png, outer/3.png.",
+    )
+    assert read("cat/1.png cat/small/2.png")[0] == {"any": "cat"}
     with pytest.raises(DataError, match="class folder 'dog' has no images, only 2"):
         read("cat/indoors/1.png cat/outdoors/2.png dog/1.heic dog/2.heic")  # cat is no outer folder
+
+
+def test_classes_that_hold_the_same_folders_are_told() -> None:
+    found, [finding] = read(fill("prueba", "entrenamiento"))
+    assert found == {"any": "entrenamiento prueba"}
+    assert "its classes are the folders entrenamiento, prueba, each of which holds cat, dog: if these are" in finding
+    assert read(fill("prueba", "entrenamiento") + " prueba/1.png")[1] == ()

@@ -1,5 +1,6 @@
 """Manifests, and errors that name the line."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from classifier.config.sections import DataConfig
+from classifier.data.readers.detect import open_source
 from classifier.data.readers.manifest import read_manifest
 from classifier.data.readers.source import Source
 from classifier.data.split_names import TEST, TRAIN, UNASSIGNED, VALIDATION
@@ -114,6 +117,19 @@ def test_parquet(images: Path) -> None:
     assert read_manifest(manifest).class_names == ("cat", "dog")
     manifest = parquet(images, path=paths, label=[10, 9, 10])
     assert read_manifest(manifest).class_names == ("9", "10")
+    manifest = parquet(images, path=[path.encode() for path in paths], label=[b"cat", b"dog", b"cat"])
+    assert rows(read_manifest(manifest))[1] == (paths[1], "dog", UNASSIGNED)
+    manifest = parquet(images, path=paths, label=[b"cat", b"dog", b"cat"])  # labels in bytes are no images
+    assert open_source(DataConfig(path=str(manifest))).class_names == ("cat", "dog")
+
+
+def test_class_names_in_the_metadata_of_parquet(images: Path) -> None:
+    manifest = parquet(images, path=["images/a.png", "images/b.png", "images/deep/c.png"], label=[0, 1, -1])
+    about = {"info": {"features": {"label": {"names": ["cat, small", "dog"]}}}}
+    pq.write_table(pq.read_table(manifest).replace_schema_metadata({"huggingface": json.dumps(about)}), manifest)
+    source = read_manifest(manifest)
+    assert [row[1] for row in rows(source)] == ["cat, small", "dog"]
+    assert source.findings == ("1 images have no label and were left out: images/deep/c.png.",)
 
 
 A, B = "images/a.png,cat", "images/b.png,dog"

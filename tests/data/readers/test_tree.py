@@ -60,6 +60,15 @@ def test_pipes_are_left_out(tmp_path: Path) -> None:
     assert DiskFolder(tmp_path).describe_left_out() == ["pipes and devices were left out, 1 in all."]
 
 
+def test_links_that_lead_nowhere(tmp_path: Path) -> None:
+    """One may have been a class folder; one with the ending of an image is an image that cannot be read."""
+    for name in ("dog", "1.png"):
+        (tmp_path / name).symlink_to(tmp_path / "nowhere")
+    top = DiskFolder(tmp_path)
+    assert [id_ for id_, _ in top.image_files] == ["1.png"]
+    assert top.describe_left_out() == ["links that lead nowhere were left out, 1 in all."]
+
+
 def test_depth_is_bounded(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="more than 100 levels deep"):
         ListedFolder("set.zip", [("a/" * 20_000 + "1.png", tmp_path)])
