@@ -119,11 +119,14 @@ def _open_tree(top: Tree, name: str, config: DataConfig) -> Source:
             by_level.setdefault(inner.prefix.count("/"), []).extend(shards)
         for level, shards in sorted(by_level.items()):
             if shards and (source := _open_shards(shards, config)) is not None:
-                others = sum(map(len, by_level.values())) - len(shards)
-                if not others:
-                    return source
-                finding = f"{others:,} {suffix} files that are not {level} levels deep were left out."
-                return dataclasses.replace(source, findings=(*source.findings, finding))
+                findings = [*source.findings]
+                if others := sum(map(len, by_level.values())) - len(shards):
+                    findings.append(f"{others:,} {suffix} files that are not {level} levels deep were left out.")
+                if beside := [id_ for id_, _ in top.walk_image_files()]:
+                    findings.append(
+                        f"{len(beside):,} images beside its {suffix} files were left out: {list_few(beside)}."
+                    )
+                return dataclasses.replace(source, findings=tuple(findings))
     return folder.read_tree(top, name)
 
 

@@ -188,13 +188,17 @@ def _match(named: dict[Tree, SplitName | None]) -> dict[Tree, int]:
 
 
 def _step_inside_split(folder: Tree, split: int, all_splits: Collection[Tree]) -> Tree:
-    """Return the folder with the classes of a split: train/train/ and train/images/ have them one level deeper."""
+    """Return the folder with the classes of a split: train/train/ and train/images/ have them one level deeper.
+
+    So it is where the name says so, where all splits have one folder, or where another split has the same classes.
+    """
     inner = _class_folders(folder)
     if folder.has_own_images or len(inner) != 1 or not _has_class_folders_only(inner[0]):
         return folder
     [name] = parse_split_names([inner[0].name])
     is_doubled = name is not None and name.split == split
-    if is_doubled or all(len(_class_folders(other)) == 1 for other in all_splits):
+    is_shared = any(_names(inner[0]) & _names(other) for other in all_splits)
+    if is_doubled or is_shared or all(len(_class_folders(other)) == 1 for other in all_splits):
         return _step_inside_split(inner[0], split, [inner[0]])
     return folder
 

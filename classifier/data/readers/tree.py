@@ -34,7 +34,7 @@ _LITTER = frozenset(
 
 RUN_FILES = frozenset(
     (
-        *("run.log", "result.json", "experiment.yaml", "asked.yaml", "history.jsonl", ".lock", "checkpoints", "bundle"),
+        *("run.log", "result.json", "experiment.yaml", "asked.yaml", "history.jsonl", ".lock", "checkpoints"),
         *("bundle.json", "model.safetensors"),
     )
 )

@@ -43,6 +43,7 @@ BOTH = "cat dog"
         ("seg_train/seg_train", "seg_test/seg_test", "test"),
         ("train/train", "test", "test"),
         ("train/images", "test/images", "test"),
+        ("train/images", "test", "test"),
         ("outer/train", "outer/val", "validation"),
         ("a/b/training", "a/b/valid", "validation"),
     ],

@@ -49,6 +49,11 @@ def test_the_layout_of_hugging_face(image_bytes, tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         read = list(pool.map(lambda file: file.read_bytes(), source.images))
     assert read == image_bytes[20:] + image_bytes[:20]
+    assert not source.findings
+    (folder / "more" / "cat").mkdir(parents=True)
+    (folder / "more" / "cat" / "1.png").write_bytes(image_bytes[0])
+    beside = data.open_source(DataConfig(path=str(folder))).findings
+    assert beside == ("1 images beside its .parquet files were left out: more/cat/1.png.",)
     loaded = data.load(DataConfig(path=str(folder)))
     assert loaded.counts["test"] == 4
     assert sum(loaded.counts.values()) == 24

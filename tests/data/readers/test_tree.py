@@ -116,3 +116,9 @@ def test_links_may_lead_outside(tmp_path: Path) -> None:
     ):
         assert leads_outside(tmp_path / "set" / path, tmp_path / "set") == is_outside
         assert leads_outside(tmp_path / "alias" / path, tmp_path / "alias") == is_outside
+
+
+def test_class_folders_called_like_those_of_runs(tmp_path: Path, paint) -> None:
+    for name in ("bundle", "checkpoints"):
+        paint(tmp_path / "set" / name / "1.png")
+    assert read_folder(tmp_path).class_names == ("bundle", "checkpoints")
