@@ -4,12 +4,17 @@ Archives are untrusted: a name that leads out of the archive is an error, links 
 larger than data.max_bytes, by their header or in fact, are not read.
 """
 
+import bz2
+import copy
 import dataclasses
+import lzma
 import re
 import stat
+import struct
 import tarfile
 import threading
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +31,9 @@ SUFFIXES = (".zip", ".tar")
 MAX_HEADER_BYTES = 1 << 20
 """Of a tar's extended headers: a long name, or attributes."""
 _EXTENDED_HEADERS = (*tarfile.GNU_TYPES[:2], tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+MAX_PACKING_BYTES = 1 << 12
+"""By which a zip member may be larger than twice its content."""
+MAX_LZMA_BYTES = 1 << 28
 _DOS_FOLDER = 0x10  # of a zip member's attributes
 _ZIP_ENCRYPTED, _ZIP_UTF8 = 0x1, 0x800  # flags of a zip member
 COMPRESSED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")
@@ -95,7 +103,8 @@ def list_zip_members(
     def read(member: Member) -> bytes:
         try:
             with lock:  # all members share one file handle and its position
-                return archive.read(infos[member.position])
+                packed = _read_packed(archive, infos[member.position])
+            return _unpack(packed, infos[member.position])
         except Exception as error:  # each method of compression has errors of its own
             raise OSError(f"corrupted in its archive: {in_short(error)}") from None
 
@@ -112,6 +121,41 @@ def list_zip_members(
         if is_guess:
             _note(name, guessed)
         yield Member(name, info.file_size, path, read, index)
+
+
+def _read_packed(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """Read the bytes of a zip member as they are stored. Any exception if they are damaged."""
+    if info.compress_size > 2 * info.file_size + MAX_PACKING_BYTES:
+        raise OSError("it is larger than its header says")
+    stored: Any = copy.copy(info)
+    stored.compress_type, stored.file_size, stored.CRC = zipfile.ZIP_STORED, info.compress_size, None
+    return archive.read(stored)
+
+
+def _unpack(packed: bytes, info: zipfile.ZipInfo) -> bytes:
+    """Return the content of a zip member; zipfile would unpack gigabytes from a few bytes, whatever size is stated.
+
+    Any exception if it is damaged.
+    """
+    limit = info.file_size + 1
+    match info.compress_type:
+        case zipfile.ZIP_STORED:
+            content = packed
+        case zipfile.ZIP_DEFLATED:
+            content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, limit)
+        case zipfile.ZIP_BZIP2:
+            content = bz2.BZ2Decompressor().decompress(packed, limit)
+        case zipfile.ZIP_LZMA:  # a version, the length of the properties, and these; then as a .lzma of unknown length
+            (length,) = struct.unpack_from("<H", packed, 2)
+            decompressor = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=MAX_LZMA_BYTES)
+            content = decompressor.decompress(packed[4 : 4 + length] + b"\xff" * 8 + packed[4 + length :], limit)
+        case method:
+            raise OSError(f"compression method {method} is not supported: pack it again")
+    if len(content) != info.file_size:
+        raise OSError("it is not as large as its header says")
+    if zlib.crc32(content) != info.CRC:
+        raise OSError("its checksum differs")
+    return content
 
 
 def list_tar_members(path: Path | RemotePath, left_out: list[str] | None = None) -> Iterator[Member]:

@@ -4,6 +4,7 @@ import contextlib
 import io
 import stat
 import tarfile
+import tracemalloc
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -243,6 +244,23 @@ def test_tar_that_is_damaged_in_the_middle_is_refused(photos: Path, tmp_path: Pa
     path.write_bytes(raw)
     with pytest.raises(DataError, match="there is no header at byte"):
         archive.read_archive(path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_members_that_state_too_small_a_size_take_little_memory(method: int, tmp_path: Path) -> None:
+    path = pack_zip(tmp_path / "set.zip", {"cat/bomb.png": bytes(1 << 25)}, method)
+    raw = bytearray(path.read_bytes())
+    size = raw.rindex(b"PK\1\2") + 24  # in the directory of the archive
+    raw[size : size + 4] = (1000).to_bytes(4, "little")
+    path.write_bytes(raw)
+    (member,) = archive.list_zip_members(path)
+    tracemalloc.start()
+    try:
+        with pytest.raises(OSError, match="its header says"):
+            member.read_bytes()
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24  # LZMA has a dictionary of 8 MB
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
