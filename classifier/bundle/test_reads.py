@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from classifier.config.documents import read_bytes
+from classifier.errors import RunError
 from classifier.storage.atomic import retry_io
 
 FILE = "test_reads.jsonl"
@@ -21,7 +23,7 @@ MAX_CARRIED_OVER = 1000
 def count_test_reads(path: str | Path) -> int:
     """Return how often the test split was read for a run, search or bundle folder; 0 if `path` is none of them.
 
-    Reads that versions without this file have recorded elsewhere are included.
+    Reads that versions without this file have recorded elsewhere are included. RunError if a record cannot be read.
     """
     folders = list(_folders(Path(path)))
     lines = {line for folder in folders for line in _read_lines(folder)}
@@ -34,13 +36,15 @@ def record_test_read(path: str | Path, reader: str) -> int:
     reader: the verb that reads it. RunError if it cannot be written down: then the split must not be read.
     """
     folders = list(_folders(Path(path)))
-    earlier = {line for folder in folders for line in _read_lines(folder)}
-    missing = max(map(_count_recorded_elsewhere, folders)) - len(earlier)
-    lines = [json.dumps({"read": f"earlier {n + 1}"}) for n in range(min(missing, MAX_CARRIED_OVER))]
+    records = {folder: _read_lines(folder) for folder in folders}
+    lines = list(dict.fromkeys(line for record in records.values() for line in record))
+    missing = max(map(_count_recorded_elsewhere, folders)) - len(lines)
+    lines += [json.dumps({"read": f"earlier {n + 1}"}) for n in range(min(missing, MAX_CARRIED_OVER))]
     at = datetime.now(UTC).isoformat()
     lines.append(json.dumps({"read": f"{at} by process {os.getpid()}", "verb": reader}))
-    for folder in folders:
-        retry_io(lambda path=folder / FILE: _append(path, lines), folder / FILE)
+    for folder, record in records.items():  # a kill between two folders leaves one behind, until the next read
+        new = [line for line in lines if line not in record]
+        retry_io(lambda path=folder / FILE, new=new: _append(path, new), folder / FILE)
     return count_test_reads(path)
 
 
@@ -79,10 +83,10 @@ def _folders(path: Path) -> Iterator[Path]:
 
 def _read_lines(folder: Path) -> list[str]:
     """The lines of the record; one that a crash cut short counts, as a read may have followed it."""
-    try:
-        text = (folder / FILE).read_text(encoding="utf-8", errors="replace")
-    except OSError:
+    path = folder / FILE
+    if not os.path.lexists(path):
         return []
+    text = read_bytes(path, "restore it, since it counts how often the test split was read").decode(errors="replace")
     return [line for line in text.splitlines() if line]
 
 
@@ -90,8 +94,8 @@ def _count_recorded_elsewhere(folder: Path) -> int:
     """The reads that result.json, or the one of a run before it was resumed, or the scores in a bundle speak of."""
     counts = [0]
     for name in ("result.json", "result.earlier.json", "bundle.json"):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            document = json.loads((folder / name).read_text(encoding="utf-8"))
+        with contextlib.suppress(RunError, ValueError, AttributeError):
+            document = json.loads(read_bytes(folder / name))
             reads = document.get("test_reads")
             counts.append(reads if isinstance(reads, int) else 0)
             counts.append(int(bool(document.get("test") or (document.get("scores") or {}).get("test"))))

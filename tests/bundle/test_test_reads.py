@@ -1,11 +1,14 @@
 """How often the test split was read is written down before, and never forgotten."""
 
+import errno
 import json
 import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
 
+from classifier.bundle import test_reads
 from classifier.bundle.test_reads import FILE, copy_test_reads, count_test_reads, describe_test_reads, record_test_read
 from classifier.errors import RunError
 
@@ -62,6 +65,17 @@ def test_a_line_that_was_cut_short_counts(tmp_path):
     assert record_test_read(run, "evaluate") == 2
 
 
+def test_a_record_that_is_no_file_is_not_taken_for_no_reads(tmp_path):
+    """A pipe would be waited for, and an endless device fill the memory."""
+    for n, make in enumerate((Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero"))):
+        run = make_run(tmp_path / f"run{n}")
+        make(run / FILE)
+        os.mkfifo(run / "result.earlier.json")
+        for count in (count_test_reads, lambda run: record_test_read(run, "evaluate")):
+            with pytest.raises(RunError, match="no ordinary file: restore it"):
+                count(run)
+
+
 def test_bundle_that_replaces_another_has_its_count(tmp_path):
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
@@ -82,9 +96,13 @@ def test_reads_at_the_same_time_are_all_counted(tmp_path):
     assert count_test_reads(run) == 22
 
 
-def test_what_cannot_be_counted_is_not_read(tmp_path):
+def test_what_cannot_be_counted_is_not_read(tmp_path, monkeypatch):
     run = make_run(tmp_path / "run")
-    (run / FILE).mkdir()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(test_reads, "_append", refuse)
     with pytest.raises(RunError, match="cannot be written"):
         record_test_read(run, "evaluate")
 
