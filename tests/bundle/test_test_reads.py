@@ -31,6 +31,14 @@ def test_run_and_bundle_count_the_same_and_a_copied_bundle_goes_on_counting(tmp_
     assert count_test_reads(run) == 2
 
 
+def test_a_bundle_that_a_kill_left_behind_catches_up_at_the_next_read(tmp_path):
+    run = make_run(tmp_path / "run")
+    record_test_read(run, "evaluate")
+    (run / "bundle" / FILE).unlink()  # killed before the second folder
+    record_test_read(run, "evaluate")
+    assert count_test_reads((run / "bundle").rename(tmp_path / "copied")) == 2
+
+
 def test_a_test_of_a_trial_counts_for_its_search(tmp_path):
     search = make_run(tmp_path / "search")
     trial = make_run(search / "trials" / "0a1b2c3d")
