@@ -20,6 +20,7 @@ from classifier.report.figure import (
     save_png,
     style_axes,
 )
+from classifier.text import show
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,7 +94,7 @@ def draw_image_grid(rows: Sequence[tuple[str, Sequence[Any]]], path: Path) -> No
             pixels_HWC = np.asarray(image).transpose(1, 2, 0)
             pixels_HWC = pixels_HWC if pixels_HWC.dtype == np.uint8 else pixels_HWC.clip(0, 1)
             axes.imshow(np.repeat(pixels_HWC, 3, axis=2) if pixels_HWC.shape[2] == 1 else pixels_HWC)
-        text = shorten(label, MAX_NAME_LENGTH)
+        text = shorten(show(label), MAX_NAME_LENGTH)
         line[0].text(-0.08, 0.5, text, transform=line[0].transAxes, ha="right", va="center")
     if rows:
         grid[0, 0].set_title("original", fontsize=10, color=INK)
@@ -106,7 +107,7 @@ def _name_classes(axes: "Axes", class_names: Sequence[str], size: float) -> None
     """Label both axes of the matrix with class names, horizontally if they are short and few enough."""
     every = math.ceil(len(class_names) / MAX_NAMED_CLASSES)
     positions = list(range(0, len(class_names), every))
-    names = [shorten(class_names[position], MAX_NAME_LENGTH) for position in positions]
+    names = [shorten(show(class_names[position]), MAX_NAME_LENGTH) for position in positions]
     is_horizontal = len(names) <= 15 and max(map(len, names), default=0) <= 4
     axes.set_xticks(positions, names, fontsize=size, rotation=0 if is_horizontal else 90)
     axes.set_yticks(positions, names, fontsize=size)

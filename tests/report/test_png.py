@@ -42,6 +42,11 @@ def test_confusion_matrix_of_any_size(classes: int, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["confusion.png"]
 
 
+def test_class_names_that_no_font_can_draw(tmp_path: Path) -> None:
+    png.draw_confusion_matrix(np.eye(3, dtype=int), ("\udcff\udcfe", "a\nb", "$x"), tmp_path / "confusion.png")
+    assert (tmp_path / "confusion.png").is_file()
+
+
 def test_confusion_matrix_as_lists_and_without_images(tmp_path: Path) -> None:
     png.draw_confusion_matrix([[0, 0], [0, 0]], ["a", "b"], tmp_path / "empty.png")
     assert read_png(tmp_path / "empty.png").size
