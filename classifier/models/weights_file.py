@@ -90,9 +90,12 @@ def _check_pickles(file: Path) -> None:
             members = archive.infolist()
             if sum(member.file_size for member in members) > _MAX_EXPANSION * file.stat().st_size:
                 raise ValueError("it expands to many times its size")
-            pickles = [archive.read(m) for m in members if m.filename.rpartition("/")[2] == "data.pkl"]
-        for content in pickles:
-            _check_pickle(content)
+            for member in members:
+                if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # torch reads no other
+                    raise ValueError("it is compressed in an unknown way")
+                if member.filename.rpartition("/")[2] == "data.pkl":
+                    with archive.open(member) as stream:  # reads no more than asked for, whatever the archive states
+                        _check_pickle(stream.read(member.file_size))
         return
     with file.open("rb") as stream:
         for _ in range(_MAX_PICKLES):

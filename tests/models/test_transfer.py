@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -311,6 +312,24 @@ def test_archive_that_expands_is_refused(tmp_path):
             new.writestr(name, old.read(name))
     with pytest.raises(ModelError, match="expands to many times its size"):
         make(weights=str(tmp_path / "z.pth"))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])
+def test_archive_that_states_too_small_a_size_takes_little_memory(tmp_path, method):
+    file = tmp_path / "w.pth"
+    with zipfile.ZipFile(file, "w", method) as archive:
+        archive.writestr("w/data.pkl", bytes(1 << 26))
+    raw = bytearray(file.read_bytes())
+    size = raw.rindex(b"PK\1\2") + 24  # in the directory of the archive
+    raw[size : size + 4] = (10).to_bytes(4, "little")
+    file.write_bytes(raw)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelError, match=r"corrupted|cannot be read"):
+            make(weights=str(file))
+        assert tracemalloc.get_traced_memory()[1] < 1 << 25
+    finally:
+        tracemalloc.stop()
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path):
