@@ -98,7 +98,7 @@ def test_train_evaluate_and_predict_on_a_folder_of_images(verb, photos, tmp_path
     assert asked.folder == tmp_path / "runs" / "tested"
     assert (asked.result["kind"], asked.result["test"]) == ("evaluate", result["test"])
     shutil.copytree(done.folder / "bundle", tmp_path / "model")
-    alone = verb("evaluate", "model", "--again")  # no run to save its scores in
+    alone = verb("evaluate", "model", "--again", "--data", "photos")  # no run to save its scores in
     assert alone.folder == tmp_path / "runs" / "photos-1"
     assert {"result.json", "predictions.parquet", "confusion.png"} <= {path.name for path in alone.folder.iterdir()}
     (photos / "red" / "none.png").write_bytes(b"")
