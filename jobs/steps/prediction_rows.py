@@ -5,7 +5,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TextIO, TypeAlias
 
 from classifier.bundle.predictor import Prediction, Unreadable
 from classifier.text import show
@@ -30,10 +30,9 @@ def open_printer(kind: str, log: RunLog, classes: int) -> Printer:
     sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape", newline="")
     if kind == "jsonl":
         return lambda row: print(json.dumps(json_row(row)), flush=True)
-    writer = csv.writer(sys.stdout, lineterminator="\n")
     more = [f"{name}_{n}" for n in range(2, classes + 1) for name in ("class_name", "probability")]
-    writer.writerow([*COLUMNS, *more])
-    return lambda row: _print_csv(log, writer, row)
+    write_csv_row(sys.stdout, [*COLUMNS, *more])
+    return lambda row: _print_csv(log, row)
 
 
 def json_row(row: Prediction | Unreadable) -> dict[str, Any]:
@@ -67,12 +66,18 @@ def _print_text(log: RunLog, row: Prediction | Unreadable) -> None:
         log.info(f"{row.path}: {row.describe()}   ({top})")
 
 
-def _print_csv(log: RunLog, writer: Any, row: Prediction | Unreadable) -> None:
+def write_csv_row(stream: TextIO, cells: Sequence[Any]) -> None:
+    """Write a row that every reader of CSV reads back; csv does not quote a carriage return on its own."""
+    quoting = csv.QUOTE_ALL if any("\r" in str(cell) for cell in cells) else csv.QUOTE_MINIMAL
+    csv.writer(stream, quoting=quoting, lineterminator="\n").writerow(cells)
+
+
+def _print_csv(log: RunLog, row: Prediction | Unreadable) -> None:
     if isinstance(row, Unreadable):
         log.warning(row.reason)
     else:
         cells = csv_row(row)
-        writer.writerow(map(show, cells) if sys.stdout.isatty() else cells)
+        write_csv_row(sys.stdout, [*map(show, cells)] if sys.stdout.isatty() else cells)
         sys.stdout.flush()
 
 
