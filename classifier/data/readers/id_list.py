@@ -22,9 +22,8 @@ def select_listed(source: Source, path: Path) -> Source:
     DataError names the line of an unknown or repeated id, or of an unknown split.
     """
     if not path.is_file():
-        raise DataError(
-            f"data.only {path} does not exist: give a CSV of id,label,split, as written by audit --write-manifest"
-        )
+        fault = "is no ordinary file" if path.exists() else "does not exist"
+        raise DataError(f"data.only {path} {fault}: give a CSV of id,label,split, as written by audit --write-manifest")
     index_of = {id_: n for n, id_ in enumerate(source.ids)}
     selected: dict[int, tuple[str, int]] = {}
     unlabelled: list[str] = []

@@ -63,3 +63,5 @@ def test_rows_without_a_label_are_left_out_and_counted(photos: Path, tmp_path: P
 def test_missing_list(photos: Path) -> None:
     with pytest.raises(DataError, match=r"data.only nowhere.csv does not exist"):
         data.open_source(DataConfig(path=str(photos), only="nowhere.csv"))
+    with pytest.raises(DataError, match=r"is no ordinary file"):
+        data.open_source(DataConfig(path=str(photos), only=str(photos)))
