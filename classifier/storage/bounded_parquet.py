@@ -45,9 +45,9 @@ class BoundedParquet:
             with pq.ParquetFile(file) as parquet:
                 self._metadata, self.schema = parquet.metadata, parquet.schema_arrow
             groups = self._read_footer()
-        sizes = [rows for rows, _ in groups]
-        if min(sizes, default=0) < 0 or sum(sizes) > max(FREE_ROWS, self._size):
-            raise OSError(f"it claims to have {sum(sizes):,} rows in {self._size:,} bytes")
+            sizes = [rows for rows, _ in groups]
+            if min(sizes, default=0) < 0 or sum(sizes) > max(FREE_ROWS, self._size):
+                raise OSError(f"it claims to have {sum(sizes):,} rows in {self._size:,} bytes")
         self.starts = [0, *itertools.accumulate(sizes)]
         """The first row of each row group, and the number of rows."""
         self.row_groups = range(len(groups))

@@ -114,7 +114,7 @@ def read_columns(
             for batch in table.read_batches(group, names):
                 values = {key: _list_values(batch.column(name)) for key, name in columns.items()}
                 yield from (dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True))
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise DataError(f"{path} is corrupted ({in_short(error)}): write it again") from None
 
 

@@ -128,7 +128,7 @@ def test_odd_tables_are_read_or_refused(kind: str, tries: int, photos: Path, tmp
             write_table(path, rows, images if kind == "images" else None, rng)
         else:
             write_text(path, rows, rng)
-        began, refusal = time.perf_counter(), ""
+        began = time.perf_counter()
         try:
             source = open_source(DataConfig(path=str(path)))
             assert len(source.images) == len(source.labels_N), seed
@@ -136,10 +136,9 @@ def test_odd_tables_are_read_or_refused(kind: str, tries: int, photos: Path, tmp
             for file in source.images:
                 with contextlib.suppress(OSError):
                     file.read_bytes()
-        except DataError as error:
-            refusal = str(error)
+        except DataError:
+            pass
         except Exception as error:
             raise AssertionError(f"{kind}, seed {seed}: {type(error).__name__}: {error}") from error
-        assert "\n" not in refusal, seed
         slowest = max(slowest, time.perf_counter() - began)
     assert slowest < 5
