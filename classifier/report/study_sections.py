@@ -100,6 +100,8 @@ def read_robustness(path: Path) -> dict[str, Any]:
     if attacks is not None:
         lengths = {len(attacks["epsilons"]), len(attacks["fgsm"]), len(attacks["pgd"])}
         is_whole &= len(lengths) == 1 and bool(attacks["auroc"])
+    if "shift" in scores:
+        is_whole &= all(ends is None or len(ends) == 2 for ends in scores["shift"]["intervals"].values())
     if not is_whole:
         raise RunError(f"{path} is corrupted (an accuracy is missing): measure it again")
     return dict(scores)

@@ -55,7 +55,9 @@ def check_format_version(document: dict[str, Any], path: Path, known: int) -> No
     """RunError, naming the file and both versions, unless `document` has the format version `known`."""
     version = document.get("format_version")
     if version != known:
-        raise RunError(f"{path}: format_version is {version!r}, but this version reads {known}; update the package")
+        raise RunError(
+            f"{path}: format_version is {repr(version)[:60]}, but this version reads {known}; update the package"
+        )
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -34,6 +34,14 @@ def wait_for(process, condition: Callable[[], bool], seconds: float = 120) -> No
     assert process.poll() is None, "the run ended before it could be interrupted"
 
 
+@pytest.fixture(autouse=True)
+def hangups_are_not_ignored():
+    """As they are by tests under nohup, whose processes inherit that."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def interrupt(process, how: str) -> tuple[int, str]:
     """Interrupt a process; its exit code and what it wrote to stderr."""
     if how == "closed pipe":
