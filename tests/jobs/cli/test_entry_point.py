@@ -15,6 +15,11 @@ ROOT = Path(__file__).resolve().parents[3]
 VERBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py") if path.stem != "__init__")
 
 
+@pytest.fixture(autouse=True)
+def restore_the_environment(monkeypatch):
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")  # or `main` would set it for later tests, too
+
+
 def run(capsys, *words: str) -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as end:
         entry_point.main(words)
