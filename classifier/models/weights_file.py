@@ -28,6 +28,8 @@ _WRAPPERS = ("model_ema", "state_dict_ema", "state_dict", "model_state_dict", "m
 _MAX_WRAPPERS = 4
 # torch.save stores, it does not compress.
 _MAX_EXPANSION = 2
+# How torch tells its format from the one before 1.6. Other parsers look at a file's end, which may say otherwise.
+_ZIP_START = b"PK\x03\x04"
 # The pickles of a file in torch's format before 1.6: magic number, version, system, weights, keys.
 _MAX_PICKLES = 5
 # torch's weights_only accepts it, but bytearray(10**12) in a pickle of 30 bytes takes that much memory.
@@ -85,7 +87,9 @@ def read_weights(path: str) -> WeightsFile:
 def _check_pickles(file: Path) -> None:
     """Refuse, before anything is unpickled, what takes more memory than the file. UnpicklingError, or what the parsers
     raise."""
-    if zipfile.is_zipfile(file):
+    with file.open("rb") as stream:
+        is_zip = stream.read(len(_ZIP_START)) == _ZIP_START
+    if is_zip:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             if sum(member.file_size for member in members) > _MAX_EXPANSION * file.stat().st_size:

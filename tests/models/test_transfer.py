@@ -304,6 +304,15 @@ def test_hostile_weights_end_in_a_sentence(tmp_path, content, message, is_zip):
     assert "\n" not in str(error.value)
 
 
+def test_pickle_that_ends_as_an_archive_is_checked_too(tmp_path):
+    file = tmp_path / "w.pth"
+    torch.save({"a": Allocating()}, file, _use_new_zipfile_serialization=False)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("readme", "")
+    with pytest.raises(ModelError, match="holds more than tensors"):
+        make(weights=str(file))
+
+
 def test_archive_that_expands_is_refused(tmp_path):
     weights = trained()
     torch.save(weights | {"x": torch.zeros(5_000_000)}, tmp_path / "w.pth")

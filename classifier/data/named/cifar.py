@@ -2,7 +2,7 @@
 
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -72,18 +72,58 @@ def _unpickle(path: Path) -> dict[str, Any]:
         raise corrupted_file_error(path, error) from None
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Unpickles arrays, and rejects anything else that a pickle could call: the files are untrusted."""
+class _Dtype:
+    """Stands for numpy.dtype in a pickle. values: its name, such as u1; the byte order is state[1]."""
 
-    _ALLOWED = frozenset(
-        [("multiarray", "_reconstruct"), ("numeric", "_frombuffer"), ("numpy", "ndarray"), ("numpy", "dtype")]
-    )
+    def __init__(self, *values: Any) -> None:
+        self.dtype = np.dtype(str(values[0]))
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """Stands for numpy.ndarray in a pickle, whose own methods believe any shape and any pointer."""
+
+    array: np.ndarray
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, is_fortran, content = state
+        raw = content.encode("latin1") if isinstance(content, str) else content  # text, if Python 2 wrote it
+        self.array = _from_buffer(raw, dtype, shape, "F" if is_fortran else "C")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.array, dtype)
+
+
+def _from_buffer(content: bytes, dtype: _Dtype, shape: tuple[int, ...], order: Literal["C", "F"]) -> np.ndarray:
+    return np.frombuffer(content, dtype.dtype).reshape(shape, order=order)  # which refuses objects
+
+
+def _reconstruct(*_: object) -> _Array:
+    return _Array()
+
+
+def _encode(text: str, _encoding: str) -> bytes:
+    return text.encode("latin1")
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Unpickles arrays of numbers, and rejects anything else that a pickle could call: the files are untrusted."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
-        last = module_name.rpartition(".")[2]
-        if module_name == "_codecs" and global_name == "encode":  # how Python 3 writes bytes in old protocols
-            return super().find_class(module_name, global_name)
-        if module_name.partition(".")[0] == "numpy" and (last, global_name) in self._ALLOWED:
-            # numpy.core was renamed numpy._core, and the old name warns
-            return super().find_class(module_name.replace("numpy.core", "numpy._core"), global_name)
-        raise pickle.UnpicklingError(f"it wants to call {module_name}.{global_name}")
+        parts = module_name.split(".")
+        stand_in = _STAND_INS.get((parts[0], parts[-1], global_name))
+        if stand_in is None:
+            raise pickle.UnpicklingError(f"it wants to call {module_name}.{global_name}")
+        return stand_in
+
+
+# By package, last part of the module's name (numpy.core was renamed numpy._core) and name.
+_STAND_INS: dict[tuple[str, str, str], Any] = {
+    ("_codecs", "_codecs", "encode"): _encode,  # how Python 3 writes bytes in old protocols
+    ("numpy", "multiarray", "_reconstruct"): _reconstruct,
+    ("numpy", "numeric", "_frombuffer"): _from_buffer,
+    ("numpy", "numpy", "ndarray"): _Array,
+    ("numpy", "numpy", "dtype"): _Dtype,
+}

@@ -76,6 +76,32 @@ def test_malicious_pickle_is_rejected(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not (tmp_path / "harmed").exists()
 
 
+class Reduced:
+    def __init__(self, *parts: Any) -> None:
+        self.parts = parts
+
+    def __reduce__(self) -> Any:
+        return self.parts
+
+
+RECONSTRUCT = np.zeros(1).__reduce__()[:2]  # makes an empty array, to which a state is given
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        Reduced(np.ndarray, ((1,), "O", b"\x10" * 8)),
+        Reduced(*RECONSTRUCT, (1, (1,), Reduced(np.dtype, ("O8",)), False, b"\x10" * 8)),
+        Reduced(*RECONSTRUCT, (1, (10**12,), np.dtype("u1"), False, b"\x10")),
+    ],
+)
+def test_pickle_with_pointers_or_a_false_shape_is_rejected(data: Reduced, tmp_path: Path) -> None:
+    folder = lay_cifar10(tmp_path)
+    (folder / "data_batch_3").write_bytes(pickle.dumps({b"data": data, b"labels": [1]}, 2))
+    with pytest.raises(DataError, match="data_batch_3 is missing or corrupted"):
+        open_source(DataConfig(path="cifar10", root=str(tmp_path)))
+
+
 DAMAGE = {
     "cut": lambda path: path.write_bytes(path.read_bytes()[:-50]),
     "gone": lambda path: path.unlink(),
