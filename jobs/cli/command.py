@@ -18,7 +18,8 @@ from classifier.storage.uri import refuse_credentials
 from classifier.text import show
 
 from .environment import setup
-from .interrupts import Interrupts, answer_interrupts, discard_output, ignore_interrupts
+from .interrupts import Interrupts, answer_interrupts, ignore_interrupts
+from .output import discard_output
 from .parser import format_help, parse
 from .verb import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR, Request, TrainingOptions, Verb
 from .verbs import FIRST_PHASES

@@ -20,7 +20,7 @@ from rich.text import Text
 from classifier.text import show
 from classifier.training.progress import describe_step, format_clock
 
-from .interrupts import detach_terminal, discard_output
+from .output import detach_terminal, discard_output
 
 if TYPE_CHECKING:  # a verb that only reads files prints too, and needs no torch
     from classifier.training.loop import StepProgress

@@ -4,13 +4,13 @@ import contextlib
 import os
 import signal
 import socket
-import stat
 import sys
 import threading
 import types
 from collections.abc import Callable, Iterator
 from typing import ClassVar, NoReturn
 
+from .output import detach_terminal
 from .verb import EXIT_INTERRUPTED
 
 ANSWER = "stopping after this step; Ctrl-C again to quit now"
@@ -99,21 +99,6 @@ def ignore_interrupts() -> None:
     """Raise KeyboardInterrupt no more: the process is about to end. The second Ctrl-C still ends it at once."""
     if Interrupts.is_answered and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, lambda *_: None)
-
-
-def detach_terminal() -> None:
-    """Discard all output from now on that would go to a terminal, which was closed; a file or pipe still gets it."""
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or none
-            if stat.S_ISCHR(os.fstat(stream.fileno()).st_mode):
-                discard_output(stream.fileno())
-
-
-def discard_output(descriptor: int) -> None:
-    """Let a file descriptor lead nowhere."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nowhere, descriptor)
-    os.close(nowhere)
 
 
 def _answer(reader: socket.socket, writer: socket.socket) -> None:
