@@ -58,7 +58,10 @@ class AssignedSplits:
                 np.ascontiguousarray(tensors[name]).view("V16").reshape(-1) for name in (_DIGESTS, _HASHES)
             )
             splits_M = tensors[_SPLITS]
-            if not len(digests_M) == len(hashes_M) == len(splits_M) or not np.isin(splits_M, range(len(SPLITS))).all():
+            if (
+                not digests_M.shape == hashes_M.shape == splits_M.shape
+                or not np.isin(splits_M, range(len(SPLITS))).all()
+            ):
                 raise ValueError("its tensors do not fit together")
         except (SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
             raise DataError(

@@ -10,6 +10,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from classifier.config.sections import WorkersConfig
 from classifier.config.trust import trust, trusted
@@ -23,6 +24,8 @@ CONNECT_TIMEOUT_SECONDS = 5.0
 # Between two looks at a cluster that has no room.
 POLL_SECONDS = 10.0
 logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from ray.job_config import JobConfig
 
 
 def connect(dashboard: bool = True) -> dict[str, float]:
@@ -50,6 +53,7 @@ def connect(dashboard: bool = True) -> dict[str, float]:
                 log_to_driver=False,
                 include_dashboard=dashboard,
                 runtime_env={"env_vars": {"PYTHONPATH": path}},
+                job_config=_make_job_config(),
                 _temp_dir=str(local_cluster.open_session()) if address == "local" else None,
             )
         except ConnectionError as error:
@@ -63,6 +67,21 @@ def connect(dashboard: bool = True) -> dict[str, float]:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_term)
     return {name: float(amount) for name, amount in ray.cluster_resources().items()}
+
+
+def _make_job_config() -> "JobConfig":
+    """Settings with which workers import nothing from the working directory, unless the user trusts a model.
+
+    Ray would put that directory, which may hold what was sent, before the libraries, whatever PYTHONSAFEPATH says.
+    """
+    from ray.job_config import JobConfig
+
+    class Safe(JobConfig):
+        def _serialize(self) -> str:
+            self._py_driver_sys_path.clear()
+            return super()._serialize()
+
+    return JobConfig() if trusted() else Safe()
 
 
 def _address() -> str:

@@ -349,6 +349,9 @@ def test_assigned_splits_round_trip_and_errors(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "splits.safetensors"):
         again = AssignedSplits.read(path)
         np.testing.assert_array_equal(again.recall(images.digests_N, None), draw_input(images).splits_N)
+    AssignedSplits(assigned.digests_M, assigned.hashes_M, assigned.splits_M[:, None]).write(tmp_path)
+    with pytest.raises(DataError, match="its tensors do not fit together"):
+        AssignedSplits.read(tmp_path)
     (tmp_path / "splits.safetensors").write_bytes((tmp_path / "splits.safetensors").read_bytes()[:-9])
     with pytest.raises(DataError, match=r"data\.split_from .*splits\.safetensors is corrupted"):
         AssignedSplits.read(tmp_path)

@@ -68,6 +68,14 @@ def test_next_run_removes_what_a_killed_one_has_left(start, temporary):
     assert os.stat(temporary / f"ray-{os.getuid()}").st_mode & 0o077 == 0
 
 
+@pytest.mark.parametrize("names", [(), ("nets:Net",)])
+def test_workers_import_from_the_working_directory_only_what_is_trusted(names, monkeypatch):
+    monkeypatch.setattr(cluster, "trusted", lambda: names)
+    config = cluster._make_job_config()
+    config._py_driver_sys_path.append("/received")  # as ray.init does with the working directory
+    assert (b"/received" in config._serialize()) == bool(names)
+
+
 def test_folder_for_sessions_that_others_hold_is_refused(temporary):
     home = temporary / f"ray-{os.getuid()}"
     home.symlink_to("/")
