@@ -230,7 +230,10 @@ def plan_longer_trial(plan: SearchPlan, board: Leaderboard, clock: SearchClock) 
     step_seconds = sum(line["seconds"] for line in history) / len(history)
     # Validation and checkpoints come on top of the steps, and the refit has as many epochs again.
     epoch_seconds = (plan.epoch_overhead + plan.conclusion.refit_epoch_factor) * step_seconds
-    epochs = int(TIME_MARGIN * (clock.training_seconds_left(step_seconds) - ACTOR_START_SECONDS) / epoch_seconds)
+    seconds_left = clock.training_seconds_left(step_seconds)
+    if math.isinf(seconds_left):  # without a time limit there is no rest to use
+        return None
+    epochs = int(TIME_MARGIN * (seconds_left - ACTOR_START_SECONDS) / epoch_seconds)
     if epochs < MIN_LONGER_FACTOR * plan.experiment.train.epochs:
         return None
     config = TrialConfig(best.changes | {"train.epochs": epochs}, "longer")

@@ -1,14 +1,17 @@
 """What a resumed search knows: its own trials, then those that it has not started."""
 
 import json
+import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.search.space import Choice, Interval, Space
-from jobs.search.history import load_history
+from jobs.search.history import load_history, plan_longer_trial
 from jobs.search.searcher import SearchHistory
 from jobs.search.trial_config import TrialConfig
 from tests.jobs.search.conftest import search_plan
@@ -55,3 +58,13 @@ def test_resumed_population_has_its_members_only(tmp_path):
         (tmp_path / "trials" / name / "changes.json").write_text(json.dumps({"optimizer.lr": 0.01}))
     first = load(tmp_path, space, scheduler="pbt").pending
     assert [config.changes for config in first] == [{"start": n, "optimizer.lr": 0.01} for n in ("one", "two")]
+
+
+def test_search_without_a_time_limit_plans_no_longer_trial(tmp_path, monkeypatch):
+    monkeypatch.setattr("jobs.search.history.read_history", lambda folder: [{"seconds": 2.0}])
+    row = SimpleNamespace(is_complete=True, changes={}, trial="a")
+    board = SimpleNamespace(folder=tmp_path, rows={"a": row}, rank_rows=lambda: [row])
+    conclusion = SimpleNamespace(refit_epoch_factor=0.0)
+    plan = SimpleNamespace(search_share=1, is_single=True, epoch_overhead=1.0, conclusion=conclusion)
+    clock = SimpleNamespace(training_seconds_left=lambda step_seconds: math.inf)
+    assert plan_longer_trial(cast(Any, plan), cast(Any, board), cast(Any, clock)) is None
