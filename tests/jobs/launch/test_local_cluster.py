@@ -73,7 +73,7 @@ def test_workers_import_from_the_working_directory_only_what_is_trusted(names, m
     monkeypatch.setattr(cluster, "trusted", lambda: names)
     config = cluster._make_job_config()
     config._py_driver_sys_path.append("/received")  # as ray.init does with the working directory
-    assert (b"/received" in config._serialize()) == bool(names)
+    assert ("/received" in str(config._serialize())) == bool(names)
 
 
 def test_folder_for_sessions_that_others_hold_is_refused(temporary):
