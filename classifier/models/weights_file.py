@@ -1,15 +1,7 @@
-"""Files of weights: read within bounds and without executing code, with the names of the classes where they are known.
+"""Files of weights: read without executing code, with the names of the classes where they are known."""
 
-A file that comes from elsewhere may be anything: its pickle may refer to itself, its archive may expand to a thousand
-times its size, its tensors may be larger than what is stored of them.
-"""
-
-import io
 import json
 import pickle
-import pickletools
-import warnings
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,20 +12,13 @@ from torch import Tensor
 from classifier.config.documents import read_bytes
 from classifier.errors import ModelError, RunError, in_short
 from classifier.storage.atomic import file_sha256
+from classifier.storage.torch_file import load_torch
 
 CLASS_NAMES = "class_names"
 """In the metadata of a .safetensors file: a JSON list."""
 # Keys of the weights in the checkpoints of training programs, best first: averaged weights before the others.
 _WRAPPERS = ("model_ema", "state_dict_ema", "state_dict", "model_state_dict", "model")
 _MAX_WRAPPERS = 4
-# torch.save stores, it does not compress.
-_MAX_EXPANSION = 2
-# How torch tells its format from the one before 1.6. Other parsers look at a file's end, which may say otherwise.
-_ZIP_START = b"PK\x03\x04"
-# The pickles of a file in torch's format before 1.6: magic number, version, system, weights, keys.
-_MAX_PICKLES = 5
-# torch's weights_only accepts it, but bytearray(10**12) in a pickle of 30 bytes takes that much memory.
-_REFUSED_GLOBALS = ("builtins bytearray", "__builtin__ bytearray")
 
 
 @dataclass(frozen=True)
@@ -62,10 +47,7 @@ def read_weights(path: str) -> WeightsFile:
             with safe_open(file, "pt") as opened:
                 names = _parse_class_names((opened.metadata() or {}).get(CLASS_NAMES))
         else:
-            _check_pickles(file)
-            with warnings.catch_warnings():  # about sparse tensors, which are left out
-                warnings.simplefilter("ignore")
-                content = torch.load(file, map_location="cpu", weights_only=True)
+            content = load_torch(file)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{where} is corrupted or holds more than tensors, which could run code when loaded: save only the "
@@ -82,37 +64,6 @@ def read_weights(path: str) -> WeightsFile:
     if not tensors:
         raise ModelError(f"{where} holds no named tensors: save the weights with torch.save(model.state_dict(), FILE)")
     return WeightsFile(tensors, names if names is not None else _read_bundle_names(file))
-
-
-def _check_pickles(file: Path) -> None:
-    """Refuse, before anything is unpickled, what takes more memory than the file. UnpicklingError, or what the parsers
-    raise."""
-    with file.open("rb") as stream:
-        is_zip = stream.read(len(_ZIP_START)) == _ZIP_START
-    if is_zip:
-        with zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
-            if sum(member.file_size for member in members) > _MAX_EXPANSION * file.stat().st_size:
-                raise ValueError("it expands to many times its size")
-            for member in members:
-                if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # torch reads no other
-                    raise ValueError("it is compressed in an unknown way")
-                if member.filename.rpartition("/")[2] == "data.pkl":
-                    with archive.open(member) as stream:  # reads no more than asked for, whatever the archive states
-                        _check_pickle(stream.read(member.file_size))
-        return
-    with file.open("rb") as stream:
-        for _ in range(_MAX_PICKLES):
-            if not stream.peek(1):
-                return
-            _check_pickle(stream)
-
-
-def _check_pickle(content: bytes | io.BufferedReader) -> None:
-    """content: bytes, or a file at the start of a pickle, which is read to its end."""
-    for opcode, argument, _ in pickletools.genops(content):
-        if opcode.name == "GLOBAL" and argument in _REFUSED_GLOBALS:
-            raise pickle.UnpicklingError(f"it contains {argument}")
 
 
 def _is_plain(value: object) -> bool:

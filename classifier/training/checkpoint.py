@@ -2,8 +2,8 @@
 
 A checkpoint is a folder `step-00001234/` of files and, written last, `manifest.json` with their checksums and its own.
 A reader takes the newest one that is intact and says which it skipped, so a crash loses at most the work since then,
-and damage no more than the checkpoints that it hit. Weights are safetensors; everything else is loaded by torch with
-`weights_only`, which executes no code.
+and damage no more than the checkpoints that it hit. Weights are safetensors; everything else is loaded within bounds
+and executes no code.
 """
 
 import errno
@@ -23,6 +23,7 @@ from classifier.config.documents import Count, check, read_json
 from classifier.errors import ConfigError, RunError, in_short, list_few
 from classifier.storage.atomic import file_sha256, fsync, retry_io, write_atomically, write_tensors
 from classifier.storage.bucket import step_of
+from classifier.storage.torch_file import check_size, load_torch
 from classifier.text import show
 
 logger = logging.getLogger(__name__)
@@ -116,7 +117,8 @@ class CheckpointStore:
             logger.warning("%s: damaged, skipped for %s: %s", self.folder, folder.name, list_few(damaged))
         try:
             weights = load_file(folder / WEIGHTS)
-            state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+            state = load_torch(folder / STATE)
+            check_size(state, folder / STATE)
         except Exception as error:  # intact files that no training wrote may raise anything
             reason = f"{type(error).__name__}: {in_short(error, 300)}"
             raise RunError(f"{folder} cannot be loaded ({reason}): delete it to resume from the one before") from error

@@ -150,20 +150,57 @@ def test_altered_manifests_are_skipped_for_the_one_before(store, caplog, is_firs
     assert store.newest_step() == -1
 
 
+def replace_state(store: CheckpointStore, state: object) -> None:
+    """Write an intact checkpoint with this state."""
+    folder = store.commit(checkpoint(1))
+    torch.save(state, folder / "state.pt")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    listed = {"sha256": atomic.file_sha256(folder / "state.pt"), "bytes": (folder / "state.pt").stat().st_size}
+    manifest["files"]["state.pt"] = listed
+    (folder / "manifest.json").write_text(json.dumps(with_own_checksum(manifest)))
+
+
 def test_loading_executes_no_code(store, tmp_path):
     class Evil:
         def __reduce__(self):
             return (open, (str(tmp_path / "executed"), "w"))
 
-    folder = store.commit(checkpoint(1))
-    torch.save({"x": Evil()}, folder / "state.pt")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    state = {"sha256": atomic.file_sha256(folder / "state.pt"), "bytes": (folder / "state.pt").stat().st_size}
-    manifest["files"]["state.pt"] = state
-    (folder / "manifest.json").write_text(json.dumps(with_own_checksum(manifest)))
+    replace_state(store, {"x": Evil()})
     with pytest.raises(RunError, match=r"cannot be loaded \(UnpicklingError: Weights only load failed.*delete it"):
         store.load_latest()
     assert not (tmp_path / "executed").exists()
+
+
+class Allocating:
+    def __reduce__(self):
+        return (bytearray, (10**12,))
+
+
+def nested(inner: object, depth: int = 30) -> object:
+    """2^depth of it, in a small file."""
+    return inner if depth == 0 else [nested(inner, depth - 1)] * 2
+
+
+def referring_to_itself() -> list:
+    state: list = []
+    state.append(state)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"x": Allocating()}, "it contains .*bytearray"),
+        ({"optimizer": referring_to_itself()}, "expands to many times"),
+        ({"optimizer": nested({"lr": 0.1})}, "expands to many times"),
+        ({"sums": torch.zeros(1).expand(10**12)}, "expands to many times"),
+        ({"buffers": [torch.zeros(10**5)] * 1000}, "expands to many times"),
+    ],
+)
+def test_state_that_takes_more_memory_than_its_file_is_refused(store, state, message):
+    replace_state(store, state)
+    with pytest.raises(RunError, match=rf"cannot be loaded \(.*{message}.*delete it"):
+        store.load_latest()
 
 
 def test_failing_disk_is_retried(store, monkeypatch, caplog):

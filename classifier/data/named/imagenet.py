@@ -10,6 +10,7 @@ from classifier.data.named.mnist import corrupted_file_error, locate_dataset
 from classifier.data.readers import folder
 from classifier.data.readers.source import Source
 from classifier.data.split_names import TEST, TRAIN, VALIDATION
+from classifier.storage.torch_file import load_torch
 
 _DEVKIT = "ILSVRC2012_devkit_t12"
 
@@ -41,10 +42,8 @@ def _read_english_names(root: Path) -> dict[str, str]:
     """Return WordNet ID -> first English name; empty if neither file exists."""
     path = root / "meta.bin"
     if path.is_file():
-        import torch
-
         try:
-            words, _ = torch.load(path, weights_only=True)
+            words, _ = load_torch(path)
             return {wnid: names[0] for wnid, names in words.items()}
         except Exception as error:  # a corrupted file can fail in any way
             raise corrupted_file_error(path, error) from None
