@@ -72,7 +72,8 @@ class DataConfig(Section):
     max_seconds: PositiveFloat = 30.0
     """Treat an image that takes longer than this to decode as unreadable."""
     stream: bool = False
-    """Read images on demand, again in every epoch, for data sets larger than the disk. Uses no cache."""
+    """Read images on demand, again in every epoch, for data sets larger than the disk. All are decoded once
+    before, to find those that cannot be used; data.cache keeps only that."""
     window: PositiveInt = 16
     """With data.stream: size of the shuffle buffer in memory, in chunks of 256 consecutive images."""
     cache: str | None = "~/.cache/classifier"

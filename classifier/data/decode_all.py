@@ -27,7 +27,7 @@ from classifier.data.images.row_hash import hash_rows
 from classifier.data.images.stream import StreamedImages
 from classifier.data.infer_shape import describe_few_bits, find_few_bits, infer_shape, measure_sample
 from classifier.data.readers.compact import pack_digests
-from classifier.data.readers.file_bytes import compute_digest, file_identity
+from classifier.data.readers.file_bytes import compute_digest, file_identity, may_pass
 from classifier.data.readers.source import Source
 from classifier.errors import ConfigError, DataError, list_few
 
@@ -118,13 +118,13 @@ def _in_memory(decoder: ImageDecoder) -> DecodedImages:
 def _from_cache(decoder: ImageDecoder, cache: "Cache", max_cache_bytes: float) -> DecodedImages:
     """Return images of the cache, after decoding those that it lacks into it."""
     identities = [file_identity(file) if isinstance(file, Path) else file.identity() for file in decoder.files]
-    found = cache.look_up(identities)
+    found = cache.look_up(identities, may_pass)
     count, is_large = len(identities), len(identities) * math.prod(decoder.spec.shape) > LARGE_CACHE_BYTES
     with (decoder.progress if is_large else no_progress)(f"checking the cached {decoder.name}", count) as tick:
         missing = cache.find_missing(found, tick)
     if missing:
         with cache.lock():
-            found = cache.look_up(identities)  # another process may have added them meanwhile
+            found = cache.look_up(identities, may_pass)  # another process may have added them meanwhile
             missing = cache.find_missing(found)
             is_known = functools.partial(cache.contains, may_differ=may_differ)
             for _ in range(2):  # of files that were read for their digests, cached images may turn out to be damaged

@@ -1,11 +1,15 @@
 """A lock that one process holds at a time. The system releases it when the process ends, however it ends."""
 
 import contextlib
+import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, lock_descriptor
+from filelock import FileLock, Timeout, lock_descriptor
+
+logger = logging.getLogger(__name__)
 
 
 def open_lock(path: Path) -> FileLock:
@@ -14,6 +18,21 @@ def open_lock(path: Path) -> FileLock:
     A forked child does not hold its parent's lock.
     """
     return FileLock(path, thread_local=False, on_acquired=_write_owner)
+
+
+@contextlib.contextmanager
+def hold_lock(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock on a file. While another process does, a warning says what it is doing. OSError if that fails."""
+    lock = open_lock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        logger.warning("%s is %s: waiting for it", read_owner(path), what)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def read_owner(path: Path) -> str:

@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from filelock import Timeout
 
 from classifier.data.images.arrays import MappedImages, Segment
 from classifier.data.images.file_states import FileStates, read_states, write_states
@@ -31,7 +30,7 @@ from classifier.data.images.pixel_segment import PIXELS, PixelSegmentWriter
 from classifier.data.images.row_index import RowIndex
 from classifier.errors import DataError, in_short
 from classifier.storage.atomic import fsync, fsync_in_background
-from classifier.storage.file_lock import open_lock, read_owner
+from classifier.storage.file_lock import hold_lock
 
 logger = logging.getLogger(__name__)
 
@@ -85,13 +84,16 @@ class Cache:
     def folder(self) -> Path:
         return self.root / self.key
 
-    def look_up(self, identities: Sequence[bytes | None]) -> FileStates:
+    def look_up(
+        self, identities: Sequence[bytes | None], may_pass: Callable[[str], bool] = lambda _: False
+    ) -> FileStates:
         """Return what is known of files that did not change since.
 
-        identities: 16 bytes that change with the file; None for a file whose changes would go unnoticed.
+        identities: 16 bytes that change with the file; None for a file whose changes would go unnoticed. may_pass:
+        whether a file that could not be used for this reason may be usable now; then nothing is known of it.
         """
         self._read_segments()
-        return read_states(self.folder, identities)
+        return read_states(self.folder, identities, may_pass)
 
     def find_missing(self, states: FileStates, tick: Callable[[int], None] = lambda _: None) -> list[int]:
         """Return the indices of files that may have an image, but no intact one here.
@@ -181,8 +183,13 @@ class Cache:
         self._read_segments()
 
     def remember(self, identities: Sequence[bytes | None], states: FileStates) -> None:
-        """Record what is known of these files, for the next `look_up`."""
-        write_states(self.folder, identities, states)
+        """Record what is known of these files, for the next `look_up`; a full disk does not stop a run whose images are
+        all there."""
+        try:
+            write_states(self.folder, identities, states)
+        except OSError as error:
+            reason = error.strerror or error
+            logger.warning("%s cannot be written (%s): the next run reads all files again", self.folder, reason)
 
     def evict(self, max_bytes: float) -> None:
         """Unlink the least recently used segments under `root`, also those of other ways to decode, until it takes at
@@ -198,8 +205,9 @@ class Cache:
             if total <= max_bytes:
                 return
             if path not in own:
-                path.unlink(missing_ok=True)
-                total -= size
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
+                    total -= size
         if total > max_bytes:
             logger.warning("%s takes %.1f GB, more than data.cache_gb: this run needs it all", self.root, total / 1e9)
 
@@ -209,37 +217,32 @@ class Cache:
 
         DataError if the folder cannot be locked.
         """
-        path = self.folder / ".lock"
-        lock = open_lock(path)
-        try:
+        with contextlib.ExitStack() as stack:
             try:
-                lock.acquire(blocking=False)
-            except Timeout:
-                logger.warning("%s is decoding these images: waiting for it", read_owner(path))
-                lock.acquire()
-        except OSError as error:
-            raise DataError(
-                f"{self.folder} cannot be locked ({error.strerror or error}): give another folder as --data.cache, "
-                "or none"
-            ) from None
-        try:
+                stack.enter_context(hold_lock(self.folder / ".lock", "decoding these images"))
+            except OSError as error:
+                raise DataError(
+                    f"{self.folder} cannot be locked ({error.strerror or error}): give another folder as --data.cache, "
+                    "or none"
+                ) from None
             for leftover in self.folder.glob(".*.part"):
                 leftover.unlink(missing_ok=True)
             yield
-        finally:
-            lock.release()
 
     def _read_segments(self) -> None:
         known = {segment.path: segment for segment in self.index.segments}
         segments = []
         for path in sorted(self.folder.glob("segment-*.arrow")):
+            if not path.is_file():  # unlinked meanwhile; or a pipe, which would be waited for
+                continue
             try:
                 segments.append(known.get(path) or _open_segment(path))
-            except FileNotFoundError:  # unlinked meanwhile
+            except FileNotFoundError:
                 continue
             except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
                 logger.warning("%s is corrupted (%s): its images are decoded again", path, in_short(error))
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # of another user
+                    path.unlink(missing_ok=True)
         self.index.update(segments)
 
 

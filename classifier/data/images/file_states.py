@@ -1,7 +1,7 @@
 """What is known of files, so that an unchanged one is not read again: FILES in a folder of the cache."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,14 +30,16 @@ class FileStates:
         self.errors.update(errors)
 
 
-def read_states(folder: Path, identities: Sequence[bytes | None]) -> FileStates:
+def read_states(folder: Path, identities: Sequence[bytes | None], may_pass: Callable[[str], bool]) -> FileStates:
     """Return what is known of the files of these identities; see Cache.look_up."""
     states, known = FileStates([b""] * len(identities), {}), _read_known(folder)
     for n, identity in enumerate(identities):
         if identity is not None and (entry := known.get(identity)) is not None:
-            states.digests[n] = entry[0]
-            if entry[1] is not None:
-                states.errors[n] = entry[1]
+            digest, reason = entry
+            if reason is None:
+                states.digests[n] = digest
+            elif not may_pass(reason):
+                states.digests[n], states.errors[n] = digest, reason
     return states
 
 
@@ -60,6 +62,8 @@ def write_states(folder: Path, identities: Sequence[bytes | None], states: FileS
 
 def _read_known(folder: Path) -> dict[bytes, tuple[bytes, str | None]]:
     """Return the digest, and why it cannot be used, of each file by its identity; nothing if the record is damaged."""
+    if not (folder / FILES).is_file():  # a pipe would be waited for
+        return {}
     try:
         with pa.memory_map(str(folder / FILES)) as file:
             batch = pa.ipc.open_file(file).get_batch(0)

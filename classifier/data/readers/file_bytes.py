@@ -13,6 +13,8 @@ from classifier.data.decoding import decode
 SETTLE_SECONDS = 2.0
 """A file changed more recently than this may change again with the same modification time."""
 
+UNREADABLE = "it cannot be read"
+
 PackedFile = tuple[object, Callable[[str, int, int], "File"], str, int, int]
 """A key for the container, a function that recreates the file from a name and two numbers, and those three."""
 
@@ -50,7 +52,12 @@ def read_image_bytes(file: File, max_bytes: int) -> bytes:
             raise decode.DecodeError(f"its {size:,} bytes are more than data.max_bytes {max_bytes:,}")
         return content
     except OSError as error:
-        raise decode.DecodeError(f"it cannot be read ({error.strerror or error})") from None
+        raise decode.DecodeError(f"{UNREADABLE} ({error.strerror or error})") from None
+
+
+def may_pass(reason: str) -> bool:
+    """May an image that could not be used for this reason be read the next time, as storage then answers?"""
+    return reason.startswith(UNREADABLE)
 
 
 def _read_regular_file(path: Path, max_bytes: int) -> tuple[int, bytes]:

@@ -18,7 +18,7 @@ from classifier import data
 from classifier.config.sections import DataConfig
 from classifier.data import image_decoder
 from classifier.data.dataset import Dataset
-from classifier.data.decoding import decode
+from classifier.data.decoding import decode, image_file
 from classifier.data.decoding.image_spec import ImageSpec
 from classifier.data.images.arrays import MappedImages, Segment, concatenate, select
 from classifier.data.images.file_states import FILES
@@ -143,6 +143,24 @@ def test_error_is_remembered_until_the_file_is_fixed(config: DataConfig, work, p
     paint(bad)
     assert data.load(config).split_record["unreadable"] == []
     assert sum(data.load(config).counts.values()) == 41
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_image_that_could_not_be_read_is_read_again(config: DataConfig, monkeypatch, stream: bool) -> None:
+    import dataclasses
+
+    config = dataclasses.replace(config, max_corrupt=0.1, stream=stream)
+    read = image_decoder.read_image_bytes
+
+    def reset(file, max_bytes: int) -> bytes:
+        if str(file).endswith("0.png"):
+            raise image_file.DecodeError(f"{file_bytes.UNREADABLE} (Connection reset by peer)")
+        return read(file, max_bytes)
+
+    monkeypatch.setattr(image_decoder, "read_image_bytes", reset)
+    assert data.load(config).split_record["unreadable"]
+    monkeypatch.setattr(image_decoder, "read_image_bytes", read)
+    assert data.load(config).split_record["unreadable"] == []
 
 
 def test_least_recently_used_segments_are_evicted(config: DataConfig) -> None:
@@ -378,6 +396,44 @@ def test_without_a_writable_home_images_are_decoded_in_memory(
     loaded = data.load(dataclasses.replace(config, cache=DataConfig().cache))
     assert isinstance(loaded.train.images_NCHW, torch.Tensor)
     assert "decoded in memory" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["segment-*.arrow", "files-2.arrow"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_in_a_cache_is_no_part_of_it(config: DataConfig, name: str, make) -> None:
+    fingerprint = data.load(config).fingerprint
+    path = next(Path(config.cache or "").rglob(name))
+    make(path.with_name(f"{path.stem}0{path.suffix}") if name.startswith("segment") else _without(path))
+    assert data.load(config).fingerprint == fingerprint
+
+
+def _without(path: Path) -> Path:
+    path.unlink()
+    return path
+
+
+def test_a_corrupted_segment_of_another_user_is_left_there(config: DataConfig, monkeypatch, caplog) -> None:
+    data.load(config)
+    segment = next(Path(config.cache or "").rglob("segment-*"))
+    segment.with_name("segment-other.arrow").write_bytes(b"no segment")
+
+    def refuse(*_, **__) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    data.load(config)
+    assert "segment-other.arrow is corrupted" in caplog.text
+
+
+def test_a_full_disk_loses_only_what_is_known_of_files(config: DataConfig, monkeypatch, caplog) -> None:
+    def full(*_) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("classifier.data.images.cache.write_states", full)
+        fingerprint = data.load(config).fingerprint
+    assert "cannot be written (No space left on device): the next run reads all files again" in caplog.text
+    assert data.load(config).fingerprint == fingerprint
 
 
 def test_full_disk_is_reported_and_not_blamed_on_an_image(config: DataConfig, monkeypatch) -> None:

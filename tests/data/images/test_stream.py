@@ -134,6 +134,17 @@ def test_what_a_stream_cannot_use_is_remembered_until_a_file_changes(photos: Pat
     assert checks
 
 
+@pytest.mark.parametrize("damaged", ['{"99": "x"}', "{}", "[" * 10_000, "null", "\n", "\n{}"])
+def test_a_damaged_record_of_a_stream_is_not_believed(photos: Path, tmp_path: Path, monkeypatch, damaged: str) -> None:
+    (photos / "cat" / "bad.png").write_bytes(b"no image")
+    monkeypatch.setattr(file_bytes, "SETTLE_SECONDS", -1)
+    config = DataConfig(path=str(photos), stream=True, size=8, channels=3, max_corrupt=0.1, cache=str(tmp_path / "c"))
+    unreadable = data.load(config).split_record["unreadable"]
+    [record] = (tmp_path / "c").rglob("*.json")
+    record.write_text(damaged)
+    assert data.load(config).split_record["unreadable"] == unreadable
+
+
 def test_an_image_of_a_stream_that_is_lost_later_is_named(photos: Path) -> None:
     dataset = data.load(DataConfig(path=str(photos), stream=True, size=8, cache=None))
     for id_ in dataset.train.ids:
