@@ -23,7 +23,7 @@ from .leaderboard import Leaderboard
 from .plan import SearchPlan
 from .searcher import Observation, SearchHistory, initial_configs
 from .trial_budget import ACTOR_START_SECONDS, TIME_MARGIN
-from .trial_config import TrialConfig, read_changes, read_trial_configs, remove_duplicates
+from .trial_config import TrialConfig, is_trial_name, read_changes, read_trial_configs, remove_duplicates
 
 # Seconds between writes of the time spent.
 SAVE_SECONDS = 5.0
@@ -46,8 +46,9 @@ def load_history(folder: Path, plan: SearchPlan, dataset: Dataset) -> SearchHist
             for path in histories
         ]
     else:
-        for trial in [path for path in trials.glob("*") if not (path / "sample.json").exists()]:
-            shutil.rmtree(trial)  # killed before sample.json was written: the trial never started
+        for trial in [path for path in trials.glob("*") if is_trial_name(path.name)]:
+            if not (trial / "sample.json").exists():  # killed before it was written: the trial never started
+                shutil.rmtree(trial, ignore_errors=True)
         own = read_trial_configs(trials)
     space_file = folder / "space.json"
     if not space_file.exists():  # not all initial trials have been started

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,11 @@ class TrialConfig:
 def trial_name(changes: dict[str, Any]) -> str:
     """8 hex digits; equal changes, in any order, are one trial."""
     return hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def is_trial_name(name: str) -> bool:
+    """Whether it may be a trial's: anything else in the folder of trials is left alone."""
+    return re.fullmatch("[0-9a-f]{8}", name) is not None
 
 
 def read_trial_configs(trials: Path) -> list[TrialConfig]:

@@ -49,6 +49,16 @@ def test_rest_of_the_portfolio_is_tried_until_the_search_draws(tmp_path):
     assert [config.changes for config in load(tmp_path, space, portfolio).pending] == [{}, portfolio[0]]
 
 
+def test_folder_of_trials_keeps_what_is_no_trial(tmp_path):
+    trials = tmp_path / "trials"
+    for folder in (trials / "0a1b2c3d", trials / "my notes", tmp_path / "elsewhere"):
+        folder.mkdir(parents=True)
+    (trials / "linked").symlink_to(tmp_path / "elsewhere")
+    (trials / ".DS_Store").touch()
+    assert [config.source for config in load(tmp_path, {}).pending] == ["recipe"]
+    assert {path.name for path in trials.iterdir()} == {"my notes", "linked", ".DS_Store"}
+
+
 def test_resumed_population_has_its_members_only(tmp_path):
     space: Space = {"optimizer.lr": Interval(1e-4, 1e-1, log=True)}
     assert [config.source for config in load(tmp_path, space, scheduler="pbt").pending] == ["recipe"]
