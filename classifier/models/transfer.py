@@ -13,7 +13,7 @@ from classifier.config.sections import ModelConfig
 from classifier.errors import ClassifierError, ModelError, in_short
 from classifier.models import external, zoo
 from classifier.models.catalogue import ZOO
-from classifier.models.head import head_parameter_names
+from classifier.models.head import head_modules, head_parameter_names
 from classifier.models.rename import convert_state_dict
 from classifier.models.weights_file import WeightsFile, read_weights
 from classifier.text import show
@@ -57,6 +57,10 @@ def load_weights(model: nn.Module, config: ModelConfig, class_names: Sequence[st
     for name, tensor in fitting.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise ModelError(f"{where}: {name} has values that are NaN or infinite: give other weights")
+    for name, layer in head_modules(model).items():
+        parts = {f"{name}.{part}" for part, _ in layer.named_parameters()}
+        if not parts <= fitting.keys():  # biases without their weights mean nothing
+            fitting = {name: tensor for name, tensor in fitting.items() if name not in parts}
     head, message = match_head({name: fitting.pop(name) for name in heads & fitting.keys()}, file, class_names)
     fitting |= head
     if message:

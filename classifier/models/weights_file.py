@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from classifier.storage.torch_file import load_torch
 
 CLASS_NAMES = "class_names"
 """In the metadata of a .safetensors file: a JSON list."""
+# What training programs call the classes in their checkpoints: a list, or their indices by name.
+_CLASS_KEYS = (CLASS_NAMES, "classes", "class_to_idx")
 # Keys of the weights in the checkpoints of training programs, best first: averaged weights before the others.
 _WRAPPERS = ("model_ema", "state_dict_ema", "state_dict", "model_state_dict", "model")
 _MAX_WRAPPERS = 4
@@ -48,6 +51,7 @@ def read_weights(path: str) -> WeightsFile:
                 names = _parse_class_names((opened.metadata() or {}).get(CLASS_NAMES))
         else:
             content = load_torch(file)
+            names = _find_class_names(content)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{where} is corrupted or holds more than tensors, which could run code when loaded: save only the "
@@ -84,8 +88,27 @@ def _parse_class_names(text: str | None) -> tuple[str, ...] | None:
         names = json.loads(text or "null")
     except (ValueError, RecursionError):
         return None
-    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    return tuple(names) if is_list else None
+    return _as_class_names(names)
+
+
+def _find_class_names(content: Any) -> tuple[str, ...] | None:
+    """Return the names that a training program saved with the weights; None if it saved none."""
+    if not isinstance(content, dict):
+        return None
+    for key in _CLASS_KEYS:
+        names = content.get(key)
+        if isinstance(names, dict):
+            is_numbered = sorted(map(repr, names.values())) == sorted(map(repr, range(len(names))))
+            names = sorted(names, key=names.__getitem__) if is_numbered else None
+        if found := _as_class_names(names):
+            return found
+    return None
+
+
+def _as_class_names(names: Any) -> tuple[str, ...] | None:
+    """Return names in the spelling of labels (NFC); None if these are none."""
+    is_list = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    return tuple(unicodedata.normalize("NFC", name) for name in names) if is_list else None
 
 
 def _read_bundle_names(file: Path) -> tuple[str, ...] | None:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from classifier.config.documents import Count, check, read_json
 from classifier.errors import ConfigError, RunError, in_short, list_few
+from classifier.models.weights_file import CLASS_NAMES
 from classifier.storage.atomic import file_sha256, fsync, retry_io, write_atomically, write_tensors
 from classifier.storage.bucket import step_of
 from classifier.storage.torch_file import check_size, load_torch
@@ -68,11 +70,13 @@ class Checkpoint:
     weights: dict[str, Tensor]
     state: dict[str, Any]
     about: dict[str, Any]
+    class_names: Sequence[str] = ()
+    """Of the head's outputs: in the file of the weights, for a training that starts from them."""
 
     def copy_to_cpu(self) -> "Checkpoint":
         """Copy all tensors to the CPU, into memory that nothing else writes to."""
         copy: dict[str, Any] = _copy_to_cpu({"weights": self.weights, "state": self.state})
-        return Checkpoint(self.step, copy["weights"], copy["state"], self.about)
+        return Checkpoint(self.step, copy["weights"], copy["state"], self.about, self.class_names)
 
 
 def _copy_to_cpu(value: Any) -> Any:
@@ -204,7 +208,8 @@ def _write(checkpoint: Checkpoint, folder: Path) -> None:
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     try:
-        write_tensors(checkpoint.weights, folder / WEIGHTS)
+        names = {CLASS_NAMES: json.dumps(checkpoint.class_names)} if checkpoint.class_names else {}
+        write_tensors(checkpoint.weights, folder / WEIGHTS, **names)
         try:
             torch.save(checkpoint.state, folder / STATE)
         except RuntimeError as error:  # torch hides the cause

@@ -207,7 +207,7 @@ class TrainState:
             "best_epoch": self.best_epoch,
         }
         about = {"epoch": self.step // self.steps_per_epoch, "dataset": self.dataset.fingerprint}
-        return Checkpoint(self.step, self.model.state_dict(), state, about).copy_to_cpu()
+        return Checkpoint(self.step, self.model.state_dict(), state, about, self.dataset.class_names).copy_to_cpu()
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint, on the same or another number of ranks. RunError if it is another training's."""

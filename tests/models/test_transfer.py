@@ -14,6 +14,7 @@ from torch import nn
 from classifier.config.sections import ModelConfig
 from classifier.errors import ModelError
 from classifier.models import build, head_parameter_names, pretrained_statistics, set_frozen, transfer, zoo
+from classifier.models.weights_file import read_weights
 from classifier.storage.atomic import file_sha256
 
 
@@ -261,6 +262,30 @@ def test_head_is_kept_by_the_names_of_its_classes(tmp_path, caplog, kind):
         assert not model.get_parameter("head.weight").any()
         assert "its head is for other classes: this one starts anew" in said or others[0] == "ant"  # said once
         assert torch.equal(model.state_dict()["features.0.0.weight"], weights["features.0.0.weight"])
+
+
+def test_class_names_of_other_programs_are_found(tmp_path, caplog):
+    weights, names = trained(), ("cafe\u0301", "b", "c", "d")
+    for saved in (
+        {"class_names": [*names]},
+        {"classes": names},
+        {"class_to_idx": {"c": 2, names[0]: 0, "d": 3, "b": 1}},
+    ):
+        torch.save({"state_dict": weights, **saved}, tmp_path / "w.pth")
+        model, said = make_named(tmp_path / "w.pth", ("c", "caf\u00e9", "b", "d"), caplog)
+        assert torch.equal(model.get_parameter("head.weight"), weights["head.weight"][[2, 0, 1, 3]])
+        assert "names no classes" not in said
+    for odd in ({"class_to_idx": {"a": 0, "b": 0, "c": []}}, {"classes": 3}, {"class_to_idx": {"a": True, "b": 0}}):
+        torch.save({"state_dict": weights, **odd}, tmp_path / "w.pth")
+        assert read_weights(str(tmp_path / "w.pth")).class_names is None
+
+
+def test_half_a_head_is_no_head(tmp_path, caplog):
+    weights = trained()
+    del weights["head.weight"]
+    save_file(weights, tmp_path / "w.safetensors")
+    model, _ = make_named(tmp_path / "w.safetensors", NAMES, caplog)
+    assert not model.get_parameter("head.bias").any()
 
 
 def test_head_without_names_is_kept_and_said(tmp_path, caplog):

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from classifier.errors import RunError
+from classifier.models.weights_file import read_weights
 from classifier.storage import atomic
 from classifier.training.checkpoint import AsyncCheckpointWriter, Checkpoint, CheckpointStore
 
@@ -253,6 +254,12 @@ def test_writer_raises_the_error_of_its_last_write(store, monkeypatch):
         writer.wait()
     writer.close()
     assert store.load_latest().step == 1
+
+
+def test_weights_of_a_checkpoint_name_the_classes(store):
+    named = Checkpoint(1, {"w": torch.ones(2)}, {}, {"epoch": 1, "dataset": "f00d"}, ("b\udce9", "a")).copy_to_cpu()
+    folder = store.commit(named)
+    assert read_weights(str(folder / "weights.safetensors")).class_names == ("b\udce9", "a")
 
 
 def test_copy_to_cpu_does_not_change_with_the_model():
