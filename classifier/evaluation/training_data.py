@@ -17,7 +17,7 @@ from classifier.config.sections import DataConfig
 from classifier.data.dataset import Dataset
 from classifier.errors import DataError, RunError
 from classifier.runs.data_location import find_data
-from classifier.storage.uri import is_remote
+from classifier.storage.uri import is_remote, refuse_credentials
 from classifier.text import quote
 
 LIMITS = ("max_pixels", "max_bytes", "max_seconds")
@@ -70,13 +70,14 @@ def without_choices(recorded: DataConfig, *, is_run: bool = False) -> DataConfig
 
 
 def _check_path(path: str | Path, recorded: DataConfig) -> None:
-    """RunError if the data are at a place that a document may not choose."""
+    """RunError if the data are at a place that a document may not choose, ConfigError if it contains credentials."""
     if not _is_in_run(path):
         raise RunError(
             f"{path} is a bundle without its run, which does not choose what is read: name the data set that it was "
             "trained on by --data"
         )
     if is_remote(recorded.path):
+        refuse_credentials(recorded.path, f"the place of the data that {path} was trained on")
         raise RunError(
             f"{path} was trained on {recorded.path}, and no file chooses what is read from another machine: if you "
             f"trust that place, name it by --data {quote(recorded.path)}"

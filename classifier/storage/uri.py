@@ -28,8 +28,9 @@ def refuse_credentials(uri: str, setting: str) -> None:
 def refuse_endpoint(uri: str, document: object, option: str) -> None:
     """RunError if a document's URI names the server that is asked, which would get requests signed by the user.
 
-    option: by which the user can name it.
+    option: by which the user can name it. ConfigError if the URI contains credentials.
     """
+    refuse_credentials(uri, f"the URI in {document}")
     if is_remote(uri) and "?" in uri:
         raise RunError(
             f"{document} names {uri}, with options that choose a server, which no file may choose: if it is yours, "

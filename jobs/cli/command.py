@@ -105,8 +105,8 @@ def _check(request: Request) -> None:
         Experiment().override_all(request.changes)
     options = request.options
     for name, uri in {"--storage": getattr(options, "storage", None), **request.changes}.items():
-        if name in ("--storage", "data.path") and uri:
-            refuse_credentials(str(uri), name)
+        if isinstance(uri, str):
+            refuse_credentials(uri, name)
     if hasattr(options, "resume") and not getattr(options, "dry_run", False):  # else nothing is trained
         storage = {"storage": options.storage, "fix": STORAGE_FIX} if hasattr(options, "storage") else {}
         refuse_lost_results(options.out, resume=options.resume, **storage)

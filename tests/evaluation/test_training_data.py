@@ -7,7 +7,7 @@ import pytest
 
 from classifier.bundle import bundle
 from classifier.config.sections import DataConfig
-from classifier.errors import DataError, RunError
+from classifier.errors import ConfigError, DataError, RunError
 from classifier.evaluation.training_data import load_training_data, without_choices
 from tests.report.run_files import write_run
 
@@ -37,6 +37,7 @@ def test_settings_of_a_document_that_only_the_user_may_choose(recorded, is_run, 
         ("photos", "run/bundle", None),
         ("photos", "alone", "name the data set that it was trained on by --data"),
         ("s3://bucket/x?endpoint_override=127.0.0.1:1", "run", "no file chooses what is read from another machine"),
+        ("s3://AKIA:secret@bucket/x", "run", "^the place .* trained on contains credentials: [^:]*$"),
         ("\\\\server\\photos", "run", "no file chooses what is read from another machine"),
     ],
 )
@@ -44,7 +45,7 @@ def test_place_of_the_data(data_path, where, says, tmp_path):
     run = write_run(tmp_path / "run", ["a", "b"], data_path=data_path)
     shutil.copytree(run / "bundle", tmp_path / "alone")
     about = bundle.read(run)
-    with pytest.raises((DataError, RunError), match=says or "photos") as error:
+    with pytest.raises((ConfigError, DataError, RunError), match=says or "photos") as error:
         load_training_data(tmp_path / where, about)
     assert (says is None) == isinstance(error.value, DataError), "a local path of a run is followed"
 

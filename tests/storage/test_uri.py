@@ -14,6 +14,8 @@ def test_credentials_are_refused_and_not_printed(uri, tmp_path):
         open_filesystem(uri, "--storage")
     assert str(error.value).startswith("--storage contains credentials")
     assert not any(part in str(error.value) for part in ("AKIA", "pass", "sec/ret", "://"))
+    with pytest.raises(ConfigError, match=r"^the URI in e\.yaml contains credentials: [^:]*$"):
+        refuse_endpoint(f"{uri}?endpoint_override=evil.com", "e.yaml", "--data")
 
 
 @pytest.mark.parametrize("uri", ["s3://b/user@host", "hdfs://host:8020/a@b", "gs://b/c:d@e", "/a@b", "a:b@c"])
