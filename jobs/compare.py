@@ -70,7 +70,8 @@ def compare(request: Request) -> None:
                 f"{pair.first_only:,}",
                 f"{pair.p:.2g}",
             )
-        log.info(f"{len(predictions[0].ids):,} test images, the same for all")
+        count = len(predictions[0].ids)
+        log.info(f"{count:,} test image{'' if count == 1 else 's'}, the same for all")
         log.info("gained: only this run is right; lost: only the first is; points: the difference of accuracy")
         log.info(table)
         for pair in pairs:

@@ -121,7 +121,10 @@ def draw_splits(
         )
         for n in np.flatnonzero(drawn_N != splits_N).tolist()
     )
-    findings = [*_find_drawn_splits(name, supplied, missing, shares), *_find_overlaps(images, units, splits_N)]
+    findings = [
+        *_find_drawn_splits(name, supplied, missing, splits_N[pool_N]),
+        *_find_overlaps(images, units, splits_N),
+    ]
     if assigned is not None:
         count = f"{(recalled_N != UNASSIGNED).sum():,} of {len(splits_N):,}"
         text = f"{count} images have their split from an earlier run (data.split_from)."
@@ -229,17 +232,17 @@ def _check_training_classes(images: SplitInput, splits_N: np.ndarray) -> None:
         )
 
 
-def _find_drawn_splits(
-    name: str, supplied: set[int], missing: list[int], shares: dict[int, float]
-) -> list[SplitFinding]:
+def _find_drawn_splits(name: str, supplied: set[int], missing: list[int], splits_P: np.ndarray) -> list[SplitFinding]:
+    """splits_P: of the images that splits are drawn from."""
     if not supplied:
         return []
+    counts = {split: f"{(splits_P == split).sum():,} of its {len(splits_P):,}" for split in missing}
     return [
         SplitFinding(
             "not_supplied",
-            f"{name} has no {SPLITS[split]} split: {shares[split]:.0%} of its training images are set aside for it.",
+            f"{name} has no {SPLITS[split]} split: {count} training images are set aside for it.",
         )
-        for split in missing
+        for split, count in counts.items()
     ]
 
 

@@ -197,7 +197,10 @@ def test_missing_splits_are_drawn_from_train() -> None:
         pytest.approx(30, abs=15),
         0,
     ]
-    assert texts(result) == ("photos has no validation split: 10% of its training images are set aside for it.",)
+    count = (result.splits_N == VALIDATION).sum()
+    assert texts(result) == (
+        f"photos has no validation split: {count} of its 300 training images are set aside for it.",
+    )
     only_train = draw(images, [TRAIN] * 400)
     assert [text.split(":")[0] for text in texts(only_train)] == [
         "photos has no test split",
