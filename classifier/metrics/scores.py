@@ -31,6 +31,8 @@ from classifier.metrics.intervals import (
 )
 
 BOOTSTRAP_SAMPLES = 1000
+# Samples of fewer images than this give no interval of loss, brier and ece.
+MIN_BOOTSTRAP_IMAGES = 8
 TOP_K, BINS = 5, 15
 # Sets of labels that are drawn for the calibration error by chance.
 CHANCE_SAMPLES = 400
@@ -62,7 +64,8 @@ def compute_scores(
     class: precision, recall, f1, roc_auc, average_precision and support. Definitions are scikit-learn's with
     zero_division=0: macro means are over classes that occur as a label or as a prediction. Undefined scores (such as
     roc_auc of a class without images) are None, and so are the intervals of scores on which all bootstrap samples
-    agree, other than proportions, and of loss, brier and ece without errors: that does not make them certain.
+    agree, other than proportions, and of loss, brier and ece without errors, with nothing else, or of fewer than 8
+    images: that does not make them certain.
 
     ece_by_chance: a model with these confidences has an ece up to this on 95 % of sets of as many images even if it is
     perfectly calibrated. probabilities_NK: float, rows sum to 1. labels_N: -1 is padding and is not counted. DataError
@@ -94,7 +97,8 @@ def compute_scores(
     for name, ends in _auroc_intervals(scores[CLASS_PREFIX + "roc_auc"][0], confusion_KK.sum(1)).items():
         low, high = intervals.get(name, np.full_like(ends, math.nan))
         intervals[name] = np.stack([np.fmin(low, ends[0]), np.fmax(high, ends[1])])
-    if confusion_KK.trace() == count:  # the samples do not have the errors that others may have
+    # Images that all end alike have no others to sample, and few images too few.
+    if confusion_KK.trace() in (0, count) or count < MIN_BOOTSTRAP_IMAGES:
         intervals |= dict.fromkeys(("loss", "brier", "ece"), np.full(2, math.nan))
     class_scores = {name.removeprefix(CLASS_PREFIX): name for name in scores if name.startswith(CLASS_PREFIX)}
     per_class = []

@@ -16,9 +16,10 @@ def describe_run(experiment: "Experiment", dataset: "Dataset") -> Iterator[str]:
     """What is about to be trained, on which data, and what was noticed about the data."""
     yield from describe_data(dataset)
     train, optimizer = experiment.train, experiment.optimizer
+    epochs = f"{train.epochs} epoch{'' if train.epochs == 1 else 's'}"
     yield (
-        f"{experiment.model.name}, {train.epochs} epochs of batch {experiment.data.batch}, {optimizer.name} "
-        f"lr {optimizer.lr:g}, augment {experiment.augment.policy}, {train.precision} on {train.device}"
+        f"{experiment.model.name}, {epochs} of batch {experiment.data.batch}, {optimizer.name} lr {optimizer.lr:g}, "
+        f"augment {experiment.augment.policy}, {train.precision} on {train.device}"
     )
 
 

@@ -191,3 +191,11 @@ def test_intervals_are_reproducible():
     labels_N = torch.arange(40) % 4
     assert compute_scores(probabilities_NK, labels_N, seed=3) == compute_scores(probabilities_NK, labels_N, seed=3)
     assert compute_scores(probabilities_NK, labels_N, seed=3) != compute_scores(probabilities_NK, labels_N, seed=4)
+
+
+@pytest.mark.parametrize("confidence", [0.2, 0.9])
+def test_images_that_all_end_alike_or_are_few_give_no_interval_of_their_loss(confidence: float):
+    for count in (4, 20):
+        probabilities_NK = torch.tensor([[1 - confidence, confidence]]).repeat(count, 1)
+        scores = compute_scores(probabilities_NK, torch.ones(count, dtype=torch.int64))
+        assert [scores["intervals"][name] for name in ("loss", "brier", "ece")] == [None] * 3
