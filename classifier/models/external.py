@@ -146,5 +146,5 @@ def _import_timm(name: str) -> Any:
     try:
         import timm
     except ImportError as error:
-        raise ModelError(f"model.name {name}: timm is not installed: run pip install -e '.[timm]'") from error
+        raise ModelError(f"model.name {name}: timm is not installed: run pip install timm") from error
     return timm

@@ -14,6 +14,7 @@ from classifier.errors import ClassifierError, ModelError, in_short
 from classifier.models import external, zoo
 from classifier.models.catalogue import ZOO
 from classifier.models.head import head_modules, head_parameter_names
+from classifier.models.installed_weights import find_installed_weights
 from classifier.models.rename import convert_state_dict
 from classifier.models.weights_file import WeightsFile, read_weights
 from classifier.text import show
@@ -34,7 +35,7 @@ def load_weights(model: nn.Module, config: ModelConfig, class_names: Sequence[st
     """
     assert config.weights is not None
     where = f"model.weights {config.weights}"
-    file = _download_imagenet(config) if config.weights == "imagenet" else read_weights(config.weights)
+    file = _read_imagenet(config) if config.weights == "imagenet" else read_weights(config.weights)
     own = model.state_dict()
     state = convert_state_dict(file.tensors, own)
     adapted = {name: _adapt_shape(name, old, own[name]) for name, old in state.items() if name in own}
@@ -133,6 +134,12 @@ def set_frozen(model: nn.Module, frozen: bool) -> None:
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.train(model.training and not frozen)
+
+
+def _read_imagenet(config: ModelConfig) -> WeightsFile:
+    """Read the weights of an installed package, or else download them, once."""
+    installed = find_installed_weights(config.name)
+    return _download_imagenet(config) if installed is None else read_weights(str(installed))
 
 
 def _download_imagenet(config: ModelConfig) -> WeightsFile:

