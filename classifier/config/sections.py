@@ -143,8 +143,12 @@ class ModelConfig(Section):
     """Pretrained weights: imagenet (installed with timm/tf_efficientnet_lite0, else downloaded once), or a .safetensors
     or .pth file. If unset, train from scratch. Their head is kept unless the file names other classes than those of the
     data."""
-    freeze: Literal["none", "backbone"] = "none"
-    """backbone: train only the new head."""
+    probe: bool = False
+    """Linear probing: with pretrained weights, the first epoch fits the new head to the features of the frozen backbone
+    by logistic regression; further epochs train the whole model from there."""
+    freeze: Literal["none", "statistics", "backbone"] = "none"
+    """backbone: train only the new head. statistics: keep the running statistics of pretrained batch norms, which few
+    images would spoil."""
     freeze_epochs: PositiveInt | None = None
     """With model.freeze backbone: unfreeze the backbone after this many epochs. If unset, never."""
     dropout: Annotated[float, Range(0, 0.9)] = 0.0

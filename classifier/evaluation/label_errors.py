@@ -18,7 +18,8 @@ from classifier.data.audit.scan import ScanResult
 from classifier.data.images.arrays import select
 from classifier.data.split_units import number_contents
 from classifier.errors import DataError, list_few
-from classifier.inference.features import extract_features, fit_logistic_regression
+from classifier.inference.features import extract_features
+from classifier.inference.logistic_regression import fit_logistic_regression
 
 FOLDS = 5
 

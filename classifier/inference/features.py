@@ -1,4 +1,4 @@
-"""Features: the inputs of a model's head; and logistic regression on them."""
+"""Features: the inputs of a model's head, and files of them."""
 
 import logging
 import os
@@ -14,9 +14,6 @@ from classifier.inference.scorer import Scorer
 from classifier.storage.atomic import file_sha256, retry_io, write_tensors
 
 logger = logging.getLogger(__name__)
-
-# For standardised features.
-L2_PENALTY = 1e-2
 
 
 def extract_batch_features(model: nn.Module, scorer: Scorer, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,23 +39,6 @@ def extract_features(model: nn.Module, scorer: Scorer, images_NCHW: Images) -> T
     starts = range(0, len(images_NCHW), scorer.batch_size)
     batches = (images_NCHW[start : start + scorer.batch_size] for start in starts)
     return torch.cat([extract_batch_features(model, scorer, batch_NCHW)[0].cpu() for batch_NCHW in batches])
-
-
-def fit_logistic_regression(train_NF: Tensor, labels_N: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Fit multinomial logistic regression with an L2 penalty by L-BFGS; return weight_KF and bias_K."""
-    weight_KF = torch.zeros(classes, train_NF.shape[1], requires_grad=True)
-    bias_K = torch.zeros(classes, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight_KF, bias_K], max_iter=100, line_search_fn="strong_wolfe")
-
-    def closure() -> float:
-        optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(train_NF @ weight_KF.T + bias_K, labels_N)
-        loss = loss + L2_PENALTY * weight_KF.square().sum()
-        loss.backward()
-        return float(loss.detach())
-
-    optimizer.step(closure)
-    return weight_KF.detach(), bias_K.detach()
 
 
 def save_features(features: dict[str, Tensor], path: Path) -> None:

@@ -136,6 +136,13 @@ def set_frozen(model: nn.Module, frozen: bool) -> None:
             module.train(model.training and not frozen)
 
 
+def freeze_statistics(model: nn.Module) -> None:
+    """Put the batch norms in eval mode, so that they keep their running statistics: call it after train()."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
 def _read_imagenet(config: ModelConfig) -> WeightsFile:
     """Read the weights of an installed package, or else download them, once."""
     installed = find_installed_weights(config.name)

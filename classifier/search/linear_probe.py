@@ -13,11 +13,11 @@ from classifier.data.dataset import Dataset, Split
 from classifier.errors import ConfigError
 from classifier.inference.features import (
     extract_features,
-    fit_logistic_regression,
     load_features,
     save_features,
     weights_identity,
 )
+from classifier.inference.logistic_regression import fit_logistic_regression
 from classifier.inference.scorer import Scorer
 from classifier.runtime.distributed import pick_device
 from classifier.training.state import build_model

@@ -63,6 +63,8 @@ class FullModelPath:
         network.train()
         if self.is_backbone_frozen:
             models.set_frozen(self.module, True)  # train() has put its batch norms into train mode
+        elif self.experiment.model.freeze == "statistics":
+            models.freeze_statistics(self.module)
 
     def forward(self, network: nn.Module, batch: loader.Batch, labels_N: Tensor, epoch: int) -> tuple[Any, Tensor]:
         key, config = counter_rng.key(self.experiment.seed, epoch), self.experiment.augment

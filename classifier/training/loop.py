@@ -136,7 +136,11 @@ def _train_epochs(
                 state.reset_sums()
             started, stopped = time.perf_counter(), None
             throughput.resume()
-            for batch in throughput.time_input(_batches(state, split, epoch, first_step)):
+            is_probe = state.experiment.model.probe and state.step == 0
+            if is_probe:
+                state.fit_head()
+                stopped, _ = decide(state.seconds + time.perf_counter() - started)
+            for batch in () if is_probe else throughput.time_input(_batches(state, split, epoch, first_step)):
                 state.train_step(batch, epoch)
                 throughput.count(batch.global_count)
                 if on_step is not None and throughput.should_report():

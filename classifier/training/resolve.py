@@ -41,6 +41,7 @@ def resolve(experiment: Experiment, dataset: Dataset) -> Experiment:
             f"{dataset.name} has no validation images: set --data.validation above 0, or train without them: "
             "--train.keep last, no train.patience, and no plateau schedule"
         )
+    _check_probe(experiment)
     device = pick_device(experiment.train.device)
     augment = policy.resolve(experiment.augment, kind=dataset.kind, channels=dataset.channels, size=dataset.size)
     augment = dataclasses.replace(augment, views=experiment.views)
@@ -54,6 +55,18 @@ def resolve(experiment: Experiment, dataset: Dataset) -> Experiment:
     }
     changes = {f"augment.{name}": value for name, value in augment.__dict__.items()}
     return experiment.override_all(changes | resolved)
+
+
+def _check_probe(experiment: Experiment) -> None:
+    """Raise ConfigError if the head cannot be fitted to features."""
+    if not experiment.model.probe:
+        return
+    if experiment.model.weights is None:
+        raise ConfigError(
+            "model.probe fits a head to the features of pretrained weights: set model.weights, or leave it out"
+        )
+    if experiment.data.stream:
+        raise ConfigError("model.probe cannot be used with data.stream: leave one of them out")
 
 
 def _check_views(experiment: Experiment, augment: AugmentConfig) -> None:

@@ -19,7 +19,7 @@ from classifier.data.dataset import Dataset, Split
 from classifier.errors import RunError, in_short
 from classifier.inference.scorer import Scorer
 from classifier.runtime.distributed import ProcessGroup
-from classifier.training import losses, optimizers, schedule
+from classifier.training import head_probe, losses, optimizers, schedule
 from classifier.training.checkpoint import Checkpoint
 from classifier.training.ema import ModelEMA
 from classifier.training.feature_cache import FeatureCache
@@ -104,6 +104,15 @@ class TrainState:
         if self.experiment.train.compile:
             self.network.compile()
 
+    def fit_head(self) -> None:
+        """The first epoch with model.probe: the head becomes a linear probe, and the backbone stays as it is."""
+        fitted = head_probe.fit_head(self.model, self.experiment, self.dataset, self.scorer, self.group, self.features)
+        if self.ema is not None:
+            self.ema = ModelEMA(self.model, self.ema.decay)
+        if self.group.is_first:  # the sums are over all ranks, and must count once
+            self.sums[:3] = torch.tensor([fitted.loss, fitted.hits, fitted.images])
+        self.step += self.steps_per_epoch
+
     def end_epoch(self, epoch: int) -> None:
         """Call it on every rank after the epoch's last step."""
         self.path.end_epoch(epoch, self.group)
@@ -130,10 +139,11 @@ class TrainState:
             self.ema.update(self.model, self.step)
 
     def _set_learning_rate(self) -> None:
+        done = self.steps_per_epoch if self.experiment.model.probe else 0  # without gradients, by fit_head
         scale, momentum_shift = schedule.scale_at(
             self.experiment.schedule,
-            step=self.step,
-            steps=self.steps,
+            step=self.step - done,
+            steps=self.steps - done,
             steps_per_epoch=self.steps_per_epoch,
             reductions=self.plateau.reductions,
         )

@@ -92,17 +92,18 @@ class TrialActor(tune.Trainable):
 
     def _epoch_rows(self) -> Generator[dict[str, Any], None, None]:
         """The rows of history.jsonl: those that exist, then those of the remaining epochs."""
-        run, rows = self.run, self.run.history()
+        run, written = self.run, self.run.history()
         if (run.folder / "ended.json").exists():
-            yield from ({**row, REPLAYED: True} for row in rows)
+            yield from ({**row, REPLAYED: True} for row in written)
             return
         manifest = CheckpointStore(run.checkpoints).latest_manifest()
-        rows = completed_rows(rows, manifest)
-        # Members of a population are compared at their current epoch; so are other trials, after what led to it.
+        rows = completed_rows(written, manifest)
+        # Members of a population are compared at their current epoch; so are other trials, after what led to it. A row
+        # after which the trial had gone on, though not to another checkpoint, does not stop it now.
         yield from (
             rows[-1:]
             if self.base.search.scheduler == "pbt"
-            else ({**row, REPLAYED: row is not rows[-1]} for row in rows)
+            else ({**row, REPLAYED: row is not written[-1]} for row in rows)
         )
         try:
             yield from self._train(self.experiment)

@@ -1,0 +1,89 @@
+"""Fit a model's head to the features of its backbone: the first stage of LP-FT, and a model of its own in seconds."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from classifier.config.experiment import Experiment
+from classifier.data.dataset import Dataset
+from classifier.data.subset import limit_training_images
+from classifier.errors import ModelError
+from classifier.inference.features import extract_features, load_features, save_features, weights_identity
+from classifier.inference.logistic_regression import LinearProbe, fit_linear_probe
+from classifier.inference.scorer import Scorer
+from classifier.models import head_modules
+from classifier.runtime.distributed import ProcessGroup
+
+# More images hardly change the head, and take much longer; a class has this many at least, where it has them.
+MAX_IMAGES, MAX_CLASS_IMAGES = 5000, 20
+
+
+@dataclass(frozen=True)
+class HeadProbe:
+    """A linear probe, and how well it fits the images that it was fitted to: sums over all ranks."""
+
+    probe: LinearProbe
+    loss: float
+    hits: int
+    images: int
+
+
+def fit_head(
+    model: nn.Module,
+    experiment: Experiment,
+    dataset: Dataset,
+    scorer: Scorer,
+    group: ProcessGroup | None = None,
+    folder: Path | None = None,
+) -> HeadProbe:
+    """Set the model's head to a logistic regression on the features of the training images, on every rank.
+
+    Linear probing, then fine-tuning: Kumar et al., "Fine-Tuning can Distort Pretrained Features", 2022. The images are
+    not augmented; of more than MAX_IMAGES a stratified part is used. folder: where the features are kept for other
+    trainings on these images, if anywhere. ModelError if the model's head is not one linear layer.
+    """
+    heads = list(head_modules(model).values())
+    if len(heads) != 1 or not isinstance(heads[0], nn.Linear) or heads[0].bias is None:
+        raise ModelError("model.probe: the head of this model is not one linear layer: leave model.probe out")
+    group = group or ProcessGroup()
+    file = None if folder is None else folder / f"{_features_key(experiment, dataset, scorer)}-probe.safetensors"
+    features_NF, labels_N = _compute_features(model.eval(), scorer, dataset, group, file)
+    probe = fit_linear_probe(features_NF, labels_N, len(dataset.class_names))
+    with torch.no_grad():
+        heads[0].weight.copy_(probe.weight_KF)
+        heads[0].bias.copy_(probe.bias_K)
+    logits_NK = features_NF @ probe.weight_KF.T + probe.bias_K
+    loss = torch.nn.functional.cross_entropy(logits_NK, labels_N, reduction="sum")
+    return HeadProbe(probe, float(loss), int((logits_NK.argmax(1) == labels_N).sum()), len(labels_N))
+
+
+def _compute_features(
+    model: nn.Module, scorer: Scorer, dataset: Dataset, group: ProcessGroup, file: Path | None
+) -> tuple[Tensor, Tensor]:
+    """Return features_NF and labels_N of the images, equal on every rank; each computes a shard."""
+    count = max(MAX_IMAGES, MAX_CLASS_IMAGES * len(dataset.class_names))
+    train = limit_training_images(dataset, count, seed=0).train if len(dataset.train) > count else dataset.train
+    stored = load_features(file) if file is not None and group.world_size == 1 else None
+    if stored is not None and len(stored["features"]) == len(train):
+        return stored["features"], train.labels_N
+    shard_M = torch.arange(group.rank, len(train), group.world_size)
+    if group.world_size == 1:
+        features_NF = extract_features(model, scorer, train.images_NCHW)
+    else:
+        features_MF = extract_features(model, scorer, train.images_NCHW[shard_M])
+        features_NF = torch.zeros(len(train), features_MF.shape[1])
+        features_NF[shard_M] = features_MF
+        features_NF = group.all_reduce_sum(features_NF).cpu()
+    if file is not None and group.is_first:
+        save_features({"features": features_NF}, file)
+    return features_NF, train.labels_N
+
+
+def _features_key(experiment: Experiment, dataset: Dataset, scorer: Scorer) -> str:
+    """Identify the backbone and its input."""
+    model = experiment.model
+    settings = (model.name, model.norm, model.stem, weights_identity(model.weights), dataset.fingerprint)
+    return hashlib.sha256(repr((*settings, scorer.size, scorer.precision)).encode()).hexdigest()[:16]

@@ -1,0 +1,55 @@
+"""Linear probes: scikit-learn's optimum, a penalty by cross-validation, weights for features as they are."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from classifier.inference.logistic_regression import assign_folds, fit_linear_probe, fit_logistic_regression
+
+
+def make_features(images: int, features: int, classes: int, noise: float) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    labels_N = torch.arange(images) % classes
+    means_KF = torch.randn(classes, features, generator=generator)
+    noise_NF = noise * torch.randn(images, features, generator=generator)
+    return 5 + 3 * (means_KF[labels_N] + noise_NF), labels_N
+
+
+def test_weights_are_those_of_scikit_learn():
+    features_NF, labels_N = make_features(90, 8, 3, noise=2)
+    features_NF = (features_NF - features_NF.mean(0)) / features_NF.std(0)
+    weight_KF, bias_K = fit_logistic_regression(features_NF, labels_N, 3, penalty=0.01)
+    reference = LogisticRegression(C=1 / (2 * 0.01 * len(labels_N)), max_iter=1000, tol=1e-8)
+    reference.fit(features_NF.numpy(), labels_N.numpy())
+    expected = reference.predict_proba(features_NF.numpy())
+    probabilities_NK = (features_NF @ weight_KF.T + bias_K).softmax(1).numpy()
+    np.testing.assert_allclose(probabilities_NK, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize(("images", "features"), [(60, 400), (400, 20)])
+def test_fewer_images_than_features_are_no_obstacle_and_noise_calls_for_a_strong_penalty(images: int, features: int):
+    calm = fit_linear_probe(*make_features(images, features, 3, noise=0.2), 3)
+    noisy = fit_linear_probe(*make_features(images, features, 3, noise=8 if features < 100 else 20), 3)
+    assert calm.accuracy == 1
+    assert noisy.accuracy is not None
+    assert noisy.accuracy < 0.95
+    assert noisy.penalty > calm.penalty
+    features_NF, labels_N = make_features(images, features, 3, noise=0.2)
+    logits_NK = features_NF @ calm.weight_KF.T + calm.bias_K
+    assert (logits_NK.argmax(1) == labels_N).all()
+
+
+def test_one_image_a_class_is_fitted_and_nothing_is_claimed():
+    probe = fit_linear_probe(*make_features(3, 50, 3, noise=0.1), 3)
+    assert (probe.accuracy, probe.loss) == (None, None)
+    features_NF, labels_N = make_features(3, 50, 3, noise=0.1)
+    assert ((features_NF @ probe.weight_KF.T + probe.bias_K).argmax(1) == labels_N).all()
+
+
+def test_every_class_keeps_an_image_in_each_training():
+    labels_N = torch.tensor([0] * 12 + [1] * 2 + [2])
+    folds_N = assign_folds(labels_N, 5)
+    assert folds_N[-1] == -1
+    for fold in range(5):
+        assert set(labels_N[folds_N != fold].tolist()) == {0, 1, 2}
