@@ -27,6 +27,9 @@ if not __package__:  # run as a script: import this folder as a package, install
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
     __package__ = Path(__file__).resolve().parent.name
 
+from classifier.config.auto_recipe import AUTO
+from classifier.errors import ConfigError
+
 from .cli.command import main
 from .cli.verb import EXIT_DONE, SECTIONS, Request, TrainingOptions, Verb
 
@@ -60,6 +63,8 @@ def tune(request: Request) -> int:
     """Search, or with --dry_run only print what would be searched."""
     from .steps.session import open_session
 
+    if request.options.recipe == AUTO:
+        raise ConfigError("--recipe auto leaves a search little to vary: give --recipe finetune or photos")
     if request.options.dry_run:
         from .search.search_space import describe_space
         from .steps.dry_run import dry_run

@@ -14,13 +14,15 @@ from classifier.api.pages import write_pages
 from classifier.api.progress import Progress
 from classifier.api.run import Run
 from classifier.bundle.bundle import LoadedBundle
-from classifier.config.experiment import Experiment
+from classifier.config.auto_recipe import AUTO, choose_recipe
+from classifier.config.experiment import Experiment, flatten
 from classifier.config.files import read_experiment
 from classifier.config.recipes import recipe as get_recipe
 from classifier.config.recipes import recipe_for
 from classifier.config.trust import check_trusted, trust_models
 from classifier.config.trust import trust as allow_imports
 from classifier.data.dataset import Dataset
+from classifier.data.facts import measure_facts
 from classifier.errors import ConfigError, RunError
 from classifier.evaluation.calibrate import calibrate_saved_bundle, describe_calibration
 from classifier.profiling.step_time import find_batch_size
@@ -50,11 +52,12 @@ def train(
     """Train a classifier on the images at `path` and save it as a run, which is returned.
 
     path: a folder with a subfolder of images per class, or anything else that `data.path` accepts; without it, the
-    experiment's, or the built-in digits. minutes: time limit, `train.minutes`. recipe: a named recipe to start from; by
-    default the one that fits the data. experiment: settings that override the recipe, as a mapping or a YAML file, or a
-    whole Experiment. settings: by dotted name, overriding both. name, out: the run's folder is out/name; by default
-    named after the data set, with a number. progress: print each epoch, and the time left. trust: the import path of a
-    model of your own that an experiment file names; one that you name in `settings` needs no trust.
+    experiment's, or the built-in digits. minutes: time limit, `train.minutes`. recipe: a named recipe to start from, or
+    auto, which chooses by the number and size of the images; by default the one that fits the data. experiment:
+    settings that override the recipe, as a mapping or a YAML file, or a whole Experiment. settings: by dotted name,
+    overriding both. name, out: the run's folder is out/name; by default named after the data set, with a number.
+    progress: print each epoch, and the time left. trust: the import path of a model of your own that an experiment file
+    names; one that you name in `settings` needs no trust.
 
     ConfigError, DataError or ModelError for a setting, data or a model that cannot be trained; DivergedError if the
     loss is not finite. After Ctrl-C (KeyboardInterrupt) the run is kept as far as it got: go on with `resume`.
@@ -147,7 +150,13 @@ def _request_experiment(
     path: str | Path | None, recipe: str | None, experiment: Experiment | Mapping[str, Any] | str | Path | None
 ) -> Experiment:
     """The recipe, overridden by the experiment, with the path of the data."""
-    chosen = get_recipe(recipe) if recipe else None
+    if recipe == AUTO:
+        given = dict(experiment) if isinstance(experiment, Mapping) else {}
+        data_settings = {name: value for name, value in flatten(given).items() if name.startswith("data.")}
+        facts = measure_facts(Experiment().override_all(data_settings | {"data.path": str(path or "digits")}).data)
+        chosen = choose_recipe(facts).experiment
+    else:
+        chosen = get_recipe(recipe) if recipe else None
     if isinstance(experiment, Experiment):
         if chosen is not None:
             raise ConfigError("give a recipe or an Experiment, not both: an Experiment has every setting")

@@ -112,7 +112,7 @@ RECIPES: dict[str, Callable[[], Experiment]] = {
 def recipe(name: str) -> Experiment:
     """Return the recipe of that name. ConfigError, with a suggestion, if there is none."""
     if name not in RECIPES:
-        hint = suggest(name, RECIPES) or "; choose from " + ", ".join(RECIPES)
+        hint = suggest(name, RECIPES) or "; choose from auto, " + ", ".join(RECIPES)
         raise ConfigError(f"--recipe {name}: unknown recipe{hint}")
     return RECIPES[name]()
 

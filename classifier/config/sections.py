@@ -140,9 +140,8 @@ class ModelConfig(Section):
     """cnn, plain7_32, plain7_40, resnet9_16, resnet9_32, resnet9_64, vit_tiny, any torchvision classifier
     (resnet18, ...), timm/NAME, or import.path:Class."""
     weights: str | None = None
-    """Pretrained weights: imagenet (installed with timm/tf_efficientnet_lite0, else downloaded once), or a .safetensors
-    or .pth file. If unset, train from scratch. Their head is kept unless the file names other classes than those of the
-    data."""
+    """Pretrained weights: imagenet (downloaded once, unless installed), or a .safetensors or .pth file. If unset, train
+    from scratch. Their head is kept unless the file names other classes than those of the data."""
     probe: bool = False
     """Linear probing: with pretrained weights, the first epoch fits the new head to the features of the frozen backbone
     by logistic regression; further epochs train the whole model from there."""

@@ -1,9 +1,11 @@
 """A verb: its flags and options, and the request that a command line is parsed into."""
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import Any
 
+from classifier.config.auto_recipe import AUTO, Choice, choose_recipe
 from classifier.config.experiment import Experiment, setting_names
 from classifier.config.fields import Section, field_types
 from classifier.config.files import read_experiment
@@ -57,7 +59,7 @@ class ExperimentOptions(Options):
 
     path: str = positional("The images to learn from; the same as --data.path.", default="")
     recipe: str | None = None
-    """Named recipe to start from. If unset, the one that fits the data set."""
+    """Recipe to start from; auto: chosen by the images. If unset, the one that fits the data set."""
     experiment: str | None = None
     """YAML or JSON file of settings, such as best.yaml or experiment.yaml; overrides the recipe."""
 
@@ -143,12 +145,23 @@ class Request:
         own = str(self.changes.get("model.name", ""))
         trust_models([own, *probed, *searched.get("model.name", "").split(",")])
 
+    @functools.cached_property
+    def choice(self) -> Choice | None:
+        """What --recipe auto chooses for these data; None for any other recipe. Errors of measure_facts."""
+        if getattr(self.options, "recipe", None) != AUTO:
+            return None
+        from classifier.data.facts import measure_facts
+
+        file = self.options.experiment
+        settings = (read_experiment(file, Experiment()) if file else Experiment()).override_all(self.changes)
+        return choose_recipe(measure_facts(settings.data))
+
     def experiment(self, base: Experiment | None = None) -> Experiment:
         """The recipe, overridden by the experiment file, overridden by the flags."""
         options = self.options
         if base is None:
             path = self.changes.get("data.path", Experiment().data.path)
-            base = recipe(options.recipe) if options.recipe else None
+            base = self.choice.experiment if self.choice else recipe(options.recipe) if options.recipe else None
             if options.experiment:
                 base = read_experiment(options.experiment, base)
             # A probe ranks pretrained backbones.

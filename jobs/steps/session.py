@@ -88,6 +88,8 @@ def _start_session(kind: str, request: Request, cleanup: contextlib.ExitStack) -
     run_storage.check_new(options.out, options.name, options.storage)
     owner = cleanup.enter_context(_RunOwner(kind))
     interrupts, log = cleanup.enter_context(Interrupts()), cleanup.enter_context(RunLog())
+    if request.choice is not None:
+        log.info(request.choice.reason)
     with interrupts.nothing_to_save():
         requested, experiment, dataset = _load_inputs(kind, requested, log)
     run = run_storage.create_run(options.out, options.name, requested.data.path, options.storage)

@@ -29,14 +29,14 @@ def test_weights_are_those_of_scikit_learn():
 
 @pytest.mark.parametrize(("images", "features"), [(60, 400), (400, 20)])
 def test_fewer_images_than_features_are_no_obstacle_and_noise_calls_for_a_strong_penalty(images: int, features: int):
-    calm = fit_linear_probe(*make_features(images, features, 3, noise=0.2), 3)
+    clean = fit_linear_probe(*make_features(images, features, 3, noise=0.2), 3)
     noisy = fit_linear_probe(*make_features(images, features, 3, noise=8 if features < 100 else 20), 3)
-    assert calm.accuracy == 1
+    assert clean.accuracy == 1
     assert noisy.accuracy is not None
     assert noisy.accuracy < 0.95
-    assert noisy.penalty > calm.penalty
+    assert noisy.penalty > clean.penalty
     features_NF, labels_N = make_features(images, features, 3, noise=0.2)
-    logits_NK = features_NF @ calm.weight_KF.T + calm.bias_K
+    logits_NK = features_NF @ clean.weight_KF.T + clean.bias_K
     assert (logits_NK.argmax(1) == labels_N).all()
 
 

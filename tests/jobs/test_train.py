@@ -9,6 +9,7 @@ import time
 import pytest
 import torch
 import yaml
+from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 
 FAST = ("--model.name", "cnn", "--train.epochs", "2", "--data.batch", "128")
@@ -197,3 +198,26 @@ def test_non_finite_loss_is_reported(verb, tmp_path):
     assert done.code == 1
     assert "not finite since step" in done.err
     assert json.loads((tmp_path / "runs" / "a" / "result.json").read_text())["status"] == "failed"
+
+
+def test_recipe_auto_trains_few_images_and_its_experiment_repeats_them_without_deciding_again(verb_in, tmp_path):
+    for n in range(17):
+        file = tmp_path / "shapes" / "abc"[n % 3] / f"{n}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        image = Image.new("RGB", (80, 80), "white")
+        draw = ImageDraw.Draw(image)
+        box = [5 + n, 10, 50 + n, 55]
+        (draw.ellipse, draw.rectangle, draw.line)[n % 3](box, "black", width=1 + n % 4)
+        image.save(file)
+    first = verb_in(tmp_path, "train", "shapes", "--recipe", "auto", "--name", "first")
+    assert first.code == 0, first.err
+    assert "recipe auto: 12 images of 3 classes, 80 pixels: a linear probe of timm/tf_efficientnet_lite0" in first.out
+    settings = yaml.safe_load((first.folder / "experiment.yaml").read_text())
+    assert (settings["model"]["probe"], settings["data"]["size"], settings["train"]["epochs"]) == (True, 224, 1)
+    again = verb_in(tmp_path, "train", "--experiment", str(first.folder / "experiment.yaml"), "--name", "again")
+    assert again.code == 0, again.err
+    assert "recipe auto" not in again.out
+    assert_same_weights(first.folder, again.folder)
+    search = verb_in(tmp_path, "tune", "shapes", "--recipe", "auto")
+    assert search.code == 2
+    assert "leaves a search little to vary" in search.err

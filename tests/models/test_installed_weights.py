@@ -19,7 +19,9 @@ def test_imagenet_weights_of_an_installed_package_need_no_network(monkeypatch):
 
     monkeypatch.setattr(transfer.external, "download_timm_weights", fail)
     model = build(ModelConfig(name=NAME, weights="imagenet"), classes=5, channels=3, size=64)
-    stored = torch.load(installed_weights.find_installed_weights(NAME), weights_only=True)
+    path = installed_weights.find_installed_weights(NAME)
+    assert path is not None
+    stored = torch.load(path, weights_only=True)
     assert torch.equal(model.get_parameter("conv_stem.weight"), stored["_conv_stem.weight"])
 
 

@@ -1,0 +1,30 @@
+"""Facts about a data set, from its files: enough to choose a recipe, before anything is decoded for training."""
+
+import dataclasses
+
+import numpy as np
+
+from classifier.config.auto_recipe import Facts
+from classifier.config.sections import DataConfig
+from classifier.data.infer_shape import measure_sample
+from classifier.data.readers.detect import open_source
+from classifier.data.readers.source import guess_image_kind
+from classifier.data.split_names import SPLITS, UNASSIGNED
+from classifier.errors import DataError
+
+
+def measure_facts(config: DataConfig) -> Facts:
+    """Measure the data set at config.path. DataError if there is nothing to learn from, or no image can be read."""
+    source = open_source(config)
+    measured = measure_sample(source, dataclasses.replace(config, size=None))
+    if not measured:
+        raise DataError(f"{source.name}: none of the images that were tried can be read: replace them")
+    has_split = {name: bool((source.splits_N == number).any()) for number, name in enumerate(SPLITS)}
+    held_out = (not has_split["validation"]) * config.validation + (not has_split["test"]) * config.test
+    count = int(np.isin(source.splits_N, (SPLITS.index("train"), UNASSIGNED)).sum())
+    return Facts(
+        images=max(1, round(count * (1 - held_out))),
+        classes=len(source.class_names),
+        side=int(np.median([min(one.width, one.height) for one in measured])),
+        is_symbols=(source.kind or guess_image_kind(source.class_names)) == "symbols",
+    )
