@@ -63,18 +63,19 @@ def calibrate(request: Request) -> None:
         folder = run.folder if run else owner
         assert folder  # a bundle without a run needs one of its own
         loaded = calibrate_saved_bundle(options.run, dataset, folder, device=options.device, **targets)
-        log.info(describe_calibration(loaded.bundle))
-        for line in describe_thresholds(loaded.bundle, *read_probabilities(folder / PREDICTIONS["validation"])):
-            log.info(f"  {line}")
         if run:
             calibration = loaded.bundle.calibration
             run.write_result(VERB.name, "finished", **result_fields(options.run, loaded), calibration=calibration)
-        if owner:
-            missing = Missing()
-            missing.mark_made(CALIBRATION)
-            log.info(f"report: {write_pages(owner, missing)}")
-            for line in missing.describe():
-                log.warning(line)
+        missing = Missing()
+        missing.mark_made(CALIBRATION)
+        page = write_pages(owner, missing) if owner else None  # before output whose reader may have ended
+        log.info(describe_calibration(loaded.bundle))
+        for line in describe_thresholds(loaded.bundle, *read_probabilities(folder / PREDICTIONS["validation"])):
+            log.info(f"  {line}")
+        if page:
+            log.info(f"report: {page}")
+        for line in missing.describe():
+            log.warning(line)
         log.info(str(folder))
 
 

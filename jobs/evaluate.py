@@ -65,13 +65,14 @@ def evaluate(request: Request) -> None:
         reads = testing.save_test_scores(owner, result) if owner else count_test_reads(options.run)
         if run:
             run.write_result(VERB.name, "finished", **result_fields(options.run, result.loaded), test_reads=reads)
+        page = write_pages(owner, missing) if owner else None  # before output whose reader may have ended
         for item in describe_scores(result.scores):
             log.info(item)
         if result.predictions is None:
             log.info("these scores were saved when the test split was evaluated; --again evaluates it again")
         log.info(f"the test split was read {describe_count(reads)}{': do not select models on it' * (reads > 1)}")
-        if owner:
-            log.info(f"report: {write_pages(owner, missing)}")
+        if page:
+            log.info(f"report: {page}")
         for line in missing.describe():
             log.warning(line)
         log.info(str(folders[0]))

@@ -63,16 +63,17 @@ def robust(request: Request) -> None:
     with open_run_on_request(options, data_path, is_needed=not owner) as (run, log):
         scores = robustness.measure(loaded, options, request.changes, log)
         folders = [folder for folder in (run and run.folder, owner) if folder]
-        for line in robustness.describe(scores):
-            log.info(line)
         robustness.save(scores, folders)
         if run:
             run.write_result(VERB.name, "finished", **result_fields(options.run, loaded), robustness=scores)
-        if owner:
-            missing = Missing()
-            log.info(f"report: {write_pages(owner, missing)}")
-            for line in missing.describe():
-                log.warning(line)
+        missing = Missing()
+        page = write_pages(owner, missing) if owner else None  # before output whose reader may have ended
+        for line in robustness.describe(scores):
+            log.info(line)
+        if page:
+            log.info(f"report: {page}")
+        for line in missing.describe():
+            log.warning(line)
         log.info(str(folders[0]))
 
 

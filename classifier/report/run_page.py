@@ -174,7 +174,7 @@ def _build_checks(run: _RunFiles) -> Iterator[Section]:
         lines.append("The weights are verified against their checksum each time they are loaded.")
     epochs = [row["epoch"] for row in run.history]
     if epochs and epochs == list(range(1, len(epochs) + 1)):
-        lines.append(f"The training history contains each of its {len(epochs)} epochs exactly once.")
+        lines.append(f"The training history contains each of its epochs, {len(epochs)}, exactly once.")
     if lines:
         yield Section("Integrity checks", [Bullets(lines)])
 

@@ -16,11 +16,15 @@ def describe_run(experiment: "Experiment", dataset: "Dataset") -> Iterator[str]:
     """What is about to be trained, on which data, and what was noticed about the data."""
     yield from describe_data(dataset)
     train, optimizer = experiment.train, experiment.optimizer
-    epochs = f"{train.epochs} epoch{'' if train.epochs == 1 else 's'}"
-    yield (
-        f"{experiment.model.name}, {epochs} of batch {experiment.data.batch}, {optimizer.name} lr {optimizer.lr:g}, "
-        f"augment {experiment.augment.policy}, {train.precision} on {train.device}"
-    )
+    epochs, stages = train.epochs - experiment.model.probe, []
+    if experiment.model.probe:
+        stages.append("a linear probe")
+    if epochs:
+        stages.append(
+            f"{epochs} epoch{'' if epochs == 1 else 's'} of batch {experiment.data.batch}, {optimizer.name} lr "
+            f"{optimizer.lr:g}, augment {experiment.augment.policy}"
+        )
+    yield f"{experiment.model.name}, {', then '.join(stages)}, {train.precision} on {train.device}"
 
 
 def describe_data(dataset: "Dataset") -> Iterator[str]:

@@ -3,7 +3,10 @@
 import json
 import re
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -51,6 +54,17 @@ def test_report_is_reproduced_from_saved_results(run, verb_in, home):
     assert done.code == 0, done.err
     assert done.out.strip().endswith("report.html")
     assert (run.folder / "report.html").read_text() == before
+
+
+def test_page_is_written_although_the_reader_of_the_output_has_ended(run, home):
+    script = Path(__file__).resolve().parents[2] / "jobs" / "calibrate.py"
+    before = (run.folder / "report.html").stat().st_mtime_ns
+    done = subprocess.Popen([sys.executable, script, str(run.folder)], cwd=home, stdout=subprocess.PIPE, text=True)
+    assert done.stdout is not None
+    assert done.stdout.readline()
+    done.stdout.close()
+    assert done.wait(120) in (0, 1)
+    assert (run.folder / "report.html").stat().st_mtime_ns > before
 
 
 def test_watching_a_finished_run_writes_the_report_once(run, verb_in, home):

@@ -1,9 +1,13 @@
 """Lines on the progress of a training: they fit into a terminal, and the time left is always among them."""
 
+from typing import Any
+
 import pytest
 
+from classifier import data
+from classifier.config.experiment import Experiment
 from classifier.training.loop import StepProgress
-from classifier.training.progress import describe_epoch, describe_step, format_clock, format_duration
+from classifier.training.progress import describe_epoch, describe_run, describe_step, format_clock, format_duration
 
 ROW = {"epoch": 100, "train_accuracy": 1.0, "train_loss": 2.301, "validation_accuracy": 1.0, "validation_loss": 2.302}
 STEP = StepProgress(
@@ -42,3 +46,15 @@ def test_durations():
         "0.0 s", "9.9 s", "10 s", "59 s", "1:00", "1:02:05",
     ]  # fmt: skip
     assert format_clock(7.2) == "0:07"
+
+
+def test_a_training_is_described_as_what_it_does():
+    dataset = data.load(Experiment().override("data.limit", 64).data)
+    experiment = Experiment().override_all({"train.precision": "fp32", "train.device": "cpu"})
+
+    def describe(changes: dict[str, Any]) -> str:
+        return list(describe_run(experiment.override_all(changes), dataset))[-1]
+
+    assert describe({"train.epochs": 1}).startswith("resnet9_16, 1 epoch of batch 64, adamw lr 0.003, augment")
+    assert describe({"train.epochs": 1, "model.probe": True}) == "resnet9_16, a linear probe, fp32 on cpu"
+    assert "a linear probe, then 2 epochs of batch 64" in describe({"train.epochs": 3, "model.probe": True})
