@@ -1,4 +1,4 @@
-"""The recipe `auto`: an experiment chosen from facts about the data, by rules that are measured in LOG.md."""
+"""The recipe `auto`: an experiment chosen from facts about the data, by rules that follow from the sets in LOG.md."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,12 @@ from classifier.config.recipes import fashion_quick
 AUTO = "auto"
 # The backbone whose weights are installed with this package.
 BACKBONE = "timm/tf_efficientnet_lite0"
-# Small images are no larger than this, and enough for a network of their own from this many on.
+# Small images are no larger than this, and enough for a network of their own from this many on: between the sets of 186
+# to 575 images, where the probe is as good or better, and those of 1,376 and more, where it is not.
 MAX_SMALL_SIDE, MIN_IMAGES_FROM_SCRATCH = 64, 1000
 # The backbone sees small images enlarged, but not blurred beyond this factor, within these sides.
 MAX_ENLARGEMENT, MIN_SIDE, MAX_SIDE, SIDE_STEP = 6, 96, 224, 32
-# Passes of images of 28 x 28 pixels through plain7_32: two minutes on two cores.
+# Passes of images of 28 x 28 pixels through plain7_32: about two minutes on two cores, by the time of fashion-quick.
 PASSES, PASS_SIDE = 280_000, 28
 MIN_EPOCHS, MAX_EPOCHS = 5, 100
 MAX_BATCH, STEPS_PER_EPOCH = 256, 24

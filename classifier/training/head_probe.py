@@ -17,7 +17,7 @@ from classifier.inference.scorer import Scorer
 from classifier.models import head_modules
 from classifier.runtime.distributed import ProcessGroup
 
-# More images hardly change the head, and take much longer; a class has this many at least, where it has them.
+# Bounds on the time that features take; a class has this many images at least, where it has them.
 MAX_IMAGES, MAX_CLASS_IMAGES = 5000, 20
 
 
@@ -69,10 +69,10 @@ def _compute_features(
     stored = load_features(file) if file is not None and group.world_size == 1 else None
     if stored is not None and len(stored["features"]) == len(train):
         return stored["features"], train.labels_N
-    shard_M = torch.arange(group.rank, len(train), group.world_size)
-    if group.world_size == 1:
+    if group.world_size == 1 or len(train) < group.world_size:  # with fewer images than ranks a shard would be empty
         features_NF = extract_features(model, scorer, train.images_NCHW)
     else:
+        shard_M = torch.arange(group.rank, len(train), group.world_size)
         features_MF = extract_features(model, scorer, train.images_NCHW[shard_M])
         features_NF = torch.zeros(len(train), features_MF.shape[1])
         features_NF[shard_M] = features_MF
