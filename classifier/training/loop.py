@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from classifier.config.experiment import Experiment
@@ -17,6 +16,7 @@ from classifier.data.images.arrays import decodes_on_access
 from classifier.errors import DivergedError
 from classifier.runtime import cpu
 from classifier.runtime.distributed import ProcessGroup
+from classifier.runtime.threads import use_threads
 from classifier.runtime.timing import Throughput, Timer
 from classifier.training.checkpoint import AsyncCheckpointWriter, Checkpoint, CheckpointStore
 from classifier.training.state import TrainState
@@ -107,15 +107,11 @@ def fit(
     """
     group = group or ProcessGroup()
     cpu.setup(group.device.type)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(experiment.train.threads or threads)
-    try:
+    with use_threads(experiment.train.threads):
         state = TrainState(experiment, dataset, group, features)
         if store is not None and (checkpoint := group.broadcast(store.load_latest() if group.is_first else None)):
             state.restore(checkpoint)
         yield from _train_epochs(state, store, should_stop, should_save, on_step)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _train_epochs(
