@@ -52,12 +52,16 @@ def calibrate(request: Request) -> None:
     from classifier.report.model_sections import describe_thresholds
     from classifier.runs.folder import PREDICTIONS
     from classifier.runs.recorder import result_fields
+    from classifier.runtime.threads import use_free_cores
 
     from .steps.session import open_run_on_request
 
     options, about = request.options, bundle.read(request.options.run)
     owner = owner_of(options.run)
-    with open_run_on_request(options, about.experiment["data"]["path"], is_needed=not owner) as (run, log):
+    with (
+        open_run_on_request(options, about.experiment["data"]["path"], is_needed=not owner) as (run, log),
+        use_free_cores(request.load, log.info, "OMP_NUM_THREADS"),
+    ):
         dataset = load_training_data(options.run, about, options.data, request.changes)
         targets = {"coverage": options.coverage, "precision": options.precision, "recall": options.recall}
         folder = run.folder if run else owner

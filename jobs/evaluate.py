@@ -44,6 +44,7 @@ def evaluate(request: Request) -> None:
     from classifier.bundle.test_reads import count_test_reads, describe_count
     from classifier.evaluation.test_split import owner_of
     from classifier.runs.recorder import result_fields
+    from classifier.runtime.threads import use_free_cores
 
     from .steps.scores_table import describe_scores
     from .steps.session import open_run_on_request
@@ -51,7 +52,10 @@ def evaluate(request: Request) -> None:
     options, missing = request.options, Missing()
     owner = owner_of(options.run)
     data_path = bundle.read(options.run).experiment["data"]["path"]
-    with open_run_on_request(options, data_path, is_needed=not owner) as (run, log):
+    with (
+        open_run_on_request(options, data_path, is_needed=not owner) as (run, log),
+        use_free_cores(request.load, log.info, "OMP_NUM_THREADS"),
+    ):
         folders = [folder for folder in (run and run.folder, owner) if folder]
         result = testing.run_test(
             options.run,

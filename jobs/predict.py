@@ -4,8 +4,8 @@ Prints the predicted class of each image and its most likely classes with their 
 saves them, in predictions.parquet of a run folder; --maps, whose heatmaps need a place, makes one too.
 """
 
+import contextlib
 import sys
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -57,6 +57,7 @@ def predict(request: Request) -> int:
     from classifier.bundle.predictions import PredictionsWriter
     from classifier.bundle.predictor import Predictor, Unreadable
     from classifier.runs.recorder import result_fields
+    from classifier.runtime.threads import use_free_cores
 
     from .steps.image_list import find_images
     from .steps.prediction_rows import open_printer
@@ -67,13 +68,16 @@ def predict(request: Request) -> int:
     limits = {name.removeprefix("data."): value for name, value in request.changes.items()}
     predictor = Predictor(options.run, device=options.device, **limits)
     names, maps = predictor.class_names, None if options.maps == "none" else options.maps
-    with open_run_on_request(options, predictor.bundle.experiment["data"]["path"], is_needed=bool(maps)) as (run, log):
+    data_path = predictor.bundle.experiment["data"]["path"]
+    with contextlib.ExitStack() as stack:
+        run, log = stack.enter_context(open_run_on_request(options, data_path, is_needed=bool(maps)))
         say = log.info if options.format == "text" else log.warning  # nothing but rows on stdout
+        stack.enter_context(use_free_cores(request.load, say, "OMP_NUM_THREADS"))
         for note in notes:
             log.warning(f"note: {note}")
         print_row = open_printer(options.format, log, min(options.top, len(names)))
         predicted = unreadable = 0
-        with PredictionsWriter(run.folder / "predictions.parquet", names) if run else nullcontext() as table:
+        with PredictionsWriter(run.folder / "predictions.parquet", names) if run else contextlib.nullcontext() as table:
             for row in predictor.predict_files(files, k=options.top, maps=maps):
                 print_row(row)
                 if isinstance(row, Unreadable):

@@ -53,6 +53,7 @@ def robust(request: Request) -> None:
     from classifier.evaluation.test_split import owner_of
     from classifier.runs.recorder import result_fields
     from classifier.runtime.distributed import pick_device
+    from classifier.runtime.threads import use_free_cores
 
     from .steps import robustness
     from .steps.session import open_run_on_request
@@ -60,7 +61,10 @@ def robust(request: Request) -> None:
     options, owner = request.options, owner_of(request.options.run)
     loaded = bundle.load(options.run, pick_device(options.device))
     data_path = loaded.bundle.experiment["data"]["path"]
-    with open_run_on_request(options, data_path, is_needed=not owner) as (run, log):
+    with (
+        open_run_on_request(options, data_path, is_needed=not owner) as (run, log),
+        use_free_cores(request.load, log.info, "OMP_NUM_THREADS"),
+    ):
         scores = robustness.measure(loaded, options, request.changes, log)
         folders = [folder for folder in (run and run.folder, owner) if folder]
         robustness.save(scores, folders)

@@ -32,6 +32,7 @@ from ..launch.cluster import (
     refuse_unplaceable,
     trial_resources,
 )
+from ..launch.free_cores import share_free_cores
 from ..launch.remote_call import MeasurementNode
 from ..steps.session import find_fastest_batch
 from . import trial_budget
@@ -159,7 +160,7 @@ def make_plan(
     else:
         too_slow = _find_too_slow(fitted, node, step_time, space, portfolio, begin_phase)
 
-    planned = _with_grace(fitted, dataset)
+    planned = _with_grace(fitted if resumed else share_free_cores(fitted), dataset)
     resolved = resolve(planned, dataset)
     slowdown = _trial_slowdown(planned, node)
     notes = [

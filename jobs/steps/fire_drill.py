@@ -114,8 +114,10 @@ def drill_experiment(experiment: Experiment, faults: int, changes: dict[str, Any
     fixed = {"checkpoint.steps": changes.get("checkpoint.steps", every), "checkpoint.minutes": None}
     fixed |= {"train.keep": "last", "train.minutes": None, "train.patience": None}
     shortened = shortened.override_all(fixed)
-    resolve(shortened, data.load(shortened.data))  # raises what is wrong with it before anything starts
-    return shortened
+    resolved = resolve(shortened, data.load(shortened.data))  # raises what is wrong with it before anything starts
+    if shortened.workers.count > 1:  # Ray sets their threads
+        return shortened
+    return shortened.override("train.threads", resolved.train.threads)  # each process would choose by its time's load
 
 
 def total_steps(experiment: Experiment, images: int) -> int:

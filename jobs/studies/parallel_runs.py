@@ -30,6 +30,7 @@ from ..launch.cluster import (
     refuse_unplaceable,
     worker_resources,
 )
+from ..launch.free_cores import share_free_cores
 
 POLL_SECONDS = 0.5
 
@@ -64,6 +65,7 @@ def train_runs(
         concurrent = max(1, min(int(resources["CPU"]), len(runs)))
         cpus = min(int(resources["CPU"]) // concurrent, int(largest_node_cores()))
         experiment = experiment.override("workers.cpus", float(max(1, cpus)))
+    experiment = share_free_cores(experiment)
     refuse_unplaceable(experiment.workers, resources)
     needs = worker_resources(experiment.workers, resources)
     remote = ray.remote(num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0), max_retries=2)(_train_remotely)
