@@ -23,6 +23,18 @@ def to_float(images_NCHW: Tensor) -> Tensor:
     return images_NCHW.to(torch.float32).div_(255)
 
 
+def downsize(images_NCHW: Tensor, size: int) -> Tensor:
+    """Resize larger square images to `size` pixels, bilinearly and without aliasing; return others unchanged.
+
+    uint8 images stay uint8 on a CPU; on other devices, which cannot resize them, they become float32 in [0, 1].
+    """
+    if images_NCHW.shape[-1] <= size:
+        return images_NCHW
+    if images_NCHW.device.type != "cpu":
+        images_NCHW = to_float(images_NCHW)
+    return F.interpolate(images_NCHW, (size, size), mode="bilinear", antialias=True)
+
+
 def flip_and_shift(
     images_NCHW: Tensor, flip_N: Tensor | None, right_N: Tensor | None, down_N: Tensor | None, *, reflect: bool
 ) -> Tensor:

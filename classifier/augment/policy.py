@@ -97,16 +97,20 @@ def _scale_strengths(config: AugmentConfig, factor: float) -> AugmentConfig:
     return dataclasses.replace(config, strength=1.0, **scaled)
 
 
-def augment(images_NCHW: Tensor, config: AugmentConfig, *, key: int, positions_N: Tensor) -> Tensor:
+def augment(
+    images_NCHW: Tensor, config: AugmentConfig, *, key: int, positions_N: Tensor, size: int | None = None
+) -> Tensor:
     """Augment uint8 images at random. Returns uint8 if pixels were only copied, cropped and erased, else float32 in
     [0, 1]; `mix_batch` and `normalise` accept both.
 
     config: resolved. key: of the seed and epoch (counter_rng.key). positions_N: int64 positions in the epoch; the
-    result depends only on the key, the image and its position. Order: geometry, RandAugment or TrivialAugment, colour,
-    erasing.
+    result depends only on the key, the image and its position. size: of the returned images, in pixels, if smaller.
+    Order: geometry, so that crops have all pixels, resizing, RandAugment or TrivialAugment, colour, erasing.
     """
     reflect = config.policy == "photos"
     images_NCHW = _apply_geometry(images_NCHW, config, key, positions_N, reflect)
+    if size is not None:
+        images_NCHW = geometry.downsize(images_NCHW, size)
     if config.randaugment or config.trivial:
         images_NCHW = _apply_auto_augment(geometry.to_float(images_NCHW), config, key, positions_N, reflect)
     if config.brightness or config.contrast or config.saturation or config.hue:

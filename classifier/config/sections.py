@@ -152,6 +152,9 @@ class ModelConfig(Section):
     """With model.freeze backbone: unfreeze the backbone after this many epochs. If unset, never."""
     dropout: Annotated[float, Range(0, 0.9)] = 0.0
     """Dropout rate before the head, in models that support it."""
+    drop_path: Annotated[float, Range(0, 0.9)] | None = None
+    """Stochastic depth: rate at which training skips the last residual block; earlier ones less often. If unset, the
+    model's own: 0 in timm's models."""
     norm: Literal["batch", "group", "none"] = "batch"
     """Normalization in the built-in models; group is independent of batch size and number of workers."""
     stem: Literal["auto", "small", "original"] = "auto"
@@ -162,15 +165,15 @@ class ModelConfig(Section):
 class OptimizerConfig(Section):
     section: ClassVar[str] = "optimizer"
 
-    name: Literal["sgd", "adam", "adamw", "muon"] = "adamw"
-    """sgd uses Nesterov momentum; muon learns most in few epochs from scratch."""
+    name: Literal["sgd", "adam", "adamw", "lamb", "muon"] = "adamw"
+    """sgd uses Nesterov momentum; muon learns most in few epochs from scratch; lamb is for batches of thousands."""
     lr: PositiveFloat = 3e-3
     """Peak learning rate, used as given (not scaled with the batch size)."""
     momentum: Annotated[float, Range(0, 0.999)] = 0.9
-    """Momentum of sgd and muon; beta1 of adam and adamw."""
+    """Momentum of sgd and muon; beta1 of adam, adamw and lamb."""
     weight_decay: NonNegativeFloat = 0.05
     """Weight decay, not applied to biases and normalization layers: coupled in sgd and adam (try 5e-4), decoupled
-    in adamw and muon."""
+    in adamw and muon, before the scaling of each layer in lamb."""
     clip: PositiveFloat | None = None
     """Maximum gradient norm. If unset, gradients are not clipped."""
     accumulate: PositiveInt = 1
@@ -179,6 +182,9 @@ class OptimizerConfig(Section):
     """EMA decay per step; the averaged weights are validated and saved. If unset, no averaging."""
     backbone_scale: PositiveFloat = 0.1
     """Learning rate of pretrained weights, as a multiple of the new head's."""
+    layer_decay: Annotated[float, Range(0, 1, exclusive=True)] | None = None
+    """Layer-wise learning rate decay: each layer's learning rate, as a multiple of that of the next layer towards the
+    head; replaces optimizer.backbone_scale."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,14 +201,21 @@ class ScheduleConfig(Section):
     """step: epochs between decays. plateau: epochs without improvement before a decay."""
     step_factor: Annotated[float, Range(0, 1, exclusive=True)] = 0.1
     """step and plateau: factor by which a decay multiplies the learning rate."""
+    size_from: Annotated[float, Range(0.1, 1)] = 1.0
+    """Progressive resizing: training images of the first quarter of the epochs are made smaller, to this fraction of
+    data.size; in four stages they grow to schedule.size_to."""
+    size_to: Annotated[float, Range(0.1, 1)] = 1.0
+    """Size of the training images in the last quarter of the epochs, as a fraction of data.size, which validation and
+    predictions use."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig(Section):
     section: ClassVar[str] = "loss"
 
-    name: Literal["cross_entropy", "focal"] = "cross_entropy"
-    """focal down-weights easy images (for hard, imbalanced data sets)."""
+    name: Literal["cross_entropy", "focal", "bce"] = "cross_entropy"
+    """focal down-weights easy images (for hard, imbalanced data sets). bce: binary cross-entropy, a yes or no for each
+    class; images mixed by mixup or CutMix are of both classes."""
     smoothing: Annotated[float, Range(0, 0.9)] = 0.0
     """Label smoothing: probability mass spread over all classes."""
     gamma: NonNegativeFloat = 2.0
@@ -236,7 +249,7 @@ class TrainConfig(Section):
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     threads: PositiveInt | None = None
-    """CPU threads per worker. If unset, all available cores."""
+    """CPU threads per worker. If unset, as many as there are free cores when the run starts."""
     track: tuple[Literal["mlflow", "wandb"], ...] = ()
     """Experiment trackers to log each epoch to, besides TensorBoard; configure their servers as usual for them."""
 

@@ -35,10 +35,13 @@ def build_timm(config: ModelConfig, *, classes: int, channels: int, size: int) -
         near = suggest(base, timm.list_models())
         raise ModelError(f"model.name {config.name}: timm has no such model{near.replace('mean ', 'mean timm/')}")
     options: dict[str, Any] = {"num_classes": classes, "in_chans": channels, "drop_rate": config.dropout}
-    try:
-        return timm.create_model(name, img_size=size, **options)  # transformers need the image size
-    except TypeError:
-        return timm.create_model(name, **options)
+    drop_path = {"drop_path_rate": config.drop_path} if config.drop_path else {}
+    for optional in ({"img_size": size} | drop_path, drop_path):  # transformers need the size, others do not take it
+        try:
+            return timm.create_model(name, **optional, **options)
+        except TypeError:
+            continue
+    return timm.create_model(name, **options)  # set_stochastic_depth tells that there is none
 
 
 def download_timm_weights(name: str) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Build a model from its settings, and check that it accepts the images before training starts."""
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from classifier.config.trust import check_trusted, is_import_path
 from classifier.errors import ClassifierError, ModelError, in_short
 from classifier.models import external, transfer, zoo
 from classifier.models.catalogue import MODELS, ZOO, names
+from classifier.models.stochastic_depth import set_stochastic_depth
 
 # Image sizes that an error message may suggest, in pixels.
 _SUGGESTED_SIZES = (16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 299, 320, 384, 448, 512)
@@ -37,6 +38,8 @@ def build(
     constructor = get_constructor(config)
     try:
         model = constructor(config, classes=classes, channels=channels, size=size)
+        if config.drop_path is not None:
+            set_stochastic_depth(model, config.drop_path, config.name)
         logits_NK = None if config.name in MODELS else _try_forward(model, config, channels, size)
     except ClassifierError:
         raise
@@ -55,6 +58,19 @@ def build(
 def count_parameters(model: nn.Module) -> int:
     """Count the parameters of a model, without buffers."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def check_sizes(model: nn.Module, config: ModelConfig, *, channels: int, sizes: Iterable[int]) -> None:
+    """ModelError if the model, built for images of data.size, does not accept those of the training's other sizes."""
+    for size in sizes:
+        try:
+            _try_forward(model, config, channels, size)
+        except Exception as error:  # timm's models and the user's own code may raise anything
+            reason = f"{type(error).__name__}: {in_short(error, 200)}".rstrip(" .:")
+            raise ModelError(
+                f"model.name {config.name} does not accept images of {size} pixels beside those of data.size "
+                f"({reason}): set schedule.size_from and schedule.size_to to 1, or choose another model"
+            ) from error
 
 
 def check_name(config: ModelConfig, data: Path) -> None:

@@ -20,6 +20,8 @@ from classifier.inference.scorer import Scorer
 from classifier.profiling.scaling import Workload
 from classifier.runtime import cpu
 from classifier.runtime.distributed import ProcessGroup, pick_device
+from classifier.runtime.threads import use_threads
+from classifier.training import image_size
 from classifier.training.state import TrainState, build_model
 
 # The first predictions also load kernels and allocate memory, and are not counted.
@@ -60,6 +62,7 @@ class StepTimer:
         self._state = TrainState(experiment, dataset, ProcessGroup(device=pick_device(experiment.train.device)))
         cpu.setup(self._state.device.type)  # as in a training
         self._state.begin_epoch(0)
+        self._sizes = image_size.list_sizes(experiment.schedule, size=dataset.size, epochs=experiment.train.epochs)
         self._batches, self._epoch = _endless_batches(self._state), -1
         self._time_step()  # the first step also loads kernels and allocates memory
 
@@ -79,10 +82,13 @@ class StepTimer:
         return StepTime(step_seconds, image_seconds)
 
     def _time_step(self) -> tuple[float, float]:
-        """Seconds of a step, and of the same one on cached features; the first twice where none are cached."""
+        """Seconds of a step, and of the same one on cached features; the first twice where none are cached.
+
+        Where the images grow from epoch to epoch, it is the mean over all epochs."""
         batch = next(self._batches)  # loading is measured separately
         self._epoch += batch.step == 0
-        seconds = _time_step(self._state, batch, self._epoch)
+        epochs = self._sizes.values() if len(self._sizes) > 1 else ((self._epoch, 1.0),)
+        seconds = sum(share * _time_step(self._state, batch, epoch) for epoch, share in epochs)
         return seconds, _time_step(self._state, batch, self._epoch) if self._state.feature_cache else seconds
 
 
@@ -161,22 +167,18 @@ def measure_workload(experiment: Experiment, dataset: Dataset, busy_workers: int
 
     busy_workers: how many other workers will compute on the same processor, and share its clock and caches.
     """
-    batch = experiment.data.batch * experiment.optimizer.accumulate
-    small, threads = max(1, batch // 4), torch.get_num_threads()
-    smaller = experiment.override_all({"data.batch": small, "optimizer.accumulate": 1})
-    torch.set_num_threads(experiment.train.threads or threads)
-    try:
-        with _background_load(busy_workers, torch.get_num_threads()):
-            timers, load = [StepTimer(one, dataset) for one in (experiment, smaller)], cpu.OtherLoad()
-            # In turns, so that other work on the machine slows both down.
-            rounds = repeat_until_stable(
-                lambda: [timer.measure(1, statistics.median, WINDOW_SECONDS) for timer in timers]
-            )
-            busy_share = load.lost_share((1 + busy_workers) * torch.get_num_threads())
-            if pick_device(experiment.train.device).type != "cpu":
-                busy_share = 0.0  # it mostly waits for the device
-    finally:
-        torch.set_num_threads(threads)
+    # A step that accumulates gradients is as many steps of one batch, but for the update of the weights.
+    accumulate, experiment = experiment.optimizer.accumulate, experiment.override("optimizer.accumulate", 1)
+    batch = experiment.data.batch
+    small = max(1, batch // 4)
+    smaller = experiment.override("data.batch", small)
+    with use_threads(experiment.train.threads), _background_load(busy_workers, torch.get_num_threads()):
+        timers, load = [StepTimer(one, dataset) for one in (experiment, smaller)], cpu.OtherLoad()
+        # In turns, so that other work on the machine slows both down.
+        rounds = repeat_until_stable(lambda: [timer.measure(1, statistics.median, WINDOW_SECONDS) for timer in timers])
+        busy_share = load.lost_share((1 + busy_workers) * torch.get_num_threads())
+        if pick_device(experiment.train.device).type != "cpu":
+            busy_share = 0.0  # it mostly waits for the device
     full_seconds, small_seconds = (statistics.median(times[n].step_seconds for times in rounds) for n in range(2))
     uncached_image_seconds = statistics.median(full.image_seconds for full, _ in rounds)
     image_seconds, overhead_seconds = split_step_seconds(full_seconds, small_seconds, batch=batch, small_batch=small)
@@ -188,15 +190,16 @@ def measure_workload(experiment: Experiment, dataset: Dataset, busy_workers: int
         backbone_share = min(1.0, state.feature_cache.views / experiment.train.epochs)
     flops, activation_bytes = _count_flops_and_activations(state, backbone_share)
     parameters = models.count_parameters(state.model)
-    # Weights, gradients and the optimizer's state, as float32.
-    model_bytes = 4 * parameters * (2 if experiment.optimizer.name == "sgd" else 3) + 4 * parameters
+    # Weights, gradients, the optimizer's state and the moving average, as float32.
+    copies = 2 + (1 if experiment.optimizer.name == "sgd" else 2) + (experiment.optimizer.ema is not None)
+    model_bytes = 4 * parameters * copies
     return Workload(
-        batch=batch,
+        batch=batch * accumulate,
         images=len(dataset.train),
         epochs=experiment.train.epochs,
         parameters=parameters,
         image_seconds=image_seconds + backbone_share * uncached_image_seconds,
-        step_seconds=overhead_seconds,
+        step_seconds=overhead_seconds * accumulate,
         input_seconds=_measure_input_seconds(experiment, dataset),
         flops=flops,
         memory_bytes=model_bytes + activation_bytes * experiment.data.batch,
@@ -225,7 +228,7 @@ def repeat_until_stable(
 
 
 def _count_flops_and_activations(state: TrainState, backbone_share: float) -> tuple[float, float]:
-    """(FLOPs, bytes of activations) per image of a training step, counted on two images."""
+    """(FLOPs, bytes of activations) per image of a training step, counted on two images; bytes of the largest size."""
     from torch.utils.flop_counter import FlopCounterMode
 
     batch = next(loader.batches(state.dataset.train, batch=2, seed=0, epoch=0))
@@ -236,15 +239,21 @@ def _count_flops_and_activations(state: TrainState, backbone_share: float) -> tu
         saved_bytes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(record, lambda t: t):
-        state.train_step(batch, 0)
-    flops = float(counter.get_total_flops())
+    flops, bytes_saved = 0.0, 0
+    experiment = state.experiment
+    sizes = image_size.list_sizes(experiment.schedule, size=state.dataset.size, epochs=experiment.train.epochs)
+    for epoch, share in sizes.values():
+        saved_bytes.clear()
+        with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(record, lambda t: t):
+            state.train_step(batch, epoch)
+        flops += share * counter.get_total_flops()
+        bytes_saved = max(bytes_saved, sum(saved_bytes.values()))
     if state.feature_cache:  # the features are cached now: a second step runs the head alone
         with FlopCounterMode(display=False) as counter:
             state.train_step(batch, 0)
         flops = counter.get_total_flops() + backbone_share * (flops - counter.get_total_flops())
     # Among the saved tensors are the weights.
-    activation_bytes = max(0, sum(saved_bytes.values()) - 4 * models.count_parameters(state.model)) / 2
+    activation_bytes = max(0, bytes_saved - 4 * models.count_parameters(state.model)) / 2
     return flops / len(batch.labels_N), activation_bytes
 
 

@@ -8,6 +8,7 @@ Their accuracies, on a held-out third of the training images, are in LOG.md.
 from typing import Any
 
 from classifier.config.experiment import Experiment
+from classifier.search.space import can_vary_model
 
 _ADAMW: dict[str, Any] = {
     "optimizer.name": "adamw",
@@ -38,10 +39,8 @@ PORTFOLIO: tuple[dict[str, Any], ...] = (
 
 
 def portfolio_for(experiment: Experiment) -> list[dict[str, Any]]:
-    """Return what each entry changes in the experiment, if anything; empty with pretrained weights, as all entries
-    train from scratch.
-    """
-    if experiment.model.weights:
+    """Return what each entry changes in the experiment, if anything; empty where the experiment needs its own model."""
+    if not can_vary_model(experiment):
         return []
     entries = ({name: value for name, value in entry.items() if value != experiment.get(name)} for entry in PORTFOLIO)
     return [entry for entry in entries if entry]

@@ -89,7 +89,10 @@ _EFFECTIVE_IF: dict[str, tuple[str, Callable[[Experiment], bool]]] = {
     "model.norm": ("for the project's own networks", lambda e: e.model.name in MODELS and e.model.name != "vit_tiny"),
     "model.stem": ("for torchvision's networks", lambda e: e.model.name in ZOO),
     "model.freeze_epochs": ("if model.freeze is backbone", lambda e: e.model.freeze == "backbone"),
-    "optimizer.backbone_scale": ("with model.weights", lambda e: e.model.weights is not None),
+    "optimizer.backbone_scale": (
+        "with model.weights, without optimizer.layer_decay",
+        lambda e: e.model.weights is not None and e.optimizer.layer_decay is None,
+    ),
     "loss.gamma": ("if loss.name is focal", lambda e: e.loss.name == "focal"),
     "augment.views": ("if model.freeze is backbone", lambda e: e.model.freeze == "backbone"),
     "augment.magnitude": ("with augment.randaugment", lambda e: bool(e.augment.randaugment)),
@@ -97,6 +100,14 @@ _EFFECTIVE_IF: dict[str, tuple[str, Callable[[Experiment], bool]]] = {
     "schedule.step_factor": ("for the schedules step and plateau", lambda e: e.schedule.name in ("step", "plateau")),
 }
 _ALWAYS: tuple[str, Callable[[Experiment], bool]] = ("always", lambda _: True)
+
+
+def can_vary_model(experiment: Experiment) -> bool:
+    """Return whether any architecture can be trained in this experiment: pretrained weights fit one only, and not all
+    have stochastic depth or accept images of several sizes.
+    """
+    model, schedule = experiment.model, experiment.schedule
+    return not model.weights and not model.drop_path and schedule.size_from == schedule.size_to == 1
 
 
 def default_space(experiment: Experiment, images: int) -> Space:
@@ -110,7 +121,7 @@ def default_space(experiment: Experiment, images: int) -> Space:
         "optimizer.lr": Interval(rate / 10, rate * 3, log=True),
         "data.batch": Choice(tuple(sorted(batches))),
     }
-    if not experiment.model.weights:  # pretrained weights fit only one architecture
+    if can_vary_model(experiment):
         space["model.name"] = Choice(tuple(names))
     space["optimizer.weight_decay"] = (
         Interval(decay / 10, decay * 10, log=True) if decay else Choice((0.0, 1e-3, 1e-2, 1e-1))

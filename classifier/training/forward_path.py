@@ -16,6 +16,7 @@ from classifier.data.dataset import Dataset, Split
 from classifier.inference.scorer import Scorer
 from classifier.runtime import counter_rng
 from classifier.runtime.distributed import ProcessGroup
+from classifier.training import image_size
 
 
 class ForwardPath(Protocol):
@@ -70,7 +71,10 @@ class FullModelPath:
         key, config = counter_rng.key(self.experiment.seed, epoch), self.experiment.augment
         images_NCHW = batch.images_NCHW.to(self.scorer.device, non_blocking=True)
         positions_N = batch.positions_N.to(self.scorer.device, non_blocking=True)
-        images_NCHW = policy.augment(images_NCHW, config, key=key, positions_N=positions_N)
+        size = image_size.size_at(
+            self.experiment.schedule, size=self.dataset.size, epoch=epoch, epochs=self.experiment.train.epochs
+        )
+        images_NCHW = policy.augment(images_NCHW, config, key=key, positions_N=positions_N, size=size)
         images_NCHW, targets = policy.mix_batch(
             images_NCHW, labels_N, config, classes=len(self.dataset.class_names), key=key, positions_N=positions_N
         )

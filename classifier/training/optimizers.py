@@ -1,4 +1,6 @@
-"""Optimizers with parameter groups: with and without weight decay, and a slower learning rate for a backbone."""
+"""Optimizers with parameter groups: with and without weight decay, and slower learning rates for a backbone."""
+
+from typing import Any
 
 import torch
 from torch import nn
@@ -8,6 +10,8 @@ from classifier.config.sections import OptimizerConfig
 from classifier.training.muon import Muon
 
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
+# Parameters in a row that count as a layer, as in timm, in models that do not tell their layers.
+_LAYER_PARAMETERS = 12
 # Parts of names of parameters that transformers add to features, like biases, though they are no vectors.
 _ADDITIVE_NAMES = ("bias", "pos_embed", "position", "_token")
 
@@ -20,28 +24,31 @@ def build(
     is_pretrained: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> torch.optim.Optimizer:
-    """Build SGD (Nesterov), Adam, AdamW or Muon over all parameters, including frozen ones, which may be unfrozen.
+    """Build the optimizer over all parameters, including frozen ones, which may be unfrozen: SGD (Nesterov), Adam,
+    AdamW, LAMB (Y. You et al., "Large batch optimization for deep learning", 2020) or Muon.
 
     head_names: parameters of the head; if is_pretrained, the others' learning rate is multiplied by
-    config.backbone_scale. dtype: of Muon's matrix products. Each group has `scale` and `base_momentum` for set_lr.
-    Biases, norms and other vectors get no weight decay.
+    config.backbone_scale; with config.layer_decay, each layer has its own. dtype: of Muon's matrix products. Each group
+    has `scale` and `base_momentum` for set_lr. Biases, norms and other vectors get no weight decay.
     """
     no_decay = _names_without_decay(model)
-    groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
+    scales = _scale_layers(model, head_names, config.layer_decay) if config.layer_decay is not None else {}
+    groups: dict[tuple[bool, float, bool, bool], list[nn.Parameter]] = {}
     for i, (name, parameter) in enumerate(model.named_parameters()):
         is_slow = is_pretrained and name not in head_names
         # Muon is for hidden layers: not for the first layer, whose inputs are pixels, nor for the head.
         is_hidden = config.name == "muon" and i > 0 and name not in no_decay and name not in head_names
-        groups.setdefault((is_slow, name not in no_decay, is_hidden), []).append(parameter)
+        scale = scales.get(name, config.backbone_scale if is_slow else 1.0)
+        groups.setdefault((is_slow, scale, name not in no_decay, is_hidden), []).append(parameter)
     settings = [
         {
             "params": parameters,
             "weight_decay": config.weight_decay if decays else 0.0,
-            "scale": config.backbone_scale if is_slow else 1.0,
+            "scale": scale,
             "base_momentum": config.momentum,
         }
         | ({"orthogonal": is_hidden} if config.name == "muon" else {})
-        for (is_slow, decays, is_hidden), parameters in groups.items()
+        for (_, scale, decays, is_hidden), parameters in groups.items()
     ]
     # Not fused: torch's fused CPU kernels assume that a gradient or restored momentum has the memory layout of its
     # weight, and are silently wrong otherwise. By default torch uses foreach on a GPU, and a loop on a CPU.
@@ -50,6 +57,11 @@ def build(
         optimizer = torch.optim.SGD(settings, lr=config.lr, momentum=config.momentum, nesterov=nesterov)
     elif config.name == "muon":
         optimizer = Muon([group | {"momentum": config.momentum} for group in settings], lr=config.lr, dtype=dtype)
+    elif config.name == "lamb":
+        from timm.optim import Lamb
+
+        # Gradients are clipped by optimizer.clip alone.
+        optimizer = Lamb(settings, lr=config.lr, betas=(config.momentum, 0.999), max_grad_norm=None)
     else:
         kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
         optimizer = kind(settings, lr=config.lr, betas=(config.momentum, 0.999))
@@ -71,6 +83,35 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float, momentum_shift: float | 
             group["betas"] = (momentum, group["betas"][1])
         else:
             group["momentum"] = momentum
+
+
+def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load what optimizer.state_dict() returned, in the memory layout of the parameters.
+
+    A checkpoint has none, and in another layout sums such as LAMB's norms differ in the last bit. Errors of torch.
+    """
+    optimizer.load_state_dict(state)
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def _scale_layers(model: nn.Module, head_names: frozenset[str], decay: float) -> dict[str, float]:
+    """Return each parameter's scale: decay to the power of its layer's distance from the last, which has the head.
+
+    H. Bao et al., "BEiT", 2022. The layers are those that timm's models name, which count a block as one.
+    """
+    if hasattr(model, "group_matcher"):
+        from timm.models import group_parameters
+
+        layers = group_parameters(model, model.group_matcher(coarse=False), reverse=True)  # pyright: ignore
+    else:
+        names = [name for name, _ in model.named_parameters() if name not in head_names]
+        layers = {name: i // _LAYER_PARAMETERS for i, name in enumerate(names)}
+        layers |= dict.fromkeys(head_names, max(layers.values(), default=-1) + 1)
+    last = max(layers.values())
+    return {name: decay ** (last - layer) for name, layer in layers.items()}
 
 
 def _names_without_decay(model: nn.Module) -> set[str]:

@@ -51,7 +51,7 @@ def resolve(experiment: Experiment, dataset: Dataset) -> Experiment:
         "data.channels": dataset.channels,
         "train.device": str(device) if experiment.train.device != "auto" else device.type,
         "train.precision": _choose_precision(experiment.train.precision, device),
-        "train.threads": experiment.train.threads or torch.get_num_threads(),
+        "train.threads": experiment.train.threads or torch.get_num_threads(),  # see runtime/threads.py
     }
     changes = {f"augment.{name}": value for name, value in augment.__dict__.items()}
     return experiment.override_all(changes | resolved)
@@ -71,6 +71,12 @@ def _check_probe(experiment: Experiment) -> None:
 
 def _check_views(experiment: Experiment, augment: AugmentConfig) -> None:
     """Raise ConfigError if the features of single images cannot be cached."""
+    schedule = experiment.schedule
+    if augment.views and (schedule.size_from, schedule.size_to) != (1, 1):
+        raise ConfigError(
+            f"augment.views {augment.views} caches features of images of one size, but schedule.size_from and "
+            "schedule.size_to change it: leave one out, for example by --augment.views 0"
+        )
     mixes = [name for name in ("mixup", "cutmix") if getattr(augment, name)]
     if augment.views and (mixes or experiment.data.stream):
         why = f"augment.{mixes[0]} mixes images" if mixes else "data.stream is for more images than memory holds"

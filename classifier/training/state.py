@@ -18,8 +18,9 @@ from classifier.data import loader
 from classifier.data.dataset import Dataset, Split
 from classifier.errors import RunError, in_short
 from classifier.inference.scorer import Scorer
+from classifier.models import factory
 from classifier.runtime.distributed import ProcessGroup
-from classifier.training import head_probe, losses, optimizers, schedule
+from classifier.training import head_probe, image_size, losses, optimizers, schedule
 from classifier.training.checkpoint import Checkpoint
 from classifier.training.ema import ModelEMA
 from classifier.training.feature_cache import FeatureCache
@@ -234,7 +235,7 @@ class TrainState:
     def _restore(self, checkpoint: Checkpoint) -> None:
         state = checkpoint.state
         self.model.load_state_dict(checkpoint.weights)
-        self.optimizer.load_state_dict(state["optimizer"])
+        optimizers.load_state(self.optimizer, state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.plateau.load_state_dict(state["plateau"])
         if self.ema is not None:
@@ -264,14 +265,17 @@ class TrainState:
 
 
 def build_model(experiment: Experiment, dataset: Dataset) -> nn.Module:
-    """Build the experiment's model for this dataset, with its initial weights."""
-    return models.build(
+    """Build the experiment's model for this dataset, with its initial weights. Errors of models.build, check_sizes."""
+    model = models.build(
         experiment.model,
         classes=len(dataset.class_names),
         channels=dataset.channels,
         size=dataset.size,
         class_names=dataset.class_names,
     )
+    sizes = image_size.list_sizes(experiment.schedule, size=dataset.size, epochs=experiment.train.epochs)
+    factory.check_sizes(model, experiment.model, channels=dataset.channels, sizes=sizes.keys() - {dataset.size})
+    return model
 
 
 def _split_batch(batch: loader.Batch, count: int) -> list[loader.Batch]:

@@ -32,6 +32,18 @@ def test_flip_and_shift_is_a_padded_crop(reflect, mode):
         assert torch.equal(moved[n], expected)
 
 
+def test_downsize_averages_the_pixels_that_it_removes():
+    from torchvision.transforms import functional as tv
+
+    square = IMAGES[..., :12]
+    small = geometry.downsize(square, 6)
+    assert small.dtype == torch.uint8
+    torch.testing.assert_close(small, tv.resize(square, [6, 6], antialias=True), rtol=0, atol=1)
+    floats = geometry.downsize(geometry.to_float(square), 6)
+    torch.testing.assert_close(floats * 255, small.float(), rtol=0, atol=1)
+    assert geometry.downsize(square, 12) is geometry.downsize(square, 16) is square
+
+
 def test_flip_only():
     flip_N = torch.tensor([True, False] * 3)
     moved = geometry.flip_and_shift(IMAGES, flip_N, None, None, reflect=False)

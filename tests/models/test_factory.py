@@ -9,6 +9,7 @@ import torch
 from classifier import models
 from classifier.config.sections import ModelConfig
 from classifier.errors import ModelError
+from classifier.models import factory
 
 
 def build(name: str, size: int = 32, channels: int = 3, classes: int = 4, **settings):
@@ -31,6 +32,18 @@ def test_too_small_image_size_suggests_one_that_works():
         build("inception_v3", size=8)
     size = int(str(error.value).partition("data.size to ")[2].partition(",")[0])
     build("inception_v3", size=size)
+
+
+def test_a_model_for_one_size_of_images_is_told():
+    vit = "timm/vit_tiny_patch16_224"
+    for name, sizes, is_flexible in (("resnet18", (32, 48), True), (vit, (32,), False), ("cnn", (32,), False)):
+        config = ModelConfig(name=name)
+        model = models.build(config, classes=4, channels=3, size=64)
+        if is_flexible:
+            factory.check_sizes(model, config, channels=3, sizes=sizes)
+            continue
+        with pytest.raises(ModelError, match=rf"{name} does not accept images of 32 pixels .* set schedule\.size_from"):
+            factory.check_sizes(model, config, channels=3, sizes=sizes)
 
 
 def test_names_and_public_functions():

@@ -76,8 +76,16 @@ def test_fit_learns(digits):
         {},
         {"optimizer__name": "adamw", "optimizer__lr": 1e-3, "optimizer__ema": 0.9, "model__dropout": 0.3},
         {"schedule__name": "plateau", "augment__mixup": 0.2, "optimizer__accumulate": 2, "data__batch": 64},
+        {
+            "model__name": "resnet9_16",
+            "optimizer__name": "lamb",
+            "optimizer__layer_decay": 0.9,
+            "optimizer__ema": 0.9,
+            "schedule__size_from": 0.5,
+            "loss__name": "bce",
+        },
     ],
-    ids=["sgd", "adamw, ema, dropout", "plateau, mixup, accumulate"],
+    ids=["sgd", "adamw, ema, dropout", "plateau, mixup, accumulate", "lamb, layer decay, ema, growing images, bce"],
 )
 @pytest.mark.parametrize("step", [3, 15])
 def test_resumed_run_equals_an_uninterrupted_one(digits, tmp_path, changes, step):

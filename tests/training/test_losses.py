@@ -43,6 +43,21 @@ def test_balanced_weights_have_equal_sums_per_class_and_mean_one():
     assert build().weights_K is None
 
 
+@pytest.mark.parametrize(("smoothing", "targets"), [(0.0, LABELS), (0.1, LABELS), (0.0, SOFT)])
+def test_binary_cross_entropy_equals_timms(smoothing, targets):
+    from timm.loss import BinaryCrossEntropy
+
+    threshold = losses.BINARY_SHARE if targets is SOFT else None
+    expected_NK = BinaryCrossEntropy(smoothing, threshold, reduction="none")(LOGITS, targets)
+    torch.testing.assert_close(build(name="bce", smoothing=smoothing)(LOGITS, targets), expected_NK.mean(1))
+
+
+def test_weighted_binary_cross_entropy_weights_each_image_by_its_classes():
+    weighted, plain = build(name="bce", class_weights="balanced"), build(name="bce")
+    assert weighted.weights_K is not None
+    torch.testing.assert_close(weighted(LOGITS, LABELS), plain(LOGITS, LABELS) * weighted.weights_K[LABELS])
+
+
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
 def test_focal_loss_equals_the_papers(gamma):
     p_N = LOGITS.softmax(1).gather(1, LABELS[:, None])[:, 0]

@@ -3,7 +3,9 @@
 import copy
 
 import pytest
+import timm
 import torch
+from timm.optim import Lamb
 from torch import nn
 
 from classifier.config.sections import OptimizerConfig
@@ -53,13 +55,15 @@ def reference(name: str, model: nn.Module, momentum: float = 0.9) -> torch.optim
     groups = [{"params": weights, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
     if name == "sgd":
         return torch.optim.SGD(groups, lr=0.05, momentum=momentum, nesterov=momentum > 0)
+    if name == "lamb":
+        return Lamb(groups, lr=0.05, betas=(momentum, 0.999), max_grad_norm=None)
     kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
     return kind(groups, lr=0.05, betas=(momentum, 0.999))
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lamb"])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_steps_equal_torchs(name, momentum):
+def test_steps_equal_the_references(name, momentum):
     mine, theirs = net(), net()
     config = OptimizerConfig(name=name, lr=0.05, momentum=momentum, weight_decay=0.01)
     mine_after = train(mine, optimizers.build(config, mine, head_names=frozenset()))
@@ -97,6 +101,26 @@ def test_backbone_learns_slower():
     assert names_of(model, optimizer, lr=pytest.approx(0.4)) == {"0.weight", "0.bias", "1.weight", "1.bias"}
 
 
+def test_each_layer_learns_slower_than_the_next():
+    model = timm.create_model("test_vit", num_classes=3)
+    config = OptimizerConfig(lr=1.0, layer_decay=0.5, backbone_scale=0.1)
+    optimizer = optimizers.build(config, model, head_names=frozenset({"head.weight", "head.bias"}), is_pretrained=True)
+    blocks = len(model.blocks)
+    assert names_of(model, optimizer, lr=1.0) == {"head.weight", "head.bias"}
+    assert "blocks.0.attn.qkv.weight" in names_of(model, optimizer, lr=0.5**blocks)
+    assert {"patch_embed.proj.weight", "pos_embed"} <= names_of(model, optimizer, lr=0.5 ** (blocks + 1))
+    assert names_of(model, optimizer) == {name for name, _ in model.named_parameters()}
+
+
+def test_layers_of_a_model_that_does_not_tell_them():
+    model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(14)))
+    head = frozenset({"13.weight", "13.bias"})
+    optimizer = optimizers.build(OptimizerConfig(lr=1.0, layer_decay=0.5), model, head_names=head)
+    assert names_of(model, optimizer, lr=1.0) == head
+    first = {f"{n}.{part}" for n in range(6) for part in ("weight", "bias")}  # of 26 parameters in layers of 12
+    assert names_of(model, optimizer, lr=0.5**3) == first
+
+
 def test_frozen_parameters_are_in_a_group_but_do_not_change():
     model = net()
     model[0].requires_grad_(False)
@@ -110,7 +134,7 @@ def test_frozen_parameters_are_in_a_group_but_do_not_change():
     assert not torch.equal(model.state_dict()["0.weight"], before["0.weight"])
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lamb"])
 def test_momentum_is_shifted_from_its_base(name):
     model = net()
     optimizer = optimizers.build(OptimizerConfig(name=name, momentum=0.8), model, head_names=frozenset())
@@ -132,7 +156,7 @@ def test_zero_momentum_stays_zero():
     assert {g["nesterov"] for g in optimizer.param_groups} == {False}
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lamb"])
 def test_state_survives_a_checkpoint_in_any_memory_layout(name):
     config = OptimizerConfig(name=name, lr=0.05)
     straight = net().to(memory_format=torch.channels_last)
@@ -145,5 +169,5 @@ def test_state_survives_a_checkpoint_in_any_memory_layout(name):
         for key, value in values.items():
             values[key] = value.contiguous()  # as safetensors would give it back
     other = optimizers.build(config, resumed, head_names=frozenset())
-    other.load_state_dict(state)
+    optimizers.load_state(other, state)
     assert all(torch.equal(a, b) for a, b in zip(train(straight, optimizer), train(resumed, other), strict=True))
