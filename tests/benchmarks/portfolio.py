@@ -16,15 +16,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-import numpy as np
-from PIL import Image
-
 from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.config.recipes import recipe, recipe_for
 from classifier.data.dataset import Split
 from classifier.training.loop import fit
 from classifier.training.resolve import resolve
+from tests.benchmarks.sets import write_faces, write_tiles
 
 MUON = {
     "optimizer.name": "muon",
@@ -61,30 +59,6 @@ EPOCHS = {"digits": 20, "clothes": 8, "photos": 60, "cuttings": 60, "faces": 40}
 MAX_IMAGES = 6000
 # Candidates in the portfolio.
 PORTFOLIO_SIZE = 4
-
-
-def write_tiles(folder: Path) -> None:
-    """Write tiles of scikit-image's photographs: each photograph is a class."""
-    import skimage
-
-    for name in ("astronaut", "brick", "chelsea", "coffee", "grass", "gravel", "hubble_deep_field", "ihc"):
-        (path,) = (Path(skimage.__file__).parent / "data").glob(f"{name}.*")
-        photograph = Image.open(path).convert("RGB")
-        (folder / name).mkdir(parents=True)
-        for x in range(0, photograph.width - 63, 64):
-            for y in range(0, photograph.height - 63, 64):
-                photograph.crop((x, y, x + 64, y + 64)).save(folder / name / f"{x}-{y}.png")
-
-
-def write_faces(folder: Path) -> None:
-    """Write scikit-image's 100 faces and 100 other images, of 25 x 25 pixels."""
-    import skimage
-
-    images = np.load(Path(skimage.__file__).parent / "data" / "lfw_subset.npy")
-    for i, image in enumerate(images):
-        class_folder = folder / ("face" if i < 100 else "other")
-        class_folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((255 * image).astype(np.uint8)).save(class_folder / f"{i:03d}.png")
 
 
 def train(path: str, epochs: int, changes: dict) -> dict:

@@ -15,6 +15,7 @@ from classifier.bundle import bundle
 from classifier.metrics.calibration import Calibration, apply_temperature, fit_temperature
 from classifier.metrics.scores import compute_scores
 from classifier.report import run_page
+from tests.benchmarks.sets import fetch_debian
 from tests.browser import open_page
 
 pytestmark = pytest.mark.slow
@@ -68,16 +69,10 @@ def test_batch_norm_on_two_workers_is_as_accurate_as_on_one(verb, tmp_path):
 def clothes(tmp_path_factory) -> Path:
     """Fashion-MNIST as Debian packages it: what is installed, or fetched."""
     installed = Path("/usr/share/datasets/fashion-mnist")
-    if installed.exists():
-        return installed
-    folder = tmp_path_factory.mktemp("clothes")
     try:
-        subprocess.run(["apt-get", "download", "dataset-fashion-mnist"], cwd=folder, check=True)
+        return fetch_debian("dataset-fashion-mnist", installed, tmp_path_factory.mktemp("clothes"))
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("Fashion-MNIST is neither installed nor to be fetched by apt-get")
-    (package,) = folder.glob("*.deb")
-    subprocess.run(["dpkg-deb", "--extract", str(package), str(folder)], check=True)
-    return folder / "usr" / "share" / "datasets" / "fashion-mnist"
 
 
 def check_report(run: Path, folder: Path) -> None:

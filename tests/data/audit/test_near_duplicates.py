@@ -2,7 +2,6 @@
 
 import io
 import shutil
-import subprocess
 import time
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 from classifier.data.audit import near_duplicates
 from classifier.data.decoding.image_stats import compute_image_stats
+from tests.benchmarks.sets import STAMPS_FOLDER, fetch_debian
 
 KINDS = ("recompressed", "resized", "cropped", "brightened", "mirrored")
 
@@ -82,9 +82,7 @@ def photographs(folder: Path) -> list[Image.Image]:
     paths += sorted((Path(sklearn.__file__).parent / "datasets" / "images").glob("*.jpg"))
     if shutil.which("apt-get") is None:
         pytest.skip("the photographs are a Debian package")
-    subprocess.run(["apt-get", "download", "tuxpaint-stamps-default"], cwd=folder, check=True, capture_output=True)
-    subprocess.run(["dpkg-deb", "-x", next(folder.glob("*.deb")), folder / "stamps"], check=True)
-    stamps = folder / "stamps" / "usr" / "share" / "tuxpaint" / "stamps"
+    stamps = fetch_debian("tuxpaint-stamps-default", STAMPS_FOLDER, folder)
     names = [str(path.relative_to(stamps)) for path in sorted(stamps.rglob("*.png"))]
     paths += [stamps / name for name in names if name.startswith(STAMPS) and not any(word in name for word in DRAWINGS)]
     found = []
