@@ -2,6 +2,7 @@
 
 A recipe is the starting point of an experiment; a file and flags change it. Results: test accuracy, mean ± standard
 deviation of three seeds, and total seconds of `python jobs/train.py --recipe NAME ...` on 2 CPU cores (see LOG.md).
+Those for large sets are in large_recipes.py.
 """
 
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from classifier.config.experiment import Experiment
 from classifier.config.fields import suggest
+from classifier.config.large_recipes import LARGE_RECIPES
 from classifier.errors import ConfigError
 
 
@@ -106,7 +108,7 @@ RECIPES: dict[str, Callable[[], Experiment]] = {
     "fashion": fashion,
     "photos": photos,
     "finetune": finetune,
-}
+} | LARGE_RECIPES
 
 
 def recipe(name: str) -> Experiment:

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from classifier.training import image_size
+
 if TYPE_CHECKING:  # needs no torch
     from classifier.config.experiment import Experiment
     from classifier.data.dataset import Dataset
@@ -20,8 +22,12 @@ def describe_run(experiment: "Experiment", dataset: "Dataset") -> Iterator[str]:
     if experiment.model.probe:
         stages.append("a linear probe")
     if epochs:
+        batch = f"{experiment.data.batch}" + (f" x {optimizer.accumulate}" if optimizer.accumulate > 1 else "")
+        sizes = [*image_size.list_sizes(experiment.schedule, size=dataset.size, epochs=train.epochs)]
+        if sizes != [dataset.size]:
+            batch += f" at {f'{sizes[0]} to ' if len(sizes) > 1 else ''}{sizes[-1]} pixels"
         stages.append(
-            f"{epochs} epoch{'' if epochs == 1 else 's'} of batch {experiment.data.batch}, {optimizer.name} lr "
+            f"{epochs} epoch{'' if epochs == 1 else 's'} of batch {batch}, {optimizer.name} lr "
             f"{optimizer.lr:g}, augment {experiment.augment.policy}"
         )
     yield f"{experiment.model.name}, {', then '.join(stages)}, {train.precision} on {train.device}"

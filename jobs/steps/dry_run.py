@@ -1,5 +1,6 @@
 """--dry_run: the preparations of a training and one step, leaving nothing behind."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterable
 
@@ -11,6 +12,7 @@ from classifier.data import loader
 from classifier.data.dataset import Dataset
 from classifier.runtime.cpu import peak_memory_bytes
 from classifier.runtime.distributed import ProcessGroup, pick_device
+from classifier.training import image_size
 from classifier.training.progress import describe_run
 from classifier.training.resolve import resolve
 from classifier.training.state import TrainState
@@ -38,12 +40,13 @@ def dry_run(
     batch = next(loader.batches(dataset.train, batch=state.batch, seed=experiment.seed, epoch=0))
     info(f"images {tuple(batch.images_NCHW.shape)} uint8, labels {tuple(batch.labels_N.shape)} int64")
     info(f"{models.count_parameters(state.model):,} parameters; {state.steps_per_epoch} steps per epoch")
-    loss, seconds = 0.0, []
-    for _ in range(2):  # the first also includes warm-up
+    loss, seconds = 0.0, [0.0, 0.0]
+    sizes = image_size.list_sizes(experiment.schedule, size=dataset.size, epochs=experiment.train.epochs)
+    for (epoch, share), n in itertools.product(sizes.values(), range(2)):  # the first also includes warm-up
         began = time.perf_counter()
-        state.train_step(batch, 0)
+        state.train_step(batch, epoch)
         loss = float(state.sums[0] / state.sums[2])
-        seconds.append(time.perf_counter() - began)
+        seconds[n] += share * (time.perf_counter() - began)
     # A frozen backbone runs once per view of an image; later epochs use the cached features.
     backbone_steps = min(experiment.views, experiment.train.epochs) * len(dataset.train) / state.batch
     minutes = (seconds[1] * state.steps + backbone_steps * seconds[0]) / 60

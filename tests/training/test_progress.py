@@ -57,4 +57,7 @@ def test_a_training_is_described_as_what_it_does():
 
     assert describe({"train.epochs": 1}).startswith("resnet9_16, 1 epoch of batch 64, adamw lr 0.003, augment")
     assert describe({"train.epochs": 1, "model.probe": True}) == "resnet9_16, a linear probe, fp32 on cpu"
+    large = {"train.epochs": 4, "optimizer.accumulate": 8, "schedule.size_from": 0.5}
+    assert "4 epochs of batch 64 x 8 at 4 to 8 pixels, adamw" in describe(large)
+    assert "batch 64 at 4 pixels, adamw" in describe({"schedule.size_from": 0.5, "schedule.size_to": 0.5})
     assert "a linear probe, then 2 epochs of batch 64" in describe({"train.epochs": 3, "model.probe": True})
