@@ -7,9 +7,9 @@ file is deleted runs again. The table has the mean test accuracy over --seeds (0
 seconds of `train` to its end, of others to the trained model. The last column says how far the first is behind the
 best other, in bold where that is more than a point and more than luck by the paired 95 % interval.
 
---cap SECONDS (600) limits a training by a fixed recipe, and a process to twice as long. timm's loop, Ultralytics and
-AutoGluon get the seconds that the default took on that set with that seed, for the training alone. Ultralytics and
-AutoGluon are installed into OUT/rivals on top of the packages that are here, so that all have the same torch.
+--cap SECONDS (600) limits a training by a fixed recipe, and every process to twice as long. timm's loop, Ultralytics
+and AutoGluon get the seconds that the default took on that set with that seed, for the training alone. The last two are
+installed into OUT/rivals on top of the packages that are here, so that all have the same torch.
 
 Unfair: the best of many columns, seen on the test images, is better than it will be on others. The rules of the default
 come from sets like these. What others need to start and to download is not counted; Ultralytics trains from scratch
@@ -76,12 +76,9 @@ class Bench:
         """Train and test a cell, and keep its result."""
         train = train_by_rival if column in RIVALS else train_here
         try:
-            folder = write_set(set_name, self.out / "sets", self.out / "downloads")
-            cell = train(self, folder, column, seed)
+            cell = train(self, self.write_set(set_name), column, seed)
         except CellError as error:
             cell = Cell(set_name, column, seed, problem=str(error))
-        except (OSError, subprocess.CalledProcessError) as error:
-            cell = Cell(set_name, column, seed, problem=f"no images: {error}")
         file = self.file(set_name, column, seed)
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(".tmp")
@@ -89,8 +86,18 @@ class Bench:
         partial.rename(file)
         return cell
 
-    def run(self, command: Sequence[str | Path], log: Path, scratch: str) -> float:
-        """Run a command to its end and return its seconds; CellError if it fails or takes longer than twice the cap."""
+    def write_set(self, name: str) -> Path:
+        try:
+            return write_set(name, self.out / "sets", self.out / "downloads")
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise CellError(f"no images: {error}") from error
+
+    def run(self, command: Sequence[str | Path], log: Path, scratch: str, *, seconds: float = 0.0) -> float:
+        """Run a command to its end and return its seconds; CellError if it fails or takes too long.
+
+        That is twice the cap longer than the seconds that it was given.
+        """
+        limit = seconds + 2 * self.cap
         began = time.monotonic()
         environment = os.environ | {"YOLO_CONFIG_DIR": str(self.out / "rivals")}
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -99,15 +106,16 @@ class Bench:
                 list(map(str, command)), stdout=file, stderr=file, cwd=scratch, env=environment, start_new_session=True
             )
             try:
-                code = process.wait(2 * self.cap)
+                code = process.wait(limit)
             except subprocess.TimeoutExpired:
-                raise CellError(f"over {2 * self.cap:.0f} s") from None
+                raise CellError(f"over {limit:.0f} s") from None
             finally:
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
         if code:
-            raise CellError(f"failed with {code}: {log}")
+            *_, reason = ["", *log.read_text(errors="replace").splitlines()]
+            raise CellError(f"failed: {reason}")
         return time.monotonic() - began
 
 
@@ -153,7 +161,8 @@ def train_by_rival(bench: Bench, folder: Path, column: str, seed: int) -> Cell:
     with tempfile.TemporaryDirectory(dir=bench.out) as scratch:
         options = ["--weights", write_weights(bench.out / "weights"), "--seconds", str(seconds), "--seed", str(seed)]
         out = Path(scratch) / "predicted.json"
-        bench.run([python, Path(__file__).with_name("rivals.py"), column, folder, out, *options], log, scratch)
+        command = [python, Path(__file__).with_name("rivals.py"), column, folder, out, *options]
+        bench.run(command, log, scratch, seconds=seconds)
         result = json.loads(out.read_text())
     truth = {path.stem: path.parent.name for path in (folder / "test").glob("*/*")}
     wrong = tuple(id for id, name in truth.items() if result["predicted"][id] != name)
@@ -196,7 +205,9 @@ def install(bench: Bench, column: str) -> Path:
     (packages / "here.pth").write_text("\n".join(here))
     pip = [python, "-m", "pip", "--disable-pip-version-check", "--no-input"]
     try:
-        subprocess.run([*pip, "install", "--quiet", PACKAGES[column]], check=True, timeout=INSTALL_SECONDS)
+        with (folder / "pip.log").open("w") as log:
+            command = [*pip, "install", PACKAGES[column]]
+            subprocess.run(command, check=True, timeout=INSTALL_SECONDS, stdout=log, stderr=log)
         for name in ("torchvision", "torch"):  # an older torch that was asked for: that of this environment stands in
             if (packages / name).is_dir():
                 subprocess.run([*pip, "uninstall", "--quiet", "--yes", name], check=True)
@@ -217,6 +228,7 @@ def main() -> None:
     parser.add_argument("--cap", type=float, default=600, metavar="SECONDS")
     parser.add_argument("--table", action="store_true", help="print the table of the cells that are there")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the cell's process ends, too
     bench = Bench(args.out.resolve(), args.cap)
     (bench.out / "sets").mkdir(parents=True, exist_ok=True)
     wanted = [(name, column, seed) for name in args.sets for seed in args.seeds for column in args.columns]
