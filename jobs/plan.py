@@ -47,11 +47,13 @@ VERB = Verb(
 def plan(request: Request) -> None:
     """Measure, forecast and warn."""
     from .steps import scaling_forecast
+    from .steps.recipe import request_experiment
     from .steps.session import open_run
 
-    options, experiment = request.options, request.experiment()
+    options, path = request.options, request.experiment().data.path
     machine = scaling_forecast.find_machine_type(options.kind, options.prices)
-    with open_run(options, experiment.data.path) as (run, log):
+    with open_run(options, path) as (run, log):
+        experiment = request_experiment(request, log, in_steps=True)
         forecasts = scaling_forecast.forecast_workers(experiment, machine, options.up_to)
         for item in scaling_forecast.describe(forecasts, machine):
             log.info(item)

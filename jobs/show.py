@@ -40,6 +40,8 @@ def show(request: Request) -> None:
 
     from classifier import data
     from classifier.augment import geometry, policy
+    from classifier.config.auto_recipe import choose_recipe
+    from classifier.data.facts import measure_facts
     from classifier.report import png
     from classifier.runtime import counter_rng
     from classifier.training.progress import describe_data
@@ -48,6 +50,8 @@ def show(request: Request) -> None:
 
     options = request.options
     experiment = request.experiment()
+    if request.is_auto:  # the size does not depend on what a training would measure
+        experiment = request.experiment(choose_recipe(measure_facts(experiment.data), request.given).experiment)
     with open_run(options, experiment.data.path) as (run, log):
         dataset = data.load(experiment.data)
         config = policy.resolve(experiment.augment, kind=dataset.kind, channels=dataset.channels, size=dataset.size)

@@ -27,8 +27,6 @@ if not __package__:  # run as a script: import this folder as a package, install
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
     __package__ = Path(__file__).resolve().parent.name
 
-from classifier.config.auto_recipe import AUTO
-from classifier.errors import ConfigError
 
 from .cli.command import main
 from .cli.verb import EXIT_DONE, SECTIONS, Request, TrainingOptions, Verb
@@ -63,13 +61,11 @@ def tune(request: Request) -> int:
     """Search, or with --dry_run only print what would be searched."""
     from .steps.session import open_session
 
-    if request.options.recipe == AUTO:
-        raise ConfigError("--recipe auto leaves a search little to vary: give --recipe finetune or photos")
     if request.options.dry_run:
         from .search.search_space import describe_space
         from .steps.dry_run import dry_run
 
-        dry_run(request, describe_space)
+        dry_run(request, describe_space, in_steps=True)
         return EXIT_DONE
     with open_session(VERB.name, request) as session:
         return search(session, resumed=bool(request.options.resume))

@@ -3,33 +3,35 @@
 import contextlib
 import dataclasses
 import os
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from classifier import data
+from classifier.api.choice import choose
 from classifier.api.missing import CALIBRATION, Missing
 from classifier.api.pages import write_pages
 from classifier.api.progress import Progress
 from classifier.api.run import Run
 from classifier.bundle.bundle import LoadedBundle
-from classifier.config.auto_recipe import AUTO, choose_recipe
 from classifier.config.experiment import Experiment, flatten
 from classifier.config.files import read_experiment
+from classifier.config.recipes import AUTO, recipe_for
 from classifier.config.recipes import recipe as get_recipe
-from classifier.config.recipes import recipe_for
 from classifier.config.trust import check_trusted, trust_models
 from classifier.config.trust import trust as allow_imports
 from classifier.data.dataset import Dataset
-from classifier.data.facts import measure_facts
 from classifier.errors import ConfigError, RunError
 from classifier.evaluation.calibrate import calibrate_saved_bundle, describe_calibration
 from classifier.profiling.step_time import find_batch_size
 from classifier.runs.data_location import check_same_data, find_data
 from classifier.runs.folder import RunFolder
 from classifier.runs.recorder import record_failure, record_training, result_fields, save_inputs
+from classifier.runtime.cpu import OtherLoad
 from classifier.runtime.distributed import ProcessGroup, pick_device
+from classifier.runtime.threads import use_free_cores, use_threads
 from classifier.storage.session_folder import refuse_lost_results
 from classifier.training.progress import describe_epoch, describe_run
 from classifier.training.resolve import resolve
@@ -53,7 +55,7 @@ def train(
 
     path: a folder with a subfolder of images per class, or anything else that `data.path` accepts; without it, the
     experiment's, or the built-in digits. minutes: time limit, `train.minutes`. recipe: a named recipe to start from, or
-    auto, which chooses by the number and size of the images; by default the one that fits the data. experiment:
+    auto, which chooses by the images; by default that of a data set known by name, else auto. experiment:
     settings that override the recipe, as a mapping or a YAML file, or a whole Experiment. settings: by dotted name,
     overriding both. name, out: the run's folder is out/name; by default named after the data set, with a number.
     progress: print each epoch, and the time left. trust: the import path of a model of your own that an experiment file
@@ -68,8 +70,18 @@ def train(
     """
     allow_imports(*trust)
     trust_models([str(settings.get("model.name", ""))])
-    requested = _request_experiment(path, recipe, experiment)
-    requested = requested.override_all(settings | ({"train.minutes": minutes} if minutes is not None else {}))
+    given = {"data.path": None if path is None else str(path), "train.minutes": minutes}
+    settings |= {name: value for name, value in given.items() if value is not None}
+    Experiment().override_all(settings)  # mistakes show before anything is measured
+    display, threads = Progress(progress), _read_threads(experiment, settings)
+    use_cores = use_free_cores(OtherLoad(), display.info, "train.threads", threads=threads)
+    with tempfile.TemporaryDirectory() as features, use_cores:
+        requested = _request_experiment(recipe, experiment, settings, display, Path(features))
+        return _train_new(requested, name, out, display, Path(features))
+
+
+def _train_new(requested: Experiment, name: str | None, out: str | Path, display: Progress, features: Path) -> Run:
+    """Train in a new run folder. features: of the backbone, if they are known already."""
     if requested.workers.count > 1:
         raise ConfigError(
             f"classifier.train trains in this process, so workers.count cannot be {requested.workers.count}: use the "
@@ -77,10 +89,10 @@ def train(
         )
     check_trusted(requested.model.name)
     refuse_lost_results(out, fix="out to a folder outside it, such as /shared/runs")
-    display = Progress(progress)
     dataset = data.load(requested.data, display.progress_bar)
     resolved = _fix_batch_size(resolve(requested, dataset), dataset)
     run = RunFolder.create(out, name) if name else RunFolder.create_numbered(out, resolved.data.path)
+    run.feature_folder = features
     return _train_in_folder(run, resolved, dataset, display)
 
 
@@ -147,28 +159,42 @@ def write_training_results(
 
 
 def _request_experiment(
-    path: str | Path | None, recipe: str | None, experiment: Experiment | Mapping[str, Any] | str | Path | None
+    recipe: str | None,
+    experiment: Experiment | Mapping[str, Any] | str | Path | None,
+    settings: dict[str, Any],
+    display: Progress,
+    features: Path,
 ) -> Experiment:
-    """The recipe, overridden by the experiment, with the path of the data."""
-    if recipe == AUTO:
-        given = dict(experiment) if isinstance(experiment, Mapping) else {}
-        data_settings = {name: value for name, value in flatten(given).items() if name.startswith("data.")}
-        facts = measure_facts(Experiment().override_all(data_settings | {"data.path": str(path or "digits")}).data)
-        chosen = choose_recipe(facts).experiment
-    else:
-        chosen = get_recipe(recipe) if recipe else None
+    """The recipe, overridden by the experiment, overridden by the settings."""
     if isinstance(experiment, Experiment):
-        if chosen is not None:
+        if recipe is not None:
             raise ConfigError("give a recipe or an Experiment, not both: an Experiment has every setting")
-        chosen = experiment
-        trust_models([chosen.model.name])
-    elif isinstance(experiment, Mapping):
-        chosen = Experiment.from_dict(dict(experiment), chosen or get_recipe(recipe_for(str(path or "digits"))))
-        trust_models([chosen.model.name])
+        trust_models([experiment.model.name])
+        return experiment.override_all(settings)
+    if isinstance(experiment, Mapping):
+        settings = flatten(dict(experiment)) | settings
+        trust_models([str(settings.get("model.name", ""))])
     elif experiment is not None:
-        chosen = read_experiment(experiment, chosen)
-    chosen = chosen or get_recipe(recipe_for(str(path or "digits")))
-    return chosen.override("data.path", str(path)) if path is not None else chosen
+        stored = read_experiment(experiment, get_recipe(recipe) if recipe not in (None, AUTO) else None)
+        if recipe != AUTO:
+            return stored.override_all(settings)
+        settings = flatten(stored.as_dict()) | settings
+    recipe = recipe or recipe_for(str(settings.get("data.path", "digits")))
+    if recipe != AUTO:
+        return get_recipe(recipe).override_all(settings)
+    choice = choose(settings, features=features, say=display.info, progress=display.progress_bar)
+    display.info(choice.reason)
+    if choice.more:
+        display.info(choice.more)
+    return choice.experiment.override_all(settings)
+
+
+def _read_threads(experiment: Experiment | Mapping[str, Any] | str | Path | None, settings: dict[str, Any]) -> Any:
+    """The train.threads that the user has set, if any."""
+    if isinstance(experiment, str | Path):
+        experiment = read_experiment(experiment, Experiment())
+    given = experiment.as_dict() if isinstance(experiment, Experiment) else dict(experiment or {})
+    return (flatten(given) | settings).get("train.threads")
 
 
 def _fix_batch_size(experiment: Experiment, dataset: Dataset) -> Experiment:
@@ -182,7 +208,7 @@ def _fix_batch_size(experiment: Experiment, dataset: Dataset) -> Experiment:
 def _train_in_folder(run: RunFolder, experiment: Experiment, dataset: Dataset, display: Progress) -> Run:
     """Train, calibrate and write the results; an interrupted or failed run is recorded as such."""
     group = ProcessGroup.current(pick_device(experiment.train.device))
-    with contextlib.closing(run), display.attach(run.folder / "run.log"):
+    with contextlib.closing(run), display.attach(run.folder / "run.log"), use_threads(experiment.train.threads):
         try:
             save_inputs(run, experiment, dataset)
             for line in describe_run(experiment, dataset):

@@ -1,27 +1,38 @@
-"""The recipe `auto`: an experiment chosen from facts about the data, by rules that follow from the sets in LOG.md."""
+"""The recipe `auto`: an experiment chosen from facts about data and machine, by rules that follow from LOG.md."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from classifier.config.experiment import Experiment
-from classifier.config.recipes import fashion_quick
+from classifier.config.recipes import fashion_quick, finetune, photos
 
-AUTO = "auto"
+Kind = Literal["probe", "scratch", "finetune"]
 # The backbone whose weights are installed with this package.
 BACKBONE = "timm/tf_efficientnet_lite0"
-# Small images are no larger than this, and enough for a network of their own from this many on: between the sets of 186
-# to 575 images, where the probe is as good or better, and those of 1,376 and more, where it is not.
-MAX_SMALL_SIDE, MIN_IMAGES_FROM_SCRATCH = 64, 1000
+# train.minutes, where it is not set, and the share of it that the epochs may take; loading, looking and scoring take
+# the rest.
+DEFAULT_MINUTES, EPOCHS_SHARE = 3.0, 0.6
+# Small images are no larger than this. From so many on they are enough for a network of their own, whatever a linear
+# probe would score; with fewer than MIN_COMPARED a comparison says nothing.
+MAX_SMALL_SIDE, ENOUGH_FROM_SCRATCH, MIN_COMPARED = 64, 10_000, 100
+# A linear probe that scores this is not compared with a network from scratch: there is little to gain on small images,
+# and photographs need many thousands.
+GOOD_SMALL, GOOD_LARGE = 0.95, 0.85
+# Fine-tuning after the probe: where it scores less than this, and so many validation images can tell the best epoch.
+GOOD_ENOUGH, MIN_VALIDATION, MIN_FINETUNE_EPOCHS, MAX_FINETUNE_EPOCHS = 0.97, 100, 4, 10
 # The backbone sees small images enlarged, but not blurred beyond this factor, within these sides.
 MAX_ENLARGEMENT, MIN_SIDE, MAX_SIDE, SIDE_STEP = 6, 96, 224, 32
-# Passes of images of 28 x 28 pixels through plain7_32: about two minutes on two cores, by the time of fashion-quick.
-PASSES, PASS_SIDE = 280_000, 28
-MIN_EPOCHS, MAX_EPOCHS = 5, 100
-MAX_BATCH, STEPS_PER_EPOCH = 256, 24
+MIN_EPOCHS, MAX_EPOCHS = 3, 150
+MIN_BATCH, MAX_BATCH, STEPS_PER_EPOCH = 64, 256, 24
+# Settings that a linear probe has no use for: who sets one wants steps.
+_OF_STEPS = ("optimizer.", "augment.", "schedule.", "loss.", "train.epochs", "train.patience", "model.freeze")
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a data set is, before its images are decoded."""
+    """What is known of a data set before it is trained on, and of the machine: what is measured is None at first."""
 
     images: int
     """For training, about: after a part is set aside for validation and test."""
@@ -30,60 +41,181 @@ class Facts:
     """Median of the shorter sides of the images, in pixels."""
     is_symbols: bool = False
     """Letters or digits, which mirrored are others or none."""
+    validation: int = 0
+    """Images for validation, about."""
+    probe_accuracy: float | None = None
+    """Of the linear probe, by cross-validation."""
+    scratch_accuracy: float | None = None
+    """Of a shortened training from scratch, on images held out."""
+    scratch_speed: float | None = None
+    """Training images per second of the network from scratch."""
+    finetune_speed: float | None = None
+    """Training images per second of the whole backbone."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """An experiment, and why it was chosen, in a sentence."""
+    """An experiment, and why it was chosen."""
 
+    kind: Kind
     experiment: Experiment
+    base: Experiment
+    """The same as a training in steps, of which a linear probe has none: to search around, or to interrupt."""
     reason: str
+    more: str = ""
+    """What more time would bring, if anything."""
 
 
-def choose_recipe(facts: Facts) -> Choice:
+def minutes_of(given: Mapping[str, Any]) -> float:
+    """Return the budget in minutes."""
+    return float(given.get("train.minutes") or DEFAULT_MINUTES)
+
+
+def list_candidates(facts: Facts, given: Mapping[str, Any]) -> tuple[Kind, ...]:
+    """Return the kinds of experiment that these facts and the settings that the user gave leave open."""
+    has_weights = given.get("model.weights") is not None
+    if not has_weights and ("model.name" in given or "model.weights" in given):
+        return ("scratch",)
+    is_small = facts.side <= MAX_SMALL_SIDE
+    if given.get("data.stream") or any(name.startswith(_OF_STEPS) for name in given):
+        return ("scratch",) if is_small and not has_weights else ("finetune",)
+    if has_weights or "model.probe" in given:
+        return ("probe",)
+    if is_small and facts.images >= ENOUGH_FROM_SCRATCH:
+        return ("scratch",)
+    return ("probe",) if facts.images < MIN_COMPARED else ("probe", "scratch")
+
+
+def is_open(facts: Facts) -> bool:
+    """Whether a probe with this score leaves room for a network from scratch."""
+    good = GOOD_SMALL if facts.side <= MAX_SMALL_SIDE else GOOD_LARGE
+    return facts.probe_accuracy is not None and facts.probe_accuracy < good
+
+
+def can_finetune(facts: Facts) -> bool:
+    """Whether a probe with this score leaves room for fine-tuning, and there are images to tell."""
+    return (
+        facts.probe_accuracy is not None and facts.probe_accuracy < GOOD_ENOUGH and facts.validation >= MIN_VALIDATION
+    )
+
+
+def choose_recipe(facts: Facts, given: Mapping[str, Any] | None = None) -> Choice:
     """Choose an experiment for a data set: a pure function, so that equal facts give equal experiments.
 
-    Small images that are many train a small network from scratch. All others get a linear probe of a pretrained
-    backbone: what a classifier learns from few images is in its head.
+    given: settings by dotted name that the user gave. They decide which kinds of experiment are left, but are not in
+    the experiment that is returned.
     """
+    given = given or {}
+    minutes = minutes_of(given)
+    kinds = list_candidates(facts, given)
     about = f"{facts.images:,} images of {facts.classes} classes, {facts.side} pixels"
-    if facts.side <= MAX_SMALL_SIDE and facts.images >= MIN_IMAGES_FROM_SCRATCH:
-        experiment = _from_scratch(facts)
-        model, epochs = experiment.model.name, experiment.train.epochs
-        return Choice(experiment, f"recipe auto: {about}: {model} from scratch for {epochs} epochs")
-    experiment = _probe(facts)
-    return Choice(experiment, f"recipe auto: {about}: a linear probe of {BACKBONE} at {experiment.data.size} pixels")
+    is_better = None not in (facts.scratch_accuracy, facts.probe_accuracy) and (
+        (facts.scratch_accuracy or 0) > (facts.probe_accuracy or 0)
+    )
+    if kinds[0] == "scratch" or (is_better and "scratch" in kinds):
+        experiment = build_scratch(facts, given)
+        reason = f"recipe auto: {about}: {given.get('model.name', experiment.model.name)} from scratch"
+        return Choice("scratch", experiment, experiment, reason, _more_epochs(facts, experiment, minutes))
+    steps = build_finetune(facts)
+    if kinds[0] == "finetune":
+        if given.get("data.stream"):
+            steps = steps.override_all({"model.freeze": "none", "augment.views": 0, "optimizer.lr": 1e-3})
+        what = "fine-tuning" if steps.model.freeze == "none" else "a new head for"
+        return Choice("finetune", steps, steps, f"recipe auto: {about}: {what} {BACKBONE} at {steps.data.size} pixels")
+    experiment, more = build_probe(facts, given), ""
+    then = f", then {experiment.train.epochs - 1} epochs of fine-tuning" if experiment.train.epochs > 1 else ""
+    if can_finetune(facts) and facts.finetune_speed and not then:
+        needed = MIN_FINETUNE_EPOCHS * facts.images / facts.finetune_speed / 60 / EPOCHS_SHARE
+        more = f"with more time the whole network is fine-tuned: --train.minutes {math.ceil(needed)}"
+    reason = f"recipe auto: {about}: a linear probe of {BACKBONE} at {experiment.data.size} pixels{then}"
+    return Choice("probe", experiment, steps, reason, more)
 
 
-def _from_scratch(facts: Facts) -> Experiment:
-    batch = _power_of_two(facts.images // STEPS_PER_EPOCH)
-    epochs = round(PASSES * (PASS_SIDE / max(facts.side, PASS_SIDE)) ** 2 / facts.images)
-    return fashion_quick().override_all(
+def build_scratch(facts: Facts, given: Mapping[str, Any] | None = None) -> Experiment:
+    """Return a training from scratch, in as many epochs as the minutes hold at facts.scratch_speed, if it is known.
+
+    A small network, by the recipe fashion-quick, for which images larger than MAX_SMALL_SIDE are made smaller; one that
+    the user named by the recipe photos.
+    """
+    given = given or {}
+    fitting = _fitting_epochs(facts.images, facts.scratch_speed, minutes_of(given))
+    if "model.name" in given:
+        base = photos()
+        epochs = min(base.train.epochs, max(MIN_EPOCHS, fitting))
+        return base.override_all(
+            {
+                "data.batch": min(base.data.batch, power_of_two(facts.images)),
+                "train.epochs": epochs,
+                "augment.test_flip": not facts.is_symbols,
+            }
+        )
+    changes: dict[str, Any] = {
+        "data.batch": min(power_of_two(facts.images), max(MIN_BATCH, power_of_two(facts.images // STEPS_PER_EPOCH))),
+        "train.epochs": min(MAX_EPOCHS, max(MIN_EPOCHS, fitting)),
+        "train.keep": "last",
+        "augment.test_flip": not facts.is_symbols,
+    }
+    if facts.side > MAX_SMALL_SIDE:
+        changes["data.size"] = MAX_SMALL_SIDE
+    return fashion_quick().override_all(changes)
+
+
+def build_probe(facts: Facts, given: Mapping[str, Any] | None = None) -> Experiment:
+    """Return a linear probe, and fine-tuning from there if that may help and the minutes hold it."""
+    changes: dict[str, Any] = {
+        "model.name": BACKBONE,
+        "model.weights": "imagenet",
+        "model.probe": True,
+        "data.size": probe_side(facts.side),
+        "data.batch": min(16, power_of_two(facts.images // 2)),
+        "search.longer": False,
+    }
+    epochs = _fitting_epochs(facts.images, facts.finetune_speed, minutes_of(given or {}))
+    if can_finetune(facts) and facts.finetune_speed is not None and epochs >= MIN_FINETUNE_EPOCHS:
+        return Experiment().override_all(
+            changes
+            | {
+                "train.epochs": 1 + min(MAX_FINETUNE_EPOCHS, epochs),
+                "model.freeze": "statistics",
+                "data.batch": min(64, power_of_two(facts.images // STEPS_PER_EPOCH)),
+                "optimizer.lr": 1e-3,
+                "schedule.name": "cosine",
+                "loss.smoothing": 0.1,
+            }
+        )
+    return Experiment().override_all(changes | {"model.freeze": "backbone", "train.epochs": 1})
+
+
+def build_finetune(facts: Facts) -> Experiment:
+    """Return the recipe `finetune` of the installed backbone, for images of this size."""
+    return finetune().override_all(
         {
-            "data.batch": batch,
-            "train.epochs": min(MAX_EPOCHS, max(MIN_EPOCHS, epochs)),
-            "train.keep": "last",
+            "model.name": BACKBONE,
+            "data.size": probe_side(facts.side),
+            "data.batch": min(16, power_of_two(facts.images // 2)),
             "augment.test_flip": not facts.is_symbols,
         }
     )
 
 
-def _probe(facts: Facts) -> Experiment:
-    side = SIDE_STEP * -(-facts.side * MAX_ENLARGEMENT // SIDE_STEP)
-    return Experiment().override_all(
-        {
-            "model.name": BACKBONE,
-            "model.weights": "imagenet",
-            "model.probe": True,
-            "model.freeze": "backbone",
-            "data.size": min(MAX_SIDE, max(MIN_SIDE, side)),
-            "data.batch": min(16, _power_of_two(facts.images // 2)),
-            "train.epochs": 1,
-            "search.longer": False,
-        }
-    )
+def probe_side(side: int) -> int:
+    """Return the side of the backbone's input for images of this side, in pixels."""
+    enlarged = SIDE_STEP * -(-side * MAX_ENLARGEMENT // SIDE_STEP)
+    return min(MAX_SIDE, max(MIN_SIDE, enlarged))
 
 
-def _power_of_two(count: int) -> int:
+def power_of_two(count: int) -> int:
     """Return the largest power of two up to count, as a batch size."""
     return min(MAX_BATCH, 2 ** max(0, count.bit_length() - 1))
+
+
+def _fitting_epochs(images: int, speed: float | None, minutes: float) -> int:
+    """Return how many epochs the minutes hold; any number, if the speed is not known."""
+    return 10**6 if speed is None else int(EPOCHS_SHARE * 60 * minutes * speed / images)
+
+
+def _more_epochs(facts: Facts, experiment: Experiment, minutes: float) -> str:
+    epochs = experiment.train.epochs
+    if facts.scratch_speed is None or epochs >= MAX_EPOCHS // 5:
+        return ""
+    return f"more time trains longer: --train.minutes {4 * minutes:g} for about {min(MAX_EPOCHS, 4 * epochs)} epochs"

@@ -8,7 +8,6 @@ Those for large sets are in large_recipes.py.
 import os
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 from classifier.config.experiment import Experiment
 from classifier.config.fields import suggest
@@ -119,15 +118,14 @@ def recipe(name: str) -> Experiment:
     return RECIPES[name]()
 
 
+AUTO = "auto"
 # Known data sets of small images.
 _SMALL_IMAGES = ("mnist", "fashionmnist", "kmnist", "cifar10", "cifar100", "svhn")
 
 
 def recipe_for(path: str) -> str:
-    """Return the default recipe: of a known data set by its name, of a path by what is there and not by its name."""
-    folder = Path(os.path.expanduser(path))
-    if os.path.lexists(folder):
-        has_idx = any(any(inner.glob("*idx?-ubyte*")) for inner in (folder, folder / "raw") if inner.is_dir())
-        return "fashion-quick" if has_idx else "photos"
+    """Return the default recipe: that of a known data set, by its name, else `auto`, whatever the path is called."""
+    if os.path.lexists(os.path.expanduser(path)):
+        return AUTO
     name = re.sub(r"[^a-z0-9]", "", path.lower())
-    return "digits" if name == "digits" else "fashion-quick" if name in _SMALL_IMAGES else "photos"
+    return "digits" if name == "digits" else "fashion-quick" if name in _SMALL_IMAGES else AUTO

@@ -20,10 +20,12 @@ def measure_facts(config: DataConfig) -> Facts:
     if not measured:
         raise DataError(f"{source.name}: none of the images that were tried can be read: replace them")
     has_split = {name: bool((source.splits_N == number).any()) for number, name in enumerate(SPLITS)}
-    held_out = (not has_split["validation"]) * config.validation + (not has_split["test"]) * config.test
+    unassigned = {name: 0.0 if has_split[name] else getattr(config, name) for name in ("validation", "test")}
     count = int(np.isin(source.splits_N, (SPLITS.index("train"), UNASSIGNED)).sum())
+    validation = int((source.splits_N == SPLITS.index("validation")).sum()) or round(count * unassigned["validation"])
     return Facts(
-        images=max(1, round(count * (1 - held_out))),
+        images=max(1, round(count * (1 - sum(unassigned.values())))),
+        validation=validation,
         classes=len(source.class_names),
         side=int(np.median([min(one.width, one.height) for one in measured])),
         is_symbols=(source.kind or guess_image_kind(source.class_names)) == "symbols",

@@ -17,13 +17,14 @@ MIN_STD = 1e-6
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """logits_NK = features_NF @ weight_KF.T + bias_K; accuracy and loss: cross-validated, or None."""
+    """logits_NK = features_NF @ weight_KF.T + bias_K; accuracy and loss: cross-validated on `count` images, or None."""
 
     weight_KF: Tensor
     bias_K: Tensor
     penalty: float
     accuracy: float | None
     loss: float | None
+    count: int
 
 
 def fit_linear_probe(features_NF: Tensor, labels_N: Tensor, classes: int) -> LinearProbe:
@@ -37,11 +38,11 @@ def fit_linear_probe(features_NF: Tensor, labels_N: Tensor, classes: int) -> Lin
     # With fewer images than features the weights lie in the span of the images: their coordinates in it are enough.
     basis_FR = torch.linalg.qr(standard_NF.T).Q if len(standard_NF) < standard_NF.shape[1] else None
     inputs_NR = standard_NF if basis_FR is None else standard_NF @ basis_FR
-    scores = _cross_validate(inputs_NR, labels_N, classes)
+    scores, count = _cross_validate(inputs_NR, labels_N, classes)
     penalty = max(scores, key=lambda one: (scores[one][0], -scores[one][1])) if scores else DEFAULT_PENALTY
     weight_KR, bias_K = fit_logistic_regression(inputs_NR, labels_N, classes, penalty)
     weight_KF = (weight_KR if basis_FR is None else weight_KR @ basis_FR.T) / std_F
-    return LinearProbe(weight_KF, bias_K - weight_KF @ mean_F, penalty, *scores.get(penalty, (None, None)))
+    return LinearProbe(weight_KF, bias_K - weight_KF @ mean_F, penalty, *scores.get(penalty, (None, None)), count)
 
 
 def fit_logistic_regression(
@@ -70,8 +71,8 @@ def fit_logistic_regression(
     return weight_KF.detach(), bias_K.detach()
 
 
-def _cross_validate(inputs_NF: Tensor, labels_N: Tensor, classes: int) -> dict[float, tuple[float, float]]:
-    """Return accuracy and log loss of held-out images by penalty; empty if no class has two images."""
+def _cross_validate(inputs_NF: Tensor, labels_N: Tensor, classes: int) -> tuple[dict[float, tuple[float, float]], int]:
+    """Return accuracy and log loss of held-out images by penalty (empty if no class has two), and their number."""
     folds_N = assign_folds(labels_N, FOLDS)
     held_out = range(FOLDS) if len(labels_N) <= MAX_IMAGES_FOR_FOLDS else range(1)
     scores: dict[float, tuple[float, float]] = {}
@@ -89,7 +90,7 @@ def _cross_validate(inputs_NF: Tensor, labels_N: Tensor, classes: int) -> dict[f
             losses[penalty] += float(torch.nn.functional.cross_entropy(logits_NK, labels_N[is_held_N], reduction="sum"))
     if count:
         scores = {penalty: (hits[penalty] / count, losses[penalty] / count) for penalty in PENALTIES}
-    return scores
+    return scores, count
 
 
 def assign_folds(labels_N: Tensor, folds: int) -> Tensor:

@@ -1,16 +1,15 @@
 """A verb: its flags and options, and the request that a command line is parsed into."""
 
 import dataclasses
-import functools
 from dataclasses import dataclass
 from typing import Any
 
-from classifier.config.auto_recipe import AUTO, Choice, choose_recipe
-from classifier.config.experiment import Experiment, setting_names
+from classifier.config.experiment import Experiment, flatten, setting_names
 from classifier.config.fields import Section, field_types
 from classifier.config.files import read_experiment
-from classifier.config.recipes import recipe, recipe_for
+from classifier.config.recipes import AUTO, recipe, recipe_for
 from classifier.config.trust import check_trusted, trust, trust_models
+from classifier.runtime.cpu import OtherLoad
 
 from .verbs import SUMMARIES
 
@@ -59,7 +58,7 @@ class ExperimentOptions(Options):
 
     path: str = positional("The images to learn from; the same as --data.path.", default="")
     recipe: str | None = None
-    """Recipe to start from; auto: chosen by the images. If unset, the one that fits the data set."""
+    """Recipe to start from; auto: chosen by the images. If unset, that of a data set known by name, else auto."""
     experiment: str | None = None
     """YAML or JSON file of settings, such as best.yaml or experiment.yaml; overrides the recipe."""
 
@@ -136,6 +135,8 @@ class Request:
 
     options: Any
     changes: dict[str, Any]
+    load: OtherLoad = dataclasses.field(default_factory=OtherLoad, compare=False)
+    """Of other processes, while libraries and data are loaded: it decides how many threads are used."""
 
     def trust_named_models(self) -> None:
         """Allow the import paths that the user has named, in --trust or in settings, to be imported."""
@@ -145,27 +146,34 @@ class Request:
         own = str(self.changes.get("model.name", ""))
         trust_models([own, *probed, *searched.get("model.name", "").split(",")])
 
-    @functools.cached_property
-    def choice(self) -> Choice | None:
-        """What --recipe auto chooses for these data; None for any other recipe. Errors of measure_facts."""
-        if getattr(self.options, "recipe", None) != AUTO:
-            return None
-        from classifier.data.facts import measure_facts
+    @property
+    def is_auto(self) -> bool:
+        """Whether the recipe is to be chosen by the images."""
+        options = self.options
+        if options.recipe or options.experiment or self.changes.get("search.probe"):
+            return options.recipe == AUTO
+        return recipe_for(self.changes.get("data.path", Experiment().data.path)) == AUTO
 
-        file = self.options.experiment
-        settings = (read_experiment(file, Experiment()) if file else Experiment()).override_all(self.changes)
-        return choose_recipe(measure_facts(settings.data))
+    @property
+    def given(self) -> dict[str, Any]:
+        """The settings by dotted name that the user gave, in a file or as flags."""
+        default, file = flatten(Experiment().as_dict()), self.options.experiment
+        stored = flatten(read_experiment(file, Experiment()).as_dict()) if file else {}
+        return {name: value for name, value in stored.items() if value != default[name]} | self.changes
 
     def experiment(self, base: Experiment | None = None) -> Experiment:
-        """The recipe, overridden by the experiment file, overridden by the flags."""
+        """The recipe or `base`, overridden by the experiment file, overridden by the flags.
+
+        Where the recipe is to be chosen by the images, and is not given as `base`, without a recipe."""
         options = self.options
-        if base is None:
+        if base is None and not self.is_auto:
             path = self.changes.get("data.path", Experiment().data.path)
-            base = self.choice.experiment if self.choice else recipe(options.recipe) if options.recipe else None
-            if options.experiment:
-                base = read_experiment(options.experiment, base)
             # A probe ranks pretrained backbones.
-            base = base or recipe("finetune" if self.changes.get("search.probe") else recipe_for(path))
+            fitting = "finetune" if self.changes.get("search.probe") else recipe_for(path)
+            base = None if options.experiment and not options.recipe else recipe(options.recipe or fitting)
+        base = base or Experiment()
+        if options.experiment:
+            base = read_experiment(options.experiment, base)
         experiment = base.override_all(self.changes)
         check_trusted(experiment.model.name, options.experiment or "")
         return experiment

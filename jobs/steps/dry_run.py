@@ -19,17 +19,21 @@ from classifier.training.state import TrainState
 
 from ..cli.console import RunLog
 from ..cli.verb import Request
+from .recipe import request_experiment
 
 
 def dry_run(
-    request: Request, check: Callable[[Experiment, Dataset], Iterable[str]] = lambda experiment, dataset: ()
+    request: Request,
+    check: Callable[[Experiment, Dataset], Iterable[str]] = lambda experiment, dataset: (),
+    *,
+    in_steps: bool = False,
 ) -> None:
-    """Print data, shapes, memory use and the time of one step.
+    """Print data, shapes, memory use and the time of one step. in_steps: as in `request_experiment`.
 
     check: checks what else the verb would do with the requested experiment, and returns lines on it.
     """
-    info = RunLog().info
-    requested = request.experiment()
+    log = RunLog()
+    info, requested = log.info, request_experiment(request, log, in_steps=in_steps)
     dataset = data.load(requested.data)
     experiment = resolve(requested, dataset)
     for line in (*describe_run(experiment, dataset), *check(requested, dataset)):

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import tempfile
 import time
 import types
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from classifier.profiling import step_time
 from classifier.runs.data_location import check_same_data, find_data
 from classifier.runs.folder import REQUESTED_EXPERIMENT, RunFolder
 from classifier.runs.recorder import record_failure, save_inputs
+from classifier.runtime.threads import use_free_cores
 from classifier.storage.uri import refuse_endpoint
 from classifier.training.progress import describe_run
 from classifier.training.resolve import resolve
@@ -29,6 +31,7 @@ from ..cli.environment import command_line
 from ..cli.interrupts import Interrupts
 from ..cli.verb import DEFAULT_OUT, OptionalRunOptions, Options, Request
 from ..launch import run_storage, torchrun
+from .recipe import request_experiment
 
 # Settings that may change when a run is resumed.
 RESUMABLE = {
@@ -84,15 +87,19 @@ def open_session(kind: str, request: Request) -> Iterator[Session]:
 
 def _start_session(kind: str, request: Request, cleanup: contextlib.ExitStack) -> Session:
     """A new run. Its folder is created once the data is loaded, but a name that is taken is refused before."""
-    started, options, requested = time.monotonic(), request.options, request.experiment()
+    started, options = time.monotonic(), request.options
     run_storage.check_new(options.out, options.name, options.storage)
     owner = cleanup.enter_context(_RunOwner(kind))
     interrupts, log = cleanup.enter_context(Interrupts()), cleanup.enter_context(RunLog())
-    if request.choice is not None:
-        log.info(request.choice.reason)
+    features = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
     with interrupts.nothing_to_save():
-        requested, experiment, dataset = _load_inputs(kind, requested, log)
+        threads = request.given.get("train.threads")
+        cleanup.enter_context(use_free_cores(request.load, log.info, "--train.threads", threads=threads))
+        chosen = request_experiment(request, log, features, in_steps=kind == "tune")
+        requested, experiment, dataset = _load_inputs(kind, chosen, log)
     run = run_storage.create_run(options.out, options.name, requested.data.path, options.storage)
+    if any(features.iterdir()):
+        run.feature_folder = features
     run.started = started
     owner.take(run, requested)
     session = Session(kind, run, log, interrupts, requested, experiment, dataset)
@@ -107,6 +114,9 @@ def _resume_session(kind: str, request: Request, cleanup: contextlib.ExitStack) 
     owner.take(run, requested)
     interrupts, log = cleanup.enter_context(Interrupts()), cleanup.enter_context(RunLog())
     with interrupts.nothing_to_save():
+        recorded = requested if kind == "train" else read_experiment(run.folder / "experiment.yaml")
+        threads = recorded.train.threads
+        cleanup.enter_context(use_free_cores(request.load, log.info, "--train.threads", threads=threads))
         found = find_data(requested.data, run.folder, NEW_PATH, is_new_path="data.path" in request.changes)
         requested = dataclasses.replace(requested, data=found)
         requested, experiment, dataset = _load_inputs(kind, requested, log)

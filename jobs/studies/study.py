@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from classifier import data
 from classifier.api.missing import Missing
 from classifier.api.pages import write_pages
 from classifier.config.documents import check, read_json
 from classifier.config.experiment import Experiment
-from classifier.config.fields import field_types
+from classifier.config.fields import PositiveInt, field_types
 from classifier.config.files import read_experiment
 from classifier.config.trust import check_trusted
 from classifier.data.dataset import Dataset
@@ -22,6 +24,7 @@ from classifier.errors import ConfigError, RunError
 from classifier.runs.data_location import find_data, write_location
 from classifier.runs.folder import RunFolder
 from classifier.runs.recorder import describe_error
+from classifier.runtime.threads import use_free_cores
 from classifier.storage.atomic import write_atomically
 from classifier.training.resolve import resolve
 
@@ -29,6 +32,7 @@ from ..cli.console import RunLog
 from ..cli.interrupts import Interrupts
 from ..cli.verb import EXIT_DONE, EXIT_INTERRUPTED, Request
 from ..launch import run_storage
+from ..steps.recipe import request_experiment
 from ..steps.session import resume_command
 
 STUDY_FILE = "family.json"
@@ -92,21 +96,25 @@ def open_study(
     anything was trained leaves no folder behind.
     """
     if request.options.resume:
-        run, experiment, options = _resume_study(kind, request, saved_options)
+        run, experiment, options, threads = _resume_study(kind, request, saved_options)
         log = RunLog(run.folder / "run.log")
-        with _recorded_or_discarded(kind, run), Interrupts() as interrupts, log:
+        use_cores = use_free_cores(request.load, log.info, "--train.threads", threads=threads)
+        with _recorded_or_discarded(kind, run), Interrupts() as interrupts, log, use_cores:
             with interrupts.nothing_to_save():
                 found = find_data(experiment.data, run.folder, "move them back")
                 experiment = dataclasses.replace(experiment, data=found)
                 dataset = _load(experiment, first_run_changes, log)
             yield _save(Study(kind, run, log, interrupts, experiment, options, dataset))
         return
-    started, experiment = time.monotonic(), request.experiment()
+    started = time.monotonic()
     options = {name: getattr(request.options, name) for name in saved_options}
     out, name = request.options.out, request.options.name
     run_storage.check_new(out, name)
     with contextlib.ExitStack() as outer, Interrupts() as interrupts, RunLog() as log:
         with interrupts.nothing_to_save():
+            threads = request.given.get("train.threads")
+            outer.enter_context(use_free_cores(request.load, log.info, "--train.threads", threads=threads))
+            experiment = request_experiment(request, log)
             dataset = _load(experiment, first_run_changes, log)
         run = run_storage.create_run(out, name, experiment.data.path)
         run.started = started
@@ -154,13 +162,14 @@ def _save(study: Study) -> Study:
     study.run.set_result_aside()
     study.run.write_experiment(study.experiment)
     write_location(study.folder, study.experiment.data, study.dataset)
-    write_atomically(study.folder / STUDY_FILE, json.dumps({"kind": study.kind} | study.options) + "\n")
+    document = {"kind": study.kind, "threads": torch.get_num_threads()} | study.options
+    write_atomically(study.folder / STUDY_FILE, json.dumps(document) + "\n")
     return study
 
 
 def _resume_study(
     kind: str, request: Request, saved_options: tuple[str, ...]
-) -> tuple[RunFolder, Experiment, dict[str, Any]]:
+) -> tuple[RunFolder, Experiment, dict[str, Any], int | None]:
     options = request.options
     folder = Path(options.resume)
     folder = folder if folder.is_dir() or len(folder.parts) > 1 else Path(options.out) / options.resume
@@ -177,9 +186,10 @@ def _resume_study(
         )
     try:
         settings = {name: check(name, field_types(type(options))[name], saved.get(name)) for name in saved_options}
+        threads = check("threads", PositiveInt | None, saved.get("threads"))  # earlier versions have not saved it
     except ConfigError as error:
         raise RunError(f"{folder / STUDY_FILE} is corrupted ({error}): start a new {kind}") from None
     experiment = read_experiment(folder / "experiment.yaml")
     check_trusted(experiment.model.name, folder / "experiment.yaml")
     run = RunFolder.resume(folder)
-    return run, experiment, settings
+    return run, experiment, settings, threads

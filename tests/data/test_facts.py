@@ -22,9 +22,12 @@ def test_images_for_training_are_those_that_no_split_takes(tmp_path: Path):
         write_images(tmp_path / "plain" / name, 10, (40, 30))
         write_images(tmp_path / "split" / "train" / name, 10, (40, 30))
         write_images(tmp_path / "split" / "test" / name, 5, (40, 30))
-    assert measure_facts(DataConfig(path=str(tmp_path / "plain"), size=8)) == Facts(images=14, classes=2, side=30)
+    plain = measure_facts(DataConfig(path=str(tmp_path / "plain"), size=8))
+    assert plain == Facts(images=14, classes=2, side=30, validation=2)
     assert measure_facts(DataConfig(path=str(tmp_path / "split"))).images == 18
-    assert measure_facts(DataConfig(path="digits")) == Facts(images=1258, classes=10, side=8, is_symbols=True)
+    assert measure_facts(DataConfig(path="digits")) == Facts(
+        images=1258, classes=10, side=8, is_symbols=True, validation=180
+    )
 
 
 def test_a_folder_without_a_readable_image_is_refused(tmp_path: Path):

@@ -200,7 +200,7 @@ def test_non_finite_loss_is_reported(verb, tmp_path):
     assert json.loads((tmp_path / "runs" / "a" / "result.json").read_text())["status"] == "failed"
 
 
-def test_recipe_auto_trains_few_images_and_its_experiment_repeats_them_without_deciding_again(verb_in, tmp_path):
+def test_few_images_without_flags_get_a_probe_and_its_experiment_repeats_it_without_choosing_again(verb_in, tmp_path):
     for n in range(17):
         file = tmp_path / "shapes" / "abc"[n % 3] / f"{n}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -209,7 +209,7 @@ def test_recipe_auto_trains_few_images_and_its_experiment_repeats_them_without_d
         box = [5 + n, 10, 50 + n, 55]
         (draw.ellipse, draw.rectangle, draw.line)[n % 3](box, "black", width=1 + n % 4)
         image.save(file)
-    first = verb_in(tmp_path, "train", "shapes", "--recipe", "auto", "--name", "first")
+    first = verb_in(tmp_path, "train", "shapes", "--name", "first")
     assert first.code == 0, first.err
     assert "recipe auto: 12 images of 3 classes, 80 pixels: a linear probe of timm/tf_efficientnet_lite0" in first.out
     settings = yaml.safe_load((first.folder / "experiment.yaml").read_text())
@@ -218,6 +218,3 @@ def test_recipe_auto_trains_few_images_and_its_experiment_repeats_them_without_d
     assert again.code == 0, again.err
     assert "recipe auto" not in again.out
     assert_same_weights(first.folder, again.folder)
-    search = verb_in(tmp_path, "tune", "shapes", "--recipe", "auto")
-    assert search.code == 2
-    assert "leaves a search little to vary" in search.err

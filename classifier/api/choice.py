@@ -1,0 +1,157 @@
+"""Choose the recipe `auto` for a data set: measure what its rules ask for, and no more."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from classifier import data
+from classifier.config.auto_recipe import (
+    MIN_COMPARED,
+    Choice,
+    Facts,
+    build_probe,
+    build_scratch,
+    can_finetune,
+    choose_recipe,
+    is_open,
+    list_candidates,
+)
+from classifier.config.experiment import Experiment
+from classifier.data.dataset import Dataset, Split
+from classifier.data.facts import measure_facts
+from classifier.data.images.arrays import select
+from classifier.data.readers.compact import select_strings
+from classifier.inference.logistic_regression import FOLDS, LinearProbe, assign_folds
+from classifier.profiling.step_time import measure_step_seconds
+from classifier.report.numbers import format_proportion
+from classifier.runtime.distributed import ProcessGroup, pick_device
+from classifier.training import head_probe
+from classifier.training.loop import fit
+from classifier.training.resolve import resolve
+from classifier.training.state import TrainState
+
+if TYPE_CHECKING:
+    from classifier.data.image_decoder import Progress
+
+# Of a comparison: training images of LOOK_SIDE pixels that the network from scratch may pass in all.
+LOOK_PASSES, LOOK_SIDE, MIN_LOOK_EPOCHS = 60_000, 28, 5
+
+
+def choose(
+    given: dict[str, Any],
+    *,
+    base: Experiment | None = None,
+    features: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    progress: "Progress | None" = None,
+) -> Choice:
+    """Choose an experiment for the data set at data.path of `given`, the settings that the user gave.
+
+    base: what they change; only its data settings matter. features: folder for the features of the backbone, of which
+    the training that follows makes use. say: is told in a line what each measurement brought. DataError or ModelError
+    if the data cannot be trained on, or the backbone not be built.
+    """
+    chooser = _Chooser(given, base or Experiment(), features, say, progress)
+    facts = measure_facts(chooser.base.override_all(given).data)
+    kinds = list_candidates(facts, given)
+    if kinds[0] == "scratch":
+        facts = chooser.measure_scratch_speed(facts)
+    elif kinds[0] == "probe" and facts.images >= MIN_COMPARED:
+        facts = chooser.measure_probe(facts)
+        if "scratch" in kinds and is_open(facts):
+            facts = chooser.measure_scratch(facts)
+        choice = choose_recipe(facts, given)
+        if choice.kind == "scratch":
+            facts = chooser.measure_scratch_speed(facts)
+        elif can_finetune(facts):
+            facts = chooser.measure_finetune_speed(facts)
+    return choose_recipe(facts, given)
+
+
+@dataclasses.dataclass
+class _Chooser:
+    """Measures candidates on the data set."""
+
+    given: dict[str, Any]
+    base: Experiment
+    features: Path | None
+    say: Callable[[str], None]
+    progress: "Progress | None"
+
+    def measure_probe(self, facts: Facts) -> Facts:
+        """The facts with the cross-validated accuracy of a linear probe, and exact numbers of images."""
+        experiment, dataset = self._load(build_probe(facts, self.given))
+        facts = dataclasses.replace(facts, images=len(dataset.train), validation=len(dataset.validation))
+        state = TrainState(experiment, dataset, ProcessGroup(device=pick_device(experiment.train.device)))
+        fitted = head_probe.fit_head(state.model, experiment, dataset, state.scorer, folder=self.features)
+        return dataclasses.replace(facts, probe_accuracy=self._tell_probe(fitted.probe, experiment))
+
+    def measure_scratch(self, facts: Facts) -> Facts:
+        """The facts with the accuracy of a shortened training from scratch on a fifth of the images, or several."""
+        experiment = build_scratch(facts, self.given)
+        experiment, dataset = self._load(experiment)
+        images = len(dataset.train) * (FOLDS - 1) // FOLDS
+        passes = LOOK_PASSES * (LOOK_SIDE / max(LOOK_SIDE, dataset.size)) ** 2
+        epochs = max(MIN_LOOK_EPOCHS, min(experiment.train.epochs, int(passes / images)))
+        folds = min(FOLDS, max(1, int(passes / images / epochs)))
+        shortened = experiment.override_all({"train.epochs": epochs})
+        folds_N = assign_folds(dataset.train.labels_N, FOLDS)
+        hits = count = 0
+        for fold in range(folds):
+            held_out = _hold_out(dataset, folds_N == fold)
+            *_, last = fit(shortened, held_out)
+            assert last.validation is not None
+            hits += round(last.validation["accuracy"] * len(held_out.validation))
+            count += len(held_out.validation)
+        self.say(
+            f"  {experiment.model.name} from scratch, {epochs} epochs: {format_proportion(hits, count)} "
+            "that were held out"
+        )
+        return dataclasses.replace(facts, scratch_accuracy=hits / count)
+
+    def measure_scratch_speed(self, facts: Facts) -> Facts:
+        """The facts with the speed of training from scratch."""
+        experiment, dataset = self._load(build_scratch(facts, self.given))
+        return dataclasses.replace(facts, images=len(dataset.train), scratch_speed=_measure_speed(experiment, dataset))
+
+    def measure_finetune_speed(self, facts: Facts) -> Facts:
+        """The facts with the speed of fine-tuning the whole backbone."""
+        whole = build_probe(dataclasses.replace(facts, finetune_speed=float("inf")), self.given)
+        return dataclasses.replace(facts, finetune_speed=_measure_speed(*self._load(whole)))
+
+    def _load(self, experiment: Experiment) -> tuple[Experiment, Dataset]:
+        changed = experiment.override_all(self.given)
+        dataset = data.load(changed.data, self.progress)
+        return resolve(changed, dataset), dataset
+
+    def _tell_probe(self, probe: LinearProbe, experiment: Experiment) -> float | None:
+        if probe.accuracy is not None:
+            score = format_proportion(round(probe.accuracy * probe.count), probe.count)
+            name, side = experiment.model.name, experiment.data.size
+            self.say(f"  a linear probe of {name} at {side} pixels: {score}, cross-validated")
+        return probe.accuracy
+
+
+def _measure_speed(experiment: Experiment, dataset: Dataset) -> float:
+    """Return training images per second."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(experiment.train.threads or threads)
+    try:
+        timed = experiment.override("model.probe", False)  # its first epoch takes no steps
+        return timed.data.batch * timed.optimizer.accumulate / measure_step_seconds(timed, dataset)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _hold_out(dataset: Dataset, is_held_N: torch.Tensor) -> Dataset:
+    """Return the data set with these training images to validate on, and not to train on."""
+
+    def take(mask_N: torch.Tensor) -> Split:
+        (index,) = torch.nonzero(mask_N, as_tuple=True)
+        train = dataset.train
+        return Split(select(train.images_NCHW, index), train.labels_N[index], select_strings(train.ids, index.tolist()))
+
+    return dataclasses.replace(dataset, train=take(~is_held_N), validation=take(is_held_N))
