@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 # Share of a GPU's peak FLOPS that training an image model reaches, where nothing was measured on it.
 ASSUMED_UTILISATION = 0.35
+# Assumed to be the longest that Python and launches keep a GPU waiting for each batch. A CPU measures more: to update
+# the weights of a large network takes it a tenth of a second.
+MAX_GPU_OVERHEAD_SECONDS = 0.02
 # Standard deviation of a step's time between workers, relative to its mean.
 JITTER = 0.02
 BACKWARD_SHARE = 2 / 3
@@ -39,6 +42,8 @@ class Workload:
     step_seconds: float
     input_seconds: float
     flops: float
+    batches: int = 1
+    """Batches that a step accumulates, `batch` images in all."""
     memory_bytes: float
     """For the full batch on one worker: weights, gradients, optimizer state, activations."""
     fastest: float = 1.0
@@ -138,11 +143,12 @@ def _step(
     """(seconds per step, machines, (compute, exchange, waiting, input, bytes sent by each machine))."""
     machines = math.ceil(workers / machine.gpus)
     shard = workload.batch / workers
-    image_seconds = workload.image_seconds
+    image_seconds, overhead_seconds = workload.image_seconds, workload.step_seconds
     if machine.tflops is not None:
         image_seconds = workload.flops / (ASSUMED_UTILISATION * machine.tflops * 1e12)
+        overhead_seconds = min(overhead_seconds, workload.batches * MAX_GPU_OVERHEAD_SECONDS)
     # The overhead (kernel launches, Python) does not shrink on a faster GPU.
-    compute = max(MIN_STEP_SECONDS, shard * image_seconds + workload.step_seconds)
+    compute = max(MIN_STEP_SECONDS, shard * image_seconds + overhead_seconds)
     sent_bytes = 2 * (machines - 1) / machines * workload.parameters * gradient_bytes
     bandwidth = machine.network_gbit * 1e9 / 8
     ring = sent_bytes / bandwidth + 2 * math.log2(max(machines, 1)) * HOP_SECONDS

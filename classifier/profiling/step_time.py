@@ -195,6 +195,7 @@ def measure_workload(experiment: Experiment, dataset: Dataset, busy_workers: int
     model_bytes = 4 * parameters * copies
     return Workload(
         batch=batch * accumulate,
+        batches=accumulate,
         images=len(dataset.train),
         epochs=experiment.train.epochs,
         parameters=parameters,

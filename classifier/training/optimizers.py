@@ -58,7 +58,7 @@ def build(
     elif config.name == "muon":
         optimizer = Muon([group | {"momentum": config.momentum} for group in settings], lr=config.lr, dtype=dtype)
     elif config.name == "lamb":
-        from timm.optim import Lamb
+        from timm.optim.lamb import Lamb
 
         # Gradients are clipped by optimizer.clip alone.
         optimizer = Lamb(settings, lr=config.lr, betas=(config.momentum, 0.999), max_grad_norm=None)
@@ -105,7 +105,8 @@ def _scale_layers(model: nn.Module, head_names: frozenset[str], decay: float) ->
     if hasattr(model, "group_matcher"):
         from timm.models import group_parameters
 
-        layers = group_parameters(model, model.group_matcher(coarse=False), reverse=True)  # pyright: ignore
+        matcher: Any = model.group_matcher(coarse=False)  # pyright: ignore[reportCallIssue]
+        layers: Any = group_parameters(model, matcher, reverse=True)  # name -> number
     else:
         names = [name for name, _ in model.named_parameters() if name not in head_names]
         layers = {name: i // _LAYER_PARAMETERS for i, name in enumerate(names)}

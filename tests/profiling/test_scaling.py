@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from classifier.profiling import scaling
 from classifier.profiling.scaling import MachineType, Workload, find_waste, forecast
 
 # ResNet-50 on ImageNet: 25.6 million parameters, 4.1 GFLOP (multiply-adds twice) forward, three times that in all.
@@ -29,6 +30,16 @@ def test_one_worker_takes_the_measured_time():
     assert found.step == pytest.approx(32 / 225 + 0.01)
     assert found.hours == pytest.approx(90 * math.ceil(1_281_167 / 32) * found.step / 3600)
     assert found.network_gbit == found.exchange == found.waiting == 0
+
+
+def test_overhead_measured_on_a_cpu_is_not_a_gpus():
+    here, gpu = MachineType(name="here"), MachineType(name="g5.xlarge", tflops=70)
+    slow = dataclasses.replace(RESNET50, step_seconds=1.0, batches=8)
+    compute_seconds = 256 * RESNET50.flops / (scaling.ASSUMED_UTILISATION * 70e12)
+    assert forecast(slow, here, 1).step == pytest.approx(256 / 225 + 1)
+    assert forecast(slow, gpu, 1).step == pytest.approx(compute_seconds + 8 * scaling.MAX_GPU_OVERHEAD_SECONDS)
+    quick = dataclasses.replace(slow, step_seconds=0.05)
+    assert forecast(quick, gpu, 1).step == pytest.approx(compute_seconds + 0.05)
 
 
 def test_forecast_matches_facebooks_run_of_2017():

@@ -6,7 +6,9 @@ import torch
 from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.profiling import step_time
+from classifier.runtime.distributed import ProcessGroup
 from classifier.training.resolve import resolve
+from classifier.training.state import TrainState
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,17 @@ def test_measurement_is_repeated_until_windows_agree(seconds, kept):
 
     rounds = step_time.repeat_until_stable(measure, clock=lambda: now)
     assert [full.step_seconds for full, _ in rounds] == kept
+
+
+def test_growing_images_cost_as_much_as_they_do_on_average_and_need_memory_for_the_largest(small, digits):
+    def count(size_from: float) -> tuple[float, float]:
+        changes = {"model.name": "resnet9_16", "schedule.size_from": size_from}
+        state = TrainState(small.override_all(changes), digits, ProcessGroup(device=torch.device("cpu")))
+        return step_time._count_flops_and_activations(state, 1.0)
+
+    (flops, activation_bytes), (whole_flops, whole_bytes) = count(0.5), count(1.0)
+    assert flops / whole_flops == pytest.approx(0.625, abs=0.05)  # half of the epochs have a quarter of the pixels
+    assert activation_bytes == pytest.approx(whole_bytes, rel=0.01)
 
 
 def test_prediction_in_a_batch_is_cheaper_than_alone(small, digits):

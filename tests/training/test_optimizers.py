@@ -5,7 +5,7 @@ import copy
 import pytest
 import timm
 import torch
-from timm.optim import Lamb
+from timm.optim.lamb import Lamb
 from torch import nn
 
 from classifier.config.sections import OptimizerConfig
@@ -105,7 +105,7 @@ def test_each_layer_learns_slower_than_the_next():
     model = timm.create_model("test_vit", num_classes=3)
     config = OptimizerConfig(lr=1.0, layer_decay=0.5, backbone_scale=0.1)
     optimizer = optimizers.build(config, model, head_names=frozenset({"head.weight", "head.bias"}), is_pretrained=True)
-    blocks = len(model.blocks)
+    blocks = len([*model.get_submodule("blocks").children()])
     assert names_of(model, optimizer, lr=1.0) == {"head.weight", "head.bias"}
     assert "blocks.0.attn.qkv.weight" in names_of(model, optimizer, lr=0.5**blocks)
     assert {"patch_embed.proj.weight", "pos_embed"} <= names_of(model, optimizer, lr=0.5 ** (blocks + 1))
