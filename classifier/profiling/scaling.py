@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 # Share of a GPU's peak FLOPS that training an image model reaches, where nothing was measured on it.
 ASSUMED_UTILISATION = 0.35
-# Assumed to be the longest that Python and launches keep a GPU waiting for each batch. A CPU measures more: to update
-# the weights of a large network takes it a tenth of a second.
-MAX_GPU_OVERHEAD_SECONDS = 0.02
+# Assumed to be the longest that Python takes to launch a batch's work on a GPU, which computes meanwhile. Measured on a
+# CPU, the overhead of a step is more: the update of the weights of a large network takes a tenth of a second.
+MAX_LAUNCH_SECONDS = 0.02
 # Standard deviation of a step's time between workers, relative to its mean.
 JITTER = 0.02
 BACKWARD_SHARE = 2 / 3
@@ -143,12 +143,12 @@ def _step(
     """(seconds per step, machines, (compute, exchange, waiting, input, bytes sent by each machine))."""
     machines = math.ceil(workers / machine.gpus)
     shard = workload.batch / workers
-    image_seconds, overhead_seconds = workload.image_seconds, workload.step_seconds
-    if machine.tflops is not None:
-        image_seconds = workload.flops / (ASSUMED_UTILISATION * machine.tflops * 1e12)
-        overhead_seconds = min(overhead_seconds, workload.batches * MAX_GPU_OVERHEAD_SECONDS)
-    # The overhead (kernel launches, Python) does not shrink on a faster GPU.
-    compute = max(MIN_STEP_SECONDS, shard * image_seconds + overhead_seconds)
+    if machine.tflops is None:
+        compute = shard * workload.image_seconds + workload.step_seconds
+    else:  # launches do not become faster on a faster GPU
+        launch_seconds = min(workload.step_seconds, workload.batches * MAX_LAUNCH_SECONDS)
+        compute = max(shard * workload.flops / (ASSUMED_UTILISATION * machine.tflops * 1e12), launch_seconds)
+    compute = max(MIN_STEP_SECONDS, compute)
     sent_bytes = 2 * (machines - 1) / machines * workload.parameters * gradient_bytes
     bandwidth = machine.network_gbit * 1e9 / 8
     ring = sent_bytes / bandwidth + 2 * math.log2(max(machines, 1)) * HOP_SECONDS

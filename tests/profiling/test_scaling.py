@@ -37,9 +37,10 @@ def test_overhead_measured_on_a_cpu_is_not_a_gpus():
     slow = dataclasses.replace(RESNET50, step_seconds=1.0, batches=8)
     compute_seconds = 256 * RESNET50.flops / (scaling.ASSUMED_UTILISATION * 70e12)
     assert forecast(slow, here, 1).step == pytest.approx(256 / 225 + 1)
-    assert forecast(slow, gpu, 1).step == pytest.approx(compute_seconds + 8 * scaling.MAX_GPU_OVERHEAD_SECONDS)
+    assert forecast(slow, gpu, 1).step == pytest.approx(compute_seconds)
+    assert forecast(slow, gpu, 64).compute == pytest.approx(8 * scaling.MAX_LAUNCH_SECONDS)
     quick = dataclasses.replace(slow, step_seconds=0.05)
-    assert forecast(quick, gpu, 1).step == pytest.approx(compute_seconds + 0.05)
+    assert forecast(quick, gpu, 64).compute == pytest.approx(0.05)
 
 
 def test_forecast_matches_facebooks_run_of_2017():
