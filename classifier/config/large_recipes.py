@@ -1,12 +1,12 @@
 """Recipes for large sets: 10^4 to 10^6 images, from scratch, on GPUs.
 
-Each states the accuracy that its settings reached where they were published, which is its aim, and how it differs. No
-recipe of this file was trained to its end here; what was measured is that each starts, learns and resumes, and what a
-step costs (LOG.md). In all of them a crop is one of the central square at data.size, not of the whole image; erased
-rectangles are filled with the mean; biases and norms have no weight decay; `plan` forecasts hours and memory.
+Each states the accuracy that its settings reached where they were published, which is its aim, and how it differs. None
+was trained to its end here: measured is that each starts, trains two epochs of a small set and is forecast
+(tests/jobs/test_large_recipes.py), and what a step costs (LOG.md). In all, a crop is one of the central square at
+data.size, not of the whole image; erased rectangles are filled with the mean; biases and norms have no weight decay.
 
-A step accumulates batches that fit into 24 GB. With N workers, raise data.batch and lower optimizer.accumulate, whose
-product is the published batch.
+A step accumulates batches of 256 images at most, so that one GPU can train. With N workers, raise data.batch and lower
+optimizer.accumulate, whose product is the published batch.
 """
 
 from collections.abc import Callable
