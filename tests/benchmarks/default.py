@@ -75,6 +75,7 @@ class Bench:
     def fill(self, set_name: str, column: str, seed: int) -> Cell:
         """Train and test a cell, and keep its result."""
         train = train_by_rival if column in RIVALS else train_here
+        self.file(set_name, column, seed).with_suffix(".log").unlink(missing_ok=True)
         try:
             cell = train(self, self.write_set(set_name), column, seed)
         except CellError as error:
