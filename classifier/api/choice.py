@@ -110,7 +110,7 @@ class _Chooser:
             f"  {experiment.model.name} from scratch, {epochs} epochs: {format_proportion(hits, count)} "
             "that were held out"
         )
-        return dataclasses.replace(facts, scratch_accuracy=hits / count)
+        return dataclasses.replace(facts, scratch_accuracy=hits / count, held_out=count)
 
     def measure_scratch_speed(self, facts: Facts) -> Facts:
         """The facts with the speed of training from scratch."""
@@ -128,11 +128,12 @@ class _Chooser:
         return resolve(changed, dataset), dataset
 
     def _tell_probe(self, probe: LinearProbe, experiment: Experiment) -> float | None:
-        if probe.accuracy is not None:
-            score = format_proportion(round(probe.accuracy * probe.count), probe.count)
-            name, side = experiment.model.name, experiment.data.size
-            self.say(f"  a linear probe of {name} at {side} pixels: {score}, cross-validated")
-        return probe.accuracy
+        if probe.held_out is None:
+            return None
+        score = format_proportion(probe.held_out.hits, len(probe.held_out.labels_M))
+        name, side = experiment.model.name, experiment.data.size
+        self.say(f"  a linear probe of {name} at {side} pixels: {score}, cross-validated")
+        return probe.held_out.accuracy
 
 
 def _measure_speed(experiment: Experiment, dataset: Dataset) -> float:

@@ -20,6 +20,8 @@ MAX_SMALL_SIDE, ENOUGH_FROM_SCRATCH, MIN_COMPARED = 64, 10_000, 100
 # A linear probe that scores this is not compared with a network from scratch: there is little to gain on small images,
 # and photographs need many thousands.
 GOOD_SMALL, GOOD_LARGE = 0.95, 0.85
+# So few validation images as below cannot calibrate, and would be missed in the training.
+MIN_JUDGED = 30
 # Fine-tuning after the probe: where it scores less than this, and so many validation images can tell the best epoch.
 GOOD_ENOUGH, MIN_VALIDATION, MIN_FINETUNE_EPOCHS, MAX_FINETUNE_EPOCHS = 0.97, 100, 4, 10
 # The backbone sees small images enlarged, but not blurred beyond this factor, within these sides.
@@ -47,6 +49,8 @@ class Facts:
     """Of the linear probe, by cross-validation."""
     scratch_accuracy: float | None = None
     """Of a shortened training from scratch, on images held out."""
+    held_out: int = 0
+    """How many those were."""
     scratch_speed: float | None = None
     """Training images per second of the network from scratch."""
     finetune_speed: float | None = None
@@ -92,6 +96,14 @@ def is_open(facts: Facts) -> bool:
     return facts.probe_accuracy is not None and facts.probe_accuracy < good
 
 
+def is_better_from_scratch(facts: Facts) -> bool:
+    """Whether the training from scratch did better than the probe by more than one standard error of its score."""
+    if facts.scratch_accuracy is None or facts.probe_accuracy is None:
+        return False
+    error = math.sqrt(facts.scratch_accuracy * (1 - facts.scratch_accuracy) / max(1, facts.held_out))
+    return facts.scratch_accuracy - facts.probe_accuracy > error
+
+
 def can_finetune(facts: Facts) -> bool:
     """Whether a probe with this score leaves room for fine-tuning, and there are images to tell."""
     return (
@@ -109,10 +121,7 @@ def choose_recipe(facts: Facts, given: Mapping[str, Any] | None = None) -> Choic
     minutes = minutes_of(given)
     kinds = list_candidates(facts, given)
     about = f"{facts.images:,} images of {facts.classes} classes, {facts.side} pixels"
-    is_better = None not in (facts.scratch_accuracy, facts.probe_accuracy) and (
-        (facts.scratch_accuracy or 0) > (facts.probe_accuracy or 0)
-    )
-    if kinds[0] == "scratch" or (is_better and "scratch" in kinds):
+    if kinds[0] == "scratch" or ("scratch" in kinds and is_better_from_scratch(facts)):
         experiment = build_scratch(facts, given)
         reason = f"recipe auto: {about}: {given.get('model.name', experiment.model.name)} from scratch"
         return Choice("scratch", experiment, experiment, reason, _more_epochs(facts, experiment, minutes))
@@ -170,6 +179,8 @@ def build_probe(facts: Facts, given: Mapping[str, Any] | None = None) -> Experim
         "data.batch": min(16, power_of_two(facts.images // 2)),
         "search.longer": False,
     }
+    if facts.validation < MIN_JUDGED:  # too few to judge by: all train, and are judged by folds
+        changes |= {"data.validation": 0.0, "train.keep": "last"}
     epochs = _fitting_epochs(facts.images, facts.finetune_speed, minutes_of(given or {}))
     if can_finetune(facts) and facts.finetune_speed is not None and epochs >= MIN_FINETUNE_EPOCHS:
         return Experiment().override_all(

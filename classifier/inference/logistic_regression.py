@@ -5,44 +5,67 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# For standardised features, strongest first, where cross-validation chooses; and where no class has two images.
-PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+# Strongest first, where cross-validation chooses; and where no class has two images.
+PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
 DEFAULT_PENALTY = 0.1
 # With more images a single fold is enough.
 FOLDS, MAX_IMAGES_FOR_FOLDS = 5, 1000
 MAX_ITERATIONS, TOLERANCE = 100, 1e-6
-# A feature that hardly varies is left as it is.
-MIN_STD = 1e-6
+# Features that hardly vary are left as they are.
+MIN_SCALE = 1e-6
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What models that had not seen them made of some or all of the images."""
+
+    logits_MK: Tensor
+    labels_M: Tensor
+
+    @property
+    def hits(self) -> int:
+        return int((self.logits_MK.argmax(1) == self.labels_M).sum())
+
+    @property
+    def accuracy(self) -> float:
+        return self.hits / len(self.labels_M)
+
+    @property
+    def loss(self) -> float:
+        """Mean log loss, in nats."""
+        return float(torch.nn.functional.cross_entropy(self.logits_MK, self.labels_M))
 
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """logits_NK = features_NF @ weight_KF.T + bias_K; accuracy and loss: cross-validated on `count` images, or None."""
+    """logits_NK = features_NF @ weight_KF.T + bias_K; held_out: by cross-validation with the same penalty, or None."""
 
     weight_KF: Tensor
     bias_K: Tensor
     penalty: float
-    accuracy: float | None
-    loss: float | None
-    count: int
+    held_out: HeldOut | None
 
 
 def fit_linear_probe(features_NF: Tensor, labels_N: Tensor, classes: int) -> LinearProbe:
-    """Fit logistic regression to standardised features; the weights that are returned take features as they are.
+    """Fit logistic regression to features; the weights that are returned take them as they are.
 
-    The penalty of the highest cross-validated accuracy is chosen, then of the lowest log loss, by stratified folds. If
-    no class has two images, the penalty is fixed, and nothing is known of its accuracy. Deterministic.
+    The features are centred and scaled as one: the variances of single ones are noise where images are few. The penalty
+    of the highest cross-validated accuracy is chosen, then of the lowest log loss, by stratified folds. If no class has
+    two images, the penalty is fixed, and nothing is known of its accuracy. Deterministic.
     """
-    mean_F, std_F = features_NF.mean(0), features_NF.std(0, correction=0).clamp(min=MIN_STD)
-    standard_NF = (features_NF - mean_F) / std_F
+    mean_F = features_NF.mean(0)
+    scale = (features_NF - mean_F).square().mean().sqrt().clamp(min=MIN_SCALE)
+    scaled_NF = (features_NF - mean_F) / scale
     # With fewer images than features the weights lie in the span of the images: their coordinates in it are enough.
-    basis_FR = torch.linalg.qr(standard_NF.T).Q if len(standard_NF) < standard_NF.shape[1] else None
-    inputs_NR = standard_NF if basis_FR is None else standard_NF @ basis_FR
-    scores, count = _cross_validate(inputs_NR, labels_N, classes)
-    penalty = max(scores, key=lambda one: (scores[one][0], -scores[one][1])) if scores else DEFAULT_PENALTY
+    basis_FR = torch.linalg.qr(scaled_NF.T).Q if len(scaled_NF) < scaled_NF.shape[1] else None
+    inputs_NR = scaled_NF if basis_FR is None else scaled_NF @ basis_FR
+    held_out = _cross_validate(inputs_NR, labels_N, classes)
+    penalty = DEFAULT_PENALTY
+    if held_out:
+        penalty = max(held_out, key=lambda one: (held_out[one].accuracy, -held_out[one].loss))
     weight_KR, bias_K = fit_logistic_regression(inputs_NR, labels_N, classes, penalty)
-    weight_KF = (weight_KR if basis_FR is None else weight_KR @ basis_FR.T) / std_F
-    return LinearProbe(weight_KF, bias_K - weight_KF @ mean_F, penalty, *scores.get(penalty, (None, None)), count)
+    weight_KF = (weight_KR if basis_FR is None else weight_KR @ basis_FR.T) / scale
+    return LinearProbe(weight_KF, bias_K - weight_KF @ mean_F, penalty, held_out.get(penalty))
 
 
 def fit_logistic_regression(
@@ -71,26 +94,23 @@ def fit_logistic_regression(
     return weight_KF.detach(), bias_K.detach()
 
 
-def _cross_validate(inputs_NF: Tensor, labels_N: Tensor, classes: int) -> tuple[dict[float, tuple[float, float]], int]:
-    """Return accuracy and log loss of held-out images by penalty (empty if no class has two), and their number."""
+def _cross_validate(inputs_NF: Tensor, labels_N: Tensor, classes: int) -> dict[float, HeldOut]:
+    """Return the held-out images by penalty; empty if no class has two images."""
     folds_N = assign_folds(labels_N, FOLDS)
-    held_out = range(FOLDS) if len(labels_N) <= MAX_IMAGES_FOR_FOLDS else range(1)
-    scores: dict[float, tuple[float, float]] = {}
-    hits, losses, count = dict.fromkeys(PENALTIES, 0.0), dict.fromkeys(PENALTIES, 0.0), 0
-    for fold in held_out:
-        is_held_N = folds_N == fold
+    folds = range(FOLDS) if len(labels_N) <= MAX_IMAGES_FOR_FOLDS else range(1)
+    logits: dict[float, list[Tensor]] = {penalty: [] for penalty in PENALTIES}
+    labels: list[Tensor] = []
+    for is_held_N in (folds_N == fold for fold in folds):
         if not is_held_N.any():
             continue
-        count += int(is_held_N.sum())
+        labels.append(labels_N[is_held_N])
         start = None
         for penalty in PENALTIES:
             start = fit_logistic_regression(inputs_NF[~is_held_N], labels_N[~is_held_N], classes, penalty, start)
-            logits_NK = inputs_NF[is_held_N] @ start[0].T + start[1]
-            hits[penalty] += float((logits_NK.argmax(1) == labels_N[is_held_N]).sum())
-            losses[penalty] += float(torch.nn.functional.cross_entropy(logits_NK, labels_N[is_held_N], reduction="sum"))
-    if count:
-        scores = {penalty: (hits[penalty] / count, losses[penalty] / count) for penalty in PENALTIES}
-    return scores, count
+            logits[penalty].append(inputs_NF[is_held_N] @ start[0].T + start[1])
+    if not labels:
+        return {}
+    return {penalty: HeldOut(torch.cat(parts), torch.cat(labels)) for penalty, parts in logits.items()}
 
 
 def assign_folds(labels_N: Tensor, folds: int) -> Tensor:

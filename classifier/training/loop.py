@@ -267,7 +267,7 @@ def _finish_epoch(state: TrainState, number: int, seconds: float, stopped: str |
     state.group.average_buffers(state.eval_model)
     loss, hits, count, _ = state.group.all_reduce_sum(state.sums.clone()).tolist()
     trace = int(state.group.all_reduce_sum(state.trace.clone()))
-    scores, has_validation = None, len(state.dataset.validation) > 0
+    scores, has_validation = state.fold_scores, len(state.dataset.validation) > 0
     if has_validation and (is_complete or state.best is None):
         scores = state.validate()
     improves = scores is not None and state.update_best(scores, number)

@@ -20,7 +20,7 @@ def describe_run(experiment: "Experiment", dataset: "Dataset") -> Iterator[str]:
     train, optimizer = experiment.train, experiment.optimizer
     epochs, stages = train.epochs - experiment.model.probe, []
     if experiment.model.probe:
-        stages.append("a linear probe")
+        stages.append("a linear probe" + ("" if len(dataset.validation) else " validated by folds of its images"))
     if epochs:
         batch = f"{experiment.data.batch}" + (f" x {optimizer.accumulate}" if optimizer.accumulate > 1 else "")
         sizes = [*image_size.list_sizes(experiment.schedule, size=dataset.size, epochs=train.epochs)]

@@ -18,6 +18,7 @@ from classifier.data import loader
 from classifier.data.dataset import Dataset, Split
 from classifier.errors import RunError, in_short
 from classifier.inference.scorer import Scorer
+from classifier.metrics.confusion import ConfusionMatrix
 from classifier.models import factory
 from classifier.runtime.distributed import ProcessGroup
 from classifier.training import head_probe, image_size, losses, optimizers, schedule
@@ -61,6 +62,7 @@ class TrainState:
         self.seconds = 0.0  # of training, without validation; includes earlier processes of the run
         self.best: tuple[float, float] | None = None
         self.best_epoch = 0
+        self.fold_scores: dict[str, Any] | None = None  # of a probe by cross-validation, without validation images
         self.is_backbone_frozen: bool | None = None  # None: before the first epoch
         self.path: ForwardPath = FullModelPath(experiment, dataset, self.model, self.scorer, is_backbone_frozen=False)
         self.network = self.path.module  # what a step runs: the path's module, wrapped for gradient exchange
@@ -84,6 +86,7 @@ class TrainState:
 
     def begin_epoch(self, epoch: int) -> Split:
         """Freeze or unfreeze the backbone where this epoch changes that; return the training images for its loader."""
+        self.fold_scores = None
         config = self.experiment.model
         until = math.inf if config.freeze_epochs is None else config.freeze_epochs
         frozen = config.freeze == "backbone" and epoch < until
@@ -112,6 +115,10 @@ class TrainState:
             self.ema = ModelEMA(self.model, self.ema.decay)
         if self.group.is_first:  # the sums are over all ranks, and must count once
             self.sums[:3] = torch.tensor([fitted.loss, fitted.hits, fitted.images])
+        if not len(self.dataset.validation) and (held_out := fitted.probe.held_out) is not None:
+            folds = ConfusionMatrix(len(self.dataset.class_names))
+            folds.update(held_out.logits_MK.log_softmax(1), held_out.labels_M)
+            self.fold_scores = folds.scores(self.dataset.class_names)
         self.step += self.steps_per_epoch
 
     def end_epoch(self, epoch: int) -> None:

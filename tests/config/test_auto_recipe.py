@@ -8,7 +8,9 @@ from classifier.config.auto_recipe import BACKBONE, Facts, choose_recipe, list_c
 from classifier.config.experiment import Experiment
 
 PROBE = {"model.name": BACKBONE, "model.weights": "imagenet", "model.probe": True, "train.epochs": 1}
+FOLDS = {"data.validation": 0, "train.keep": "last"}
 SCRATCH = {"model.name": "plain7_32", "model.weights": None}
+LONG = {"train.epochs": 150, "data.batch": 64}
 # 1,500 letters of 100 classes.
 GLYPHS: dict[str, Any] = {"images": 1452, "classes": 100, "side": 32, "validation": 129}
 
@@ -16,15 +18,25 @@ GLYPHS: dict[str, Any] = {"images": 1452, "classes": 100, "side": 32, "validatio
 @pytest.mark.parametrize(
     ("facts", "expected"),
     [
-        (Facts(images=172, classes=5, side=300), PROBE | {"data.size": 224, "data.batch": 16}),
+        (
+            Facts(images=172, classes=5, side=300),
+            PROBE | {"data.size": 224, "data.batch": 16, "data.validation": 0, "train.keep": "last"},
+        ),
         (Facts(images=13, classes=3, side=96), PROBE | {"data.size": 224, "data.batch": 4}),
         (Facts(images=1, classes=2, side=96), PROBE | {"data.batch": 1}),
         (Facts(images=100_000, classes=10, side=500), PROBE | {"data.size": 224}),
         (Facts(images=180, classes=10, side=28, probe_accuracy=0.8, scratch_accuracy=0.79), PROBE | {"data.size": 192}),
+        (Facts(images=180, classes=10, side=28, probe_accuracy=0.8, scratch_accuracy=0.83, held_out=72), PROBE),
         (Facts(images=999, classes=10, side=8, probe_accuracy=0.99), PROBE | {"data.size": 96}),
-        (Facts(**GLYPHS, probe_accuracy=0.76, scratch_accuracy=0.87), SCRATCH | {"train.epochs": 150, "data.batch": 64}),
+        (
+            Facts(**GLYPHS, probe_accuracy=0.76, scratch_accuracy=0.87, held_out=290),
+            SCRATCH | {"train.epochs": 150, "data.batch": 64},
+        ),
         (Facts(**GLYPHS, probe_accuracy=0.9, scratch_accuracy=0.87), PROBE),
-        (Facts(images=300, classes=9, side=100, probe_accuracy=0.5, scratch_accuracy=0.7), SCRATCH | {"data.size": 64}),
+        (
+            Facts(images=300, classes=9, side=100, probe_accuracy=0.5, scratch_accuracy=0.7, held_out=60),
+            SCRATCH | {"data.size": 64},
+        ),
         # As many epochs as the minutes hold.
         (Facts(images=57_000, classes=10, side=28), SCRATCH | {"data.batch": 256}),
         (Facts(images=57_000, classes=10, side=28, scratch_speed=3000), SCRATCH | {"train.epochs": 5}),
@@ -36,7 +48,10 @@ GLYPHS: dict[str, Any] = {"images": 1452, "classes": 100, "side": 32, "validatio
             Facts(images=5000, classes=9, side=300, validation=500, probe_accuracy=0.9, finetune_speed=2000),
             {"model.probe": True, "model.freeze": "statistics", "train.epochs": 11, "train.keep": "best"},
         ),
-        (Facts(images=5000, classes=9, side=300, validation=500, probe_accuracy=0.9, finetune_speed=30), PROBE),
+        (
+            Facts(images=5000, classes=9, side=300, validation=500, probe_accuracy=0.9, finetune_speed=30),
+            PROBE | {"data.validation": 0.1},
+        ),
         (Facts(images=500, classes=9, side=300, validation=50, probe_accuracy=0.9, finetune_speed=2000), PROBE),
         (Facts(images=5000, classes=9, side=300, validation=500, probe_accuracy=0.98, finetune_speed=2000), PROBE),
     ],

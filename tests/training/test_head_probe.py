@@ -55,6 +55,14 @@ def test_first_epoch_is_the_probe_and_later_ones_train_the_backbone(experiment, 
     assert torch.equal(states[2]["bn1.running_mean"], untrained["bn1.running_mean"])
 
 
+def test_without_validation_images_the_probe_is_validated_by_folds(experiment, digits):
+    merged = digits.merge_validation(experiment)
+    probe, next_, _ = fit(experiment.override("train.keep", "last"), merged)
+    assert probe.validation["count"] == len(merged.train)
+    assert 0.5 < probe.validation["accuracy"] < probe.train_accuracy
+    assert next_.validation is None
+
+
 def test_training_resumed_after_the_probe_equals_an_uninterrupted_one(experiment, digits, tmp_path):
     timeless = dict.fromkeys(("seconds", "images_per_second", "input_wait"))
     whole = [epoch.row() | timeless for epoch in fit(experiment, digits)]
