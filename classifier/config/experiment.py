@@ -50,6 +50,11 @@ class Experiment(Section):
         """augment.views if the backbone is frozen, else 0: it has no effect otherwise."""
         return self.augment.views if self.model.freeze == "backbone" else 0
 
+    @property
+    def takes_steps(self) -> bool:
+        """Whether anything is trained by gradients: a linear probe of one epoch (model.probe) is not."""
+        return self.train.epochs > self.model.probe
+
     def get(self, dotted: str) -> Any:
         """Return the value of a setting. ConfigError if the name is unknown."""
         _check_name(dotted)

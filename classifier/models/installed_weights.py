@@ -38,6 +38,11 @@ _INSTALLED = {
 }
 
 
+def list_installed() -> tuple[str, ...]:
+    """Return the models whose ImageNet weights are installed, the smallest first. ModelError: see below."""
+    return tuple(name for name in _INSTALLED if find_installed_weights(name) is not None)
+
+
 def find_installed_weights(name: str) -> Path | None:
     """Return the installed file of ImageNet weights of a model, or None if there is none.
 

@@ -11,6 +11,7 @@ from classifier.config.experiment import Experiment, setting_names
 from classifier.config.fields import parse_value, validate
 from classifier.errors import ConfigError
 from classifier.models.catalogue import MODELS, ZOO
+from classifier.models.installed_weights import list_installed
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,18 @@ _EFFECTIVE_IF: dict[str, tuple[str, Callable[[Experiment], bool]]] = {
         "with model.weights, without optimizer.layer_decay",
         lambda e: e.model.weights is not None and e.optimizer.layer_decay is None,
     ),
+    "optimizer.layer_decay": (
+        "where the backbone is trained",
+        lambda e: e.model.freeze != "backbone" or e.model.freeze_epochs is not None,
+    ),
     "loss.gamma": ("if loss.name is focal", lambda e: e.loss.name == "focal"),
     "augment.views": ("if model.freeze is backbone", lambda e: e.model.freeze == "backbone"),
     "augment.magnitude": ("with augment.randaugment", lambda e: bool(e.augment.randaugment)),
     "schedule.step_epochs": ("for the schedules step and plateau", lambda e: e.schedule.name in ("step", "plateau")),
     "schedule.step_factor": ("for the schedules step and plateau", lambda e: e.schedule.name in ("step", "plateau")),
 }
+# None: optimizer.backbone_scale, one rate for all layers but the head.
+_LAYER_DECAYS = (None, 0.65, 0.8, 0.9)
 _ALWAYS: tuple[str, Callable[[Experiment], bool]] = ("always", lambda _: True)
 
 
@@ -110,19 +117,40 @@ def can_vary_model(experiment: Experiment) -> bool:
     return not model.weights and not model.drop_path and schedule.size_from == schedule.size_to == 1
 
 
+def list_architectures(experiment: Experiment) -> tuple[str, ...]:
+    """Return the model of the experiment, then others that can be trained in it as it is.
+
+    Beside a backbone whose weights are installed these are the other installed ones.
+    """
+    name, others = experiment.model.name, ()
+    if can_vary_model(experiment):
+        others = ("resnet9_16", "resnet9_32", "cnn")
+    elif experiment.model.weights == "imagenet" and name in (installed := list_installed()):
+        others = installed
+    return tuple(dict.fromkeys((name, *others)))
+
+
 def default_space(experiment: Experiment, images: int) -> Space:
     """Return learning rate, batch size, architecture, weight decay, augmentation and label smoothing around the
-    experiment's own values, which the space contains. images: size of the training split.
+    experiment's own values, which the space contains; where pretrained weights are trained, also how.
+
+    images: size of the training split.
     """
     rate, decay, batch = experiment.optimizer.lr, experiment.optimizer.weight_decay, experiment.data.batch
-    names = dict.fromkeys((experiment.model.name, "resnet9_16", "resnet9_32", "cnn"))
+    model = experiment.model
+    names = list_architectures(experiment)
     batches = dict.fromkeys((max(2, batch // 2), batch, min(batch * 2, images)))
     space: Space = {
         "optimizer.lr": Interval(rate / 10, rate * 3, log=True),
         "data.batch": Choice(tuple(sorted(batches))),
     }
-    if can_vary_model(experiment):
-        space["model.name"] = Choice(tuple(names))
+    if len(names) > 1:
+        space["model.name"] = Choice(names)
+    if model.weights and model.freeze != "backbone":
+        space["model.freeze"] = Choice(("none", "statistics"))
+        space["optimizer.layer_decay"] = Choice(
+            tuple(dict.fromkeys((experiment.optimizer.layer_decay, *_LAYER_DECAYS)))
+        )
     space["optimizer.weight_decay"] = (
         Interval(decay / 10, decay * 10, log=True) if decay else Choice((0.0, 1e-3, 1e-2, 1e-1))
     )

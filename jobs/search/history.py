@@ -188,13 +188,14 @@ class SearchClock:
         return self.budget_seconds() - other_seconds - self.spent_seconds()
 
     def update(self, board: Leaderboard) -> None:
-        """Estimate the conclusion from the leading trial's measured speed, with the most epochs of any trial."""
+        """Estimate the conclusion from the leading trial's measured speed, and its epochs or those of a running trial."""
         if self.plan.experiment.search.minutes and (epoch_seconds := board.epoch_seconds()):
-            longest = max(row.changes.get("train.epochs", 0) for row in board.rows.values())
-            epochs = max(longest, self.conclusion.refit_epochs)
+            leader = board.rank_rows()[0]
+            candidates = [row for row in board.rows.values() if row is leader or not row.has_ended]
+            epochs = max(row.changes.get("train.epochs", self.conclusion.refit_epochs) for row in candidates)
             self.conclusion_seconds = self.conclusion.total_seconds(epoch_seconds, epochs)
             self.test_seconds = self.conclusion.seconds_without_refit(epoch_seconds)
-            can_refit = self.conclusion.is_refit_worthwhile(epoch_seconds, board.rank_rows()[0].epochs)
+            can_refit = self.conclusion.is_refit_worthwhile(epoch_seconds, leader.epochs)
             self.can_conclude = can_refit or any(row.is_complete for row in board.rows.values())
 
     def budget_seconds(self) -> float:
@@ -222,7 +223,8 @@ def plan_longer_trial(plan: SearchPlan, board: Leaderboard, clock: SearchClock) 
     if (
         (plan.search_share == 1 and not plan.is_single)
         or not rows
-        or any("train.epochs" in row.changes for row in board.rows.values())
+        or any(row.changes.get("train.epochs", 0) > plan.experiment.train.epochs for row in board.rows.values())
+        or "train.epochs" in rows[0].changes  # its number of epochs is part of its settings
     ):
         return None
     best = rows[0]

@@ -23,7 +23,7 @@ from classifier.text import escape_all
 from .best_epochs import BestEpochs, rank
 from .plan import SearchPlan
 from .schedulers import EPOCH, SCORES
-from .trial_config import read_changes, read_trial_configs
+from .trial_config import list_changes, read_changes, read_trial_configs
 from .tuner import TrialEvent
 
 # Epochs that a trial's speed is measured over.
@@ -170,7 +170,7 @@ class Leaderboard:
         """One line on an ended trial."""
         best = self.best(row)
         score = f"validation {best['accuracy']:.2%} loss {best['loss']:.3f}" if best else "no score"
-        return f"trial {row.trial} {self.status(row)}, {row.epochs} epochs, {score}  {_list_changes(row.changes)}"
+        return f"trial {row.trial} {self.status(row)}, {row.epochs} epochs, {score}  {list_changes(row.changes)}"
 
     def setting_names(self) -> list[str]:
         """The settings that were searched or that a trial changes, in the order of the space."""
@@ -197,7 +197,7 @@ class Leaderboard:
         for row in self.rank_rows()[:limit]:
             best = self.best(row)
             scores = [_format_score(name, best[name]) if name in best else "" for name in shown]
-            table.add_row(row.trial, *scores, str(row.epochs), self.status(row), _list_changes(row.changes))
+            table.add_row(row.trial, *scores, str(row.epochs), self.status(row), list_changes(row.changes))
         return table
 
     def write(self) -> None:
@@ -249,13 +249,6 @@ class Leaderboard:
             storage.upload(self.folder / trial / "ended.json", f"{trial}/ended.json")
             for name in ("checkpoints", "bundle"):
                 storage.remove(f"{trial}/{name}")
-
-
-def _list_changes(changes: dict[str, Any]) -> str:
-    """Changes in few words: settings such as model.name need only their value."""
-    values = {name: f"{value:.3g}" if isinstance(value, float) else str(value) for name, value in changes.items()}
-    words = [v if n.endswith(".name") else f"{n.rpartition('.')[2]} {v}" for n, v in values.items()]
-    return "  ".join(words) or "the recipe"
 
 
 def _format_score(name: str, value: float) -> str:

@@ -15,7 +15,7 @@ from classifier.runtime.cpu import available_cores
 from classifier.search import budget
 from classifier.search.budget import ConclusionEstimate
 from classifier.search.linear_probe import parse_backbones, rank_backbones
-from classifier.search.portfolio import portfolio_for
+from classifier.search.portfolio import portfolio_for, trains_backbone
 from classifier.search.space import (
     Choice,
     Space,
@@ -38,6 +38,7 @@ from ..steps.session import find_fastest_batch
 from . import trial_budget
 from .schedulers import choose_grace
 from .search_space import build_space, without_architectures
+from .trial_config import list_changes
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,12 @@ def make_plan(
     if search.minutes and not resumed:
         cores = int(largest_node_cores())
         if single := trial_budget.fit_single_trial(
-            base, dataset, step_time, spent_seconds=spent_seconds(), node_cores=cores
+            base,
+            dataset,
+            step_time,
+            spent_seconds=spent_seconds(),
+            node_cores=cores,
+            probe=next((entry for entry in portfolio if not base.override_all(entry).takes_steps), None),
         ):
             fitted, fit_notes = single
             portfolio, final_notes = [], []
@@ -155,10 +161,11 @@ def make_plan(
             fitted, fit_notes = trial_budget.fit_trials(
                 whole, dataset, step_time, resources=resources, node_cores=cores
             )
-    if is_own or not search.minutes or fitted.search.trials == 1:
-        too_slow = {}
-    else:
+    too_slow, portfolio_notes = {}, []
+    if not is_own and search.minutes and fitted.search.trials > 1:
         too_slow = _find_too_slow(fitted, node, step_time, space, portfolio, begin_phase)
+        portfolio = [entry for entry in portfolio if entry.get("model.name") not in too_slow]
+        portfolio, portfolio_notes = _keep_fast_entries(fitted, node, step_time, portfolio, begin_phase)
 
     planned = _with_grace(fitted if resumed else share_free_cores(fitted), dataset)
     resolved = resolve(planned, dataset)
@@ -168,6 +175,7 @@ def make_plan(
         *trial_budget.warn_of_few_images(len(dataset.validation), final=bool(resolved.search.final)),
         *describe_conditions(space),
         *(f"{name} is left out: {reason}" for name, reason in too_slow.items()),
+        *portfolio_notes,
     ]
     conclusion = budget.estimate_conclusion(
         resolved, dataset, step_time, trial_slowdown=slowdown, is_local=node.is_local
@@ -183,7 +191,7 @@ def make_plan(
         has_user_space=is_own,
         max_concurrent=max_concurrent_trials(planned.workers, resources),
         trial_resources=trial_resources(planned.workers, resources),
-        portfolio=[entry for entry in portfolio if entry.get("model.name") not in too_slow],
+        portfolio=portfolio,
         costs=_measure_costs(planned, node, space, begin_phase) if {"latency", "size"} & set(search.objective) else {},
         conclusion=conclusion,
         search_share=search_share,
@@ -231,7 +239,6 @@ def _find_too_slow(
     names = space.get("model.name")
     if not isinstance(names, Choice):
         return {}
-    conclusion = budget.estimate_conclusion(resolve(experiment, node.dataset), node.dataset, step_time)
     others = dict.fromkeys((*names.values, *(entry.get("model.name") for entry in portfolio)))
     seconds = {}
     for name in others:
@@ -239,7 +246,34 @@ def _find_too_slow(
             begin_phase(f"measuring the speed of {name}")
             tried = experiment.override("model.name", name)
             seconds[name] = budget.trial_seconds(tried, node.dataset, node.call(measure_step_time, tried, steps=2))
-    return trial_budget.find_too_slow(seconds, 60 * (experiment.search.minutes or 0.0) - conclusion.total_seconds())
+    return trial_budget.find_too_slow(seconds, _trial_seconds(experiment, node, step_time))
+
+
+def _keep_fast_entries(
+    experiment: Experiment,
+    node: MeasurementNode,
+    step_time: StepTime,
+    portfolio: list[dict[str, Any]],
+    begin_phase: Callable[[str], None],
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Leave out entries of the portfolio that train a backbone for too long, where the recipe keeps it frozen."""
+    tried = {list_changes(entry): experiment.override_all(entry) for entry in portfolio}
+    tried = {words: one for words, one in tried.items() if trains_backbone(one)}
+    if trains_backbone(experiment) or not tried:
+        return portfolio, []
+    begin_phase("measuring the speed of the whole network")
+    whole = next(iter(tried.values())).override("model.probe", False)  # its first epoch takes no steps
+    measured = node.call(measure_step_time, whole, steps=2)
+    seconds = {words: budget.trial_seconds(one, node.dataset, measured) for words, one in tried.items()}
+    too_slow = trial_budget.find_too_slow(seconds, _trial_seconds(experiment, node, step_time))
+    notes = [f"{words} is left out: {reason}" for words, reason in too_slow.items()]
+    return [entry for entry in portfolio if list_changes(entry) not in too_slow], notes
+
+
+def _trial_seconds(experiment: Experiment, node: MeasurementNode, step_time: StepTime) -> float:
+    """The seconds of search.minutes that all trials have."""
+    conclusion = budget.estimate_conclusion(resolve(experiment, node.dataset), node.dataset, step_time)
+    return 60 * (experiment.search.minutes or 0.0) - conclusion.total_seconds()
 
 
 def _with_grace(experiment: Experiment, dataset: Dataset) -> Experiment:

@@ -103,23 +103,34 @@ def to_tune_domain(values: Choice | Interval) -> Any:
     return tune.loguniform(values.low, values.high) if values.log else tune.uniform(values.low, values.high)
 
 
-class _ReplayMixin:
-    """Lets a resumed trial report again what it had reported, without stopping it.
+def has_own_epochs(trial: Any) -> bool:
+    """Whether a trial has epochs of its own, such as a linear probe: others are not compared with it at a rung."""
+    return "train.epochs" in trial.config
 
-    Trials report in another order then, so a rung may decide otherwise: a trial would be stopped before an epoch that
-    it has finished.
+
+class _FairMixin:
+    """Compares trials at a rung only where that is fair: none that has epochs of its own, none that reports again.
+
+    Trials of a resumed search report in another order what they had reported, so a rung may decide otherwise: a trial
+    would be stopped before an epoch that it has finished.
     """
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        if has_own_epochs(trial):
+            return TrialScheduler.CONTINUE
         decision = super().on_trial_result(tune_controller, trial, result)  # pyright: ignore[reportAttributeAccessIssue]
         return TrialScheduler.CONTINUE if result.get(REPLAYED) else decision
 
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        if not has_own_epochs(trial):  # else its score would count at a rung
+            super().on_trial_complete(tune_controller, trial, result)  # pyright: ignore[reportAttributeAccessIssue]
 
-class AshaScheduler(_ReplayMixin, AsyncHyperBandScheduler):
+
+class AshaScheduler(_FairMixin, AsyncHyperBandScheduler):
     """Tune's asha, and hyperband as asha with several brackets."""
 
 
-class MedianScheduler(_ReplayMixin, MedianStoppingRule):
+class MedianScheduler(_FairMixin, MedianStoppingRule):
     """Tune's median stopping rule."""
 
 
@@ -136,7 +147,7 @@ class ParetoScheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         losses = self.losses_at_rung.get(result[EPOCH])
-        if losses is None or trial.trial_id in losses:
+        if losses is None or trial.trial_id in losses or has_own_epochs(trial):
             return TrialScheduler.CONTINUE
         losses[trial.trial_id] = to_losses(result, self.objectives)
         ranks = pareto_fronts(list(losses.values()))

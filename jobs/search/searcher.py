@@ -180,12 +180,16 @@ class Searcher(ray.tune.search.Searcher):
         return all(self._make_config(row).name in self.started for row in expand_grid(self.space))
 
     def _create_study(self) -> optuna.Study:
-        """Create the study that draws around the best trial so far, and add earlier trials that lie in its space."""
+        """Create the study that draws around the best trial so far, and add earlier trials that lie in its space.
+
+        A linear probe has nothing to vary.
+        """
         best = {name: report for name, report in self.best_epochs.reports.items() if name in self.started}
         names = sorted(best, key=lambda name: rank(self.experiment, best[name]))
+        varied = [name for name in names if self.experiment.override_all(self.started[name].changes).takes_steps]
         self.base_changes, space = self.history.base_changes, self.history.space
         if space is None:
-            self.base_changes = self.started[names[0]].changes if names else {}
+            self.base_changes = self.started[varied[0]].changes if varied else {}
             space = self.make_space(self.base_changes)
             document = {"base": self.base_changes, "space": {name: values.to_plain() for name, values in space.items()}}
             write_atomically(self.trials.parent / "space.json", json.dumps(document, indent=1) + "\n")

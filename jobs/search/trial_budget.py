@@ -4,6 +4,7 @@ Only decisions: plan.py makes the measurements that they need.
 """
 
 import math
+from typing import Any
 
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset
@@ -55,11 +56,18 @@ def warn_of_few_images(validation_images: int, *, final: bool) -> list[str]:
 
 
 def fit_single_trial(
-    experiment: Experiment, dataset: Dataset, step_time: StepTime, *, spent_seconds: float, node_cores: int
+    experiment: Experiment,
+    dataset: Dataset,
+    step_time: StepTime,
+    *,
+    spent_seconds: float,
+    node_cores: int,
+    probe: dict[str, Any] | None = None,
 ) -> tuple[Experiment, list[str]] | None:
     """The one training that the minutes hold, of as many epochs as fit, and a note on it; None if they hold a search.
 
-    experiment: not resolved; it is not refit. spent_seconds: of the minutes, until now.
+    experiment: not resolved; it is not refit. spent_seconds: of the minutes, until now. probe: what makes a linear
+    probe of it, which is better than fewer epochs.
     """
     search, workers = experiment.search, experiment.workers
     if search.scheduler == "pbt" or search.algorithm == "grid" or search.start_from or search.final:
@@ -79,13 +87,14 @@ def fit_single_trial(
         middle = (low + high + 1) // 2
         seconds = budget.trial_seconds(alone.override("train.epochs", middle), dataset, step_time)
         low, high = (middle, high) if seconds <= TIME_MARGIN * left else (low, middle - 1)
-    alone = alone.override_all({"train.epochs": low, "search.trials": 1})
-    notes = []
+    alone, notes = alone.override_all({"train.epochs": low, "search.trials": 1}), []
     if search.trials > 1:
         minutes = math.ceil((other_seconds + MIN_ROUNDS_FOR_SEARCH * whole) / 60)
         notes.append(f"the minutes hold one training only, of the recipe itself; a search takes {minutes} or more")
     if low < wanted:
-        notes.append(f"{wanted} epochs would take {whole / 60:.1f} minutes: the training is cut to {low}")
+        instead = "a linear probe is trained instead" if probe else f"the training is cut to {low}"
+        notes.append(f"{wanted} epochs would take {whole / 60:.1f} minutes: {instead}")
+        alone = alone.override_all(probe or {})
     return alone, notes
 
 

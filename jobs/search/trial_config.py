@@ -87,6 +87,13 @@ def read_changes(trial: Path) -> dict[str, Any] | None:
     return _check_changes(read_json(changes, dict[str, Any]), changes) if changes.exists() else None
 
 
+def list_changes(changes: dict[str, Any]) -> str:
+    """Changes in few words: settings such as model.name need only their value."""
+    values = {name: f"{value:.3g}" if isinstance(value, float) else str(value) for name, value in changes.items()}
+    words = [v if n.endswith(".name") else f"{n.rpartition('.')[2]} {v}" for n, v in values.items()]
+    return "  ".join(words) or "the recipe"
+
+
 def remove_duplicates(configs: list[TrialConfig]) -> list[TrialConfig]:
     """Without repetitions: the first configuration of each trial, in order."""
     first: dict[str, TrialConfig] = {}

@@ -65,7 +65,7 @@ def test_trials_on_the_front_continue_and_dominated_ones_stop():
 
     def report(name, epoch, accuracy, latency):
         result = {"epoch": epoch, "accuracy": accuracy, "latency": latency}
-        return pareto_scheduler.on_trial_result(None, SimpleNamespace(trial_id=name), result)
+        return pareto_scheduler.on_trial_result(None, SimpleNamespace(trial_id=name, config={}), result)
 
     assert report("a", 1, 0.1, 9.0) == "CONTINUE"  # not a rung
     assert report("a", 2, 0.9, 5.0) == "CONTINUE"  # the first at this rung
@@ -81,10 +81,29 @@ def test_a_replayed_epoch_stops_no_trial(search):
     """A resumed search hears of old epochs in another order: what had passed a rung must not be stopped at it."""
     scheduler, decisions = scheduler_of(grace=3, **search), {}
     for number in range(9):
-        trial = SimpleNamespace(trial_id=f"t{number}")
+        trial = SimpleNamespace(trial_id=f"t{number}", config={})
         if hasattr(scheduler, "_trial_info"):
             scheduler.on_trial_add(None, trial)
         report = {"epoch": 3, "accuracy": 0.9 - 0.1 * number, "loss": 0.1 * number, "training_iteration": 3}
         decisions[number] = scheduler.on_trial_result(None, trial, report | {"replayed": number == 7})
     assert decisions[8] == "STOP"
     assert decisions[7] == "CONTINUE"
+
+
+@pytest.mark.parametrize("search", [{"scheduler": "asha"}, {"objective": ("accuracy", "loss")}])
+def test_a_trial_of_other_epochs_neither_stops_at_a_rung_nor_counts_there(search):
+    scheduler = scheduler_of(grace=1, **search)
+
+    def report(name, accuracy, **config):
+        trial = SimpleNamespace(trial_id=name, config=config)
+        if hasattr(scheduler, "_trial_info"):
+            scheduler.on_trial_add(None, trial)
+        result = {"epoch": 1, "accuracy": accuracy, "loss": 1 - accuracy, "training_iteration": 1}
+        decision = scheduler.on_trial_result(None, trial, result)
+        scheduler.on_trial_complete(None, trial, result)
+        return decision
+
+    probes = {f"p{number}": 0.99 for number in range(4)}
+    assert {report(name, accuracy, **{"train.epochs": 1}) for name, accuracy in probes.items()} == {"CONTINUE"}
+    assert report("a", 0.2) == "CONTINUE"  # the first that counts
+    assert report("b", 0.1, **{"train.epochs": 1}) == "CONTINUE"

@@ -94,6 +94,17 @@ def test_draws_are_around_the_best_trial(tmp_path):
     assert parse_space((), saved["space"], experiment(), 1000) == SPACE
 
 
+def test_nothing_is_drawn_around_a_linear_probe(tmp_path):
+    first = initial_configs(experiment(), SPACE, [{"model.probe": True, "train.epochs": 1}])
+    searcher = make_searcher(tmp_path, history=SearchHistory(pending=first), at_once=1)
+    run(searcher, "0", 0.5)
+    run(searcher, "1", 0.9)
+    drawn = run(searcher, "2", 0.7)
+    assert isinstance(drawn, dict)
+    assert not searcher.base_changes
+    assert set(drawn) <= set(SPACE)
+
+
 def test_sampler_learns_from_trials_that_it_did_not_draw(tmp_path):
     """A trial of the portfolio, one of an earlier search and a drawn one: all three are in the study."""
     observations = [
