@@ -24,6 +24,8 @@ GOOD_SMALL, GOOD_LARGE = 0.95, 0.85
 MIN_JUDGED = 30
 # Fine-tuning after the probe: where it scores less than this, and so many validation images can tell the best epoch.
 GOOD_ENOUGH, MIN_VALIDATION, MIN_FINETUNE_EPOCHS, MAX_FINETUNE_EPOCHS = 0.97, 100, 4, 10
+# A search tells its trials apart by so many validation images, or this share: its winner is trained on them, too.
+SEARCH_VALIDATION, MAX_SEARCH_SHARE = 100, 1 / 3
 # The backbone sees small images enlarged, but not blurred beyond this factor, within these sides.
 MAX_ENLARGEMENT, MIN_SIDE, MAX_SIDE, SIDE_STEP = 6, 96, 224, 32
 MIN_EPOCHS, MAX_EPOCHS = 3, 150
@@ -64,7 +66,8 @@ class Choice:
     kind: Kind
     experiment: Experiment
     base: Experiment
-    """The same as a training in steps, of which a linear probe has none: to search around, or to interrupt."""
+    """The same as a training in steps, of which a linear probe has none: to search around, with enough images to tell
+    trials apart, or to interrupt."""
     reason: str
     more: str = ""
     """What more time would bring, if anything."""
@@ -124,20 +127,22 @@ def choose_recipe(facts: Facts, given: Mapping[str, Any] | None = None) -> Choic
     if kinds[0] == "scratch" or ("scratch" in kinds and is_better_from_scratch(facts)):
         experiment = build_scratch(facts, given)
         reason = f"recipe auto: {about}: {given.get('model.name', experiment.model.name)} from scratch"
-        return Choice("scratch", experiment, experiment, reason, _more_epochs(facts, experiment, minutes))
+        more = _more_epochs(facts, experiment, minutes)
+        return Choice("scratch", experiment, hold_out(experiment, facts), reason, more)
     steps = build_finetune(facts)
     if kinds[0] == "finetune":
         if given.get("data.stream"):
             steps = steps.override_all({"model.freeze": "none", "augment.views": 0, "optimizer.lr": 1e-3})
         what = "fine-tuning" if steps.model.freeze == "none" else "a new head for"
-        return Choice("finetune", steps, steps, f"recipe auto: {about}: {what} {BACKBONE} at {steps.data.size} pixels")
+        reason = f"recipe auto: {about}: {what} {BACKBONE} at {steps.data.size} pixels"
+        return Choice("finetune", steps, hold_out(steps, facts), reason)
     experiment, more = build_probe(facts, given), ""
     then = f", then {experiment.train.epochs - 1} epochs of fine-tuning" if experiment.train.epochs > 1 else ""
     if can_finetune(facts) and facts.finetune_speed and not then:
         needed = MIN_FINETUNE_EPOCHS * facts.images / facts.finetune_speed / 60 / EPOCHS_SHARE
         more = f"with more time the whole network is fine-tuned: --train.minutes {math.ceil(needed)}"
     reason = f"recipe auto: {about}: a linear probe of {BACKBONE} at {experiment.data.size} pixels{then}"
-    return Choice("probe", experiment, steps, reason, more)
+    return Choice("probe", experiment, hold_out(steps, facts), reason, more)
 
 
 def build_scratch(facts: Facts, given: Mapping[str, Any] | None = None) -> Experiment:
@@ -207,6 +212,14 @@ def build_finetune(facts: Facts) -> Experiment:
             "augment.test_flip": not facts.is_symbols,
         }
     )
+
+
+def hold_out(experiment: Experiment, facts: Facts) -> Experiment:
+    """Return the experiment with enough validation images for a search, where the images have no split of their own."""
+    images = facts.images + facts.validation
+    share = max(experiment.data.validation, min(MAX_SEARCH_SHARE, SEARCH_VALIDATION / images))
+    batch = min(experiment.data.batch, power_of_two(max(1, int((1 - share) * images))))
+    return experiment.override_all({"data.validation": round(share, 3), "data.batch": batch})
 
 
 def probe_side(side: int) -> int:

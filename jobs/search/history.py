@@ -224,7 +224,7 @@ def plan_longer_trial(plan: SearchPlan, board: Leaderboard, clock: SearchClock) 
         (plan.search_share == 1 and not plan.is_single)
         or not rows
         or any(row.changes.get("train.epochs", 0) > plan.experiment.train.epochs for row in board.rows.values())
-        or "train.epochs" in rows[0].changes  # its number of epochs is part of its settings
+        or "train.epochs" in rows[0].changes  # the number of epochs is part of the settings
     ):
         return None
     best = rows[0]

@@ -266,7 +266,7 @@ def _keep_fast_entries(
     measured = node.call(measure_step_time, whole, steps=2)
     seconds = {words: budget.trial_seconds(one, node.dataset, measured) for words, one in tried.items()}
     too_slow = trial_budget.find_too_slow(seconds, _trial_seconds(experiment, node, step_time))
-    notes = [f"{words} is left out: {reason}" for words, reason in too_slow.items()]
+    notes = [f"{words!r} is left out: {reason}" for words, reason in too_slow.items()]
     return [entry for entry in portfolio if list_changes(entry) not in too_slow], notes
 
 

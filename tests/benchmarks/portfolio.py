@@ -1,4 +1,4 @@
-"""Which settings are good on many data sets: python tests/benchmarks/portfolio.py OUT [--kind weights] [--sets NAME ...]
+"""Which settings are good on many data sets: python tests/benchmarks/portfolio.py OUT [--kind weights] [--sets NAME]
 
 Trains each candidate on each set with a third of its training images held out (test splits are never read), from
 scratch or from pretrained weights, writes a line per training to OUT/portfolio.jsonl, and resumes from there. Then

@@ -104,3 +104,13 @@ def test_more_time_is_worth_saying():
     assert choose_recipe(photos).more == "with more time the whole network is fine-tuned: --train.minutes 19"
     assert choose_recipe(photos, {"train.minutes": 19}).experiment.train.epochs == 5
     assert choose_recipe(Facts(images=172, classes=5, side=300)).more == ""
+
+
+@pytest.mark.parametrize(
+    ("images", "validation", "share"), [(172, 21, 0.333), (900, 100, 0.1), (9000, 1000, 0.1), (2, 0, 0.333)]
+)
+def test_a_search_holds_out_enough_images_to_tell_trials_apart(images, validation, share):
+    facts = Facts(images=images, classes=2, side=224, validation=validation, probe_accuracy=0.9)
+    base = choose_recipe(facts).base
+    assert base.data.validation == share
+    assert base.data.batch <= max(1, (1 - share) * (images + validation))

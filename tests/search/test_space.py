@@ -1,6 +1,7 @@
 import pytest
 
 from classifier.config.experiment import Experiment
+from classifier.config.recipes import recipe
 from classifier.errors import ConfigError
 from classifier.search.space import (
     Choice,
@@ -79,6 +80,20 @@ def test_default_space_contains_the_recipe():
     experiment = Experiment()
     for name, values in default_space(experiment, images=1000).items():
         assert experiment.get(name) in values
+
+
+def test_pretrained_weights_that_are_trained_are_searched_by_how(monkeypatch):
+    installed = ("timm/tf_efficientnet_lite0", "timm/tf_efficientnet_lite1")
+    monkeypatch.setattr("classifier.search.space.list_installed", lambda: installed)
+    head = recipe("finetune").override("model.name", installed[1])
+    whole = head.override("model.freeze", "statistics")
+    how = {"model.freeze", "optimizer.layer_decay"}
+    assert default_space(head, 1000)["model.name"] == Choice(installed[::-1])
+    assert not how & set(default_space(head, 1000))
+    assert how < set(default_space(whole, 1000))
+    assert "model.name" not in default_space(head.override("model.weights", "own.pth"), 1000)
+    file = {name: values.to_plain() for name, values in default_space(whole, 1000).items()}
+    assert parse_space((), file, whole, 1000) == default_space(whole, 1000)
 
 
 def test_default_space_has_no_batch_larger_than_the_data():

@@ -75,6 +75,8 @@ def test_search_without_a_time_limit_plans_no_longer_trial(tmp_path, monkeypatch
     row = SimpleNamespace(is_complete=True, changes={}, trial="a")
     board = SimpleNamespace(folder=tmp_path, rows={"a": row}, rank_rows=lambda: [row])
     conclusion = SimpleNamespace(refit_epoch_factor=0.0)
-    plan = SimpleNamespace(search_share=1, is_single=True, epoch_overhead=1.0, conclusion=conclusion)
+    plan = SimpleNamespace(
+        experiment=Experiment(), search_share=1, is_single=True, epoch_overhead=1.0, conclusion=conclusion
+    )
     clock = SimpleNamespace(training_seconds_left=lambda step_seconds: math.inf)
     assert plan_longer_trial(cast(Any, plan), cast(Any, board), cast(Any, clock)) is None

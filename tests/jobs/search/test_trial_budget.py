@@ -79,6 +79,16 @@ def test_minutes_that_hold_one_training_are_spent_on_it(digits, minutes, spent, 
         assert 0.8 * (60 * minutes - spent - 16) < seconds < 60 * minutes - spent - 8
 
 
+@pytest.mark.parametrize(("minutes", "epochs", "is_probe"), [(1.0, 1, True), (1.5, 100, False)])
+def test_a_linear_probe_takes_the_place_of_a_training_that_does_not_fit(digits, minutes, epochs, is_probe):
+    asked = search(minutes, **{"search.final": None, "search.trials": 1 if minutes > 1 else 8})
+    probe = {"model.probe": True, "train.epochs": 1}
+    single = fit_single_trial(asked, digits, STEP, spent_seconds=20.0, node_cores=2, probe=probe)
+    assert single is not None
+    assert (single[0].train.epochs, single[0].model.probe) == (epochs, is_probe)
+    assert any("a linear probe is trained instead" in note for note in single[1]) == is_probe
+
+
 def test_announced_trials_are_those_that_fit(digits):
     whole = budget.trial_seconds(search(9.0), digits, STEP)
     assert [count_trials(search(9.0), digits, STEP, n * whole) for n in (-1, 0.5, 1.5, 4.01)] == [1, 1, 1, 4]
