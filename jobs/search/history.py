@@ -188,7 +188,7 @@ class SearchClock:
         return self.budget_seconds() - other_seconds - self.spent_seconds()
 
     def update(self, board: Leaderboard) -> None:
-        """Estimate the conclusion from the leading trial's measured speed, and its epochs or those of a running trial."""
+        """Estimate the conclusion from the leading trial's speed, and from its epochs or those of a running trial."""
         if self.plan.experiment.search.minutes and (epoch_seconds := board.epoch_seconds()):
             leader = board.rank_rows()[0]
             candidates = [row for row in board.rows.values() if row is leader or not row.has_ended]
