@@ -104,7 +104,9 @@ class SearchPlan:
         if not self.is_single:
             yield from describe_values(self.space)
         if self.portfolio:
-            yield f"first the recipe itself, then {len(self.portfolio)} settings that did well on other data sets"
+            probes = sum(not self.experiment.override_all(entry).takes_steps for entry in self.portfolio)
+            first = "a linear probe and the recipe itself" if probes else "the recipe itself"
+            yield f"first {first}, then {len(self.portfolio) - probes} settings that did well on other data sets"
         yield from (f"note: {note}" for note in self.notes)
         if len(search.objective) > 1 and self.costs:
             for name, costs in self.costs.items():

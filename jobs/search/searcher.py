@@ -228,8 +228,12 @@ def quiet_optuna() -> None:
 
 
 def initial_configs(experiment: Experiment, space: Space, portfolio: list[dict[str, Any]]) -> list[TrialConfig]:
-    """The recipe itself, then the portfolio; with search.algorithm grid, then all combinations of values."""
+    """The recipe itself, then the portfolio; with search.algorithm grid, then all combinations of values.
+
+    A linear probe comes first: it takes seconds, and is what a training makes without flags.
+    """
     configs = [TrialConfig({}, "recipe"), *(TrialConfig(changes, "portfolio") for changes in portfolio)]
+    configs.sort(key=lambda config: experiment.override_all(config.changes).takes_steps)
     if experiment.search.algorithm == "grid":
         configs += [
             TrialConfig(effective_changes(row, space, experiment), "grid", drawn=row) for row in expand_grid(space)

@@ -67,7 +67,7 @@ def fit_single_trial(
     """The one training that the minutes hold, of as many epochs as fit, and a note on it; None if they hold a search.
 
     experiment: not resolved; it is not refit. spent_seconds: of the minutes, until now. probe: what makes a linear
-    probe of it, which is better than fewer epochs.
+    probe of it: then that is the one, as it takes seconds.
     """
     search, workers = experiment.search, experiment.workers
     if search.scheduler == "pbt" or search.algorithm == "grid" or search.start_from or search.final:
@@ -81,20 +81,22 @@ def fit_single_trial(
     rounds = MIN_ROUNDS_FOR_SEARCH if search.trials > 1 else 1 / MAX_TRIAL_SHARE
     if left >= rounds * whole:
         return None
+    minutes = math.ceil((other_seconds + MIN_ROUNDS_FOR_SEARCH * whole) / 60)
+    if probe:
+        note = f"the minutes hold one training only, which is a linear probe; a search takes {minutes} or more"
+        return alone.override_all({"search.trials": 1} | probe), [note]
     wanted = experiment.train.epochs
     low, high = 1, wanted  # epochs that fit, or the one that every training has; at most so many do
     while low < high:
         middle = (low + high + 1) // 2
         seconds = budget.trial_seconds(alone.override("train.epochs", middle), dataset, step_time)
         low, high = (middle, high) if seconds <= TIME_MARGIN * left else (low, middle - 1)
-    alone, notes = alone.override_all({"train.epochs": low, "search.trials": 1}), []
+    alone = alone.override_all({"train.epochs": low, "search.trials": 1})
+    notes = []
     if search.trials > 1:
-        minutes = math.ceil((other_seconds + MIN_ROUNDS_FOR_SEARCH * whole) / 60)
         notes.append(f"the minutes hold one training only, of the recipe itself; a search takes {minutes} or more")
     if low < wanted:
-        instead = "a linear probe is trained instead" if probe else f"the training is cut to {low}"
-        notes.append(f"{wanted} epochs would take {whole / 60:.1f} minutes: {instead}")
-        alone = alone.override_all(probe or {})
+        notes.append(f"{wanted} epochs would take {whole / 60:.1f} minutes: the training is cut to {low}")
     return alone, notes
 
 

@@ -94,11 +94,11 @@ def test_draws_are_around_the_best_trial(tmp_path):
     assert parse_space((), saved["space"], experiment(), 1000) == SPACE
 
 
-def test_nothing_is_drawn_around_a_linear_probe(tmp_path):
+def test_a_linear_probe_comes_first_and_nothing_is_drawn_around_it(tmp_path):
     first = initial_configs(experiment(), SPACE, [{"model.probe": True, "train.epochs": 1}])
     searcher = make_searcher(tmp_path, history=SearchHistory(pending=first), at_once=1)
-    run(searcher, "0", 0.5)
-    run(searcher, "1", 0.9)
+    assert run(searcher, "0", 0.9) == first[0].changes == {"model.probe": True, "train.epochs": 1}
+    assert run(searcher, "1", 0.5) == {}
     drawn = run(searcher, "2", 0.7)
     assert isinstance(drawn, dict)
     assert not searcher.base_changes

@@ -79,14 +79,13 @@ def test_minutes_that_hold_one_training_are_spent_on_it(digits, minutes, spent, 
         assert 0.8 * (60 * minutes - spent - 16) < seconds < 60 * minutes - spent - 8
 
 
-@pytest.mark.parametrize(("minutes", "epochs", "is_probe"), [(1.0, 1, True), (1.5, 100, False)])
-def test_a_linear_probe_takes_the_place_of_a_training_that_does_not_fit(digits, minutes, epochs, is_probe):
-    asked = search(minutes, **{"search.final": None, "search.trials": 1 if minutes > 1 else 8})
-    probe = {"model.probe": True, "train.epochs": 1}
+def test_the_only_training_that_the_minutes_hold_is_a_linear_probe_if_there_is_one(digits):
+    asked, probe = search(1.0, **{"search.final": None}), {"model.probe": True, "train.epochs": 1}
     single = fit_single_trial(asked, digits, STEP, spent_seconds=20.0, node_cores=2, probe=probe)
     assert single is not None
-    assert (single[0].train.epochs, single[0].model.probe) == (epochs, is_probe)
-    assert any("a linear probe is trained instead" in note for note in single[1]) == is_probe
+    experiment, notes = single
+    assert (experiment.train.epochs, experiment.model.probe, experiment.search.trials) == (1, True, 1)
+    assert "which is a linear probe" in notes[0]
 
 
 def test_announced_trials_are_those_that_fit(digits):
