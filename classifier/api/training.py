@@ -15,6 +15,7 @@ from classifier.api.missing import CALIBRATION, Missing
 from classifier.api.pages import write_pages
 from classifier.api.progress import Progress
 from classifier.api.run import Run
+from classifier.bundle import bundle as bundles
 from classifier.bundle.bundle import LoadedBundle
 from classifier.config.experiment import Experiment, flatten
 from classifier.config.files import read_experiment
@@ -24,7 +25,8 @@ from classifier.config.trust import check_trusted, trust_models
 from classifier.config.trust import trust as allow_imports
 from classifier.data.dataset import Dataset
 from classifier.errors import ConfigError, RunError
-from classifier.evaluation.calibrate import calibrate_saved_bundle, describe_calibration
+from classifier.evaluation.calibrate import calibrate_saved_bundle, describe_calibration, is_validated_by_folds
+from classifier.inference.logistic_regression import find_held_out
 from classifier.profiling.step_time import find_batch_size
 from classifier.runs.data_location import check_same_data, find_data
 from classifier.runs.folder import RunFolder
@@ -138,9 +140,13 @@ def resume(run: str | os.PathLike[str], *, progress: bool = True, trust: Sequenc
 
 
 def calibrate_training(run: RunFolder, dataset: Dataset, missing: Missing) -> LoadedBundle | None:
-    """Calibrate the run's bundle on the validation images; None without any, or if that failed, which is noted."""
-    loaded = None
-    if len(dataset.validation):
+    """Calibrate the run's bundle on the validation images; None without any, or if that failed, which is noted.
+
+    A linear probe is calibrated by folds of the training images where there are no others.
+    """
+    loaded, about = None, bundles.read(run.folder)
+    can_fold = is_validated_by_folds(about, dataset) and len(find_held_out(dataset.train.labels_N)) > 0
+    if len(dataset.validation) or can_fold:
         with missing.note(CALIBRATION, f"classifier calibrate {run.folder}"):
             loaded = calibrate_saved_bundle(run.folder, dataset, run.folder)
     return loaded

@@ -3,13 +3,20 @@
 import dataclasses
 from pathlib import Path
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from classifier.bundle import bundle as bundles
 from classifier.bundle.bundle import Bundle, LoadedBundle
-from classifier.data.dataset import Dataset
+from classifier.data.dataset import Dataset, Split
+from classifier.data.images.arrays import select
+from classifier.data.readers.compact import select_strings
+from classifier.errors import DataError
 from classifier.evaluation.split_predictions import SplitPredictions
+from classifier.inference.features import extract_features
+from classifier.inference.logistic_regression import FOLDS, assign_folds, find_held_out, fit_linear_probe
 from classifier.inference.out_of_distribution import OODDetector
+from classifier.inference.scorer import Scorer
 from classifier.metrics.calibration import MIN_IMAGES, apply_temperature, calibrate, judge_calibration
 from classifier.metrics.scores import compute_scores
 from classifier.runtime.distributed import pick_device
@@ -28,15 +35,21 @@ def calibrate_bundle(
 ) -> tuple[LoadedBundle, Tensor]:
     """Calibrate a loaded bundle on the validation images; the bundle and its calibrated probabilities_NK for them.
 
+    Without validation images, a linear probe is calibrated by cross-validation on its training images.
+
     The bundle's validation scores become those of the calibrated probabilities. Its test scores are dropped if the
     temperature changes. Nothing is saved. Errors of metrics.calibration.calibrate; DivergedError if predictions are
     not finite.
     """
     bundle, model = loaded
-    validation = dataset.validation
     uncalibrated_scorer = dataclasses.replace(loaded.scorer(), temperature=1.0)
-    confusion, probabilities_NK = uncalibrated_scorer.predict_split(model, validation)
-    confusion.scores()  # raises DivergedError
+    if is_validated_by_folds(bundle, dataset):
+        validation = select_held_out(dataset)
+        probabilities_NK = predict_by_folds(model, uncalibrated_scorer, dataset)
+    else:
+        validation = dataset.validation
+        confusion, probabilities_NK = uncalibrated_scorer.predict_split(model, validation)
+        confusion.scores()  # raises DivergedError
     calibration = calibrate(
         probabilities_NK, validation.labels_N, coverage=coverage, precision=precision, recall=recall
     )
@@ -48,9 +61,38 @@ def calibrate_bundle(
     return LoadedBundle(bundle, model), probabilities_NK
 
 
+def is_validated_by_folds(bundle: Bundle, dataset: Dataset) -> bool:
+    """Whether the model is a linear probe on frozen features, and there are no validation images."""
+    settings = bundle.experiment
+    is_probe = settings["model"].get("probe", False) and settings["train"]["epochs"] == 1
+    return is_probe and len(dataset.validation) == 0
+
+
+def predict_by_folds(model: nn.Module, scorer: Scorer, dataset: Dataset) -> Tensor:
+    """Return probabilities_MK of the training images of `select_held_out`, by cross-validation of a probe.
+
+    DataError if no class has two images.
+    """
+    features_NF = extract_features(model, scorer, dataset.train.images_NCHW)
+    held_out = fit_linear_probe(features_NF, dataset.train.labels_N, len(dataset.class_names)).held_out
+    if held_out is None:
+        raise DataError(f"{dataset.name} has no class with two images: there is nothing to calibrate on")
+    return held_out.logits_MK.softmax(1)
+
+
+def select_held_out(dataset: Dataset) -> Split:
+    """Return those of the training images that a cross-validation holds out."""
+    train, index_M = dataset.train, find_held_out(dataset.train.labels_N)
+    ids = select_strings(train.ids, index_M.tolist())
+    return Split(select(train.images_NCHW, index_M), train.labels_N[index_M], ids)
+
+
 def save_with_ood_detector(loaded: LoadedBundle, dataset: Dataset, folder: Path) -> None:
     """Save the bundle in `folder` with an OOD detector fitted to its training images. RunError as bundle.save."""
     images = dataset.train.images_NCHW, dataset.validation.images_NCHW
+    if is_validated_by_folds(loaded.bundle, dataset):  # which images look typical does not depend on their labels
+        is_held_N = assign_folds(dataset.train.labels_N, FOLDS) == 0
+        images = select(images[0], torch.nonzero(~is_held_N)[:, 0]), select(images[0], torch.nonzero(is_held_N)[:, 0])
     detector = OODDetector.fit(loaded.model, loaded.scorer(), *images)
     bundles.save(loaded.bundle, loaded.model, folder, detector.tensors)
 
@@ -73,6 +115,8 @@ def calibrate_saved_bundle(
     loaded = bundles.load(path, pick_device(device))
     loaded, probabilities_NK = calibrate_bundle(loaded, dataset, coverage=coverage, precision=precision, recall=recall)
     save_with_ood_detector(loaded, dataset, bundles.bundle_folder(path))
+    if is_validated_by_folds(loaded.bundle, dataset):
+        dataset = dataclasses.replace(dataset, validation=select_held_out(dataset))
     SplitPredictions(loaded, dataset, "validation", probabilities_NK).save([output_folder])
     return loaded
 
@@ -83,7 +127,7 @@ def describe_calibration(bundle: Bundle) -> str:
     assert calibration is not None
     images, temperature = calibration["images"], f"temperature {calibration['temperature']:.2f}"
     if images < MIN_IMAGES:
-        text = f"not calibrated: {images} validation images are too few to fit a temperature (it takes {MIN_IMAGES})"
+        text = f"not calibrated: {images} images are too few to fit a temperature (it takes {MIN_IMAGES})"
     elif judge_calibration(scores) is None:
         text = f"calibrated: {temperature}; {images:,} images are too few to judge calibration"
     else:

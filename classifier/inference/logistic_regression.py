@@ -17,7 +17,7 @@ MIN_SCALE = 1e-6
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What models that had not seen them made of some or all of the images."""
+    """What models that had not seen them made of some or all of the images, those of `find_held_out`."""
 
     logits_MK: Tensor
     labels_M: Tensor
@@ -97,20 +97,26 @@ def fit_logistic_regression(
 def _cross_validate(inputs_NF: Tensor, labels_N: Tensor, classes: int) -> dict[float, HeldOut]:
     """Return the held-out images by penalty; empty if no class has two images."""
     folds_N = assign_folds(labels_N, FOLDS)
-    folds = range(FOLDS) if len(labels_N) <= MAX_IMAGES_FOR_FOLDS else range(1)
     logits: dict[float, list[Tensor]] = {penalty: [] for penalty in PENALTIES}
-    labels: list[Tensor] = []
-    for is_held_N in (folds_N == fold for fold in folds):
-        if not is_held_N.any():
-            continue
-        labels.append(labels_N[is_held_N])
+    indices: list[Tensor] = []
+    held_out_M = find_held_out(labels_N)
+    for fold in folds_N[held_out_M].unique():
+        is_held_N = folds_N == fold
+        indices.append(torch.nonzero(is_held_N)[:, 0])
         start = None
         for penalty in PENALTIES:
             start = fit_logistic_regression(inputs_NF[~is_held_N], labels_N[~is_held_N], classes, penalty, start)
             logits[penalty].append(inputs_NF[is_held_N] @ start[0].T + start[1])
-    if not labels:
+    if not indices:
         return {}
-    return {penalty: HeldOut(torch.cat(parts), torch.cat(labels)) for penalty, parts in logits.items()}
+    order_M = torch.cat(indices).argsort()
+    return {penalty: HeldOut(torch.cat(parts)[order_M], labels_N[held_out_M]) for penalty, parts in logits.items()}
+
+
+def find_held_out(labels_N: Tensor) -> Tensor:
+    """Return index_M of the images that cross-validation holds out: of many a fold, of few all but single ones."""
+    folds_N = assign_folds(labels_N, FOLDS)
+    return torch.nonzero(folds_N >= 0 if len(labels_N) <= MAX_IMAGES_FOR_FOLDS else folds_N == 0)[:, 0]
 
 
 def assign_folds(labels_N: Tensor, folds: int) -> Tensor:

@@ -15,7 +15,7 @@ from classifier.metrics.calibration import Calibration
         (162, 0.016, 0.03, "calibrated: temperature 1.50, expected calibration error 1.6% on 162 images"),
         (62, 0.016, 0.09, "calibrated: temperature 1.50; 62 images are too few to judge calibration"),
         (62, 0.25, 0.09, "calibrated: temperature 1.50, expected calibration error 25.0% on 62 images"),
-        (16, 0.156, 0.2, "not calibrated: 16 validation images are too few to fit a temperature (it takes 30)"),
+        (16, 0.156, 0.2, "not calibrated: 16 images are too few to fit a temperature (it takes 30)"),
     ],
 )
 def test_calibration_is_not_judged_on_few_images(images, ece, by_chance, line):

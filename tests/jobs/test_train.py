@@ -217,4 +217,6 @@ def test_few_images_without_flags_get_a_probe_and_its_experiment_repeats_it_with
     again = verb_in(tmp_path, "train", "--experiment", str(first.folder / "experiment.yaml"), "--name", "again")
     assert again.code == 0, again.err
     assert "recipe auto" not in again.out
+    bundle = json.loads((first.folder / "bundle" / "bundle.json").read_text())
+    assert bundle["scores"]["validation"]["count"] == bundle["calibration"]["images"] == 13, "by folds"
     assert_same_weights(first.folder, again.folder)
