@@ -188,11 +188,13 @@ class SearchClock:
         return self.budget_seconds() - other_seconds - self.spent_seconds()
 
     def update(self, board: Leaderboard) -> None:
-        """Estimate the conclusion from the leading trial's speed, and from its epochs or those of a running trial."""
+        """Estimate the conclusion from the leading trial's measured speed and its epochs."""
         if self.plan.experiment.search.minutes and (epoch_seconds := board.epoch_seconds()):
             leader = board.rank_rows()[0]
-            candidates = [row for row in board.rows.values() if row is leader or not row.has_ended]
-            epochs = max(row.changes.get("train.epochs", self.conclusion.refit_epochs) for row in candidates)
+            epochs = leader.changes.get("train.epochs", self.conclusion.refit_epochs)
+            longest = max(row.changes.get("train.epochs", 0) for row in board.rows.values())
+            if longest > self.plan.experiment.train.epochs:  # the longer trial has begun
+                epochs = max(epochs, longest)
             self.conclusion_seconds = self.conclusion.total_seconds(epoch_seconds, epochs)
             self.test_seconds = self.conclusion.seconds_without_refit(epoch_seconds)
             can_refit = self.conclusion.is_refit_worthwhile(epoch_seconds, leader.epochs)

@@ -43,7 +43,7 @@ ADAMW = {
     "schedule.name": "onecycle",
 }
 # The whole network, from the probe; its batch norms keep their statistics.
-WHOLE = {"model.probe": True, "model.freeze": "statistics", "train.keep": "best", "train.epochs": 9}
+WHOLE = {"model.probe": True, "model.freeze": "statistics", "train.epochs": 9, "loss.smoothing": 0.1}
 CANDIDATES = {
     "scratch": {
         "recipe": {},
@@ -70,10 +70,10 @@ CANDIDATES = {
         "head, one view as it is": {"augment.views": 1, "augment.strength": 0.0},
         "head, smaller crops": {"augment.crop": 0.4},
         "head, all augmentation": {"augment.brightness": None, "augment.contrast": None, "augment.saturation": None},
-        "head from the probe": {"model.probe": True, "optimizer.lr": 1e-3, "train.keep": "best"},
-        "whole, lr 1e-3": WHOLE | {"optimizer.lr": 1e-3, "loss.smoothing": 0.1},
-        "whole, lr 3e-4": WHOLE | {"optimizer.lr": 3e-4, "loss.smoothing": 0.1},
-        "whole, lr 2e-3, layers": WHOLE | {"optimizer.lr": 2e-3, "optimizer.layer_decay": 0.8, "loss.smoothing": 0.1},
+        "head from the probe": {"model.probe": True, "optimizer.lr": 1e-3},
+        "whole, lr 1e-3": WHOLE | {"optimizer.lr": 1e-3},
+        "whole, lr 3e-4": WHOLE | {"optimizer.lr": 3e-4},
+        "whole, lr 2e-3, layers": WHOLE | {"optimizer.lr": 2e-3, "optimizer.layer_decay": 0.8},
     },
 }
 # What comes first, whatever it scores.

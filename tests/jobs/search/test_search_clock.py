@@ -50,15 +50,16 @@ def test_speed_of_the_leading_trial_changes_the_time_left_for_trials(tmp_path):
     board, clock = Leaderboard(run, plan), SearchClock(run, plan)
     seconds_at_start = clock.seconds_left()
 
-    def report(trial: str, changes: dict) -> None:
+    def report(trial: str, changes: dict, accuracy: float) -> None:
         """One epoch of 2 s, beside another trial: 1 s with the machine to itself."""
-        scores = {"epoch": 1, "whole": True, "seconds": 2.0, "accuracy": 0.5, "macro_f1": 0.5, "loss": 1.0}
+        scores = {"epoch": 1, "whole": True, "seconds": 2.0, "accuracy": accuracy, "macro_f1": 0.5, "loss": 1.0}
         board.best_epochs.update(trial, scores)
         board.record(TrialEvent(trial, changes, scores), 0.0)
         clock.update(board)
 
-    for trial, changes, refit_epochs in (("a", {}, 10), ("b", {"train.epochs": 30}, 30)):
-        report(trial, changes)
+    trials = ("probe", {"train.epochs": 1}, 0.4, 1), ("a", {}, 0.5, 10), ("longer", {"train.epochs": 30}, 0.5, 30)
+    for trial, changes, accuracy, refit_epochs in trials:
+        report(trial, changes, accuracy)
         gained = CONCLUSION.total_seconds() - CONCLUSION.total_seconds(1.0, epochs=refit_epochs)
         assert clock.seconds_left() - seconds_at_start == pytest.approx(gained, abs=0.5)
     assert clock.trial_seconds_left() == pytest.approx(clock.seconds_left(), abs=0.5)  # a trial is complete
