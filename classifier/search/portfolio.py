@@ -56,12 +56,12 @@ WHOLE: dict[str, Any] = {
     "optimizer.layer_decay": 0.8,
     "loss.smoothing": 0.1,
 }
-# The cheap ones first: the heads share the features of the frozen backbone, but for those of other crops.
+# The cheap ones first: heads of a frozen backbone, which share its features where they see the same views.
 PRETRAINED: tuple[dict[str, Any], ...] = (
     PROBE,
     {"loss.smoothing": 0.1},
-    {"model.probe": True, "optimizer.lr": 1e-3},
     {"augment.crop": 0.4},
+    {"augment.views": 1, "augment.strength": 0.0},
     WHOLE,
 )
 
@@ -77,13 +77,21 @@ def trains_backbone(experiment: Experiment) -> bool:
 
 
 def _choose_entries(experiment: Experiment) -> Sequence[dict[str, Any]]:
-    """With pretrained weights, the whole network is trained only if the recipe does, or minutes bound the search."""
+    """With pretrained weights, the whole network is trained only if the recipe does, or minutes bound the search.
+
+    Features are kept (augment.views) only where the recipe keeps them: not all of its settings allow it.
+    """
     if can_vary_model(experiment):
         return FROM_SCRATCH
     if not experiment.model.weights or experiment.data.stream:  # a probe keeps the features of its images in memory
         return ()
     is_bounded = experiment.search.minutes is not None or trains_backbone(experiment)
-    return [entry for entry in PRETRAINED if is_bounded or not trains_backbone(experiment.override_all(entry))]
+    tried = [(entry, experiment.override_all(entry)) for entry in PRETRAINED]
+    return [
+        entry
+        for entry, one in tried
+        if (is_bounded or not trains_backbone(one)) and (experiment.views or not one.views)
+    ]
 
 
 def _list_differences(entries: Sequence[dict[str, Any]], experiment: Experiment) -> list[dict[str, Any]]:

@@ -32,6 +32,7 @@ def test_entries_list_only_what_differs_from_the_recipe():
         ({}, True, False),  # without minutes nothing bounds what the whole network takes
         ({"search.minutes": 3.0}, True, True),
         ({"model.freeze": "none"}, True, True),
+        ({"augment.views": 0, "augment.mixup": 0.2}, True, False),
         ({"data.stream": True, "search.minutes": 3.0}, False, False),
     ],
 )
@@ -40,6 +41,7 @@ def test_with_pretrained_weights_the_probe_comes_first_and_the_whole_network_las
     tried = [base.override_all(entry) for entry in portfolio_for(base)]
     assert [one.takes_steps for one in tried[:1]] == [False] * has_probe
     assert all(one.takes_steps and one.model.name == base.model.name for one in tried[1:])
+    assert all(base.views or not one.views for one in tried)
     frozen = [not trains_backbone(one) for one in tried]
     assert frozen.count(False) >= has_whole
     if not trains_backbone(base):
