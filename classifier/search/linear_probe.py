@@ -10,6 +10,7 @@ from torch import Tensor
 
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset, Split
+from classifier.data.subset import limit_training_images
 from classifier.errors import ConfigError
 from classifier.inference.features import (
     extract_features,
@@ -66,8 +67,8 @@ def probe_backbone(
     """Probe a backbone: multinomial logistic regression on standardised features of images without augmentation."""
     started = time.perf_counter()
     experiment = experiment.override("model.name", name).override("model.weights", weights)
-    train = dataset.train
-    train = Split(train.images_NCHW[:MAX_IMAGES], train.labels_N[:MAX_IMAGES], train.ids[:MAX_IMAGES])
+    count = max(MAX_IMAGES, len(dataset.class_names))
+    train = limit_training_images(dataset, count, seed=0).train if len(dataset.train) > count else dataset.train
     splits = {"train": train, "validation": dataset.validation}
     features = _load_or_extract_features(experiment, dataset, splits, cache_folder)
     mean_F, std_F = features["train"].mean(0), features["train"].std(0).clamp(min=1e-6)
@@ -89,7 +90,7 @@ def _load_or_extract_features(
 ) -> dict[str, Tensor]:
     """Return features_NF of each split, float32, the inputs of the model's head; from the cache if they are there."""
     weights = weights_identity(experiment.model.weights)
-    key = (experiment.model.name, weights, dataset.fingerprint, dataset.size, MAX_IMAGES)
+    key = (experiment.model.name, weights, dataset.fingerprint, dataset.size, "stratified", len(splits["train"]))
     path = cache_folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.safetensors"
     if (stored := load_features(path)) is not None:
         return stored
