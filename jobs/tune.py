@@ -125,7 +125,10 @@ def search(session: "Session", *, resumed: bool) -> int:
 def train_once(
     session: "Session", plan: "SearchPlan", board: "Leaderboard", clock: "SearchClock", run: "Callable[..., None]"
 ) -> "SearchPlan":
-    """Run the only trial, with fewer epochs if not all fit into the minutes; return the plan that it ended with."""
+    """Run the only trial, with fewer epochs if not all fit into the minutes; return the plan that it ended with.
+
+    A linear probe is made in any case: it takes seconds, and without it there were no model.
+    """
     from classifier.runtime.timing import Deadline
 
     from .search import history
@@ -135,6 +138,8 @@ def train_once(
         deadline = Deadline(clock.seconds_left(), restart_seconds=ACTOR_START_SECONDS)
 
         def seconds_left(deadline: Deadline = deadline) -> float:
+            if not plan.experiment.takes_steps:
+                return math.inf
             return 0.0 if deadline.is_missed else clock.trial_seconds_left()
 
         run(plan, history.load_history(session.run.folder, plan, session.dataset), seconds_left, deadline=deadline)

@@ -84,7 +84,9 @@ def fit_single_trial(
     minutes = math.ceil((other_seconds + MIN_ROUNDS_FOR_SEARCH * whole) / 60)
     if probe:
         note = f"the minutes hold one training only, which is a linear probe; a search takes {minutes} or more"
-        return alone.override_all({"search.trials": 1} | probe), [note]
+        refit, refit_notes = choose_final(experiment, len(dataset.train), len(dataset.validation))  # as quick
+        changes = {"search.trials": 1, "search.final": refit.search.final}
+        return alone.override_all(changes | probe), [*refit_notes, note]
     wanted = experiment.train.epochs
     low, high = 1, wanted  # epochs that fit, or the one that every training has; at most so many do
     while low < high:

@@ -169,6 +169,7 @@ def test_search_with_a_probe_auto_batch_shared_features_and_refit(verb, tmp_path
     save_file({key: value.contiguous() for key, value in model.state_dict().items()}, tmp_path / "w.safetensors")
     words = ("--search.probe", "cnn=w.safetensors", "--data.batch_auto", "true", "--model.freeze", "backbone")
     words += ("--augment.views", "2", "--train.epochs", "2", "--search.trials", "2", "--search.final", "true")
+    words += ("--search.vary", "optimizer.lr=1e-3..1e-2:log")  # rather than a linear probe as a trial
     done = verb("tune", "--recipe", "digits", *words, "--search.keep", "1", "--name", "s")
     assert done.code == 0, done.err
     result = done.result

@@ -85,7 +85,8 @@ def test_the_only_training_that_the_minutes_hold_is_a_linear_probe_if_there_is_o
     assert single is not None
     experiment, notes = single
     assert (experiment.train.epochs, experiment.model.probe, experiment.search.trials) == (1, True, 1)
-    assert "which is a linear probe" in notes[0]
+    assert experiment.search.final == (len(digits.validation) > (len(digits.train) + len(digits.validation)) / 7)
+    assert "which is a linear probe" in notes[-1]
 
 
 def test_announced_trials_are_those_that_fit(digits):
