@@ -137,8 +137,8 @@ def train_once(
     while True:
         deadline = Deadline(clock.seconds_left(), restart_seconds=ACTOR_START_SECONDS)
 
-        def seconds_left(deadline: Deadline = deadline) -> float:
-            if not plan.experiment.takes_steps:
+        def seconds_left(deadline: Deadline = deadline, takes_steps: bool = plan.experiment.takes_steps) -> float:
+            if not takes_steps:
                 return math.inf
             return 0.0 if deadline.is_missed else clock.trial_seconds_left()
 
