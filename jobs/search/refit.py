@@ -28,9 +28,9 @@ from .leaderboard import Leaderboard
 def refit_winner(session: Session, board: Leaderboard, clock: SearchClock) -> Experiment | None:
     """Train the winner's experiment on training and validation images together; its bundle becomes the search's.
 
-    It has fewer epochs if all do not fit into the minutes, and fewer still if the machine slows down meanwhile. The
-    bundle has no validation scores, as the model has trained on those images. Returns the experiment as it was trained;
-    None if there was no time for it, or it was interrupted.
+    It has fewer epochs if all do not fit into the minutes, and fewer still if the machine slows down meanwhile; a linear
+    probe takes seconds, and is refit in any case. The bundle has no validation scores, as the model has trained on those
+    images. Returns the experiment as it was trained; None if there was no time for it, or it was interrupted.
     """
     log, plan = session.log, clock.plan
     winner, experiment = board.winner()
@@ -39,7 +39,8 @@ def refit_winner(session: Session, board: Leaderboard, clock: SearchClock) -> Ex
     run, started_epochs = open_refit_run(session, winner.folder.name, on_workers=on_workers)
     row = board.rank_rows()[0]
     wanted_epochs = row.changes.get("train.epochs", plan.conclusion.refit_epochs)
-    epochs = started_epochs or min(wanted_epochs, _epochs_that_fit(clock, epoch_seconds))
+    fitting_epochs = _epochs_that_fit(clock, epoch_seconds) if experiment.takes_steps else math.inf
+    epochs = started_epochs or min(wanted_epochs, fitting_epochs)
     train, validation = len(session.dataset.train), len(session.dataset.validation)
     if epochs < wanted_epochs and epochs * (train + validation) < MIN_STEP_SHARE * row.epochs * train:
         log.info(f"note: the winner is not refit: only {max(0, epochs)} epochs fit into the remaining minutes")
