@@ -28,9 +28,9 @@ from .leaderboard import Leaderboard
 def refit_winner(session: Session, board: Leaderboard, clock: SearchClock) -> Experiment | None:
     """Train the winner's experiment on training and validation images together; its bundle becomes the search's.
 
-    It has fewer epochs if all do not fit into the minutes, and fewer still if the machine slows down meanwhile; a linear
-    probe takes seconds, and is refit in any case. The bundle has no validation scores, as the model has trained on those
-    images. Returns the experiment as it was trained; None if there was no time for it, or it was interrupted.
+    It has fewer epochs if all do not fit into the minutes, and fewer still if the machine slows down meanwhile; a
+    linear probe takes seconds, and is refit in any case. The bundle has no validation scores, as the model has trained
+    on those images. Returns the experiment as it was trained; None if there was no time for it, or it was interrupted.
     """
     log, plan = session.log, clock.plan
     winner, experiment = board.winner()
