@@ -36,8 +36,10 @@ from classifier.training.state import TrainState
 if TYPE_CHECKING:
     from classifier.data.image_decoder import Progress
 
-# Of a comparison: training images of LOOK_SIDE pixels that the network from scratch may pass in all.
-LOOK_PASSES, LOOK_SIDE, MIN_LOOK_EPOCHS = 60_000, 28, 5
+# Of a look: training images of LOOK_SIDE pixels that the network from scratch may pass.
+LOOK_PASSES, LOOK_SIDE, MIN_LOOK_EPOCHS = 40_000, 28, 5
+# Settings of whoever decides whether images are mirrored.
+_MIRRORS = {"augment.policy", "augment.flip", "augment.test_flip"}
 
 
 def choose(
@@ -90,27 +92,39 @@ class _Chooser:
         return dataclasses.replace(facts, probe_accuracy=self._tell_probe(fitted.probe, experiment))
 
     def measure_scratch(self, facts: Facts) -> Facts:
-        """The facts with the accuracy of a shortened training from scratch on a fifth of the images, or several."""
-        experiment = build_scratch(facts, self.given)
-        experiment, dataset = self._load(experiment)
+        """The facts with the accuracy of a shortened training from scratch, on images that were held out.
+
+        Once with mirrored images and once without: which is better tells whether they may be mirrored. A pretrained
+        backbone cannot tell, as it was trained to know mirrored images again.
+        """
+        tried = (
+            [facts]
+            if facts.is_symbols or self.given.keys() & _MIRRORS
+            else [facts, dataclasses.replace(facts, is_symbols=True)]
+        )
+        looks = [self._look(one) for one in tried]
+        hits, best = max((hits, -n) for n, (hits, _, _) in enumerate(looks))
+        facts, (_, count, epochs) = tried[-best], looks[-best]
+        how = " without mirrored images" if facts.is_symbols else ""
+        self.say(f"  from scratch{how}, {epochs} epochs: {format_proportion(hits, count)} that were held out")
+        return dataclasses.replace(facts, scratch_accuracy=hits / count, held_out=count)
+
+    def _look(self, facts: Facts) -> tuple[int, int, int]:
+        """Train from scratch, shortened, on four fifths of the images, perhaps several times; hits, images, epochs."""
+        experiment, dataset = self._load(build_scratch(facts, self.given))
         images = len(dataset.train) * (FOLDS - 1) // FOLDS
         passes = LOOK_PASSES * (LOOK_SIDE / max(LOOK_SIDE, dataset.size)) ** 2
         epochs = max(MIN_LOOK_EPOCHS, min(experiment.train.epochs, int(passes / images)))
         folds = min(FOLDS, max(1, int(passes / images / epochs)))
-        shortened = experiment.override_all({"train.epochs": epochs})
-        folds_N = assign_folds(dataset.train.labels_N, FOLDS)
-        hits = count = 0
+        shortened = experiment.override("train.epochs", epochs)
+        folds_N, hits, count = assign_folds(dataset.train.labels_N, FOLDS), 0, 0
         for fold in range(folds):
             held_out = _hold_out(dataset, folds_N == fold)
             *_, last = fit(shortened, held_out)
             assert last.validation is not None
             hits += round(last.validation["accuracy"] * len(held_out.validation))
             count += len(held_out.validation)
-        self.say(
-            f"  {experiment.model.name} from scratch, {epochs} epochs: {format_proportion(hits, count)} "
-            "that were held out"
-        )
-        return dataclasses.replace(facts, scratch_accuracy=hits / count, held_out=count)
+        return hits, count, epochs
 
     def measure_scratch_speed(self, facts: Facts) -> Facts:
         """The facts with the speed of training from scratch."""

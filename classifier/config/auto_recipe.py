@@ -44,7 +44,7 @@ class Facts:
     side: int
     """Median of the shorter sides of the images, in pixels."""
     is_symbols: bool = False
-    """Letters or digits, which mirrored are others or none."""
+    """Letters, digits or other signs, which mirrored are others or none: by the names of the classes, or measured."""
     validation: int = 0
     """Images for validation, about."""
     probe_accuracy: float | None = None
@@ -124,6 +124,7 @@ def choose_recipe(facts: Facts, given: Mapping[str, Any] | None = None) -> Choic
     minutes = minutes_of(given)
     kinds = list_candidates(facts, given)
     about = f"{facts.images:,} images of {facts.classes} classes, {facts.side} pixels"
+    about += ", not to be mirrored" if facts.is_symbols else ""
     if kinds[0] == "scratch" or ("scratch" in kinds and is_better_from_scratch(facts)):
         experiment = build_scratch(facts, given)
         reason = f"recipe auto: {about}: {given.get('model.name', experiment.model.name)} from scratch"
@@ -161,6 +162,7 @@ def build_scratch(facts: Facts, given: Mapping[str, Any] | None = None) -> Exper
                 "data.batch": min(base.data.batch, power_of_two(facts.images)),
                 "train.epochs": epochs,
                 "augment.test_flip": not facts.is_symbols,
+                "augment.policy": "symbols" if facts.is_symbols else "auto",
             }
         )
     changes: dict[str, Any] = {
@@ -168,6 +170,7 @@ def build_scratch(facts: Facts, given: Mapping[str, Any] | None = None) -> Exper
         "train.epochs": min(MAX_EPOCHS, max(MIN_EPOCHS, fitting)),
         "train.keep": "last",
         "augment.test_flip": not facts.is_symbols,
+        "augment.policy": "symbols" if facts.is_symbols else "auto",
     }
     if facts.side > MAX_SMALL_SIDE:
         changes["data.size"] = MAX_SMALL_SIDE
@@ -210,6 +213,7 @@ def build_finetune(facts: Facts) -> Experiment:
             "data.size": probe_side(facts.side),
             "data.batch": min(16, power_of_two(facts.images // 2)),
             "augment.test_flip": not facts.is_symbols,
+            "augment.policy": "symbols" if facts.is_symbols else "auto",
         }
     )
 
@@ -235,7 +239,7 @@ def power_of_two(count: int) -> int:
 
 def _fitting_epochs(images: int, speed: float | None, minutes: float) -> int:
     """Return how many epochs the minutes hold; any number, if the speed is not known."""
-    return 10**6 if speed is None else int(EPOCHS_SHARE * 60 * minutes * speed / images)
+    return int(min(1e6, math.inf if speed is None else EPOCHS_SHARE * 60 * minutes * speed / images))
 
 
 def _more_epochs(facts: Facts, experiment: Experiment, minutes: float) -> str:

@@ -1,5 +1,6 @@
 """The recipe auto: facts in, an experiment out."""
 
+import math
 from typing import Any
 
 import pytest
@@ -42,10 +43,13 @@ GLYPHS: dict[str, Any] = {"images": 1452, "classes": 100, "side": 32, "validatio
         (Facts(images=57_000, classes=10, side=28, scratch_speed=3000), SCRATCH | {"train.epochs": 5}),
         (Facts(images=57_000, classes=10, side=28, scratch_speed=30), SCRATCH | {"train.epochs": 3}),
         (Facts(images=50_000, classes=10, side=64), {"augment.test_flip": True}),
-        (Facts(images=50_000, classes=10, side=28, is_symbols=True), {"augment.test_flip": False}),
+        (
+            Facts(images=50_000, classes=10, side=28, is_symbols=True),
+            {"augment.test_flip": False, "augment.policy": "symbols"},
+        ),
         # Fine-tuning, where the probe leaves room, enough images tell, and there is time.
         (
-            Facts(images=5000, classes=9, side=300, validation=500, probe_accuracy=0.9, finetune_speed=2000),
+            Facts(images=5000, classes=9, side=300, validation=500, probe_accuracy=0.9, finetune_speed=math.inf),
             {"model.probe": True, "model.freeze": "statistics", "train.epochs": 11, "train.keep": "best"},
         ),
         (
