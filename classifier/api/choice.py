@@ -1,6 +1,7 @@
 """Choose the recipe `auto` for a data set: measure what its rules ask for, and no more."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ import torch
 
 from classifier import data
 from classifier.config.auto_recipe import (
+    DEFAULT_MINUTES,
     MIN_COMPARED,
     Choice,
     Facts,
@@ -18,6 +20,7 @@ from classifier.config.auto_recipe import (
     choose_recipe,
     is_open,
     list_candidates,
+    minutes_of,
 )
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset, Split
@@ -113,7 +116,9 @@ class _Chooser:
         """Train from scratch, shortened, on four fifths of the images, perhaps several times; hits, images, epochs."""
         experiment, dataset = self._load(build_scratch(facts, self.given))
         images = len(dataset.train) * (FOLDS - 1) // FOLDS
-        passes = LOOK_PASSES * (LOOK_SIDE / max(LOOK_SIDE, dataset.size)) ** 2
+        # A look takes its share of fewer minutes, too; of a search, a third of a training's.
+        minutes = min(minutes_of(self.given), float(self.given.get("search.minutes") or math.inf) / 3)
+        passes = LOOK_PASSES * min(1, minutes / DEFAULT_MINUTES) * (LOOK_SIDE / max(LOOK_SIDE, dataset.size)) ** 2
         epochs = max(MIN_LOOK_EPOCHS, min(experiment.train.epochs, int(passes / images)))
         folds = min(FOLDS, max(1, int(passes / images / epochs)))
         shortened = experiment.override("train.epochs", epochs)
