@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.config.files import dump_experiment, read_experiment
-from classifier.config.recipes import recipe, recipe_for
+from classifier.config.recipes import AUTO, recipe, recipe_for
 from classifier.data.dataset import Dataset
 from classifier.evaluation.test_split import evaluate_test_split
 from classifier.runs.folder import RunFolder, read_result
@@ -66,7 +66,8 @@ class Task:
     splits: bool = False
 
     def recipe(self) -> str:
-        return "finetune" if self.weights else recipe_for(self.path)
+        known = recipe_for(self.path)  # what auto would choose has pretrained weights, which other arms lack
+        return "finetune" if self.weights else "photos" if known == AUTO else known
 
     def changes(self) -> dict[str, Any]:
         changes: dict[str, Any] = {"data.validation": self.validation} if self.validation else {}
@@ -107,7 +108,8 @@ def run_tune(
 def portfolio_without(name: str, results: Path) -> list[dict]:
     """The portfolio built from all data sets but this one, which it must not know."""
     rows = [json.loads(line) for line in results.read_text().splitlines()]
-    return [CANDIDATES[name] for name in order([row for row in rows if row["set"] != name])[1:]]
+    others = [row for row in rows if row["set"] != name and row["kind"] == "scratch"]
+    return [CANDIDATES["scratch"][one] for one in order(others, "scratch")[1:]]
 
 
 def run_ray(out: Path, task: Task) -> tuple[Curve, float]:

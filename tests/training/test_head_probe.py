@@ -58,6 +58,7 @@ def test_first_epoch_is_the_probe_and_later_ones_train_the_backbone(experiment, 
 def test_without_validation_images_the_probe_is_validated_by_folds(experiment, digits):
     merged = digits.merge_validation(experiment)
     probe, next_, _ = fit(experiment.override("train.keep", "last"), merged)
+    assert probe.validation is not None
     assert probe.validation["count"] == len(merged.train)
     assert 0.5 < probe.validation["accuracy"] < probe.train_accuracy
     assert next_.validation is None

@@ -45,7 +45,7 @@ def test_balanced_weights_have_equal_sums_per_class_and_mean_one():
 
 @pytest.mark.parametrize(("smoothing", "targets"), [(0.0, LABELS), (0.1, LABELS), (0.0, SOFT)])
 def test_binary_cross_entropy_equals_timms(smoothing, targets):
-    from timm.loss import BinaryCrossEntropy
+    from timm.loss.binary_cross_entropy import BinaryCrossEntropy
 
     threshold = losses.BINARY_SHARE if targets is SOFT else None
     expected_NK = BinaryCrossEntropy(smoothing, threshold, reduction="none")(LOGITS, targets)
