@@ -42,7 +42,7 @@ def folder(tmp_path, monkeypatch):
     """A folder with photos/, weights and an image, as README's user has."""
     import timm
 
-    draw_photos(tmp_path / "photos" / "train", dict.fromkeys(CLASSES, 20), size=48)
+    draw_photos(tmp_path / "photos" / "train", dict.fromkeys(CLASSES, 24), size=48)
     draw_photos(tmp_path / "photos" / "test", dict.fromkeys(CLASSES, 6), size=48, seed=1)
     torch.save(timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict(), tmp_path / "lite0.pth")
     for name in ("cherry.png", "dolphin.png"):
