@@ -124,10 +124,10 @@ def choose_recipe(facts: Facts, given: Mapping[str, Any] | None = None) -> Choic
     minutes = minutes_of(given)
     kinds = list_candidates(facts, given)
     about = f"{facts.images:,} images of {facts.classes} classes, {facts.side} pixels"
-    about += ", not to be mirrored" if facts.is_symbols else ""
     if kinds[0] == "scratch" or ("scratch" in kinds and is_better_from_scratch(facts)):
         experiment = build_scratch(facts, given)
         reason = f"recipe auto: {about}: {given.get('model.name', experiment.model.name)} from scratch"
+        reason += ", images not mirrored" if facts.is_symbols else ""
         more = _more_epochs(facts, experiment, minutes)
         return Choice("scratch", experiment, hold_out(experiment, facts), reason, more)
     steps = build_finetune(facts)
