@@ -189,9 +189,8 @@ def _request_experiment(
     if recipe != AUTO:
         return get_recipe(recipe).override_all(settings)
     choice = choose(settings, features=features, say=display.info, progress=display.progress_bar)
-    display.info(choice.reason)
-    if choice.more:
-        display.info(choice.more)
+    for line in choice.lines:
+        display.info(line)
     return choice.experiment.override_all(settings)
 
 

@@ -72,6 +72,11 @@ class Choice:
     more: str = ""
     """What more time would bring, if anything."""
 
+    @property
+    def lines(self) -> list[str]:
+        """What the user is told."""
+        return [self.reason, *filter(None, [self.more])]
+
 
 def minutes_of(given: Mapping[str, Any]) -> float:
     """Return the budget in minutes."""

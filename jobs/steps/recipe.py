@@ -21,7 +21,6 @@ def request_experiment(
         return request.experiment()
     log.begin_phase("choosing the recipe")
     choice = choose(request.given, features=features, say=log.info, progress=log.progress_bar)
-    log.info(choice.reason)
-    if choice.more:
-        log.info(choice.more)
+    for line in choice.lines:
+        log.info(line)
     return request.experiment(choice.base if in_steps else choice.experiment)
