@@ -37,12 +37,17 @@ VERB = Verb(
 
 def audit(request: Request) -> None:
     """Check every image, and write page, table and manifest."""
+    from classifier.runtime.threads import use_free_cores
+
     from .steps.audit import run_audit
-    from .steps.session import open_run
+    from .steps.output_run import open_run
 
     options = request.options
     experiment = request.experiment()
-    with open_run(options, experiment.data.path) as (run, log):
+    with (
+        open_run(options, experiment.data.path) as (run, log),
+        use_free_cores(request.load, log.info, "OMP_NUM_THREADS"),
+    ):
         run_audit(experiment, options, run, log)
         log.info(str(run.folder))
 

@@ -54,7 +54,7 @@ def calibrate(request: Request) -> None:
     from classifier.runs.recorder import result_fields
     from classifier.runtime.threads import use_free_cores
 
-    from .steps.session import open_run_on_request
+    from .steps.output_run import open_run_on_request
 
     options, about = request.options, bundle.read(request.options.run)
     owner = owner_of(options.run)

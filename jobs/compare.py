@@ -42,7 +42,7 @@ def compare(request: Request) -> None:
     from classifier.config.files import read_experiment
     from classifier.metrics.significance import compare_predictions, holm
 
-    from .steps.session import open_run_on_request
+    from .steps.output_run import open_run_on_request
 
     options = request.options
     if len(options.runs) < 2:

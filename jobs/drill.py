@@ -45,17 +45,14 @@ VERB = Verb(
 
 def drill(request: Request) -> int:
     """Train without interruption, then with kills, and compare."""
-    from classifier.runtime.threads import use_free_cores
-
     from .cli.console import RunLog
     from .steps import fire_drill
     from .steps.compare_runs import compare_runs
-    from .steps.recipe import request_experiment
-    from .steps.session import open_run
+    from .steps.output_run import open_run
+    from .steps.recipe import request_experiment, use_cores
 
     options = request.options
-    threads = request.given.get("train.threads")
-    with RunLog() as log, use_free_cores(request.load, log.info, "--train.threads", threads=threads):
+    with RunLog() as log, use_cores(request, log):
         requested = request_experiment(request, log, in_steps=True)
         experiment = fire_drill.drill_experiment(requested, options.faults, request.changes)
     with open_run(options, requested.data.path, keep=True) as (run, log):

@@ -46,8 +46,8 @@ def evaluate(request: Request) -> None:
     from classifier.runs.recorder import result_fields
     from classifier.runtime.threads import use_free_cores
 
+    from .steps.output_run import open_run_on_request
     from .steps.scores_table import describe_scores
-    from .steps.session import open_run_on_request
 
     options, missing = request.options, Missing()
     owner = owner_of(options.run)

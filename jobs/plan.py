@@ -47,12 +47,12 @@ VERB = Verb(
 def plan(request: Request) -> None:
     """Measure, forecast and warn."""
     from .steps import scaling_forecast
-    from .steps.recipe import request_experiment
-    from .steps.session import open_run
+    from .steps.output_run import open_run
+    from .steps.recipe import request_experiment, use_cores
 
     options, path = request.options, request.experiment().data.path
     machine = scaling_forecast.find_machine_type(options.kind, options.prices)
-    with open_run(options, path) as (run, log):
+    with open_run(options, path) as (run, log), use_cores(request, log):
         experiment = request_experiment(request, log, in_steps=True)
         forecasts = scaling_forecast.forecast_workers(experiment, machine, options.up_to)
         for item in scaling_forecast.describe(forecasts, machine):

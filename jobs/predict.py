@@ -60,8 +60,8 @@ def predict(request: Request) -> int:
     from classifier.runtime.threads import use_free_cores
 
     from .steps.image_list import find_images
+    from .steps.output_run import open_run_on_request
     from .steps.prediction_rows import open_printer
-    from .steps.session import open_run_on_request
 
     options = request.options
     files, notes = find_images(options.images, null=options.null)

@@ -56,7 +56,7 @@ def robust(request: Request) -> None:
     from classifier.runtime.threads import use_free_cores
 
     from .steps import robustness
-    from .steps.session import open_run_on_request
+    from .steps.output_run import open_run_on_request
 
     options, owner = request.options, owner_of(request.options.run)
     loaded = bundle.load(options.run, pick_device(options.device))

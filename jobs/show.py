@@ -46,7 +46,7 @@ def show(request: Request) -> None:
     from classifier.runtime import counter_rng
     from classifier.training.progress import describe_data
 
-    from .steps.session import open_run
+    from .steps.output_run import open_run
 
     options = request.options
     experiment = request.experiment()

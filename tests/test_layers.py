@@ -17,7 +17,7 @@ LAYERS = (
     ("classifier.data", "classifier.models", "classifier.augment"),
     ("classifier.inference",),
     ("classifier.training", "classifier.bundle"),
-    ("classifier.runs", "classifier.profiling", "jobs.cli"),
+    ("classifier.runs", "classifier.profiling", "classifier.export", "jobs.cli"),
     ("classifier.evaluation", "jobs.launch"),
     ("classifier.search",),
     ("classifier.report",),

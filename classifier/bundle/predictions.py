@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import ArrayLike
 
 from classifier.errors import RunError, in_short
 from classifier.text import escape_all, escape_surrogates, quote, unescape_all
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from torch import Tensor
 
     from classifier.bundle.predictor import Prediction
     from classifier.metrics.significance import PredictedClasses
@@ -23,7 +23,7 @@ ROW_GROUP = 10_000
 
 
 def predictions_table(
-    ids: Sequence[str], labels: Sequence[int | None] | Tensor, probabilities_NK: Tensor, class_names: Sequence[str]
+    ids: Sequence[str], labels: "Sequence[int | None] | Tensor", probabilities_NK: ArrayLike, class_names: Sequence[str]
 ) -> "pa.Table":
     """One row per image: image_id, label, predicted (class indices), label_name, predicted_name, probabilities.
 
@@ -32,10 +32,10 @@ def predictions_table(
     """
     import pyarrow as pa
 
-    probabilities = np.ascontiguousarray(probabilities_NK.numpy(), dtype=np.float32)
+    probabilities = np.ascontiguousarray(probabilities_NK, dtype=np.float32)
     count, classes = probabilities.shape
     names = pa.array(escape_all(class_names), pa.string())
-    label = pa.array(labels.tolist() if isinstance(labels, Tensor) else labels, pa.int64())
+    label = pa.array(labels if isinstance(labels, Sequence) else labels.tolist(), pa.int64())
     predicted = pa.array(probabilities.argmax(1) if count else [], pa.int64())
     return pa.table(
         {
@@ -57,7 +57,7 @@ def predictor_table(predictions: Sequence["Prediction"], class_names: Sequence[s
     """
     import pyarrow as pa
 
-    probabilities_NK = torch.cat([torch.zeros(0, len(class_names)), *(one.probabilities[None] for one in predictions)])
+    probabilities_NK = np.array([one.probabilities for one in predictions]).reshape(-1, len(class_names))
     table = predictions_table(
         [str(one.path) for one in predictions], [None] * len(predictions), probabilities_NK, class_names
     )
@@ -150,13 +150,14 @@ def read_predicted_classes(folder: Path) -> "PredictedClasses":
     return PredictedClasses(Path(folder).name, *columns)
 
 
-def read_probabilities(path: Path) -> tuple[Tensor, Tensor]:
+def read_probabilities(path: Path) -> "tuple[Tensor, Tensor]":
     """Read probabilities_NK and labels_N of a predictions_table whose labels are known.
 
     Of a repeated cross-validation, those of the first repeat: each image counts once. RunError if it is corrupted.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
+    import torch
 
     try:
         columns = {"label", "probabilities", "fold"} & set(pq.read_schema(path).names)

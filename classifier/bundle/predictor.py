@@ -1,29 +1,30 @@
 """Predict with a trained model: load a bundle once, then call it on images."""
 
+import functools
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from classifier.bundle import bundle
+from classifier.bundle.engine_choice import open_engine
 from classifier.bundle.image_reader import ImageInput, ImageReader
 from classifier.config.sections import DataConfig
 from classifier.config.trust import trust as allow_imports
 from classifier.data.decoding import decode
 from classifier.data.decoding.image_spec import ImageSpec
 from classifier.data.readers.tree import DiskFolder
-from classifier.errors import ConfigError, DataError, RunError
-from classifier.inference import explain
-from classifier.inference.out_of_distribution import OODDetector, capture_activations
-from classifier.metrics.calibration import Calibration
-from classifier.runtime.distributed import pick_device
+from classifier.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from classifier.bundle.bundle import LoadedBundle
+    from classifier.inference.scorer import Scorer
 
 # Methods of explain.py.
 HEATMAPS = ("grad_cam", "integrated_gradients", "occlusion")
@@ -40,7 +41,7 @@ class Prediction:
     class_name: str
     probability: float
     top: tuple[tuple[str, float], ...]
-    probabilities: Tensor
+    probabilities: np.ndarray
     """probabilities_K of all classes, float32, in the order of the model's class names."""
     decision: str | None
     """class_name, or another class by the calibrated thresholds; None if the model is not sure."""
@@ -75,9 +76,11 @@ class Unreadable:
 class Predictor:
     """A model from a run, search or bundle folder, with the preprocessing and calibration it was evaluated with.
 
-    trust: the import path of a model of your own, which is imported only if it is named here. max_pixels, max_bytes,
-    max_seconds: limits of an image; the bundle has no say in them. RunError or ModelError as in bundle.load;
-    ConfigError if there is no such device (auto, cpu, cuda, cuda:N, mps).
+    engine: torch, onnx or openvino; auto: torch on a GPU, else ONNX Runtime, which needs no torch, if the bundle holds
+    an export to ONNX. trust: the import path of a model of your own, which is imported only if it is named here.
+    max_pixels, max_bytes, max_seconds: limits of an image; the bundle has no say in them. threads: of an engine without
+    torch; None for one per core. RunError or ModelError as in bundle.load and open_engine; ConfigError if there is no
+    such device (auto, cpu, cuda, cuda:N, mps) or engine.
     """
 
     def __init__(
@@ -85,37 +88,49 @@ class Predictor:
         path: str | Path,
         *,
         device: str = "auto",
+        engine: str = "auto",
+        threads: int | None = None,
         trust: Sequence[str] = (),
         max_pixels: int = DataConfig.max_pixels,
         max_bytes: int = DataConfig.max_bytes,
         max_seconds: float = DataConfig.max_seconds,
     ) -> None:
         allow_imports(*trust)
-        self.loaded = bundle.load(path, pick_device(device))
-        self.bundle, self.model = self.loaded
-        self.scorer = self.bundle.scorer(pick_device(device))
+        self.path, self.device = Path(path), device
+        opened = open_engine(self.path, engine, device, threads, lambda: self.loaded)
+        self.bundle, self.engine, self.calibration, self.ood_detector = opened
         self.spec = ImageSpec(self.bundle.size, self.bundle.channels, self.bundle.fit, max_pixels)
         self.images = ImageReader(self.spec, max_bytes, max_seconds)
-        calibration = self.bundle.calibration
-        self.calibration = Calibration.from_dict(calibration) if calibration else None
-        tensors = bundle.load_ood_tensors(path)
-        self.ood_detector = OODDetector(tensors) if tensors else None
-        if self.ood_detector and not set(self.ood_detector.layers) <= {name for name, _ in self.model.named_modules()}:
-            raise RunError(f"{path}: {bundle.OOD_TENSORS} does not fit the model: {bundle.REMEDY}")
+
+    @functools.cached_property
+    def loaded(self) -> "LoadedBundle":
+        """The bundle with its model in torch, loaded when it is first asked for."""
+        from classifier.bundle import bundle
+        from classifier.runtime.distributed import pick_device
+
+        return bundle.load(self.path, pick_device(self.device))
+
+    @property
+    def model(self) -> "nn.Module":
+        return self.loaded.model
+
+    @property
+    def scorer(self) -> "Scorer":
+        return self.loaded.scorer()
 
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.bundle.class_names
 
-    def __call__(self, images: Sequence[ImageInput]) -> Tensor:
-        """probabilities_NK, float32 on the CPU. DataError names the first image that cannot be read."""
-        batches = [torch.zeros(0, len(self.class_names))]
+    def __call__(self, images: Sequence[ImageInput]) -> np.ndarray:
+        """probabilities_NK, float32. DataError names the first image that cannot be read."""
+        batches = [np.zeros((0, len(self.class_names)), np.float32)]
         for batch in self._decode_batches(images):
             errors = [pixels for pixels in batch if isinstance(pixels, DataError)]
             if errors:
                 raise errors[0]
-            batches.append(self._predict_probabilities(batch))
-        return torch.cat(batches)
+            batches.append(self.engine.predict(np.stack(batch)).probabilities_NK)
+        return np.concatenate(batches)
 
     def predict(self, images: Sequence[ImageInput], *, k: int = 5, maps: str | None = None) -> list[Prediction]:
         """Predict each image, in order, with its k most likely classes.
@@ -155,29 +170,24 @@ class Predictor:
                 else:
                     yield Prediction(path, **next(predictions))
 
-    def top(self, probabilities_K: Tensor, k: int = 5) -> tuple[tuple[str, float], ...]:
+    def top(self, probabilities_K: np.ndarray, k: int = 5) -> tuple[tuple[str, float], ...]:
         """The k most likely classes and their probabilities, in descending order; ties go to the lower class.
 
         ConfigError if k is not positive.
         """
         _check_count(k)
-        best = probabilities_K.argsort(descending=True, stable=True)[:k].tolist()
+        best = (-probabilities_K).argsort(stable=True)[:k].tolist()
         return tuple((self.class_names[c], float(probabilities_K[c])) for c in best)
-
-    def _predict_probabilities(self, batch: Sequence[Any]) -> Tensor:
-        return self.scorer.predict_probabilities(self.model, torch.from_numpy(np.stack(batch)))
 
     def _predict(self, batch: Sequence[Any], k: int, maps: str | None) -> Iterator[dict[str, Any]]:
         """The fields of each image's Prediction, except its path. ConfigError if k is not positive."""
         _check_count(k)
         if not batch:
             return
-        layers = self.ood_detector.layers if self.ood_detector else []
-        with capture_activations(self.model, layers, views=2 if self.scorer.test_flip else 1) as stats:
-            probabilities_NK = self._predict_probabilities(batch)
-        is_ood_N = torch.zeros(len(batch), dtype=torch.bool)
+        probabilities_NK, statistics = self.engine.predict(np.stack(batch))
+        is_ood_N = np.zeros(len(batch), bool)
         if self.ood_detector:
-            is_ood_N = self.ood_detector.score_statistics(stats) > self.ood_detector.threshold
+            is_ood_N = self.ood_detector.score(statistics) > self.ood_detector.threshold
         best_N = probabilities_NK.argmax(1)
         decisions_N = self.calibration.decide(probabilities_NK) if self.calibration else best_N
         in_set_NK = self.calibration.prediction_sets(probabilities_NK) if self.calibration else None
@@ -196,12 +206,16 @@ class Predictor:
                 "heatmap": heatmap,
             }
 
-    def _draw_heatmaps(self, batch: Sequence[Any], classes_N: Tensor, method: str) -> Iterator[bytes]:
+    def _draw_heatmaps(self, batch: Sequence[Any], classes_N: np.ndarray, method: str) -> Iterator[bytes]:
         """A JPEG for each image, with the evidence for its class in orange. ConfigError if there is no such method."""
         if method not in HEATMAPS:
             raise ConfigError(f"there are no heatmaps by {method}: choose one of {', '.join(HEATMAPS)}")
+        import torch
+
+        from classifier.inference import explain
+
         images_NCHW = torch.from_numpy(np.stack(batch))
-        maps_NHW = getattr(explain, method)(self.model, self.scorer, images_NCHW, classes_N)
+        maps_NHW = getattr(explain, method)(self.model, self.scorer, images_NCHW, torch.from_numpy(classes_N))
         return (explain.overlay_heatmap(*pair) for pair in zip(images_NCHW, maps_NHW, strict=True))
 
     def _decode_batches(self, images: Iterable[ImageInput]) -> Iterator[list[Any]]:
@@ -209,7 +223,7 @@ class Predictor:
         remaining = iter(images)
         with ThreadPoolExecutor(1) as pool:
             ready: Future[list[Any]] | None = None
-            while batch := list(itertools.islice(remaining, self.scorer.batch_size)):
+            while batch := list(itertools.islice(remaining, self.engine.batch_size)):
                 following = pool.submit(self.images.decode, batch)
                 if ready is not None:
                     yield ready.result()

@@ -4,22 +4,23 @@ import dataclasses
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from classifier.bundle import bundle as bundles
 from classifier.bundle.bundle import Bundle, LoadedBundle
+from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset, Split
 from classifier.data.images.arrays import select
 from classifier.data.readers.compact import select_strings
 from classifier.errors import DataError
 from classifier.evaluation.split_predictions import SplitPredictions
-from classifier.inference.features import extract_features
+from classifier.inference import logistic_regression
 from classifier.inference.logistic_regression import FOLDS, assign_folds, find_held_out, fit_linear_probe
-from classifier.inference.out_of_distribution import OODDetector
-from classifier.inference.scorer import Scorer
+from classifier.inference.out_of_distribution import fit_detector
 from classifier.metrics.calibration import MIN_IMAGES, apply_temperature, calibrate, judge_calibration
 from classifier.metrics.scores import compute_scores
 from classifier.runtime.distributed import pick_device
+from classifier.training import head_probe
 
 # Unreachable classes that the summary names.
 CLASSES_NAMED = 5
@@ -32,10 +33,12 @@ def calibrate_bundle(
     coverage: float | None = None,
     precision: float | None = None,
     recall: float | None = None,
+    features_NF: Tensor | None = None,
 ) -> tuple[LoadedBundle, Tensor]:
     """Calibrate a loaded bundle on the validation images; the bundle and its calibrated probabilities_NK for them.
 
-    Without validation images, a linear probe is calibrated by cross-validation on its training images.
+    Without validation images, a linear probe is calibrated by cross-validation on its training images. features_NF: of
+    these, if they are known (head_probe.compute_features).
 
     The bundle's validation scores become those of the calibrated probabilities. Its test scores are dropped if the
     temperature changes. Nothing is saved. Errors of metrics.calibration.calibrate; DivergedError if predictions are
@@ -43,9 +46,11 @@ def calibrate_bundle(
     """
     bundle, model = loaded
     uncalibrated_scorer = dataclasses.replace(loaded.scorer(), temperature=1.0)
-    if is_validated_by_folds(bundle, dataset):
+    if is_validated_by_folds(bundle):
         validation = select_held_out(dataset)
-        probabilities_NK = predict_by_folds(model, uncalibrated_scorer, dataset)
+        if features_NF is None:
+            features_NF = _compute_features(loaded, dataset)
+        probabilities_NK = predict_by_folds(features_NF, dataset)
     else:
         validation = dataset.validation
         confusion, probabilities_NK = uncalibrated_scorer.predict_split(model, validation)
@@ -61,20 +66,25 @@ def calibrate_bundle(
     return LoadedBundle(bundle, model), probabilities_NK
 
 
-def is_validated_by_folds(bundle: Bundle, dataset: Dataset) -> bool:
-    """Whether the model is a linear probe on frozen features, and there are no validation images."""
-    settings = bundle.experiment
-    is_probe = settings["model"].get("probe", False) and settings["train"]["epochs"] == 1
-    return is_probe and len(dataset.validation) == 0
+def is_validated_by_folds(bundle: Bundle) -> bool:
+    """Whether the model is a linear probe on frozen features, and there were no validation images."""
+    return _is_probe(bundle) and not bundle.dataset["counts"]["validation"]
 
 
-def predict_by_folds(model: nn.Module, scorer: Scorer, dataset: Dataset) -> Tensor:
+def describe_folds(bundle: Bundle) -> str:
+    """Say by which folds the model was validated; "" if it was not validated by folds."""
+    if not is_validated_by_folds(bundle) or not bundle.scores["validation"]:
+        return ""
+    return logistic_regression.describe_folds(bundle.dataset["counts"]["train"], len(bundle.class_names))
+
+
+def predict_by_folds(features_NF: Tensor, dataset: Dataset) -> Tensor:
     """Return probabilities_MK of the training images of `select_held_out`, by cross-validation of a probe.
 
     DataError if no class has two images.
     """
-    features_NF = extract_features(model, scorer, dataset.train.images_NCHW)
-    held_out = fit_linear_probe(features_NF, dataset.train.labels_N, len(dataset.class_names)).held_out
+    labels_N = head_probe.select_images(dataset).labels_N
+    held_out = fit_linear_probe(features_NF, labels_N, len(dataset.class_names)).held_out
     if held_out is None:
         raise DataError(f"{dataset.name} has no class with two images: there is nothing to calibrate on")
     return held_out.logits_MK.softmax(1)
@@ -82,19 +92,31 @@ def predict_by_folds(model: nn.Module, scorer: Scorer, dataset: Dataset) -> Tens
 
 def select_held_out(dataset: Dataset) -> Split:
     """Return those of the training images that a cross-validation holds out."""
-    train, index_M = dataset.train, find_held_out(dataset.train.labels_N)
+    train = head_probe.select_images(dataset)
+    index_M = find_held_out(train.labels_N)
     ids = select_strings(train.ids, index_M.tolist())
     return Split(select(train.images_NCHW, index_M), train.labels_N[index_M], ids)
+
+
+def _is_probe(bundle: Bundle) -> bool:
+    settings = bundle.experiment
+    return settings["model"].get("probe", False) and settings["train"]["epochs"] == 1
+
+
+def _compute_features(loaded: LoadedBundle, dataset: Dataset, folder: Path | None = None) -> Tensor:
+    """Return the features that a probe was fitted to. folder: where they may be kept."""
+    experiment = Experiment.from_dict(loaded.bundle.experiment)
+    return head_probe.compute_features(loaded.model, experiment, dataset, loaded.scorer(), folder=folder)
 
 
 def save_with_ood_detector(loaded: LoadedBundle, dataset: Dataset, folder: Path) -> None:
     """Save the bundle in `folder` with an OOD detector fitted to its training images. RunError as bundle.save."""
     images = dataset.train.images_NCHW, dataset.validation.images_NCHW
-    if is_validated_by_folds(loaded.bundle, dataset):  # which images look typical does not depend on their labels
+    if is_validated_by_folds(loaded.bundle):  # which images look typical does not depend on their labels
         is_held_N = assign_folds(dataset.train.labels_N, FOLDS) == 0
         images = select(images[0], torch.nonzero(~is_held_N)[:, 0]), select(images[0], torch.nonzero(is_held_N)[:, 0])
-    detector = OODDetector.fit(loaded.model, loaded.scorer(), *images)
-    bundles.save(loaded.bundle, loaded.model, folder, detector.tensors)
+    detector = fit_detector(loaded.model, loaded.scorer(), *images)
+    bundles.save(loaded.bundle, loaded.model, folder, detector)
 
 
 def calibrate_saved_bundle(
@@ -106,18 +128,25 @@ def calibrate_saved_bundle(
     coverage: float | None = None,
     precision: float | None = None,
     recall: float | None = None,
+    features: Path | None = None,
 ) -> LoadedBundle:
     """Calibrate the bundle at `path` (a run, search or bundle folder) and save it there.
 
-    Its validation predictions and hard examples are saved in `output_folder`. Errors of bundle.load and
-    calibrate_bundle.
+    Its validation predictions and hard examples are saved in `output_folder`. features: folder in which the training
+    has kept those of a frozen backbone, if anywhere. Errors of bundle.load and calibrate_bundle.
     """
-    loaded = bundles.load(path, pick_device(device))
-    loaded, probabilities_NK = calibrate_bundle(loaded, dataset, coverage=coverage, precision=precision, recall=recall)
+    loaded, features_NF = bundles.load(path, pick_device(device)), None
+    by_folds = is_validated_by_folds(loaded.bundle)
+    if by_folds or (features is not None and _is_probe(loaded.bundle)):
+        features_NF = _compute_features(loaded, dataset, features)
+    targets = {"coverage": coverage, "precision": precision, "recall": recall}
+    loaded, probabilities_NK = calibrate_bundle(loaded, dataset, **targets, features_NF=features_NF)
     save_with_ood_detector(loaded, dataset, bundles.bundle_folder(path))
-    if is_validated_by_folds(loaded.bundle, dataset):
+    if features_NF is not None:
+        dataset = dataclasses.replace(dataset, train=head_probe.select_images(dataset))
+    if by_folds:
         dataset = dataclasses.replace(dataset, validation=select_held_out(dataset))
-    SplitPredictions(loaded, dataset, "validation", probabilities_NK).save([output_folder])
+    SplitPredictions(loaded, dataset, "validation", probabilities_NK, features_NF).save([output_folder])
     return loaded
 
 

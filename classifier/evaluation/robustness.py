@@ -13,7 +13,8 @@ from classifier.data.images.arrays import select
 from classifier.data.readers.compact import select_strings
 from classifier.evaluation.adversarial import fgsm, is_correct, pgd
 from classifier.evaluation.corruptions import GROUPS, SEVERITIES, corrupt
-from classifier.inference.out_of_distribution import OODDetector
+from classifier.inference.ood_detector import OODDetector
+from classifier.inference.out_of_distribution import score_images
 from classifier.inference.scorer import Scorer
 from classifier.metrics.scores import compute_scores
 
@@ -110,7 +111,7 @@ def _familiarity(
         batches = images_NCHW.split(scorer.batch_size)
         logits_NK = torch.cat([scorer.forward(model, batch.to(scorer.device)).cpu() for batch in batches])
     scores = {"probability": logits_NK.softmax(1).amax(1), "energy": logits_NK.logsumexp(1)}
-    return scores | ({"layers": -detector.score(model, scorer, images_NCHW)} if detector else {})
+    return scores | ({"layers": -score_images(detector, model, scorer, images_NCHW)} if detector else {})
 
 
 def _accuracy(model: nn.Module, scorer: Scorer, images_NCHW: Tensor, labels_N: Tensor) -> float:

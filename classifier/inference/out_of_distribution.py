@@ -8,12 +8,13 @@ ignore; early layers alone miss images of the same texture.
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from classifier.data.images.arrays import Images, select
+from classifier.inference.ood_detector import OODDetector, standardised_distance
 from classifier.inference.scorer import Scorer
 
 # Layers, evenly spaced; channels and principal components of each; training images to fit them to.
@@ -26,66 +27,25 @@ MIN_HELD_OUT_IMAGES = 20
 _MIN_VARIANCE_RATIO = 1e-3
 
 
-# The tensors of a layer.
-_GAUSSIAN = ("mean", "axes", "deviations", "rest", "centre", "spread")
+def fit_detector(model: nn.Module, scorer: Scorer, train: Images, held_out: Images) -> OODDetector:
+    """Fit to training images of a placed model, and set the threshold on images held out from training.
+
+    No image is called out of distribution where these are too few to tell.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    layers = _select_layers(model)
+    for layer, stats_NF in _collect_statistics(model, scorer, sample_images(train), layers).items():
+        arrays |= {f"{layer}/{name}": tensor.numpy() for name, tensor in _fit_gaussian(stats_NF).items()}
+    if len(held_out) < MIN_HELD_OUT_IMAGES:
+        return OODDetector(arrays | {"limit": np.array(np.inf, np.float32)})
+    scores_N = score_images(OODDetector(arrays), model, scorer, sample_images(held_out))
+    return OODDetector(arrays | {"limit": scores_N.quantile(1 - FALSE_POSITIVE_RATE).numpy()})
 
 
-@dataclass(frozen=True, eq=False)
-class OODDetector:
-    """The fitted Gaussians. tensors: "LAYER/NAME" and "limit", as stored in the bundle."""
-
-    tensors: dict[str, Tensor]
-
-    @property
-    def layers(self) -> list[str]:
-        return [name.removesuffix("/mean") for name in self.tensors if name.endswith("/mean")]
-
-    @property
-    def threshold(self) -> float:
-        """Images that score above it are out of distribution."""
-        return float(self.tensors["limit"])
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the tensors are those of a detector: a Gaussian for each layer, and the limit."""
-        shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
-        gaussians = [[shapes.get(f"{layer}/{name}") for name in _GAUSSIAN] for layer in self.layers]
-        return (
-            shapes.get("limit") == ()
-            and bool(gaussians)
-            and all(
-                mean is not None
-                and len(mean) == 1
-                and deviations is not None
-                and axes == mean + deviations
-                and scalars == [(), (), ()]
-                for mean, axes, deviations, *scalars in gaussians
-            )
-        )
-
-    @classmethod
-    def fit(cls, model: nn.Module, scorer: Scorer, train: Images, held_out: Images) -> "OODDetector":
-        """Fit to training images of a placed model, and set the threshold on images held out from training.
-
-        No image is called out of distribution where these are too few to tell.
-        """
-        layers = _select_layers(model)
-        tensors = {}
-        for layer, stats_NF in _collect_statistics(model, scorer, sample_images(train), layers).items():
-            tensors |= {f"{layer}/{name}": value for name, value in _fit_gaussian(stats_NF).items()}
-        if len(held_out) < MIN_HELD_OUT_IMAGES:
-            return cls(tensors | {"limit": torch.tensor(torch.inf)})
-        scores_N = cls(tensors).score(model, scorer, sample_images(held_out))
-        return cls(tensors | {"limit": scores_N.quantile(1 - FALSE_POSITIVE_RATE)})
-
-    def score(self, model: nn.Module, scorer: Scorer, images_NCHW: Images) -> Tensor:
-        """Return scores_N, float32 on the CPU: standardised distances from the training images, maximum over layers."""
-        return self.score_statistics(_collect_statistics(model, scorer, images_NCHW, self.layers))
-
-    def score_statistics(self, stats: dict[str, Tensor]) -> Tensor:
-        """Return the same scores from the statistics that `capture_activations` collected."""
-        distances = [_standardised_distance(stats_NF, self.tensors, layer) for layer, stats_NF in stats.items()]
-        return torch.stack(distances).amax(0)
+def score_images(detector: OODDetector, model: nn.Module, scorer: Scorer, images_NCHW: Images) -> Tensor:
+    """Return the detector's scores_N of images, float32 on the CPU."""
+    statistics = _collect_statistics(model, scorer, images_NCHW, detector.layers)
+    return torch.from_numpy(detector.score({layer: stats_NF.numpy() for layer, stats_NF in statistics.items()}))
 
 
 @contextlib.contextmanager
@@ -98,7 +58,7 @@ def capture_activations(model: nn.Module, layers: list[str], views: int = 1) -> 
     stats: dict[str, Tensor] = {}
 
     def make_hook(layer: str):
-        return lambda _module, _inputs, output: parts[layer].append(_channel_statistics(output))
+        return lambda _module, _inputs, output: parts[layer].append(channel_statistics(output).cpu())
 
     hooks = [model.get_submodule(layer).register_forward_hook(make_hook(layer)) for layer in layers]
     try:
@@ -128,16 +88,21 @@ def _select_layers(model: nn.Module) -> list[str]:
     return [layers[i] for i in indices]
 
 
-def _channel_statistics(output: Tensor) -> Tensor:
-    """Return stats_NF, float32 on the CPU: mean and standard deviation of up to CHANNELS channels over each image."""
+def channel_statistics(output: Tensor) -> Tensor:
+    """Return stats_NF, float32: mean and standard deviation of up to CHANNELS channels over each image."""
     if output.ndim == 4:
         values_NCP = output.flatten(2)
     elif output.ndim == 3:  # a transformer's tokens
         values_NCP = output.transpose(1, 2)
     else:
         values_NCP = output.flatten(1)[:, :, None]
-    values_NCP = values_NCP[:, :: -(-values_NCP.shape[1] // CHANNELS)].float()
-    return torch.cat([values_NCP.mean(2), values_NCP.std(2, correction=0)], 1).cpu()
+    values_NCP = values_NCP[:, :: channel_step(values_NCP.shape[1])].float()
+    return torch.cat([values_NCP.mean(2), values_NCP.std(2, correction=0)], 1)
+
+
+def channel_step(channels: int) -> int:
+    """Return of how many channels one is looked at."""
+    return -(-channels // CHANNELS)
 
 
 def _fit_gaussian(stats_NF: Tensor) -> dict[str, Tensor]:
@@ -160,18 +125,9 @@ def _fit_gaussian(stats_NF: Tensor) -> dict[str, Tensor]:
         "centre": torch.zeros(()),
         "spread": torch.ones(()),
     }
-    distances_N = _standardised_distance(stats_NF, {f"/{name}": value for name, value in tensors.items()}, "")
+    arrays = {f"/{name}": tensor.numpy() for name, tensor in tensors.items()}
+    distances_N = torch.from_numpy(standardised_distance(stats_NF.numpy(), arrays, ""))
     return tensors | {"centre": distances_N.mean(), "spread": distances_N.std(correction=0).clamp(min=1e-3)}
-
-
-def _standardised_distance(stats_NF: Tensor, tensors: dict[str, Tensor], layer: str) -> Tensor:
-    """Return the log squared Mahalanobis distance, standardised by those of the training images."""
-    mean_F, axes_FA, deviations_A, rest, centre, spread = (tensors[f"{layer}/{name}"] for name in _GAUSSIAN)
-    offset_NF = stats_NF - mean_F
-    along_NA = offset_NF @ axes_FA
-    residual_N = (offset_NF.square().sum(1) - along_NA.square().sum(1)).clamp(min=0)
-    distance_N = (along_NA / deviations_A).square().sum(1) + residual_N / rest**2
-    return (distance_N.clamp(min=1e-12).log() - centre) / spread
 
 
 def sample_indices(count: int) -> Tensor:

@@ -3,9 +3,7 @@
 All of it is fitted to validation images after training, and stored in the bundle.
 """
 
-import dataclasses
 import math
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -13,10 +11,9 @@ import torch
 from torch import Tensor
 
 from classifier.errors import ConfigError, DataError
+from classifier.metrics.decisions import COVERAGE, Calibration
 from classifier.metrics.intervals import wilson
 
-# Default coverage of prediction sets.
-COVERAGE = 0.9
 # Log-probabilities are clamped here: the exponentials of lower ones underflow in float32.
 MIN_LOG_PROBABILITY = -100.0
 # Bounds of the temperature, and the number of images below which it is not fitted, as it would be noise.
@@ -24,58 +21,6 @@ MIN_TEMPERATURE, MAX_TEMPERATURE, MIN_IMAGES = 0.05, 20.0, 30
 
 # A model with a lower expected calibration error is well calibrated.
 WELL_CALIBRATED_ECE = 0.05
-
-# Fields whose keys in bundle.json have other names.
-_KEYS = {"set_threshold": "level", "target": "wish"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """Fitted calibration, as stored in a bundle."""
-
-    images: int
-    """Number of validation images that it was fitted to."""
-    temperature: float = 1.0
-    """Divides the logits (Guo et al. 2017); 1 leaves them unchanged."""
-    coverage: float = COVERAGE
-    """Fraction of prediction sets that contain the label (split conformal prediction; Vovk et al. 2005)."""
-    set_threshold: float = 0.0
-    """Minimum probability of a class in a prediction set (least ambiguous sets; Sadinle et al. 2019)."""
-    target: str | None = None
-    """What the thresholds were chosen for: 'precision 0.95' or 'recall 0.9'."""
-    thresholds: tuple[float | None, ...] | None = None
-    """Minimum probability to decide for each class; None for a class that cannot reach the target."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data, with the keys of bundle.json."""
-        return {_KEYS.get(name, name): value for name, value in dataclasses.asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> "Calibration":
-        """Create a calibration from `as_dict`'s data."""
-        names = {key: name for name, key in _KEYS.items()}
-        values: dict[str, Any] = {names.get(key, key): value for key, value in plain.items()}
-        if values.get("thresholds") is not None:
-            values["thresholds"] = tuple(values["thresholds"])
-        return cls(**values)
-
-    def prediction_sets(self, probabilities_NK: Tensor) -> Tensor:
-        """Return in_NK, bool: the classes in each image's prediction set, which always contains the most likely one."""
-        in_NK = probabilities_NK >= self.set_threshold
-        return in_NK.scatter(1, probabilities_NK.argmax(1, keepdim=True), True)
-
-    def decide(self, probabilities_NK: Tensor) -> Tensor:
-        """Return classes_N, int64: the decision for each image, or -1 where the model is not sure.
-
-        With thresholds: the class with the highest ratio of probability to threshold, if that is at least 1. Without:
-        the class of a prediction set of one.
-        """
-        if self.thresholds is None:
-            in_NK = self.prediction_sets(probabilities_NK)
-            return torch.where(in_NK.sum(1) == 1, probabilities_NK.argmax(1), -1)
-        thresholds_K = torch.tensor([math.inf if t is None else max(t, 1e-12) for t in self.thresholds])
-        ratios_N, classes_N = (probabilities_NK / thresholds_K).max(1)
-        return torch.where(ratios_N >= 1, classes_N, -1)
 
 
 def fit_temperature(log_probabilities_NK: Tensor, labels_N: Tensor) -> float:

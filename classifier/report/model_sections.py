@@ -7,8 +7,10 @@ import numpy as np
 from torch import Tensor
 
 from classifier.bundle.bundle import Bundle
+from classifier.evaluation.calibrate import describe_folds
 from classifier.evaluation.hard_examples import UNSURE, WRONG
-from classifier.metrics.calibration import MIN_IMAGES, Calibration, coverage_curve, reliability_bins
+from classifier.metrics.calibration import MIN_IMAGES, coverage_curve, reliability_bins
+from classifier.metrics.decisions import Calibration
 from classifier.metrics.intervals import wilson
 from classifier.report import sentences
 from classifier.report.charts import draw_by_epoch
@@ -46,8 +48,11 @@ COVERAGE_POINTS, MIN_COVERAGE = 100, 0.05
 COVERAGES_IN_TEXT = (0.25, 0.5, 0.75, 1.0)
 
 
-def build_training(history: Sequence[dict[str, Any]], counts: Mapping[str, int]) -> Section:
-    """Training and validation curves of the epochs in a history. counts: images of the splits, by name."""
+def build_training(history: Sequence[dict[str, Any]], counts: Mapping[str, int], by_folds: str = "") -> Section:
+    """Training and validation curves of the epochs in a history. counts: images of the splits, by name.
+
+    by_folds: by which folds a probe was validated, if it was.
+    """
     blocks: list[Block] = []
     diagnosis = sentences.diagnose_fit(history, counts)
     if diagnosis:
@@ -57,6 +62,7 @@ def build_training(history: Sequence[dict[str, Any]], counts: Mapping[str, int])
         f"{len(history)} epoch{'s' if len(history) > 1 else ''} in {sum(row['seconds'] for row in history):,.0f} s"
     )
     duration += f", {speeds[-1]:,.0f} images/s" if speeds else ""
+    duration += f", validated {by_folds}" if by_folds else ""
     blocks.append(Text(f"{duration}. The ring marks the epoch whose model was saved.", "faint"))
     charts = [draw_by_epoch(history, score) for score in ("accuracy", "loss")]
     blocks.append(Charts([chart for chart in charts if chart is not None]))
@@ -106,11 +112,14 @@ def build_calibration(bundle: Bundle | None, probabilities_NK: Tensor, labels_N:
     if bundle is not None and bundle.calibration:
         calibration = Calibration.from_dict(bundle.calibration)
         lines += _describe_sets(calibration, probabilities_NK, labels_N)
-        images = f"{calibration.images:,} validation image{'' if calibration.images == 1 else 's'}"
+        by_folds = describe_folds(bundle)
+        kind = "image" if by_folds else "validation image"
+        images = f"{calibration.images:,} {kind}{'' if calibration.images == 1 else 's'}"
         if calibration.images < MIN_IMAGES:
             lines.append(f"Not calibrated: {images} are too few to fit a temperature (it takes {MIN_IMAGES}).")
         else:
-            lines.append(f"Temperature {calibration.temperature:.2f}, fitted on {images}.")
+            how = f", {by_folds}" if by_folds else ""
+            lines.append(f"Temperature {calibration.temperature:.2f}, fitted on {images}{how}.")
         if split == "validation":
             lines.append("All of this was fitted on the images that it is measured on here: expect less on new ones.")
     charts = [_draw_reliability(probabilities_NK, labels_N), _draw_coverage(probabilities_NK, labels_N)]
@@ -138,19 +147,18 @@ def _describe_rejection(probabilities_NK: Tensor, labels_N: Tensor) -> Iterator[
 
 def _describe_sets(calibration: Calibration, probabilities_NK: Tensor, labels_N: Tensor) -> list[str]:
     sets_NK, count = calibration.prediction_sets(probabilities_NK), len(labels_N)
-    covered = int(sets_NK.gather(1, labels_N[:, None]).sum())
+    covered = int(sets_NK[range(count), labels_N].sum())
     sizes_N = sets_NK.sum(1)
     lines = [
         f"Prediction sets contain the true class in {format_proportion(covered, count)}; target "
-        f"{format_share(calibration.coverage)}. They have {float(sizes_N.double().mean()):.2f} classes on average."
+        f"{format_share(calibration.coverage)}. They have {sizes_N.mean():.2f} classes on average."
     ]
     if calibration.thresholds is None:
         several = int((sizes_N > 1).sum())
         lines.append(f"Undecided, because the set has several classes: {format_proportion(several, count)}.")
     else:
         decisions_N = calibration.decide(probabilities_NK)
-        is_decided_N = decisions_N >= 0
-        decided, correct = int(is_decided_N.sum()), int((decisions_N == labels_N)[is_decided_N].sum())
+        decided, correct = int((decisions_N >= 0).sum()), int((decisions_N == labels_N.numpy()).sum())
         accuracy = f", with an accuracy of {format_proportion(correct, decided)}" if decided else ""
         lines.append(
             f"Thresholds for {calibration.target} assign a class to {decided:,} of {count_images(count)}{accuracy}."
@@ -215,11 +223,15 @@ def _draw_coverage(probabilities_NK: Tensor, labels_N: Tensor) -> Chart:
 
 
 def build_hard_examples(
-    rows: Sequence[Mapping[str, Any]], split: str, link_image: Callable[[str], str] = lambda image_id: ""
+    rows: Sequence[Mapping[str, Any]],
+    split: str,
+    by_folds: str = "",
+    link_image: Callable[[str], str] = lambda image_id: "",
 ) -> Section:
     """Cards of a split's most confident errors and least confident predictions.
 
-    link_image: returns the URL of an image by its id; "" if it is not a file.
+    by_folds: by which folds they were predicted, if they were. link_image: returns the URL of an image by its id; "" if
+    it is not a file.
     """
     blocks: list[Block] = []
     titles = {WRONG: "Most confident errors", UNSURE: "Least confident predictions"}
@@ -227,9 +239,10 @@ def build_hard_examples(
         of_kind = [row for row in rows if row["kind"] == kind]
         if of_kind:
             blocks += [Heading(title), Cards([_build_card(row, link_image) for row in of_kind])]
+    source = f"Predicted {by_folds}" if by_folds else f"From the {split} images"
     note = (
-        f"From the {split} images. Orange: regions that support the predicted class (Grad-CAM). Below: the training "
-        "images with the most similar features. Some errors may be wrong labels. Click an image to enlarge it."
+        f"{source}. Orange: regions that support the predicted class (Grad-CAM). Below: the training images with the "
+        "most similar features. Some errors may be wrong labels. Click an image to enlarge it."
     )
     return Section("Hard examples", blocks, note)
 

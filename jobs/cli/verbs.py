@@ -22,6 +22,7 @@ VERB_GROUPS = {
     },
     "use": {
         "predict": "Classify images.",
+        "export": "Export a model to ONNX or OpenVINO, to predict without torch.",
     },
     "runs": {
         "runs": "List the runs: what they are, how they ended, how good they are.",
@@ -45,6 +46,7 @@ FIRST_PHASES = {
     "robust": "measuring",
     "calibrate": "calibrating",
     "predict": "predicting",
+    "export": "exporting",
     "report": "writing the report",
     "plan": "measuring",
     "drill": "drilling",

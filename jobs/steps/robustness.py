@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from classifier import data
-from classifier.bundle.bundle import Bundle, LoadedBundle, load_ood_tensors
+from classifier.bundle.bundle import Bundle, LoadedBundle, load_ood_detector
 from classifier.bundle.test_reads import describe_count
 from classifier.config.experiment import Experiment
 from classifier.config.sections import DataConfig
@@ -26,7 +26,6 @@ from classifier.errors import DataError, list_few
 from classifier.evaluation import robustness
 from classifier.evaluation.test_split import count_test_read
 from classifier.evaluation.training_data import load_training_data, without_choices
-from classifier.inference.out_of_distribution import OODDetector
 from classifier.report.numbers import count_images, format_accuracy, format_share
 from classifier.report.study_sections import describe_aurocs, format_mean
 from classifier.runs.folder import ROBUSTNESS
@@ -42,8 +41,7 @@ def measure(loaded: LoadedBundle, options: Any, settings: dict[str, Any], log: R
     """
     bundle, model = loaded
     scorer = loaded.scorer()
-    tensors = load_ood_tensors(options.run)
-    detector = OODDetector(tensors) if tensors else None
+    detector = load_ood_detector(options.run)
     dataset = load_training_data(options.run, bundle, options.data, settings)
     split = robustness.subsample(dataset.test if len(dataset.test) else dataset.validation, options.images)
     if len(split) == 0:

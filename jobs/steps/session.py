@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
 import tempfile
 import time
 import types
@@ -29,9 +28,9 @@ from classifier.training.resolve import resolve
 from ..cli.console import RunLog
 from ..cli.environment import command_line
 from ..cli.interrupts import Interrupts
-from ..cli.verb import DEFAULT_OUT, OptionalRunOptions, Options, Request
+from ..cli.verb import Request
 from ..launch import run_storage, torchrun
-from .recipe import request_experiment
+from .recipe import request_experiment, use_cores
 
 # Settings that may change when a run is resumed.
 RESUMABLE = {
@@ -93,12 +92,11 @@ def _start_session(kind: str, request: Request, cleanup: contextlib.ExitStack) -
     interrupts, log = cleanup.enter_context(Interrupts()), cleanup.enter_context(RunLog())
     features = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
     with interrupts.nothing_to_save():
-        threads = request.given.get("train.threads")
-        cleanup.enter_context(use_free_cores(request.load, log.info, "--train.threads", threads=threads))
+        cleanup.enter_context(use_cores(request, log))
         chosen = request_experiment(request, log, features, in_steps=kind == "tune")
         requested, experiment, dataset = _load_inputs(kind, chosen, log)
     run = run_storage.create_run(options.out, options.name, requested.data.path, options.storage)
-    if any(features.iterdir()):
+    if any(features.iterdir()) or not experiment.takes_steps:  # those of a probe are needed again to calibrate it
         run.feature_folder = features
     run.started = started
     owner.take(run, requested)
@@ -217,37 +215,6 @@ def find_fastest_batch(resolved: Experiment, dataset: Dataset) -> tuple[dict[str
     lines = [f"  {size:>5} {speed:8,.0f} images/s{' *' if size == batch else ''}" for size, speed in speeds.items()]
     lines.insert(0, f"data.batch {batch} was measured as the fastest that fits:")
     return {"data.batch": batch, "data.batch_auto": False}, lines
-
-
-@contextlib.contextmanager
-def open_run(options: Options, path: str, *, keep: bool = False) -> Iterator[tuple[RunFolder, RunLog]]:
-    """Open a run folder for a verb that does not train; it is removed if the verb fails, unless `keep`.
-
-    path: the data set's, after which a run without a name is named.
-    """
-    run = run_storage.create_run(options.out, options.name, path)
-    try:
-        with RunLog(run.folder / "run.log") as log:
-            yield run, log
-    except BaseException:
-        if not keep:
-            run.discard()
-        raise
-    finally:
-        run.close()
-
-
-@contextlib.contextmanager
-def open_run_on_request(
-    options: OptionalRunOptions, path: str, *, is_needed: bool = False
-) -> Iterator[tuple[RunFolder | None, RunLog]]:
-    """Open a run folder as `open_run`, but only if --name or --out asks for one or it is needed; else None."""
-    if is_needed or options.name or options.out:
-        with open_run(Options(name=options.name, out=options.out or DEFAULT_OUT), path) as opened:
-            yield opened
-    else:
-        with RunLog(Path(os.devnull)) as log:
-            yield None, log
 
 
 def _resume_run(kind: str, request: Request) -> tuple[RunFolder, Experiment]:

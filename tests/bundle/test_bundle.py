@@ -313,9 +313,9 @@ def test_calibrated_bundle_predicts_calibrated_probabilities(dataset: Dataset, t
     assert again.calibration == json.loads(json.dumps(known.calibration))
     torch.testing.assert_close(again.scorer(CPU).predict_split(loaded, dataset.validation)[1], probabilities_NK)
     assert again.scores["validation"]["accuracy"] == known.scores["validation"]["accuracy"]
-    found = bundle.load_ood_tensors(tmp_path)
+    found = bundle.load_ood_detector(tmp_path)
     assert found is not None
-    assert "limit" in found
+    assert "limit" in found.arrays
     (tmp_path / "bundle" / "novelty.safetensors").write_bytes(b"corrupted")
     with pytest.raises(RunError, match="its checksum differs"):
-        bundle.load_ood_tensors(tmp_path)
+        bundle.load_ood_detector(tmp_path)

@@ -6,7 +6,7 @@ import pytest
 
 from classifier.bundle.bundle import Bundle
 from classifier.evaluation.calibrate import describe_calibration
-from classifier.metrics.calibration import Calibration
+from classifier.metrics.decisions import Calibration
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch import nn
 from classifier.evaluation.adversarial import fgsm, is_correct, pgd
 from classifier.evaluation.corruptions import GROUPS, SEVERITIES, corrupt
 from classifier.evaluation.robustness import compute_auroc, detection_aurocs
-from classifier.inference.out_of_distribution import OODDetector
+from classifier.inference.out_of_distribution import fit_detector, score_images
 from classifier.inference.scorer import Scorer
 
 KINDS = [kind for group in GROUPS.values() for kind in group]
@@ -110,23 +110,23 @@ def test_ood_detector_separates_noise_from_photographs():
     crops = photograph(32).repeat(60, 1, 1, 1)
     noise = torch.randint(-12, 13, crops.shape, generator=torch.Generator().manual_seed(0))
     known = (crops.int() + noise).clamp(0, 255).to(torch.uint8)
-    detector = OODDetector.fit(model, SCORER, known[:160], known[160:])
+    detector = fit_detector(model, SCORER, known[:160], known[160:])
     random_images = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8)
     assert detection_aurocs(model, SCORER, known[160:], random_images, detector)["layers"] > 0.99
-    assert (detector.score(model, SCORER, random_images) > detector.threshold).all()
-    assert (detector.score(model, SCORER, known[160:]) > detector.threshold).double().mean() <= 0.05
+    assert (score_images(detector, model, SCORER, random_images) > detector.threshold).all()
+    assert (score_images(detector, model, SCORER, known[160:]) > detector.threshold).double().mean() <= 0.05
 
 
 @pytest.mark.parametrize("held_out", [0, 1, 19])
 def test_nothing_is_out_of_distribution_where_few_images_set_the_threshold(held_out):
     """Above the largest score of one image are half of all images alike."""
     model, images, _ = model_and_images()
-    detector = OODDetector.fit(model, SCORER, images, images[:1].repeat(held_out, 1, 1, 1))
+    detector = fit_detector(model, SCORER, images, images[:1].repeat(held_out, 1, 1, 1))
     assert detector.threshold == float("inf")
 
 
 def test_mirrored_views_do_not_change_the_ood_score():
     model, images, _ = model_and_images()
-    detector = OODDetector.fit(model, SCORER, images, images)
+    detector = fit_detector(model, SCORER, images, images)
     flipping = dataclasses.replace(SCORER, test_flip=True)
-    assert torch.equal(detector.score(model, flipping, images), detector.score(model, SCORER, images))
+    assert torch.equal(score_images(detector, model, flipping, images), score_images(detector, model, SCORER, images))

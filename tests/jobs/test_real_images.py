@@ -12,7 +12,8 @@ import torch
 from PIL import Image, ImageEnhance
 
 from classifier.bundle import bundle
-from classifier.metrics.calibration import Calibration, apply_temperature, fit_temperature
+from classifier.metrics.calibration import apply_temperature, fit_temperature
+from classifier.metrics.decisions import Calibration
 from classifier.metrics.scores import compute_scores
 from classifier.report import run_page
 from tests.benchmarks.sets import fetch_debian
@@ -94,8 +95,8 @@ def compute_coverage(run: Path) -> tuple[float, float]:
     read = pq.read_table(run / "predictions.parquet")
     probabilities = torch.tensor(read["probabilities"].to_pylist())
     labels = torch.tensor(read["label"].to_pylist())
-    covered = Calibration.from_dict(calibration).prediction_sets(probabilities).gather(1, labels[:, None])
-    return calibration["coverage"], float(covered.double().mean())
+    covered = Calibration.from_dict(calibration).prediction_sets(probabilities)[range(len(labels)), labels]
+    return calibration["coverage"], float(covered.mean())
 
 
 def check_temperature(run: Path) -> None:

@@ -1,0 +1,145 @@
+"""Graphs as files: ONNX, OpenVINO's intermediate representation, and torch.export's archive; and what runs them."""
+
+import contextlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from classifier.bundle.engine import Answer, Engine
+from classifier.bundle.exported import Export
+from classifier.errors import RunError, in_short
+from classifier.export.graph import Graph
+
+# Packages that make a format, whose versions are recorded.
+PACKAGES = {
+    "onnx": ("torch", "onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("torch", "onnx", "onnxscript", "openvino"),
+    "torch_export": ("torch",),
+}
+ARCHIVE = "model.pt2"
+# Files of ONNX above 2 GB need a second file; no network for a CPU is so large.
+MAX_BYTES = 1_900_000_000
+
+
+class Files(NamedTuple):
+    """The files that a graph was written to."""
+
+    names: tuple[str, ...]
+    opset: int | None
+
+
+def package_versions(kind: str) -> dict[str, str | None]:
+    """Return the versions of the packages that make a format, None for one that is not installed."""
+    found: dict[str, str | None] = {}
+    for name in PACKAGES[kind]:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return {name: found.get(name) for name in PACKAGES[kind]}
+
+
+def write_graph(
+    graph: Graph, kind: str, folder: Path, example_NCHW: torch.Tensor, class_names: tuple[str, ...]
+) -> Files:
+    """Write the graph into `folder` with any number of images per batch. RunError if the format cannot express it.
+
+    example_NCHW: two images, uint8.
+    """
+    size = sum(value.nbytes for value in graph.state_dict().values())
+    if size > MAX_BYTES:
+        raise RunError(f"the model has {size / 1e9:.1f} GB of weights: exports hold at most {MAX_BYTES / 1e9:.1f} GB")
+    write = {"onnx": _write_onnx, "openvino": _write_openvino, "torch_export": _write_archive}[kind]
+    try:
+        with _quiet():
+            return write(graph, folder, example_NCHW, json.dumps(class_names))
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:  # of many kinds: whatever a network does that an exporter does not know
+        raise RunError(f"the model cannot be exported to {kind} ({in_short(error, 300)})") from error
+
+
+def _write_onnx(graph: Graph, folder: Path, example_NCHW: torch.Tensor, class_names: str) -> Files:
+    import onnxscript  # noqa: F401 - torch.onnx says less of its absence
+
+    program = torch.onnx.export(
+        graph,
+        (example_NCHW,),
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        input_names=["images"],
+        output_names=["probabilities", *(f"statistics/{layer}" for layer in graph.layers)],
+        verbose=False,
+    )
+    assert program is not None
+    program.model.metadata_props["class_names"] = class_names
+    program.save(folder / "model.onnx", external_data=False)
+    return Files(("model.onnx",), program.model.opset_imports[""])
+
+
+def _write_openvino(graph: Graph, folder: Path, example_NCHW: torch.Tensor, class_names: str) -> Files:
+    import openvino
+
+    _, opset = _write_onnx(graph, folder, example_NCHW, class_names)
+    model = openvino.convert_model(folder / "model.onnx")
+    model.set_rt_info(class_names, "class_names")
+    openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
+    (folder / "model.onnx").unlink()
+    return Files(("model.xml", "model.bin"), opset)
+
+
+def _write_archive(graph: Graph, folder: Path, example_NCHW: torch.Tensor, class_names: str) -> Files:
+    program = torch.export.export(graph, (example_NCHW,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    torch.export.save(program, folder / ARCHIVE, extra_files={"class_names.json": class_names})
+    return Files((ARCHIVE,), None)
+
+
+def open_engine(export: Export) -> Engine:
+    """Return what computes the answers of an export. RunError if it cannot be loaded."""
+    if export.document["format"] == "onnx":
+        from classifier.bundle.onnx_engine import OnnxEngine
+
+        return OnnxEngine(export)
+    if export.document["format"] == "openvino":
+        from classifier.bundle.openvino_engine import OpenVinoEngine
+
+        return OpenVinoEngine(export)
+    return ArchiveEngine(export)
+
+
+class ArchiveEngine:
+    """Answers by an archive of torch.export, which this process has made: loading a foreign one may execute code."""
+
+    batch_size = 32
+
+    def __init__(self, export: Export) -> None:
+        self._layers = export.document["layers"]
+        with _quiet():
+            self._module = torch.export.load(export.folder / ARCHIVE).module()
+
+    def predict(self, images_NCHW: np.ndarray) -> Answer:
+        with torch.inference_mode():
+            probabilities_NK, *statistics = self._module(torch.from_numpy(images_NCHW))
+        return Answer(probabilities_NK.numpy(), dict(zip(self._layers, (s.numpy() for s in statistics), strict=True)))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings and progress of exporters."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        levels = {
+            name: logging.getLogger(name).level for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")
+        }
+        for name in levels:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)

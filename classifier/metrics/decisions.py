@@ -1,0 +1,65 @@
+"""Decisions from probabilities, by a fitted calibration: prediction sets and thresholds per class. In numpy alone."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+# Default coverage of prediction sets.
+COVERAGE = 0.9
+
+# Fields whose keys in bundle.json have other names.
+_KEYS = {"set_threshold": "level", "target": "wish"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Fitted calibration, as stored in a bundle."""
+
+    images: int
+    """Number of validation images that it was fitted to."""
+    temperature: float = 1.0
+    """Divides the logits (Guo et al. 2017); 1 leaves them unchanged."""
+    coverage: float = COVERAGE
+    """Fraction of prediction sets that contain the label (split conformal prediction; Vovk et al. 2005)."""
+    set_threshold: float = 0.0
+    """Minimum probability of a class in a prediction set (least ambiguous sets; Sadinle et al. 2019)."""
+    target: str | None = None
+    """What the thresholds were chosen for: 'precision 0.95' or 'recall 0.9'."""
+    thresholds: tuple[float | None, ...] | None = None
+    """Minimum probability to decide for each class; None for a class that cannot reach the target."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data, with the keys of bundle.json."""
+        return {_KEYS.get(name, name): value for name, value in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> "Calibration":
+        """Create a calibration from `as_dict`'s data."""
+        names = {key: name for name, key in _KEYS.items()}
+        values: dict[str, Any] = {names.get(key, key): value for key, value in plain.items()}
+        if values.get("thresholds") is not None:
+            values["thresholds"] = tuple(values["thresholds"])
+        return cls(**values)
+
+    def prediction_sets(self, probabilities_NK: ArrayLike) -> np.ndarray:
+        """Return in_NK, bool: the classes in each image's prediction set, which always contains the most likely one."""
+        probabilities_NK = np.asarray(probabilities_NK)
+        in_NK = probabilities_NK >= self.set_threshold
+        np.put_along_axis(in_NK, probabilities_NK.argmax(1)[:, None], True, axis=1)
+        return in_NK
+
+    def decide(self, probabilities_NK: ArrayLike) -> np.ndarray:
+        """Return classes_N, int64: the decision for each image, or -1 where the model is not sure.
+
+        With thresholds: the class with the highest ratio of probability to threshold, if that is at least 1. Without:
+        the class of a prediction set of one.
+        """
+        probabilities_NK = np.asarray(probabilities_NK)
+        if self.thresholds is None:
+            return np.where(self.prediction_sets(probabilities_NK).sum(1) == 1, probabilities_NK.argmax(1), -1)
+        thresholds_K = [np.inf if t is None else max(t, 1e-12) for t in self.thresholds]
+        ratios_NK = probabilities_NK / np.array(thresholds_K, np.float32)
+        return np.where(ratios_NK.max(1) >= 1, ratios_NK.argmax(1), -1)
