@@ -96,3 +96,20 @@ class AssignedSplits:
             new = np.flatnonzero(splits_N == UNASSIGNED)
             splits_N[new] = [by_hash.get(hash_, UNASSIGNED) for hash_ in hashes_N[new].tolist()]
         return splits_N
+
+    def recall_units(
+        self, digests_N: np.ndarray, hashes_N: np.ndarray | None, content_N: np.ndarray, unit_N: np.ndarray
+    ) -> np.ndarray:
+        """Return the splits that these images already had, int8; UNASSIGNED for new ones, of which none is known.
+
+        A new image gets the split of those with its pixels, else of those of its unit (training, if they differ).
+        content_N, unit_N: see SplitUnits.
+        """
+        splits_N = self.recall(digests_N, hashes_N)
+        for number_N in (content_N, unit_N):
+            known = np.flatnonzero(splits_N != UNASSIGNED)
+            least_U = np.full(int(number_N.max()) + 1, len(SPLITS), np.int8)
+            np.minimum.at(least_U, number_N[known], splits_N[known])
+            follows_N = (splits_N == UNASSIGNED) & (least_U[number_N] < len(SPLITS))
+            splits_N[follows_N] = least_U[number_N][follows_N]
+        return splits_N

@@ -11,7 +11,7 @@ from torch import Tensor
 from classifier.config.experiment import Experiment
 from classifier.data.assigned_splits import AssignedSplits
 from classifier.data.images.arrays import Images, concatenate, select
-from classifier.data.split_names import SPLITS, ImageKind
+from classifier.data.split_names import SPLITS, ImageKind, explain_no_test
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +65,16 @@ class Dataset:
     def counts(self) -> dict[str, int]:
         """Images per split."""
         return {split: len(getattr(self, split)) for split in SPLITS}
+
+    @property
+    def why_untested(self) -> str:
+        """Why there are no test images; "" if there are."""
+        return "" if len(self.test) else explain_no_test(self.split_record.get("test", 0.0))
+
+    def how_to_fill(self, split: Literal["validation", "test"]) -> str:
+        """Say how this split, which is empty, gets images; the start of an instruction."""
+        is_drawn = bool(self.split_record.get(split))  # its share
+        return f"add images, as these are too few for a {split} split" if is_drawn else f"set --data.{split} above 0"
 
     def merge_validation(self, experiment: Experiment) -> "Dataset":
         """Return the data set with its validation images among the training images, and none left to validate on.

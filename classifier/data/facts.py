@@ -21,10 +21,11 @@ def measure_facts(config: DataConfig) -> Facts:
         raise DataError(f"{source.name}: none of the images that were tried can be read: replace them")
     has_split = {name: bool((source.splits_N == number).any()) for number, name in enumerate(SPLITS)}
     unassigned = {name: 0.0 if has_split[name] else getattr(config, name) for name in ("validation", "test")}
-    count = int(np.isin(source.splits_N, (SPLITS.index("train"), UNASSIGNED)).sum())
-    validation = int((source.splits_N == SPLITS.index("validation")).sum()) or round(count * unassigned["validation"])
+    counts_K = np.bincount(source.labels_N[np.isin(source.splits_N, (SPLITS.index("train"), UNASSIGNED))])
+    count, divided = int(counts_K.sum()), int(counts_K[counts_K > 1].sum())  # a class of one image trains with it
+    validation = int((source.splits_N == SPLITS.index("validation")).sum()) or round(divided * unassigned["validation"])
     return Facts(
-        images=max(1, round(count * (1 - sum(unassigned.values())))),
+        images=max(1, round(count - divided * sum(unassigned.values()))),
         validation=validation,
         classes=len(source.class_names),
         side=int(np.median([min(one.width, one.height) for one in measured])),

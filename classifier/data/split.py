@@ -3,7 +3,8 @@
 A hash of (seed, content) is a number u in [0, 1). Below `test` it is a test image, from 1 - `validation` on a
 validation image, in between a training image: shares hold in expectation, duplicates stay together, and another test
 share moves no image to or from validation. A class that such a draw leaves out of a split gets the image whose number
-is nearest to that split; no other image is ever in another split than its number says.
+is nearest to that split; no other image is ever in another split than its number says. A class of one image trains
+with it, and is not tested.
 
 So added images move an existing one only if it was lent to a split that its class lacked, or if a new image joins it
 with others: another file with its pixels, or one that connects two groups. Splits that were assigned before
@@ -15,7 +16,6 @@ from typing import Literal
 
 import numpy as np
 
-from classifier.data.assigned_splits import AssignedSplits
 from classifier.data.folds import assign_folds
 from classifier.data.split_names import SPLITS, TEST, TRAIN, UNASSIGNED, VALIDATION
 from classifier.data.split_units import SplitInput, SplitUnits
@@ -37,7 +37,14 @@ class Reassignment:
 
 
 FindingKind = Literal[
-    "not_supplied", "duplicates_across", "groups_across", "label_conflict", "missing_class", "reassigned", "recalled"
+    "not_supplied",
+    "duplicates_across",
+    "groups_across",
+    "label_conflict",
+    "single_image",
+    "missing_class",
+    "reassigned",
+    "recalled",
 ]
 
 
@@ -72,6 +79,7 @@ def draw_splits(
     With folds, the test split is one fold of all images that were not supplied as test: those are in no split then
     (UNASSIGNED), and supplied validation images are drawn again like all others.
 
+    Few images may leave the validation split without any, and those of classes of one image each the test split.
     DataError if the shares leave nothing to train on, or a class has too few images.
     """
     name, supplied_N = images.name, images.supplied_N
@@ -90,7 +98,8 @@ def draw_splits(
         )
     units = SplitUnits(images, seed)
     pool_N = np.isin(supplied_N, (UNASSIGNED, TRAIN))
-    _check_class_sizes(images, units, pool_N, bool(missing))
+    is_divided = bool(missing) and bool(pool_N.all())
+    is_single_K = _check_class_sizes(images, units, is_divided=is_divided, in_folds=folds is not None)
     u_N = units.u_U[units.unit_N]
     splits_N = np.where(pool_N, TRAIN, supplied_N).astype(np.int8)
     if folds is not None:
@@ -106,14 +115,15 @@ def draw_splits(
     recalled_N = np.full(len(splits_N), UNASSIGNED, np.int8)
     assigned = images.assigned if folds is None else None
     if assigned is not None:
-        recalled_N[pool_N] = _recall_splits(images, assigned, units)[pool_N]
+        recalled = assigned.recall_units(images.digests_N, images.hashes_N, units.content_N, units.unit_N)
+        recalled_N[pool_N] = recalled[pool_N]
         splits_N = np.where(recalled_N == UNASSIGNED, splits_N, recalled_N)
     drawn_N = splits_N.copy()
     if missing:
         _fill_missing_classes(images, units, splits_N, pool_N, recalled_N != UNASSIGNED, missing, shares)
-    for split in (TRAIN, *missing):
-        if not (splits_N == split).any():
-            raise DataError(f"{name} has too few images ({len(splits_N)}) to draw its splits: add more")
+    needed = {TRAIN} if is_single_K.all() else {TRAIN} | {TEST}.intersection(missing)
+    if not needed <= set(splits_N.tolist()):
+        raise DataError(f"{name} has too few images ({len(splits_N)}) to draw its splits: add more")
     _check_training_classes(images, splits_N)
     reassignments = tuple(
         Reassignment(
@@ -129,30 +139,19 @@ def draw_splits(
         count = f"{(recalled_N != UNASSIGNED).sum():,} of {len(splits_N):,}"
         text = f"{count} images have their split from an earlier run (data.split_from)."
         findings.append(SplitFinding("recalled", text))
-    findings += [*_find_label_conflicts(images, units), *_find_missing_classes(images, splits_N)]
-    if reassignments:
-        examples = list_few([f"{moved.id} ({moved.drawn_split} to {moved.split})" for moved in reassignments])
+    is_tested_K = np.bincount(images.labels_N[splits_N != TRAIN], minlength=len(is_single_K)) > 0
+    is_single_K &= ~is_tested_K & bool(missing)
+    findings += [*_find_label_conflicts(images, units), *_find_single_images(images, is_single_K)]
+    findings += _find_missing_classes(images, splits_N, is_single_K)
+    singles = {images.class_names[k] for k in np.flatnonzero(is_single_K)}
+    if moves := [moved for moved in reassignments if moved.class_name not in singles]:
+        examples = list_few([f"{moved.id} ({moved.drawn_split} to {moved.split})" for moved in moves])
         text = (
-            f"{len(reassignments)} images of small classes were moved, so that no split lacks a class: {examples}. "
+            f"{len(moves)} images of small classes were moved, so that no split lacks a class: {examples}. "
             "When images are added they may move back, unless the next run has --data.split_from with this one."
         )
         findings.append(SplitFinding("reassigned", text))
     return DrawnSplits(splits_N, reassignments, tuple(findings))
-
-
-def _recall_splits(images: SplitInput, assigned: AssignedSplits, units: SplitUnits) -> np.ndarray:
-    """Return the splits that these images already had, int8; UNASSIGNED for new ones.
-
-    A new image gets the split of those with its pixels, else of those of its unit (training, if they differ).
-    """
-    splits_N = assigned.recall(images.digests_N, images.hashes_N)
-    for unit_N in (units.content_N, units.unit_N):
-        known = np.flatnonzero(splits_N != UNASSIGNED)
-        least_U = np.full(int(unit_N.max()) + 1, len(SPLITS), np.int8)
-        np.minimum.at(least_U, unit_N[known], splits_N[known])
-        follows_N = (splits_N == UNASSIGNED) & (least_U[unit_N] < len(SPLITS))
-        splits_N[follows_N] = least_U[unit_N][follows_N]
-    return splits_N
 
 
 def _fill_missing_classes(
@@ -206,22 +205,31 @@ def _distance_to(split: int, u: float, shares: dict[int, float]) -> float:
     return max(shares[TEST] - u, u - (1 - shares[VALIDATION]))
 
 
-def _check_class_sizes(images: SplitInput, units: SplitUnits, pool_N: np.ndarray, is_drawn: bool) -> None:
-    counts_K = np.bincount(images.labels_N, minlength=len(images.class_names))
-    for k in np.flatnonzero(counts_K < 2).tolist():
+def _check_class_sizes(images: SplitInput, units: SplitUnits, *, is_divided: bool, in_folds: bool) -> np.ndarray:
+    """Return is_single_K: whether all that a class has is one image, or copies of one.
+
+    is_divided: the images of every class are divided between splits. DataError for a class without images; one that is
+    in each of the folds but one; and one that would have to be in two splits at once, as other classes have its only
+    image, too, or all its images belong to one group.
+    """
+    labels_N, classes = images.labels_N, len(images.class_names)
+    counts_K = np.bincount(labels_N, minlength=classes)
+    contents_K, units_K = (
+        np.bincount(np.unique(np.stack([labels_N, numbers_N]), axis=1)[0], minlength=classes)
+        for numbers_N in (units.content_N, units.unit_N)
+    )
+    is_refused_K = (np.bincount(labels_N, units.shared_C[units.content_N], minlength=classes) > 0) | in_folds
+    for k in np.flatnonzero((counts_K == 0) | ((counts_K == 1) & is_refused_K)).tolist():
         count = "only one image" if counts_K[k] else "no image"
         raise DataError(f"{images.name}: the class {images.class_names[k]!r} has {count}: add more, or remove it")
-    if not is_drawn:
-        return
-    pairs = np.unique(np.stack([units.unit_N[pool_N], images.labels_N[pool_N]]), axis=1)
-    distinct_K = np.bincount(pairs[1], minlength=len(images.class_names))
-    everywhere = pool_N.all()
-    for k in np.flatnonzero((distinct_K == 1) & everywhere).tolist():
+    is_refused_K |= contents_K > 1
+    for k in np.flatnonzero((units_K == 1) & (counts_K > 1) & is_refused_K & is_divided).tolist():
         raise DataError(
             f"{images.name}: the {counts_K[k]} images of class {images.class_names[k]!r} "
             f"{'are copies of one' if images.groups is None else 'belong to one group, or are copies of one'}: "
             "add others, or remove the class"
         )
+    return contents_K == 1
 
 
 def _check_training_classes(images: SplitInput, splits_N: np.ndarray) -> None:
@@ -282,12 +290,26 @@ def _find_label_conflicts(images: SplitInput, units: SplitUnits) -> list[SplitFi
     return [SplitFinding("label_conflict", text)]
 
 
-def _find_missing_classes(images: SplitInput, splits_N: np.ndarray) -> list[SplitFinding]:
+def _find_single_images(images: SplitInput, is_single_K: np.ndarray) -> list[SplitFinding]:
+    names = [repr(images.class_names[k]) for k in np.flatnonzero(is_single_K).tolist()]
+    if not names:
+        return []
+    if len(names) == 1:
+        text = f"The class {names[0]} has only one image, which trains: it is not tested."
+    elif is_single_K.all():
+        text = f"Each of the {len(names):,} classes has only one image, which trains: nothing is left to test on."
+    else:
+        text = f"{len(names):,} classes have only one image each, which trains: they are not tested: {list_few(names)}."
+    return [SplitFinding("single_image", text)]
+
+
+def _find_missing_classes(images: SplitInput, splits_N: np.ndarray, is_single_K: np.ndarray) -> list[SplitFinding]:
+    """is_single_K: classes that are known to be in training only."""
     findings = []
     for split in (VALIDATION, TEST):
         in_split_N = splits_N == split
         counts_K = np.bincount(images.labels_N[in_split_N], minlength=len(images.class_names))
-        absent = [repr(images.class_names[k]) for k in np.flatnonzero(counts_K == 0).tolist()]
+        absent = [repr(images.class_names[k]) for k in np.flatnonzero((counts_K == 0) & ~is_single_K).tolist()]
         if absent and in_split_N.any():
             findings.append(SplitFinding("missing_class", f"{SPLITS[split]} has no image of {list_few(absent)}."))
     return findings

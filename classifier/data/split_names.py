@@ -94,3 +94,8 @@ def _join_pairs(words: Iterable[str]) -> Iterable[str]:
     for word in joined.split():
         compound = _COMPOUND.fullmatch(word)
         yield compound[1] if compound else word
+
+
+def explain_no_test(share: float) -> str:
+    """Say why a data set has no test images. share: its data.test."""
+    return "every class has only one image" if share > 0 else "data.test is 0"

@@ -24,13 +24,18 @@ WRONG, UNSURE = "wrong", "unsure"
 
 
 def find_hard_examples(
-    model: nn.Module, scorer: Scorer, dataset: Dataset, split: Split, probabilities_NK: Tensor
+    model: nn.Module,
+    scorer: Scorer,
+    dataset: Dataset,
+    split: Split,
+    probabilities_NK: Tensor,
+    train_features: Tensor | None = None,
 ) -> "pa.Table":
     """Return the most confident errors of a split, then its least confident predictions, whether correct or not.
 
     One row per image: kind, image_id, label, predicted (names), probability, picture and map (JPEG bytes); and lists
     about the training images with the most similar features: like_ids, like_labels, like_pictures. The map is the
-    Grad-CAM map of the predicted class, over the image.
+    Grad-CAM map of the predicted class, over the image. train_features: of the training images, N x F, if known.
     """
     import pyarrow as pa
 
@@ -43,10 +48,11 @@ def find_hard_examples(
     kinds = [WRONG] * len(wrong) + [UNSURE] * len(unsure)
     images_MCHW = split.images_NCHW[indices_M] if len(indices_M) else split.images_NCHW[:0]
     maps_MHW = grad_cam(model, scorer, images_MCHW, predicted_N[indices_M]) if len(indices_M) else torch.zeros(0, 1, 1)
-    neighbours_MJ = _nearest_training_images(model, scorer, dataset.train, images_MCHW)
+    neighbours_MJ = _nearest_training_images(model, scorer, dataset.train, images_MCHW, train_features)
     names, rows = scorer.class_names, []
     for m, index in enumerate(indices_M.tolist()):
-        neighbours_J = neighbours_MJ[m]
+        others = [j for j in neighbours_MJ[m].tolist() if dataset.train.ids[j] != split.ids[index]]
+        neighbours_J = torch.tensor(others[:NEIGHBOURS_SHOWN], dtype=torch.int64)
         neighbour_images = dataset.train.images_NCHW[neighbours_J] if len(neighbours_J) else []
         rows.append(
             {
@@ -65,17 +71,22 @@ def find_hard_examples(
     return pa.Table.from_pylist(escape_all(rows), schema=_schema())
 
 
-def _nearest_training_images(model: nn.Module, scorer: Scorer, train: Split, images_MCHW: Tensor) -> Tensor:
+def _nearest_training_images(
+    model: nn.Module, scorer: Scorer, train: Split, images_MCHW: Tensor, train_features: Tensor | None
+) -> Tensor:
     """Return neighbours_MJ, int64: indices of the training images with the most similar features, of a sample of them.
 
-    M x 0 if there are no images to compare.
+    One more than are shown, as an image may be its own neighbour. M x 0 if there are no images to compare.
     """
     sample_S = sample_indices(len(train))
     if not len(images_MCHW) or not len(sample_S):
         return torch.zeros(len(images_MCHW), 0, dtype=torch.int64)
     features_MF = extract_features(model, scorer, images_MCHW)
-    sample_SF = extract_features(model, scorer, sample_images(train.images_NCHW))
-    neighbours_MJ, _ = nearest_neighbours(features_MF, sample_SF, NEIGHBOURS_SHOWN)
+    if train_features is not None:
+        sample_SF = train_features[sample_S]
+    else:
+        sample_SF = extract_features(model, scorer, sample_images(train.images_NCHW))
+    neighbours_MJ, _ = nearest_neighbours(features_MF, sample_SF, NEIGHBOURS_SHOWN + 1)
     return sample_S[neighbours_MJ]
 
 

@@ -17,6 +17,10 @@ from classifier.evaluation.training_data import load_training_data
 from classifier.metrics.scores import compute_scores
 from classifier.runs.folder import update_result
 
+_HOW_TO_TEST = (
+    "add images, or put some of each class into a folder test/ beside train/, and train again with --data.test above 0"
+)
+
 
 @dataclass(frozen=True)
 class TestResult:
@@ -64,7 +68,7 @@ def evaluate_test_split(
         return TestResult(bundle, bundle.scores["test"])
     dataset = dataset or load_training_data(path, bundle, data_path, data_settings)
     if len(dataset.test) == 0:
-        raise DataError(f"{dataset.name} has no test images: train with --data.test above 0")
+        raise DataError(f"{dataset.name} has no test images ({dataset.why_untested}): {_HOW_TO_TEST}")
     loaded = loaded or bundles.load(path, device)
     count_test_read(path, "evaluate")
     confusion, probabilities_NK = loaded.scorer().predict_split(loaded.model, dataset.test)

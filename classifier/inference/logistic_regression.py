@@ -119,6 +119,14 @@ def find_held_out(labels_N: Tensor) -> Tensor:
     return torch.nonzero(folds_N >= 0 if len(labels_N) <= MAX_IMAGES_FOR_FOLDS else folds_N == 0)[:, 0]
 
 
+def describe_folds(images: int, classes: int) -> str:
+    """Say by which folds of so many training images a probe is validated: words that follow a verb or a score."""
+    if images > MAX_IMAGES_FOR_FOLDS:
+        return f"by 1 of {FOLDS} folds of the training images"
+    has_large_class = images > (FOLDS - 1) * classes  # else there may be fewer folds
+    return f"by {f'{FOLDS} ' if has_large_class else ''}folds of the training images"
+
+
 def assign_folds(labels_N: Tensor, folds: int) -> Tensor:
     """Return a fold in [0, folds) of each image, in turns within its class; -1 for the only image of a class."""
     folds_N = torch.full_like(labels_N, -1)

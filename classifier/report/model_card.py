@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 MAX_CLASS_ROWS = 30
 
 
-def write(path: Path, bundle: Bundle, test_reads: int, split: str) -> Path:
+def write(path: Path, bundle: Bundle, test_reads: int, split: str, by_folds: str = "") -> Path:
     """Write the model card of a bundle. test_reads: how often its test split was read; split: the split whose scores it
-    has, "" for none."""
+    has, "" for none; by_folds: by which folds they were measured, if they were."""
     scores = bundle.scores[split] if split else None
     text = _template().render(
         bundle=bundle,
         split=split,
-        summary=sentences.summarize(scores, is_test=split == "test") if scores else "",
+        by_folds=by_folds,
+        summary=sentences.summarize(scores, is_test=split == "test", by_folds=by_folds) if scores else "",
         sentences=list(sentences.describe_scores(scores)) if scores else (),
         classes=format_classes(scores)[:MAX_CLASS_ROWS] if scores else (),
         max_classes=MAX_CLASS_ROWS,

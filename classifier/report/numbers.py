@@ -23,6 +23,8 @@ SCORE_NAMES = {
 }
 # Scores that are not shares.
 DECIMAL_SCORES = ("roc_auc", "average_precision", "kappa", "mcc", "loss", "brier")
+# In place of a score of a class that its images do not tell.
+UNKNOWN = "–"
 # Decimal places of a share that would otherwise round to 0 or 100 %.
 MAX_DECIMALS = 6
 
@@ -79,7 +81,7 @@ def format_classes(scores: dict[str, Any], decimals: int = 1) -> list[dict[str, 
     """Return the scores of each class as text, the lowest F1 first, then classes without images.
 
     Recall and F1 of a class without images are unknown, and so is the precision of one that was never predicted: they
-    are empty, though they count as 0 in scores.
+    are UNKNOWN, though they count as 0 in scores.
     """
     predicted_K = [sum(column) for column in zip(*scores["confusion"], strict=True)]
     rows = sorted(
@@ -88,11 +90,11 @@ def format_classes(scores: dict[str, Any], decimals: int = 1) -> list[dict[str, 
     return [
         {
             "name": row["name"],
-            "precision": format_share(row["precision"], decimals) if predicted else "",
-            "recall": format_share(row["recall"], decimals) if row["support"] else "",
-            "f1": format_share(row["f1"], decimals) if row["support"] else "",
-            "interval": format_interval(row["intervals"]["f1"]) if row["support"] else "",
-            "roc_auc": "" if row.get("roc_auc") is None else f"{row['roc_auc']:.3f}",
+            "precision": format_share(row["precision"], decimals) if predicted else UNKNOWN,
+            "recall": format_share(row["recall"], decimals) if row["support"] else UNKNOWN,
+            "f1": format_share(row["f1"], decimals) if row["support"] else UNKNOWN,
+            "interval": format_interval(row["intervals"]["f1"]) if row["support"] else UNKNOWN,
+            "roc_auc": UNKNOWN if row.get("roc_auc") is None else f"{row['roc_auc']:.3f}",
             "images": f"{row['support']:,}",
         }
         for row, predicted in rows

@@ -16,7 +16,9 @@ from classifier.bundle.predictions import read_probabilities
 from classifier.bundle.test_reads import count_test_reads, describe_test_reads
 from classifier.config.documents import read_json, read_rows
 from classifier.config.files import read_experiment
+from classifier.data.split_names import explain_no_test
 from classifier.errors import RunError
+from classifier.evaluation.calibrate import describe_folds
 from classifier.report import images, model_card, model_sections, page, sentences, study_sections
 from classifier.report.page import Block, Bullets, Code, Page, Section, Text
 from classifier.runs.folder import (
@@ -48,7 +50,7 @@ def write(folder: str | Path, *, refresh: float | None = None) -> Path:
         raise RunError(f"{folder} is not a run folder (no experiment.yaml): give OUT/NAME of a training or a search")
     run = _RunFiles(folder)
     if run.bundle is not None:
-        model_card.write(folder / CARD, run.bundle, count_test_reads(folder), run.split)
+        model_card.write(folder / CARD, run.bundle, count_test_reads(folder), run.split, run.folds_of_split)
     content = Page(_title(run), _build_summary(run), list(_build_sections(run)))
     return page.write(folder / NAME, content, refresh=refresh)
 
@@ -67,9 +69,16 @@ class _RunFiles:
         scores = self.bundle.scores if self.bundle else {}
         self.split = next((split for split in ("test", "validation") if "intervals" in (scores.get(split) or {})), "")
         self.scores: dict[str, Any] = scores[self.split] if self.split else {}
+        self.by_folds = describe_folds(self.bundle) if self.bundle else ""
+        """By which folds its model was validated, if it was."""
         if (folder / SCORES).is_file():  # of a cross-validation, whose images are all held out once
             self.scores, self.split = read_scores(folder / SCORES), "test"
         self.dataset: dict[str, Any] = self.bundle.dataset if self.bundle else self.result.get("dataset") or {}
+
+    @property
+    def folds_of_split(self) -> str:
+        """By which folds the images of the split were predicted, if they were."""
+        return self.by_folds if self.split == "validation" else ""
 
     def predictions(self) -> tuple[Tensor, Tensor] | None:
         """Return probabilities_NK and labels_N of the split; None if they were not saved."""
@@ -94,7 +103,7 @@ class _RunFiles:
 def _build_sections(run: _RunFiles) -> Iterator[Section]:
     yield _build_data(run)
     if run.history:
-        yield model_sections.build_training(run.history, run.dataset.get("counts") or {})
+        yield model_sections.build_training(run.history, run.dataset.get("counts") or {}, run.by_folds)
     if "folds" in run.result:
         yield study_sections.build_folds(run.result["folds"])
     if "curve" in run.result:
@@ -107,7 +116,7 @@ def _build_sections(run: _RunFiles) -> Iterator[Section]:
         yield model_sections.build_calibration(run.bundle, *predictions, run.split)
     hard_examples = run.hard_examples()
     if hard_examples:
-        yield model_sections.build_hard_examples(hard_examples, run.split, run.link_image)
+        yield model_sections.build_hard_examples(hard_examples, run.split, run.folds_of_split, run.link_image)
     if (run.folder / ROBUSTNESS).is_file():
         yield study_sections.build_robustness(study_sections.read_robustness(run.folder / ROBUSTNESS))
     if "trials" in run.result:
@@ -130,12 +139,15 @@ def _build_summary(run: _RunFiles) -> list[Block]:
     elif status != "finished":
         blocks.append(Text(f"This run did not finish (status: {status}).", "warning"))
     if run.scores:
-        blocks.append(Text(sentences.summarize(run.scores, is_test=run.split == "test"), "big"))
+        summary = sentences.summarize(run.scores, is_test=run.split == "test", by_folds=run.folds_of_split)
+        blocks.append(Text(summary, "big"))
         blocks.append(Bullets(list(sentences.describe_scores(run.scores))))
     elif "curve" in result:
         blocks.append(Bullets(result["curve"]["says"]))
     elif bundle is None:
         blocks.append(Text("No model has been saved yet.", "big"))
+    elif not bundle.dataset["counts"]["test"]:
+        blocks.append(Text(f"Not tested: {explain_no_test(run.experiment.data.test)}.", "big"))
     if bundle is not None:
         megabytes = (bundles.find(run.folder) / bundles.WEIGHTS).stat().st_size / 1e6
         model = f"{bundle.model['name']}, input {bundle.size} x {bundle.size} pixels, {megabytes:.1f} MB of weights."
@@ -150,7 +162,8 @@ def _build_data(run: _RunFiles) -> Section:
     counts = ", ".join(f"{count:,} {split}" for split, count in dataset["counts"].items())
     names = dataset["class_names"]
     classes = ", ".join(names[:MAX_CLASS_NAMES]) + (", ..." if len(names) > MAX_CLASS_NAMES else "")
-    text = Text(f"{dataset['name']}: {counts} images of {len(names)} classes: {classes}.")
+    validated = f" Validated {run.by_folds}." if run.by_folds else ""
+    text = Text(f"{dataset['name']}: {counts} images of {len(names)} classes: {classes}.{validated}")
     findings = dataset.get("findings") or []
     found = Bullets(findings) if findings else Text("No problems found.", "faint")
     return Section("Data", [text, found], "Checked while reading the images; classifier audit checks more.")

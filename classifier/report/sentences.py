@@ -27,15 +27,19 @@ OVERFIT_GAP, UNDERFIT_GAP, LATE_GAIN = 0.1, -0.05, 0.01
 MIN_TRIALS, MIN_TRIALS_PER_SETTING = 12, 3
 
 
-def summarize(scores: dict[str, Any], *, is_test: bool) -> str:
-    """Return the accuracy with its confidence interval, and the images that it was measured on."""
+def summarize(scores: dict[str, Any], *, is_test: bool, by_folds: str = "") -> str:
+    """Return the accuracy with its confidence interval, and the images that it was measured on.
+
+    by_folds: by which folds the validation accuracy was measured, if it was.
+    """
     accuracy, count, interval = format_share(scores["accuracy"]), scores["count"], scores["intervals"]["accuracy"]
+    how = f", {by_folds}" if by_folds else ""
     text = f" (95 % confidence interval {format_interval(interval)})" if interval else ""
     if is_test:
         return f"Accuracy {accuracy} on {count:,} held-out image{'' if count == 1 else 's'}{text}."
     return (
-        f"Validation accuracy {accuracy} on {count_images(count)}{text}. These images may have been used for model "
-        "selection, so expect a lower accuracy on new ones. There are no test scores of this model."
+        f"Validation accuracy {accuracy} on {count_images(count)}{text}{how}. These images may have been used for "
+        "model selection, so expect a lower accuracy on new ones. There are no test scores of this model."
     )
 
 

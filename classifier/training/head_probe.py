@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from classifier.config.experiment import Experiment
-from classifier.data.dataset import Dataset
+from classifier.data.dataset import Dataset, Split
 from classifier.data.subset import limit_training_images
 from classifier.errors import ModelError
 from classifier.inference.features import extract_features, load_features, save_features, weights_identity
@@ -49,8 +49,8 @@ def fit_head(
     if len(heads) != 1 or not isinstance(heads[0], nn.Linear) or heads[0].bias is None:
         raise ModelError("model.probe: the head of this model is not one linear layer: leave model.probe out")
     group = group or ProcessGroup()
-    file = None if folder is None else folder / f"{_features_key(experiment, dataset, scorer)}-probe.safetensors"
-    features_NF, labels_N = _compute_features(model.eval(), scorer, dataset, group, file)
+    labels_N = select_images(dataset).labels_N
+    features_NF = compute_features(model, experiment, dataset, scorer, group, folder)
     probe = fit_linear_probe(features_NF, labels_N, len(dataset.class_names))
     with torch.no_grad():
         heads[0].weight.copy_(probe.weight_KF)
@@ -60,15 +60,35 @@ def fit_head(
     return HeadProbe(probe, float(loss), int((logits_NK.argmax(1) == labels_N).sum()), len(labels_N))
 
 
-def _compute_features(
-    model: nn.Module, scorer: Scorer, dataset: Dataset, group: ProcessGroup, file: Path | None
-) -> tuple[Tensor, Tensor]:
-    """Return features_NF and labels_N of the images, equal on every rank; each computes a shard."""
-    count = max(MAX_IMAGES, MAX_CLASS_IMAGES * len(dataset.class_names))
-    train = limit_training_images(dataset, count, seed=0).train if len(dataset.train) > count else dataset.train
+def count_images(dataset: Dataset) -> int:
+    """Return how many training images `fit_head` uses."""
+    return min(len(dataset.train), max(MAX_IMAGES, MAX_CLASS_IMAGES * len(dataset.class_names)))
+
+
+def select_images(dataset: Dataset) -> Split:
+    """Return the training images that a probe is fitted to: of very many a stratified part."""
+    count = count_images(dataset)
+    return limit_training_images(dataset, count, seed=0).train if len(dataset.train) > count else dataset.train
+
+
+def compute_features(
+    model: nn.Module,
+    experiment: Experiment,
+    dataset: Dataset,
+    scorer: Scorer,
+    group: ProcessGroup | None = None,
+    folder: Path | None = None,
+) -> Tensor:
+    """Return features_NF of `select_images`, float32 on the CPU, equal on every rank; each computes a shard.
+
+    folder: where they are kept, and taken from if they are there.
+    """
+    group, train = group or ProcessGroup(), select_images(dataset)
+    file = None if folder is None else folder / f"{_features_key(experiment, dataset, scorer)}-probe.safetensors"
     stored = load_features(file) if file is not None and group.world_size == 1 else None
     if stored is not None and len(stored["features"]) == len(train):
-        return stored["features"], train.labels_N
+        return stored["features"]
+    model.eval()
     if group.world_size == 1 or len(train) < group.world_size:  # with fewer images than ranks a shard would be empty
         features_NF = extract_features(model, scorer, train.images_NCHW)
     else:
@@ -79,7 +99,7 @@ def _compute_features(
         features_NF = group.all_reduce_sum(features_NF).cpu()
     if file is not None and group.is_first:
         save_features({"features": features_NF}, file)
-    return features_NF, train.labels_N
+    return features_NF
 
 
 def _features_key(experiment: Experiment, dataset: Dataset, scorer: Scorer) -> str:

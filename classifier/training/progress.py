@@ -20,10 +20,11 @@ def describe_run(experiment: "Experiment", dataset: "Dataset") -> Iterator[str]:
     train, optimizer = experiment.train, experiment.optimizer
     epochs, stages = train.epochs - experiment.model.probe, []
     if experiment.model.probe:
-        from classifier.inference.logistic_regression import find_held_out
+        from classifier.inference.logistic_regression import describe_folds, find_held_out
 
         is_by_folds = not len(dataset.validation) and len(find_held_out(dataset.train.labels_N))
-        stages.append("a linear probe" + (" validated by folds of its images" if is_by_folds else ""))
+        folds = describe_folds(len(dataset.train), len(dataset.class_names)) if is_by_folds else ""
+        stages.append(f"a linear probe validated {folds}" if folds else "a linear probe")
     if epochs:
         batch = f"{experiment.data.batch}" + (f" x {optimizer.accumulate}" if optimizer.accumulate > 1 else "")
         sizes = [*image_size.list_sizes(experiment.schedule, size=dataset.size, epochs=train.epochs)]

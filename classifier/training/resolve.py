@@ -38,7 +38,7 @@ def resolve(experiment: Experiment, dataset: Dataset) -> Experiment:
     )
     if len(dataset.validation) == 0 and needs_validation:
         raise DataError(
-            f"{dataset.name} has no validation images: set --data.validation above 0, or train without them: "
+            f"{dataset.name} has no validation images: {dataset.how_to_fill('validation')}, or train without them: "
             "--train.keep last, no train.patience, and no plateau schedule"
         )
     _check_probe(experiment)

@@ -209,7 +209,8 @@ def _check_inputs(experiment: Experiment, dataset: Dataset) -> None:
     """DataError without validation images, ConfigError without the search to start from."""
     start_from = experiment.search.start_from
     if len(dataset.validation) == 0:
-        raise DataError(f"{dataset.name} has no validation images to compare trials by: set --data.validation above 0")
+        how = dataset.how_to_fill("validation")
+        raise DataError(f"{dataset.name} has no validation images to compare trials by: {how}")
     if start_from and not (Path(start_from) / "trials.parquet").is_file():
         raise ConfigError(f"search.start_from {start_from} is not a finished search: it has no trials.parquet")
 

@@ -2,7 +2,7 @@
 
 from classifier.api.missing import Missing
 from classifier.api.training import calibrate_training, write_training_results
-from classifier.evaluation.calibrate import describe_calibration
+from classifier.evaluation.calibrate import describe_calibration, describe_folds
 from classifier.report import run_page
 from classifier.report.numbers import format_accuracy
 from classifier.runs.recorder import record_training
@@ -82,6 +82,8 @@ def finish_training(session: Session, stopped: str | None) -> int:
         log.warning(line)
     validation = fields["validation"]
     score = f"validation accuracy {format_accuracy(validation, 2)}" if validation else "no validation images"
+    if loaded is not None and (by_folds := describe_folds(loaded.bundle)):
+        score += f", {by_folds}"
     log.info(f"{status} after {format_duration(run.seconds)}: {score}")
     speed = f", {fields['images_per_second']:,.0f} images/s" if fields["images_per_second"] else ""
     log.info(f"{fields['parameters']:,} parameters{speed}")
@@ -89,6 +91,8 @@ def finish_training(session: Session, stopped: str | None) -> int:
         log.info(f"waiting for images took {fields['input_wait']:.1%} of the time in training steps")
     if interrupted:
         log.next_step("resume it", resume_command(session.kind, run.folder))
+    elif why := session.dataset.why_untested:
+        log.info(f"not tested: {why}")
     else:
         log.next_step("test it once", command_line("evaluate", run.folder))
     log.next_step("report", run.folder / run_page.NAME)

@@ -32,7 +32,8 @@ def plan_runs(dataset: Dataset, experiment: Experiment, *, sizes: int, largest: 
     ConfigError if the smallest has fewer images than a batch, or than two per class; DataError without validation.
     """
     if len(dataset.validation) == 0:
-        raise DataError(f"{dataset.name} has no validation images to measure accuracy: set --data.validation above 0")
+        how = dataset.how_to_fill("validation")
+        raise DataError(f"{dataset.name} has no validation images to measure accuracy: {how}")
     train_images = len(dataset.train)
     if largest > 1:
         raise ConfigError(f"--largest {largest:g}: must be a fraction of the training images, at most 1")

@@ -75,6 +75,31 @@ def test_the_test_split_is_read_once(run):
     assert run.result["test_reads"] == 2
 
 
+def test_one_image_a_class_trains_and_says_that_nothing_is_tested(tmp_path, capsys):
+    """Predictions are those of the nearest image: the only thing that is known of a class."""
+    photos = draw_photos(tmp_path / "photos", {"red": 1, "green": 1, "blue": 1})
+    run = classifier.train(photos, out=tmp_path)
+    assert (
+        "note: Each of the 3 classes has only one image, which trains: nothing is left to test"
+        in capsys.readouterr().out
+    )
+    assert (run.status, run.result["validation"], run.result["test"]) == ("finished", None, None)
+    assert "Not tested: every class has only one image." in (run.folder / "report.html").read_text()
+    again = draw_photos(tmp_path / "again", {"red": 3, "green": 3, "blue": 3}, seed=1)
+    model = classifier.load(run)
+    files = sorted(again.rglob("*.png"))
+    right = [best.class_name == file.parent.name for best, file in zip(model.predict(files), files, strict=True)]
+    assert sum(right) >= 7
+    with pytest.raises(classifier.ClassifierError, match=r"test images \(every class has only one image\): add"):
+        run.test()
+    draw_photos(photos, {"red": 12, "green": 12})  # beside the class of one image
+    mixed = classifier.train(photos, out=tmp_path, progress=False)
+    assert "The class 'blue' has only one image, which trains: it is not tested." in mixed.result["dataset"]["findings"]
+    assert mixed.result["validation"]["count"] == mixed.result["dataset"]["counts"]["train"] - 1
+    rows = {row["name"]: row for row in mixed.test().scores["per_class"]}
+    assert (rows["blue"]["support"], rows["blue"]["roc_auc"]) == (0, None)
+
+
 def test_a_notebook_shows_the_report_in_a_frame(run):
     shown = run.report._repr_html_()
     assert shown.startswith("<iframe sandbox srcdoc=")

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from classifier.config.experiment import Experiment
 from classifier.config.sections import DataConfig
 from classifier.data import load
 from classifier.data.build import compute_statistics
 from classifier.errors import DataError
+from classifier.training.resolve import resolve
 
 
 def config(folder: Path, **settings: object) -> DataConfig:
@@ -143,7 +145,17 @@ def test_single_class_is_refused(photos: Path) -> None:
         load(config(photos))
 
 
-def test_class_with_a_single_image_is_refused(photos: Path, paint: Callable[[Path], Path]) -> None:
+def test_class_with_a_single_image_is_trained_and_not_tested(photos: Path, paint: Callable[[Path], Path]) -> None:
     paint(photos / "bird" / "a.png")
-    with pytest.raises(DataError, match="photos: the class 'bird' has only one image: add more, or remove it"):
-        load(config(photos))
+    dataset = load(config(photos))
+    assert "bird/a.png" in dataset.train.ids
+    assert "The class 'bird' has only one image, which trains: it is not tested." in dataset.findings
+    for name in ("cat", "dog"):
+        for file in sorted((photos / name).iterdir())[1:]:
+            file.unlink()
+    lone = load(config(photos))
+    assert lone.counts == {"train": 3, "validation": 0, "test": 0}
+    assert lone.why_untested == "every class has only one image"
+    assert lone.how_to_fill("validation") == "add images, as these are too few for a validation split"
+    with pytest.raises(DataError, match="photos has no validation images: add images, as these are too few for a val"):
+        resolve(Experiment().override("data.batch", 2), lone)

@@ -180,6 +180,54 @@ def test_class_of_two_images_is_in_train_and_test() -> None:
     assert "validation has no image of 'class1'." in texts(result)
 
 
+def test_two_images_a_class_leave_none_for_validation() -> None:
+    train = [content for content, u in hash_contents(100).items() if 0.2 <= u < 0.9]
+    result = draw([(content, n % 3) for n, content in enumerate(train[:6])])
+    assert np.bincount(result.splits_N, minlength=3).tolist() == [3, 0, 3]
+
+
+LONE = "The class 'class1' has only one image, which trains: it is not tested."
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(
+    ("images", "supplied", "counts", "text"),
+    [
+        ([(n, 0) for n in range(50)] + [(99, 1)], None, None, LONE),
+        ([(n, 0) for n in range(50)] + 3 * [(99, 1)], None, None, LONE),
+        (
+            [(n, 0) for n in range(50)] + [(90 + n, n) for n in range(1, 6)],
+            None,
+            None,
+            "5 classes have only one image each, which trains: they are not tested: 'class1', 'class2', 'class3' and "
+            "2 more.",
+        ),
+        (
+            [(n, n) for n in range(3)],
+            None,
+            [3, 0, 0],
+            "Each of the 3 classes has only one image, which trains: nothing is left to test on.",
+        ),
+        (
+            [(n, n % 3) for n in range(6)],
+            [TRAIN] * 3 + [TEST] * 3,
+            [3, 0, 3],
+            "photos has no validation split: 0 of its 3 training images are set aside for it.",
+        ),
+    ],
+)
+def test_the_only_image_of_a_class_trains(seed, images, supplied, counts, text) -> None:
+    result = draw_splits(make_input(images, supplied), validation=0.1, test=0.2, seed=seed)
+    labels = np.array([label for _, label in images])
+    for label in {label for content, label in images if [other for _, other in set(images)].count(label) == 1}:
+        assert set(result.splits_N[labels == label].tolist()) == {TRAIN}
+    assert text in texts(result)
+    assert not any("no image of 'class1'" in other or "99.png" in other for other in texts(result))
+    if counts:
+        assert np.bincount(result.splits_N, minlength=3).tolist() == counts
+    assert {moved.split for moved in result.reassignments if moved.class_name != "class0"} <= {"train"}
+
+
 def test_supplied_splits_are_kept() -> None:
     images = [(n, n % 2) for n in range(300)]
     supplied = [(TRAIN, VALIDATION, TEST)[n // 100] for n in range(300)]
@@ -365,9 +413,11 @@ def test_assigned_splits_round_trip_and_errors(tmp_path: Path) -> None:
 def test_errors_name_the_class_and_the_fix() -> None:
     many = [(n, 0) for n in range(50)]
     with pytest.raises(DataError, match=r"photos: the class 'class1' has only one image: add more, or remove it"):
-        draw([*many, (99, 1)])
+        draw([*many, (7, 1)])  # of which it is not the only class
+    with pytest.raises(DataError, match=r"photos: the class 'class1' has only one image: add more, or remove it"):
+        draw([*many, (99, 1)], folds=5)
     with pytest.raises(DataError, match=r"the 3 images of class 'class1' are copies of one: add others"):
-        draw([*many, (99, 1), (99, 1), (99, 1)])
+        draw([*many, (7, 1), (7, 1), (7, 1)])
     empty_class = dataclasses.replace(make_input([*many, (99, 0)]), class_names=["class0", "class1"])
     with pytest.raises(DataError, match=r"the class 'class1' has no image: add more"):
         draw_splits(empty_class, validation=0.1, test=0.2, seed=0)
@@ -375,9 +425,9 @@ def test_errors_name_the_class_and_the_fix() -> None:
         draw([*many, (98, 1), (99, 1)], [TRAIN] * 50 + [TEST] * 2)
     with pytest.raises(DataError, match=r"data\.validation 0\.5 and data\.test 0\.5 leave no images to train on"):
         draw(many + [(n, 1) for n in range(50, 99)], validation=0.5, test=0.5)
-    train = [content for content, u in hash_contents(100).items() if 0.2 <= u < 0.9]
+    both = [TRAIN, VALIDATION, TRAIN, VALIDATION]
     with pytest.raises(DataError, match=r"photos has too few images \(4\) to draw its splits: add more"):
-        draw([(content, n // 2) for n, content in enumerate(train[:4])])
+        draw([(0, 0), (1, 0), (2, 1), (3, 1)], both)
 
 
 def test_folds_test_each_image_once_and_keep_duplicates_together():

@@ -214,6 +214,8 @@ def test_few_images_without_flags_get_a_probe_and_its_experiment_repeats_it_with
     assert "recipe auto: 12 images of 3 classes, 80 pixels: a linear probe of timm/tf_efficientnet_lite0" in first.out
     settings = yaml.safe_load((first.folder / "experiment.yaml").read_text())
     assert (settings["model"]["probe"], settings["data"]["size"], settings["train"]["epochs"]) == (True, 224, 1)
+    assert "validated by 5 folds of the training images" in first.out
+    assert "%), by 5 folds of the training images" in first.out
     again = verb_in(tmp_path, "train", "--experiment", str(first.folder / "experiment.yaml"), "--name", "again")
     assert again.code == 0, again.err
     assert "recipe auto" not in again.out

@@ -40,15 +40,23 @@ def history_row(epoch: int, *, validated: bool = True, best: bool = True) -> dic
     return row | {f"validation_{name}": value for name, value in score.items()}
 
 
-def write_run(folder: Path, class_names: Sequence[str], *, data_path: str = "photos", finding: str = "") -> Path:
-    """Write the run and return its folder. Class names are also the names of images, and of whatever else has one."""
+def write_run(
+    folder: Path, class_names: Sequence[str], *, data_path: str = "photos", finding: str = "", by_folds: bool = False
+) -> Path:
+    """Write the run and return its folder. Class names are also the names of images, and of whatever else has one.
+
+    by_folds: it is a linear probe without validation images."""
     generator = torch.Generator().manual_seed(0)
     labels_N = torch.randint(len(class_names), (IMAGES,), generator=generator)
     logits_NK = torch.randn(IMAGES, len(class_names), generator=generator)
     logits_NK[torch.arange(IMAGES), labels_N] += 2
     probabilities_NK = logits_NK.softmax(1)
     experiment = Experiment().override_all({"data.path": data_path, "model.name": "cnn"})
-    dataset = {"name": class_names[0], "counts": {"train": 9, "validation": IMAGES, "test": 9}, "fingerprint": "0123"}
+    counts = {"train": IMAGES, "validation": IMAGES, "test": 9}
+    if by_folds:
+        experiment = experiment.override_all({"model.probe": True, "train.epochs": 1})
+        counts["validation"] = 0
+    dataset = {"name": class_names[0], "counts": counts, "fingerprint": "0123"}
     dataset |= {"class_names": list(class_names), "findings": [finding] if finding else []}
     model = Bundle(
         model=experiment.as_dict()["model"] | {"name": class_names[0]},

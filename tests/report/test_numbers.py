@@ -42,15 +42,15 @@ def test_proportion_has_its_interval(hits, count, text):
     assert (low < 100, high > 0) == (True, True)
 
 
-def test_what_is_not_known_of_a_class_is_left_empty():
+def test_what_is_not_known_of_a_class_is_no_number():
     """Nothing is of class c, or predicted as it; nothing is predicted as b."""
     labels_N = torch.tensor([0, 0, 1])
     probabilities_NK = torch.tensor([[0.8, 0.1, 0.1]]).expand(3, 3)
     rows = {row["name"]: row for row in numbers.format_classes(compute_scores(probabilities_NK, labels_N, [*"abc"]))}
     assert [*rows] == ["b", "a", "c"]
-    assert (rows["b"]["precision"], rows["b"]["recall"], rows["b"]["f1"]) == ("", "0.0%", "0.0%")
+    assert (rows["b"]["precision"], rows["b"]["recall"], rows["b"]["f1"]) == ("–", "0.0%", "0.0%")
     assert (rows["a"]["precision"], rows["a"]["recall"]) == ("66.7%", "100.0%")
-    assert {rows["c"][name] for name in ("precision", "recall", "f1", "interval", "roc_auc")} == {""}
+    assert {rows["c"][name] for name in ("precision", "recall", "f1", "interval", "roc_auc")} == {"–"}
     assert rows["c"]["images"] == "0"
 
 

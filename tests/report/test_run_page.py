@@ -1,5 +1,6 @@
 """What the report says is proven, and whoever cannot see it is told; its images lead to their files."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,27 @@ def test_charts_say_what_they_show(tmp_path: Path) -> None:
     ]
     assert len(texts) == len(starts)
     assert all(text.startswith(start) for text, start in zip(texts, starts, strict=True))
+
+
+def test_a_page_says_where_validation_is_by_folds(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", ["cat", "dog"], by_folds=True)
+    page, card = run_page.write(folder).read_text(), (folder / run_page.CARD).read_text()
+    folds = "by 5 folds of the training images"
+    for start in ("), ", "classes: cat, dog. Validated ", "3 s, 100 images/s, validated ", "fitted on 60 images, "):
+        assert f"{start}{folds}." in page, start
+    assert f"Predicted {folds}." in page
+    assert f"## Scores (validation, {folds})" in card
+    plain = run_page.write(write_run(tmp_path / "plain", ["cat", "dog"])).read_text()
+    assert "folds of the training images" not in plain
+
+
+def test_a_run_that_could_not_be_tested_says_why(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", ["cat", "dog"])
+    about = json.loads((folder / "bundle" / "bundle.json").read_text())
+    about["scores"], about["dataset"]["counts"]["test"] = {"validation": None, "test": None}, 0
+    (folder / "bundle" / "bundle.json").write_text(json.dumps(about))
+    (folder / "result.json").unlink()
+    assert "Not tested: every class has only one image." in run_page.write(folder).read_text()
 
 
 def test_page_of_a_running_training_reloads_and_has_what_is_there(tmp_path: Path) -> None:

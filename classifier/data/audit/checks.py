@@ -36,8 +36,8 @@ MIN_COMPARED_SIDE = 16
 def draw_splits_for(scan: ScanResult, config: DataConfig) -> tuple[np.ndarray, list[Finding]]:
     """Return splits_K, indices into SPLITS of the usable images, as a training would draw them; and what it refuses.
 
-    Where a training would refuse classes, the others' splits are drawn without them; images without a split are in
-    training.
+    Splits are drawn without the classes that have no images; where a training would refuse others, images without a
+    split are in training.
     """
     source = scan.source
     reasons: list[str] = []
@@ -47,66 +47,37 @@ def draw_splits_for(scan: ScanResult, config: DataConfig) -> tuple[np.ndarray, l
     if len(scan.flaws) > config.max_corrupt * len(source.labels_N):
         share = len(scan.flaws) / len(source.labels_N)
         reasons.append(f"{share:.1%} of the images are unreadable, more than data.max_corrupt {config.max_corrupt:.1%}")
-    supplied_K = source.splits_N[scan.usable_N]
+    supplied_K, labels_K = source.splits_N[scan.usable_N], source.labels_N[scan.usable_N]
     splits_K = np.where(supplied_K == split.UNASSIGNED, TRAIN, supplied_K).astype(np.int8)
+    counts = np.bincount(labels_K, minlength=len(source.class_names))
+    if empty := [repr(source.class_names[k]) for k in np.flatnonzero(counts == 0)]:
+        classes = "a class has" if len(empty) == 1 else f"{len(empty):,} classes have"
+        reasons.append(f"{classes} no usable image: {list_few(empty)}")
     try:
-        return _draw(scan, config, np.ones(len(splits_K), bool)), _refuse(reasons)
-    except DataError as error:
-        counts_K, sparse = _count_contents(scan)
-        if sparse:
-            examples = [f"{source.class_names[k]!r} has {_count_usable(counts_K[k])}" for k in sparse]
-            classes = "a class has" if len(sparse) == 1 else f"{len(sparse):,} classes have"
-            reasons.append(f"{classes} fewer than two different images: {list_few(examples)}")
-        in_draw_K = ~np.isin(source.labels_N[scan.usable_N], sparse)
-        if not sparse or not in_draw_K.any():
-            return splits_K, _refuse(reasons if sparse else [*reasons, str(error)])
-    try:
-        splits_K[in_draw_K] = _draw(scan, config, in_draw_K)
+        splits_K = _draw(scan, config) if len(splits_K) else splits_K
     except DataError as error:
         reasons.append(str(error))
-    return splits_K, _refuse(reasons)
+    return splits_K, [Finding(kind="refused", text=reason) for reason in reasons]
 
 
-def _draw(scan: ScanResult, config: DataConfig, in_draw_K: np.ndarray) -> np.ndarray:
-    """Return the splits of some of the usable images, all images of their classes. DataError as in a training."""
-    source, drawn_N = scan.source, scan.usable_N[in_draw_K]
-    present, labels_N = np.arange(len(source.class_names)), source.labels_N[drawn_N]
-    if not in_draw_K.all():
-        present, labels_N = np.unique(labels_N, return_inverse=True)
-    chosen: list[int] = drawn_N.tolist()
+def _draw(scan: ScanResult, config: DataConfig) -> np.ndarray:
+    """Return the splits of the usable images, without classes that have none. DataError as in a training."""
+    source, usable_K = scan.source, scan.usable_N
+    present, labels_K = np.unique(source.labels_N[usable_K], return_inverse=True)
+    usable: list[int] = usable_K.tolist()
     split_input = split.SplitInput(
         name=source.name,
         class_names=[source.class_names[k] for k in present],
-        ids=select_strings(source.ids, chosen),
-        digests_N=scan.digests_N[drawn_N],
-        labels_N=labels_N,
-        supplied_N=source.splits_N[drawn_N],
-        groups=None if source.groups is None else select_strings(source.groups, chosen),
-        hashes_N=scan.hashes_K[in_draw_K],
+        ids=select_strings(source.ids, usable),
+        digests_N=scan.digests_N[usable_K],
+        labels_N=labels_K,
+        supplied_N=source.splits_N[usable_K],
+        groups=None if source.groups is None else select_strings(source.groups, usable),
+        hashes_N=scan.hashes_K,
         assigned=None if config.split_from is None else AssignedSplits.read(Path(config.split_from)),
     )
     drawn = split.draw_splits(split_input, validation=config.validation, test=config.test, seed=config.split_seed)
     return drawn.splits_N
-
-
-def _count_contents(scan: ScanResult) -> tuple[list[tuple[int, int]], list[int]]:
-    """Return usable images and different contents of each class, and the classes with fewer than two contents."""
-    counts = []
-    for k in range(len(scan.source.class_names)):
-        is_of_class_K = scan.source.labels_N[scan.usable_N] == k
-        counts.append((int(is_of_class_K.sum()), len(np.unique(scan.hashes_K[is_of_class_K]))))
-    return counts, [k for k, (_, contents) in enumerate(counts) if contents < 2]
-
-
-def _count_usable(count: tuple[int, int]) -> str:
-    images, contents = count
-    if images < 2:
-        return "only one usable image" if images else "no usable image"
-    return f"{images} usable images, all copies of one" if contents == 1 else f"{images} usable images"
-
-
-def _refuse(reasons: Sequence[str]) -> list[Finding]:
-    return [Finding(kind="refused", text=reason) for reason in reasons]
 
 
 def run_checks(scan: ScanResult, splits_K: np.ndarray, size: int, features_KF: Tensor | None = None) -> list[Finding]:
