@@ -69,11 +69,14 @@ _ERASE_AREA, _ERASE_ASPECT, _CROP_ASPECT = (0.02, 0.33), (0.3, 3.3), (3 / 4, 4 /
 def resolve(config: AugmentConfig, *, kind: str, channels: int, size: int) -> AugmentConfig:
     """Return the settings with `auto` resolved and every unset strength filled in from the policy's row of the table.
 
-    kind: symbols, objects or photos, from the dataset. ConfigError if colours of greyscale images are to be changed.
+    Where `auto` finds symbols, they are mirrored in no test either, unless augment.flip is set. kind: symbols, objects
+    or photos, from the dataset. ConfigError if colours of greyscale images are to be changed.
     """
     policy = config.policy
     if policy == "auto":
         policy = "objects" if kind == "photos" and size <= _MAX_OBJECT_SIZE else kind
+        if policy == "symbols" and not config.flip:
+            config = dataclasses.replace(config, test_flip=False)
     disabled = dict.fromkeys(_COLOUR_ONLY, 0.0) if channels == 1 else {}
     for name in disabled:
         if getattr(config, name):

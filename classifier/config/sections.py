@@ -129,7 +129,8 @@ class AugmentConfig(Section):
     strength: Annotated[float, Range(0, 3)] = 1.0
     """Multiplies magnitude and all strengths above from rotate to erase; one knob to search them together."""
     test_flip: bool = False
-    """Test-time augmentation: average the predictions for each image and its mirror image. Doubles inference time."""
+    """Test-time augmentation: average the predictions for each image and its mirror image. Doubles inference time. Not
+    done where augment.policy auto finds symbols, unless augment.flip is set."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -145,6 +145,20 @@ def test_explicit_settings_are_kept():
     assert (config.flip, config.crop, config.brightness) == (0.1, 0.9, 0.2)
 
 
+@pytest.mark.parametrize(
+    ("kind", "changes", "is_mirrored"),
+    [
+        ("photos", {}, True),
+        ("symbols", {}, False),
+        ("symbols", {"flip": 0.5}, True),
+        ("symbols", {"policy": "symbols"}, True),  # also a resolved experiment of an earlier version
+    ],
+)
+def test_symbols_that_auto_finds_are_not_mirrored_in_the_test(kind, changes, is_mirrored):
+    config = AugmentConfig(test_flip=True, **changes)
+    assert policy.resolve(config, kind=kind, channels=1, size=28).test_flip == is_mirrored
+
+
 def test_every_policy_sets_every_strength():
     names = {f.name for f in dataclasses.fields(AugmentConfig)} - {"policy", "test_flip", "strength", "views"}
     assert all(set(table) == names for table in policy.POLICIES.values())
