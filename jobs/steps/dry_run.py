@@ -19,7 +19,7 @@ from classifier.training.state import TrainState
 
 from ..cli.console import RunLog
 from ..cli.verb import Request
-from .recipe import request_experiment
+from .recipe import request_experiment, use_cores
 
 
 def dry_run(
@@ -33,7 +33,13 @@ def dry_run(
     check: checks what else the verb would do with the requested experiment, and returns lines on it.
     """
     log = RunLog()
-    info, requested = log.info, request_experiment(request, log, in_steps=in_steps)
+    with use_cores(request, log):
+        _take_a_step(request_experiment(request, log, in_steps=in_steps), check, log.info)
+
+
+def _take_a_step(
+    requested: Experiment, check: Callable[[Experiment, Dataset], Iterable[str]], info: Callable[[str], None]
+) -> None:
     dataset = data.load(requested.data)
     experiment = resolve(requested, dataset)
     for line in (*describe_run(experiment, dataset), *check(requested, dataset)):

@@ -1,12 +1,20 @@
 """The experiment of a command line, whose recipe may be chosen by the images."""
 
+import contextlib
 from pathlib import Path
 
 from classifier.api.choice import choose
 from classifier.config.experiment import Experiment
+from classifier.runtime.threads import use_free_cores
 
 from ..cli.console import RunLog
 from ..cli.verb import Request
+
+
+def use_cores(request: Request, log: RunLog) -> contextlib.AbstractContextManager[None]:
+    """Compute with as many threads as the user has set, or else as cores are free, as a training does."""
+    threads = request.given.get("train.threads")
+    return use_free_cores(request.load, log.info, "--train.threads", threads=threads)
 
 
 def request_experiment(

@@ -32,7 +32,7 @@ from ..cli.console import RunLog
 from ..cli.interrupts import Interrupts
 from ..cli.verb import EXIT_DONE, EXIT_INTERRUPTED, Request
 from ..launch import run_storage
-from ..steps.recipe import request_experiment
+from ..steps.recipe import request_experiment, use_cores
 from ..steps.session import resume_command
 
 STUDY_FILE = "family.json"
@@ -98,8 +98,8 @@ def open_study(
     if request.options.resume:
         run, experiment, options, threads = _resume_study(kind, request, saved_options)
         log = RunLog(run.folder / "run.log")
-        use_cores = use_free_cores(request.load, log.info, "--train.threads", threads=threads)
-        with _recorded_or_discarded(kind, run), Interrupts() as interrupts, log, use_cores:
+        cores = use_free_cores(request.load, log.info, "--train.threads", threads=threads)
+        with _recorded_or_discarded(kind, run), Interrupts() as interrupts, log, cores:
             with interrupts.nothing_to_save():
                 found = find_data(experiment.data, run.folder, "move them back")
                 experiment = dataclasses.replace(experiment, data=found)
@@ -112,8 +112,7 @@ def open_study(
     run_storage.check_new(out, name)
     with contextlib.ExitStack() as outer, Interrupts() as interrupts, RunLog() as log:
         with interrupts.nothing_to_save():
-            threads = request.given.get("train.threads")
-            outer.enter_context(use_free_cores(request.load, log.info, "--train.threads", threads=threads))
+            outer.enter_context(use_cores(request, log))
             experiment = request_experiment(request, log)
             dataset = _load(experiment, first_run_changes, log)
         run = run_storage.create_run(out, name, experiment.data.path)
