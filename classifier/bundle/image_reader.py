@@ -3,7 +3,7 @@
 import functools
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,14 +16,15 @@ from classifier.data.decoding.image_file import DecodeError
 from classifier.data.decoding.image_spec import ImageSpec
 from classifier.data.decoding.tasks import Task
 from classifier.data.decoding.threads import run_in_threads
-from classifier.data.readers.file_bytes import read_image_bytes
+from classifier.data.readers.file_bytes import File, read_image_bytes
 from classifier.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-ImageInput: TypeAlias = "str | Path | bytes | Image | np.ndarray[Any, Any]"
-"""A file, an encoded file's bytes, a Pillow image, or a uint8 array of H x W (grey) or H x W x 3 or 4."""
+ImageInput: TypeAlias = "str | File | bytes | Image | np.ndarray[Any, Any]"
+"""A file, also in an archive, a table or remote storage; an encoded file's bytes; a Pillow image; or a uint8 array of
+H x W (grey) or H x W x 3 or 4."""
 
 
 class ImageReader:
@@ -38,27 +39,38 @@ class ImageReader:
         results: dict[int, Any] = {}
         contents = {n: content for n, image in enumerate(images) if (content := _find_content(image)) is not None}
 
-        def read(index: int) -> bytes | DecodeFailure:
-            try:
-                return contents[index](self.max_bytes)
-            except DecodeError as error:
-                return DecodeFailure(str(error))
-
         def prepare(index: int) -> None:
             try:
                 results[index] = self._prepare(images[index])
             except DataError as error:
                 results[index] = error
 
-        for index, reply in self._decoder.map(read, [*contents]):
-            if isinstance(reply, DecodeFailure):
-                image = images[index]
-                source = Path(image) if isinstance(image, str | Path) else b""
-                results[index] = decode.data_error(source, reply.reason)
-            else:
-                results[index] = np.frombuffer(reply, np.uint8).reshape(self.spec.shape)
+        for index, pixels in self._decode_contents(contents):
+            image = images[index]
+            source = Path(str(image)) if isinstance(image, str | Path) or hasattr(image, "pack") else b""
+            is_failure = isinstance(pixels, DecodeFailure)
+            results[index] = decode.data_error(source, pixels.reason) if is_failure else pixels
         run_in_threads(prepare, [n for n in range(len(images)) if n not in contents])
         return [results[n] for n in range(len(images))]
+
+    def decode_files(self, files: Sequence[File]) -> "list[np.ndarray | DecodeFailure]":
+        """Return the uint8 array, channels x size x size, of each file, or why it has none."""
+        contents = {n: functools.partial(read_image_bytes, file) for n, file in enumerate(files)}
+        results = dict(self._decode_contents(contents))
+        return [results[n] for n in range(len(files))]
+
+    def _decode_contents(
+        self, contents: Mapping[int, Callable[[int], bytes]]
+    ) -> "Iterator[tuple[int, np.ndarray | DecodeFailure]]":
+        def read(index: int) -> bytes | DecodeFailure:
+            try:
+                return contents[index](self.max_bytes)
+            except DecodeError as error:
+                return DecodeFailure(str(error))
+
+        for index, reply in self._decoder.map(read, [*contents]):
+            is_failure = isinstance(reply, DecodeFailure)
+            yield index, reply if is_failure else np.frombuffer(reply, np.uint8).reshape(self.spec.shape)
 
     def _prepare(self, image: Any) -> np.ndarray:
         """Return the array of an image whose pixels are in memory. DataError if it cannot be used."""
@@ -84,6 +96,8 @@ def _find_content(image: Any) -> Callable[[int], bytes] | None:
 
     if isinstance(image, bytes):
         return lambda max_bytes: _check_length(image, max_bytes)
+    if hasattr(image, "pack"):  # a file inside another, or in remote storage
+        return functools.partial(read_image_bytes, image)
     if isinstance(image, str | Path):
         path = Path(image)
         if _is_piped_input(path):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -36,8 +36,8 @@ MAX_NAMED_CLASSES = 3
 class Prediction:
     """The prediction for an image. `top`: the most likely classes with their probabilities, in descending order."""
 
-    path: Path | None
-    """The image's file; None for an image in memory."""
+    path: Path | str | None
+    """The image's file, or its name in an archive, a table or remote storage; None for an image in memory."""
     class_name: str
     probability: float
     top: tuple[tuple[str, float], ...]
@@ -69,8 +69,22 @@ class Prediction:
 class Unreadable:
     """A file that could not be read as an image, and why, in one sentence."""
 
-    path: Path
+    path: Path | str
     reason: str
+
+
+class Judgement(NamedTuple):
+    """What a model and its calibration say of a batch."""
+
+    probabilities_NK: np.ndarray
+    decisions_N: np.ndarray
+    """int64: a class, or -1 where the model is not sure."""
+    in_set_NK: np.ndarray
+    """bool: the classes of each prediction set."""
+    novelty_N: np.ndarray | None
+    """float32: the out-of-distribution score; None without a detector."""
+    is_ood_N: np.ndarray
+    """bool: out of distribution."""
 
 
 class Predictor:
@@ -161,14 +175,35 @@ class Predictor:
 
         Each is read once, and only a few batches are in memory, however many paths there are.
         """
-        paths, remaining_paths = itertools.tee(map(Path, paths))
-        for batch in self._decode_batches(paths):
+        return self.predict_named(((Path(path), Path(path)) for path in paths), k=k, maps=maps)
+
+    def predict_named(
+        self, images: Iterable[tuple[Path | str, ImageInput]], *, k: int = 5, maps: str | None = None
+    ) -> Iterator[Prediction | Unreadable]:
+        """`predict_files` of images in any form, each with its name, which becomes the prediction's path."""
+        images, remaining = itertools.tee(images)
+        for batch in self._decode_batches(image for _, image in images):
             predictions = self._predict([pixels for pixels in batch if not isinstance(pixels, DataError)], k, maps)
-            for pixels, path in zip(batch, remaining_paths, strict=False):
+            for pixels, (name, _) in zip(batch, remaining, strict=False):
                 if isinstance(pixels, DataError):
-                    yield Unreadable(path, str(pixels))
+                    yield Unreadable(name, str(pixels))
                 else:
-                    yield Prediction(path, **next(predictions))
+                    yield Prediction(name, **next(predictions))
+
+    def judge(self, images_NCHW: np.ndarray) -> Judgement:
+        """Judge a batch of uint8 images of the model's size and channels, as `predict` does."""
+        probabilities_NK, statistics = self.engine.predict(images_NCHW)
+        novelty_N, is_ood_N = None, np.zeros(len(images_NCHW), bool)
+        if self.ood_detector:
+            novelty_N = self.ood_detector.score(statistics)
+            is_ood_N = novelty_N > self.ood_detector.threshold
+        if self.calibration:
+            decisions_N = self.calibration.decide(probabilities_NK)
+            in_set_NK = self.calibration.prediction_sets(probabilities_NK)
+        else:
+            decisions_N = probabilities_NK.argmax(1)
+            in_set_NK = decisions_N[:, None] == np.arange(len(self.class_names))
+        return Judgement(probabilities_NK, decisions_N, in_set_NK, novelty_N, is_ood_N)
 
     def top(self, probabilities_K: np.ndarray, k: int = 5) -> tuple[tuple[str, float], ...]:
         """The k most likely classes and their probabilities, in descending order; ties go to the lower class.
@@ -184,17 +219,11 @@ class Predictor:
         _check_count(k)
         if not batch:
             return
-        probabilities_NK, statistics = self.engine.predict(np.stack(batch))
-        is_ood_N = np.zeros(len(batch), bool)
-        if self.ood_detector:
-            is_ood_N = self.ood_detector.score(statistics) > self.ood_detector.threshold
-        best_N = probabilities_NK.argmax(1)
-        decisions_N = self.calibration.decide(probabilities_NK) if self.calibration else best_N
-        in_set_NK = self.calibration.prediction_sets(probabilities_NK) if self.calibration else None
-        heatmaps = self._draw_heatmaps(batch, best_N, maps) if maps else itertools.repeat(None)
+        probabilities_NK, decisions_N, in_set_NK, _, is_ood_N = self.judge(np.stack(batch))
+        heatmaps = self._draw_heatmaps(batch, probabilities_NK.argmax(1), maps) if maps else itertools.repeat(None)
         for n, (probabilities_K, heatmap) in enumerate(zip(probabilities_NK, heatmaps, strict=False)):
             ranked = self.top(probabilities_K, len(self.class_names))
-            set_size = int(in_set_NK[n].sum()) if in_set_NK is not None else 1
+            set_size = int(in_set_NK[n].sum())
             yield {
                 "class_name": ranked[0][0],
                 "probability": ranked[0][1],

@@ -15,6 +15,7 @@ import tarfile
 import threading
 import zipfile
 import zlib
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,11 +51,18 @@ class Member:
     position: int
     """For `read`: a zip member's index, a tar member's offset in bytes."""
 
+    def __str__(self) -> str:
+        return f"{self.archive}/{self.name}"
+
     def read_bytes(self) -> bytes:
         return self.read(self)
 
     def identity(self) -> bytes | None:
         return derive_identity(path_identity(self.archive), self.name, self.size)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled, as for a process on another machine, it opens its archive there."""
+        return _reopen_member, (self.name, self.size, self.archive, self.position)
 
     def pack(self) -> PackedFile:
         archive, read = self.archive, self.read
@@ -93,6 +101,24 @@ def list_zip_members(
 
     left_out: gets the names of visible members that are no files. guessed: the visible names of unknown encoding.
     """
+    infos, read = _open_zip(path)
+    for index, info in enumerate(infos):
+        name, is_guess = _decode_zip_name(info)
+        if not name or name.endswith(("/", "\\")) or (info.external_attr & _DOS_FOLDER and not info.file_size):
+            continue
+        name = normalize_member_name(path, name)
+        if stat.S_ISLNK(info.external_attr >> 16):
+            _note(name, left_out)
+            continue
+        if info.flag_bits & _ZIP_ENCRYPTED:
+            raise DataError(f"{path}: {name} is encrypted: unpack the archive and give the folder")
+        if is_guess:
+            _note(name, guessed)
+        yield Member(name, info.file_size, path, read, index)
+
+
+def _open_zip(path: Path | RemotePath) -> tuple[list[zipfile.ZipInfo], Callable[[Member], bytes]]:
+    """Return the headers of the members, and the function that reads one."""
     try:
         archive = zipfile.ZipFile(_open(path))
         infos = archive.infolist()
@@ -108,19 +134,7 @@ def list_zip_members(
         except Exception as error:  # each method of compression has errors of its own
             raise OSError(f"corrupted in its archive: {in_short(error)}") from None
 
-    for index, info in enumerate(infos):
-        name, is_guess = _decode_zip_name(info)
-        if not name or name.endswith(("/", "\\")) or (info.external_attr & _DOS_FOLDER and not info.file_size):
-            continue
-        name = normalize_member_name(path, name)
-        if stat.S_ISLNK(info.external_attr >> 16):
-            _note(name, left_out)
-            continue
-        if info.flag_bits & _ZIP_ENCRYPTED:
-            raise DataError(f"{path}: {name} is encrypted: unpack the archive and give the folder")
-        if is_guess:
-            _note(name, guessed)
-        yield Member(name, info.file_size, path, read, index)
+    return infos, read
 
 
 def _read_packed(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
@@ -164,13 +178,7 @@ def list_tar_members(path: Path | RemotePath, left_out: list[str] | None = None)
     left_out: gets the names of visible members that are no files.
     """
     file = _open(path)
-
-    def read(member: Member) -> bytes:
-        content = file.read_at(member.size, member.position)
-        if len(content) < member.size:
-            raise OSError("truncated in its archive")
-        return content
-
+    read = _make_tar_reader(file)
     try:
         with tarfile.open(fileobj=file, mode="r:", tarinfo=_BoundedTarInfo) as archive:
             for info in archive:
@@ -186,6 +194,31 @@ def list_tar_members(path: Path | RemotePath, left_out: list[str] | None = None)
                 raise tarfile.ReadError(f"there is no header at byte {archive.offset:,}")
     except (tarfile.TarError, OSError, ValueError, OverflowError, RecursionError) as error:
         raise DataError(f"{path} is not a tar archive, or corrupted ({in_short(error)}): download it again") from None
+
+
+def _make_tar_reader(file: Any) -> Callable[[Member], bytes]:
+    def read(member: Member) -> bytes:
+        content = file.read_at(member.size, member.position)
+        if len(content) < member.size:
+            raise OSError("truncated in its archive")
+        return content
+
+    return read
+
+
+_readers: OrderedDict[str, Callable[[Member], bytes]] = OrderedDict()
+_MAX_READERS = 4
+"""Archives that stay open for members that came from another process."""
+
+
+def _reopen_member(name: str, size: int, archive: Path | RemotePath, position: int) -> Member:
+    if (read := _readers.get(str(archive))) is None:
+        is_zip = archive.suffix.lower() == ".zip"
+        read = _open_zip(archive)[1] if is_zip else _make_tar_reader(_open(archive))
+        _readers[str(archive)] = read
+        while len(_readers) > _MAX_READERS:
+            _readers.popitem(last=False)
+    return Member(name, size, archive, read, position)
 
 
 class _BoundedTarInfo(tarfile.TarInfo):

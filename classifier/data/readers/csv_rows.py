@@ -67,7 +67,8 @@ def read_csv_rows(path: Path | RemotePath, wanted: Sequence[str]) -> Iterator[Ro
                         "make them equal, and quote values that contain the delimiter"
                     )
                 row = {column: values[n] if n < len(values) else None for column, n in dialect.columns.items()}
-                row["label"] = unescape_surrogates(values[dialect.columns["label"]])
+                if "label" in dialect.columns:
+                    row["label"] = unescape_surrogates(values[dialect.columns["label"]])
                 yield where, row
         except csv.Error as error:
             raise DataError(f"{path} is not a CSV table ({error}): save it as CSV again") from None
@@ -144,6 +145,9 @@ def _find_named(values: list[str], wanted: Sequence[str]) -> dict[str, int] | No
 
 def _guess_columns(values: list[str], wanted: Sequence[str]) -> dict[str, int] | None:
     """Return the positions of path, label and split in a first row that is no line of names; None if it is unclear."""
+    if [*wanted] == ["path"]:
+        images = [n for n, value in enumerate(values) if value.strip().lower().endswith(tuple(SUFFIXES))]
+        return {"path": images[0]} if len(images) == 1 else None
     if not {"path", "label"} <= set(wanted) <= {"path", "label", "split"} or not 2 <= len(values) <= 3:
         return None
     paths = [n for n, value in enumerate(values) if value.strip().lower().endswith(tuple(SUFFIXES))]

@@ -4,25 +4,30 @@ Or a list: lines of a path and its label, as in Caffe and ImageNet's kits (.txt)
 number, a label and a path (.lst).
 """
 
+import json
 import os
 import re
 import unicodedata
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from classifier.data.decoding.decode import SUFFIXES
 from classifier.data.labels import clean_label, parse_group, parse_label
 from classifier.data.readers.archive import normalize_member_name
 from classifier.data.readers.csv_rows import Row, find_dialect, open_text, read_csv_rows
+from classifier.data.readers.file_bytes import File
 from classifier.data.readers.remote import RemotePath
 from classifier.data.readers.source import Source, SourceBuilder
-from classifier.data.readers.tree import leads_outside
+from classifier.data.readers.tree import is_image, leads_outside
 from classifier.data.split_names import parse_split
 from classifier.errors import DataError
 from classifier.text import unescape_surrogates
 
 LIST_SUFFIXES = (".txt", ".lst")
+JSON_SUFFIXES = (".jsonl", ".ndjson")
+JSON_KEYS = ("path", "file_name")
 # The longest path that ends like an image, and what remains; else all up to the last blank.
 _PATH_AND_LABEL = re.compile(rf"(.*(?:{'|'.join(map(re.escape, sorted(SUFFIXES)))}))[\s,;]+(.+)", re.IGNORECASE)
 
@@ -51,7 +56,7 @@ def read_manifest(manifest: Path | RemotePath, *, group: str | None = None, outs
             path = folder / normalize_member_name(line, name)
             id_ = path.relative_to(folder).as_posix()
         else:
-            path = folder.find(line, name)
+            path = folder.find_existing(line, name)
             id_ = folder.id_of(path)
         if id_ in listed:
             first, first_label = listed[id_]
@@ -92,6 +97,73 @@ def _read_rows(manifest: Path | RemotePath, group: str | None, class_names: set[
     )
 
 
+def list_paths(manifest: Path | RemotePath, *, outside: bool = False) -> Iterator[tuple[str, File]]:
+    """Yield the images that a manifest, a list or JSON Lines name, labelled or not: as written there, and the file.
+
+    Whether a file exists is seen when it is read. outside, and DataError: as `read_manifest`.
+    """
+    folder = manifest.parent if isinstance(manifest, RemotePath) else _ImageFolder(manifest, outside)
+    for where, value in _read_paths(manifest):
+        line = f"{manifest} {where}"
+        name = os.fsdecode(value) if isinstance(value, bytes) else str(value or "")
+        if not name.strip():
+            raise DataError(f"{line} has no path: fill it in, or remove the line")
+        if isinstance(folder, RemotePath):
+            yield name, folder / normalize_member_name(line, name)
+        else:
+            yield name, folder.find(line, name) or folder.path / name
+
+
+def _read_paths(manifest: Path | RemotePath) -> Iterator[tuple[str, Any]]:
+    suffix = manifest.suffix.lower()
+    if suffix in JSON_SUFFIXES:
+        yield from _read_json_paths(manifest)
+    elif suffix in (".parquet", ".pq"):
+        from classifier.data.readers.parquet import open_table, read_columns
+
+        table = open_table(manifest)
+        if "path" not in table.schema.names:
+            have = ", ".join(table.schema.names) or "none"
+            raise DataError(f"{manifest} has neither images nor a column path (only {have}): rename or add it")
+        for number, values in enumerate(read_columns(manifest, table, {"path": "path"}), 1):
+            yield f"row {number}", values["path"]
+    else:
+        with open_text(manifest) as (file, head):
+            if suffix in LIST_SUFFIXES and find_dialect(head, ["path"], needs_names=True) is None:
+                for number, line in enumerate(file, 1):
+                    if line.strip():
+                        yield f"line {number}", _cut_label(line, is_index=suffix == ".lst")
+                return
+        for where, row in read_csv_rows(manifest, ["path"]):
+            yield where, row["path"]
+
+
+def _cut_label(line: str, *, is_index: bool) -> str:
+    """Return the path in a line of a list, with or without a label."""
+    values = [value.strip() for value in line.strip("\r\n").split("\t")]
+    if len(values) > 1:
+        return values[-1] if is_index and len(values) > 2 else values[0]
+    match = None if is_image(values[0]) else _PATH_AND_LABEL.fullmatch(values[0])
+    return match[1].strip() if match else values[0]
+
+
+def _read_json_paths(manifest: Path | RemotePath) -> Iterator[tuple[str, Any]]:
+    """Yield the paths in JSON Lines: of objects by their key path, or file_name, as Hugging Face calls it."""
+    with open_text(manifest) as (file, _):
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError):
+                raise DataError(f"{manifest} line {number} is no JSON: write an object with a key path") from None
+            if isinstance(value, dict):
+                value = next((value[key] for key in JSON_KEYS if key in value), None)
+            if not isinstance(value, str):
+                raise DataError(f"{manifest} line {number} has no path: write an object with a key path")
+            yield f"line {number}", value
+
+
 class _ImageFolder:
     """A manifest's folder, in which its images are found."""
 
@@ -101,8 +173,11 @@ class _ImageFolder:
         self._outside: dict[Path, bool] = {}
         """Folder -> whether it is outside."""
 
-    def find(self, where: str, name: str) -> Path:
-        """Return the image of this name, also if it is written as on Windows or a Mac. DataError if there is none."""
+    def find(self, where: str, name: str) -> Path | None:
+        """Return the image of this name, also if it is written as on Windows or a Mac; None if there is none.
+
+        DataError if it is outside.
+        """
         for spelling in _spell_path(name):
             path = self.path / spelling
             if not self.allows_outside and self._leads_outside(path):
@@ -111,6 +186,12 @@ class _ImageFolder:
                 )
             if os.path.isfile(path):  # unlike Path.is_file, no error for impossible names
                 return path
+        return None
+
+    def find_existing(self, where: str, name: str) -> Path:
+        """`find`, but DataError if there is none."""
+        if path := self.find(where, name):
+            return path
         what = "is a folder" if os.path.isdir(self.path / name) else "does not exist"
         raise DataError(f"{where}: {name} {what}: correct the path (it is relative to {self.path}), or remove the line")
 

@@ -32,9 +32,10 @@ MIN_CACHED_ROW_GROUPS, MAX_CACHED_ROW_GROUPS, MAX_CACHED_BYTES = 2, 8, 1 << 30
 
 
 class RowGroupCache:
-    """The most recently used row groups."""
+    """The most recently used row groups, at most `count` of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: int = MAX_CACHED_ROW_GROUPS) -> None:
+        self._count = count
         self._groups: collections.OrderedDict[tuple[int, int], pa.ChunkedArray] = collections.OrderedDict()
         self._lock = threading.Lock()
 
@@ -44,7 +45,7 @@ class RowGroupCache:
             if key not in self._groups:
                 self._groups[key] = read()
                 while len(self._groups) > MIN_CACHED_ROW_GROUPS and (
-                    len(self._groups) > MAX_CACHED_ROW_GROUPS
+                    len(self._groups) > self._count
                     or sum(group.nbytes for group in self._groups.values()) > MAX_CACHED_BYTES
                 ):
                     self._groups.popitem(last=False)
@@ -130,14 +131,32 @@ class TableCell:
     table: ImageTable
     row: int
 
+    def __str__(self) -> str:
+        return f"{self.table.path}/{self.row}"
+
     def read_bytes(self) -> bytes:
         return self.table.read_image(self.row)
 
     def identity(self) -> bytes | None:
         return derive_identity(path_identity(self.table.path), self.row)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled, as for a process on another machine, it opens its table there."""
+        return _reopen_cell, (self.table.path, self.row)
+
     def pack(self) -> PackedFile:
         return self.table, lambda _, row, __: TableCell(self.table, row), "", self.row, 0
+
+
+_tables: dict[str, ImageTable] = {}
+"""The table that is open for cells that came from another process."""
+
+
+def _reopen_cell(path: Path | RemotePath, row: int) -> TableCell:
+    if str(path) not in _tables:
+        _tables.clear()
+        _tables[str(path)] = ImageTable(path, RowGroupCache())
+    return TableCell(_tables[str(path)], row)
 
 
 def find_image_column(schema: pa.Schema) -> str | None:

@@ -65,7 +65,7 @@ class _Entries:
     run_files: int = 0
 
     def add_file(self, name: str) -> None:
-        (self.images if _is_image(name) else self.others).append(name)
+        (self.images if is_image(name) else self.others).append(name)
 
 
 class Tree(abc.ABC):
@@ -192,6 +192,24 @@ class Tree(abc.ABC):
         for folder in self.walk():
             yield from folder.image_files
 
+    def count_images(self) -> int:
+        """Count the images in it at any depth."""
+        return sum(len(folder._entries.images) for folder in self.walk())
+
+    def walk_sorted_images(self, _seen: "set[object] | None" = None) -> Iterator[ImageFile]:
+        """Yield the images in it at any depth, sorted by path, part by part of it."""
+        seen: set[object] = set() if _seen is None else _seen
+        if self._key in seen:
+            return
+        seen.add(self._key)
+        folders = {folder.name: folder for folder in self.folders}
+        images = set(self._entries.images)
+        for name in sorted({*images, *folders}):
+            if name in images:
+                yield self.prefix + name, self._file(name)
+            if name in folders:
+                yield from folders[name].walk_sorted_images(seen)
+
 
 class DiskFolder(Tree):
     """A local folder."""
@@ -220,7 +238,7 @@ class DiskFolder(Tree):
                         continue
                     if _holds(entry.is_dir):
                         found.folders.append(entry.name)
-                    elif _holds(entry.is_file) or (entry.is_symlink() and _is_image(entry.name)):
+                    elif _holds(entry.is_file) or (entry.is_symlink() and is_image(entry.name)):
                         found.add_file(entry.name)  # a broken link may be an image that is unreadable
                     elif entry.is_symlink():
                         found.broken_links += 1
@@ -315,7 +333,8 @@ def leads_outside(path: Path, folder: Path) -> bool:
     return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
+    """Return whether a file of this name has the ending of an image."""
     return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
