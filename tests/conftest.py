@@ -27,6 +27,8 @@ COMMAND_FIXTURES = {"verb", "verb_in", "started", "cluster", "two_ranks"}
 CORES = os.sched_getaffinity(0)
 # Verbs choose their number of threads by the load of other processes; runs that are compared bit for bit need the same.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The default recipe would download better backbones.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Ray gives its workers the lowest priority but four: beside a busy process they would hardly run.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray spells it so
 if (number := os.environ.get("PYTEST_XDIST_WORKER", "")[2:]).isdecimal():

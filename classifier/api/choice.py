@@ -2,14 +2,16 @@
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from classifier import data
+from classifier import data, models
 from classifier.config.auto_recipe import (
+    BACKBONES_SHARE,
     DEFAULT_MINUTES,
     MIN_COMPARED,
     Choice,
@@ -17,8 +19,10 @@ from classifier.config.auto_recipe import (
     build_probe,
     build_scratch,
     can_finetune,
+    choose_backbone,
     choose_recipe,
     is_open,
+    list_better_backbones,
     list_candidates,
     minutes_of,
 )
@@ -27,7 +31,11 @@ from classifier.data.dataset import Dataset, Split
 from classifier.data.facts import measure_facts
 from classifier.data.images.arrays import select
 from classifier.data.readers.compact import select_strings
-from classifier.inference.logistic_regression import FOLDS, LinearProbe, assign_folds
+from classifier.errors import ModelError
+from classifier.inference.features import extract_features
+from classifier.inference.logistic_regression import FOLDS, assign_folds
+from classifier.inference.scorer import Scorer
+from classifier.models import hub
 from classifier.profiling.step_time import measure_step_seconds
 from classifier.report.numbers import format_proportion
 from classifier.runtime.distributed import ProcessGroup, pick_device
@@ -41,6 +49,8 @@ if TYPE_CHECKING:
 
 # Of a look: training images of LOOK_SIDE pixels that the network from scratch may pass.
 LOOK_PASSES, LOOK_SIDE, MIN_LOOK_EPOCHS = 40_000, 28, 5
+# How long the hub may take to answer, and how many images are enough to time a forward pass.
+HUB_SECONDS, TIMED_IMAGES = 2.5, 8
 # Settings of whoever decides whether images are mirrored.
 _MIRRORS = {"augment.policy", "augment.flip", "augment.test_flip"}
 
@@ -65,7 +75,7 @@ def choose(
     if kinds[0] == "scratch":
         facts = chooser.measure_scratch_speed(facts)
     elif kinds[0] == "probe" and facts.images >= MIN_COMPARED:
-        facts = chooser.measure_probe(facts)
+        facts = chooser.compare_backbones(chooser.measure_probe(facts))
         if "scratch" in kinds and is_open(facts):
             facts = chooser.measure_scratch(facts)
         choice = choose_recipe(facts, given)
@@ -86,13 +96,64 @@ class _Chooser:
     say: Callable[[str], None]
     progress: "Progress | None"
 
+    @property
+    def minutes(self) -> float:
+        """Of which measurements take their shares; of a search, a third of a training's."""
+        return min(minutes_of(self.given), float(self.given.get("search.minutes") or math.inf) / 3)
+
     def measure_probe(self, facts: Facts) -> Facts:
         """The facts with the cross-validated accuracy of a linear probe, and exact numbers of images."""
         experiment, dataset = self._load(build_probe(facts, self.given))
         facts = dataclasses.replace(facts, images=len(dataset.train), validation=len(dataset.validation))
         state = TrainState(experiment, dataset, ProcessGroup(device=pick_device(experiment.train.device)))
-        fitted = head_probe.fit_head(state.model, experiment, dataset, state.scorer, folder=self.features)
-        return dataclasses.replace(facts, probe_accuracy=self._tell_probe(fitted.probe, experiment))
+        probe = head_probe.fit_head(state.model, experiment, dataset, state.scorer, folder=self.features).probe
+        if probe.held_out is None:
+            return facts
+        count, name, side = len(probe.held_out.labels_M), experiment.model.name, experiment.data.size
+        score = format_proportion(probe.held_out.hits, count)
+        self.say(f"  a linear probe of {name} at {side} pixels: {score}, cross-validated")
+        return dataclasses.replace(facts, probe_accuracy=probe.held_out.accuracy, probe_held_out=count)
+
+    def compare_backbones(self, facts: Facts) -> Facts:
+        """The facts of the best backbone of those at hand, or in reach, that a share of the minutes holds.
+
+        Backbones are tried the fastest first, until one takes too long, or does so well that the others would hardly do
+        better. The hub is asked once whether it is there.
+        """
+        probes, is_in_reach = [facts], None
+        end = time.monotonic() + BACKBONES_SHARE * 60 * self.minutes
+        for backbone in list_better_backbones(facts, self.given):
+            tried = dataclasses.replace(facts, backbone=backbone, probe_accuracy=None)
+            is_at_hand = hub.find_hub_weights(backbone.name) is not None
+            if not is_at_hand and is_in_reach is None:
+                is_in_reach = self._reach_hub(backbone.name)
+            if not is_at_hand and not is_in_reach:
+                continue
+            experiment, dataset = self._load(build_probe(tried, self.given))
+            seconds = head_probe.count_images(dataset) * _measure_image_seconds(experiment, dataset)
+            left = end - time.monotonic() - seconds
+            if left < 0:
+                break
+            if not is_at_hand and hub.download_hub_weights(backbone.name, left) is None:
+                self.say(f"  no better backbone: {backbone.name} was not downloaded within {left:.0f} s")
+                is_in_reach = False
+                continue
+            try:
+                probes.append(self.measure_probe(tried))
+            except ModelError as error:  # a damaged file
+                self.say(f"  {backbone.name} is left out: {error}")
+                continue
+            if not list_better_backbones(probes[-1], self.given):
+                break
+        return choose_backbone(probes)
+
+    def _reach_hub(self, name: str) -> bool:
+        if hub.is_offline():  # as the user wants it
+            return False
+        is_in_reach = hub.is_in_reach(name, HUB_SECONDS)
+        if not is_in_reach:
+            self.say("  no better backbone: the Hugging Face hub cannot be reached")
+        return is_in_reach
 
     def measure_scratch(self, facts: Facts) -> Facts:
         """The facts with the accuracy of a shortened training from scratch, on images that were held out.
@@ -116,9 +177,7 @@ class _Chooser:
         """Train from scratch, shortened, on four fifths of the images, perhaps several times; hits, images, epochs."""
         experiment, dataset = self._load(build_scratch(facts, self.given))
         images = len(dataset.train) * (FOLDS - 1) // FOLDS
-        # A look takes its share of fewer minutes, too; of a search, a third of a training's.
-        minutes = min(minutes_of(self.given), float(self.given.get("search.minutes") or math.inf) / 3)
-        passes = LOOK_PASSES * min(1, minutes / DEFAULT_MINUTES) * (LOOK_SIDE / max(LOOK_SIDE, dataset.size)) ** 2
+        passes = LOOK_PASSES * min(1, self.minutes / DEFAULT_MINUTES) * (LOOK_SIDE / max(LOOK_SIDE, dataset.size)) ** 2
         epochs = max(MIN_LOOK_EPOCHS, min(experiment.train.epochs, int(passes / images)))
         folds = min(FOLDS, max(1, int(passes / images / epochs)))
         shortened = experiment.override("train.epochs", epochs)
@@ -146,14 +205,6 @@ class _Chooser:
         dataset = data.load(changed.data, self.progress)
         return resolve(changed, dataset), dataset
 
-    def _tell_probe(self, probe: LinearProbe, experiment: Experiment) -> float | None:
-        if probe.held_out is None:
-            return None
-        score = format_proportion(probe.held_out.hits, len(probe.held_out.labels_M))
-        name, side = experiment.model.name, experiment.data.size
-        self.say(f"  a linear probe of {name} at {side} pixels: {score}, cross-validated")
-        return probe.held_out.accuracy
-
 
 def _measure_speed(experiment: Experiment, dataset: Dataset) -> float:
     """Return training images per second."""
@@ -164,6 +215,25 @@ def _measure_speed(experiment: Experiment, dataset: Dataset) -> float:
         return timed.data.batch * timed.optimizer.accumulate / measure_step_seconds(timed, dataset)
     finally:
         torch.set_num_threads(threads)
+
+
+def _measure_image_seconds(experiment: Experiment, dataset: Dataset) -> float:
+    """Return seconds per image of the backbone's forward pass; its weights are not needed for that."""
+    scorer = Scorer.from_experiment(experiment, dataset, pick_device(experiment.train.device))
+    model = models.build(
+        experiment.model,
+        classes=len(dataset.class_names),
+        channels=dataset.channels,
+        size=dataset.size,
+        weights=False,
+    )
+    model = scorer.prepare_model(model)
+    images_NCHW, seconds = dataset.train.images_NCHW[:TIMED_IMAGES], list[float]()
+    for _ in range(3):  # the first also loads kernels
+        started = time.perf_counter()
+        extract_features(model, scorer, images_NCHW)
+        seconds.append(time.perf_counter() - started)
+    return min(seconds) / len(images_NCHW)
 
 
 def _hold_out(dataset: Dataset, is_held_N: torch.Tensor) -> Dataset:

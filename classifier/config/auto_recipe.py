@@ -1,19 +1,18 @@
 """The recipe `auto`: an experiment chosen from facts about data and machine, by rules that follow from LOG.md."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from classifier.config.backbones import BETTER, INSTALLED, Backbone
 from classifier.config.experiment import Experiment
 from classifier.config.recipes import fashion_quick, finetune, photos
 
 Kind = Literal["probe", "scratch", "finetune"]
-# The backbone whose weights are installed with this package.
-BACKBONE = "timm/tf_efficientnet_lite0"
-# train.minutes, where it is not set, and the share of it that the epochs may take; loading, looking and scoring take
-# the rest.
-DEFAULT_MINUTES, EPOCHS_SHARE = 3.0, 0.6
+# train.minutes, where it is not set, and the shares of it that the epochs may take, and the comparison of backbones;
+# loading, looking and scoring take the rest.
+DEFAULT_MINUTES, EPOCHS_SHARE, BACKBONES_SHARE = 3.0, 0.6, 0.2
 # Small images are no larger than this. From so many on they are enough for a network of their own, whatever a linear
 # probe would score; with fewer than MIN_COMPARED a comparison says nothing.
 MAX_SMALL_SIDE, ENOUGH_FROM_SCRATCH, MIN_COMPARED = 64, 10_000, 100
@@ -22,7 +21,8 @@ MAX_SMALL_SIDE, ENOUGH_FROM_SCRATCH, MIN_COMPARED = 64, 10_000, 100
 GOOD_SMALL, GOOD_LARGE = 0.95, 0.85
 # So few validation images as below cannot calibrate, and would be missed in the training.
 MIN_JUDGED = 30
-# Fine-tuning after the probe: where it scores less than this, and so many validation images can tell the best epoch.
+# A probe that scores less leaves room for better backbones and for fine-tuning, of which so many validation images can
+# tell the best epoch.
 GOOD_ENOUGH, MIN_VALIDATION, MIN_FINETUNE_EPOCHS, MAX_FINETUNE_EPOCHS = 0.97, 100, 4, 10
 # A search tells its trials apart by so many validation images, or this share: its winner is trained on them, too.
 SEARCH_VALIDATION, MAX_SEARCH_SHARE = 100, 1 / 3
@@ -47,8 +47,12 @@ class Facts:
     """Letters, digits or other signs, which mirrored are others or none: by the names of the classes, or measured."""
     validation: int = 0
     """Images for validation, about."""
+    backbone: Backbone = INSTALLED
+    """Of the linear probe."""
     probe_accuracy: float | None = None
     """Of the linear probe, by cross-validation."""
+    probe_held_out: int = 0
+    """On how many images."""
     scratch_accuracy: float | None = None
     """Of a shortened training from scratch, on images held out."""
     held_out: int = 0
@@ -108,15 +112,42 @@ def is_better_from_scratch(facts: Facts) -> bool:
     """Whether the training from scratch did better than the probe by more than one standard error of its score."""
     if facts.scratch_accuracy is None or facts.probe_accuracy is None:
         return False
-    error = math.sqrt(facts.scratch_accuracy * (1 - facts.scratch_accuracy) / max(1, facts.held_out))
-    return facts.scratch_accuracy - facts.probe_accuracy > error
+    return facts.scratch_accuracy - facts.probe_accuracy > _standard_error(facts.scratch_accuracy, facts.held_out)
+
+
+def list_better_backbones(facts: Facts, given: Mapping[str, Any]) -> tuple[Backbone, ...]:
+    """Return the backbones to compare with the installed one: none, if its probe leaves little room."""
+    is_given = "model.name" in given or "model.weights" in given
+    if is_given or facts.images < MIN_COMPARED or not _leaves_room(facts):
+        return ()
+    return tuple(one for one in BETTER if (given.get("data.size") or 0) % one.multiple == 0)
+
+
+def choose_backbone(probes: Sequence[Facts]) -> Facts:
+    """Return the facts of the first backbone whose probe is within one standard error of the best.
+
+    Given the simplest backbone first, this is the rule of Breiman et al., "Classification and Regression Trees", 1984.
+    """
+    best = max(probes, key=lambda one: one.probe_accuracy or 0.0)
+    accuracy = best.probe_accuracy or 0.0
+    enough = accuracy - _standard_error(accuracy, best.probe_held_out)
+    return next(one for one in probes if (one.probe_accuracy or 0.0) >= enough)
+
+
+def _standard_error(accuracy: float, images: int) -> float:
+    return math.sqrt(accuracy * (1 - accuracy) / max(1, images))
+
+
+def _leaves_room(facts: Facts) -> bool:
+    return facts.probe_accuracy is not None and facts.probe_accuracy < GOOD_ENOUGH
 
 
 def can_finetune(facts: Facts) -> bool:
-    """Whether a probe with this score leaves room for fine-tuning, and there are images to tell."""
-    return (
-        facts.probe_accuracy is not None and facts.probe_accuracy < GOOD_ENOUGH and facts.validation >= MIN_VALIDATION
-    )
+    """Whether a probe with this score leaves room for fine-tuning, and there are images to tell.
+
+    Only of the installed backbone: others would need other settings, which were not tried.
+    """
+    return _leaves_room(facts) and facts.validation >= MIN_VALIDATION and facts.backbone == INSTALLED
 
 
 def choose_recipe(facts: Facts, given: Mapping[str, Any] | None = None) -> Choice:
@@ -135,19 +166,19 @@ def choose_recipe(facts: Facts, given: Mapping[str, Any] | None = None) -> Choic
         reason += ", images not mirrored" if facts.is_symbols else ""
         more = _more_epochs(facts, experiment, minutes)
         return Choice("scratch", experiment, hold_out(experiment, facts), reason, more)
-    steps = build_finetune(facts)
+    steps, name = build_finetune(facts), given.get("model.name", facts.backbone.name)
     if kinds[0] == "finetune":
         if given.get("data.stream"):
             steps = steps.override_all({"model.freeze": "none", "augment.views": 0, "optimizer.lr": 1e-3})
         what = "fine-tuning" if steps.model.freeze == "none" else "a new head for"
-        reason = f"recipe auto: {about}: {what} {BACKBONE} at {steps.data.size} pixels"
+        reason = f"recipe auto: {about}: {what} {name} at {steps.data.size} pixels"
         return Choice("finetune", steps, hold_out(steps, facts), reason)
     experiment, more = build_probe(facts, given), ""
     then = f", then {experiment.train.epochs - 1} epochs of fine-tuning" if experiment.train.epochs > 1 else ""
     if can_finetune(facts) and facts.finetune_speed and not then:
         needed = MIN_FINETUNE_EPOCHS * facts.images / facts.finetune_speed / 60 / EPOCHS_SHARE
         more = f"with more time the whole network is fine-tuned: --train.minutes {math.ceil(needed)}"
-    reason = f"recipe auto: {about}: a linear probe of {BACKBONE} at {experiment.data.size} pixels{then}"
+    reason = f"recipe auto: {about}: a linear probe of {name} at {experiment.data.size} pixels{then}"
     return Choice("probe", experiment, hold_out(steps, facts), reason, more)
 
 
@@ -185,10 +216,10 @@ def build_scratch(facts: Facts, given: Mapping[str, Any] | None = None) -> Exper
 def build_probe(facts: Facts, given: Mapping[str, Any] | None = None) -> Experiment:
     """Return a linear probe, and fine-tuning from there if that may help and the minutes hold it."""
     changes: dict[str, Any] = {
-        "model.name": BACKBONE,
+        "model.name": facts.backbone.name,
         "model.weights": "imagenet",
         "model.probe": True,
-        "data.size": probe_side(facts.side),
+        "data.size": probe_side(facts.side, facts.backbone.multiple),
         "data.batch": min(16, power_of_two(facts.images // 2)),
         "search.longer": False,
     }
@@ -211,11 +242,11 @@ def build_probe(facts: Facts, given: Mapping[str, Any] | None = None) -> Experim
 
 
 def build_finetune(facts: Facts) -> Experiment:
-    """Return the recipe `finetune` of the installed backbone, for images of this size."""
+    """Return the recipe `finetune` of the backbone, for images of this size."""
     return finetune().override_all(
         {
-            "model.name": BACKBONE,
-            "data.size": probe_side(facts.side),
+            "model.name": facts.backbone.name,
+            "data.size": probe_side(facts.side, facts.backbone.multiple),
             "data.batch": min(16, power_of_two(facts.images // 2)),
             "augment.test_flip": not facts.is_symbols,
             "augment.policy": "symbols" if facts.is_symbols else "auto",
@@ -231,10 +262,10 @@ def hold_out(experiment: Experiment, facts: Facts) -> Experiment:
     return experiment.override_all({"data.validation": round(share, 3), "data.batch": batch})
 
 
-def probe_side(side: int) -> int:
-    """Return the side of the backbone's input for images of this side, in pixels."""
+def probe_side(side: int, multiple: int = SIDE_STEP) -> int:
+    """Return the side of the backbone's input for images of this side, in pixels, near enough to a multiple."""
     enlarged = SIDE_STEP * -(-side * MAX_ENLARGEMENT // SIDE_STEP)
-    return min(MAX_SIDE, max(MIN_SIDE, enlarged))
+    return multiple * round(min(MAX_SIDE, max(MIN_SIDE, enlarged)) / multiple)
 
 
 def power_of_two(count: int) -> int:

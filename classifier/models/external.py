@@ -8,7 +8,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from classifier.config.fields import suggest
 from classifier.config.sections import ModelConfig
@@ -29,7 +29,7 @@ _PARAMETER_NAMES = {
 def build_timm(config: ModelConfig, *, classes: int, channels: int, size: int) -> nn.Module:
     """Build timm/NAME with random weights. ModelError if timm is not installed or has no such model."""
     name = config.name.removeprefix("timm/")
-    timm = _import_timm(config.name)
+    timm = import_timm(config.name)
     base = name.partition(".")[0]
     if not timm.is_model(base):
         near = suggest(base, timm.list_models())
@@ -44,14 +44,9 @@ def build_timm(config: ModelConfig, *, classes: int, channels: int, size: int) -
     return timm.create_model(name, **options)  # set_stochastic_depth tells that there is none
 
 
-def download_timm_weights(name: str) -> dict[str, Tensor]:
-    """Download (once) timm's pretrained weights of timm/NAME. On failure, raises timm's own errors."""
-    return dict(_import_timm(name).create_model(name.removeprefix("timm/"), pretrained=True).state_dict())
-
-
 def timm_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Return the per-channel (mean, std) that the weights of timm/NAME were trained with, or None if unknown."""
-    config = _import_timm(name).get_pretrained_cfg(name.removeprefix("timm/"), allow_unregistered=True)
+    config = import_timm(name).get_pretrained_cfg(name.removeprefix("timm/"), allow_unregistered=True)
     return None if config is None else (config.mean, config.std)
 
 
@@ -144,7 +139,8 @@ def _match_arguments(where: str, make: Callable[..., Any], **values: int) -> dic
     return arguments
 
 
-def _import_timm(name: str) -> Any:
+def import_timm(name: str) -> Any:
+    """Import timm for model.name. ModelError if it is not installed, or would be imported from a run or bundle."""
     refuse_location("timm", f"model.name {name}")
     try:
         import timm

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from classifier.config.sections import ModelConfig
 from classifier.errors import ClassifierError, ModelError, in_short
-from classifier.models import external, zoo
+from classifier.models import external, hub, zoo
 from classifier.models.catalogue import ZOO
 from classifier.models.head import head_modules, head_parameter_names
 from classifier.models.installed_weights import find_installed_weights
@@ -144,7 +144,7 @@ def freeze_statistics(model: nn.Module) -> None:
 
 
 def _read_imagenet(config: ModelConfig) -> WeightsFile:
-    """Read the weights of an installed package, or else download them, once."""
+    """Read the weights of an installed package, or those in a cache, where they are downloaded to, once."""
     installed = find_installed_weights(config.name)
     return _download_imagenet(config) if installed is None else read_weights(str(installed))
 
@@ -158,14 +158,15 @@ def _download_imagenet(config: ModelConfig) -> WeightsFile:
     try:
         if config.name in ZOO:
             return WeightsFile(zoo.download_imagenet_weights(config.name))
-        return WeightsFile(external.download_timm_weights(config.name))
+        return WeightsFile(hub.load_hub_weights(config.name))
     except ClassifierError:
         raise
     except Exception as error:  # network, disk, no published weights; timm's hub client has errors of its own
         reason = f"{type(error).__name__}: {in_short(error, 160)}"
         raise ModelError(
-            f"model.weights imagenet: the weights of {config.name} could not be downloaded ({reason}): "
-            "set model.weights to a .safetensors or .pth file of them"
+            f"model.weights imagenet: the weights of {config.name} could not be downloaded ({reason}): give this "
+            "machine the network or a copy of the cache that has them, or set model.weights to a .safetensors or .pth "
+            "file of them"
         ) from error
 
 

@@ -1,14 +1,22 @@
 """What the recipe auto measures before it chooses."""
 
+import dataclasses
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
+import classifier
 from classifier.api import choice
+from classifier.config import auto_recipe
+from classifier.config.backbones import Backbone
 from classifier.errors import ClassifierError
+from classifier.models import hub
 from tests.conftest import draw_photos
+from tests.fake_hub import fill_cache, find_closed_port, serve_hub, swallow, use_hub, write_weights
 
 
 def draw_letters(folder: Path, classes: int, count: int, side: int = 28) -> Path:
@@ -54,3 +62,52 @@ def test_settings_of_the_data_are_heeded(tmp_path: Path):
     assert 60 < int(chosen.reason.split()[2]) < 90
     with pytest.raises(ClassifierError, match="nowhere"):
         choice.choose({"data.path": str(tmp_path / "nowhere")})
+
+
+# Without a comparison with networks from scratch.
+PROBE: dict[str, Any] = {"model.probe": True}
+
+
+@pytest.fixture
+def backbones(tmp_path: Path, monkeypatch) -> Path:
+    """The cache of a hub that cannot be reached; the installed backbone knows nothing, a tiny better one is missing."""
+    poor, better = (Backbone(f"timm/{name}.r160_in1k", multiple=16) for name in ("test_vit2", "test_vit"))
+    weights = write_weights(poor.name, tmp_path / "poor.safetensors", scale=0.0)
+    fill_cache(tmp_path / "cache", poor.name, weights)
+    use_hub(monkeypatch, find_closed_port(), tmp_path / "cache")
+    measure = choice.measure_facts
+    monkeypatch.setattr(choice, "measure_facts", lambda data: dataclasses.replace(measure(data), backbone=poor))
+    monkeypatch.setattr(auto_recipe, "BETTER", (better,))
+    return tmp_path / "cache"
+
+
+def test_a_better_backbone_of_the_hub_is_measured_chosen_and_served(tmp_path: Path, backbones: Path, monkeypatch):
+    photos = draw_photos(tmp_path / "photos", {"red": 60, "green": 60, "blue": 60})
+    weights = write_weights("timm/test_vit.r160_in1k", tmp_path / "better.safetensors")
+    with serve_hub({"timm/test_vit.r160_in1k": weights}) as address:
+        use_hub(monkeypatch, address, backbones)
+        run = classifier.train(photos, out=tmp_path / "runs", progress=False, **PROBE)
+    assert run.experiment.model.name == "timm/test_vit.r160_in1k"
+    assert run.experiment.data.size == 160
+    assert run.test().accuracy > 0.9
+    assert classifier.load(run).predict([photos / "green" / "001.png"])[0].class_name == "green"
+    monkeypatch.setattr(choice, "BACKBONES_SHARE", 0)
+    lines: list[str] = []
+    chosen = choice.choose({"data.path": str(photos), **PROBE}, say=lines.append)
+    assert "test_vit.r160" not in " ".join(lines), "one for which there is no time"
+    assert chosen.experiment.model.name != "timm/test_vit.r160_in1k"
+
+
+def test_without_a_network_one_line_and_few_seconds_are_lost(tmp_path: Path, backbones: Path, monkeypatch):
+    photos = draw_photos(tmp_path / "photos", {"red": 60, "green": 60, "blue": 60})
+    seconds = {}
+    with swallow() as address:
+        for name in ("none", find_closed_port(), address):
+            use_hub(monkeypatch, name, backbones)
+            monkeypatch.setattr(hub, "is_offline", lambda name=name: name == "none")
+            lines, started = list[str](), time.monotonic()
+            choice.choose({"data.path": str(photos), **PROBE}, say=lines.append)
+            seconds[name] = time.monotonic() - started
+            about_hub = [line for line in lines if "hub" in line]
+            assert about_hub == ["  no better backbone: the Hugging Face hub cannot be reached"] * (name != "none")
+    assert max(seconds.values()) - min(seconds.values()) < 5

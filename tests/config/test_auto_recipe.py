@@ -1,14 +1,16 @@
 """The recipe auto: facts in, an experiment out."""
 
+import dataclasses
 import math
 from typing import Any
 
 import pytest
 
-from classifier.config.auto_recipe import BACKBONE, Facts, choose_recipe, list_candidates
+from classifier.config.auto_recipe import Facts, choose_backbone, choose_recipe, list_better_backbones, list_candidates
+from classifier.config.backbones import BETTER, INSTALLED, Backbone
 from classifier.config.experiment import Experiment
 
-PROBE = {"model.name": BACKBONE, "model.weights": "imagenet", "model.probe": True, "train.epochs": 1}
+PROBE = {"model.name": INSTALLED.name, "model.weights": "imagenet", "model.probe": True, "train.epochs": 1}
 FOLDS = {"data.validation": 0, "train.keep": "last"}
 SCRATCH = {"model.name": "plain7_32", "model.weights": None}
 LONG = {"train.epochs": 150, "data.batch": 64}
@@ -118,3 +120,50 @@ def test_a_search_holds_out_enough_images_to_tell_trials_apart(images, validatio
     base = choose_recipe(facts).base
     assert base.data.validation == share
     assert base.data.batch <= max(1, (1 - share) * (images + validation))
+
+
+def test_the_simplest_backbone_within_one_standard_error_of_the_best_is_chosen():
+    def probe(backbone: Backbone, accuracy: float | None) -> Facts:
+        return Facts(images=200, classes=5, side=300, backbone=backbone, probe_accuracy=accuracy, probe_held_out=200)
+
+    small, middle, large = INSTALLED, BETTER[0], BETTER[-1]
+    for accuracies, chosen in [
+        ((0.90,), small),
+        ((0.90, 0.915), small),
+        ((0.90, 0.93), middle),
+        ((0.90, 0.93, 0.94), middle),
+        ((0.90, 0.93, 0.96), large),
+        ((0.90, 0.85, 0.80), small),
+        ((0.99, None, 1.00), large),
+    ]:
+        probes = [probe(*pair) for pair in zip((small, middle, large), accuracies, strict=False)]
+        assert choose_backbone(probes).backbone == chosen, accuracies
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "images", "given", "count"),
+    [
+        (0.9, 200, {}, len(BETTER)),
+        (0.98, 200, {}, 0),
+        (None, 200, {}, 0),
+        (0.9, 99, {}, 0),
+        (0.9, 200, {"model.name": "resnet18", "model.weights": "imagenet"}, 0),
+        (0.9, 200, {"data.size": 224}, len(BETTER)),
+        (0.9, 200, {"data.size": 160}, sum(one.multiple == 32 for one in BETTER)),
+    ],
+)
+def test_backbones_are_compared_where_there_is_room(accuracy, images: int, given: dict, count: int):
+    facts = Facts(images=images, classes=5, side=300, probe_accuracy=accuracy)
+    assert len(list_better_backbones(facts, given)) == count
+
+
+def test_a_better_backbone_gets_sides_that_it_can_take_and_is_not_fine_tuned():
+    for side in (8, 17, 20, 24, 300):
+        facts = Facts(images=5000, classes=9, side=side, validation=500, probe_accuracy=0.9, finetune_speed=math.inf)
+        for backbone in BETTER:
+            experiment = choose_recipe(dataclasses.replace(facts, backbone=backbone)).experiment
+            assert experiment.model.name == backbone.name
+            assert experiment.data.size is not None
+            assert experiment.data.size % backbone.multiple == 0
+            assert 96 <= experiment.data.size <= 224
+            assert experiment.train.epochs == 1

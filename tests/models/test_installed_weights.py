@@ -17,7 +17,7 @@ def test_imagenet_weights_of_an_installed_package_need_no_network(monkeypatch):
     def fail(*args, **kwargs):
         raise AssertionError("nothing is downloaded")
 
-    monkeypatch.setattr(transfer.external, "download_timm_weights", fail)
+    monkeypatch.setattr(transfer.hub, "load_hub_weights", fail)
     model = build(ModelConfig(name=NAME, weights="imagenet"), classes=5, channels=3, size=64)
     path = installed_weights.find_installed_weights(NAME)
     assert path is not None

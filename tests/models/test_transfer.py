@@ -174,7 +174,7 @@ def test_failed_download_message_says_how_to_fix_it(monkeypatch, name):
         raise OSError("<urlopen error no route>")
 
     monkeypatch.setattr(zoo, "download_imagenet_weights", fail)
-    monkeypatch.setattr(transfer.external, "download_timm_weights", fail)
+    monkeypatch.setattr(transfer.hub, "load_hub_weights", fail)
     with pytest.raises(ModelError, match=r"could not be downloaded .*no route.* a \.safetensors or \.pth file"):
         make(name, weights="imagenet")
 
