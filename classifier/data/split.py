@@ -143,7 +143,7 @@ def draw_splits(
     is_single_K &= ~is_tested_K & bool(missing)
     findings += [*_find_label_conflicts(images, units), *_find_single_images(images, is_single_K)]
     findings += _find_missing_classes(images, splits_N, is_single_K)
-    singles = {images.class_names[k] for k in np.flatnonzero(is_single_K)}
+    singles = {images.class_names[k] for k in np.flatnonzero(is_single_K).tolist()}
     if moves := [moved for moved in reassignments if moved.class_name not in singles]:
         examples = list_few([f"{moved.id} ({moved.drawn_split} to {moved.split})" for moved in moves])
         text = (

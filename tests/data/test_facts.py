@@ -25,6 +25,11 @@ def test_images_for_training_are_those_that_no_split_takes(tmp_path: Path):
     plain = measure_facts(DataConfig(path=str(tmp_path / "plain"), size=8))
     assert plain == Facts(images=14, classes=2, side=30, validation=2)
     assert measure_facts(DataConfig(path=str(tmp_path / "split"))).images == 18
+    for n in range(30):
+        write_images(tmp_path / "plain" / f"single{n}", 1, (40, 30))
+    assert measure_facts(DataConfig(path=str(tmp_path / "plain"))) == Facts(
+        images=44, classes=32, side=30, validation=2
+    )
     assert measure_facts(DataConfig(path="digits")) == Facts(
         images=1258, classes=10, side=8, is_symbols=True, validation=180
     )
