@@ -1,6 +1,7 @@
 """A hub of pretrained weights on this machine: a server, one that is gone, and one that never answers."""
 
 import hashlib
+import json
 import shutil
 import socket
 import threading
@@ -28,8 +29,27 @@ def write_weights(name: str, path: Path, *, scale: float = 1.0) -> Path:
 @contextmanager
 def serve_hub(files: dict[str, Path]) -> Iterator[str]:
     """Serve model.safetensors of each of these models; yields the address."""
-    contents = {f"/{name}/resolve/main/model.safetensors": path.read_bytes() for name, path in files.items()}
+    with _serve(
+        {f"/{name}/resolve/main/model.safetensors": path.read_bytes() for name, path in files.items()}
+    ) as address:
+        yield address
 
+
+@contextmanager
+def serve_repository(name: str, folder: Path) -> Iterator[str]:
+    """Serve all files of a folder as the repository of this name; yields the address."""
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    about = {"id": name, "sha": COMMIT, "siblings": [{"rfilename": file} for file in files]}
+    contents = {f"/{name}/resolve/{COMMIT}/{file}": content for file, content in files.items()}
+    tree = [{"type": "file", "path": file, "size": len(content), "oid": "0"} for file, content in files.items()]
+    contents[f"/api/models/{name}/revision/main"] = json.dumps(about).encode()
+    contents[f"/api/models/{name}/tree/{COMMIT}"] = json.dumps(tree).encode()
+    with _serve(contents) as address:
+        yield address
+
+
+@contextmanager
+def _serve(contents: dict[str, bytes]) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
             self.answer()
@@ -38,11 +58,13 @@ def serve_hub(files: dict[str, Path]) -> Iterator[str]:
             self.wfile.write(self.answer())
 
         def answer(self) -> bytes:
-            content = contents.get(self.path)
+            content = contents.get(self.path.partition("?")[0])
             self.send_response(200 if content is not None else 404)
             self.send_header("Content-Length", str(len(content or b"")))
             self.send_header("ETag", f'"{hashlib.sha256(content or b"").hexdigest()}"')
             self.send_header("X-Repo-Commit", COMMIT)
+            if content is None and self.path.startswith("/api/"):
+                self.send_header("X-Error-Code", "RepoNotFound")
             self.end_headers()
             return content or b""
 

@@ -34,6 +34,7 @@ from classifier.bundle.document import read_scores as read_scores
 from classifier.bundle.document import update_scores as update_scores
 from classifier.bundle.schema import BundleDocument
 from classifier.bundle.test_reads import copy_test_reads
+from classifier.bundle.timm_config import write_timm_config
 from classifier.config.sections import ModelConfig
 from classifier.config.trust import check_trusted
 from classifier.errors import RunError, in_short
@@ -81,6 +82,7 @@ def save(bundle: Bundle, model: nn.Module, folder: Path, detector: OODDetector |
             write_tensors(content, part / name, format="pt", class_names=json.dumps(bundle.class_names))
         document = dataclasses.asdict(bundle) | {"files": {n: {"sha256": file_sha256(part / n)} for n in files}}
         write_atomically(part / DOCUMENT, to_json(document))
+        write_timm_config(bundle, model, part)
         copy_test_reads(folder, part)
         # A folder cannot be renamed onto one that is not empty, so the older one moves aside; `find` looks there too.
         if folder.exists():

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from classifier.bundle.hub_repository import download_bundle, is_hub_address
 from classifier.bundle.schema import (
     BundleDocument,
     CalibrationDocument,
@@ -121,7 +122,12 @@ class Bundle:
 
 
 def find(path: str | Path) -> Path:
-    """Find the bundle's folder, given that folder or the folder of a run or a search. RunError if there is none."""
+    """Find the bundle's folder, given that folder or the folder of a run or a search, or hf://OWNER/NAME.
+
+    RunError if there is none; ModelError where hf:// needs a package that is not installed.
+    """
+    if is_hub_address(path):
+        return download_bundle(str(path))
     path = Path(path)
     for folder in (path, path / "bundle"):
         for candidate in (folder, sibling(folder, "older")):
@@ -139,9 +145,15 @@ def bundle_folder(path: str | Path) -> Path:
 
     They differ after a save that was killed, which left the older bundle moved aside.
     """
-    found = find(path)
+    found = find(_check_writable(path))
     is_aside = found.name.startswith(".") and found.name.endswith(".older")
     return found.parent / found.name[1:].removesuffix(".older") if is_aside else found
+
+
+def _check_writable(path: str | Path) -> str | Path:
+    if is_hub_address(path):
+        raise RunError(f"{path} is in the hub, and nothing is written there: download it, and give its folder")
+    return path
 
 
 def read(path: str | Path) -> Bundle:
@@ -183,7 +195,7 @@ def read_verified(path: Path, files: Mapping[str, Checksum]) -> bytes:
 
 def update_scores(path: str | Path, split: str, scores: dict[str, Any] | None) -> Bundle:
     """Write the scores of `validation` or `test` into the bundle; return the updated bundle. RunError as in `load`."""
-    folder = find(path)
+    folder = find(_check_writable(path))
     document = read_document(folder)
     bundle = parse_document(document)
     if split not in bundle.scores:

@@ -1,9 +1,11 @@
-"""model_card.md: what a model was trained on, how well it does, and its limitations (Mitchell et al. 2019)."""
+"""Model cards: what a model was trained on, how well it does, and its limitations (Mitchell et al. 2019)."""
 
 import functools
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from classifier.bundle.bundle import Bundle
 from classifier.bundle.test_reads import describe_test_reads
@@ -15,13 +17,19 @@ from classifier.text import show
 if TYPE_CHECKING:
     from jinja2 import Template
 
+# In a run folder, and in a bundle's, where it has a header of metadata.
+NAME, HUB_NAME = "model_card.md", "README.md"
+_HUB_METRICS = {"accuracy": "accuracy", "f1": "macro_f1"}
 # Classes that are listed; of the table of scores, those with the lowest F1.
 MAX_CLASS_ROWS = 30
 
 
-def write(path: Path, bundle: Bundle, test_reads: int, split: str, by_folds: str = "") -> Path:
-    """Write the model card of a bundle. test_reads: how often its test split was read; split: the split whose scores it
-    has, "" for none; by_folds: by which folds they were measured, if they were."""
+def write(folder: Path, bundle: Bundle, test_reads: int, split: str, by_folds: str = "") -> Path:
+    """Write the model card of a run's bundle; in the bundle's folder, too, where the Hugging Face hub looks for it.
+
+    test_reads: how often its test split was read; split: the split whose scores it has, "" for none; by_folds: by which
+    folds they were measured, if they were.
+    """
     scores = bundle.scores[split] if split else None
     text = _template().render(
         bundle=bundle,
@@ -33,8 +41,31 @@ def write(path: Path, bundle: Bundle, test_reads: int, split: str, by_folds: str
         max_classes=MAX_CLASS_ROWS,
         test_reads=describe_test_reads(test_reads),
     )
-    write_atomically(path, text)
-    return path
+    write_atomically(folder / NAME, text)
+    if (bundle_folder := folder / "bundle").is_dir():
+        header = yaml.safe_dump(describe_for_hub(bundle, split), sort_keys=False, allow_unicode=True)
+        write_atomically(bundle_folder / HUB_NAME, f"---\n{header}---\n{text}")
+    return folder / NAME
+
+
+def describe_for_hub(bundle: Bundle, split: str) -> dict[str, Any]:
+    """The metadata of a model card, as the Hugging Face hub reads it: task, library, and scores on one split."""
+    is_timm = bundle.model["name"].startswith("timm/") and not bundle.model.get("widths")
+    about: dict[str, Any] = {
+        "pipeline_tag": "image-classification",
+        "library_name": "timm" if is_timm else "classifier-jobs",
+        "tags": ["image-classification", "classifier-jobs"],
+    }
+    if split:
+        name, scores = show(bundle.dataset["name"]), bundle.scores[split]
+        metrics = [{"type": kind, "value": round(scores[key], 4)} for kind, key in _HUB_METRICS.items()]
+        result = {
+            "task": {"type": "image-classification"},
+            "dataset": {"name": name, "type": "imagefolder", "split": split},
+            "metrics": metrics,
+        }
+        about["model-index"] = [{"name": f"{show(bundle.model['name'])} on {name}", "results": [result]}]
+    return about
 
 
 @functools.cache

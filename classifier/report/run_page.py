@@ -34,7 +34,7 @@ from classifier.runs.schema import HardExample, SplitRecord
 from classifier.runs.status import RUNNING, read_status
 from classifier.text import quote
 
-NAME, CARD = "report.html", "model_card.md"
+NAME = "report.html"
 # Class names in the section on the data.
 MAX_CLASS_NAMES = 60
 SUBJECTS = {"crossval": "cross-validation on", "curve": "learning curve for"}
@@ -50,7 +50,7 @@ def write(folder: str | Path, *, refresh: float | None = None) -> Path:
         raise RunError(f"{folder} is not a run folder (no experiment.yaml): give OUT/NAME of a training or a search")
     run = _RunFiles(folder)
     if run.bundle is not None:
-        model_card.write(folder / CARD, run.bundle, count_test_reads(folder), run.split, run.folds_of_split)
+        model_card.write(folder, run.bundle, count_test_reads(folder), run.split, run.folds_of_split)
     content = Page(_title(run), _build_summary(run), list(_build_sections(run)))
     return page.write(folder / NAME, content, refresh=refresh)
 

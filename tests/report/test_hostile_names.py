@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from classifier.data.audit.finding import Finding
-from classifier.report import audit_page, run_page
+from classifier.report import audit_page, model_card, run_page
 from classifier.report.model_card import escape_markdown
 from classifier.text import show
 from tests.browser import Outline
@@ -45,7 +45,7 @@ def check_is_text(page: str, name: str) -> None:
 def test_page_and_model_card_of_a_run(name, tmp_path):
     folder = write_run(tmp_path / "run", [name, "cat", f"dog {name}"], data_path=f"photos {name}"[:60], finding=name)
     check_is_text(run_page.write(folder).read_text(), name)
-    card = (folder / run_page.CARD).read_text()
+    card = (folder / model_card.NAME).read_text()
     assert not re.search(r"(?<!\\)<|\n# c|(?<!\\)\[x\]|42", card)
     for line in card.splitlines():
         assert not line.startswith("|") or len(re.findall(r"(?<!\\)\|", line)) == 7, "a name does not end its cell"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from classifier.report import run_page
+from classifier.report import model_card, run_page
 from classifier.report.run_page import splits_share_images
 from classifier.runs.folder import LOCK
 from tests.browser import Outline, open_page
@@ -61,7 +61,7 @@ def test_charts_say_what_they_show(tmp_path: Path) -> None:
 
 def test_a_page_says_where_validation_is_by_folds(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", ["cat", "dog"], by_folds=True)
-    page, card = run_page.write(folder).read_text(), (folder / run_page.CARD).read_text()
+    page, card = run_page.write(folder).read_text(), (folder / model_card.NAME).read_text()
     folds = "by 5 folds of the training images"
     for start in ("), ", "classes: cat, dog. Validated ", "3 s, 100 images/s, validated ", "fitted on 60 images, "):
         assert f"{start}{folds}." in page, start
