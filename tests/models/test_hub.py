@@ -77,7 +77,8 @@ ip route add default via 10.9.9.2 && exec "$@"
 @pytest.mark.slow
 @pytest.mark.parametrize("address", ["https://huggingface.co", "https://192.0.2.1"])
 def test_a_network_that_swallows_packets_and_names_costs_seconds(address: str, monkeypatch):
-    script = "import sys, time; from classifier.models import hub; t = time.monotonic(); "
+    script = "import time; from classifier.models import hub; "
+    script += f"hub.find_hub_weights({TINY!r}); t = time.monotonic(); "  # the imports are not counted
     script += f"print(hub.is_in_reach({TINY!r}, 2.5), time.monotonic() - t)"
     inside = ["unshare", "-rn", "sh", "-c", SWALLOW_ALL, "sh"]
     if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
