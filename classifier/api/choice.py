@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from classifier.config.auto_recipe import (
     BACKBONES_SHARE,
     DEFAULT_MINUTES,
     MIN_COMPARED,
+    MIN_JUDGED,
     Choice,
     Facts,
     build_probe,
@@ -33,10 +35,10 @@ from classifier.data.images.arrays import select
 from classifier.data.readers.compact import select_strings
 from classifier.errors import ModelError
 from classifier.inference.features import extract_features
-from classifier.inference.logistic_regression import FOLDS, assign_folds
+from classifier.inference.logistic_regression import FOLDS, assign_folds, find_held_out
 from classifier.inference.scorer import Scorer
 from classifier.models import hub
-from classifier.profiling.step_time import measure_step_seconds
+from classifier.profiling.step_time import StepTimer
 from classifier.report.numbers import format_proportion
 from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.training import head_probe
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
 LOOK_PASSES, LOOK_SIDE, MIN_LOOK_EPOCHS = 40_000, 28, 5
 # How long the hub may take to answer, and how many images are enough to time a forward pass.
 HUB_SECONDS, TIMED_IMAGES = 2.5, 8
+# How long training steps are timed: work that ends beside the first ones would make all look slow.
+SPEED_SECONDS = 2.0
 # Settings of whoever decides whether images are mirrored.
 _MIRRORS = {"augment.policy", "augment.flip", "augment.test_flip"}
 
@@ -87,6 +91,15 @@ def choose(
 
 
 @dataclasses.dataclass
+class _Look:
+    """A shortened training from scratch."""
+
+    epochs: int
+    hits: dict[str, bool] = dataclasses.field(default_factory=dict)
+    """Whether it was right about each image that was held out."""
+
+
+@dataclasses.dataclass
 class _Chooser:
     """Measures candidates on the data set."""
 
@@ -95,6 +108,8 @@ class _Chooser:
     features: Path | None
     say: Callable[[str], None]
     progress: "Progress | None"
+    probe_hits: dict[str, dict[str, bool]] = dataclasses.field(default_factory=dict)
+    """By backbone and image: whether its probe was right about the image, in the fold that held it out."""
 
     @property
     def minutes(self) -> float:
@@ -111,6 +126,9 @@ class _Chooser:
             return facts
         count, name, side = len(probe.held_out.labels_M), experiment.model.name, experiment.data.size
         score = format_proportion(probe.held_out.hits, count)
+        ids = select_strings(dataset.train.ids, find_held_out(dataset.train.labels_N).tolist())
+        is_hit_M = probe.held_out.logits_MK.argmax(1) == probe.held_out.labels_M
+        self.probe_hits[facts.backbone.name] = dict(zip(ids, is_hit_M.tolist(), strict=True))
         self.say(f"  a linear probe of {name} at {side} pixels: {score}, cross-validated")
         return dataclasses.replace(facts, probe_accuracy=probe.held_out.accuracy, probe_held_out=count)
 
@@ -156,7 +174,7 @@ class _Chooser:
         return is_in_reach
 
     def measure_scratch(self, facts: Facts) -> Facts:
-        """The facts with the accuracy of a shortened training from scratch, on images that were held out.
+        """The facts with what a shortened training from scratch gains over the probe, on images that both held out.
 
         Once with mirrored images and once without: which is better tells whether they may be mirrored. A pretrained
         backbone cannot tell, as it was trained to know mirrored images again.
@@ -167,28 +185,38 @@ class _Chooser:
             else [facts, dataclasses.replace(facts, is_symbols=True)]
         )
         looks = [self._look(one) for one in tried]
-        hits, best = max((hits, -n) for n, (hits, _, _) in enumerate(looks))
-        facts, (_, count, epochs) = tried[-best], looks[-best]
+        best = max(range(len(tried)), key=lambda n: (sum(looks[n].hits.values()), -n))
+        facts, look = tried[best], looks[best]
+        probe_hits, count = self.probe_hits[facts.backbone.name], len(look.hits)
+        gains = [is_hit - probe_hits[id] for id, is_hit in look.hits.items()]
+        score, others = sum(look.hits.values()), sum(probe_hits[id] for id in look.hits)
         how = " without mirrored images" if facts.is_symbols else ""
-        self.say(f"  from scratch{how}, {epochs} epochs: {format_proportion(hits, count)} that were held out")
-        return dataclasses.replace(facts, scratch_accuracy=hits / count, held_out=count)
+        self.say(
+            f"  from scratch{how}, {look.epochs} epochs: {format_proportion(score, count)} that were held out, and "
+            f"{others / count:.1%} by the probe"
+        )
+        error = statistics.pstdev(gains) / math.sqrt(count)
+        return dataclasses.replace(facts, scratch_gain=statistics.mean(gains), scratch_gain_error=error)
 
-    def _look(self, facts: Facts) -> tuple[int, int, int]:
-        """Train from scratch, shortened, on four fifths of the images, perhaps several times; hits, images, epochs."""
-        experiment, dataset = self._load(build_scratch(facts, self.given))
+    def _look(self, facts: Facts) -> "_Look":
+        """Train from scratch, shortened, on four fifths of the probe's training images, perhaps several times."""
+        scratch = build_scratch(facts, self.given)
+        if facts.validation < MIN_JUDGED:  # as the probe
+            scratch = scratch.override("data.validation", 0.0)
+        experiment, dataset = self._load(scratch)
         images = len(dataset.train) * (FOLDS - 1) // FOLDS
         passes = LOOK_PASSES * min(1, self.minutes / DEFAULT_MINUTES) * (LOOK_SIDE / max(LOOK_SIDE, dataset.size)) ** 2
         epochs = max(MIN_LOOK_EPOCHS, min(experiment.train.epochs, int(passes / images)))
         folds = min(FOLDS, max(1, int(passes / images / epochs)))
-        shortened = experiment.override("train.epochs", epochs)
-        folds_N, hits, count = assign_folds(dataset.train.labels_N, FOLDS), 0, 0
+        look = _Look(epochs)
         for fold in range(folds):
-            held_out = _hold_out(dataset, folds_N == fold)
-            *_, last = fit(shortened, held_out)
-            assert last.validation is not None
-            hits += round(last.validation["accuracy"] * len(held_out.validation))
-            count += len(held_out.validation)
-        return hits, count, epochs
+            held_out = _hold_out(dataset, assign_folds(dataset.train.labels_N, FOLDS) == fold)
+            *_, last = fit(experiment.override("train.epochs", epochs), held_out)
+            scorer = Scorer.from_experiment(experiment, held_out, pick_device(experiment.train.device))
+            predicted_M = scorer.predict_split(last.model, held_out.validation)[1].argmax(1)
+            is_hit_M = predicted_M == held_out.validation.labels_N
+            look.hits |= dict(zip(held_out.validation.ids, is_hit_M.tolist(), strict=True))
+        return look
 
     def measure_scratch_speed(self, facts: Facts) -> Facts:
         """The facts with the speed of training from scratch."""
@@ -212,7 +240,8 @@ def _measure_speed(experiment: Experiment, dataset: Dataset) -> float:
     torch.set_num_threads(experiment.train.threads or threads)
     try:
         timed = experiment.override("model.probe", False)  # its first epoch takes no steps
-        return timed.data.batch * timed.optimizer.accumulate / measure_step_seconds(timed, dataset)
+        seconds = StepTimer(timed, dataset).measure(3, min, min_seconds=SPEED_SECONDS).step_seconds
+        return timed.data.batch * timed.optimizer.accumulate / seconds
     finally:
         torch.set_num_threads(threads)
 

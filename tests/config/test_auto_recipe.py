@@ -28,21 +28,27 @@ GLYPHS: dict[str, Any] = {"images": 1452, "classes": 100, "side": 32, "validatio
         (Facts(images=13, classes=3, side=96), PROBE | {"data.size": 224, "data.batch": 4}),
         (Facts(images=1, classes=2, side=96), PROBE | {"data.batch": 1}),
         (Facts(images=100_000, classes=10, side=500), PROBE | {"data.size": 224}),
-        (Facts(images=180, classes=10, side=28, probe_accuracy=0.8, scratch_accuracy=0.79), PROBE | {"data.size": 192}),
-        (Facts(images=180, classes=10, side=28, probe_accuracy=0.8, scratch_accuracy=0.83, held_out=72), PROBE),
+        (
+            Facts(images=180, classes=10, side=28, probe_accuracy=0.8, scratch_gain=-0.01, scratch_gain_error=0.0),
+            PROBE | {"data.size": 192},
+        ),
+        (
+            Facts(images=180, classes=10, side=28, probe_accuracy=0.8, scratch_gain=0.075, scratch_gain_error=0.066),
+            PROBE,
+        ),
         (Facts(images=999, classes=10, side=8, probe_accuracy=0.99), PROBE | {"data.size": 96}),
         (
-            Facts(**GLYPHS, probe_accuracy=0.76, scratch_accuracy=0.87, held_out=290),
+            Facts(**GLYPHS, probe_accuracy=0.76, scratch_gain=0.11, scratch_gain_error=0.02),
             SCRATCH | {"train.epochs": 150, "data.batch": 64},
         ),
-        (Facts(**GLYPHS, probe_accuracy=0.9, scratch_accuracy=0.87), PROBE),
+        (Facts(**GLYPHS, probe_accuracy=0.9, scratch_gain=-0.03), PROBE),
         (
-            Facts(images=300, classes=9, side=100, probe_accuracy=0.5, scratch_accuracy=0.7, held_out=60),
+            Facts(images=300, classes=9, side=100, probe_accuracy=0.5, scratch_gain=0.2, scratch_gain_error=0.06),
             SCRATCH | {"data.size": 64},
         ),
         # As many epochs as the minutes hold.
         (Facts(images=57_000, classes=10, side=28), SCRATCH | {"data.batch": 256}),
-        (Facts(images=57_000, classes=10, side=28, scratch_speed=3000), SCRATCH | {"train.epochs": 5}),
+        (Facts(images=57_000, classes=10, side=28, scratch_speed=3000), SCRATCH | {"train.epochs": 6}),
         (Facts(images=57_000, classes=10, side=28, scratch_speed=30), SCRATCH | {"train.epochs": 3}),
         (Facts(images=50_000, classes=10, side=64), {"augment.test_flip": True}),
         (
@@ -104,7 +110,7 @@ def test_a_network_of_the_users_gets_a_recipe_for_any_network():
 
 def test_more_time_is_worth_saying():
     many = Facts(images=57_000, classes=10, side=28, scratch_speed=3000)
-    assert choose_recipe(many).more == "more time trains longer: --train.minutes 12 for about 20 epochs"
+    assert choose_recipe(many).more == "more time trains longer: --train.minutes 12 for about 24 epochs"
     assert choose_recipe(many, {"train.minutes": 12}).experiment.train.epochs == 22
     photos = Facts(images=5000, classes=9, side=300, validation=500, probe_accuracy=0.9, finetune_speed=30)
     assert choose_recipe(photos).more == "with more time the whole network is fine-tuned: --train.minutes 19"
