@@ -111,7 +111,7 @@ def test_a_network_of_the_users_gets_a_recipe_for_any_network():
 def test_more_time_is_worth_saying():
     many = Facts(images=57_000, classes=10, side=28, scratch_speed=3000)
     assert choose_recipe(many).more == "more time trains longer: --train.minutes 12 for about 24 epochs"
-    assert choose_recipe(many, {"train.minutes": 12}).experiment.train.epochs == 22
+    assert choose_recipe(many, {"train.minutes": 12}).experiment.train.epochs == 26
     photos = Facts(images=5000, classes=9, side=300, validation=500, probe_accuracy=0.9, finetune_speed=30)
     assert choose_recipe(photos).more == "with more time the whole network is fine-tuned: --train.minutes 19"
     assert choose_recipe(photos, {"train.minutes": 19}).experiment.train.epochs == 5
