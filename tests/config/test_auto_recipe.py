@@ -113,8 +113,8 @@ def test_more_time_is_worth_saying():
     assert choose_recipe(many).more == "more time trains longer: --train.minutes 12 for about 24 epochs"
     assert choose_recipe(many, {"train.minutes": 12}).experiment.train.epochs == 26
     photos = Facts(images=5000, classes=9, side=300, validation=500, probe_accuracy=0.9, finetune_speed=30)
-    assert choose_recipe(photos).more == "with more time the whole network is fine-tuned: --train.minutes 19"
-    assert choose_recipe(photos, {"train.minutes": 19}).experiment.train.epochs == 5
+    assert choose_recipe(photos).more == "with more time the whole network is fine-tuned: --train.minutes 16"
+    assert choose_recipe(photos, {"train.minutes": 16}).experiment.train.epochs == 5
     assert choose_recipe(Facts(images=172, classes=5, side=300)).more == ""
 
 
