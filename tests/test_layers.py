@@ -11,15 +11,15 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # Layers of packages, the lowest first. A package imports only from lower layers, never from its own or a higher one.
 LAYERS = (
-    ("classifier.errors", "classifier.version", "classifier.text"),
+    ("classifier.errors", "classifier.extras", "classifier.version", "classifier.text"),
     ("classifier.runtime", "classifier.storage", "classifier.metrics"),
     ("classifier.config",),
     ("classifier.data", "classifier.models", "classifier.augment"),
     ("classifier.inference",),
     ("classifier.training", "classifier.bundle"),
-    ("classifier.runs", "classifier.profiling", "classifier.export", "jobs.cli"),
+    ("classifier.runs", "classifier.profiling", "classifier.export", "classifier.answers", "jobs.cli"),
     ("classifier.evaluation", "jobs.launch"),
-    ("classifier.search",),
+    ("classifier.search", "classifier.compress"),
     ("classifier.report",),
     ("classifier.api",),
     ("jobs.steps",),

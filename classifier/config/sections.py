@@ -160,6 +160,8 @@ class ModelConfig(Section):
     """Normalization in the built-in models; group is independent of batch size and number of workers."""
     stem: Literal["auto", "small", "original"] = "auto"
     """First layers of torchvision models: small keeps the resolution of small images (auto: for up to 64 pixels)."""
+    widths: tuple[str, ...] = ()
+    """Layers of a pruned model that are narrower than its architecture, as compress writes them: LAYER=OUTxIN."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +227,10 @@ class LossConfig(Section):
     """balanced: weight classes inversely to their frequency."""
     adjustment: NonNegativeFloat = 0.0
     """Logit adjustment for imbalanced classes: strength of the class prior in the loss (1: the class frequencies)."""
+    distill: Fraction = 0.0
+    """Distillation, set by compress: share of the loss that is the divergence from a teacher's probabilities."""
+    distill_temperature: PositiveFloat = 2.0
+    """Temperature that softens the probabilities of teacher and student."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,6 +249,8 @@ class TrainConfig(Section):
     """Epoch whose weights become the final model."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Numeric precision of forward and backward passes. auto: bf16 where the hardware supports it, else fp32."""
+    int8: bool = False
+    """Quantization-aware training: the forward pass rounds weights and activations to 8 bits."""
     channels_last: bool = True
     """Use the channels_last memory format: faster convolutions."""
     compile: bool = False

@@ -7,7 +7,7 @@ ignore; early layers alone miss images of the same texture.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -32,13 +32,22 @@ def fit_detector(model: nn.Module, scorer: Scorer, train: Images, held_out: Imag
 
     No image is called out of distribution where these are too few to tell.
     """
-    arrays: dict[str, np.ndarray] = {}
     layers = _select_layers(model)
-    for layer, stats_NF in _collect_statistics(model, scorer, sample_images(train), layers).items():
+    of_train, of_held_out = (
+        _collect_statistics(model, scorer, sample_images(images_NCHW), layers) if len(images_NCHW) else {}
+        for images_NCHW in (train, held_out)
+    )
+    return fit_to_statistics(of_train, of_held_out)
+
+
+def fit_to_statistics(train: Mapping[str, Tensor], held_out: Mapping[str, Tensor]) -> OODDetector:
+    """Fit to the stats_NF of each layer, of training images and of images held out from training; see fit_detector."""
+    arrays: dict[str, np.ndarray] = {}
+    for layer, stats_NF in train.items():
         arrays |= {f"{layer}/{name}": tensor.numpy() for name, tensor in _fit_gaussian(stats_NF).items()}
-    if len(held_out) < MIN_HELD_OUT_IMAGES:
+    if len(next(iter(held_out.values()), ())) < MIN_HELD_OUT_IMAGES:
         return OODDetector(arrays | {"limit": np.array(np.inf, np.float32)})
-    scores_N = score_images(OODDetector(arrays), model, scorer, sample_images(held_out))
+    scores_N = torch.from_numpy(OODDetector(arrays).score({name: stats.numpy() for name, stats in held_out.items()}))
     return OODDetector(arrays | {"limit": scores_N.quantile(1 - FALSE_POSITIVE_RATE).numpy()})
 
 

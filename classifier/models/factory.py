@@ -15,6 +15,7 @@ from classifier.errors import ClassifierError, ModelError, in_short
 from classifier.models import external, transfer, zoo
 from classifier.models.catalogue import MODELS, ZOO, names
 from classifier.models.stochastic_depth import set_stochastic_depth
+from classifier.models.widths import apply_widths
 
 # Image sizes that an error message may suggest, in pixels.
 _SUGGESTED_SIZES = (16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 299, 320, 384, 448, 512)
@@ -40,7 +41,9 @@ def build(
         model = constructor(config, classes=classes, channels=channels, size=size)
         if config.drop_path is not None:
             set_stochastic_depth(model, config.drop_path, config.name)
-        logits_NK = None if config.name in MODELS else _try_forward(model, config, channels, size)
+        apply_widths(model, config)
+        is_own = config.name in MODELS and not config.widths
+        logits_NK = None if is_own else _try_forward(model, config, channels, size)
     except ClassifierError:
         raise
     except Exception as error:  # timm's models and the user's own code may raise anything
@@ -50,7 +53,7 @@ def build(
             f"model.name {config.name}: two images give outputs of shape {tuple(logits_NK.shape)}, not (2, {classes}): "
             "return one logit per class"
         )
-    if weights and config.weights is not None:
+    if weights and config.weights is not None and not config.widths:  # pruned ones come from a checkpoint
         transfer.load_weights(model, config, class_names)
     return model
 

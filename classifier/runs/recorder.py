@@ -21,6 +21,7 @@ from classifier.runtime.distributed import ProcessGroup
 from classifier.storage.atomic import write_atomically
 from classifier.text import show
 from classifier.training.checkpoint import CheckpointStore
+from classifier.training.distillation import Teacher
 from classifier.training.loop import Epoch, StepProgress, fit
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ def record_training(
     dataset: Dataset,
     *,
     group: ProcessGroup | None = None,
+    teacher: Teacher | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     should_save: Callable[[], bool] = lambda: False,
     on_step: Callable[[StepProgress], None] | None = None,
@@ -48,7 +50,7 @@ def record_training(
         _rewind_to_checkpoint(run, store, dataset)
     tensorboard = TensorBoardWriter(run.folder / "tensorboard")
     trackers = Trackers(experiment, run.folder) if group.is_first else None
-    hooks = {"should_stop": should_stop, "should_save": should_save, "on_step": on_step}
+    hooks = {"teacher": teacher, "should_stop": should_stop, "should_save": should_save, "on_step": on_step}
     try:
         for epoch in fit(experiment, dataset, group=group, store=store, features=run.feature_folder, **hooks):
             if group.is_first:

@@ -4,6 +4,7 @@
 frozen or unfrozen.
 """
 
+import functools
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ from classifier.inference.scorer import Scorer
 from classifier.runtime import counter_rng
 from classifier.runtime.distributed import ProcessGroup
 from classifier.training import image_size
+from classifier.training.distillation import TaughtTargets, Teacher
+from classifier.training.int8_forward import forward_in_int8
 
 
 class ForwardPath(Protocol):
@@ -35,7 +38,7 @@ class ForwardPath(Protocol):
         """Put the network into train mode; a frozen backbone stays in eval mode."""
         ...
 
-    def forward(self, network: nn.Module, batch: loader.Batch, labels_N: Tensor, epoch: int) -> tuple[Any, Tensor]:
+    def forward(self, network: nn.Module, batch: loader.Batch, labels_N: Tensor, epoch: int) -> tuple[Any, Any]:
         """The network's outputs for a batch, and the targets of the loss. labels_N: on the device."""
         ...
 
@@ -52,10 +55,17 @@ class FullModelPath:
     """Augmented images through the full model."""
 
     def __init__(
-        self, experiment: Experiment, dataset: Dataset, model: nn.Module, scorer: Scorer, *, is_backbone_frozen: bool
+        self,
+        experiment: Experiment,
+        dataset: Dataset,
+        model: nn.Module,
+        scorer: Scorer,
+        *,
+        is_backbone_frozen: bool,
+        teacher: Teacher | None = None,
     ) -> None:
         self.experiment, self.dataset, self.module, self.scorer = experiment, dataset, model, scorer
-        self.is_backbone_frozen = is_backbone_frozen
+        self.is_backbone_frozen, self.teacher = is_backbone_frozen, teacher
 
     def training_images(self, epoch: int) -> Split:
         return self.dataset.train
@@ -67,7 +77,7 @@ class FullModelPath:
         elif self.experiment.model.freeze == "statistics":
             models.freeze_statistics(self.module)
 
-    def forward(self, network: nn.Module, batch: loader.Batch, labels_N: Tensor, epoch: int) -> tuple[Any, Tensor]:
+    def forward(self, network: nn.Module, batch: loader.Batch, labels_N: Tensor, epoch: int) -> tuple[Any, Any]:
         key, config = counter_rng.key(self.experiment.seed, epoch), self.experiment.augment
         images_NCHW = batch.images_NCHW.to(self.scorer.device, non_blocking=True)
         positions_N = batch.positions_N.to(self.scorer.device, non_blocking=True)
@@ -78,7 +88,12 @@ class FullModelPath:
         images_NCHW, targets = policy.mix_batch(
             images_NCHW, labels_N, config, classes=len(self.dataset.class_names), key=key, positions_N=positions_N
         )
-        return self.scorer.forward(network, images_NCHW), targets
+        run: Any = functools.partial(forward_in_int8, network) if self.experiment.train.int8 else network
+        outputs = self.scorer.forward(run, images_NCHW)
+        if self.teacher is None:
+            return outputs, targets
+        taught_NK = self.teacher.predict(images_NCHW, self.experiment.loss.distill_temperature)
+        return outputs, TaughtTargets(targets, taught_NK)
 
     def validate(self, model: nn.Module, group: ProcessGroup) -> dict[str, Any]:
         return self.scorer.compute_scores(model, self.dataset.validation, group)

@@ -19,6 +19,7 @@ from classifier.runtime.distributed import ProcessGroup
 from classifier.runtime.threads import use_threads
 from classifier.runtime.timing import Throughput, Timer
 from classifier.training.checkpoint import AsyncCheckpointWriter, Checkpoint, CheckpointStore
+from classifier.training.distillation import Teacher
 from classifier.training.state import TrainState
 
 # Steps after which ranks agree whether to stop, and check that the loss is finite: both wait for the device.
@@ -93,6 +94,7 @@ def fit(
     group: ProcessGroup | None = None,
     store: CheckpointStore | None = None,
     features: Path | None = None,
+    teacher: Teacher | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     should_save: Callable[[], bool] = lambda: False,
     on_step: Callable[[StepProgress], None] | None = None,
@@ -100,15 +102,15 @@ def fit(
     """Train a resolved experiment, from the store's newest complete checkpoint if it has one.
 
     features: cache directory for the features of a frozen backbone (augment.views), shared by trainings on the same
-    images. should_stop is polled after each step; once it returns true on any rank, all ranks commit a checkpoint and
-    stop. should_save is polled on rank 0; when it returns true, a checkpoint is written in the background. An epoch's
+    images. teacher: for loss.distill. should_stop is polled after each step; once it returns true on any rank, all
+    ranks commit a checkpoint and stop. should_save is polled on rank 0; when it returns true, a checkpoint is written in the background. An epoch's
     checkpoint is committed after the Epoch was yielded: save its model before calling Epoch.commit. DivergedError when
     the loss is not finite; the last checkpoint is from before that.
     """
     group = group or ProcessGroup()
     cpu.setup(group.device.type)
     with use_threads(experiment.train.threads):
-        state = TrainState(experiment, dataset, group, features)
+        state = TrainState(experiment, dataset, group, features, teacher)
         if store is not None and (checkpoint := group.broadcast(store.load_latest() if group.is_first else None)):
             state.restore(checkpoint)
         yield from _train_epochs(state, store, should_stop, should_save, on_step)

@@ -77,6 +77,8 @@ def _check_views(experiment: Experiment, augment: AugmentConfig) -> None:
             f"augment.views {augment.views} caches features of images of one size, but schedule.size_from and "
             "schedule.size_to change it: leave one out, for example by --augment.views 0"
         )
+    if augment.views and experiment.loss.distill:
+        raise ConfigError("augment.views caches features, but a teacher sees images: set augment.views to 0")
     mixes = [name for name in ("mixup", "cutmix") if getattr(augment, name)]
     if augment.views and (mixes or experiment.data.stream):
         why = f"augment.{mixes[0]} mixes images" if mixes else "data.stream is for more images than memory holds"

@@ -16,25 +16,37 @@ from classifier import models
 from classifier.config.experiment import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset, Split
-from classifier.errors import RunError, in_short
+from classifier.errors import ConfigError, RunError, in_short
 from classifier.inference.scorer import Scorer
 from classifier.metrics.confusion import ConfusionMatrix
 from classifier.models import factory
 from classifier.runtime.distributed import ProcessGroup
 from classifier.training import head_probe, image_size, losses, optimizers, schedule
 from classifier.training.checkpoint import Checkpoint
+from classifier.training.distillation import DistillationLoss, Teacher
 from classifier.training.ema import ModelEMA
 from classifier.training.feature_cache import FeatureCache
 from classifier.training.forward_path import ForwardPath, FullModelPath
 
 
 class TrainState:
-    """Weights, optimizer and counters of a run on one rank. features: cache directory for backbone features."""
+    """Weights, optimizer and counters of a run on one rank. features: cache directory for backbone features.
+
+    teacher: for loss.distill, and only for it; ConfigError otherwise.
+    """
 
     def __init__(
-        self, experiment: Experiment, dataset: Dataset, group: ProcessGroup, features: Path | None = None
+        self,
+        experiment: Experiment,
+        dataset: Dataset,
+        group: ProcessGroup,
+        features: Path | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
+        if bool(experiment.loss.distill) != (teacher is not None):
+            raise ConfigError("loss.distill needs a teacher: distill by the verb compress, which has one")
         self.experiment, self.dataset, self.group, self.features = experiment, dataset, group, features
+        self.teacher = teacher
         self.device = group.device
         torch.manual_seed(experiment.seed)
         self.model = build_model(experiment, dataset).to(self.device)
@@ -48,7 +60,9 @@ class TrainState:
             dtype=torch.bfloat16 if experiment.train.precision == "bf16" else torch.float32,
         )
         counts_K = torch.bincount(dataset.train.labels_N, minlength=len(dataset.class_names))
-        self.loss = losses.build(experiment.loss, class_counts_K=counts_K.to(self.device))
+        self.loss: Any = losses.build(experiment.loss, class_counts_K=counts_K.to(self.device))
+        if teacher is not None:
+            self.loss = DistillationLoss(self.loss, experiment.loss.distill, experiment.loss.distill_temperature)
         decay = experiment.optimizer.ema
         self.ema = ModelEMA(self.model, decay) if decay is not None else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=experiment.train.precision == "fp16")
@@ -64,7 +78,7 @@ class TrainState:
         self.best_epoch = 0
         self.fold_scores: dict[str, Any] | None = None  # of a probe by cross-validation, without validation images
         self.is_backbone_frozen: bool | None = None  # None: before the first epoch
-        self.path: ForwardPath = FullModelPath(experiment, dataset, self.model, self.scorer, is_backbone_frozen=False)
+        self.path: ForwardPath = self._full_path(is_backbone_frozen=False)
         self.network = self.path.module  # what a step runs: the path's module, wrapped for gradient exchange
         self.reset_sums()
 
@@ -99,14 +113,17 @@ class TrainState:
         if frozen or self.is_backbone_frozen:
             models.set_frozen(self.model, frozen)
         self.is_backbone_frozen = frozen
-        parts = (self.experiment, self.dataset, self.model, self.scorer)
         if frozen and self.experiment.views:
-            self.path = FeatureCache(*parts, self.features)
+            self.path = FeatureCache(self.experiment, self.dataset, self.model, self.scorer, self.features)
         else:
-            self.path = FullModelPath(*parts, is_backbone_frozen=frozen)
+            self.path = self._full_path(is_backbone_frozen=frozen)
         self.network = self.group.wrap(self.path.module)
         if self.experiment.train.compile:
             self.network.compile()
+
+    def _full_path(self, *, is_backbone_frozen: bool) -> FullModelPath:
+        parts = (self.experiment, self.dataset, self.model, self.scorer)
+        return FullModelPath(*parts, is_backbone_frozen=is_backbone_frozen, teacher=self.teacher)
 
     def fit_head(self) -> None:
         """The first epoch with model.probe: the head becomes a linear probe, and the backbone stays as it is."""

@@ -22,6 +22,7 @@ VERB_GROUPS = {
     },
     "use": {
         "predict": "Classify images.",
+        "compress": "Make a model smaller and faster, within a limit of lost accuracy.",
         "export": "Export a model to ONNX or OpenVINO, to predict without torch.",
     },
     "runs": {
@@ -46,6 +47,7 @@ FIRST_PHASES = {
     "robust": "measuring",
     "calibrate": "calibrating",
     "predict": "predicting",
+    "compress": "starting",
     "export": "exporting",
     "report": "writing the report",
     "plan": "measuring",
