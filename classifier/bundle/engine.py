@@ -19,6 +19,11 @@ class Engine(Protocol):
     """Computes a model's answers to images that are decoded already."""
 
     @property
+    def description(self) -> str:
+        """What computes: another text if answers may differ in their last digits."""
+        ...
+
+    @property
     def batch_size(self) -> int:
         """Images that are best answered together."""
         ...

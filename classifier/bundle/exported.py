@@ -93,6 +93,13 @@ class Export:
     calibration: Calibration | None
     detector: OODDetector | None
 
+    @property
+    def description(self) -> str:
+        """Its format, precision and graph, for an engine."""
+        files = self.document["files"]
+        graph = " ".join(files[name]["sha256"][:12] for name in sorted(files) if name.startswith("model."))
+        return f"{self.document['format']} {self.document['precision']} {graph}"
+
     def read_graph(self, name: str) -> bytes:
         """Return the bytes of a file of the graph. RunError if they were changed."""
         return _read(self.folder / name, self.document)

@@ -6,7 +6,7 @@ import onnxruntime
 from classifier.bundle.engine import Answer
 from classifier.bundle.exported import Export, check_class_names
 from classifier.errors import RunError, in_short
-from classifier.runtime.cpu import available_cores
+from classifier.runtime.cpu import usable_threads
 
 GRAPH = "model.onnx"
 # Images per batch, and pixels per batch and channel (32 images of 224 x 224): larger batches are no faster.
@@ -17,18 +17,19 @@ _ERRORS_ONLY = 3
 class OnnxEngine:
     """A session with the graph of an export. threads: None for one per core that this process may use.
 
-    spins: threads wait busily for each other, which is faster, unless other work needs the cores. RunError if the graph
-    was changed, or is not what its document says.
+    RunError if the graph was changed, or is not what its document says.
     """
 
-    def __init__(self, export: Export, threads: int | None = None, *, spins: bool = True) -> None:
+    def __init__(self, export: Export, threads: int | None = None) -> None:
         path, document = export.folder / GRAPH, export.document
         content = export.read_graph(GRAPH)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or available_cores()
+        options.intra_op_num_threads = threads or usable_threads()
         options.inter_op_num_threads = 1
         options.log_severity_level = _ERRORS_ONLY
-        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spins)))
+        # Threads that wait busily for each other are faster, unless other work needs the cores.
+        is_alone = options.intra_op_num_threads >= usable_threads()
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(is_alone)))
         try:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # of many kinds, without a common base
@@ -45,6 +46,11 @@ class OnnxEngine:
             raise RunError(f"{path}: the graph has other outputs than export.json says: export it again")
         self._input, self._layers = images.name, document["layers"]
         self._batch_size = max(1, min(MAX_BATCH, BATCH_PIXELS // document["size"] ** 2))
+        self._description = export.description
+
+    @property
+    def description(self) -> str:
+        return self._description
 
     @property
     def batch_size(self) -> int:

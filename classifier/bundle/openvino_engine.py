@@ -8,7 +8,7 @@ from classifier.bundle.engine import Answer
 from classifier.bundle.exported import Export, check_class_names
 from classifier.bundle.onnx_engine import BATCH_PIXELS, MAX_BATCH
 from classifier.errors import RunError, in_short
-from classifier.runtime.cpu import available_cores
+from classifier.runtime.cpu import usable_threads
 
 GRAPH, WEIGHTS = "model.xml", "model.bin"
 
@@ -24,7 +24,7 @@ class OpenVinoEngine:
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",  # it would compute in bf16 where the processor can
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": threads or available_cores(),
+            "INFERENCE_NUM_THREADS": threads or usable_threads(),
         }
         try:
             model = openvino.Core().read_model(graph, weights)
@@ -38,6 +38,11 @@ class OpenVinoEngine:
             raise RunError(f"{path}: the graph takes batches of {batch} only: export it again")
         self._layers = document["layers"]
         self._batch_size = max(1, min(MAX_BATCH, BATCH_PIXELS // document["size"] ** 2))
+        self._description = export.description
+
+    @property
+    def description(self) -> str:
+        return self._description
 
     @property
     def batch_size(self) -> int:

@@ -81,7 +81,7 @@ class Judgement(NamedTuple):
     """int64: a class, or -1 where the model is not sure."""
     in_set_NK: np.ndarray
     """bool: the classes of each prediction set."""
-    novelty_N: np.ndarray | None
+    ood_scores_N: np.ndarray | None
     """float32: the out-of-distribution score; None without a detector."""
     is_ood_N: np.ndarray
     """bool: out of distribution."""
@@ -193,17 +193,17 @@ class Predictor:
     def judge(self, images_NCHW: np.ndarray) -> Judgement:
         """Judge a batch of uint8 images of the model's size and channels, as `predict` does."""
         probabilities_NK, statistics = self.engine.predict(images_NCHW)
-        novelty_N, is_ood_N = None, np.zeros(len(images_NCHW), bool)
+        ood_scores_N, is_ood_N = None, np.zeros(len(images_NCHW), bool)
         if self.ood_detector:
-            novelty_N = self.ood_detector.score(statistics)
-            is_ood_N = novelty_N > self.ood_detector.threshold
+            ood_scores_N = self.ood_detector.score(statistics)
+            is_ood_N = ood_scores_N > self.ood_detector.threshold
         if self.calibration:
             decisions_N = self.calibration.decide(probabilities_NK)
             in_set_NK = self.calibration.prediction_sets(probabilities_NK)
         else:
             decisions_N = probabilities_NK.argmax(1)
             in_set_NK = decisions_N[:, None] == np.arange(len(self.class_names))
-        return Judgement(probabilities_NK, decisions_N, in_set_NK, novelty_N, is_ood_N)
+        return Judgement(probabilities_NK, decisions_N, in_set_NK, ood_scores_N, is_ood_N)
 
     def top(self, probabilities_K: np.ndarray, k: int = 5) -> tuple[tuple[str, float], ...]:
         """The k most likely classes and their probabilities, in descending order; ties go to the lower class.

@@ -21,6 +21,10 @@ class TorchEngine:
         self.model, self.scorer, self.layers = loaded.model, scorer or loaded.scorer(), list(layers)
 
     @property
+    def description(self) -> str:
+        return f"torch {self.scorer.precision} on {self.scorer.device.type}"
+
+    @property
     def batch_size(self) -> int:
         return self.scorer.batch_size
 

@@ -1,7 +1,9 @@
 """Features: the inputs of a model's head, and files of them."""
 
+import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -21,16 +23,22 @@ def extract_batch_features(model: nn.Module, scorer: Scorer, images_NCHW: Tensor
 
     The model is on the scorer's device and in eval mode. No gradients.
     """
+    with capture_features(model) as captured, torch.no_grad():
+        logits_NK = scorer.forward(model, images_NCHW.to(scorer.device, non_blocking=True))
+    return captured[0], logits_NK
+
+
+@contextlib.contextmanager
+def capture_features(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect features_NF, float32 on the model's device, of each batch that it computes."""
     # The first head; auxiliary heads come after it and give no output in eval mode.
     head = next(iter(models.head_modules(model).values()))
     captured: list[Tensor] = []
     hook = head.register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0].flatten(1).float()))
     try:
-        with torch.no_grad():
-            logits_NK = scorer.forward(model, images_NCHW.to(scorer.device, non_blocking=True))
+        yield captured
     finally:
         hook.remove()
-    return captured[0], logits_NK
 
 
 def extract_features(model: nn.Module, scorer: Scorer, images_NCHW: Images) -> Tensor:

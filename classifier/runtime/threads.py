@@ -52,6 +52,11 @@ def choose_threads(load: OtherLoad, setting: str) -> tuple[int, str | None]:
     threads = torch.get_num_threads()
     if "OMP_NUM_THREADS : [not set]" not in torch.__config__.parallel_info():
         return threads, None
+    return limit_to_free_cores(threads, load, setting)
+
+
+def limit_to_free_cores(threads: int, load: OtherLoad, setting: str) -> tuple[int, str | None]:
+    """Return how many of these threads have a free core, and a line on it if they are fewer: see `choose_threads`."""
     threads, cores = min(threads, available_cores()), affine_cores()
     busy = load.busy_cores() if threads > 1 else 0.0
     chosen = min(threads, count_free_cores(cores, busy))

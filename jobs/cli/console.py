@@ -85,11 +85,13 @@ class RunLog:
         self.show(Step(step))
 
     @contextlib.contextmanager
-    def progress_bar(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
+    def progress_bar(
+        self, description: str, total: int | None, find_total: Callable[[], int | None] | None = None
+    ) -> Iterator[Callable[[int], None]]:
         """A progress bar on a terminal; yields a function to call with each count of items done.
 
-        Elsewhere one line, if there are many images."""
-        if not self.is_live and total >= MIN_IMAGES_FOR_LOG:
+        Elsewhere one line, if there are many images. find_total: returns the total as it is known by then."""
+        if not self.is_live and total is not None and total >= MIN_IMAGES_FOR_LOG:
             self.info(f"{description}: {total:,} images, once")
         progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -100,7 +102,7 @@ class RunLog:
         )
         task = progress.add_task(show(description), total=total)
         self.show(progress)
-        yield lambda count: progress.advance(task, count)
+        yield lambda count: progress.update(task, advance=count, total=find_total() if find_total else total)
         self.begin_phase(description)
 
     def log_epoch(self, row: dict[str, Any], epochs: int) -> None:

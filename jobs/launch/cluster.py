@@ -193,14 +193,23 @@ def refuse_unplaceable(workers: WorkersConfig, resources: dict[str, float]) -> N
 
 def refuse_unshared(run: RunFolder) -> None:
     """ConfigError if the run has no storage and a node of the cluster does not see its folder."""
+    fix = (
+        "set --out to a folder that all nodes share, or --storage to one that they all reach, such as s3://bucket/runs"
+    )
+    if run.storage is None:
+        refuse_unshared_folder(run.folder, fix)
+
+
+def refuse_unshared_folder(folder: Path, fix: str) -> None:
+    """ConfigError if a node of the cluster does not see this folder."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = ray.get_runtime_context().get_node_id()
     others = [n for n in ray.nodes() if n["Alive"] and n["NodeID"] != here and n["Resources"].get("CPU", 0) > 0]
-    if run.storage is not None or not others:
+    if not others:
         return
-    marker = run.folder.resolve() / ".shared"
+    marker = folder.resolve() / ".shared"
     marker.write_text(uuid.uuid4().hex)
 
     @ray.remote(num_cpus=0)
@@ -218,10 +227,7 @@ def refuse_unshared(run: RunFolder) -> None:
     finally:
         marker.unlink()
     if blind:
-        raise ConfigError(
-            f"{run.folder} is not shared with {', '.join(sorted(set(blind)))}: set --out to a folder that all nodes "
-            "share, or --storage to one that they all reach, such as s3://bucket/runs"
-        )
+        raise ConfigError(f"{folder} is not shared with {', '.join(sorted(set(blind)))}: {fix}")
 
 
 def kill_on_node(node: str, pid: int | None = None) -> None:

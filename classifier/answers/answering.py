@@ -1,0 +1,100 @@
+"""Answers to a part of the images: decoded ahead, in threads, while the engine computes."""
+
+import hashlib
+import itertools
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from classifier.answers.listing import ListedImage, Part
+from classifier.answers.rows import Answers, Columns, write_answers
+from classifier.answers.store import AnswerStore, PartDocument
+from classifier.bundle import document
+from classifier.bundle.predictor import Judgement, Predictor
+from classifier.data.decoding.decode import DecodeFailure
+
+BATCHES_AHEAD = 2
+"""Batches that are decoded before they are needed."""
+
+
+def answer_part(
+    predictor: Predictor, store: AnswerStore, part: Part, advance: Callable[[int], object] = lambda _: None
+) -> PartDocument:
+    """Answer the images of a part, and put the answers in place. RunError if they cannot be written.
+
+    The same images are in the same batches wherever and whenever a part is answered: so are the answers, on the same
+    engine.
+    """
+    settings = store.settings
+    columns = Columns(settings["top"], settings["probabilities"], settings["features"])
+    answers = answer_images(predictor, part.images, columns, advance)
+    return store.commit(part, len(answers.errors), lambda path: write_answers(answers, path, settings["format"]))
+
+
+def answer_images(
+    predictor: Predictor,
+    images: Sequence[ListedImage],
+    columns: Columns,
+    advance: Callable[[int], object] = lambda _: None,
+) -> Answers:
+    """Answer images, at least one. advance: is advanced the number of each batch's images."""
+    answers = []
+    for batch, decoded in _decode_ahead(predictor, images):
+        errors = {n: one.reason for n, one in enumerate(decoded) if isinstance(one, DecodeFailure)}
+        pixels = [one for one in decoded if not isinstance(one, DecodeFailure)]
+        judgement, features_MF = _judge(predictor, pixels, with_features=columns.features)
+        ids = [image.id for image in batch]
+        answers.append(Answers(predictor.class_names, columns, ids, errors, judgement, features_MF))
+        advance(len(batch))
+    return Answers.join(answers)
+
+
+def _decode_ahead(
+    predictor: Predictor, images: Sequence[ListedImage]
+) -> Iterator[tuple[Sequence[ListedImage], list[np.ndarray | DecodeFailure]]]:
+    size, decode = predictor.engine.batch_size, predictor.images.decode_files
+    batches = (images[start : start + size] for start in range(0, len(images), size))
+    with ThreadPoolExecutor(1) as pool:
+        ready: deque[tuple[Sequence[ListedImage], Future[list[np.ndarray | DecodeFailure]]]] = deque()
+        for batch in itertools.chain(batches, [None] * BATCHES_AHEAD):
+            if batch is not None:
+                ready.append((batch, pool.submit(decode, [image.file for image in batch])))
+            if ready and (batch is None or len(ready) > BATCHES_AHEAD):
+                first, future = ready.popleft()
+                yield first, future.result()
+
+
+def _judge(
+    predictor: Predictor, pixels: Sequence[np.ndarray], *, with_features: bool
+) -> tuple[Judgement, np.ndarray | None]:
+    classes = len(predictor.class_names)
+    if not pixels:
+        none_MK, none_M = np.zeros((0, classes), np.float32), np.zeros(0, np.float32)
+        empty = Judgement(
+            none_MK, np.zeros(0, np.int64), none_MK > 0, none_M if predictor.ood_detector else None, none_M > 0
+        )
+        return empty, None
+    images_NCHW = np.stack(pixels)
+    if not with_features:
+        return predictor.judge(images_NCHW), None
+    from classifier.inference.features import capture_features
+
+    with capture_features(predictor.model) as captured:
+        judgement = predictor.judge(images_NCHW)
+    return judgement, captured[0].cpu().numpy()  # of the first view
+
+
+def describe_model(predictor: Predictor) -> tuple[str, str]:
+    """Return what decides the answers of a model, as a checksum, and what computes them, in words."""
+    bundle, folder = predictor.bundle, document.find(predictor.path)
+    files = document.read_document(folder)["files"]
+    about: dict[str, Any] = {name: value["sha256"] for name, value in files.items()}
+    for name in ("model", "class_names", "channels", "size", "fit", "mean", "std", "test_flip"):
+        about[name] = getattr(bundle, name)
+    about["calibration"] = predictor.calibration and predictor.calibration.as_dict()
+    model = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
+    return model, predictor.engine.description
