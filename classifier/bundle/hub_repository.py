@@ -9,7 +9,8 @@ from pathlib import Path
 
 from classifier.errors import ModelError, RunError, in_short
 
-_ADDRESS = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+# A Path has made one slash of two.
+_ADDRESS = re.compile(r"hf://?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 _FILES = ("bundle.json", "*.safetensors", "onnx/*", "openvino/*")
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import timm
@@ -27,6 +28,7 @@ def test_a_bundle_comes_back_from_the_hub_without_anything_else_of_its_repositor
         use_hub(monkeypatch, address, tmp_path / "cache")
         monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", address)
         found = bundle.find("hf://ann/noise")
+        assert bundle.find(Path("hf://ann/noise")) == found
         with pytest.raises(RunError, match="hf://ann/else: the hub has no such repository"):
             bundle.find("hf://ann/else")
     assert sorted(path.name for path in found.iterdir()) == ["bundle.json", "model.safetensors"]
