@@ -11,6 +11,7 @@ True
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from classifier.extras import explain_missing
 from classifier.version import __version__ as __version__
 
 # Public name -> its module. Importing torch takes two seconds, so each module is imported on first use.
@@ -80,7 +81,12 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'classifier' has no attribute {name!r}")
-    module = importlib.import_module(_MODULES[name])
+    try:
+        module = importlib.import_module(_MODULES[name])
+    except ImportError as error:
+        if sentence := explain_missing(error):
+            raise ImportError(sentence, name=error.name) from None
+        raise
     return getattr(module, "load" if name == "load_data" else name)
 
 

@@ -156,7 +156,7 @@ def check_sample(export: Export, engine: Engine) -> None:
     try:
         sample = load(_read(path / SAMPLE, document))
         images_NCHW, expected_NK = sample["images"], sample["probabilities"]
-        encoded = {name.rpartition("/")[2]: sample[name] for name in sample if name.startswith("encoded/")}
+        encoded = {name.rpartition("/")[2]: sample[name] for name in sorted(sample) if name.startswith("encoded/")}
         decoded = {number: sample[f"decoded/{number}"] for number in encoded}
     except (SafetensorError, KeyError, ValueError) as error:
         raise RunError(f"{path / SAMPLE} is corrupted ({in_short(error)}): export it again") from None

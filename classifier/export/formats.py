@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -78,8 +78,22 @@ def _write_onnx(graph: Graph, folder: Path, example_NCHW: torch.Tensor, class_na
     )
     assert program is not None
     program.model.metadata_props["class_names"] = class_names
+    _average_globally(program.model)
     program.save(folder / "model.onnx", external_data=False)
     return Files(("model.onnx",), program.model.opset_imports[""])
+
+
+def _average_globally(model: Any) -> None:
+    """Turn means over whole images into poolings: ONNX Runtime keeps these in the layout of its convolutions."""
+    for node in model.graph:
+        axes = node.inputs[1].const_value if node.op_type == "ReduceMean" and len(node.inputs) == 2 else None
+        if axes is None or node.inputs[0].shape is None or node.inputs[0].shape.rank() != 4:
+            continue
+        keeps = "keepdims" not in node.attributes or node.attributes["keepdims"].as_int()
+        if keeps and sorted(axis % 4 for axis in axes.numpy().tolist()) == [2, 3]:
+            node.op_type = "GlobalAveragePool"
+            node.attributes.clear()
+            node.resize_inputs(1)
 
 
 def _write_openvino(graph: Graph, folder: Path, example_NCHW: torch.Tensor, class_names: str) -> Files:
@@ -118,7 +132,7 @@ class ArchiveEngine:
     batch_size = 32
 
     def __init__(self, export: Export) -> None:
-        self._layers = export.document["layers"]
+        self._layers, self.description = export.document["layers"], export.description
         with _quiet():
             self._module = torch.export.load(export.folder / ARCHIVE).module()
 

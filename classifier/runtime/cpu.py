@@ -55,6 +55,13 @@ def available_cores() -> int:
     return max(1, math.ceil(min(affine_cores(), cgroup_limit(CGROUP))))
 
 
+def usable_threads() -> int:
+    """Return how many threads compute fastest: one per available core, and no two on one physical core."""
+    import psutil
+
+    return min(available_cores(), psutil.cpu_count(logical=False) or math.inf)
+
+
 def affine_cores() -> int:
     """Return the number of CPU cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

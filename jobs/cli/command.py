@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from classifier.config.experiment import Experiment
 from classifier.errors import ClassifierError, DivergedError
+from classifier.extras import explain_missing
 from classifier.storage.session_folder import STORAGE_FIX, refuse_lost_results
 from classifier.storage.uri import refuse_credentials
 from classifier.text import show
@@ -51,6 +52,9 @@ def main(verb: Verb, run: Callable[[Request], int | None], argv: Sequence[str] |
     except Exception as error:
         if Interrupts.has_ended_work:  # an import that was interrupted may fail in any way
             code = _end_interrupted(verb, error)
+        elif isinstance(error, ImportError) and (sentence := explain_missing(error)):
+            _complain(f"{verb.name}: {sentence}", *_notes(error))
+            code = EXIT_USER_ERROR
         else:
             print(show(traceback.format_exc(), keep="\n"), end="", file=sys.stderr)
             code = EXIT_FAILED
