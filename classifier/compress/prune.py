@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from classifier import models
 from classifier.config.sections import ModelConfig
-from classifier.errors import ClassifierError, ModelError, in_short
+from classifier.errors import ModelError, in_short
 from classifier.models.widths import describe_widths
 
 # Channels left are a multiple of it, as vector units compute them.
@@ -64,8 +64,6 @@ def prune(model: nn.Module, config: ModelConfig, *, classes: int, channels: int,
         config = dataclasses.replace(config, widths=describe_widths(model, pruned))
         rebuilt = models.build(config, classes=classes, channels=channels, size=size, weights=False)
         rebuilt.load_state_dict(pruned.state_dict())
-    except ClassifierError:
-        raise
     except Exception as error:  # of many kinds: whatever an architecture has that is not known there
         raise ModelError(f"{config.name} cannot be pruned ({in_short(error, 160)})") from error
     return Pruned(rebuilt.eval(), config)

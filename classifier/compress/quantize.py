@@ -102,10 +102,12 @@ def needs_reduced_range() -> bool:
 
 
 class _Images:
-    """Batches of images, as the quantiser asks for them."""
+    """Batches of images, as the quantiser asks for them. They are of one size, as its histograms need."""
 
     def __init__(self, images_NCHW: np.ndarray) -> None:
-        self._batches = iter(np.split(images_NCHW, range(BATCH, len(images_NCHW), BATCH)))
+        count = max(1, len(images_NCHW) // BATCH)
+        size = len(images_NCHW) // count
+        self._batches = iter(np.split(images_NCHW[: count * size], count))
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         batch_NCHW = next(self._batches, None)

@@ -37,7 +37,7 @@ DISTILL, TEMPERATURE = 0.9, 2.0
 def plan_finetuning(about: Bundle, config: ModelConfig, *, test_flip: bool, epochs: int | None) -> Experiment:
     """Return the run's own recipe at a low rate, for weights that were pruned, or will be rounded."""
     base = _plan(about, config, test_flip)
-    if not base.takes_steps:
+    if not Experiment.from_dict(about.experiment).takes_steps:
         batch = min(PROBE_BATCH, base.data.batch * 2)
         own = {"optimizer.name": "adamw", "optimizer.lr": PROBE_LR, "train.epochs": PROBE_EPOCHS, "data.batch": batch}
         base = base.override_all(own | {"schedule.name": "cosine", "schedule.warmup": 0.1})

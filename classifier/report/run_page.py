@@ -14,12 +14,14 @@ from classifier.bundle import bundle as bundles
 from classifier.bundle.bundle import Bundle, read_scores
 from classifier.bundle.predictions import read_probabilities
 from classifier.bundle.test_reads import count_test_reads, describe_test_reads
+from classifier.compress import table
 from classifier.config.documents import read_json, read_rows
 from classifier.config.files import read_experiment
 from classifier.data.split_names import explain_no_test
 from classifier.errors import RunError
 from classifier.evaluation.calibrate import describe_folds
 from classifier.report import images, model_card, model_sections, page, sentences, study_sections
+from classifier.report.compress_section import build_compression
 from classifier.report.page import Block, Bullets, Code, Page, Section, Text
 from classifier.runs.folder import (
     HARD_EXAMPLES,
@@ -108,6 +110,8 @@ def _build_sections(run: _RunFiles) -> Iterator[Section]:
         yield study_sections.build_folds(run.result["folds"])
     if "curve" in run.result:
         yield study_sections.build_learning_curve(run.result["curve"])
+    if (run.folder / table.DOCUMENT).is_file():
+        yield build_compression(table.read(run.folder))
     if run.scores:
         yield model_sections.build_confusion(run.scores)
         yield from model_sections.build_classes(run.scores)
