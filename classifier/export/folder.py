@@ -139,7 +139,7 @@ def write_export(
         _seal(part, document)
         if out is not None:
             retry_io(lambda: _copy_description(folder, base), base)
-        retry_io(lambda: _put_in_place(part, base / kind), base / kind)
+        retry_io(lambda: _replace(part, base / kind), base / kind)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         if out is not None:
@@ -205,7 +205,7 @@ def _copy_description(folder: Path, out: Path) -> None:
             shutil.copyfile(folder / name, out / name)
 
 
-def _put_in_place(part: Path, target: Path) -> None:
+def _replace(part: Path, target: Path) -> None:
     older = target.with_name(f".{target.name}.older")
     shutil.rmtree(older, ignore_errors=True)
     if target.exists():

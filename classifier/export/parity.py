@@ -86,8 +86,8 @@ def check_parity(
     row = worst % len(images_NCHW)
     largest = float(difference.probabilities_N[worst])
     if largest > tolerance or difference.labels_N.any():
-        sides = (("by the model", expected.probabilities_NK[row]), ("exported", found.probabilities_NK[worst]))
-        pair = ", ".join(f"{class_names[int(row_K.argmax())]} {float(row_K.max()):.4%} {by}" for by, row_K in sides)
+        answers = (("by the model", expected.probabilities_NK[row]), ("exported", found.probabilities_NK[worst]))
+        pair = ", ".join(f"{class_names[int(row_K.argmax())]} {float(row_K.max()):.4%} {by}" for by, row_K in answers)
         raise RunError(
             f"the export does not agree with the model: {ids[row]} differs most, {pair}; probabilities differ by up to "
             f"{largest:.2g} ({tolerance:g} is allowed), the label of {int(difference.labels_N.sum()):,} of "

@@ -22,8 +22,8 @@ VERB_GROUPS = {
     },
     "use": {
         "predict": "Classify images.",
-        "compress": "Make a model smaller and faster, within a limit of lost accuracy.",
         "export": "Export a model to ONNX or OpenVINO, to predict without torch.",
+        "compress": "Make a model smaller and faster, within a limit of lost accuracy.",
     },
     "runs": {
         "runs": "List the runs: what they are, how they ended, how good they are.",
@@ -47,8 +47,8 @@ FIRST_PHASES = {
     "robust": "measuring",
     "calibrate": "calibrating",
     "predict": "predicting",
-    "compress": "starting",
     "export": "exporting",
+    "compress": "starting",
     "report": "writing the report",
     "plan": "measuring",
     "drill": "drilling",
