@@ -103,7 +103,9 @@ def _find_following_norms(model: nn.Module, layers: Sequence[str], shape_CHW: tu
             handle = model.get_submodule(layer).register_forward_hook(after_layer(layer))
             hooks.callback(handle.remove)
         for module in model.modules():
-            if isinstance(module, _BatchNorm) and module.running_var is not None:
+            # timm's norms of a class of their own have an activation inside, which cannot be undone.
+            is_plain = isinstance(module, _BatchNorm) and type(module).forward is _BatchNorm.forward
+            if is_plain and module.running_var is not None:
                 hooks.callback(module.register_forward_pre_hook(before_norm).remove)
         _try_out(model, shape_CHW)
     return {layer: norm for layer, norm in found.items() if float(_factors(norm)[0].abs().min()) >= MIN_FACTOR}
