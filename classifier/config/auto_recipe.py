@@ -32,8 +32,9 @@ SEARCH_VALIDATION, MAX_SEARCH_SHARE = 100, 1 / 3
 MAX_ENLARGEMENT, MIN_SIDE, MAX_SIDE, SIDE_STEP = 6, 96, 224, 32
 MIN_EPOCHS, MAX_EPOCHS = 3, 150
 MIN_BATCH, MAX_BATCH, STEPS_PER_EPOCH = 64, 256, 24
-# Settings that a linear probe has no use for: who sets one wants steps.
+# Settings that a linear probe has no use for, with exceptions: who sets one wants steps.
 _OF_STEPS = ("optimizer.", "augment.", "schedule.", "loss.", "train.epochs", "train.patience", "model.freeze")
+_OF_PROBES = {"loss.adjustment"}
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def list_candidates(facts: Facts, given: Mapping[str, Any]) -> tuple[Kind, ...]:
     if not has_weights and ("model.name" in given or "model.weights" in given):
         return ("scratch",)
     is_small = facts.side <= MAX_SMALL_SIDE
-    if given.get("data.stream") or any(name.startswith(_OF_STEPS) for name in given):
+    if given.get("data.stream") or any(name.startswith(_OF_STEPS) for name in given.keys() - _OF_PROBES):
         return ("scratch",) if is_small and not has_weights else ("finetune",)
     if has_weights or "model.probe" in given:
         return ("probe",)

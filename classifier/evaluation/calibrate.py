@@ -50,7 +50,8 @@ def calibrate_bundle(
         validation = select_held_out(dataset)
         if features_NF is None:
             features_NF = _compute_features(loaded, dataset)
-        probabilities_NK = predict_by_folds(features_NF, dataset)
+        adjustment = loaded.bundle.experiment["loss"]["adjustment"]
+        probabilities_NK = predict_by_folds(features_NF, dataset, adjustment)
     else:
         validation = dataset.validation
         confusion, probabilities_NK = uncalibrated_scorer.predict_split(model, validation)
@@ -78,13 +79,13 @@ def describe_folds(bundle: Bundle) -> str:
     return logistic_regression.describe_folds(bundle.dataset["counts"]["train"], len(bundle.class_names))
 
 
-def predict_by_folds(features_NF: Tensor, dataset: Dataset) -> Tensor:
+def predict_by_folds(features_NF: Tensor, dataset: Dataset, adjustment: float = 0.0) -> Tensor:
     """Return probabilities_MK of the training images of `select_held_out`, by cross-validation of a probe.
 
-    DataError if no class has two images.
+    adjustment: that of the loss. DataError if no class has two images.
     """
     labels_N = head_probe.select_images(dataset).labels_N
-    held_out = fit_linear_probe(features_NF, labels_N, len(dataset.class_names)).held_out
+    held_out = fit_linear_probe(features_NF, labels_N, len(dataset.class_names), adjustment).held_out
     if held_out is None:
         raise DataError(f"{dataset.name} has no class with two images: there is nothing to calibrate on")
     return held_out.logits_MK.softmax(1)

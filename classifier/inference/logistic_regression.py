@@ -46,8 +46,11 @@ class LinearProbe:
     held_out: HeldOut | None
 
 
-def fit_linear_probe(features_NF: Tensor, labels_N: Tensor, classes: int) -> LinearProbe:
+def fit_linear_probe(features_NF: Tensor, labels_N: Tensor, classes: int, adjustment: float = 0.0) -> LinearProbe:
     """Fit logistic regression to features; the weights that are returned take them as they are.
+
+    adjustment: strength of the logarithms of the classes' shares, which are taken from the logits (post-hoc logit
+    adjustment: A. K. Menon et al., "Long-tail learning via logit adjustment", 2021).
 
     The features are centred and scaled as one: the variances of single ones are noise where images are few. The penalty
     of the highest cross-validated accuracy is chosen, then of the lowest log loss, by stratified folds. If no class has
@@ -65,7 +68,12 @@ def fit_linear_probe(features_NF: Tensor, labels_N: Tensor, classes: int) -> Lin
         penalty = max(held_out, key=lambda one: (held_out[one].accuracy, -held_out[one].loss))
     weight_KR, bias_K = fit_logistic_regression(inputs_NR, labels_N, classes, penalty)
     weight_KF = (weight_KR if basis_FR is None else weight_KR @ basis_FR.T) / scale
-    return LinearProbe(weight_KF, bias_K - weight_KF @ mean_F, penalty, held_out.get(penalty))
+    shares_K = labels_N.bincount(minlength=classes).clamp_min(0.5) / len(labels_N)
+    offsets_K = adjustment * shares_K.log()
+    chosen = held_out.get(penalty)
+    if chosen is not None:
+        chosen = HeldOut(chosen.logits_MK - offsets_K, chosen.labels_M)
+    return LinearProbe(weight_KF, bias_K - weight_KF @ mean_F - offsets_K, penalty, chosen)
 
 
 def fit_logistic_regression(

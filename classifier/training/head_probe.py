@@ -51,7 +51,7 @@ def fit_head(
     group = group or ProcessGroup()
     labels_N = select_images(dataset).labels_N
     features_NF = compute_features(model, experiment, dataset, scorer, group, folder)
-    probe = fit_linear_probe(features_NF, labels_N, len(dataset.class_names))
+    probe = fit_linear_probe(features_NF, labels_N, len(dataset.class_names), experiment.loss.adjustment)
     with torch.no_grad():
         heads[0].weight.copy_(probe.weight_KF)
         heads[0].bias.copy_(probe.bias_K)

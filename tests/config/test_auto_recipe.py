@@ -87,6 +87,7 @@ def test_facts_decide(facts: Facts, expected: dict):
         (300, {"model.name": "resnet18", "model.weights": "imagenet"}, ("probe",)),
         (300, {"model.weights": "lite0.pth"}, ("probe",)),
         (300, {"model.weights": None}, ("scratch",)),
+        (300, {"loss.adjustment": 1.0}, ("probe", "scratch")),
         # Without effect on a probe, or impossible with one.
         (300, {"optimizer.lr": 0.1}, ("finetune",)),
         (300, {"train.epochs": 5}, ("finetune",)),

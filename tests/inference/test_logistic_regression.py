@@ -60,3 +60,17 @@ def test_every_class_keeps_an_image_in_each_training():
     assert folds_N[-1] == -1
     for fold in range(5):
         assert set(labels_N[folds_N != fold].tolist()) == {0, 1, 2}
+
+
+def test_adjustment_takes_the_shares_of_the_classes_from_the_logits_held_out_ones_too():
+    features_NF, labels_N = make_features(90, 8, 3, noise=2)
+    kept_N = (labels_N > 0) | (torch.arange(90) < 9)  # 3 images of the first class, 30 of the others
+    plain = fit_linear_probe(features_NF[kept_N], labels_N[kept_N], 3)
+    adjusted = fit_linear_probe(features_NF[kept_N], labels_N[kept_N], 3, adjustment=1.0)
+    offsets_K = torch.tensor([3 / 63, 30 / 63, 30 / 63]).log()
+    assert plain.held_out is not None
+    assert adjusted.held_out is not None
+    torch.testing.assert_close(plain.bias_K - adjusted.bias_K, offsets_K)
+    torch.testing.assert_close(
+        plain.held_out.logits_MK - adjusted.held_out.logits_MK, offsets_K.expand(len(plain.held_out.labels_M), 3)
+    )
