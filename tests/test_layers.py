@@ -173,6 +173,15 @@ import classifier.runs.recorder
     assert "ray" not in loaded_by(code)
 
 
+def test_images_are_listed_and_answered_without_torch_and_arrow():
+    code = """
+from classifier.answers import answering, listing, store
+assert list(listing.ImageListing([".github", ".github/*.png"]))
+store.AnswerStore("absent", {"format": "csv"})
+"""
+    assert not {"torch", "sklearn", "ray", "matplotlib", "pyarrow", "scipy"} & loaded_by(code)
+
+
 def test_importing_the_package_loads_nothing_heavy():
     heavy = {"torch", "torchvision", "sklearn", "ray", "matplotlib", "pyarrow", "PIL"}
     assert not heavy & loaded_by(

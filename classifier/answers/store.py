@@ -68,9 +68,11 @@ class PartDocument(TypedDict):
 
 
 class AnswerStore:
-    """The answers in one place, by these settings."""
+    """The answers in one folder, by these settings. ImportError if their format needs pyarrow, which is missing."""
 
     def __init__(self, path: str, settings: Settings) -> None:
+        if settings["format"] == "parquet":
+            import pyarrow.parquet  # noqa: F401 - now: not after an hour of work
         self.path, self.settings = path, settings
         self.folder = open_folder(path)
 

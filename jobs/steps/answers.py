@@ -89,7 +89,8 @@ def answer_in_parts(
                 for done, is_kept in process.answer(store, parts, lambda count: (show(count), lines.advance(count))):
                     counts.add(done, is_kept=is_kept)
         except BaseException as error:
-            error.add_note(f"{counts.images:,} images are answered in {options.path}: the same command goes on")
+            if counts.images:
+                error.add_note(f"{counts.images:,} images are answered in {options.path}: the same command goes on")
             raise
         for note in listing.notes[noted:]:
             log.warning(f"note: {note}")
