@@ -27,9 +27,8 @@ class OnnxEngine:
         options.intra_op_num_threads = threads or usable_threads()
         options.inter_op_num_threads = 1
         options.log_severity_level = _ERRORS_ONLY
-        # Threads that wait busily for each other are faster, unless other work needs the cores.
-        is_alone = options.intra_op_num_threads >= usable_threads()
-        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(is_alone)))
+        # Threads that wait busily for each other take the cores from those that decode the next images (LOG.md).
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # of many kinds, without a common base
