@@ -7,9 +7,9 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from classifier.inference.out_of_distribution import channel_step
-
-_PROBABILITIES, _STATISTICS = "probabilities", "statistics/"
+_PROBABILITIES = "probabilities"
+# Statistics of maps are measured on at least so many rows and columns.
+SAMPLED_SIDE = 28
 # What a convolution in int8 takes in.
 _ABSORBED = ("BatchNormalization", "Clip", "Relu")
 
@@ -20,7 +20,7 @@ def soften(source: Path, target: Path, temperature: float) -> None:
     graph, raw = model.graph, "probabilities_raw"
     for node in graph.node:
         for number, name in enumerate(node.output):
-            if name == "probabilities":
+            if name == _PROBABILITIES:
                 node.output[number] = raw
     values = {"least_probability": np.finfo(np.float32).tiny, "own_temperature": temperature}
     graph.initializer.extend(numpy_helper.from_array(np.array(v, np.float32), name) for name, v in values.items())
@@ -29,21 +29,36 @@ def soften(source: Path, target: Path, temperature: float) -> None:
             helper.make_node("Max", [raw, "least_probability"], ["probabilities_clamped"]),
             helper.make_node("Log", ["probabilities_clamped"], ["log_probabilities_raw"]),
             helper.make_node("Div", ["log_probabilities_raw", "own_temperature"], ["logits_softened"]),
-            helper.make_node("Softmax", ["logits_softened"], ["probabilities"], axis=1),
+            helper.make_node("Softmax", ["logits_softened"], [_PROBABILITIES], axis=1),
         ]
     )
     onnx.save(model, target)
 
 
-def move_pooling_back(graph: Any) -> None:
-    """Turn MaxPool -> BatchNormalization and MaxPool -> Relu into the reverse, so that a convolution takes both in.
+def rewrite_for_int8(model: Any) -> None:
+    """Let each convolution take in the norm, the activation and the statistics behind it.
 
-    They commute where the norm only scales by positive factors. Statistics of what comes before a norm then are those
-    of the normalised values, and serve a detector of its own as well.
+    Statistics of the layers then are those of their activations: they need a detector of their own.
+    """
+    graph = model.graph
+    answering = _find_ancestors(graph, _PROBABILITIES)
+    nodes = list(graph.node)  # statistics last: they will use what comes after them now
+    nodes.sort(key=lambda node: node.output[0] not in answering)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    _move_pooling_back(graph, answering)
+    sides = {info.name: _side(info) for info in graph.value_info}
+    _measure_activations(graph, answering, sides)
+    del graph.value_info[:]
+
+
+def _move_pooling_back(graph: Any, answering: set[str]) -> None:
+    """Turn MaxPool -> BatchNormalization and MaxPool -> Relu into the reverse.
+
+    They commute where the norm only scales by positive factors.
     """
     factors = {array.name: numpy_helper.to_array(array) for array in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}
-    answering = _find_ancestors(makers, _PROBABILITIES)
     for node in list(graph.node):
         is_norm = node.op_type == "BatchNormalization"
         pool = makers.get(node.input[0]) if is_norm or node.op_type == "Relu" else None
@@ -52,98 +67,73 @@ def move_pooling_back(graph: Any) -> None:
         if is_norm and not np.all(factors.get(node.input[1], np.zeros(1)) > 0):
             continue
         source, middle, result = pool.input[0], pool.output[0], node.output[0]
-        users = {name: [user for user in graph.node if name in user.input] for name in (source, middle)}
-        if len(users[middle]) > 1 or sum(user.output[0] in answering for user in users[source]) > 1:
+        if len(_find_users(graph, middle)) > 1 or len(_find_users(graph, source, answering)) > 1:
             continue
-        for user in users[source]:
-            user.input[list(user.input).index(source)] = middle
+        for user in _find_users(graph, source):
+            _replace_input(user, source, middle)
         node.input[0], node.output[0] = source, middle
         pool.input[0], pool.output[0] = middle, result
         later = onnx.NodeProto()  # nodes are in the order of execution
         later.CopyFrom(node)
         node.CopyFrom(pool)
         pool.CopyFrom(later)
-        makers = {name: node for node in graph.node for name in node.output}
-    del graph.value_info[:]
+        makers = {name: maker for maker in graph.node for name in maker.output}
 
 
-def simplify_statistics(graph: Any) -> None:
-    """Compute means and standard deviations of feature maps by two poolings, in whatever memory layout they have.
+def _measure_activations(graph: Any, answering: set[str], sides: dict[str, int]) -> None:
+    """Measure statistics of a convolution behind its norm and activation, where nothing else uses what is before.
 
-    Those of a convolution become those of its norm and activation, which int8 computes with it as one operation: they
-    need a detector of their own.
+    Of large maps only each so many rows and columns are measured: going back to float costs more than the convolution.
+    sides: of square maps, by name.
     """
-    makers = {name: node for node in graph.node for name in node.output}
-    constants = {array.name for array in graph.initializer}
-    answering = _find_ancestors(makers, _PROBABILITIES)
-    channels = _count_channels(graph)
-    for output in [output.name for output in graph.output if output.name.startswith(_STATISTICS)]:
-        branch = _find_ancestors(makers, output) - answering - constants
-        sources = {name for value in branch if value in makers for name in makers[value].input} & answering - constants
-        if len(sources) != 1 or not sources <= channels.keys():
-            continue  # tokens of a transformer
-        [source] = sources
-        source = _find_activation(graph, source, branch)
-        others = [o.name for o in graph.output if o.name not in (output, _PROBABILITIES)]
-        shared = set[str]().union(*(_find_ancestors(makers, name) for name in others))
-        dead = [node for node in graph.node if node.output[0] in branch - shared]
-        for node in dead:
-            graph.node.remove(node)
-        _append_statistics(graph, source, output, channel_step(channels[source]))
-        makers = {name: node for node in graph.node for name in node.output}
+    sampled: dict[tuple[str, int], str] = {}
+    for node in [node for node in graph.node if node.output[0] not in answering]:
+        for source in set(node.input) & answering:
+            value = source
+            while True:
+                users = _find_users(graph, value, answering)
+                if len(users) != 1 or users[0].op_type not in _ABSORBED or users[0].input[0] != value:
+                    break
+                value = users[0].output[0]
+            step = sides.get(source, 0) // SAMPLED_SIDE
+            if step > 1:
+                if (value, step) not in sampled:
+                    sampled[value, step] = _sample(graph, graph.node[:].index(node), value, step)
+                value = sampled[value, step]
+            _replace_input(node, source, value)
 
 
-def _count_channels(graph: Any) -> dict[str, int]:
-    """Return the channels of the outputs of convolutions, and of the norms and activations behind them."""
-    shapes = {array.name: tuple(array.dims) for array in graph.initializer}
-    found: dict[str, int] = {}
-    for node in graph.node:
-        if node.op_type == "Conv" and node.input[1] in shapes:
-            found[node.output[0]] = shapes[node.input[1]][0]
-        elif node.op_type in _ABSORBED and node.input[0] in found:
-            found[node.output[0]] = found[node.input[0]]
-    return found
+def _sample(graph: Any, position: int, value: str, step: int) -> str:
+    """Insert a node that takes each `step`th row and column of a map; return the name of its output."""
+    name = f"{value}/sampled"
+    parts = {"start": [0, 0], "end": [2**31, 2**31], "axes": [2, 3], "step": [step, step]}
+    for part, numbers in parts.items():
+        graph.initializer.append(numpy_helper.from_array(np.array(numbers, np.int64), f"{name}/{part}"))
+    graph.node.insert(position, helper.make_node("Slice", [value, *(f"{name}/{part}" for part in parts)], [name], name))
+    return name
 
 
-def _find_activation(graph: Any, source: str, branch: set[str]) -> str:
-    """Return the last value behind a convolution that it may take in: there is one use of each before. branch: of the
-    statistics, which do not count as a use.
-    """
-    while True:
-        users = [node for node in graph.node if source in node.input and node.output[0] not in branch]
-        if len(users) != 1 or users[0].op_type not in _ABSORBED:
-            return source
-        source = users[0].output[0]
+def _side(info: Any) -> int:
+    """Return the side of a square map; 0 for other values."""
+    dims = [dim.dim_value for dim in info.type.tensor_type.shape.dim]
+    return dims[3] if len(dims) == 4 and dims[2] == dims[3] else 0
 
 
-def _append_statistics(graph: Any, source: str, output: str, step: int) -> None:
-    """Append mean and standard deviation of each `step`th channel; the variance as the mean square less the square."""
-
-    def add(kind: str, part: str, *inputs: str, **attributes: Any) -> str:
-        graph.node.append(helper.make_node(kind, inputs, [f"{output}/{part}"], f"{output}/{part}", **attributes))
-        return f"{output}/{part}"
-
-    def constant(part: str, value: Any) -> str:
-        graph.initializer.append(numpy_helper.from_array(np.asarray(value), f"{output}/{part}"))
-        return f"{output}/{part}"
-
-    mean = add("GlobalAveragePool", "mean", source)
-    square = add("GlobalAveragePool", "mean_square", add("Mul", "squares", source, source))
-    variance = add("Sub", "variance", square, add("Mul", "squared_mean", mean, mean))
-    deviation = add("Sqrt", "deviation", add("Relu", "rounded_variance", variance))
-    parts = [mean, deviation]
-    if step > 1:
-        ends = [constant(part, np.array([value])) for part, value in (("start", 0), ("end", 2**31), ("axis", 1))]
-        parts = [
-            add("Slice", f"some_{n}", part, *ends, constant(f"step_{n}", np.array([step])))
-            for n, part in enumerate(parts)
-        ]
-    both = add("Concat", "both", *parts, axis=1)
-    graph.node.append(helper.make_node("Flatten", [both], [output], f"{output}/flat", axis=1))
+def _find_users(graph: Any, name: str, within: set[str] | None = None) -> list[Any]:
+    """Return the nodes that use a value. within: only those whose outputs are among these values."""
+    users = [node for node in graph.node if name in node.input]
+    return users if within is None else [node for node in users if node.output[0] in within]
 
 
-def _find_ancestors(makers: dict[str, Any], output: str) -> set[str]:
+def _replace_input(node: Any, old: str, new: str) -> None:
+    for number, name in enumerate(node.input):
+        if name == old:
+            node.input[number] = new
+
+
+def _find_ancestors(graph: Any, output: str) -> set[str]:
     """Return the names of all values that an output is computed from, and its own."""
+    makers = {name: node for node in graph.node for name in node.output}
     found, waiting = set[str](), [output]
     while waiting:
         name = waiting.pop()

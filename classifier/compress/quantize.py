@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 
-from classifier.compress.graph_rewrites import move_pooling_back, simplify_statistics
+from classifier.compress.graph_rewrites import rewrite_for_int8
 from classifier.errors import RunError, in_short
 
 # Images that ranges of activations are measured on, and per pass.
@@ -50,12 +50,11 @@ SCHEMES = (
 
 
 def prepare(source: Path, target: Path) -> list[str]:
-    """Rewrite a graph so that int8 pays: see graph_rewrites.py. Return the names of the layers with weights."""
+    """Rewrite a graph so that int8 pays (graph_rewrites.py). Return the names of the layers with weights."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     model = onnx.load(source)
-    move_pooling_back(model.graph)
-    simplify_statistics(model.graph)
+    rewrite_for_int8(model)
     onnx.save(model, target)
     with _quiet():
         quant_pre_process(target, target, skip_symbolic_shape=True)  # folds batch norms into convolutions

@@ -35,7 +35,7 @@ from classifier.export.formats import write_graph
 from classifier.export.graph import Graph
 from classifier.models import MODELS, build
 from classifier.training.distillation import Teacher
-from classifier.training.loop import Epoch
+from classifier.training.loop import Epoch, StepProgress
 
 TEACHERS = "teachers"
 # How many times faster than before pruning the pruned models are to be, in turn.
@@ -52,11 +52,12 @@ class StoppedError(Exception):
 class Search:
     """A compression in a run folder.
 
-    on_epoch: told of each epoch, and of how many there are. should_stop: whether the user wants it to stop, asked at
+    on_step, on_epoch: told of each step of a training, and of each epoch and of how many there are. should_stop: whether the user wants it to stop, asked at
     every step of a training; is_late: whether its minutes are over.
     """
 
     models: Measurements
+    on_step: Callable[[StepProgress], None]
     on_epoch: Callable[[Epoch, int], None]
     should_stop: Callable[[], bool]
     is_late: Callable[[], bool]
@@ -211,6 +212,7 @@ class Search:
                 weights=weights,
                 targets=read_targets(self.original.bundle),
                 should_stop=lambda: self.should_stop() or self.is_late(),
+                on_step=self.on_step,
                 on_epoch=self.on_epoch,
             )
             if self.should_stop():

@@ -23,12 +23,12 @@ from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.training.checkpoint import CheckpointStore
 from classifier.training.distillation import Teacher
 from classifier.training.ema import ModelEMA
-from classifier.training.loop import Epoch
+from classifier.training.loop import Epoch, StepProgress
 from classifier.training.resolve import resolve
 from classifier.training.state import TrainState
 
 # Of the run's own learning rate, for weights that are trained already; the rate of a run that took no steps.
-LR_SHARE, PROBE_LR = 0.3, 1e-3
+LR_SHARE, PROBE_LR = 1.0, 1e-3
 PROBE_EPOCHS, PROBE_BATCH = 20, 32
 # Share of the loss that is the teacher's, and the temperature.
 DISTILL, TEMPERATURE = 0.9, 2.0
@@ -87,6 +87,7 @@ def train_step(
     weights: Mapping[str, Tensor] | None = None,
     targets: Mapping[str, Any] | None = None,
     should_stop: Callable[[], bool],
+    on_step: Callable[[StepProgress], None] | None = None,
     on_epoch: Callable[[Epoch, int], None],
 ) -> bool:
     """Train in a run folder, from its last checkpoint; return whether it is finished, and calibrated.
@@ -105,7 +106,7 @@ def train_step(
         trained_on = unlabelled or dataset
         if weights is not None and not has_begun(folder):
             _begin_with(run, experiment, trained_on, group, teacher, weights)
-        hooks = {"teacher": teacher, "should_stop": should_stop}
+        hooks = {"teacher": teacher, "should_stop": should_stop, "on_step": on_step}
         for epoch in record_training(run, experiment, trained_on, group=group, **hooks):
             on_epoch(epoch, experiment.train.epochs)
             if epoch.stopped:

@@ -90,6 +90,7 @@ def open_compression(kind: str, request: Request) -> Iterator[Compression]:
         models = Measurements(run.folder, document, dataset, log.info, log.begin_phase)
         search = Search(
             models,
+            on_step=log.show_step,
             on_epoch=lambda epoch, epochs: log.log_epoch(epoch.row(), epochs),
             should_stop=lambda: interrupts.stop_requested,
             is_late=lambda: limit is not None and time.monotonic() > limit,
