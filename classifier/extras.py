@@ -8,6 +8,7 @@ _EXTRAS = {
     **dict.fromkeys(("onnx", "onnxscript"), "export"),
     "openvino": "openvino",
     "torch_pruning": "compress",
+    **dict.fromkeys(("uvicorn", "starlette", "httptools", "python_multipart", "prometheus_client"), "serve"),
     "mlflow": "mlflow",
     "wandb": "wandb",
 }

@@ -21,6 +21,7 @@ LAYERS = (
     ("classifier.evaluation", "jobs.launch"),
     ("classifier.search", "classifier.compress"),
     ("classifier.report",),
+    ("classifier.serve",),
     ("classifier.api",),
     ("jobs.steps",),
     ("jobs.search", "jobs.studies"),

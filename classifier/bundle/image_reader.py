@@ -53,6 +53,21 @@ class ImageReader:
         run_in_threads(prepare, [n for n in range(len(images)) if n not in contents])
         return [results[n] for n in range(len(images))]
 
+    def decode_here(self, contents: Sequence[bytes]) -> list[Any]:
+        """`decode` of encoded files, one after the other, in the calling thread: see BoundedDecoder.decode_here."""
+        results: list[Any] = []
+        for content in contents:
+            try:
+                pixels = self._decoder.decode_here(_check_length(content, self.max_bytes))
+                results.append(np.frombuffer(pixels, np.uint8).reshape(self.spec.shape))
+            except DecodeError as error:
+                results.append(decode.data_error(b"", str(error)))
+        return results
+
+    def close(self) -> None:
+        """End the processes that decode; it can be used again."""
+        self._decoder.close()
+
     def decode_files(self, files: Sequence[File]) -> "list[np.ndarray | DecodeFailure]":
         """Return the uint8 array, channels x size x size, of each file, or why it has none."""
         contents = {n: functools.partial(read_image_bytes, file) for n, file in enumerate(files)}

@@ -86,6 +86,10 @@ class Judgement(NamedTuple):
     is_ood_N: np.ndarray
     """bool: out of distribution."""
 
+    def take(self, rows: slice) -> "Judgement":
+        """Return what is said of some images of the batch."""
+        return Judgement(*(None if array is None else array[rows] for array in self))
+
 
 class Predictor:
     """A model from a run, search or bundle folder, with the preprocessing and calibration it was evaluated with.
@@ -219,11 +223,18 @@ class Predictor:
         _check_count(k)
         if not batch:
             return
-        probabilities_NK, decisions_N, in_set_NK, _, is_ood_N = self.judge(np.stack(batch))
-        heatmaps = self._draw_heatmaps(batch, probabilities_NK.argmax(1), maps) if maps else itertools.repeat(None)
-        for n, (probabilities_K, heatmap) in enumerate(zip(probabilities_NK, heatmaps, strict=False)):
-            ranked = self.top(probabilities_K, len(self.class_names))
+        judgement = self.judge(np.stack(batch))
+        classes_N = judgement.probabilities_NK.argmax(1)
+        heatmaps = self.draw_heatmaps(batch, classes_N, maps) if maps else itertools.repeat(None)
+        for prediction, heatmap in zip(self.to_predictions(judgement, k), heatmaps, strict=False):
+            yield prediction | {"heatmap": heatmap}
+
+    def to_predictions(self, judgement: Judgement, k: int) -> Iterator[dict[str, Any]]:
+        """The fields of the Prediction of each image that was judged, except its path and heatmap."""
+        probabilities_NK, decisions_N, in_set_NK, _, is_ood_N = judgement
+        for n, probabilities_K in enumerate(probabilities_NK):
             set_size = int(in_set_NK[n].sum())
+            ranked = self.top(probabilities_K, max(k, set_size))
             yield {
                 "class_name": ranked[0][0],
                 "probability": ranked[0][1],
@@ -232,10 +243,9 @@ class Predictor:
                 "decision": self.class_names[int(decisions_N[n])] if decisions_N[n] >= 0 else None,
                 "prediction_set": tuple(name for name, _ in ranked[:set_size]),
                 "is_out_of_distribution": bool(is_ood_N[n]),
-                "heatmap": heatmap,
             }
 
-    def _draw_heatmaps(self, batch: Sequence[Any], classes_N: np.ndarray, method: str) -> Iterator[bytes]:
+    def draw_heatmaps(self, batch: Sequence[Any], classes_N: np.ndarray, method: str) -> Iterator[bytes]:
         """A JPEG for each image, with the evidence for its class in orange. ConfigError if there is no such method."""
         if method not in HEATMAPS:
             raise ConfigError(f"there are no heatmaps by {method}: choose one of {', '.join(HEATMAPS)}")

@@ -1,0 +1,236 @@
+"""The HTTP application: routes, and around them who may ask, how much, and what is logged of it."""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match, Route
+from starlette.types import Receive, Scope, Send
+
+from classifier.errors import ClassifierError
+from classifier.serve import open_inference, plain
+from classifier.serve.body import read_body
+from classifier.serve.bounds import Bounds, ByteBudget, RequestError, overloaded
+from classifier.serve.guard import HEADERS, Guard
+from classifier.serve.metrics import CONTENT_TYPE, Metrics
+from classifier.serve.openapi import describe_api
+from classifier.serve.registry import Registry, ServedModel
+from classifier.serve.request_log import RequestLog, Trace, digest_of
+from classifier.serve.version import Query, Reply
+
+Handler = Callable[[Request], Awaitable[Response]]
+_LARGE_BODY = 1 << 18
+"""Bytes from which on a body is parsed in a thread, as it would hold up the others."""
+
+
+class App:
+    """Serves the models of a registry, as ASGI. has_maps: whether requests may ask for heatmaps."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        metrics: Metrics,
+        log: RequestLog,
+        guard: Guard,
+        bounds: Bounds | None = None,
+        *,
+        has_maps: bool = False,
+    ) -> None:
+        self.registry, self.metrics, self.log, self.guard = registry, metrics, log, guard
+        self.bounds, self._has_maps = bounds or Bounds(), has_maps
+        self._budget = ByteBudget(self.bounds.all_bytes)
+        self._in_progress = 0
+        model, version = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
+        repository = "/v2/repository/models/{model}"
+        self.routes = [
+            _route("POST", "/predict", self._predict),
+            _route("POST", "/predict/{model}", self._predict),
+            *(_route("POST", f"{path}/infer", self._infer) for path in (model, version)),
+            _route("GET", "/v2/health/live", self._is_live),
+            _route("GET", "/v2/health/ready", self._is_ready),
+            _route("GET", "/v2", self._describe_server),
+            *(_route("GET", path, self._describe_model) for path in (model, version)),
+            *(_route("GET", f"{path}/ready", self._is_model_ready) for path in (model, version)),
+            _route("POST", "/v2/repository/index", self._list_models),
+            _route("POST", f"{repository}/load", self._load),
+            _route("GET", "/metrics", self._render_metrics),
+            _route("GET", "/openapi.json", self._describe_api),
+        ]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return  # no websockets; uvicorn's start and end are the server's
+        headers, began = Headers(scope=scope), time.monotonic()
+        trace = Trace.begin(headers.get("traceparent"))
+        route, parameters = self._find_route(scope)
+        facts: dict[str, Any] = {"status": 500}
+        try:
+            response = await self._answer(scope, receive, headers, route, parameters, facts)
+        except RequestError as error:
+            response = _refuse(error)
+        except ClassifierError as error:
+            response = _refuse(RequestError(409, str(error)))
+        except Exception as error:  # its text may hold parts of the request
+            self.log.write("error", error=type(error).__name__, **_where(error), **trace.fields())
+            response = _refuse(RequestError(500, "the server failed to answer: see its log"))
+        await self._send(response, trace, send, scope, receive)
+        seconds, path = time.monotonic() - began, route.path if route else "unknown"
+        self.metrics.requests.labels(path, str(response.status_code)).inc()
+        self.metrics.request_seconds.labels(path).observe(seconds)
+        facts |= {"method": scope["method"], "route": path, "status": response.status_code}
+        self.log.write("request", seconds=round(seconds, 6), **facts, **trace.fields())
+
+    async def _answer(
+        self,
+        scope: Scope,
+        receive: Receive,
+        headers: Headers,
+        route: Route | None,
+        parameters: dict[str, Any],
+        facts: dict[str, Any],
+    ) -> Response:
+        self.guard.check_host(headers.get("host"))
+        if route is None:
+            raise RequestError(404, "there is nothing at this address: see /openapi.json")
+        if scope["method"] not in (route.methods or ()):
+            raise RequestError(405, f"this address takes {', '.join(sorted(route.methods or ()))}")
+        if not route.path.startswith("/v2/health/"):
+            key = self.guard.check_key(headers.get("authorization"), is_admin=route.path.endswith("/load"))
+            facts |= {"key": key} if key else {}
+        request = Request(scope | {"path_params": parameters}, receive)
+        if scope["method"] != "POST":
+            return await route.endpoint(request)
+        if self._in_progress >= self.bounds.requests:
+            raise overloaded()
+        self._in_progress += 1
+        self.metrics.in_progress.set(self._in_progress)
+        try:
+            async with read_body(headers, receive, self.bounds, self._budget) as body:
+                facts |= {"bytes": len(body), "digest": digest_of(body)}
+                request.state.body, request.state.facts = body, facts
+                return await route.endpoint(request)
+        finally:
+            self._in_progress -= 1
+            self.metrics.in_progress.set(self._in_progress)
+
+    def _find_route(self, scope: Scope) -> tuple[Route | None, dict[str, Any]]:
+        for route in self.routes:
+            match, child = route.matches(scope)
+            if match is not Match.NONE:
+                return route, child["path_params"]
+        return None, {}
+
+    async def _send(self, response: Response, trace: Trace, send: Send, scope: Scope, receive: Receive) -> None:
+        response.raw_headers += [*HEADERS, (b"traceparent", trace.header.encode())]
+        if not self.registry.is_ready:  # the client is to come back elsewhere
+            response.raw_headers.append((b"connection", b"close"))
+        try:
+            async with asyncio.timeout(self.bounds.body_seconds):
+                await response(scope, receive, send)
+        except TimeoutError:  # uvicorn closes the connection of an answer that was not sent
+            self.log.write("slow_client", **trace.fields())
+
+    async def _predict(self, request: Request) -> Response:
+        model = self.registry.find(request.path_params.get("model"))
+        kind, parameters = request.headers.get("content-type", ""), request.query_params
+        if unknown := parameters.keys() - {"top", "maps", "version"}:
+            raise RequestError(400, f"{sorted(unknown)[0][:40]!r} is unknown: there are top, maps and version")
+        query = await self._parse(request, plain.read_query, kind, parameters, self.bounds)
+        if query.maps and not self._has_maps:
+            raise RequestError(400, "heatmaps are off: start the server with --maps, where torch is installed")
+        reply = await self._ask(request, query, model, parameters.get("version"))
+        return _json(*plain.describe(reply, query))
+
+    async def _infer(self, request: Request) -> Response:
+        model, number = self.registry.find(request.path_params["model"]), request.path_params.get("version")
+        length = request.headers.get(open_inference.HEADER_LENGTH)
+        query, document = await self._parse(request, open_inference.read_query, length, self.bounds)
+        reply = await self._ask(request, query, model, number)
+        body, json_length = open_inference.render(reply, document)
+        headers = {} if json_length is None else {open_inference.HEADER_LENGTH: str(json_length)}
+        kind = "application/json" if json_length is None else "application/octet-stream"
+        return Response(body, media_type=kind, headers=headers)
+
+    async def _parse(self, request: Request, read: Callable[..., Any], *args: Any) -> Any:
+        body = request.state.body
+        if len(body) < _LARGE_BODY:
+            return read(body, *args)
+        return await asyncio.get_running_loop().run_in_executor(self.registry.pools.decode, read, body, *args)
+
+    async def _ask(self, request: Request, query: Query, model: ServedModel, number: str | None) -> Reply:
+        """Answer a query before its deadline. RequestError (429) if that is not possible."""
+        seconds = self.bounds.deadline_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                reply = await self.registry.answer(query, model, number, time.monotonic() + seconds)
+        except TimeoutError:
+            raise overloaded() from None
+        request.state.facts |= {"model": reply.version.name, "version": reply.version.number, "images": len(query)}
+        return reply
+
+    async def _is_live(self, request: Request) -> Response:
+        return _json(200, {"live": True})
+
+    async def _is_ready(self, request: Request) -> Response:
+        is_ready = self.registry.is_ready
+        return _json(200 if is_ready else 503, {"ready": is_ready})
+
+    async def _is_model_ready(self, request: Request) -> Response:
+        version = self.registry.find(request.path_params["model"]).find(request.path_params.get("version"))
+        is_ready = self.registry.is_ready
+        return _json(200 if is_ready else 503, {"name": version.name, "ready": is_ready})
+
+    async def _describe_server(self, request: Request) -> Response:
+        return _json(200, open_inference.describe_server())
+
+    async def _describe_model(self, request: Request) -> Response:
+        model = self.registry.find(request.path_params["model"])
+        version = model.find(request.path_params.get("version"))
+        return _json(200, open_inference.describe_model(version, [*model.versions]))
+
+    async def _list_models(self, request: Request) -> Response:
+        return _json(200, self.registry.list_versions())
+
+    async def _load(self, request: Request) -> Response:
+        """Load a model again, if it has changed on disk. Triton's body and its parameters have no meaning here."""
+        return _json(200, {"loaded": await self.registry.reload([request.path_params["model"]])})
+
+    async def _render_metrics(self, request: Request) -> Response:
+        self.metrics.body_bytes.set(self._budget.taken)
+        return Response(self.metrics.render(), media_type=CONTENT_TYPE)
+
+    async def _describe_api(self, request: Request) -> Response:
+        return _json(200, describe_api(self.bounds, has_keys=self.guard.keys is not None))
+
+
+def _route(method: str, path: str, handler: Handler) -> Route:
+    return Route(path, handler, methods=[method])
+
+
+def _json(status: int, document: Any) -> Response:
+    return Response(json.dumps(document), status, media_type="application/json")
+
+
+def _refuse(error: RequestError) -> Response:
+    response = _json(error.status, {"error": error.message})
+    if error.retry_seconds is not None:
+        response.headers["retry-after"] = str(error.retry_seconds)
+    if error.status == 401:
+        response.headers["www-authenticate"] = "Bearer"
+    return response
+
+
+def _where(error: BaseException) -> dict[str, str]:
+    """Return where an exception was raised, without its text."""
+    traceback = error.__traceback__
+    while traceback and traceback.tb_next:
+        traceback = traceback.tb_next
+    if traceback is None:
+        return {}
+    code = traceback.tb_frame.f_code
+    return {"file": code.co_filename.rpartition("classifier/")[2], "line": str(traceback.tb_lineno)}

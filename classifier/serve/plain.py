@@ -1,0 +1,153 @@
+"""POST /predict: images as they are, in the forms that clients send them, and the answers in words.
+
+A body is one image, a form with several (multipart/form-data), or JSON: `{"images": ["BASE64", ...], "top": 3}`.
+"""
+
+import base64
+import binascii
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import FormParser, parse_options_header
+
+from classifier.bundle.predictor import Prediction
+from classifier.serve.bounds import Bounds, RequestError
+from classifier.serve.version import Query, Reply
+
+MAX_TOP = 1000
+TRUE, FALSE = ("1", "true", "yes"), ("", "0", "false", "no")
+
+
+def read_query(body: bytes, kind: str, parameters: Mapping[str, str], bounds: Bounds) -> Query:
+    """Read the images of a request, and what to say of them. RequestError says what is wrong with it.
+
+    kind: the header Content-Type. parameters: of the URL.
+    """
+    options: dict[str, Any] = dict(parameters)
+    form = kind.partition(";")[0].strip().lower()
+    if form == "multipart/form-data":
+        contents = _read_form(body, kind, bounds, options)
+    elif form == "application/json":
+        contents = _read_json(body, options)
+    elif form == "application/x-www-form-urlencoded":
+        raise RequestError(415, "send images as multipart/form-data, as JSON, or one image as the body")
+    else:  # an image's own bytes say what it is
+        contents = [body]
+    if not contents or not all(contents):
+        raise RequestError(400, "there is no image in the request: send its bytes, multipart/form-data, or JSON")
+    if len(contents) > bounds.images:
+        raise RequestError(413, f"{len(contents)} images are more than {bounds.images} in one request: send fewer")
+    return Query(contents, top=_read_top(options.get("top", 5)), maps=_read_flag("maps", options.get("maps", "")))
+
+
+def describe(reply: Reply, query: Query) -> tuple[int, dict[str, Any]]:
+    """Return the HTTP status and the answer, as plain data. 422 if none of the images could be read."""
+    predictor, number = reply.version.predictor, 0
+    rows: list[dict[str, Any]] = []
+    fields = (row for judgement in reply.judgements for row in predictor.to_predictions(judgement, query.top))
+    for n in range(len(query)):
+        if n in reply.errors:
+            rows.append({"error": reply.errors[n]})
+            continue
+        prediction = Prediction(None, **next(fields))
+        row = {
+            "class_name": prediction.class_name,
+            "probability": _shorten(prediction.probability),
+            "decision": prediction.decision,
+            "description": prediction.describe(),
+            "prediction_set": prediction.prediction_set,
+            "is_out_of_distribution": prediction.is_out_of_distribution,
+            "top": [{"class_name": name, "probability": _shorten(share)} for name, share in prediction.top],
+        }
+        if query.maps:
+            row["heatmap"] = base64.b64encode(reply.heatmaps[number]).decode()
+        number += 1
+        rows.append(row)
+    answer = {"model": reply.version.name, "version": reply.version.number, "predictions": rows}
+    return (200 if number else 422), answer
+
+
+def decode_base64(text: Any) -> bytes:
+    """Return the bytes of base64, also as a data URL has it. RequestError if it is none."""
+    if not isinstance(text, str):
+        raise RequestError(400, "an image in JSON is a string of base64")
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise RequestError(400, "an image in JSON is a string of base64, and this is none") from None
+
+
+def parse_json(body: bytes | memoryview) -> dict[str, Any]:
+    """Return the JSON object of a body. RequestError if it is none."""
+    try:
+        document = json.loads(bytes(body))
+    except (ValueError, RecursionError):
+        raise RequestError(400, "the body is not JSON: send an object, in UTF-8") from None
+    if not isinstance(document, dict):
+        raise RequestError(400, "the body is not a JSON object")
+    return document
+
+
+def _read_json(body: bytes, options: dict[str, Any]) -> list[bytes]:
+    document = parse_json(body)
+    if unknown := document.keys() - {"images", "image", "top", "maps"}:
+        raise RequestError(400, f"{sorted(unknown)[0][:40]!r} is unknown: the keys are images, top and maps")
+    options |= {name: document[name] for name in ("top", "maps") if name in document}
+    images = document.get("images", [document["image"]] if "image" in document else [])
+    if not isinstance(images, list):
+        raise RequestError(400, "images is a list of strings of base64")
+    return [decode_base64(image) for image in images]
+
+
+def _read_form(body: bytes, kind: str, bounds: Bounds, options: dict[str, Any]) -> list[bytes]:
+    _, parameters = parse_options_header(kind)
+    contents: list[bytes] = []
+
+    def add_file(file: Any) -> None:
+        if len(contents) == bounds.images:
+            raise RequestError(413, f"more than {bounds.images} images in one request: send fewer")
+        contents.append(file.file_object.getvalue())
+
+    def add_field(field: Any) -> None:
+        if field.field_name in (b"top", b"maps"):
+            options[field.field_name.decode()] = (field.value or b"").decode("ascii", "replace")
+
+    config: Any = {"MAX_MEMORY_FILE_SIZE": math.inf}  # the body is in memory already: nothing goes to the disk
+    try:
+        boundary = parameters[b"boundary"]
+        parser = FormParser("multipart/form-data", add_field, add_file, boundary=boundary, config=config)
+        parser.write(body)
+        parser.finalize()
+    except (FormParserError, KeyError, ValueError):
+        raise RequestError(
+            400, "the form cannot be read: send multipart/form-data with a file for each image"
+        ) from None
+    return contents
+
+
+def _read_top(value: Any) -> int:
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if not is_number and not (isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 6):
+        raise RequestError(400, "top is a number: how many of the most likely classes to return")
+    if not 1 <= int(value) <= MAX_TOP:
+        raise RequestError(400, f"top is from 1 to {MAX_TOP}")
+    return int(value)
+
+
+def _read_flag(name: str, value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    text = str(value).lower()
+    if text not in (*TRUE, *FALSE):
+        raise RequestError(400, f"{name} is true or false")
+    return text in TRUE
+
+
+def _shorten(probability: float) -> float:
+    """The shortest number that is the same in 6 digits; float32 has little more."""
+    return float(f"{probability:.6g}")

@@ -1,0 +1,215 @@
+"""A loaded version of a model: it decodes, batches and answers, and can be taken away without losing a request."""
+
+import asyncio
+import contextlib
+import hashlib
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from classifier.bundle import document
+from classifier.bundle.exported import FORMATS
+from classifier.bundle.predictor import Judgement, Predictor
+from classifier.data.decoding.pillow_settings import pillow_limits_off
+from classifier.errors import DataError
+from classifier.runtime.cpu import available_cores
+from classifier.serve.batcher import Batcher
+from classifier.serve.bounds import RequestError, overloaded
+from classifier.serve.metrics import Metrics
+
+_LATEST = 0.05
+"""Weight of the latest image in the running mean of the seconds to decode one."""
+_WARM_UP_BATCHES, _TOLERATED = 3, 1.1
+"""How often a batch is timed, and how much slower per image than the fastest a smaller one may be."""
+MAPS = "grad_cam"
+"""The method of heatmaps: the one that costs about as much as an answer."""
+
+
+class Pools:
+    """Threads that decode and that compute, shared by all models. workers: batches that are computed at once."""
+
+    def __init__(self, workers: int = 1) -> None:
+        self.workers, self.decoders = workers, available_cores()
+        self.compute = ThreadPoolExecutor(workers, "compute")
+        self.decode = ThreadPoolExecutor(self.decoders, "decode")
+        self.load = ThreadPoolExecutor(1, "load")
+        self._settings = contextlib.ExitStack()
+        self._settings.enter_context(pillow_limits_off())
+
+    def close(self) -> None:
+        self._settings.close()
+        for pool in (self.compute, self.decode, self.load):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a request asks of a model: encoded images, or pixels of the model's size, and what to say of them."""
+
+    contents: Sequence[bytes] = ()
+    images_NCHW: np.ndarray | None = None
+    top: int = 5
+    maps: bool = False
+
+    def __len__(self) -> int:
+        return len(self.contents) if self.images_NCHW is None else len(self.images_NCHW)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a version of a model says of a request's images."""
+
+    version: "ModelVersion"
+    judgements: list[Judgement]
+    """Of the images that could be read, in order, in the batches in which they were computed."""
+    errors: dict[int, str]
+    """Why an image has no answer, by its number in the request."""
+    heatmaps: list[bytes]
+    """JPEGs of the images that could be read, if they were asked for."""
+
+    def labels(self) -> np.ndarray:
+        """Return the most likely class, int64, of each image that could be read."""
+        return np.concatenate([one.probabilities_NK.argmax(1) for one in self.judgements] or [np.zeros(0, np.int64)])
+
+
+class ModelVersion:
+    """A model that is loaded, with its batcher. Use `open`."""
+
+    def __init__(
+        self, name: str, number: str, path: Path, predictor: Predictor, pools: Pools, metrics: Metrics, digest: str
+    ) -> None:
+        self.name, self.number, self.path, self.digest = name, number, path, digest
+        self.predictor, self._pools, self.metrics = predictor, pools, metrics.of(name, number)
+        max_size, seconds = self._warm_up()
+        self.batcher: Batcher[Judgement] = Batcher(
+            predictor.judge,
+            pools.compute,
+            max_size=max_size,
+            seconds=seconds,
+            workers=pools.workers,
+            on_batch=self.metrics.count_batch,
+        )
+        self._decoding, self._decode_seconds = 0, 1e-3  # images that are waiting or in work; seconds of one
+        self._in_progress, self._is_idle = 0, asyncio.Event()
+        self._is_idle.set()
+
+    @classmethod
+    async def open(
+        cls,
+        name: str,
+        number: str,
+        path: Path,
+        open_predictor: Callable[[Path], Predictor],
+        pools: Pools,
+        metrics: Metrics,
+    ) -> "ModelVersion":
+        """Load a bundle, check its sample and warm it up, in another thread. ClassifierError if it cannot be used."""
+        loop = asyncio.get_running_loop()
+        digest = await loop.run_in_executor(pools.load, fingerprint, path)
+        predictor = await loop.run_in_executor(pools.load, open_predictor, path)
+        return await loop.run_in_executor(pools.load, cls, name, number, path, predictor, pools, metrics, digest)
+
+    async def answer(self, query: Query, deadline: float) -> Reply:
+        """Answer a request. RequestError if it cannot be, in time. deadline: by time.monotonic()."""
+        self._in_progress += 1
+        self._is_idle.clear()
+        try:
+            return await self._answer(query, deadline)
+        finally:
+            self._in_progress -= 1
+            if not self._in_progress:
+                self._is_idle.set()
+
+    async def close(self) -> None:
+        """Free it when the last request that it has taken is answered."""
+        await self._is_idle.wait()
+        self.metrics.forget()
+        await asyncio.get_running_loop().run_in_executor(self._pools.load, self.predictor.images.close)
+
+    async def _answer(self, query: Query, deadline: float) -> Reply:
+        errors: dict[int, str] = {}
+        if query.images_NCHW is not None:
+            self._check_shape(query.images_NCHW.shape[1:])
+            images: Sequence[np.ndarray] = list(query.images_NCHW)
+        else:
+            decoded = await self._decode(query.contents, deadline)
+            errors = {n: str(one) for n, one in enumerate(decoded) if isinstance(one, DataError)}
+            images = [one for one in decoded if not isinstance(one, DataError)]
+        if not images:
+            return Reply(self, [], errors, [])
+        parts, queue_seconds, compute_seconds = await self.batcher.submit(images, deadline)
+        self.metrics.observe(queue_seconds, compute_seconds)
+        reply = Reply(self, [judgement.take(rows) for judgement, rows in parts], errors, [])
+        if query.maps:
+            reply.heatmaps.extend(await self._draw_heatmaps(images, reply.labels()))
+        return reply
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        if shape != self.predictor.spec.shape:
+            expected = " x ".join(map(str, self.predictor.spec.shape))
+            raise RequestError(400, f"{self.name} takes images of {expected} (channels, height, width)")
+
+    async def _decode(self, contents: Sequence[bytes], deadline: float) -> list[Any]:
+        """Return the uint8 CHW array of each image, or a DataError. RequestError (429) if there is no time for it."""
+        began = time.monotonic()
+        expected = (self._decoding + len(contents)) * self._decode_seconds / self._pools.decoders
+        if self._decoding and began + expected + self.batcher.expected_seconds(len(contents)) > deadline:
+            raise overloaded(expected)
+        self._decoding += len(contents)
+        try:
+            decoded, seconds = await asyncio.get_running_loop().run_in_executor(
+                self._pools.decode, self._decode_timed, contents, deadline
+            )
+        finally:
+            self._decoding -= len(contents)
+        self._decode_seconds += _LATEST * (seconds / len(contents) - self._decode_seconds)
+        self.metrics.observe_decoding(seconds, time.monotonic() - began - seconds)
+        return decoded
+
+    def _decode_timed(self, contents: Sequence[bytes], deadline: float) -> tuple[list[Any], float]:
+        began = time.monotonic()
+        if began > deadline:
+            raise overloaded()
+        return self.predictor.images.decode_here(contents), time.monotonic() - began
+
+    async def _draw_heatmaps(self, images: Sequence[np.ndarray], classes_N: np.ndarray) -> list[bytes]:
+        def draw() -> list[bytes]:
+            return list(self.predictor.draw_heatmaps(images, classes_N, MAPS))
+
+        return await asyncio.get_running_loop().run_in_executor(self._pools.compute, draw)
+
+    def _warm_up(self) -> tuple[int, float]:
+        """Compute batches of growing size; return the smallest that is about as fast per image, and its seconds.
+
+        On a CPU that is often one image: a larger batch then costs latency and gains nothing.
+        """
+        bundle, size = self.predictor.bundle, self.predictor.engine.batch_size
+        images_NCHW = np.zeros((size, bundle.channels, bundle.size, bundle.size), np.uint8)
+        sizes = [*itertools.takewhile(lambda count: count < size, (1 << n for n in range(size.bit_length()))), size]
+        seconds = {}
+        for count in sizes:
+            self.predictor.judge(images_NCHW[:count])
+            seconds[count] = min(self._time_batch(images_NCHW[:count]) for _ in range(_WARM_UP_BATCHES))
+        fastest = min(seconds[count] / count for count in sizes)
+        chosen = next(count for count in sizes if seconds[count] / count <= _TOLERATED * fastest)
+        return chosen, seconds[chosen]
+
+    def _time_batch(self, images_NCHW: np.ndarray) -> float:
+        began = time.monotonic()
+        self.predictor.judge(images_NCHW)
+        return time.monotonic() - began
+
+
+def fingerprint(path: Path) -> str:
+    """Return a text that changes when the bundle or an export of it does: a digest of their documents."""
+    folder = document.find(path)
+    digest = hashlib.sha256()
+    for file in (folder / document.DOCUMENT, *(folder / kind / "export.json" for kind in FORMATS)):
+        digest.update(file.read_bytes() if file.is_file() else b"-")
+    return digest.hexdigest()

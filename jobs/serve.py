@@ -1,0 +1,249 @@
+"""Serve models over HTTP: python jobs/serve.py runs/NAME
+
+Answers POST /predict with an image, and the Open Inference Protocol at /v2; /openapi.json describes both, /metrics is
+for Prometheus. kill -HUP loads what has changed on disk, without losing a request; SIGTERM ends after the last answer.
+"""
+
+import asyncio
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+if not __package__:  # run as a script: import this folder as a package, installed or not
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    __package__ = Path(__file__).resolve().parent.name
+
+from classifier.config.fields import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Range
+from classifier.errors import ConfigError
+from classifier.runtime.cpu import available_cores
+from classifier.runtime.threads import limit_to_free_cores
+
+from .cli.command import main
+from .cli.verb import ModelOptions, Request, Verb, positional
+
+if TYPE_CHECKING:
+    from classifier.bundle.predictor import Predictor
+    from classifier.serve.app import App
+    from classifier.serve.guard import Guard
+    from classifier.serve.registry import Source
+
+LIMITS = ("data.max_pixels", "data.max_bytes", "data.max_seconds")
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions(ModelOptions):
+    bundles: tuple[str, ...] = positional(
+        "Folders of runs, searches or bundles, or NAME=FOLDER; of several with one NAME, the last is current.",
+        default=(),
+    )
+    host: str = "127.0.0.1"
+    """Address to listen on; any but this machine's own needs --key_file."""
+    port: Annotated[int, Range(0, 65535)] = 8000
+    """Port to listen on; 0: any free one, which is printed."""
+    key_file: str | None = None
+    """File of the hashes of API keys, which requests then need: Authorization: Bearer KEY."""
+    add_key: str | None = None
+    """Make a key of this name in --key_file, print it, and end."""
+    role: Literal["predict", "admin"] = "predict"
+    """Of the key to add; an admin may also load models."""
+    deadline: PositiveFloat = 2.0
+    """Seconds in which a request is answered, or refused with 429."""
+    max_images: PositiveInt = 64
+    """Images in a request."""
+    max_request_mb: PositiveInt = 32
+    """Size of a request."""
+    max_requests: PositiveInt = 512
+    """Requests in progress at once."""
+    share: Fraction = 0.0
+    """Share of the requests on which a new version is tried first; 0 switches at once."""
+    shadow: bool = False
+    """Return the old version's answers meanwhile, not the new one's."""
+    share_requests: PositiveInt = 100
+    """Requests to compare before a new version takes over."""
+    max_errors: Fraction = 0.01
+    """Share of them that it may fail; above, it is rolled back."""
+    max_disagreement: Fraction = 0.05
+    """Share of their images that may get another class."""
+    max_slowdown: PositiveFloat = 2.0
+    """How many times as long an answer may take."""
+    maps: bool = False
+    """Answer with heatmaps (Grad-CAM), if asked; needs torch."""
+    drain: NonNegativeFloat = 0.0
+    """Seconds to go on, unready, after SIGTERM: until load balancers know."""
+    log: bool = True
+    """Write a line of JSON for each request to stderr; of its content, only a digest."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    engine: Literal["auto", "torch", "onnx", "openvino"] = "auto"
+    """What computes: an export, or torch. auto: torch on a GPU, else an export to ONNX if there is one."""
+
+
+VERB = Verb(
+    name="serve",
+    examples=(
+        "runs/NAME",
+        "cats=runs/cats-3 dogs=deploy/ --port 9000",
+        "--key_file keys.txt --add_key ann",
+        "runs/NAME --host 0.0.0.0 --key_file keys.txt --share 0.1",
+    ),
+    options=ServeOptions,
+    settings=LIMITS,
+)
+
+
+def serve(request: Request) -> None:
+    """Serve until SIGTERM or Ctrl-C."""
+    options = request.options
+    if options.add_key:
+        return _add_key(options)
+    sources = read_sources(options.bundles)
+    with asyncio.Runner(loop_factory=_find_loop_factory()) as runner:
+        runner.run(_serve(request, sources))
+    return None
+
+
+async def _serve(request: Request, sources: "Sequence[Source]") -> None:
+    from classifier.serve.connection import listen
+    from classifier.serve.guard import LOOPBACK, Guard
+    from classifier.serve.keys import Keys
+    from classifier.serve.server import Server
+
+    options = request.options
+    if options.host not in LOOPBACK and not options.key_file:
+        raise ConfigError(
+            f"--host {options.host} lets other machines ask: give --key_file, too (make keys with --add_key)"
+        )
+    guard = Guard(Keys.read(Path(options.key_file)) if options.key_file else None)
+    app = _make_app(request, guard)
+    try:
+        listener = listen(options.host, options.port, app.bounds)
+    except OSError as error:
+        where = f"{options.host}:{options.port}"
+        raise ConfigError(f"{where} cannot be listened on ({error.strerror or error}): choose another --port") from None
+    try:
+        await app.registry.open(sources)
+    except BaseException:
+        listener.close()
+        await app.registry.close()
+        raise
+    host, port = listener.getsockname()[:2]
+
+    def say_where() -> None:
+        for model in app.registry.models.values():
+            version = model.current
+            print(f"{model.name}: {version.predictor.engine.description}, batches of up to {version.batcher.max_size}")
+        print(f"http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+
+    async def reload() -> None:
+        if options.key_file:
+            try:
+                guard.keys = Keys.read(Path(options.key_file))
+            except ConfigError as error:  # the keys before stay
+                app.log.write("load_failed", error=str(error))
+        await app.registry.reload()
+
+    await Server(app=app, listener=listener, drain_seconds=options.drain).run(say_where, reload)
+
+
+def _make_app(request: Request, guard: "Guard") -> "App":
+    from classifier.serve.app import App
+    from classifier.serve.bounds import Bounds
+    from classifier.serve.metrics import Metrics
+    from classifier.serve.registry import Registry
+    from classifier.serve.request_log import RequestLog
+    from classifier.serve.rollout import RolloutBounds
+    from classifier.serve.version import Pools
+
+    options, cores = request.options, available_cores()
+    if (named := os.environ.get("OMP_NUM_THREADS", "")).isdecimal():
+        cores = int(named)
+    else:
+        cores, line = limit_to_free_cores(cores, request.load, "OMP_NUM_THREADS")
+        if line:
+            print(line, file=sys.stderr)
+    bounds = Bounds(
+        deadline_seconds=options.deadline,
+        request_bytes=options.max_request_mb << 20,
+        all_bytes=max(Bounds.all_bytes, 4 * options.max_request_mb << 20),
+        images=options.max_images,
+        requests=options.max_requests,
+    )
+    rollout = RolloutBounds(
+        share=options.share,
+        is_shadow=options.shadow,
+        requests=options.share_requests,
+        max_errors=options.max_errors,
+        max_disagreement=options.max_disagreement,
+        max_slowdown=options.max_slowdown,
+    )
+    limits = {name.removeprefix("data."): value for name, value in request.changes.items() if name in LIMITS}
+    # A request cannot wait longer for its image.
+    limits["max_seconds"] = min(limits.get("max_seconds", options.deadline), options.deadline)
+    open_predictor = functools.partial(_open_predictor, options, limits)
+    log, metrics = RequestLog(sys.stderr if options.log else None), Metrics()
+    registry = Registry(open_predictor, metrics, log.write, pools=Pools(cores), rollout=rollout)
+    return App(registry, metrics, log, guard, bounds, has_maps=options.maps)
+
+
+def _open_predictor(options: ServeOptions, limits: dict[str, int | float], path: Path) -> "Predictor":
+    """Open a model that computes a batch in one thread: several batches at once use the cores better."""
+    from classifier.bundle.predictor import Predictor
+
+    predictor = Predictor(path, device=options.device, engine=options.engine, threads=1, **limits)
+    if options.maps:
+        _ = predictor.loaded
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(1)
+    return predictor
+
+
+def read_sources(words: Sequence[str]) -> "list[Source]":
+    """Read what to serve: FOLDER or NAME=FOLDER. ConfigError if a name cannot stand in an address."""
+    from classifier.serve.registry import Source
+
+    if not words:
+        raise ConfigError("BUNDLES are missing: give the folder of a run, a search or a bundle")
+    sources = []
+    for word in words:
+        name, equals, path = word.partition("=")
+        if not equals or "/" in name:
+            path = word
+            folder = Path(path).resolve()
+            name = folder.parent.name if folder.name == "bundle" else folder.name
+        if not _NAME.fullmatch(name):
+            raise ConfigError(
+                f"{name!r} cannot be the name of a model: give NAME={path}, of letters, digits, '.', '_', '-'"
+            )
+        sources.append(Source(name, Path(path)))
+    return sources
+
+
+def _add_key(options: ServeOptions) -> None:
+    from classifier.serve.keys import add_key
+
+    if not options.key_file:
+        raise ConfigError("--add_key needs the file to write to: give --key_file, too")
+    secret = add_key(Path(options.key_file), options.add_key or "", options.role)
+    print(f"the key of {options.add_key}, which is stored nowhere; {options.key_file} has its hash:", file=sys.stderr)
+    print(secret)
+
+
+def _find_loop_factory() -> "Callable[[], asyncio.AbstractEventLoop] | None":
+    """uvloop, which is twice as fast as Python's own loop and does not exist for Windows."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+if __name__ == "__main__":
+    main(VERB, serve)
