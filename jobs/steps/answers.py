@@ -88,6 +88,9 @@ def answer_in_parts(
                 parts = cut_into_parts(listing, options.part_size)
                 for done, is_kept in process.answer(store, parts, lambda count: (show(count), lines.advance(count))):
                     counts.add(done, is_kept=is_kept)
+                    if is_kept:
+                        show(done["images"])
+                        lines.keep(done["images"])
         except BaseException as error:
             if counts.images:
                 error.add_note(f"{counts.images:,} images are answered in {options.path}: the same command goes on")
@@ -101,7 +104,7 @@ def answer_in_parts(
 
 
 _Advance = Callable[[int], object]
-"""Is told of images as they are answered."""
+"""Is called with each count of images that were answered now."""
 
 
 class _ThisProcess:
@@ -115,8 +118,6 @@ class _ThisProcess:
         """Yield what was done for each part, and whether it was there already."""
         for part in parts:
             found = store.find(part)
-            if found:
-                advance(len(part.images))
             yield found or answer_part(self.predictor, store, part, advance), found is not None
 
 
@@ -134,7 +135,6 @@ class _RayWorkers:
         """As `_ThisProcess.answer`; all parts are listed before the first one is answered."""
         for part in parts:
             if found := store.find(part):
-                advance(found["images"])
                 yield found, True
             else:
                 self.pool.add(part)
@@ -149,13 +149,20 @@ class _ProgressLines:
     def __init__(self, listing: ImageListing, log: RunLog) -> None:
         self.listing, self.log = listing, log
         self.began = self.last = time.monotonic()
-        self.images = 0
+        self.kept = self.answered = 0
+
+    def keep(self, images: int) -> None:
+        """Count images that were answered by an earlier call: that takes no time."""
+        self.kept += images
+        if not self.answered:
+            self.began = time.monotonic()
 
     def advance(self, images: int) -> None:
-        self.images += images
+        self.answered += images
         now = time.monotonic()
         if self.log.is_live or now - self.last < LINE_SECONDS:
             return
-        self.last, rate, total = now, self.images / (now - self.began), self.listing.estimate_total()
-        left = f", about {format_clock((total - self.images) / rate)} left" if total and total > self.images else ""
-        self.log.info(f"{self.images:,} images, {rate:,.0f} images/s{left}")
+        self.last, rate = now, self.answered / (now - self.began)
+        done, total = self.kept + self.answered, self.listing.estimate_total()
+        left = f", about {format_clock((total - done) / rate)} left" if total and total > done else ""
+        self.log.info(f"{done:,} images, {rate:,.0f} images/s{left}")
