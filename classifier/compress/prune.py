@@ -69,18 +69,20 @@ def prune(model: nn.Module, config: ModelConfig, *, classes: int, channels: int,
     return Pruned(rebuilt.eval(), config)
 
 
-def prune_to_speed(prune_by: Callable[[float], Pruned], measure: Callable[[nn.Module], float], limit: float) -> Pruned:
-    """Return the model that loses the fewest channels and takes at most `limit` milliseconds.
+def prune_to_speed(prune_by: Callable[[float], Pruned], measure: Callable[[nn.Module], float], speed: float) -> Pruned:
+    """Return the model that loses the fewest channels and is so many times as fast as before.
 
-    measure: milliseconds of a model. ModelError if even the smallest takes longer.
+    measure: how many times as fast a model is, by its milliseconds. ModelError if even the smallest is slower.
     """
     low, high, found = 0.0, MAX_RATIO, prune_by(MAX_RATIO)
-    if (best := measure(found.model)) > limit:
-        raise ModelError(f"even without {MAX_RATIO:.0%} of its channels it takes {best:.2f} ms, more than {limit:.2f}")
+    if (best := measure(found.model)) < speed:
+        raise ModelError(
+            f"without {MAX_RATIO:.0%} of its channels it is but {best:.2f} times as fast on this machine, not {speed:g}"
+        )
     for _ in range(STEPS):
         middle = (low + high) / 2
         pruned = prune_by(middle)
-        if measure(pruned.model) <= limit:
+        if measure(pruned.model) >= speed:
             high, found = middle, pruned
         else:
             low = middle

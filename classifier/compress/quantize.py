@@ -14,8 +14,11 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
+import onnxruntime
+import torch
 
 from classifier.compress.graph_rewrites import rewrite_for_int8
+from classifier.data.images.arrays import Images, select
 from classifier.errors import RunError, in_short
 
 # Images that ranges of activations are measured on, and per pass.
@@ -23,6 +26,8 @@ CALIBRATION_IMAGES, BATCH = 256, 32
 # Layers with weights, and what lies between two of them and need not go back to float.
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
 _BETWEEN = ("Add", "AveragePool", "Clip", "GlobalAveragePool", "MaxPool", "Relu")
+# Of ONNX Runtime's log.
+_WARNINGS, _ERRORS_ONLY = 2, 3
 _CPU_FLAGS = Path("/proc/cpuinfo")
 
 
@@ -141,9 +146,10 @@ def _select_nodes(graph: Any) -> list[str]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the advice of the quantiser."""
+    """Without the advice of the quantiser, and the warnings of the sessions that it starts."""
     logger = logging.getLogger()
     level = logger.level
+    onnxruntime.set_default_logger_severity(_ERRORS_ONLY)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         logger.setLevel(logging.ERROR)
@@ -151,9 +157,10 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             logger.setLevel(level)
+            onnxruntime.set_default_logger_severity(_WARNINGS)
 
 
-def choose_images(images_NCHW: Any, count: int = CALIBRATION_IMAGES) -> np.ndarray:
+def choose_images(images_NCHW: Images, count: int = CALIBRATION_IMAGES) -> np.ndarray:
     """Return at most `count` images, evenly spaced, as an array in memory."""
-    rows = np.linspace(0, len(images_NCHW) - 1, min(count, len(images_NCHW))).astype(int)
-    return np.stack([np.asarray(images_NCHW[int(row)]) for row in rows])
+    rows_M = torch.linspace(0, len(images_NCHW) - 1, min(count, len(images_NCHW))).long()
+    return select(images_NCHW, rows_M)[:].contiguous().numpy()

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -52,8 +52,8 @@ class StoppedError(Exception):
 class Search:
     """A compression in a run folder.
 
-    on_step, on_epoch: told of each step of a training, and of each epoch and of how many there are. should_stop: whether the user wants it to stop, asked at
-    every step of a training; is_late: whether its minutes are over.
+    on_step, on_epoch: told of each step of a training, and of each epoch and of how many there are. should_stop:
+    whether the user wants it to stop, asked at every step of a training; is_late: whether its minutes are over.
     """
 
     models: Measurements
@@ -136,15 +136,17 @@ class Search:
     def _prune_to(self, speed: float, base: str) -> Pruned:
         about, model = self.original.bundle, self.original.model
         shape = {"classes": len(about.class_names), "channels": about.channels, "size": about.size}
-        before = self._write_for_timing(model, "before", base)
+        detector = bundles.load_ood_detector(self.models.folder / ORIGINAL)
+        layers = detector.layers if detector else []
+        before = self._write_for_timing(model, "before", base, layers)
 
         def measure(pruned: nn.Module) -> float:
-            engines = {"before": before, "after": self._write_for_timing(pruned, "after", base)}
+            engines = {"before": before, "after": self._write_for_timing(pruned, "after", base, layers)}
             timings = measure_milliseconds(engines, self.models.images_NCHW, 1)
-            return timings["after"] / timings["before"]
+            return timings["before"] / timings["after"]
 
         config = ModelConfig(**about.model)
-        return prune_to_speed(lambda ratio: prune(model, config, ratio=ratio, **shape), measure, 1 / speed)
+        return prune_to_speed(lambda ratio: prune(model, config, ratio=ratio, **shape), measure, speed)
 
     def _distill(self, name: str, student: str, base: str) -> bool:
         if not self._may_train(name):
@@ -232,15 +234,15 @@ class Search:
     def _test_flip(self, base: str) -> bool:
         return self.original.bundle.test_flip and base == ORIGINAL
 
-    def _write_for_timing(self, model: nn.Module, name: str, base: str) -> GraphEngine:
-        """Write a model's graph without statistics, and load it. Its answers do not matter."""
+    def _write_for_timing(self, model: nn.Module, name: str, base: str, layers: Sequence[str] = ()) -> GraphEngine:
+        """Write a model's graph with the statistics of these layers, and load it. Its answers do not matter."""
         folder = self.models.folder / "graphs"
         folder.mkdir(exist_ok=True)
         scorer = dataclasses.replace(
             self.original.scorer(), precision="fp32", channels_last=False, test_flip=self._test_flip(base)
         )
         example_NCHW = torch.from_numpy(self.models.images_NCHW[[0, -1]])
-        write_graph(Graph(model, scorer, []), "onnx", folder, example_NCHW, self.original.bundle.class_names)
+        write_graph(Graph(model, scorer, layers), "onnx", folder, example_NCHW, self.original.bundle.class_names)
         path = (folder / "model.onnx").replace(folder / f"{name}.onnx")
         return GraphEngine(path, self.models.document["threads"])
 

@@ -27,22 +27,23 @@ from classifier.training.loop import Epoch, StepProgress
 from classifier.training.resolve import resolve
 from classifier.training.state import TrainState
 
-# Of the run's own learning rate, for weights that are trained already; the rate of a run that took no steps.
-LR_SHARE, PROBE_LR = 1.0, 1e-3
-PROBE_EPOCHS, PROBE_BATCH = 20, 32
+# Of a run that took no steps of its own, a linear probe.
+PROBE_LR, PROBE_EPOCHS, PROBE_BATCH = 1e-3, 20, 32
 # Share of the loss that is the teacher's, and the temperature.
 DISTILL, TEMPERATURE = 0.9, 2.0
 
 
 def plan_finetuning(about: Bundle, config: ModelConfig, *, test_flip: bool, epochs: int | None) -> Experiment:
-    """Return the run's own recipe at a low rate, for weights that were pruned, or will be rounded."""
+    """Return the run's own recipe again, for weights that were pruned, or will be rounded.
+
+    Its own learning rate, too: a lower one loses more (A. Renda et al., "Comparing rewinding and fine-tuning in neural
+    network pruning", 2020).
+    """
     base = _plan(about, config, test_flip)
     if not Experiment.from_dict(about.experiment).takes_steps:
         batch = min(PROBE_BATCH, base.data.batch * 2)
         own = {"optimizer.name": "adamw", "optimizer.lr": PROBE_LR, "train.epochs": PROBE_EPOCHS, "data.batch": batch}
         base = base.override_all(own | {"schedule.name": "cosine", "schedule.warmup": 0.1})
-    else:
-        base = base.override("optimizer.lr", LR_SHARE * base.optimizer.lr)
     changes = {"model.probe": False, "optimizer.backbone_scale": 1.0, "train.epochs": epochs or base.train.epochs}
     return base.override_all(changes)
 

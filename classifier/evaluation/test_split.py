@@ -12,6 +12,7 @@ from classifier.bundle.bundle import Bundle, LoadedBundle
 from classifier.bundle.test_reads import record_test_read
 from classifier.data.dataset import Dataset
 from classifier.errors import DataError
+from classifier.evaluation.served import predict_served
 from classifier.evaluation.split_predictions import SplitPredictions
 from classifier.evaluation.training_data import load_training_data
 from classifier.metrics.scores import compute_scores
@@ -71,7 +72,7 @@ def evaluate_test_split(
         raise DataError(f"{dataset.name} has no test images ({dataset.why_untested}): {_HOW_TO_TEST}")
     loaded = loaded or bundles.load(path, device)
     count_test_read(path, "evaluate")
-    confusion, probabilities_NK = loaded.scorer().predict_split(loaded.model, dataset.test)
+    confusion, probabilities_NK = predict_served(path, loaded, dataset.test)
     # scores() raises if a prediction is not finite, and computes the loss without clipping.
     loss = confusion.scores()["loss"]
     scores = compute_scores(probabilities_NK, dataset.test.labels_N, bundle.class_names) | {"loss": loss}

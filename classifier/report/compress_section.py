@@ -21,10 +21,11 @@ def build_compression(document: CompressDocument) -> Section:
     if document["refused"]:
         blocks.append(Bullets(document["refused"]))
     images = count_images(document["images"])
+    threads = f"{document['threads']} thread{'' if document['threads'] == 1 else 's'}"
     note = (
-        f"By ONNX Runtime on {document['threads']} thread{'' if document['threads'] == 1 else 's'} of the machine where "
-        f"it was made, in turns with the original; accuracy on {images} of the validation split. Accepted if the "
-        f"interval of the loss ends at {document['max_loss']:g} points or below."
+        f"By ONNX Runtime in {threads} on the machine where it was made, in turns with the original; accuracy on "
+        f"{images} of the validation split. Accepted if the interval of the loss ends at "
+        f"{document['max_loss']:g} points or below."
     )
     return Section("Compression", blocks, note)
 

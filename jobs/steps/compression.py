@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 from classifier.api.missing import Missing
 from classifier.api.pages import write_pages
 from classifier.bundle import bundle as bundles
 from classifier.compress import conclude, table
+from classifier.compress.judge import compare_answers
 from classifier.compress.measurements import ORIGINAL, Measurements
 from classifier.compress.search import TEACHERS, Search, copy_original, remove_scratch
 from classifier.compress.table import CompressDocument, Row
@@ -130,6 +132,7 @@ def _start(request: Request, log: RunLog) -> tuple[RunFolder, CompressDocument, 
         raise ConfigError("RUN is missing: give the folder of a run, a search or a bundle, or --resume")
     about = bundles.read(options.run)
     dataset = _load(options.run, about, options.data, request, log)
+    _check_limit(options.max_loss, len(dataset.validation))
     experiment = Experiment.from_dict(about.experiment)
     out, name = options.out, options.name
     run = RunFolder.create(out, name) if name else RunFolder.create_numbered(out, experiment.data.path)
@@ -181,6 +184,16 @@ def _resume(request: Request, log: RunLog) -> tuple[RunFolder, CompressDocument,
         run.close()
         raise
     return run, document, dataset
+
+
+def _check_limit(max_loss: float, images: int) -> None:
+    """Refuse a limit that no model could keep, as even one that agrees on all images may lose more."""
+    least = 100 * compare_answers(np.ones(images, bool), np.ones(images, bool)).high
+    if least > max_loss:
+        raise ConfigError(
+            f"--max-loss {max_loss:g}: {count_images(images)} of the validation split cannot show a loss below "
+            f"{least:.2f} points: allow more, or train with more of them (--data.validation)"
+        )
 
 
 def _load(path: str | Path, about: Any, data: str | None, request: Request, log: RunLog) -> Dataset:

@@ -6,6 +6,7 @@ import pytest
 
 from classifier.bundle import bundle as bundles
 from classifier.bundle.bundle import save
+from classifier.bundle.onnx_engine import OnnxEngine
 from classifier.bundle.predictor import Predictor
 from classifier.compress import quantize as quantization
 from classifier.compress import scheme_search
@@ -16,6 +17,7 @@ from classifier.compress.judge import Loss, predict_split
 from classifier.compress.quantize import SCHEMES, choose_images, prepare, quantize
 from classifier.compress.scheme_search import find_scheme
 from classifier.errors import RunError
+from classifier.evaluation.served import predict_served
 from classifier.export.folder import GateImages, export_bundle
 from classifier.metrics.decisions import Calibration
 
@@ -79,6 +81,12 @@ def test_an_int8_export_is_calibrated_again_and_answers(trained, exported, prepa
     assert isinstance(made.calibration, Calibration)
     assert made.calibration.images == len(trained.dataset.validation)
     assert made.detector is not None
+    confusion, served_NK = predict_served(
+        tmp_path / "bundle", bundles.load(tmp_path / "bundle"), trained.dataset.validation
+    )
+    int8_NK = predict_split(OnnxEngine(made, 1), trained.dataset.validation)
+    assert np.abs(served_NK.numpy() - int8_NK).max() < 1e-6
+    assert confusion.scores()["count"] == len(trained.dataset.validation)
     predictor = Predictor(tmp_path / "bundle", device="cpu")
     images = [image.numpy().transpose(1, 2, 0) for image in trained.dataset.validation.images_NCHW[:12]]
     expected_NK = before.predict(choose_images(trained.dataset.validation.images_NCHW[:12])).probabilities_NK
