@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 if not __package__:  # run as a script: import this folder as a package, installed or not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -148,7 +148,7 @@ async def _serve(request: Request, sources: "Sequence[Source]") -> None:
                 app.log.write("load_failed", error=str(error))
         await app.registry.reload()
 
-    await Server(app=app, listener=listener, drain_seconds=options.drain).run(say_where, reload)
+    await Server(app, listener, drain_seconds=options.drain).run(say_where, reload)
 
 
 def _make_app(request: Request, guard: "Guard") -> "App":
@@ -191,7 +191,7 @@ def _make_app(request: Request, guard: "Guard") -> "App":
     return App(registry, metrics, log, guard, bounds, has_maps=options.maps)
 
 
-def _open_predictor(options: ServeOptions, limits: dict[str, int | float], path: Path) -> "Predictor":
+def _open_predictor(options: ServeOptions, limits: dict[str, Any], path: Path) -> "Predictor":
     """Open a model that computes a batch in one thread: several batches at once use the cores better."""
     from classifier.bundle.predictor import Predictor
 

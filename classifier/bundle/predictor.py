@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,9 +14,7 @@ from classifier.bundle.engine_choice import open_engine
 from classifier.bundle.image_reader import ImageInput, ImageReader
 from classifier.config.sections import DataConfig
 from classifier.config.trust import trust as allow_imports
-from classifier.data.decoding import decode
 from classifier.data.decoding.image_spec import ImageSpec
-from classifier.data.readers.tree import DiskFolder
 from classifier.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -88,7 +85,9 @@ class Judgement(NamedTuple):
 
     def take(self, rows: slice) -> "Judgement":
         """Return what is said of some images of the batch."""
-        return Judgement(*(None if array is None else array[rows] for array in self))
+        scores_N = None if self.ood_scores_N is None else self.ood_scores_N[rows]
+        own = (self.probabilities_NK[rows], self.decisions_N[rows], self.in_set_NK[rows])
+        return Judgement(*own, scores_N, self.is_ood_N[rows])
 
 
 class Predictor:
@@ -278,27 +277,3 @@ class Predictor:
 def _check_count(k: int) -> None:
     if k < 1:
         raise ConfigError(f"k is {k}: it must be at least 1")
-
-
-def image_files(paths: Sequence[str | Path], notes: list[str] | None = None) -> list[Path]:
-    """List the given files, and the images that training would find in the given folders, sorted by path.
-
-    notes: gets a sentence on the files that were left out. DataError names a path that does not exist, or a folder
-    without images.
-    """
-    found: list[Path] = []
-    notes = [] if notes is None else notes
-    for path in map(Path, paths):
-        if path.is_dir():
-            folder = DiskFolder(path)
-            if not folder.has_images:
-                endings = ", ".join(sorted(decode.SUFFIXES))
-                raise DataError(f"{path} contains no images ({endings}){folder.describe_others()}: give another folder")
-            found += sorted(Path(str(file)) for _, file in folder.walk_image_files())
-            notes += [f"{path}: {text}" for text in folder.describe_left_out()]
-        elif os.path.exists(path):
-            found.append(path)
-        else:
-            where = "" if path.is_absolute() else f" in {os.getcwd()}"
-            raise DataError(f"{path} does not exist{where}: give image files or folders of them")
-    return found

@@ -102,7 +102,7 @@ class App:
         if not route.path.startswith("/v2/health/"):
             key = self.guard.check_key(headers.get("authorization"), is_admin=route.path.endswith("/load"))
             facts |= {"key": key} if key else {}
-        request = Request(scope | {"path_params": parameters}, receive)
+        request = Request({**scope, "path_params": parameters}, receive)
         if scope["method"] != "POST":
             return await route.endpoint(request)
         if self._in_progress >= self.bounds.requests:

@@ -6,10 +6,10 @@ freed after its last answer. What cannot be loaded changes nothing.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -47,6 +47,8 @@ class ServedModel:
         self.name = name
         self.versions: dict[str, ModelVersion] = {}
         self.trial: Trial | None = None
+        self.rejected: set[str] = set()
+        """Digests of versions that were rolled back, which are tried again only if that is asked for by name."""
         self._count = 0
 
     @property
@@ -106,7 +108,9 @@ class Registry:
             for model in [self.find(name) for name in names] if names else [*self.models.values()]:
                 for version in [*model.versions.values()]:
                     try:
-                        if await self._is_same(model, version):
+                        digest = await self._fingerprint(version.path)
+                        tried = model.trial.new.digest if model.trial and model.trial.old is version else None
+                        if digest in (version.digest, tried) or (digest in model.rejected and not names):
                             continue
                         new = await self._load(model, version.path)
                     except ClassifierError as error:
@@ -147,8 +151,8 @@ class Registry:
 
     async def close(self) -> None:
         """Wait for the last answers, and free everything."""
-        for task in [*self._background]:
-            await task
+        while self._background:
+            await asyncio.wait(self._background)
         for model in self.models.values():
             for version in (*model.versions.values(), *([model.trial.new] if model.trial else [])):
                 await version.close()
@@ -199,7 +203,9 @@ class Registry:
             return
         model.trial = None
         gone = trial.new if outcome is Outcome.ROLLED_BACK else trial.old
-        if outcome is Outcome.ACCEPTED:
+        if outcome is Outcome.ROLLED_BACK:
+            model.rejected.add(trial.new.digest)
+        else:
             del model.versions[trial.old.number]
             self._admit(model, trial.new)
         self._metrics.rollouts.labels(model.name, outcome.value).inc()
@@ -228,12 +234,10 @@ class Registry:
         model.versions[version.number] = version
         version.metrics.set_ready(True)
 
-    async def _is_same(self, model: ServedModel, version: ModelVersion) -> bool:
-        digest = await asyncio.get_running_loop().run_in_executor(self.pools.load, fingerprint, version.path)
-        known = {version.digest} | ({model.trial.new.digest} if model.trial and model.trial.old is version else set())
-        return digest in known
+    async def _fingerprint(self, path: Path) -> str:
+        return await asyncio.get_running_loop().run_in_executor(self.pools.load, fingerprint, path)
 
-    def _keep(self, work: "asyncio._CoroutineLike[None]") -> None:
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something beside the requests; the loop alone would not keep it."""
         task = asyncio.ensure_future(work)
         self._background.add(task)

@@ -1,12 +1,11 @@
-"""The process that serves: uvicorn around the application, from the first model loaded to the last answer."""
+"""The process that serves: uvicorn around the application, until the last answer."""
 
 import asyncio
 import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator
 
 import uvicorn
 
@@ -17,63 +16,67 @@ GRACE_SECONDS = 1.0
 """Added to the deadline of a request, for those that are in progress at the end."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Server:
-    """An application on a socket. drain_seconds: how long it goes on when it is asked to end, unready, so that load
-    balancers send nothing more."""
+    """An application on a socket that listens, with its models open.
 
-    app: App
-    listener: socket.socket
-    drain_seconds: float = 0.0
+    drain_seconds: how long it goes on when it is to end, unready, so that load balancers send nothing more.
+    """
 
-    async def run(self, on_ready: Callable[[], None], reload: Callable[[], Awaitable[None]]) -> None:
-        """Serve until SIGTERM or SIGINT, then drain. SIGHUP: call `reload`."""
-        bounds, registry = self.app.bounds, self.app.registry
+    def __init__(self, app: App, listener: socket.socket, *, drain_seconds: float = 0.0) -> None:
+        self.app, self._listener, self._drain_seconds = app, listener, drain_seconds
         logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what it says of clients' mistakes is no event here
         config = uvicorn.Config(
-            self.app,
-            http=BoundedConnection.of(bounds),
+            app,
+            http=BoundedConnection.of(app.bounds),
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=int(bounds.head_seconds),
-            timeout_graceful_shutdown=int(bounds.deadline_seconds + GRACE_SECONDS),
+            timeout_keep_alive=int(app.bounds.head_seconds),
+            timeout_graceful_shutdown=int(app.bounds.deadline_seconds + GRACE_SECONDS),
         )
-        server = _Uvicorn(config)
-        loop, tasks = asyncio.get_running_loop(), set[asyncio.Task[None]]()
+        self._uvicorn = _Uvicorn(config)
+        self._tasks: set[asyncio.Task[None]] = set()
 
-        async def drain() -> None:
-            registry.is_ready = False
-            self.app.log.write("draining", seconds=self.drain_seconds)
-            await asyncio.sleep(self.drain_seconds)
-            server.should_exit = True
-
-        def start(work: Callable[[], Awaitable[None]]) -> None:
-            if server.should_exit or (work is drain and not registry.is_ready):  # asked twice: end at once
-                server.should_exit = server.force_exit = True
-                return
-            task = asyncio.ensure_future(work())
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-
-        for name, work in (("SIGTERM", drain), ("SIGINT", drain), ("SIGHUP", reload)):
-            with contextlib.suppress(AttributeError, NotImplementedError, RuntimeError):  # Windows, or a thread
-                loop.add_signal_handler(getattr(signal, name), start, work)
+    async def run(self, on_ready: Callable[[], None], reload: Callable[[], Awaitable[object]]) -> None:
+        """Serve until SIGTERM or SIGINT, then drain; a second one ends it at once. SIGHUP: call `reload`."""
+        for name, work in (("SIGTERM", self.drain), ("SIGINT", self.drain), ("SIGHUP", reload)):
+            with contextlib.suppress(
+                AttributeError, NotImplementedError, RuntimeError, ValueError
+            ):  # Windows; a thread
+                asyncio.get_running_loop().add_signal_handler(getattr(signal, name), self._start, work)
         try:
             on_ready()
-            await server.serve(sockets=[self.listener])
+            await self._uvicorn.serve(sockets=[self._listener])
         finally:
-            registry.is_ready = False
-            await registry.close()
+            self.app.registry.is_ready = False
+            await self.app.registry.close()
             self.app.log.close()
+
+    async def drain(self) -> None:
+        """End after the last answer; called again, at once."""
+        if not self.app.registry.is_ready:
+            self._uvicorn.force_exit = self._uvicorn.should_exit = True
+            return
+        self.app.registry.is_ready = False
+        self.app.log.write("draining", seconds=self._drain_seconds)
+        await asyncio.sleep(self._drain_seconds)
+        self._uvicorn.should_exit = True
+
+    def _start(self, work: Callable[[], Awaitable[object]]) -> None:
+        async def run() -> None:
+            await work()
+
+        task = asyncio.ensure_future(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
 class _Uvicorn(uvicorn.Server):
     """uvicorn without its own signal handlers."""
 
     @contextlib.contextmanager
-    def capture_signals(self):
+    def capture_signals(self) -> Iterator[None]:
         yield
