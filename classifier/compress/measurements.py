@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from classifier.bundle import bundle as bundles
+from classifier.bundle.engine import Engine
 from classifier.bundle.exported import is_exported
 from classifier.compress import table
 from classifier.compress.graph_engine import GraphEngine
@@ -145,7 +146,7 @@ class Measurements:
         self.say(table.describe(row, rows[0], self.document["max_loss"]))
         return row
 
-    def _judge(self, engine: GraphEngine) -> tuple[Loss, int]:
+    def _judge(self, engine: Engine) -> tuple[Loss, int]:
         right_N = self._is_right(engine)
         return compare_answers(self._right_before, right_N), int(right_N.sum())
 
@@ -153,6 +154,6 @@ class Measurements:
     def _right_before(self) -> np.ndarray:
         return self._is_right(self.engines[ORIGINAL])
 
-    def _is_right(self, engine: GraphEngine) -> np.ndarray:
+    def _is_right(self, engine: Engine) -> np.ndarray:
         split = self.dataset.validation
         return predict_split(engine, split).argmax(1) == split.labels_N.numpy()

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import onnx
@@ -81,7 +81,7 @@ def quantize(prepared: Path, target: Path, images_NCHW: np.ndarray, scheme: Sche
             quantize_static(
                 prepared,
                 target,
-                _Images(images_NCHW),
+                cast("Any", _Images(images_NCHW)),  # its own base class needs it only to read in pieces
                 quant_format=QuantFormat.QDQ,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,

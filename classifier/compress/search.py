@@ -177,8 +177,9 @@ class Search:
         speeds = {}
         for name in asked or [name for name in MODELS if name != about.model["name"]]:
             config = dataclasses.replace(ModelConfig(), name=name)
-            shape = {"classes": len(about.class_names), "channels": about.channels, "size": about.size}
-            student = build(config, **shape, weights=False).eval()
+            student = build(
+                config, classes=len(about.class_names), channels=about.channels, size=about.size, weights=False
+            ).eval()
             engines = {"before": before, "after": self._write_for_timing(student, "after", base)}
             timings = measure_milliseconds(engines, self.models.images_NCHW, 1)
             speeds[name] = timings["before"] / timings["after"]

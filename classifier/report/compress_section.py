@@ -54,8 +54,8 @@ def _draw(rows: list[Row]) -> Chart:
     for is_accepted, colour in ((True, VALIDATION), (False, TRAIN)):
         chosen = [row for row in rows if row["accepted"] == is_accepted]
         xs, ys = [row["milliseconds_1"] for row in chosen], [row["accuracy"] for row in chosen]
-        ends = [[row["accuracy_interval"][end] for row in chosen] for end in (0, 1)]
-        axes.vlines(xs, *ends, color=COLOURS[colour], linewidth=1)
+        lows, highs = ([row["accuracy_interval"][end] for row in chosen] for end in (0, 1))
+        axes.vlines(xs, lows, highs, color=COLOURS[colour], linewidth=1)
         axes.plot(xs, ys, "o", color=COLOURS[colour])
     for row in rows:
         axes.annotate(

@@ -1,6 +1,7 @@
 """A pruned model is rebuilt from plain data, and loads and predicts the same."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -12,14 +13,14 @@ from classifier.compress.prune import prune, prune_to_speed
 from classifier.config.sections import ModelConfig
 from classifier.errors import ModelError
 
-SHAPE = {"classes": 3, "channels": 3, "size": 32}
+SHAPE: dict[str, Any] = {"classes": 3, "channels": 3, "size": 32}
 
 
 def build(name: str, **settings) -> tuple[nn.Module, ModelConfig]:
     config = ModelConfig(name=name, **settings)
     model = models.build(config, **SHAPE, weights=False)
     for module in models.head_modules(model).values():
-        nn.init.normal_(module.weight)
+        nn.init.normal_(next(module.parameters()))
     return model.eval(), config
 
 

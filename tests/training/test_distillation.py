@@ -56,6 +56,7 @@ def test_int8_rounds_forward_and_passes_gradients():
     assert all(len(channel.unique()) <= 255 for channel in rounded)
     assert (rounded - weight).abs().max() < weight.abs().max() / 127
     rounded.sum().backward()
+    assert weight.grad is not None
     assert torch.equal(weight.grad, torch.ones_like(weight))
     inputs = torch.randn(2, 50)
     assert len(round_inputs(inputs).unique()) <= 256
