@@ -15,6 +15,8 @@ class Bounds:
     """Of the bodies of all requests that are in progress."""
     images: int = 64
     """In a request."""
+    heatmaps: int = 4
+    """In a request; one takes several times as long as an answer."""
     requests: int = 512
     """In progress at once."""
     connections: int = 2048

@@ -18,6 +18,8 @@ from classifier.serve.bounds import Bounds, RequestError
 from classifier.serve.version import Query, Reply
 
 MAX_TOP = 1000
+MAX_VALUES = 2_000_000
+"""In JSON, whose parser holds up all threads, and whose numbers take ten times their bytes."""
 TRUE, FALSE = ("1", "true", "yes"), ("", "0", "false", "no")
 
 
@@ -40,7 +42,10 @@ def read_query(body: bytes, kind: str, parameters: Mapping[str, str], bounds: Bo
         raise RequestError(400, "there is no image in the request: send its bytes, multipart/form-data, or JSON")
     if len(contents) > bounds.images:
         raise RequestError(413, f"{len(contents)} images are more than {bounds.images} in one request: send fewer")
-    return Query(contents, top=_read_top(options.get("top", 5)), maps=_read_flag("maps", options.get("maps", "")))
+    query = Query(contents, top=_read_top(options.get("top", 5)), maps=_read_flag("maps", options.get("maps", "")))
+    if query.maps and len(contents) > bounds.heatmaps:
+        raise RequestError(413, f"heatmaps are drawn of at most {bounds.heatmaps} images in one request: send fewer")
+    return query
 
 
 def describe(reply: Reply, query: Query) -> tuple[int, dict[str, Any]]:
@@ -83,9 +88,12 @@ def decode_base64(text: Any) -> bytes:
 
 
 def parse_json(body: bytes | memoryview) -> dict[str, Any]:
-    """Return the JSON object of a body. RequestError if it is none."""
+    """Return the JSON object of a body. RequestError if it is none, or has too many values."""
+    content = bytes(body)
+    if content.count(b",") > MAX_VALUES:
+        raise RequestError(413, f"JSON has more than {MAX_VALUES:,} values: send files, or binary tensors")
     try:
-        document = json.loads(bytes(body))
+        document = json.loads(content)
     except (ValueError, RecursionError):
         raise RequestError(400, "the body is not JSON: send an object, in UTF-8") from None
     if not isinstance(document, dict):

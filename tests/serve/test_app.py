@@ -91,6 +91,7 @@ MALFORMED = {
     "maps are off": ("/predict?maps=true", IMAGE, {}, 400),
     "JSON is cut": ("/predict", b'{"images": [', {"content_type": "application/json"}, 400),
     "JSON is deep": ("/predict", b"[" * 50_000, {"content_type": "application/json"}, 400),
+    "JSON has too many values": (INFER, b"[" + b"0," * 2_000_001, {}, 413),
     "JSON is a list": ("/predict", b"[]", {"content_type": "application/json"}, 400),
     "no base64": ("/predict", b'{"images": ["?"]}', {"content_type": "application/json"}, 400),
     "no text": ("/predict", b'{"images": [7]}', {"content_type": "application/json"}, 400),
