@@ -145,7 +145,7 @@ def _print_predictions(request: Request, listing: "ImageListing", arguments: dic
     names, maps = predictor.class_names, None if options.maps == "none" else options.maps
     data_path = predictor.bundle.experiment["data"]["path"]
     with open_run_on_request(options, data_path, is_needed=bool(maps)) as (run, log):
-        say = log.warning if options.format else log.info  # nothing but rows on stdout
+        say = log.warning if options.format in ("csv", "jsonl") else log.info  # nothing but rows on stdout
         for line in lines:
             say(line)
         while notes:
