@@ -103,9 +103,9 @@ def fit(
 
     features: cache directory for the features of a frozen backbone (augment.views), shared by trainings on the same
     images. teacher: for loss.distill. should_stop is polled after each step; once it returns true on any rank, all
-    ranks commit a checkpoint and stop. should_save is polled on rank 0; when it returns true, a checkpoint is written in the background. An epoch's
-    checkpoint is committed after the Epoch was yielded: save its model before calling Epoch.commit. DivergedError when
-    the loss is not finite; the last checkpoint is from before that.
+    ranks commit a checkpoint and stop. should_save is polled on rank 0; when it returns true, a checkpoint is written
+    in the background. An epoch's checkpoint is committed after the Epoch was yielded: save its model before calling
+    Epoch.commit. DivergedError when the loss is not finite; the last checkpoint is from before that.
     """
     group = group or ProcessGroup()
     cpu.setup(group.device.type)
