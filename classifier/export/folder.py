@@ -1,6 +1,7 @@
 """Export a bundle's model: the folder of an export is written whole, checked, and then put in place."""
 
 import dataclasses
+import functools
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -36,7 +37,7 @@ from classifier.data.readers.compact import select_strings
 from classifier.errors import DataError, RunError
 from classifier.export.formats import open_engine, package_versions, write_graph
 from classifier.export.graph import Graph
-from classifier.export.parity import check_parity
+from classifier.export.parity import StatisticsError, check_parity
 from classifier.export.sample import make_sample
 from classifier.models import count_parameters
 from classifier.storage.atomic import file_sha256, fsync, retry_io, write_atomically, write_tensors
@@ -83,9 +84,8 @@ def export_bundle(path: str | Path, kind: str, gate: GateImages, out: Path | Non
     scorer = dataclasses.replace(loaded.scorer(), precision="fp32", channels_last=False)
     reference = TorchEngine(loaded, layers, scorer)
     expected = _predict_all(reference, gate.images_NCHW)
-    graph = Graph(loaded.model, scorer, layers)
 
-    def fill(part: Path) -> Mapping[str, Any]:
+    def fill(part: Path, graph: Graph) -> Mapping[str, Any]:
         example_NCHW = torch.from_numpy(gate.images_NCHW[[0, -1]])
         files = write_graph(graph, kind, part, example_NCHW, loaded.bundle.class_names)
         return {"opset": files.opset}
@@ -101,7 +101,15 @@ def export_bundle(path: str | Path, kind: str, gate: GateImages, out: Path | Non
             detector=detector,
         )
 
-    return write_export(loaded, folder, kind, gate, layers=layers, fill=fill, check=check, out=out)
+    def write(*, has_exact_statistics: bool) -> Export:
+        graph = Graph(loaded.model, scorer, layers, has_exact_statistics=has_exact_statistics)
+        write_files = functools.partial(fill, graph=graph)
+        return write_export(loaded, folder, kind, gate, layers=layers, fill=write_files, check=check, out=out)
+
+    try:
+        return write(has_exact_statistics=False)
+    except StatisticsError:  # channels whose values are nearly the same: it takes more time to tell them apart
+        return write(has_exact_statistics=True)
 
 
 def write_export(

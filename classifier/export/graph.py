@@ -21,7 +21,9 @@ class Graph(nn.Module):
     scale_C11: Tensor
     shift_C11: Tensor
 
-    def __init__(self, model: nn.Module, scorer: Scorer, layers: Sequence[str]) -> None:
+    def __init__(
+        self, model: nn.Module, scorer: Scorer, layers: Sequence[str], *, has_exact_statistics: bool = False
+    ) -> None:
         super().__init__()
         self.model = copy.deepcopy(model).cpu().float().eval()
         self.model.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
@@ -30,7 +32,8 @@ class Graph(nn.Module):
         mean = torch.tensor(scorer.mean, dtype=torch.float64)
         self.register_buffer("scale_C11", (1 / (255 * std)).float()[:, None, None])
         self.register_buffer("shift_C11", (-mean / std).float()[:, None, None])
-        self.statistics = LayerStatistics(self.model, layers, (len(mean), scorer.size, scorer.size))
+        shape_CHW = (len(mean), scorer.size, scorer.size)
+        self.statistics = LayerStatistics(self.model, layers, shape_CHW, is_exact=has_exact_statistics)
 
     def forward(self, images_NCHW: Tensor) -> tuple[Tensor, ...]:
         """Return probabilities_NK and the layers' statistics."""

@@ -21,17 +21,22 @@ class LayerStatistics(nn.Module):
     norm behind it, unless the output of the convolution itself is wanted: so they are measured behind the norm, which
     is an affine map per channel, and mapped back. The standard deviation is computed from the mean of squares, in one
     pass over the activations, and what is done per channel is done for all layers at once.
+
+    is_exact: measure at the layers themselves, in two passes. Where the values of a channel are nearly the same, the
+    cheaper way has lost the digits that matter.
     """
 
     scale_F: Tensor
     shift_F: Tensor
     selected_F: Tensor
 
-    def __init__(self, model: nn.Module, layers: Sequence[str], shape_CHW: tuple[int, ...]) -> None:
+    def __init__(
+        self, model: nn.Module, layers: Sequence[str], shape_CHW: tuple[int, ...], *, is_exact: bool = False
+    ) -> None:
         super().__init__()
-        self._layers = tuple(layers)
+        self._layers, self._is_exact = tuple(layers), is_exact
         self._moments: dict[str, tuple[Tensor, Tensor]] = {}
-        norms = _find_following_norms(model, layers, shape_CHW)
+        norms = {} if is_exact else _find_following_norms(model, layers, shape_CHW)
         for layer in layers:
             (norms.get(layer) or model.get_submodule(layer)).register_forward_hook(self._make_hook(layer))
         _try_out(model, shape_CHW)
@@ -54,7 +59,7 @@ class LayerStatistics(nn.Module):
 
     def _make_hook(self, layer: str) -> Any:
         def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            self._moments.setdefault(layer, _measure_moments(output))  # of the first view
+            self._moments.setdefault(layer, _measure_moments(output, is_central=self._is_exact))  # of the first view
 
         return hook
 
@@ -65,20 +70,24 @@ class LayerStatistics(nn.Module):
         if not moments:
             return ()
         mean_NC, square_NC = (torch.cat(parts, 1).flatten(1) for parts in zip(*moments, strict=True))
-        std_NC = (square_NC - mean_NC * mean_NC).clamp(min=0).sqrt()
+        variance_NC = square_NC if self._is_exact else (square_NC - mean_NC * mean_NC).clamp(min=0)
+        std_NC = variance_NC.sqrt()
         stats_NF = torch.cat([mean_NC, std_NC], 1) * self.scale_F + self.shift_F
         return stats_NF.index_select(1, self.selected_F).split(self._widths, 1)
 
 
-def _measure_moments(output: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean and the mean square of each channel, N x C x 1 x 1."""
+def _measure_moments(output: Tensor, *, is_central: bool) -> tuple[Tensor, Tensor]:
+    """Return each channel's mean and mean square (of differences to the mean if central), N x C x 1 x 1."""
     if output.ndim == 4:
         values_NCHW = output
     elif output.ndim == 3:  # a transformer's tokens
         values_NCHW = output.transpose(1, 2)[..., None]
     else:
         values_NCHW = output.flatten(1)[..., None, None]
-    return values_NCHW.mean((2, 3), keepdim=True), (values_NCHW * values_NCHW).mean((2, 3), keepdim=True)
+    mean_NC11 = values_NCHW.mean((2, 3), keepdim=True)
+    if is_central:
+        values_NCHW = values_NCHW - mean_NC11
+    return mean_NC11, (values_NCHW * values_NCHW).mean((2, 3), keepdim=True)
 
 
 def _find_following_norms(model: nn.Module, layers: Sequence[str], shape_CHW: tuple[int, ...]) -> dict[str, nn.Module]:

@@ -16,6 +16,10 @@ BATCHES = (1, 2, 7, 33)
 OOD_TOLERANCE = 0.01
 
 
+class StatisticsError(RunError):
+    """The layers' statistics are not those of the model."""
+
+
 class Difference(NamedTuple):
     """How far answers are from those of the model."""
 
@@ -95,7 +99,7 @@ def check_parity(
         )
     if difference.ood_scores_N.max() > OOD_TOLERANCE:
         row = int(difference.ood_scores_N.argmax()) % len(images_NCHW)
-        raise RunError(
+        raise StatisticsError(
             f"the export does not agree with the model: the out-of-distribution score of {ids[row]} differs by "
             f"{difference.ood_scores_N.max():.2g} standard deviations ({OOD_TOLERANCE:g} is allowed)"
         )

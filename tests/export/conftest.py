@@ -48,7 +48,14 @@ def make_dataset(size: int, channels: int = 3, count: int = 50) -> Dataset:
 
 
 def sharpen(model: nn.Module) -> None:
-    """Give the head weights by which images get different answers; some networks begin with zeros."""
+    """Give the head weights by which images get different answers, as some networks begin with zeros.
+
+    Layer norms get those of a trained network: else the mean and deviation of their outputs are 0 and 1, for any image.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
     for module in models.head_modules(model).values():
         for weight in module.parameters():
             if weight.ndim > 1:
