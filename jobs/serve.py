@@ -198,7 +198,7 @@ def _open_predictor(options: ServeOptions, limits: dict[str, Any], path: Path) -
     predictor = Predictor(path, device=options.device, engine=options.engine, threads=1, **limits)
     if options.maps:
         _ = predictor.loaded
-    if "torch" in sys.modules:
+    if predictor.engine.description.startswith("torch"):
         import torch
 
         torch.set_num_threads(1)
@@ -219,9 +219,7 @@ def read_sources(words: Sequence[str]) -> "list[Source]":
             folder = Path(path).resolve()
             name = folder.parent.name if folder.name == "bundle" else folder.name
         if not _NAME.fullmatch(name):
-            raise ConfigError(
-                f"{name!r} cannot be the name of a model: give NAME={path}, of letters, digits, '.', '_', '-'"
-            )
+            raise ConfigError(f"{name!r} cannot name a model: give NAME={path}, of letters, digits, '.', '_', '-'")
         sources.append(Source(name, Path(path)))
     return sources
 

@@ -17,9 +17,9 @@ FOLDERS = ("classifier", "jobs", "tests/benchmarks")
 PATHS = [ROOT / "README.md", *(ROOT / name / "README.md" for name in ("classifier", "cluster", "jobs", "tests"))]
 READMES = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in PATHS}
 VERBS_README = READMES["jobs/README.md"]
-# Of Ray, torchrun, pip and the benchmarks.
+# Of Ray, torchrun, pip, curl and the benchmarks.
 OTHER_FLAGS = {"address", "again", "device", "entrypoint_num_gpus", "follow", "generate", "head", "no_wait", "set"}
-OTHER_FLAGS |= {"nproc_per_node", "working_dir"}
+OTHER_FLAGS |= {"nproc_per_node", "working_dir", "data_binary"}
 
 
 def listed(text: str) -> set[str]:

@@ -1,6 +1,7 @@
 """Predict with a trained model: load a bundle once, then call it on images."""
 
 import functools
+import heapq
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -214,8 +215,9 @@ class Predictor:
         ConfigError if k is not positive.
         """
         _check_count(k)
-        best = (-probabilities_K).argsort(stable=True)[:k].tolist()
-        return tuple((self.class_names[c], float(probabilities_K[c])) for c in best)
+        shares = probabilities_K.tolist()
+        best = heapq.nlargest(k, range(len(shares)), key=shares.__getitem__)
+        return tuple((self.class_names[c], shares[c]) for c in best)
 
     def _predict(self, batch: Sequence[Any], k: int, maps: str | None) -> Iterator[dict[str, Any]]:
         """The fields of each image's Prediction, except its path. ConfigError if k is not positive."""

@@ -38,7 +38,8 @@ class Keys:
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} cannot be read ({error}): make keys with --add_key NAME") from None
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise ConfigError(f"{path} cannot be read ({reason}): make keys with --add_key NAME") from None
         keys = []
         for number, line in enumerate(lines, 1):
             words = line.partition("#")[0].split()

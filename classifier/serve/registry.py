@@ -53,7 +53,12 @@ class ServedModel:
 
     @property
     def current(self) -> ModelVersion:
-        return self.versions[max(self.versions, key=int)]
+        return next(reversed(self.versions.values()))
+
+    def replace(self, old: ModelVersion, new: ModelVersion) -> None:
+        """Put a version in the place of another, in their order, too."""
+        versions = [new if one is old else one for one in self.versions.values()]
+        self.versions = {one.number: one for one in versions}
 
     def next_number(self) -> str:
         self._count += 1
@@ -93,7 +98,8 @@ class Registry:
         for name, path in sources:
             model = self.models.get(name) or ServedModel(name)
             version = await self._load(model, path)
-            self._admit(model, version)
+            model.versions[version.number] = version
+            version.metrics.set_ready(True)
             self.models[name] = model
         self.is_ready = True
 
@@ -113,8 +119,9 @@ class Registry:
                         if digest in (version.digest, tried) or (digest in model.rejected and not names):
                             continue
                         new = await self._load(model, version.path)
-                    except ClassifierError as error:
-                        self._say("load_failed", model=model.name, version=version.number, error=str(error))
+                    except Exception as error:  # the bundle may be in the middle of a copy
+                        reason = str(error) if isinstance(error, ClassifierError) else type(error).__name__
+                        self._say("load_failed", model=model.name, version=version.number, error=reason)
                         if names:
                             raise
                         continue
@@ -206,15 +213,16 @@ class Registry:
         if outcome is Outcome.ROLLED_BACK:
             model.rejected.add(trial.new.digest)
         else:
-            del model.versions[trial.old.number]
-            self._admit(model, trial.new)
+            self._switch(model, trial.old, trial.new)
         self._metrics.rollouts.labels(model.name, outcome.value).inc()
         name = outcome.value.replace(" ", "_")
         self._say(name, model=model.name, version=trial.new.number, reason=reason)
         self._keep(gone.close())
 
     def _replace(self, model: ServedModel, old: ModelVersion, new: ModelVersion) -> None:
-        if model.trial:  # a newer one comes before that one has proved itself
+        """Switch to a new version, or try it first, if the old one is current."""
+        old = model.versions.get(old.number, model.current)  # a trial may have ended meanwhile
+        if model.trial and model.trial.old is old:  # a newer one comes before that one has proved itself
             self._say("rolled_back", model=model.name, version=model.trial.new.number, reason="a newer one was loaded")
             self._keep(model.trial.new.close())
             model.trial = None
@@ -222,17 +230,16 @@ class Registry:
             model.trial = Trial(old, new, Comparison(self.rollout))
             self._say("trial_begins", model=model.name, version=new.number)
             return
-        del model.versions[old.number]
-        self._admit(model, new)
+        self._switch(model, old, new)
         self._say("switched", model=model.name, version=new.number, before=old.number)
         self._keep(old.close())
 
     async def _load(self, model: ServedModel, path: Path) -> ModelVersion:
         return await ModelVersion.open(model.name, model.next_number(), path, self._open, self.pools, self._metrics)
 
-    def _admit(self, model: ServedModel, version: ModelVersion) -> None:
-        model.versions[version.number] = version
-        version.metrics.set_ready(True)
+    def _switch(self, model: ServedModel, old: ModelVersion, new: ModelVersion) -> None:
+        model.replace(old, new)
+        new.metrics.set_ready(True)
 
     async def _fingerprint(self, path: Path) -> str:
         return await asyncio.get_running_loop().run_in_executor(self.pools.load, fingerprint, path)

@@ -6,8 +6,8 @@ take in time are dropped, and counted.
 
 import hashlib
 import json
-import os
 import queue
+import random
 import re
 import threading
 import time
@@ -33,12 +33,13 @@ class Trace:
     def begin(cls, traceparent: str | None) -> "Trace":
         """Continue the client's trace, or begin one where the header is absent or malformed."""
         match = _TRACEPARENT.fullmatch(traceparent or "")
-        span_id = os.urandom(8).hex()
+        # Not os.urandom, which releases the interpreter's lock, and waits for it behind the threads that compute.
+        span_id = f"{random.getrandbits(64):016x}"
         if match:
             version, trace_id, parent_id, flags, rest = match.groups()
             if version != "ff" and not (version == "00" and rest) and int(trace_id, 16) and int(parent_id, 16):
                 return cls(trace_id, span_id, parent_id, flags)
-        return cls(os.urandom(16).hex(), span_id, None, "00")
+        return cls(f"{random.getrandbits(128):032x}", span_id, None, "00")
 
     @property
     def header(self) -> str:

@@ -23,7 +23,7 @@ class Server:
     """
 
     def __init__(self, app: App, listener: socket.socket, *, drain_seconds: float = 0.0) -> None:
-        self.app, self._listener, self._drain_seconds = app, listener, drain_seconds
+        self.app, self._listener, self.drain_seconds = app, listener, drain_seconds
         logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what it says of clients' mistakes is no event here
         config = uvicorn.Config(
             app,
@@ -61,8 +61,8 @@ class Server:
             self._uvicorn.force_exit = self._uvicorn.should_exit = True
             return
         self.app.registry.is_ready = False
-        self.app.log.write("draining", seconds=self._drain_seconds)
-        await asyncio.sleep(self._drain_seconds)
+        self.app.log.write("draining", seconds=self.drain_seconds)
+        await asyncio.sleep(self.drain_seconds)
         self._uvicorn.should_exit = True
 
     def _start(self, work: Callable[[], Awaitable[object]]) -> None:

@@ -27,6 +27,8 @@ _LATEST = 0.05
 """Weight of the latest image in the running mean of the seconds to decode one."""
 _WARM_UP_BATCHES, _TOLERATED = 3, 1.1
 """How often a batch is timed, and how much slower per image than the fastest a smaller one may be."""
+_CALL_SECONDS = 2e-4
+"""What a batch costs besides: it goes to a thread and back."""
 MAPS = "grad_cam"
 """The method of heatmaps: the one that costs about as much as an answer."""
 
@@ -196,8 +198,8 @@ class ModelVersion:
         for count in sizes:
             self.predictor.judge(images_NCHW[:count])
             seconds[count] = min(self._time_batch(images_NCHW[:count]) for _ in range(_WARM_UP_BATCHES))
-        fastest = min(seconds[count] / count for count in sizes)
-        chosen = next(count for count in sizes if seconds[count] / count <= _TOLERATED * fastest)
+        costs = {count: (seconds[count] + _CALL_SECONDS) / count for count in sizes}
+        chosen = next(count for count in sizes if costs[count] <= _TOLERATED * min(costs.values()))
         return chosen, seconds[chosen]
 
     def _time_batch(self, images_NCHW: np.ndarray) -> float:

@@ -71,13 +71,13 @@ async def load(port: int, body: bytes, connections: int, seconds: float) -> tupl
     began = time.perf_counter()
     await asyncio.sleep(seconds)
     elapsed = time.perf_counter() - began
-    taken = [one for client in clients for one in client.seconds]
+    latencies = [one for client in clients for one in client.seconds]
     for client in clients:
         client.is_ending = True
     await asyncio.wait_for(asyncio.gather(*(client.done for client in clients)), 30)
     for client in clients:
         client.transport.close()
-    return len(taken) / elapsed, sorted(taken), sum(client.refused for client in clients)
+    return len(latencies) / elapsed, sorted(latencies), sum(client.refused for client in clients)
 
 
 @contextlib.contextmanager
@@ -155,9 +155,9 @@ def main() -> None:
         for _ in range(options.rounds):
             for connections in options.connections:
                 for name, port in ports.items():
-                    rate, taken, refused = asyncio.run(load(port, body, connections, options.seconds))
+                    rate, latencies, refused = asyncio.run(load(port, body, connections, options.seconds))
                     assert not refused, f"{name} refused {refused} requests"
-                    p50, p99 = (1000 * taken[int(share * (len(taken) - 1))] for share in (0.5, 0.99))
+                    p50, p99 = (1000 * latencies[int(share * (len(latencies) - 1))] for share in (0.5, 0.99))
                     rows.setdefault((name, connections), []).append((rate, p50, p99))
     print(f"{os.cpu_count()} cores, {len(body):,} bytes an image; medians of {options.rounds} rounds in turns")
     print(f"{'server':<12}{'connections':>12}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}")

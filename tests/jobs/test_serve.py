@@ -86,9 +86,9 @@ def test_a_server_starts_reloads_and_ends(bundle: Path, tmp_path: Path):
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_mistakes_are_told_in_a_sentence(words: list[str], said: str, verb):
-    code, _, err = verb("serve", *words)
-    assert (code, err.count("\n")) == (2, 1), err
-    assert said in err
+    done = verb("serve", *words)
+    assert (done.code, done.err.count("\n")) == (2, 1), done.err
+    assert said in done.err
 
 
 def test_names_of_models():

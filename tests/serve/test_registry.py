@@ -76,12 +76,15 @@ def test_versions_are_swapped_under_load_without_losing_a_request(copy: Path):
     assert server.lines("load_failed")
 
 
-def test_several_versions_of_a_model_are_served_side_by_side(bundle: Path):
-    server = start([Source("waves", bundle), Source("waves", bundle)])
+def test_several_versions_of_a_model_are_served_side_by_side(bundle: Path, copy: Path):
+    server = start([Source("waves", copy), Source("waves", bundle)])
     try:
         assert [server.ask(f"/predict?version={n}", IMAGE)[0] for n in (1, 2, 3)] == [200, 200, 404]
         assert server.ask("/predict", IMAGE)[1]["version"] == "2"
-        assert server.ask("/v2/models/waves")[1]["versions"] == ["1", "2"]
+        touch(copy)
+        assert server.run(server.app.registry.reload()) == ["waves:3"]
+        assert server.ask("/v2/models/waves")[1]["versions"] == ["3", "2"]
+        assert server.ask("/predict", IMAGE)[1]["version"] == "2"  # still the last one of those that were given
     finally:
         stop(server)
 
@@ -115,15 +118,15 @@ def test_a_new_version_is_tried_first_and_rolled_back_if_it_is_worse(change: str
     [line] = server.lines("rolled_back" if change else "accepted")
     reason = {"fails": "failed", "disagrees": "disagreed", "is slow": "times as long", "": "compared"}[change]
     assert reason in line["reason"]
-    versions = {answer["version"] for _, answer, _ in answers}
+    versions = {answer["version"] for _, answer, _ in answers[:-1]}  # the trial may have ended before the last
     assert versions == ({"1"} if is_shadow or change == "fails" else {"1", "2"})
     if change != "disagrees" or is_shadow:
-        assert all(answer["predictions"] == before for _, answer, _ in answers)
+        assert all(answer["predictions"] == before for _, answer, _ in answers[:-1])
 
 
 def test_a_server_that_drains_is_unready_and_answers_to_the_end(bundle: Path):
     server = start([Source("waves", bundle)], bounds=Bounds(deadline_seconds=20))
-    server.server._drain_seconds = 1.0
+    server.server.drain_seconds = 1.0
     ending = threading.Thread(target=stop, args=(server,))
     ending.start()
     try:
