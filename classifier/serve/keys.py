@@ -35,24 +35,7 @@ class Keys:
     @classmethod
     def read(cls, path: Path) -> "Keys":
         """Read a file of keys. ConfigError names the line that is none, but none of its words."""
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not text"
-            raise ConfigError(f"{path} cannot be read ({reason}): make keys with --add_key NAME") from None
-        keys = []
-        for number, line in enumerate(lines, 1):
-            words = line.partition("#")[0].split()
-            if not words:
-                continue
-            if (
-                len(words) != 3
-                or not _NAME.fullmatch(words[0])
-                or words[1] not in ROLES
-                or not _HASH.fullmatch(words[2])
-            ):
-                raise ConfigError(f"{path}, line {number} is not NAME ROLE HASH: make keys with --add_key NAME")
-            keys.append(Key(*words))
+        keys = _read_keys(path)
         if not keys:
             raise ConfigError(f"{path} has no keys: make one with --add_key NAME")
         return cls(keys)
@@ -73,7 +56,7 @@ def add_key(path: Path, name: str, role: str) -> str:
         raise ConfigError(f"{name!r} is no name of a key: use letters, digits, '.', '_' and '-'")
     secret = secrets.token_urlsafe(32)
     try:
-        if path.exists() and any(key.name == name for key in Keys.read(path)._keys):
+        if path.exists() and any(key.name == name for key in _read_keys(path)):
             raise ConfigError(f"{path} has a key of the name {name}: remove its line, or choose another name")
         with path.open("a", encoding="utf-8") as file:
             path.chmod(0o600)
@@ -81,3 +64,21 @@ def add_key(path: Path, name: str, role: str) -> str:
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror}): choose another --key_file") from None
     return secret
+
+
+def _read_keys(path: Path) -> list[Key]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise ConfigError(f"{path} cannot be read ({reason}): make keys with --add_key NAME") from None
+    keys = []
+    for number, line in enumerate(lines, 1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        name, role, sha256 = words if len(words) == 3 else ("", "", "")
+        if not _NAME.fullmatch(name) or role not in ROLES or not _HASH.fullmatch(sha256):
+            raise ConfigError(f"{path}, line {number} is not NAME ROLE HASH: make keys with --add_key NAME")
+        keys.append(Key(name, role, sha256))
+    return keys

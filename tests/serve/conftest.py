@@ -89,6 +89,7 @@ def start(
     guard: Guard | None = None,
     bounds: Bounds | None = None,
     rollout: RolloutBounds | None = None,
+    has_maps: bool = False,
 ) -> Running:
     """Start a server. Whoever starts it stops it by `stop`."""
     started, stream = threading.Event(), io.StringIO()
@@ -99,7 +100,7 @@ def start(
         async def main() -> None:
             metrics, log = Metrics(), RequestLog(stream)
             registry = Registry(open_predictor, metrics, log.write, pools=Pools(2), rollout=rollout)
-            app = App(registry, metrics, log, guard or Guard(), bounds)
+            app = App(registry, metrics, log, guard or Guard(), bounds, has_maps=has_maps)
             listener = listen("127.0.0.1", 0, bounds)
             await registry.open(sources)
             server = Server(app, listener)

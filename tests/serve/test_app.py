@@ -1,6 +1,7 @@
 """The server over HTTP: every form of a request, its bounds, and who may ask."""
 
 import base64
+import io
 import json
 import socket
 import threading
@@ -9,6 +10,7 @@ import time
 import jsonschema
 import numpy as np
 import pytest
+from PIL import Image
 
 from classifier.bundle.predictor import Predictor
 from classifier.serve.bounds import Bounds
@@ -204,6 +206,21 @@ def test_keys_are_needed_where_there_are_any(bundle, tmp_path):
     finally:
         stop(server)
     assert {one.get("key") for one in server.lines("request") if one["status"] == 200} == {"ann", "bob", None}
+
+
+def test_heatmaps_are_drawn_if_they_are_asked_for(bundle):
+    server = start([Source("waves", bundle)], has_maps=True)
+    try:
+        server.app.registry.models["waves"].current.predictor.loaded  # noqa: B018 - the network, by torch
+        status, answer, _ = server.ask("/predict?maps=true", IMAGE)
+        assert status == 200
+        validate(server, "/predict", status, answer)
+        heatmap = base64.b64decode(answer["predictions"][0]["heatmap"])
+        assert Image.open(io.BytesIO(heatmap)).format == "JPEG"
+        body = as_json(*[IMAGE] * 5, maps=True)
+        assert server.ask("/predict", body, content_type="application/json")[0] == 413
+    finally:
+        stop(server)
 
 
 class Slow(Predictor):
