@@ -47,8 +47,8 @@ def rewrite_for_int8(model: Any) -> None:
     del graph.node[:]
     graph.node.extend(nodes)
     _move_pooling_back(graph, answering)
-    sides = {info.name: _side(info) for info in graph.value_info}
-    _measure_activations(graph, answering, sides)
+    sizes = {info.name: _side(info) for info in graph.value_info}
+    _measure_activations(graph, answering, sizes)
     del graph.value_info[:]
 
 
@@ -80,11 +80,11 @@ def _move_pooling_back(graph: Any, answering: set[str]) -> None:
         makers = {name: maker for maker in graph.node for name in maker.output}
 
 
-def _measure_activations(graph: Any, answering: set[str], sides: dict[str, int]) -> None:
+def _measure_activations(graph: Any, answering: set[str], sizes: dict[str, int]) -> None:
     """Measure statistics of a convolution behind its norm and activation, where nothing else uses what is before.
 
     Of large maps only each so many rows and columns are measured: going back to float costs more than the convolution.
-    sides: of square maps, by name.
+    sizes: of square maps, by name.
     """
     sampled: dict[tuple[str, int], str] = {}
     for node in [node for node in graph.node if node.output[0] not in answering]:
@@ -95,7 +95,7 @@ def _measure_activations(graph: Any, answering: set[str], sides: dict[str, int])
                 if len(users) != 1 or users[0].op_type not in _ABSORBED or users[0].input[0] != value:
                     break
                 value = users[0].output[0]
-            step = sides.get(source, 0) // SAMPLED_SIDE
+            step = sizes.get(source, 0) // SAMPLED_SIDE
             if step > 1:
                 if (value, step) not in sampled:
                     sampled[value, step] = _sample(graph, graph.node[:].index(node), value, step)
