@@ -59,7 +59,8 @@ def usable_threads() -> int:
     """Return how many threads compute fastest: one per available core, and no two on one physical core."""
     import psutil
 
-    return min(available_cores(), psutil.cpu_count(logical=False) or math.inf)
+    cores = available_cores()
+    return min(cores, psutil.cpu_count(logical=False) or cores)
 
 
 def affine_cores() -> int:

@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 import yaml
+from timm.data import resolve_model_data_config
 
 from classifier.bundle import bundle
 from classifier.bundle.predictor import Predictor
@@ -67,7 +68,7 @@ def test_timm_builds_its_network_from_the_folder(dataset, tmp_path):
     config = json.loads((tmp_path / "bundle" / "config.json").read_text())
     assert config["label_names"] == list(about.class_names)
     again = timm.create_model(f"local-dir:{tmp_path / 'bundle'}", pretrained=True).eval()
-    preparation = timm.data.resolve_model_data_config(again)
+    preparation = resolve_model_data_config(again)
     assert preparation["input_size"] == (1, about.size, about.size)
     assert preparation["mean"] == pytest.approx(about.mean)
     images_NCHW = validation.images_NCHW[:].float() / 255
