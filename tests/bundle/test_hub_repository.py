@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 import yaml
-from timm.data import resolve_model_data_config
+from timm.data.config import resolve_model_data_config
 
 from classifier.bundle import bundle
 from classifier.bundle.predictor import Predictor
