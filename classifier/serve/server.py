@@ -34,7 +34,7 @@ class Server:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=int(app.bounds.head_seconds),
+            timeout_keep_alive=max(1, int(app.bounds.head_seconds)),
             timeout_graceful_shutdown=int(app.bounds.deadline_seconds + GRACE_SECONDS),
         )
         self._uvicorn = _Uvicorn(config)
