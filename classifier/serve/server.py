@@ -5,6 +5,7 @@ import contextlib
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 
 import uvicorn
@@ -14,6 +15,8 @@ from classifier.serve.connection import BoundedConnection
 
 GRACE_SECONDS = 1.0
 """Added to the deadline of a request, for those that are in progress at the end."""
+SWITCH_SECONDS = 5e-4
+"""After which the event loop gets the interpreter's lock back from a thread that decodes or computes (LOG.md)."""
 
 
 class Server:
@@ -47,10 +50,13 @@ class Server:
                 AttributeError, NotImplementedError, RuntimeError, ValueError
             ):  # Windows; a thread
                 asyncio.get_running_loop().add_signal_handler(getattr(signal, name), self._start, work)
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_SECONDS)
         try:
             on_ready()
             await self._uvicorn.serve(sockets=[self._listener])
         finally:
+            sys.setswitchinterval(before)
             self.app.registry.is_ready = False
             await self.app.registry.close()
             self.app.log.close()

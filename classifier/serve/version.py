@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import hashlib
-import itertools
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,8 +24,8 @@ from classifier.serve.metrics import Metrics
 
 _LATEST = 0.05
 """Weight of the latest image in the running mean of the seconds to decode one."""
-_WARM_UP_BATCHES, _TOLERATED = 3, 1.1
-"""How often a batch is timed, and how much slower per image than the fastest a smaller one may be."""
+_WARM_UP_BATCHES, _MIN_GAIN = 3, 1.1
+"""How often a batch is timed, and how much faster per image one of twice its size has to be."""
 _CALL_SECONDS = 2e-4
 """What a batch costs besides: it goes to a thread and back."""
 MAPS = "grad_cam"
@@ -187,25 +186,30 @@ class ModelVersion:
         return await asyncio.get_running_loop().run_in_executor(self._pools.compute, draw)
 
     def _warm_up(self) -> tuple[int, float]:
-        """Compute batches of growing size; return the smallest that is about as fast per image, and its seconds.
+        """Double the batch as long as that pays; return its size, and its seconds.
 
-        On a CPU that is often one image: a larger batch then costs latency and gains nothing.
+        On a CPU it soon does not: a larger batch then costs latency and gains nothing.
         """
-        bundle, size = self.predictor.bundle, self.predictor.engine.batch_size
-        images_NCHW = np.zeros((size, bundle.channels, bundle.size, bundle.size), np.uint8)
-        sizes = [*itertools.takewhile(lambda count: count < size, (1 << n for n in range(size.bit_length()))), size]
-        seconds = {}
-        for count in sizes:
-            self.predictor.judge(images_NCHW[:count])
-            seconds[count] = min(self._time_batch(images_NCHW[:count]) for _ in range(_WARM_UP_BATCHES))
-        costs = {count: (seconds[count] + _CALL_SECONDS) / count for count in sizes}
-        chosen = next(count for count in sizes if costs[count] <= _TOLERATED * min(costs.values()))
-        return chosen, seconds[chosen]
+        largest = self.predictor.engine.batch_size
+        size, seconds = 1, self._time_batch(1)
+        while size < largest:
+            doubled = min(2 * size, largest)
+            longer = self._time_batch(doubled)
+            if _MIN_GAIN * (longer + _CALL_SECONDS) / doubled > (seconds + _CALL_SECONDS) / size:
+                break
+            size, seconds = doubled, longer
+        return size, seconds
 
-    def _time_batch(self, images_NCHW: np.ndarray) -> float:
-        began = time.monotonic()
+    def _time_batch(self, images: int) -> float:
+        """Return the seconds of a batch once its memory is allocated, the best of a few."""
+        images_NCHW = np.zeros((images, *self.predictor.spec.shape), np.uint8)
         self.predictor.judge(images_NCHW)
-        return time.monotonic() - began
+        seconds = []
+        for _ in range(_WARM_UP_BATCHES):
+            began = time.monotonic()
+            self.predictor.judge(images_NCHW)
+            seconds.append(time.monotonic() - began)
+        return min(seconds)
 
 
 def fingerprint(path: Path) -> str:

@@ -224,23 +224,23 @@ def test_heatmaps_are_drawn_if_they_are_asked_for(bundle):
 
 
 class Slow(Predictor):
-    """Takes a while to answer, so that requests pile up. sizes: of the batches."""
+    """Takes a while for each image, so that requests pile up. sizes: of the batches."""
 
     seconds, sizes = 0.0, list[int]()
 
     def judge(self, images_NCHW):
-        time.sleep(self.seconds)
+        time.sleep(self.seconds * len(images_NCHW))
         self.sizes.append(len(images_NCHW))
         return super().judge(images_NCHW)
 
 
 def test_overload_is_refused_at_once_and_batches_stay_small(bundle):
     slow = Slow(bundle, threads=1)
-    slow.seconds = 0.2
     server = start([Source("waves", bundle)], open_predictor=lambda _: slow, bounds=Bounds(deadline_seconds=0.5))
     limit = server.app.registry.models["waves"].current.batcher.max_size
     answers: list[tuple[int, float, str | None]] = []
     slow.sizes.clear()
+    slow.seconds = 0.01
 
     def ask() -> None:
         for _ in range(3):
