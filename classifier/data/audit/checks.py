@@ -194,9 +194,9 @@ def _check_near_duplicates(
 def _check_classes(view: _ScanView) -> Iterator[Finding]:
     counts_K = np.bincount(view.labels_K[view.splits_K == TRAIN], minlength=len(view.class_names))
     for k in np.flatnonzero(counts_K < MIN_TRAINING_IMAGES).tolist():
-        yield Finding(
-            kind="few", text=f"{view.class_names[k]!r} has {counts_K[k]} training image{'s' * (counts_K[k] != 1)}"
-        )
+        count = int(counts_K[k])
+        text = f"{view.class_names[k]!r} has {count} training image{'' if count == 1 else 's'}"
+        yield Finding(kind="few", text=text)
     low, high = int(counts_K.argmin()), int(counts_K.argmax())
     if counts_K[high] > IMBALANCE_RATIO * max(1, counts_K[low]):
         text = f"{view.class_names[high]!r} has {counts_K[high]:,} training images, {view.class_names[low]!r}"
