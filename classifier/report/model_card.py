@@ -56,8 +56,8 @@ def describe_for_hub(bundle: Bundle, split: str) -> dict[str, Any]:
         "library_name": "timm" if is_timm else "classifier-jobs",
         "tags": ["image-classification", "classifier-jobs"],
     }
-    if split:
-        name, scores = show(bundle.dataset["name"]), bundle.scores[split]
+    if split and (scores := bundle.scores[split]):
+        name = show(bundle.dataset["name"])
         metrics = [{"type": kind, "value": round(scores[key], 4)} for kind, key in _HUB_METRICS.items()]
         result = {
             "task": {"type": "image-classification"},

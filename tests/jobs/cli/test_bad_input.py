@@ -75,11 +75,6 @@ def test_single_class(here, tmp_path, draw):
     refused(here("train", "--data.path", "photos"), tmp_path, "photos", "red", "class")
 
 
-def test_class_with_one_image(here, tmp_path, draw):
-    draw(tmp_path / "photos", {"red": 30, "green": 1})
-    refused(here("train", "--data.path", "photos"), tmp_path, "green")
-
-
 def test_labels_that_differ_only_in_case(here, tmp_path, draw):
     draw(tmp_path / "photos", {"red": 9, "Red": 9})
     refused(here("train", "--data.path", "photos"), tmp_path, "red", "Red")
