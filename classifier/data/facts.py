@@ -27,6 +27,7 @@ def measure_facts(config: DataConfig) -> Facts:
     return Facts(
         images=max(1, round(count - divided * sum(unassigned.values()))),
         validation=validation,
+        imbalance=float(counts_K.max() / counts_K[counts_K > 0].min()),
         classes=len(source.class_names),
         side=int(np.median([min(one.width, one.height) for one in measured])),
         is_symbols=(source.kind or guess_image_kind(source.class_names)) == "symbols",

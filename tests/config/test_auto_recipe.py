@@ -46,6 +46,8 @@ GLYPHS: dict[str, Any] = {"images": 1452, "classes": 100, "side": 32, "validatio
             Facts(images=300, classes=9, side=100, probe_accuracy=0.5, scratch_gain=0.2, scratch_gain_error=0.06),
             SCRATCH | {"data.size": 64},
         ),
+        (Facts(images=554, classes=3, side=28, validation=51, imbalance=100), PROBE | {"loss.adjustment": 0.5}),
+        (Facts(images=554, classes=3, side=28, validation=51, imbalance=5), PROBE | {"loss.adjustment": 0.0}),
         # As many epochs as the minutes hold.
         (Facts(images=57_000, classes=10, side=28), SCRATCH | {"data.batch": 256}),
         (Facts(images=57_000, classes=10, side=28, scratch_speed=3000), SCRATCH | {"train.epochs": 6}),

@@ -28,11 +28,11 @@ def test_images_for_training_are_those_that_no_split_takes(tmp_path: Path):
     for n in range(30):
         write_images(tmp_path / "plain" / f"single{n}", 1, (40, 30))
     assert measure_facts(DataConfig(path=str(tmp_path / "plain"))) == Facts(
-        images=44, classes=32, side=30, validation=2
+        images=44, classes=32, side=30, validation=2, imbalance=10.0
     )
-    assert measure_facts(DataConfig(path="digits")) == Facts(
-        images=1258, classes=10, side=8, is_symbols=True, validation=180
-    )
+    digits = measure_facts(DataConfig(path="digits"))
+    assert 1 < digits.imbalance < 1.1
+    assert digits == Facts(images=1258, classes=10, side=8, is_symbols=True, validation=180, imbalance=digits.imbalance)
 
 
 def test_a_folder_without_a_readable_image_is_refused(tmp_path: Path):
