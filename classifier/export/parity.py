@@ -12,8 +12,9 @@ from classifier.inference.ood_detector import OODDetector
 
 # Images per batch, in turns: a graph may be frozen at that of its example, or go wrong at odd ones.
 BATCHES = (1, 2, 7, 33)
-# By how much the scores of the out-of-distribution detector may differ, in standard deviations.
-OOD_TOLERANCE = 0.01
+# By how much the scores of the out-of-distribution detector may differ, in standard deviations. They are logarithms: of
+# an image in the midst of the training images, far below the threshold, rounding alone moves them by 0.02.
+OOD_TOLERANCE = 0.05
 
 
 class StatisticsError(RunError):
