@@ -32,6 +32,7 @@ from classifier.bundle.document import load_ood_detector as load_ood_detector
 from classifier.bundle.document import read as read
 from classifier.bundle.document import read_scores as read_scores
 from classifier.bundle.document import update_scores as update_scores
+from classifier.bundle.exported import FORMATS, is_exported
 from classifier.bundle.schema import BundleDocument
 from classifier.bundle.test_reads import copy_test_reads
 from classifier.bundle.timm_config import write_timm_config
@@ -59,10 +60,11 @@ class LoadedBundle(NamedTuple):
 
 
 def save(bundle: Bundle, model: nn.Module, folder: Path, detector: OODDetector | None = None) -> None:
-    """Write the bundle into `folder`, replacing an older one, and exports made from it.
+    """Write the bundle into `folder`, replacing an older one.
 
-    `find` leads to a complete bundle at every moment, the older or the new one, even if the process is killed.
-    RunError if it cannot be written.
+    Exports of the older one stay, and are not used where they do not fit any more (exported.explain_stale). `find`
+    leads to a complete bundle at every moment, the older or the new one, even if the process is killed. RunError if it
+    cannot be written.
     """
     folder = Path(folder)
     part, older = sibling(folder, "part"), sibling(folder, "older")
@@ -84,6 +86,9 @@ def save(bundle: Bundle, model: nn.Module, folder: Path, detector: OODDetector |
         write_atomically(part / DOCUMENT, to_json(document))
         write_timm_config(bundle, model, part)
         copy_test_reads(folder, part)
+        for kind in FORMATS:
+            if is_exported(folder, kind):
+                shutil.copytree(folder / kind, part / kind)
         # A folder cannot be renamed onto one that is not empty, so the older one moves aside; `find` looks there too.
         if folder.exists():
             folder.rename(older)

@@ -20,6 +20,7 @@ from classifier.errors import RunError
 from classifier.export import folder as export_folder
 from classifier.export import graph
 from classifier.export.folder import GateImages, export_bundle
+from classifier.metrics.decisions import Calibration
 from classifier.storage.atomic import file_sha256
 from tests.export.conftest import CLASSES, make_bundle
 
@@ -201,6 +202,15 @@ def test_a_stale_export_is_not_used(copied: Path, caplog: pytest.LogCaptureFixtu
     assert "onnx is not used, since the model was trained further" in caplog.text
     with pytest.raises(RunError, match="was trained further"):
         Predictor(copied, device="cpu", engine="onnx")
+
+
+def test_an_export_outlives_a_calibration_that_it_does_not_fit(copied: Path, caplog: pytest.LogCaptureFixture) -> None:
+    loaded = bundle.load(copied)
+    calibration = Calibration(images=99, temperature=3.0).as_dict()
+    bundle.save(dataclasses.replace(loaded.bundle, calibration=calibration), loaded.model, copied)
+    assert (copied / "onnx" / "model.onnx").is_file()
+    assert type(Predictor(copied, device="cpu").engine).__name__ == "TorchEngine"
+    assert "onnx is not used, since the model was calibrated again" in caplog.text
 
 
 @pytest.mark.parametrize("fault", ["wrong normalisation", "swapped classes", "frozen batch"])
