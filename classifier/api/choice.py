@@ -15,6 +15,7 @@ from classifier.config.auto_recipe import (
     BACKBONES_SHARE,
     DEFAULT_MINUTES,
     MIN_COMPARED,
+    MIN_GAIN_ERRORS,
     MIN_JUDGED,
     Choice,
     Facts,
@@ -195,8 +196,13 @@ class _Chooser:
             f"  from scratch{how}, {look.epochs} epochs: {format_proportion(score, count)} that were held out, and "
             f"{others / count:.1%} by the probe"
         )
-        error = statistics.pstdev(gains) / math.sqrt(count)
-        return dataclasses.replace(facts, scratch_gain=statistics.mean(gains), scratch_gain_error=error)
+        # Over the probe on these images, and over the probe on all images: the less certain gain counts, as few images may
+        # be easy for one and hard for the other.
+        share = score / count
+        paired = statistics.mean(gains), statistics.pstdev(gains) / math.sqrt(count)
+        overall = share - (facts.probe_accuracy or 0.0), math.sqrt(share * (1 - share) / count)
+        gain, error = min(paired, overall, key=lambda one: one[0] - MIN_GAIN_ERRORS * one[1])
+        return dataclasses.replace(facts, scratch_gain=gain, scratch_gain_error=error)
 
     def _look(self, facts: Facts) -> "_Look":
         """Train from scratch, shortened, on four fifths of the probe's training images, perhaps several times."""
