@@ -196,8 +196,8 @@ class _Chooser:
             f"  from scratch{how}, {look.epochs} epochs: {format_proportion(score, count)} that were held out, and "
             f"{others / count:.1%} by the probe"
         )
-        # Over the probe on these images, and over the probe on all images: the less certain gain counts, as few images may
-        # be easy for one and hard for the other.
+        # Over the probe on these images, and over the probe on all: the less certain gain counts, as few images
+        # may be easy for one, and hard for the other.
         share = score / count
         paired = statistics.mean(gains), statistics.pstdev(gains) / math.sqrt(count)
         overall = share - (facts.probe_accuracy or 0.0), math.sqrt(share * (1 - share) / count)
