@@ -16,7 +16,6 @@ from classifier.config.auto_recipe import (
     DEFAULT_MINUTES,
     MIN_COMPARED,
     MIN_GAIN_ERRORS,
-    MIN_JUDGED,
     Choice,
     Facts,
     build_probe,
@@ -206,9 +205,8 @@ class _Chooser:
 
     def _look(self, facts: Facts) -> "_Look":
         """Train from scratch, shortened, on four fifths of the probe's training images, perhaps several times."""
-        scratch = build_scratch(facts, self.given)
-        if facts.validation < MIN_JUDGED:  # as the probe
-            scratch = scratch.override("data.validation", 0.0)
+        share = build_probe(facts, self.given).data.validation  # so that the training images are the probe's
+        scratch = build_scratch(facts, self.given).override("data.validation", share)
         experiment, dataset = self._load(scratch)
         images = len(dataset.train) * (FOLDS - 1) // FOLDS
         passes = LOOK_PASSES * min(1, self.minutes / DEFAULT_MINUTES) * (LOOK_SIDE / max(LOOK_SIDE, dataset.size)) ** 2
