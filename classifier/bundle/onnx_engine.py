@@ -44,16 +44,8 @@ class OnnxEngine:
         if [output.name for output in self._session.get_outputs()] != expected:
             raise RunError(f"{path}: the graph has other outputs than export.json says: export it again")
         self._input, self._layers = images.name, document["layers"]
-        self._batch_size = max(1, min(MAX_BATCH, BATCH_PIXELS // document["size"] ** 2))
-        self._description = export.description
-
-    @property
-    def description(self) -> str:
-        return self._description
-
-    @property
-    def batch_size(self) -> int:
-        return self._batch_size
+        self.batch_size = max(1, min(MAX_BATCH, BATCH_PIXELS // document["size"] ** 2))
+        self.description = export.description
 
     def predict(self, images_NCHW: np.ndarray) -> Answer:
         probabilities_NK, *statistics = self._session.run(None, {self._input: np.ascontiguousarray(images_NCHW)})

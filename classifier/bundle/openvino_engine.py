@@ -37,16 +37,8 @@ class OpenVinoEngine:
         if not batch.is_dynamic:
             raise RunError(f"{path}: the graph takes batches of {batch} only: export it again")
         self._layers = document["layers"]
-        self._batch_size = max(1, min(MAX_BATCH, BATCH_PIXELS // document["size"] ** 2))
-        self._description = export.description
-
-    @property
-    def description(self) -> str:
-        return self._description
-
-    @property
-    def batch_size(self) -> int:
-        return self._batch_size
+        self.batch_size = max(1, min(MAX_BATCH, BATCH_PIXELS // document["size"] ** 2))
+        self.description = export.description
 
     def predict(self, images_NCHW: np.ndarray) -> Answer:
         results = self._model(np.ascontiguousarray(images_NCHW))

@@ -15,7 +15,7 @@ def build_compression(document: CompressDocument) -> Section:
     winner = document.get("winner")
     bold = names.index(winner) if winner in names else None
     blocks: list[Block] = [
-        Table(_HEAD, [_format_row(row, document) for row in rows], bold_row=bold),
+        Table(_HEAD, [[*format_row(row, document), _describe_verdict(row, document)] for row in rows], bold_row=bold),
         Charts([_draw(rows)]),
     ]
     if document["refused"]:
@@ -30,7 +30,8 @@ def build_compression(document: CompressDocument) -> Section:
     return Section("Compression", blocks, note)
 
 
-def _format_row(row: Row, document: CompressDocument) -> list[str]:
+def format_row(row: Row, document: CompressDocument) -> list[str]:
+    """Return a model's name, size, times, accuracy and loss as text; the original has lost nothing."""
     low, high = (100 * end for end in row["loss_interval"])
     is_original = row is document["rows"][0]
     return [
@@ -43,8 +44,13 @@ def _format_row(row: Row, document: CompressDocument) -> list[str]:
         format_interval(row["accuracy_interval"]),
         "" if is_original else f"{100 * row['loss']:+.2f}",
         "" if is_original else f"{low:+.2f} to {high:+.2f}",
-        "original" if is_original else "accepted" if row["accepted"] else "may lose too much",
     ]
+
+
+def _describe_verdict(row: Row, document: CompressDocument) -> str:
+    if row is document["rows"][0]:
+        return "original"
+    return "accepted" if row["accepted"] else "may lose too much"
 
 
 def _draw(rows: list[Row]) -> Chart:

@@ -25,7 +25,8 @@ from classifier.data.dataset import Dataset
 from classifier.errors import ConfigError, DataError
 from classifier.evaluation.calibrate import is_validated_by_folds
 from classifier.evaluation.training_data import load_training_data
-from classifier.report.numbers import count_images, format_interval, format_share
+from classifier.report.compress_section import format_row
+from classifier.report.numbers import count_images
 from classifier.runs.folder import RunFolder
 from classifier.runs.recorder import result_fields, save_inputs
 from classifier.runtime.threads import use_free_cores
@@ -109,20 +110,8 @@ def make_table(document: CompressDocument) -> Table:
     for name in ("model", "MB", "ms, 1", "ms, 32", "images/s", "accuracy", "95 %", "lost", "95 %", ""):
         grid.add_column(name, justify="left" if name == "model" else "right")
     for row in sorted(document["rows"], key=lambda row: row["milliseconds_1"]):
-        low, high = (100 * end for end in row["loss_interval"])
-        is_original = row is document["rows"][0]
-        grid.add_row(
-            row["name"],
-            f"{row['megabytes']:.2f}",
-            f"{row['milliseconds_1']:.2f}",
-            f"{row['milliseconds_32']:.1f}",
-            f"{row['images_per_second']:,.0f}",
-            format_share(row["accuracy"], 2),
-            format_interval(row["accuracy_interval"]),
-            "" if is_original else f"{100 * row['loss']:+.2f}",
-            "" if is_original else f"{low:+.2f} to {high:+.2f}",
-            "*" if row["name"] == document.get("winner") else "" if row["accepted"] else "too much",
-        )
+        verdict = "*" if row["name"] == document.get("winner") else "" if row["accepted"] else "too much"
+        grid.add_row(*format_row(row, document), verdict)
     return grid
 
 

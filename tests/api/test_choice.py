@@ -54,6 +54,15 @@ def test_letters_are_learned_from_scratch_where_that_is_measured_to_be_better(tm
     assert chosen.kind == "scratch", lines
 
 
+def test_a_network_from_scratch_is_compared_on_the_images_of_the_probe_where_many_validate_too(
+    tmp_path: Path, monkeypatch
+):
+    monkeypatch.setattr(choice, "LOOK_PASSES", 1500)
+    letters, lines = draw_letters(tmp_path / "letters", classes=12, count=40), list[str]()
+    choice.choose({"data.path": str(letters)}, say=lines.append)
+    assert any("that were held out, and" in line for line in lines), lines
+
+
 def test_settings_of_the_data_are_heeded(tmp_path: Path):
     photos = draw_photos(tmp_path / "photos", {"red": 60, "green": 60, "blue": 60})
     chosen = choice.choose({"data.path": str(photos), "data.test": 0.5, "model.name": "cnn"})
