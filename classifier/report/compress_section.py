@@ -15,7 +15,7 @@ def build_compression(document: CompressDocument) -> Section:
     winner = document.get("winner")
     bold = names.index(winner) if winner in names else None
     blocks: list[Block] = [
-        Table(_HEAD, [[*format_row(row, document), _describe_verdict(row, document)] for row in rows], bold_row=bold),
+        Table(_HEAD, [[*format_row(row, document), _describe_outcome(row, document)] for row in rows], bold_row=bold),
         Charts([_draw(rows)]),
     ]
     if document["refused"]:
@@ -47,7 +47,7 @@ def format_row(row: Row, document: CompressDocument) -> list[str]:
     ]
 
 
-def _describe_verdict(row: Row, document: CompressDocument) -> str:
+def _describe_outcome(row: Row, document: CompressDocument) -> str:
     if row is document["rows"][0]:
         return "original"
     return "accepted" if row["accepted"] else "may lose too much"

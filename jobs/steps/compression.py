@@ -110,8 +110,8 @@ def make_table(document: CompressDocument) -> Table:
     for name in ("model", "MB", "ms, 1", "ms, 32", "images/s", "accuracy", "95 %", "lost", "95 %", ""):
         grid.add_column(name, justify="left" if name == "model" else "right")
     for row in sorted(document["rows"], key=lambda row: row["milliseconds_1"]):
-        verdict = "*" if row["name"] == document.get("winner") else "" if row["accepted"] else "too much"
-        grid.add_row(*format_row(row, document), verdict)
+        outcome = "*" if row["name"] == document.get("winner") else "" if row["accepted"] else "too much"
+        grid.add_row(*format_row(row, document), outcome)
     return grid
 
 
