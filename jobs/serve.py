@@ -78,6 +78,14 @@ class ServeOptions(ModelOptions):
     """Seconds to go on, unready, after SIGTERM: until load balancers know."""
     log: bool = True
     """Write a line of JSON for each request to stderr; of its content, only a digest."""
+    capture: str | None = None
+    """Folder to keep answers in, in Parquet files; of images, only a digest."""
+    capture_images: bool = False
+    """Keep the images, too, as the model saw them."""
+    capture_share: Fraction = 1.0
+    """Share of the requests to keep."""
+    capture_mb: PositiveInt = 1024
+    """Size of all that is kept; the oldest is deleted beyond it."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     engine: Literal["auto", "torch", "onnx", "openvino"] = "auto"
@@ -154,6 +162,7 @@ async def _serve(request: Request, sources: "Sequence[Source]") -> None:
 def _make_app(request: Request, guard: "Guard") -> "App":
     from classifier.serve.app import App
     from classifier.serve.bounds import Bounds
+    from classifier.serve.capture.capture import Capture, CaptureBounds
     from classifier.serve.metrics import Metrics
     from classifier.serve.registry import Registry
     from classifier.serve.request_log import RequestLog
@@ -187,8 +196,12 @@ def _make_app(request: Request, guard: "Guard") -> "App":
     limits["max_seconds"] = min(limits.get("max_seconds", options.deadline), options.deadline)
     open_predictor = functools.partial(_open_predictor, options, limits)
     log, metrics = RequestLog(sys.stderr if options.log else None), Metrics()
+    capture = None
+    if options.capture:
+        kept = CaptureBounds(options.capture_share, options.capture_mb << 20, options.capture_images)
+        capture = Capture(Path(options.capture), kept, metrics, log.write)
     registry = Registry(open_predictor, metrics, log.write, pools=Pools(cores), rollout=rollout)
-    return App(registry, metrics, log, guard, bounds, has_maps=options.maps)
+    return App(registry, metrics, log, guard, bounds, has_maps=options.maps, capture=capture)
 
 
 def _open_predictor(options: ServeOptions, limits: dict[str, Any], path: Path) -> "Predictor":

@@ -71,13 +71,8 @@ def _decode_ahead(
 def _judge(
     predictor: Predictor, pixels: Sequence[np.ndarray], *, with_features: bool
 ) -> tuple[Judgement, np.ndarray | None]:
-    classes = len(predictor.class_names)
     if not pixels:
-        none_MK, none_M = np.zeros((0, classes), np.float32), np.zeros(0, np.float32)
-        empty = Judgement(
-            none_MK, np.zeros(0, np.int64), none_MK > 0, none_M if predictor.ood_detector else None, none_M > 0
-        )
-        return empty, None
+        return Judgement.empty(len(predictor.class_names)), None
     images_NCHW = np.stack(pixels)
     if not with_features:
         return predictor.judge(images_NCHW), None

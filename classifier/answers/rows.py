@@ -5,12 +5,15 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from classifier.bundle.predictor import Judgement
 from classifier.text import escape_surrogates
+
+if TYPE_CHECKING:
+    import pyarrow
 
 FORMATS = ("parquet", "csv", "jsonl")
 SURE, NOT_SURE, UNLIKE = SURENESS = ("sure", "not sure", "unlike anything seen")
@@ -57,28 +60,18 @@ class Answers:
             n + start: text for one, start in zip(answers, starts, strict=False) for n, text in one.errors.items()
         }
         features = [one.features_MF for one in answers if one.features_MF is not None]
-
-        def concatenate(name: str) -> np.ndarray:
-            return np.concatenate([getattr(one.judgement, name) for one in answers])
-
         return cls(
             first.class_names,
             first.columns,
             [id_ for one in answers for id_ in one.ids],
             errors,
-            Judgement(
-                concatenate("probabilities_NK"),
-                concatenate("decisions_N"),
-                concatenate("in_set_NK"),
-                None if first.judgement.ood_scores_N is None else concatenate("ood_scores_N"),
-                concatenate("is_ood_N"),
-            ),
+            Judgement.join([one.judgement for one in answers]),
             np.concatenate(features) if features else None,
         )
 
     def to_lists(self) -> "_Lists":
         """Return plain values by column, for the M images that could be read."""
-        probabilities_MK, decisions_M, in_set_MK, ood_scores_M, is_ood_M = self.judgement
+        probabilities_MK, decisions_M, in_set_MK, ood_scores_M, is_ood_M, _ = self.judgement
         order_MK = (-probabilities_MK).argsort(axis=1, kind="stable")  # ties go to the lower class
         sorted_MK = np.take_along_axis(probabilities_MK, order_MK, 1)
         sureness_M = np.where(is_ood_M, UNLIKE, np.where(decisions_M < 0, NOT_SURE, SURE))
@@ -111,7 +104,9 @@ class _Lists:
 def write_answers(answers: Answers, path: Path, kind: str) -> None:
     """Write the answers in one of FORMATS. Names that are not UTF-8 are escaped (text.escape_surrogates). OSError."""
     if kind == "parquet":
-        _write_parquet(answers, path)
+        import pyarrow.parquet as pq
+
+        pq.write_table(to_table(answers), path)
         return
     with path.open("w", encoding="utf-8", newline="") as file:
         rows = _list_rows(answers)
@@ -161,9 +156,9 @@ def _to_cell(value: Any) -> Any:
     return value
 
 
-def _write_parquet(answers: Answers, path: Path) -> None:
+def to_table(answers: Answers) -> "pyarrow.Table":
+    """Return the answers as a table of Arrow, with a row per image."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     lists = answers.to_lists()
     names = pa.array([escape_surrogates(name) for name in answers.class_names], pa.string())
@@ -201,7 +196,7 @@ def _write_parquet(answers: Answers, path: Path) -> None:
     columns |= {name: array.take(rows_N) for name, array in read.items()}
     errors = [answers.errors.get(n) for n in range(len(answers))]
     columns["error"] = pa.array([None if e is None else escape_surrogates(e) for e in errors], pa.string())
-    pq.write_table(pa.table(columns), path)
+    return pa.table(columns)
 
 
 def _to_list_column(values_MF: np.ndarray) -> Any:

@@ -84,11 +84,23 @@ class Judgement(NamedTuple):
     is_ood_N: np.ndarray
     """bool: out of distribution."""
 
+    statistics_NF: np.ndarray | None = None
+    """float32: channel statistics of the last layer that the detector looks at; None without a detector."""
     def take(self, rows: slice) -> "Judgement":
         """Return what is said of some images of the batch."""
-        scores_N = None if self.ood_scores_N is None else self.ood_scores_N[rows]
-        own = (self.probabilities_NK[rows], self.decisions_N[rows], self.in_set_NK[rows])
-        return Judgement(*own, scores_N, self.is_ood_N[rows])
+        return Judgement(*(None if values is None else values[rows] for values in self))
+
+    @classmethod
+    def empty(cls, classes: int) -> "Judgement":
+        """Return what is said of no image."""
+        none_NK = np.zeros((0, classes), np.float32)
+        return cls(none_NK, np.zeros(0, np.int64), none_NK > 0, None, np.zeros(0, bool))
+
+    @classmethod
+    def join(cls, judgements: "Sequence[Judgement]") -> "Judgement":
+        """Join those of several batches of one model, at least one."""
+        columns = zip(*([one for one in judgements if len(one.decisions_N)] or judgements[:1]), strict=True)
+        return cls(*(None if values[0] is None else np.concatenate(values) for values in columns))
 
 
 class Predictor:
@@ -197,17 +209,18 @@ class Predictor:
     def judge(self, images_NCHW: np.ndarray) -> Judgement:
         """Judge a batch of uint8 images of the model's size and channels, as `predict` does."""
         probabilities_NK, statistics = self.engine.predict(images_NCHW)
-        ood_scores_N, is_ood_N = None, np.zeros(len(images_NCHW), bool)
+        ood_scores_N, statistics_NF, is_ood_N = None, None, np.zeros(len(images_NCHW), bool)
         if self.ood_detector:
             ood_scores_N = self.ood_detector.score(statistics)
             is_ood_N = ood_scores_N > self.ood_detector.threshold
+            statistics_NF = statistics[self.ood_detector.layers[-1]]
         if self.calibration:
             decisions_N = self.calibration.decide(probabilities_NK)
             in_set_NK = self.calibration.prediction_sets(probabilities_NK)
         else:
             decisions_N = probabilities_NK.argmax(1)
             in_set_NK = decisions_N[:, None] == np.arange(len(self.class_names))
-        return Judgement(probabilities_NK, decisions_N, in_set_NK, ood_scores_N, is_ood_N)
+        return Judgement(probabilities_NK, decisions_N, in_set_NK, ood_scores_N, is_ood_N, statistics_NF)
 
     def top(self, probabilities_K: np.ndarray, k: int = 5) -> tuple[tuple[str, float], ...]:
         """The k most likely classes and their probabilities, in descending order; ties go to the lower class.
@@ -232,7 +245,7 @@ class Predictor:
 
     def to_predictions(self, judgement: Judgement, k: int) -> Iterator[dict[str, Any]]:
         """The fields of the Prediction of each image that was judged, except its path and heatmap."""
-        probabilities_NK, decisions_N, in_set_NK, _, is_ood_N = judgement
+        probabilities_NK, decisions_N, in_set_NK, _, is_ood_N, _ = judgement
         for n, probabilities_K in enumerate(probabilities_NK):
             set_size = int(in_set_NK[n].sum())
             ranked = self.top(probabilities_K, max(k, set_size))

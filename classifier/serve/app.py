@@ -16,6 +16,7 @@ from classifier.errors import ClassifierError
 from classifier.serve import open_inference, plain
 from classifier.serve.body import read_body
 from classifier.serve.bounds import Bounds, ByteBudget, RequestError, overloaded
+from classifier.serve.capture.capture import Capture
 from classifier.serve.guard import HEADERS, Guard
 from classifier.serve.metrics import CONTENT_TYPE, Metrics
 from classifier.serve.openapi import describe_api
@@ -29,7 +30,10 @@ _LARGE_BODY = 1 << 18
 
 
 class App:
-    """Serves the models of a registry, as ASGI. has_maps: whether requests may ask for heatmaps."""
+    """Serves the models of a registry, as ASGI.
+
+    has_maps: whether requests may ask for heatmaps. capture: keeps requests and answers, if that is wanted.
+    """
 
     def __init__(
         self,
@@ -42,7 +46,8 @@ class App:
         has_maps: bool = False,
     ) -> None:
         self.registry, self.metrics, self.log, self.guard = registry, metrics, log, guard
-        self.bounds, self._has_maps = bounds or Bounds(), has_maps
+        self.bounds, self._has_maps, self.capture = bounds or Bounds(), has_maps, capture
+        capture: Capture | None = None,
         self._budget = ByteBudget(self.bounds.all_bytes)
         self._in_progress = 0
         model, version = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
@@ -74,6 +79,7 @@ class App:
         except RequestError as error:
             response = _refuse(error)
         except ClassifierError as error:
+        scope["state"] = {"trace": trace}
             response = _refuse(RequestError(409, str(error)))
         except Exception as error:  # its text may hold parts of the request
             self.log.write("error", error=type(error).__name__, **_where(error), **trace.fields())
@@ -181,6 +187,8 @@ class App:
         return _json(200 if is_ready else 503, {"ready": is_ready})
 
     async def _is_model_ready(self, request: Request) -> Response:
+        if self.capture:
+            self.capture.add(query, reply, request.state.trace.trace_id)
         version = self.registry.find(request.path_params["model"]).find(request.path_params.get("version"))
         is_ready = self.registry.is_ready
         return _json(200 if is_ready else 503, {"name": version.name, "ready": is_ready})

@@ -39,6 +39,8 @@ class Metrics:
         self.compute_seconds = seconds("compute", "Computing of the batches of a request.")
         self.compared = count("compared", "Requests answered by two versions, by outcome.", ("model", "outcome"))
         self.rollouts = count("rollouts", "New versions that were tried, by outcome.", ("model", "outcome"))
+        self.captured = count("captured", "Images whose answers were written to --capture.", ("model",))
+        self.capture_dropped = count("capture_dropped", "Images whose answers could not be.", ("model",))
         self.is_ready = Gauge(f"{prefix}model_ready", "1 if the version answers requests.", _MODEL, registry=registry)
 
     def of(self, model: str, version: str) -> "ModelMetrics":

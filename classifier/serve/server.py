@@ -59,6 +59,8 @@ class Server:
             sys.setswitchinterval(before)
             self.app.registry.is_ready = False
             await self.app.registry.close()
+            if self.app.capture:
+                self.app.capture.close()
             self.app.log.close()
 
     async def drain(self) -> None:

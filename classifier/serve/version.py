@@ -72,7 +72,9 @@ class Reply:
     errors: dict[int, str]
     """Why an image has no answer, by its number in the request."""
     heatmaps: list[bytes]
-    """JPEGs of the images that could be read, if they were asked for."""
+    """JPEGs of these, if they were asked for."""
+    images: Sequence[np.ndarray]
+    """uint8 CHW, as the model saw them: those that could be read."""
 
     def labels(self) -> np.ndarray:
         """Return the most likely class, int64, of each image that could be read."""
@@ -146,7 +148,7 @@ class ModelVersion:
             return Reply(self, [], errors, [])
         parts, queue_seconds, compute_seconds = await self.batcher.submit(images, deadline)
         self.metrics.observe(queue_seconds, compute_seconds)
-        reply = Reply(self, [judgement.take(rows) for judgement, rows in parts], errors, [])
+        reply = Reply(self, [judgement.take(rows) for judgement, rows in parts], errors, images, [])
         if query.maps:
             reply.heatmaps.extend(await self._draw_heatmaps(images, reply.labels()))
         return reply
@@ -181,7 +183,8 @@ class ModelVersion:
 
     async def _draw_heatmaps(self, images: Sequence[np.ndarray], classes_N: np.ndarray) -> list[bytes]:
         def draw() -> list[bytes]:
-            return list(self.predictor.draw_heatmaps(images, classes_N, MAPS))
+            with use_threads(1):
+                return list(self.predictor.draw_heatmaps(images, classes_N, MAPS))
 
         return await asyncio.get_running_loop().run_in_executor(self._pools.compute, draw)
 

@@ -18,6 +18,7 @@ from classifier.bundle.predictor import Predictor
 from classifier.export.folder import export_bundle
 from classifier.serve.app import App
 from classifier.serve.bounds import Bounds
+from classifier.serve.capture.capture import Capture, CaptureBounds
 from classifier.serve.connection import listen
 from classifier.serve.guard import Guard
 from classifier.serve.metrics import Metrics
@@ -90,6 +91,8 @@ def start(
     bounds: Bounds | None = None,
     rollout: RolloutBounds | None = None,
     has_maps: bool = False,
+    capture: Path | None = None,
+    kept: CaptureBounds | None = None,
 ) -> Running:
     """Start a server. Whoever starts it stops it by `stop`."""
     started, stream = threading.Event(), io.StringIO()
@@ -100,7 +103,8 @@ def start(
         async def main() -> None:
             metrics, log = Metrics(), RequestLog(stream)
             registry = Registry(open_predictor, metrics, log.write, pools=Pools(2), rollout=rollout)
-            app = App(registry, metrics, log, guard or Guard(), bounds, has_maps=has_maps)
+            kept_in = Capture(capture, kept or CaptureBounds(), metrics, log.write) if capture else None
+            app = App(registry, metrics, log, guard or Guard(), bounds, has_maps=has_maps, capture=kept_in)
             listener = listen("127.0.0.1", 0, bounds)
             await registry.open(sources)
             server = Server(app, listener)
