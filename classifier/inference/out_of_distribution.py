@@ -17,8 +17,10 @@ from classifier.data.images.arrays import Images, select
 from classifier.inference.ood_detector import OODDetector, standardised_distance
 from classifier.inference.scorer import Scorer
 
-# Layers, evenly spaced; channels and principal components of each; training images to fit them to.
-LAYERS, CHANNELS, COMPONENTS, MAX_IMAGES = 6, 128, 32, 2000
+# Layers, evenly spaced from this depth to the last: earlier ones have the largest maps, and tell no more (LOG.md).
+LAYERS, MIN_DEPTH = 4, 0.4
+# Channels and principal components of each layer; training images to fit them to.
+CHANNELS, COMPONENTS, MAX_IMAGES = 128, 32, 2000
 # Share of in-distribution images that score above the threshold.
 FALSE_POSITIVE_RATE = 0.01
 # Of fewer images the largest score is too low a threshold: above that of n images are 1 in n + 1 others.
@@ -87,13 +89,14 @@ def _collect_statistics(model: nn.Module, scorer: Scorer, images_NCHW: Images, l
 
 
 def _select_layers(model: nn.Module) -> list[str]:
-    """Return names of layers, evenly spaced from first to last: convolutions, or a transformer's layer norms."""
+    """Return names of layers, evenly spaced from MIN_DEPTH to the last: convolutions, or a transformer's norms."""
     modules = list(model.named_modules())
     convolutions = [name for name, module in modules if isinstance(module, nn.Conv2d)]
     norms = [name for name, module in modules if isinstance(module, nn.LayerNorm)]
     layers = norms if len(norms) > len(convolutions) else convolutions
     layers = layers or [name for name, module in modules if name and not list(module.children())]
-    indices = torch.linspace(0, len(layers) - 1, min(LAYERS, len(layers))).round().long().tolist()
+    last = len(layers) - 1
+    indices = torch.linspace(MIN_DEPTH * last, last, LAYERS).round().long().unique().tolist()
     return [layers[i] for i in indices]
 
 

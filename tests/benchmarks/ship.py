@@ -3,8 +3,9 @@
 Trains small bundles into OUT, once, and prints, each against a baseline measured in the same run and in turns:
 
 engines: milliseconds of a batch of 1 and 32 by eager torch in fp32, as a user would write it, by ONNX Runtime in fp32
-and in int8, on one thread; and the accuracy that int8 loses on validation images, with its paired interval. A network
-of 28 px on Fashion-MNIST, EfficientNet-Lite0 with a head of its own on photographs, ResNet-18 at 224 px.
+and in int8, on one thread; "bare" is without the statistics that tell strange images. And the accuracy that int8 loses
+on validation images, with its paired interval. A network of 28 px on Fashion-MNIST, EfficientNet-Lite0 with a head of
+its own on photographs, ResNet-18 at 224 px.
 compress: the fastest pruned or distilled network, in fp32, against the original.
 predict: images per second of `predict` on PHOTOS JPEGs of 500 x 375, against scripts of torchvision with torch, and of
 timm with torch (ship_rivals.py), of the same network; from the start of the process to its end.
@@ -23,12 +24,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 import numpy as np
+import onnxruntime
 import torch
 from PIL import Image
 from torch import nn
 
 from classifier.bundle import bundle
 from classifier.bundle.predictor import Predictor
+from classifier.compress import quantize
+from classifier.export.formats import write_graph
+from classifier.export.graph import Graph
 from tests.benchmarks.rivals import BACKBONE
 from tests.benchmarks.sets import write_set
 
@@ -97,6 +102,26 @@ def write_eager(folder: Path) -> Callable[[np.ndarray], object]:
     return predict
 
 
+def open_bare(run: Path, folder: Path) -> dict[str, Callable[[np.ndarray], object]]:
+    """The graph of a run with its probabilities alone, in fp32 and int8."""
+    about, model = bundle.load(run)
+    images_NCHW = np.random.default_rng(1).integers(0, 256, (64, about.channels, about.size, about.size), np.uint8)
+    folder.mkdir(parents=True, exist_ok=True)
+    graph = Graph(model, about.scorer(torch.device("cpu")), ())
+    write_graph(graph, "onnx", folder, torch.from_numpy(images_NCHW[:2]), about.class_names)
+    prepared, small = folder / "prepared.onnx", folder / "int8.onnx"
+    quantize.prepare(folder / "model.onnx", prepared)
+    quantize.quantize(prepared, small, images_NCHW, quantize.SCHEMES[0])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+
+    def open_session(path: Path) -> Callable[[np.ndarray], object]:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return lambda images_NCHW: session.run(None, {"images": images_NCHW})
+
+    return {"bare fp32": open_session(folder / "model.onnx"), "bare int8": open_session(small)}
+
+
 def time_in_turns(ways: dict[str, Callable[[np.ndarray], object]], images_NCHW: np.ndarray) -> dict[str, float]:
     """Median milliseconds of each way."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -120,16 +145,17 @@ def compare_engines(bench: Bench) -> None:
         ways: dict[str, Callable[[np.ndarray], object]] = {"eager": write_eager(folder)}
         for name, path in (("ONNX Runtime fp32", folder), ("ONNX Runtime int8", small)):
             ways[name] = Predictor(path, engine="onnx", threads=1).engine.predict
+        ways |= open_bare(folder, bench.out / "bare" / folder.name)
         about, rng = bundle.read(folder), np.random.default_rng(0)
         print(f"{network}{', mirrored views averaged by the exports alone' * (views - 1)}")
         for batch in BATCHES:
             shape = (batch, about.channels, about.size, about.size)
             measured = time_in_turns(ways, rng.integers(0, 256, shape, dtype=np.uint8))
             print(f"  batch {batch}:", *(f"{name} {value:.2f} ms" for name, value in measured.items()), sep="  ")
-            eager, fp32, int8 = measured.values()
+            eager, fp32, int8, bare, bare_int8 = measured.values()
             print(
-                f"    ONNX Runtime fp32 {views * eager / fp32:.2f} times as fast as eager with as many views, int8 "
-                f"{fp32 / int8:.2f} times as fast as fp32"
+                f"    ONNX Runtime fp32 {views * eager / fp32:.2f} times as fast as eager with as many views, bare "
+                f"{views * eager / bare:.2f}; int8 {fp32 / int8:.2f} times as fast as fp32, bare {bare / bare_int8:.2f}"
             )
         report_rows(small)
 
