@@ -209,8 +209,6 @@ def _open_predictor(options: ServeOptions, limits: dict[str, Any], path: Path) -
     from classifier.bundle.predictor import Predictor
 
     predictor = Predictor(path, device=options.device, engine=options.engine, threads=1, **limits)
-    if options.maps:
-        _ = predictor.loaded
     if predictor.engine.description.startswith("torch"):
         import torch
 

@@ -51,7 +51,7 @@ def open_engine(
         needed = ", and torch is not installed here" if engine == "auto" else ""
         raise RunError(f"{folder} holds no export to {kind}{needed}: make one where it was trained: classifier export")
     if stale := explain_stale(folder, kind, bundle):
-        if engine == "auto" and _has_torch():
+        if engine == "auto" and has_torch():
             logger.warning("%s", stale)
             return _open_torch(path, load)
         raise RunError(stale)
@@ -84,7 +84,7 @@ def _open_torch(path: Path, load: "Callable[[], LoadedBundle]") -> OpenedEngine:
 
 
 def _choose_engine(folder: Path, device: str) -> str:
-    if not _has_torch():
+    if not has_torch():
         return "onnx"
     if not is_exported(folder, "onnx") or device not in ("auto", "cpu"):
         return "torch"
@@ -95,7 +95,8 @@ def _choose_engine(folder: Path, device: str) -> str:
     return "onnx" if pick_device("auto").type == "cpu" else "torch"
 
 
-def _has_torch() -> bool:
+def has_torch() -> bool:
+    """Return whether torch is installed, without loading it."""
     return importlib.util.find_spec("torch") is not None
 
 

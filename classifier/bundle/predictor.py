@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from classifier.bundle.engine_choice import open_engine
+from classifier.bundle import document
+from classifier.bundle.engine_choice import has_torch, open_engine
 from classifier.bundle.image_reader import ImageInput, ImageReader
 from classifier.config.sections import DataConfig
 from classifier.config.trust import trust as allow_imports
@@ -83,9 +84,9 @@ class Judgement(NamedTuple):
     """float32: the out-of-distribution score; None without a detector."""
     is_ood_N: np.ndarray
     """bool: out of distribution."""
-
     statistics_NF: np.ndarray | None = None
     """float32: channel statistics of the last layer that the detector looks at; None without a detector."""
+
     def take(self, rows: slice) -> "Judgement":
         """Return what is said of some images of the batch."""
         return Judgement(*(None if values is None else values[rows] for values in self))
@@ -212,8 +213,8 @@ class Predictor:
         ood_scores_N, statistics_NF, is_ood_N = None, None, np.zeros(len(images_NCHW), bool)
         if self.ood_detector:
             ood_scores_N = self.ood_detector.score(statistics)
-            is_ood_N = ood_scores_N > self.ood_detector.threshold
             statistics_NF = statistics[self.ood_detector.layers[-1]]
+            is_ood_N = ood_scores_N > self.ood_detector.threshold
         if self.calibration:
             decisions_N = self.calibration.decide(probabilities_NK)
             in_set_NK = self.calibration.prediction_sets(probabilities_NK)
@@ -258,6 +259,12 @@ class Predictor:
                 "prediction_set": tuple(name for name, _ in ranked[:set_size]),
                 "is_out_of_distribution": bool(is_ood_N[n]),
             }
+
+    def explain_missing_heatmaps(self) -> str | None:
+        """Return why heatmaps cannot be drawn, where they cannot: they need torch, and the weights beside an export."""
+        if not has_torch():
+            return "torch is not installed"
+        return None if (document.find(self.path) / document.WEIGHTS).is_file() else "the bundle has no weights"
 
     def draw_heatmaps(self, batch: Sequence[Any], classes_N: np.ndarray, method: str) -> Iterator[bytes]:
         """A JPEG for each image, with the evidence for its class in orange. ConfigError if there is no such method."""

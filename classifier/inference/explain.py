@@ -5,6 +5,7 @@ where there is none or it counts against the class. Models come from Scorer.prep
 """
 
 import io
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -140,11 +141,13 @@ def nearest_neighbours(features_NF: Tensor, known_MF: Tensor, count: int = 5) ->
 
 @contextmanager
 def _capture_feature_maps(model: nn.Module) -> Iterator[list[tuple[nn.Module, Tensor]]]:
-    """Collect (module, output) of every module whose output has a spatial grid, in order of execution."""
+    """Collect (module, output) of this thread's modules whose output has a spatial grid, in order of execution."""
     captured: list[tuple[nn.Module, Tensor]] = []
 
+    thread = threading.get_ident()  # others may use the model at the same time
+
     def capture(module: nn.Module, _inputs: tuple, output: object) -> None:
-        if isinstance(output, Tensor) and _to_grid(output) is not None:
+        if threading.get_ident() == thread and isinstance(output, Tensor) and _to_grid(output) is not None:
             captured.append((module, output))
 
     hooks = [module.register_forward_hook(capture) for module in model.modules()]

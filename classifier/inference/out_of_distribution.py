@@ -7,6 +7,7 @@ ignore; early layers alone miss images of the same texture.
 """
 
 import contextlib
+import threading
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -61,15 +62,21 @@ def score_images(detector: OODDetector, model: nn.Module, scorer: Scorer, images
 
 @contextlib.contextmanager
 def capture_activations(model: nn.Module, layers: list[str], views: int = 1) -> Iterator[dict[str, Tensor]]:
-    """Collect each layer's channel statistics during forward passes; the dictionary is filled on exit.
+    """Collect each layer's channel statistics in this thread's forward passes; the dictionary is filled on exit.
 
     views: forward passes per batch, of which only the first counts.
     """
     parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}
     stats: dict[str, Tensor] = {}
 
+    thread = threading.get_ident()  # others may use the model at the same time
+
     def make_hook(layer: str):
-        return lambda _module, _inputs, output: parts[layer].append(channel_statistics(output).cpu())
+        def collect(_module: nn.Module, _inputs: tuple, output: Tensor) -> None:
+            if threading.get_ident() == thread:
+                parts[layer].append(channel_statistics(output).cpu())
+
+        return collect
 
     hooks = [model.get_submodule(layer).register_forward_hook(make_hook(layer)) for layer in layers]
     try:

@@ -20,13 +20,16 @@ from classifier.serve.capture.capture import Capture
 from classifier.serve.guard import HEADERS, Guard
 from classifier.serve.metrics import CONTENT_TYPE, Metrics
 from classifier.serve.openapi import describe_api
+from classifier.serve.page.files import PAGE, PageFiles
 from classifier.serve.registry import Registry, ServedModel
 from classifier.serve.request_log import RequestLog, Trace, digest_of
-from classifier.serve.version import Query, Reply
+from classifier.serve.version import ModelVersion, Query, Reply
 
 Handler = Callable[[Request], Awaitable[Response]]
 _LARGE_BODY = 1 << 18
 """Bytes from which on a body is parsed in a thread, as it would hold up the others."""
+_OPEN = ("/", "/page/{name}", "/v2/health/live", "/v2/health/ready")
+"""Routes that need no key."""
 
 
 class App:
@@ -44,15 +47,19 @@ class App:
         bounds: Bounds | None = None,
         *,
         has_maps: bool = False,
+        capture: Capture | None = None,
     ) -> None:
         self.registry, self.metrics, self.log, self.guard = registry, metrics, log, guard
         self.bounds, self._has_maps, self.capture = bounds or Bounds(), has_maps, capture
-        capture: Capture | None = None,
         self._budget = ByteBudget(self.bounds.all_bytes)
         self._in_progress = 0
+        self._page = PageFiles()
         model, version = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
         repository = "/v2/repository/models/{model}"
         self.routes = [
+            _route("GET", "/", self._show_page),
+            _route("GET", "/page/{name}", self._show_page),
+            _route("GET", "/models", self._describe_models),
             _route("POST", "/predict", self._predict),
             _route("POST", "/predict/{model}", self._predict),
             *(_route("POST", f"{path}/infer", self._infer) for path in (model, version)),
@@ -72,6 +79,7 @@ class App:
             return  # no websockets; uvicorn's start and end are the server's
         headers, began = Headers(scope=scope), time.monotonic()
         trace = Trace.begin(headers.get("traceparent"))
+        scope["state"] = {"trace": trace}
         route, parameters = self._find_route(scope)
         facts: dict[str, Any] = {"status": 500}
         try:
@@ -79,7 +87,6 @@ class App:
         except RequestError as error:
             response = _refuse(error)
         except ClassifierError as error:
-        scope["state"] = {"trace": trace}
             response = _refuse(RequestError(409, str(error)))
         except Exception as error:  # its text may hold parts of the request
             self.log.write("error", error=type(error).__name__, **_where(error), **trace.fields())
@@ -105,7 +112,7 @@ class App:
             raise RequestError(404, "there is nothing at this address: see /openapi.json")
         if scope["method"] not in (route.methods or ()):
             raise RequestError(405, f"this address takes {', '.join(sorted(route.methods or ()))}")
-        if not route.path.startswith("/v2/health/"):
+        if route.path not in _OPEN:
             key = self.guard.check_key(headers.get("authorization"), is_admin=route.path.endswith("/load"))
             facts |= {"key": key} if key else {}
         request = Request({**scope, "path_params": parameters}, receive)
@@ -132,7 +139,9 @@ class App:
         return None, {}
 
     async def _send(self, response: Response, trace: Trace, send: Send, scope: Scope, receive: Receive) -> None:
-        response.raw_headers += [*HEADERS, (b"traceparent", trace.header.encode())]
+        own = {name for name, _ in response.raw_headers}
+        response.raw_headers += [header for header in HEADERS if header[0] not in own]
+        response.raw_headers.append((b"traceparent", trace.header.encode()))
         if not self.registry.is_ready:  # the client is to come back elsewhere
             response.raw_headers.append((b"connection", b"close"))
         try:
@@ -147,9 +156,10 @@ class App:
         if unknown := parameters.keys() - {"top", "maps", "version"}:
             raise RequestError(400, f"{sorted(unknown)[0][:40]!r} is unknown: there are top, maps and version")
         query = await self._parse(request, plain.read_query, kind, parameters, self.bounds)
-        if query.maps and not self._has_maps:
-            raise RequestError(400, "heatmaps are off: start the server with --maps, where torch is installed")
-        reply = await self._ask(request, query, model, parameters.get("version"))
+        number = parameters.get("version")
+        if query.maps and (reason := self._explain_missing_maps(model.find(number))):
+            raise RequestError(400, f"there are no heatmaps: {reason}")
+        reply = await self._ask(request, query, model, number)
         return _json(*plain.describe(reply, query))
 
     async def _infer(self, request: Request) -> Response:
@@ -177,7 +187,21 @@ class App:
         except TimeoutError:
             raise overloaded() from None
         request.state.facts |= {"model": reply.version.name, "version": reply.version.number, "images": len(query)}
+        if self.capture:
+            self.capture.add(query, reply, request.state.trace.trace_id)
         return reply
+
+    def _explain_missing_maps(self, version: ModelVersion) -> str | None:
+        return version.predictor.explain_missing_heatmaps() if self._has_maps else "they are off (--maps)"
+
+    async def _show_page(self, request: Request) -> Response:
+        name = request.path_params.get("name", PAGE)
+        return self._page.respond(name, request.headers.get("if-none-match", ""))
+
+    async def _describe_models(self, request: Request) -> Response:
+        versions = [model.current for model in self.registry.models.values()]
+        rows = [plain.describe_model(one, self.bounds, self._explain_missing_maps(one)) for one in versions]
+        return _json(200, {"models": rows})
 
     async def _is_live(self, request: Request) -> Response:
         return _json(200, {"live": True})
@@ -187,8 +211,6 @@ class App:
         return _json(200 if is_ready else 503, {"ready": is_ready})
 
     async def _is_model_ready(self, request: Request) -> Response:
-        if self.capture:
-            self.capture.add(query, reply, request.state.trace.trace_id)
         version = self.registry.find(request.path_params["model"]).find(request.path_params.get("version"))
         is_ready = self.registry.is_ready
         return _json(200 if is_ready else 503, {"name": version.name, "ready": is_ready})

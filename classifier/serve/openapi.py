@@ -6,6 +6,7 @@ from classifier.serve.bounds import Bounds
 from classifier.version import __version__
 
 _TEXT, _SHARE, _FLAG = {"type": "string"}, {"type": "number", "minimum": 0, "maximum": 1}, {"type": "boolean"}
+_COUNT = {"type": "integer", "minimum": 0}
 _BYTES = {"type": "string", "format": "binary"}
 _BASE64 = {"type": "string", "contentEncoding": "base64"}
 _TENSOR_KEYS = {"name": _TEXT, "datatype": _TEXT, "shape": {"type": "array", "items": {"type": "integer"}}}
@@ -49,6 +50,16 @@ def describe_api(bounds: Bounds, *, has_keys: bool) -> dict[str, Any]:
             {"model_name": _TEXT, "model_version": _TEXT, "id": _TEXT, "outputs": _list(_schema("Tensor"))},
             optional=("id",),
         ),
+        "Described": _object(
+            {
+                "name": _TEXT,
+                "version": _TEXT,
+                "class_names": _list(_TEXT),
+                "max_bytes": _COUNT | {"description": "of an image's file"},
+                "max_pixels": _COUNT,
+                "why_no_heatmaps": {"type": ["string", "null"], "description": "null: there are some"},
+            }
+        ),
         "Model": {
             "type": "object",
             "required": ["name", "versions", "platform", "inputs", "outputs"],
@@ -64,7 +75,7 @@ def describe_api(bounds: Bounds, *, has_keys: bool) -> dict[str, Any]:
     if has_keys:
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"key": []}]
-        for path in ("/v2/health/live", "/v2/health/ready"):
+        for path in ("/", "/page/{name}", "/v2/health/live", "/v2/health/ready"):
             document["paths"][path]["get"]["security"] = []
     return document
 
@@ -85,7 +96,7 @@ def _paths() -> dict[str, Any]:
         _parameter("maps", "query", _FLAG),
         _parameter("version", "query", _TEXT),
     ]
-    length = [_parameter("Inference-Header-Content-Length", "header", {"type": "integer", "minimum": 0})]
+    length = [_parameter("Inference-Header-Content-Length", "header", _COUNT)]
     predictions = {"application/json": {"schema": _schema("Predictions")}}
     predict = _operation("Classify images", predictions, parameters=options, body=image, unread=predictions)
     infer = _operation(
@@ -99,7 +110,11 @@ def _paths() -> dict[str, Any]:
     ready = _operation("Is the model ready?", plain, unready=True)
     model, version = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
     index = _operation("List models", {"application/json": {"schema": _list({"type": "object"})}}, body=plain)
+    models = {"application/json": {"schema": _object({"models": _list(_schema("Described"))})}}
     paths = {
+        "/": {"get": _operation("The page for people", {"text/html": {"schema": _TEXT}})},
+        "/page/{name}": {"get": _operation("A file of that page", {"text/*": {"schema": _TEXT}})},
+        "/models": {"get": _operation("Describe the models and their limits", models)},
         "/predict": {"post": predict},
         "/predict/{model}": {"post": predict},
         "/v2": {"get": _operation("Describe the server", plain)},

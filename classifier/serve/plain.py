@@ -15,7 +15,7 @@ from python_multipart.multipart import FormParser, parse_options_header
 
 from classifier.bundle.predictor import Prediction
 from classifier.serve.bounds import Bounds, RequestError
-from classifier.serve.version import Query, Reply
+from classifier.serve.version import ModelVersion, Query, Reply
 
 MAX_TOP = 1000
 MAX_VALUES = 2_000_000
@@ -46,6 +46,19 @@ def read_query(body: bytes, kind: str, parameters: Mapping[str, str], bounds: Bo
     if query.maps and len(contents) > bounds.heatmaps:
         raise RequestError(413, f"heatmaps are drawn of at most {bounds.heatmaps} images in one request: send fewer")
     return query
+
+
+def describe_model(version: ModelVersion, bounds: Bounds, why_no_heatmaps: str | None) -> dict[str, Any]:
+    """Return what a client may want to know of a model before it sends images."""
+    predictor = version.predictor
+    return {
+        "name": version.name,
+        "version": version.number,
+        "class_names": predictor.class_names,
+        "max_bytes": min(bounds.request_bytes, predictor.images.max_bytes),
+        "max_pixels": predictor.spec.max_pixels,
+        "why_no_heatmaps": why_no_heatmaps,
+    }
 
 
 def describe(reply: Reply, query: Query) -> tuple[int, dict[str, Any]]:

@@ -138,9 +138,12 @@ class Registry:
         return self.models[name]
 
     async def answer(self, query: Query, model: ServedModel, number: str | None, deadline: float) -> Reply:
-        """Answer a request by the version that it names, or else by the current one, or the one that is tried."""
+        """Answer a request by the version that it names, or else by the current one, or the one that is tried.
+
+        Heatmaps are left out of the trial: they take long, and say nothing of the answers.
+        """
         trial = model.trial
-        if number is not None or trial is None or not trial.comparison.takes():
+        if number is not None or query.maps or trial is None or not trial.comparison.takes():
             return await model.find(number).answer(query, deadline)
         return await self._answer_twice(query, model, trial, deadline)
 

@@ -18,6 +18,7 @@ from classifier.bundle.predictor import Judgement, Predictor
 from classifier.data.decoding.pillow_settings import pillow_limits_off
 from classifier.errors import DataError
 from classifier.runtime.cpu import available_cores
+from classifier.runtime.threads import use_threads
 from classifier.serve.batcher import Batcher
 from classifier.serve.bounds import RequestError, overloaded
 from classifier.serve.metrics import Metrics
@@ -40,12 +41,13 @@ class Pools:
         self.compute = ThreadPoolExecutor(workers, "compute")
         self.decode = ThreadPoolExecutor(self.decoders, "decode")
         self.load = ThreadPoolExecutor(1, "load")
+        self.maps = ThreadPoolExecutor(1, "maps")
         self._settings = contextlib.ExitStack()
         self._settings.enter_context(pillow_limits_off())
 
     def close(self) -> None:
         self._settings.close()
-        for pool in (self.compute, self.decode, self.load):
+        for pool in (self.compute, self.decode, self.load, self.maps):
             pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -71,10 +73,10 @@ class Reply:
     """Of the images that could be read, in order, in the batches in which they were computed."""
     errors: dict[int, str]
     """Why an image has no answer, by its number in the request."""
-    heatmaps: list[bytes]
-    """JPEGs of these, if they were asked for."""
     images: Sequence[np.ndarray]
     """uint8 CHW, as the model saw them: those that could be read."""
+    heatmaps: list[bytes]
+    """JPEGs of these, if they were asked for."""
 
     def labels(self) -> np.ndarray:
         """Return the most likely class, int64, of each image that could be read."""
@@ -145,7 +147,7 @@ class ModelVersion:
             errors = {n: str(one) for n, one in enumerate(decoded) if isinstance(one, DataError)}
             images = [one for one in decoded if not isinstance(one, DataError)]
         if not images:
-            return Reply(self, [], errors, [])
+            return Reply(self, [], errors, [], [])
         parts, queue_seconds, compute_seconds = await self.batcher.submit(images, deadline)
         self.metrics.observe(queue_seconds, compute_seconds)
         reply = Reply(self, [judgement.take(rows) for judgement, rows in parts], errors, images, [])
@@ -182,11 +184,13 @@ class ModelVersion:
         return self.predictor.images.decode_here(contents), time.monotonic() - began
 
     async def _draw_heatmaps(self, images: Sequence[np.ndarray], classes_N: np.ndarray) -> list[bytes]:
+        """Draw in a thread of their own, so that answers do not wait, not even while the first one loads torch."""
+
         def draw() -> list[bytes]:
             with use_threads(1):
                 return list(self.predictor.draw_heatmaps(images, classes_N, MAPS))
 
-        return await asyncio.get_running_loop().run_in_executor(self._pools.compute, draw)
+        return await asyncio.get_running_loop().run_in_executor(self._pools.maps, draw)
 
     def _warm_up(self) -> tuple[int, float]:
         """Double the batch as long as that pays; return its size, and its seconds.

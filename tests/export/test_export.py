@@ -249,7 +249,7 @@ def test_without_an_export_and_with_an_unknown_engine(waves, tmp_path: Path, mon
     path = make_bundle(tmp_path / "bundle", "cnn", waves)
     with pytest.raises(RunError, match="holds no export to onnx: make one"):
         Predictor(path, engine="onnx")
-    monkeypatch.setattr("classifier.bundle.engine_choice._has_torch", lambda: False)
+    monkeypatch.setattr("classifier.bundle.engine_choice.has_torch", lambda: False)
     with pytest.raises(RunError, match="holds no export to onnx, and torch is not installed here"):
         open_engine(path, "auto", "auto", None, lambda: bundle.load(path))
     assert not exported.is_exported(path, "onnx")

@@ -1,0 +1,1 @@
+"""The page for people, as files that the server hands out: HTML, CSS and JavaScript."""

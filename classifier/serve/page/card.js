@@ -1,0 +1,146 @@
+// The card of an image: its preview, and what the server says of it.
+
+import { fitToLimits, openImage } from "./image.js"
+import { predict } from "./server.js"
+
+const MAX_NAMED_CLASSES = 3
+const percent = new Intl.NumberFormat("en", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 })
+
+/** Return an answer in words: its title, a sentence on it, and whether to be careful. */
+export function describe({ class_name, decision, prediction_set, is_out_of_distribution }) {
+  if (is_out_of_distribution) {
+    const text = `The model has not learned from anything like this: do not rely on its classes. The nearest is ${class_name}.`
+    return { title: "Unlike anything seen in training", text, isUncertain: true }
+  }
+  if (decision === null) {
+    const named = prediction_set.slice(0, MAX_NAMED_CLASSES)
+    const text = prediction_set.length > named.length
+      ? `${prediction_set.length} classes are possible.`
+      : named.length > 1 ? "Probably it is one of these." : "No class is probable enough to decide for it."
+    const title = named.length ? `Not sure: ${orList(named, prediction_set.length)}` : "Not sure"
+    return { title, text, isUncertain: true }
+  }
+  const others = prediction_set.filter(name => name !== decision)
+  const doubts = others.length ? `It may also be ${orList(others.slice(0, MAX_NAMED_CLASSES), others.length)}.` : ""
+  const why = `${class_name} is more probable, but the thresholds of this model decide for ${decision}.`
+  return { title: decision, text: decision === class_name ? doubts : why, isUncertain: false }
+}
+
+function orList(names, total) {
+  const all = total > names.length ? [...names, "others"] : names
+  return all.length < 2 ? all.join("") : `${all.slice(0, -1).join(", ")} or ${all.at(-1)}`
+}
+
+export class Card {
+  /** file: the image. on: {retry, remove}, called with the card. */
+  constructor(file, on) {
+    this.name = file.name || "image"
+    this.element = clone("card_template")
+    this.opened = openImage(file).then(image => this.#preview(image))
+    this.#say("name", this.name)
+    this.#find(".image").alt = this.name
+    for (const [name, act] of Object.entries(on)) this.#find(`.${name}`).onclick = () => act(this)
+    for (const button of this.element.querySelectorAll("button")) button.ariaDescription = this.name
+    this.#find(".map").onclick = () => this.#toggleMap()
+  }
+
+  /** Ask a model, show its answer and return it in words; nothing if another was asked since. ServerError: no answer. */
+  async ask(model) {
+    this.#begin("Asking …")
+    this.asked = model
+    const image = await this.opened
+    const { content, note } = await fitToLimits(image, model)
+    const answer = await predict(content, model.name, { onWait: text => this.#say("title", text) })
+    if (this.asked !== model) return ""
+    this.answered = { content, ...answer }
+    const { title, text, isUncertain } = describe(answer.prediction)
+    this.#end(title, text, isUncertain ? "warning" : "")
+    this.#find(".bars").replaceChildren(...answer.prediction.top.map(makeBar))
+    this.#say("note", `${note} Answered by ${answer.model}, version ${answer.version}.`.trim())
+    this.#find(".map").hidden = model.why_no_heatmaps !== null
+    return `${title}. ${text}`
+  }
+
+  /** Show why there is no answer. */
+  fail(error) {
+    this.#end("No answer", error.message, "error")
+    this.#find(".retry").hidden = !error.isPassing
+  }
+
+  wait() {
+    this.#begin("Waiting …")
+  }
+
+  async remove() {
+    this.asked = null
+    this.element.remove()
+    URL.revokeObjectURL((await this.opened).url)
+  }
+
+  async #toggleMap() {
+    if (this.element.classList.contains("drawing")) return
+    const isShown = this.#find(".map").ariaPressed === "true"
+    if (isShown) return this.#show((await this.opened).url, this.name, "", false)
+    const { model, version, content, prediction } = this.answered
+    this.element.classList.add("drawing")
+    this.#say("caption", "Drawing …")
+    try {
+      this.heatmap ??= (await predict(content, model, { version, maps: true })).prediction.heatmap
+      const caption = `What the model sees, and in orange what speaks for ${prediction.class_name} (Grad-CAM)`
+      this.#show(`data:image/jpeg;base64,${this.heatmap}`, `${this.name}. ${caption}`, caption, true)
+    } catch (error) {
+      this.#say("caption", error.message)
+    }
+    this.element.classList.remove("drawing")
+  }
+
+  #show(url, text, caption, isMap) {
+    Object.assign(this.#find(".image"), { src: url, alt: text })
+    this.#say("caption", caption)
+    this.#find(".map").ariaPressed = isMap
+  }
+
+  #preview(image) {
+    if (image.element) this.#find(".image").src = image.url
+    else this.#say("caption", "This browser cannot show the file.")
+    return image
+  }
+
+  #begin(title) {
+    this.element.className = "card"
+    this.element.ariaBusy = true
+    this.heatmap = this.answered = null
+    for (const name of ["text", "note"]) this.#say(name, "")
+    for (const name of ["map", "retry"]) this.#find(`.${name}`).hidden = true
+    this.#find(".bars").replaceChildren()
+    this.#say("title", title)
+    if (this.#find(".map").ariaPressed === "true") this.#toggleMap()
+  }
+
+  #end(title, text, style) {
+    this.element.className = `card ${style}`
+    this.element.ariaBusy = false
+    this.#say("title", title)
+    this.#say("text", text)
+  }
+
+  #say(name, text) {
+    this.#find(`.${name}`).textContent = text
+  }
+
+  #find(selector) {
+    return this.element.querySelector(selector)
+  }
+}
+
+function makeBar({ class_name, probability }) {
+  const bar = clone("bar_template")
+  bar.querySelector(".class").textContent = class_name
+  bar.querySelector(".share").textContent = percent.format(probability)
+  bar.querySelector(".bar span").style.width = `${100 * probability}%`
+  return bar
+}
+
+function clone(template) {
+  return document.getElementById(template).content.cloneNode(true).firstElementChild
+}
