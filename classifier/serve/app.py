@@ -110,8 +110,9 @@ class App:
         self.guard.check_host(headers.get("host"))
         if route is None:
             raise RequestError(404, "there is nothing at this address: see /openapi.json")
-        if scope["method"] not in (route.methods or ()):
-            raise RequestError(405, f"this address takes {', '.join(sorted(route.methods or ()))}")
+        methods = sorted(route.methods or ())
+        if scope["method"] not in methods:
+            raise RequestError(405, f"this address takes {', '.join(methods)}", methods=methods)
         if route.path not in _OPEN:
             key = self.guard.check_key(headers.get("authorization"), is_admin=route.path.endswith("/load"))
             facts |= {"key": key} if key else {}
@@ -250,6 +251,8 @@ def _refuse(error: RequestError) -> Response:
     response = _json(error.status, {"error": error.message})
     if error.retry_seconds is not None:
         response.headers["retry-after"] = str(error.retry_seconds)
+    if error.methods:
+        response.headers["allow"] = ", ".join(error.methods)
     if error.status == 401:
         response.headers["www-authenticate"] = "Bearer"
     return response

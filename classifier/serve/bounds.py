@@ -1,6 +1,7 @@
 """What the server takes at most, of a request and of all together, and how it refuses more."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -30,9 +31,13 @@ class Bounds:
 class RequestError(Exception):
     """A request that is refused: an HTTP status, and a sentence that names what is wrong, and the fix."""
 
-    def __init__(self, status: int, message: str, retry_seconds: float | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, retry_seconds: float | None = None, *, methods: Sequence[str] = ()
+    ) -> None:
         super().__init__(message)
         self.status, self.message = status, message
+        self.methods = methods
+        """Those that the address takes, of a request by another one."""
         self.retry_seconds = None if retry_seconds is None else max(1, math.ceil(retry_seconds))
         """When to try again, in whole seconds."""
 

@@ -1,6 +1,9 @@
 """Random and mutated requests: each is answered in time, or its connection ends; none with an error of the server."""
 
+import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,3 +75,20 @@ def test_mutated_requests_are_the_clients_fault(count: int, impatient: Running):
     assert {200, 400} <= set(statuses)
     assert not impatient.lines("error")
     assert impatient.ask("/predict", encode())[0] == 200
+
+
+@pytest.mark.slow
+def test_requests_from_the_openapi_document_are_answered_as_it_says(bundle: Path):
+    """Schemathesis: requests that the document allows, and others, on every route."""
+    server = start([Source("waves", bundle)])
+    checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+    options = ["--checks", f"{checks},unsupported_method", "--max-response-time", "20", "--max-examples", "450"]
+    options += ["--phases", "coverage,fuzzing", "--seed", "0", "--continue-on-failure", "--warnings", "off"]
+    command = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
+    assert command is not None
+    url = f"http://127.0.0.1:{server.port}/openapi.json"
+    process = subprocess.run([command, "run", url, "--no-color", *options], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stdout[-5000:]
+    stop(server)
+    assert not server.lines("error")
+    assert len(server.lines("request")) > 5000
