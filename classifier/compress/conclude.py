@@ -30,6 +30,7 @@ def save_winner(models: Measurements, row: Row, folder: Path) -> LoadedBundle:
             models.graph(row["step"], "int8"),
             models.engines[row["step"]],
             models.dataset,
+            judged=(models.load_int8_answers(row["step"]), models.judge.split.labels_N),
             threads=models.document["threads"],
             targets=read_targets(bundle),
         )

@@ -1,4 +1,4 @@
-"""An int8 graph as the export of a bundle: calibrated again, with a detector of its own, on the validation images."""
+"""An int8 graph as the export of a bundle: calibrated again, with a detector of its own."""
 
 import shutil
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ from classifier.bundle.onnx_engine import GRAPH
 from classifier.bundle.schema import CalibrationDocument
 from classifier.compress.graph_engine import GraphEngine
 from classifier.compress.graph_rewrites import soften
-from classifier.compress.judge import predict_split
 from classifier.data.dataset import Dataset
 from classifier.data.images.arrays import Images
+from classifier.evaluation.calibrate import select_typical
 from classifier.export.folder import GateImages, write_export
 from classifier.export.parity import BATCHES, compare, predict_in_batches
 from classifier.inference.out_of_distribution import fit_to_statistics, sample_images
@@ -28,22 +28,30 @@ from classifier.storage.atomic import write_tensors
 
 
 def export_int8(
-    folder: Path, graph: Path, before: Engine, dataset: Dataset, *, threads: int, targets: Mapping[str, Any]
+    folder: Path,
+    graph: Path,
+    before: Engine,
+    dataset: Dataset,
+    *,
+    judged: tuple[np.ndarray, Tensor],
+    threads: int,
+    targets: Mapping[str, Any],
 ) -> Export:
     """Put a graph in int8 into the bundle in `folder`, in place of its export in fp32.
 
-    before: the export in fp32. targets: of the calibration (metrics.calibration.calibrate). RunError if the graph does
-    not give the same answers where it is loaded.
+    before: the export in fp32. judged: probabilities_NK by the graph, and labels_N, to calibrate it on. targets: of the
+    calibration (metrics.calibration.calibrate). RunError if the graph does not give the same answers where it is
+    loaded.
     """
     loaded, gate = bundles.load(folder), GateImages.select(dataset)
     engine = GraphEngine(graph, threads)
-    probabilities_NK = torch.from_numpy(predict_split(engine, dataset.validation))
-    calibration = calibrate(probabilities_NK, dataset.validation.labels_N, **targets).as_dict()
+    probabilities_NK, labels_N = judged
+    calibration = calibrate(torch.from_numpy(probabilities_NK), labels_N, **targets).as_dict()
     own = calibration["temperature"]
     shared = loaded.bundle.calibration
     calibration["temperature"] = own * (shared["temperature"] if shared else 1.0)
-    held_out = _collect(engine, dataset.validation.images_NCHW)
-    detector = fit_to_statistics(_collect(engine, dataset.train.images_NCHW), held_out) if held_out else None
+    typical, held_out = (_collect(engine, images) for images in select_typical(loaded.bundle, dataset))
+    detector = fit_to_statistics(typical, held_out) if held_out else None
     expected = before.predict(gate.images_NCHW)
 
     def fill(part: Path) -> Mapping[str, Any]:

@@ -1,12 +1,16 @@
-"""Whether a smaller model loses too much, by a paired comparison on the validation images."""
+"""Whether a smaller model loses too much, by a paired comparison on images that no model has learned from."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 from classifier.bundle.engine import Engine
 from classifier.data.dataset import Split
 from classifier.metrics.intervals import paired_difference_interval
+
+if TYPE_CHECKING:
+    from classifier.compress.quantize import Scheme
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,33 @@ def compare_answers(before_N: np.ndarray, after_N: np.ndarray) -> Loss:
     lost, won = int((before_N & ~after_N).sum()), int((after_N & ~before_N).sum())
     low, high = paired_difference_interval(lost, won, len(before_N))
     return Loss((lost - won) / len(before_N), -high, -low)
+
+
+class Verdict(NamedTuple):
+    """What a model answers, and what that loses."""
+
+    loss: Loss
+    probabilities_NK: np.ndarray
+
+
+class Judge(Protocol):
+    """Asks models about the images of a split that they have not learned from."""
+
+    split: Split
+
+    def predict(self, step: str, engine: Engine, scheme: "Scheme | None") -> np.ndarray:
+        """Return probabilities_NK by a step's model, which `engine` computes. scheme: of int8."""
+        ...
+
+
+@dataclass
+class SplitJudge:
+    """Asks models about the validation images."""
+
+    split: Split
+
+    def predict(self, _step: str, engine: Engine, _scheme: "Scheme | None") -> np.ndarray:
+        return predict_split(engine, self.split)
 
 
 def predict_split(engine: Engine, split: Split) -> np.ndarray:

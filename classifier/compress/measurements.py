@@ -11,14 +11,16 @@ from classifier.bundle import bundle as bundles
 from classifier.bundle.engine import Engine
 from classifier.bundle.exported import is_exported
 from classifier.compress import table
+from classifier.compress.fold_judge import FoldJudge
 from classifier.compress.graph_engine import GraphEngine
-from classifier.compress.judge import Loss, compare_answers, predict_split
-from classifier.compress.quantize import choose_images
+from classifier.compress.judge import Judge, SplitJudge, Verdict, compare_answers
+from classifier.compress.quantize import Scheme, choose_images
 from classifier.compress.scheme_search import find_scheme
 from classifier.compress.table import CompressDocument, Row
 from classifier.compress.timing import BATCHES, measure_milliseconds
 from classifier.data.dataset import Dataset
 from classifier.errors import RunError
+from classifier.evaluation.calibrate import is_validated_by_folds
 from classifier.export.folder import GateImages, export_bundle
 from classifier.metrics.intervals import wilson
 
@@ -62,10 +64,23 @@ class Measurements:
             return self.bundle_folder(step) / "onnx" / "model.onnx"
         return self.folder / "graphs" / f"{step}-{precision}.onnx"
 
+    def load_int8_answers(self, step: str) -> np.ndarray:
+        """Return probabilities_NK of the images that models are judged on, by a step's graph in int8."""
+        return np.load(self._answers(step))
+
+    @cached_property
+    def judge(self) -> Judge:
+        """What models are judged by."""
+        folder = self.bundle_folder(ORIGINAL)
+        if is_validated_by_folds(bundles.read(folder)):
+            graphs, threads = self.folder / "graphs", self.document["threads"]
+            return FoldJudge(self.bundle_folder, ORIGINAL, self.dataset, graphs, threads)
+        return SplitJudge(self.dataset.validation)
+
     @cached_property
     def images_NCHW(self) -> np.ndarray:  # noqa: N802 - a shape
-        """Validation images to measure the time on."""
-        return choose_images(self.dataset.validation.images_NCHW, max(BATCHES))
+        """Images to measure the time on."""
+        return choose_images(self.judge.split.images_NCHW, max(BATCHES))
 
     def add(self, step: str) -> Row:
         """Export a step's bundle in fp32, and add its row. RunError if it cannot be exported."""
@@ -74,7 +89,9 @@ class Measurements:
             self.begin_phase(f"exporting {step}")
             export_bundle(folder, "onnx", GateImages.select(self.dataset))
         self.engines[step] = GraphEngine(self.graph(step), self.document["threads"])
-        return self.find_row(step) if self.is_measured(step) else self._measure(step, self.engines[step])
+        if self.is_measured(step):
+            return self.find_row(step)
+        return self._measure(step, self.engines[step], self._judge(step, self.engines[step]))
 
     def add_int8(self, step: str) -> Row | None:
         """Quantise a step's graph, and add its row; None if it is slower than before, or cannot be quantised."""
@@ -84,19 +101,20 @@ class Measurements:
         target, threads = self.graph(step, "int8"), self.document["threads"]
         target.parent.mkdir(exist_ok=True)
         try:
-            scheme = find_scheme(
+            scheme, verdict = find_scheme(
                 self.graph(step),
                 target,
                 self.engines[step],
                 self.dataset.train.images_NCHW,
                 threads=threads,
                 limit=self.document["max_loss"] / 100,
-                judge=lambda engine: self._judge(engine)[0],
+                judge=lambda engine, scheme: self._judge(step, engine, scheme),
             )
         except RunError as error:
             self.refuse(f"{step} in int8 is refused: {error}")
             return None
-        return self._measure(step, GraphEngine(target, threads), str(scheme))
+        np.save(self._answers(step), verdict.probabilities_NK)
+        return self._measure(step, GraphEngine(target, threads), verdict, str(scheme))
 
     def refuse(self, line: str) -> None:
         """Say why a step is not used, and write it down."""
@@ -109,16 +127,16 @@ class Measurements:
         """Forget what was said of a step that is tried again."""
         self.document["refused"] = [line for line in self.document["refused"] if not line.startswith(f"{step}:")]
 
-    def _measure(self, step: str, engine: GraphEngine, scheme: str | None = None) -> Row:
-        """Measure and judge a model, and add its row. scheme: of int8.
+    def _measure(self, step: str, engine: GraphEngine, verdict: Verdict, scheme: str | None = None) -> Row:
+        """Measure a model, and add its row. scheme: of int8.
 
         Both models are measured in turns, and what counts is their ratio: the load of the machine changes in hours.
         """
         precision = "fp32" if scheme is None else "int8"
         self.begin_phase(f"measuring {step} in {precision}")
         rows, is_first = self.document["rows"], not self.document["rows"]
-        loss, hits = self._judge(engine)
-        count = len(self.dataset.validation)
+        loss, right_N = verdict.loss, self._is_right(verdict.probabilities_NK)
+        hits, count = int(right_N.sum()), len(right_N)
         timings: dict[int, float] = {}
         for batch in BATCHES:
             both = measure_milliseconds({"before": self.engines[ORIGINAL], "after": engine}, self.images_NCHW, batch)
@@ -146,14 +164,16 @@ class Measurements:
         self.say(table.describe(row, rows[0], self.document["max_loss"]))
         return row
 
-    def _judge(self, engine: Engine) -> tuple[Loss, int]:
-        right_N = self._is_right(engine)
-        return compare_answers(self._right_before, right_N), int(right_N.sum())
+    def _judge(self, step: str, engine: Engine, scheme: Scheme | None = None) -> Verdict:
+        probabilities_NK = self.judge.predict(step, engine, scheme)
+        return Verdict(compare_answers(self._right_before, self._is_right(probabilities_NK)), probabilities_NK)
 
     @cached_property
     def _right_before(self) -> np.ndarray:
-        return self._is_right(self.engines[ORIGINAL])
+        return self._is_right(self.judge.predict(ORIGINAL, self.engines[ORIGINAL], None))
 
-    def _is_right(self, engine: Engine) -> np.ndarray:
-        split = self.dataset.validation
-        return predict_split(engine, split).argmax(1) == split.labels_N.numpy()
+    def _is_right(self, probabilities_NK: np.ndarray) -> np.ndarray:
+        return probabilities_NK.argmax(1) == self.judge.split.labels_N.numpy()
+
+    def _answers(self, step: str) -> Path:
+        return self.graph(step, "int8").with_suffix(".npy")

@@ -33,13 +33,13 @@ _CPU_FLAGS = Path("/proc/cpuinfo")
 
 @dataclass(frozen=True)
 class Scheme:
-    """How a graph is quantised. excluded: names of nodes that stay in float."""
+    """How a graph is quantised. excluded: layers with weights that stay in float, by their place in the graph."""
 
     method: Literal["minmax", "percentile", "entropy"] = "minmax"
     """How ranges of activations are found."""
     per_channel: bool = True
     """A scale for each output channel of the weights, instead of one for the layer."""
-    excluded: tuple[str, ...] = ()
+    excluded: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         text = f"{self.method}, per {'channel' if self.per_channel else 'tensor'}"
@@ -54,8 +54,8 @@ SCHEMES = (
 )
 
 
-def prepare(source: Path, target: Path) -> list[str]:
-    """Rewrite a graph so that int8 pays (graph_rewrites.py). Return the names of the layers with weights."""
+def prepare(source: Path, target: Path) -> int:
+    """Rewrite a graph so that int8 pays (graph_rewrites.py). Return how many layers with weights it has."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     model = onnx.load(source)
@@ -63,7 +63,7 @@ def prepare(source: Path, target: Path) -> list[str]:
     onnx.save(model, target)
     with _quiet():
         quant_pre_process(target, target, skip_symbolic_shape=True)  # folds batch norms into convolutions
-    return [node.name for node in onnx.load(target).graph.node if node.op_type in _WEIGHTED]
+    return len(_list_layers(onnx.load(target).graph))
 
 
 def quantize(prepared: Path, target: Path, images_NCHW: np.ndarray, scheme: Scheme) -> None:
@@ -75,7 +75,9 @@ def quantize(prepared: Path, target: Path, images_NCHW: np.ndarray, scheme: Sche
         "percentile": CalibrationMethod.Percentile,
         "entropy": CalibrationMethod.Entropy,
     }
-    nodes = [name for name in _select_nodes(onnx.load(prepared).graph) if name not in scheme.excluded]
+    graph = onnx.load(prepared).graph
+    excluded = {name for place, name in enumerate(_list_layers(graph)) if place in scheme.excluded}
+    nodes = [name for name in _select_nodes(graph) if name not in excluded]
     try:
         with _quiet():
             quantize_static(
@@ -126,6 +128,11 @@ class _Images:
         return inputs
 
 
+def _list_layers(graph: Any) -> list[str]:
+    """Return the names of the layers with weights, in the order of execution."""
+    return [node.name for node in graph.node if node.op_type in _WEIGHTED]
+
+
 def _select_nodes(graph: Any) -> list[str]:
     """Return the layers with weights, and the operations that lie between two of them."""
     consumers: dict[str, list[Any]] = {}
@@ -141,7 +148,7 @@ def _select_nodes(graph: Any) -> list[str]:
         if any(user.op_type in _WEIGHTED or user.output[0] in before for user in users):
             before.update(node.output)
     between = [n.name for n in graph.node if n.op_type in _BETWEEN and n.output[0] in after & before]
-    return [node.name for node in graph.node if node.op_type in _WEIGHTED] + between
+    return _list_layers(graph) + between
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import numpy as np
 
 from classifier.bundle.engine import Engine
 from classifier.compress.graph_engine import GraphEngine
-from classifier.compress.judge import Loss
+from classifier.compress.judge import Verdict
 from classifier.compress.quantize import SCHEMES, Scheme, choose_images, prepare, quantize
 from classifier.compress.timing import measure_milliseconds
 from classifier.data.images.arrays import Images
@@ -29,9 +29,9 @@ def find_scheme(
     *,
     threads: int,
     limit: float,
-    judge: Callable[[Engine], Loss],
-) -> Scheme:
-    """Write a graph in int8, and return its scheme.
+    judge: Callable[[Engine, Scheme], Verdict],
+) -> tuple[Scheme, Verdict]:
+    """Write a graph in int8, and return its scheme, and what its model answers.
 
     before: the graph in fp32. images_NCHW: of the training split. limit: of the loss, as a fraction. RunError if it
     cannot be quantised, or is slower in int8 on this machine.
@@ -39,20 +39,20 @@ def find_scheme(
     prepared, trial = target.with_name("prepared.onnx"), target.with_name("trial.onnx")
     sample_NCHW = choose_images(images_NCHW)
     layers = prepare(source, prepared)
-    best: tuple[Loss, Scheme] | None = None
+    best: tuple[Scheme, Verdict] | None = None
     for number, scheme in enumerate(_list_schemes(prepared, layers, before, images_NCHW, threads)):
         quantize(prepared, trial, sample_NCHW, scheme)
         engine = GraphEngine(trial, threads)
         if number == 0:
             _check_faster(before, engine, sample_NCHW)
-        loss = judge(engine)
-        if best is None or loss.mean < best[0].mean:
-            best = loss, scheme
+        verdict = judge(engine, scheme)
+        if best is None or verdict.loss.mean < best[1].loss.mean:
+            best = scheme, verdict
             trial.replace(target)
-        if number + 1 >= TRIED and best[0].is_within(limit):
+        if number + 1 >= TRIED and best[1].loss.is_within(limit):
             break
     assert best is not None
-    return best[1]
+    return best
 
 
 def _check_faster(before: Engine, after: Engine, images_NCHW: np.ndarray) -> None:
@@ -63,23 +63,22 @@ def _check_faster(before: Engine, after: Engine, images_NCHW: np.ndarray) -> Non
         )
 
 
-def _list_schemes(
-    prepared: Path, layers: list[str], before: Engine, images_NCHW: Images, threads: int
-) -> Iterator[Scheme]:
+def _list_schemes(prepared: Path, layers: int, before: Engine, images_NCHW: Images, threads: int) -> Iterator[Scheme]:
     """Yield schemes, the simplest first; then those that keep the most sensitive layers in float."""
     yield from SCHEMES
     ranked = _rank_layers(prepared, layers, before, choose_images(images_NCHW, SENSITIVITY_IMAGES), threads)
     for count in MOST_SENSITIVE:
-        if count < len(layers):
+        if count < layers:
             yield Scheme(excluded=tuple(ranked[:count]))
 
 
-def _rank_layers(prepared: Path, layers: list[str], before: Engine, images_NCHW: np.ndarray, threads: int) -> list[str]:
+def _rank_layers(prepared: Path, layers: int, before: Engine, images_NCHW: np.ndarray, threads: int) -> list[int]:
     """Return the layers by how far answers move where only this one is in int8, the farthest first."""
     expected_NK = before.predict(images_NCHW).probabilities_NK
     path, errors = prepared.with_name("layer.onnx"), {}
-    for layer in layers:
-        quantize(prepared, path, images_NCHW, Scheme(excluded=tuple(name for name in layers if name != layer)))
+    for layer in range(layers):
+        scheme = Scheme(excluded=tuple(other for other in range(layers) if other != layer))
+        quantize(prepared, path, images_NCHW, scheme)
         found_NK = GraphEngine(path, threads).predict(images_NCHW).probabilities_NK
         errors[layer] = float(np.abs(found_NK - expected_NK).mean())
-    return sorted(layers, key=errors.__getitem__, reverse=True)
+    return sorted(range(layers), key=errors.__getitem__, reverse=True)

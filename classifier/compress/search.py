@@ -16,7 +16,7 @@ from classifier.bundle.bundle import LoadedBundle
 from classifier.compress.graph_engine import GraphEngine
 from classifier.compress.measurements import ORIGINAL, STEPS, VIEWS, Measurements
 from classifier.compress.prune import Pruned, prune, prune_to_speed
-from classifier.compress.table import Row
+from classifier.compress.table import TRAININGS, Row, Step
 from classifier.compress.timing import measure_milliseconds
 from classifier.compress.train_step import (
     has_begun,
@@ -67,7 +67,7 @@ class Search:
 
         StoppedError if the user has stopped it.
         """
-        steps, base = self.models.document["steps"], ORIGINAL
+        steps, base = self._list_steps(), ORIGINAL
         self.models.add(ORIGINAL)
         if "views" in steps and self.original.bundle.test_flip:
             self._make_single_view()
@@ -77,7 +77,7 @@ class Search:
             row = self.models.add_int8(base)
             if row is not None and not row["accepted"] and "qat" in steps:
                 self._retrain_for_int8(base)
-        for name in self._train_faster(base):
+        for name in self._train_faster(base, steps):
             if "int8" in steps and self.models.find_row(name)["accepted"]:
                 self.models.add_int8(name)
         return self.models.find_fastest()
@@ -86,9 +86,20 @@ class Search:
     def original(self) -> LoadedBundle:
         return bundles.load(self.models.folder / ORIGINAL)
 
-    def _train_faster(self, base: str) -> Iterator[str]:
-        """Train pruned models and students; yield the names of those that are finished, and judged in fp32."""
+    def _list_steps(self) -> Sequence[Step]:
+        """Return the steps that are asked for; no trainings, where none of the images were held out for validation."""
         steps = self.models.document["steps"]
+        trainings = [step for step in steps if step in TRAININGS]
+        if len(self.models.dataset.validation) or not trainings:
+            return steps
+        self.models.refuse(
+            f"{', '.join(trainings)}: what is trained cannot be judged by the folds of a linear probe; train the model "
+            "with --data.validation 0.2 to try it"
+        )
+        return [step for step in steps if step not in trainings]
+
+    def _train_faster(self, base: str, steps: Sequence[Step]) -> Iterator[str]:
+        """Train pruned models and students; yield the names of those that are finished, and judged in fp32."""
         if "prune" in steps:
             for speed in SPEEDS:
                 name = f"prune-{speed:g}"

@@ -15,6 +15,7 @@ DOCUMENT, FORMAT_VERSION = "compress.json", 1
 _STEP_NAME = re.compile(r"[a-z]+(-[A-Za-z0-9.-]+)?")
 Share = Annotated[float, Range(-1, 1)]
 Step = Literal["int8", "views", "prune", "distill", "qat"]
+TRAININGS: tuple[Step, ...] = ("prune", "distill", "qat")
 
 
 class Row(TypedDict):
@@ -32,7 +33,7 @@ class Row(TypedDict):
     images_per_second: NonNegativeFloat
     """At batch 32."""
     accuracy: Share
-    """On the validation images."""
+    """On the images that models are judged on."""
     accuracy_interval: list[Share]
     loss: Share
     """Of accuracy, against the original."""
@@ -56,7 +57,9 @@ class CompressDocument(TypedDict):
     threads: PositiveInt
     teachers: NonNegativeInt
     images: PositiveInt
-    """Validation images that models are judged on."""
+    """That models are judged on."""
+    by_folds: NotRequired[str]
+    """By which folds of the training images; else they are of the validation split."""
     rows: list[Row]
     refused: list[str]
     """Steps that were refused, a sentence each."""

@@ -10,12 +10,12 @@ from classifier.bundle import bundle as bundles
 from classifier.bundle.bundle import Bundle, LoadedBundle
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset, Split
-from classifier.data.images.arrays import select
+from classifier.data.images.arrays import Images, select
 from classifier.data.readers.compact import select_strings
 from classifier.errors import DataError
 from classifier.evaluation.split_predictions import SplitPredictions
 from classifier.inference import logistic_regression
-from classifier.inference.logistic_regression import FOLDS, assign_folds, find_held_out, fit_linear_probe
+from classifier.inference.logistic_regression import FOLDS, FoldHead, assign_folds, find_held_out, fit_linear_probe
 from classifier.inference.out_of_distribution import fit_detector
 from classifier.metrics.calibration import MIN_IMAGES, apply_temperature, calibrate, judge_calibration
 from classifier.metrics.scores import compute_scores
@@ -91,6 +91,16 @@ def predict_by_folds(features_NF: Tensor, dataset: Dataset, adjustment: float = 
     return held_out.logits_MK.softmax(1)
 
 
+def fit_folds(loaded: LoadedBundle, dataset: Dataset) -> tuple[FoldHead, ...]:
+    """Fit the heads again by which a bundle was validated. DataError if no class has two images."""
+    labels_N = head_probe.select_images(dataset).labels_N
+    adjustment = loaded.bundle.experiment["loss"]["adjustment"]
+    folds = fit_linear_probe(_compute_features(loaded, dataset), labels_N, len(dataset.class_names), adjustment).folds
+    if not folds:
+        raise DataError(f"{dataset.name} has no class with two images: there is nothing to judge a model on")
+    return folds
+
+
 def select_held_out(dataset: Dataset) -> Split:
     """Return those of the training images that a cross-validation holds out."""
     train = head_probe.select_images(dataset)
@@ -112,12 +122,17 @@ def _compute_features(loaded: LoadedBundle, dataset: Dataset, folder: Path | Non
 
 def save_with_ood_detector(loaded: LoadedBundle, dataset: Dataset, folder: Path) -> None:
     """Save the bundle in `folder` with an OOD detector fitted to its training images. RunError as bundle.save."""
-    images = dataset.train.images_NCHW, dataset.validation.images_NCHW
-    if is_validated_by_folds(loaded.bundle):  # which images look typical does not depend on their labels
-        is_held_N = assign_folds(dataset.train.labels_N, FOLDS) == 0
-        images = select(images[0], torch.nonzero(~is_held_N)[:, 0]), select(images[0], torch.nonzero(is_held_N)[:, 0])
-    detector = fit_detector(loaded.model, loaded.scorer(), *images)
+    detector = fit_detector(loaded.model, loaded.scorer(), *select_typical(loaded.bundle, dataset))
     bundles.save(loaded.bundle, loaded.model, folder, detector)
+
+
+def select_typical(bundle: Bundle, dataset: Dataset) -> tuple[Images, Images]:
+    """Return images that an OOD detector is fitted to, and others that set its limit."""
+    images_NCHW = dataset.train.images_NCHW
+    if not is_validated_by_folds(bundle):
+        return images_NCHW, dataset.validation.images_NCHW
+    is_held_N = assign_folds(dataset.train.labels_N, FOLDS) == 0  # what looks typical does not depend on labels
+    return select(images_NCHW, torch.nonzero(~is_held_N)[:, 0]), select(images_NCHW, torch.nonzero(is_held_N)[:, 0])
 
 
 def calibrate_saved_bundle(

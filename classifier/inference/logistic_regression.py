@@ -1,6 +1,8 @@
 """Multinomial logistic regression on features, its L2 penalty chosen by cross-validation: a linear probe."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,14 +38,26 @@ class HeldOut:
         return float(torch.nn.functional.cross_entropy(self.logits_MK, self.labels_M))
 
 
+class FoldHead(NamedTuple):
+    """The head of a fold, logits_NK = features_NF @ weight_KF.T + bias_K: fitted to all images but those of index_M."""
+
+    index_M: Tensor
+    weight_KF: Tensor
+    bias_K: Tensor
+
+
 @dataclass(frozen=True)
 class LinearProbe:
-    """logits_NK = features_NF @ weight_KF.T + bias_K; held_out: by cross-validation with the same penalty, or None."""
+    """logits_NK = features_NF @ weight_KF.T + bias_K.
+
+    held_out: by cross-validation with the same penalty, or None; folds: its heads.
+    """
 
     weight_KF: Tensor
     bias_K: Tensor
     penalty: float
     held_out: HeldOut | None
+    folds: tuple[FoldHead, ...]
 
 
 def fit_linear_probe(features_NF: Tensor, labels_N: Tensor, classes: int, adjustment: float = 0.0) -> LinearProbe:
@@ -62,18 +76,24 @@ def fit_linear_probe(features_NF: Tensor, labels_N: Tensor, classes: int, adjust
     # With fewer images than features the weights lie in the span of the images: their coordinates in it are enough.
     basis_FR = torch.linalg.qr(scaled_NF.T).Q if len(scaled_NF) < scaled_NF.shape[1] else None
     inputs_NR = scaled_NF if basis_FR is None else scaled_NF @ basis_FR
-    held_out = _cross_validate(inputs_NR, labels_N, classes)
+    folds = _cross_validate(inputs_NR, labels_N, classes)
+    held_out = {one: _hold_out(heads, inputs_NR, labels_N) for one, heads in folds.items()}
     penalty = DEFAULT_PENALTY
     if held_out:
         penalty = max(held_out, key=lambda one: (held_out[one].accuracy, -held_out[one].loss))
     weight_KR, bias_K = fit_logistic_regression(inputs_NR, labels_N, classes, penalty)
-    weight_KF = (weight_KR if basis_FR is None else weight_KR @ basis_FR.T) / scale
     shares_K = labels_N.bincount(minlength=classes).clamp_min(0.5) / len(labels_N)
     offsets_K = adjustment * shares_K.log()
+
+    def restore(weight_KR: Tensor, bias_K: Tensor) -> tuple[Tensor, Tensor]:
+        weight_KF = (weight_KR if basis_FR is None else weight_KR @ basis_FR.T) / scale
+        return weight_KF, bias_K - weight_KF @ mean_F - offsets_K
+
     chosen = held_out.get(penalty)
     if chosen is not None:
         chosen = HeldOut(chosen.logits_MK - offsets_K, chosen.labels_M)
-    return LinearProbe(weight_KF, bias_K - weight_KF @ mean_F - offsets_K, penalty, chosen)
+    heads = tuple(FoldHead(head.index_M, *restore(*head[1:])) for head in folds.get(penalty, ()))
+    return LinearProbe(*restore(weight_KR, bias_K), penalty, chosen, heads)
 
 
 def fit_logistic_regression(
@@ -102,23 +122,26 @@ def fit_logistic_regression(
     return weight_KF.detach(), bias_K.detach()
 
 
-def _cross_validate(inputs_NF: Tensor, labels_N: Tensor, classes: int) -> dict[float, HeldOut]:
-    """Return the held-out images by penalty; empty if no class has two images."""
+def _cross_validate(inputs_NF: Tensor, labels_N: Tensor, classes: int) -> dict[float, list[FoldHead]]:
+    """Return the heads of the folds by penalty; empty if no class has two images."""
     folds_N = assign_folds(labels_N, FOLDS)
-    logits: dict[float, list[Tensor]] = {penalty: [] for penalty in PENALTIES}
-    indices: list[Tensor] = []
+    heads: dict[float, list[FoldHead]] = {}
     held_out_M = find_held_out(labels_N)
     for fold in folds_N[held_out_M].unique():
         is_held_N = folds_N == fold
-        indices.append(torch.nonzero(is_held_N)[:, 0])
+        index_M = torch.nonzero(is_held_N)[:, 0]
         start = None
         for penalty in PENALTIES:
             start = fit_logistic_regression(inputs_NF[~is_held_N], labels_N[~is_held_N], classes, penalty, start)
-            logits[penalty].append(inputs_NF[is_held_N] @ start[0].T + start[1])
-    if not indices:
-        return {}
-    order_M = torch.cat(indices).argsort()
-    return {penalty: HeldOut(torch.cat(parts)[order_M], labels_N[held_out_M]) for penalty, parts in logits.items()}
+            heads.setdefault(penalty, []).append(FoldHead(index_M, *start))
+    return heads
+
+
+def _hold_out(heads: Sequence[FoldHead], inputs_NF: Tensor, labels_N: Tensor) -> HeldOut:
+    """Ask each head about the images that it was not fitted to, in the order of the images."""
+    logits_MK = torch.cat([inputs_NF[head.index_M] @ head.weight_KF.T + head.bias_K for head in heads])
+    index_M, order_M = torch.cat([head.index_M for head in heads]).sort()
+    return HeldOut(logits_MK[order_M], labels_N[index_M])
 
 
 def find_held_out(labels_N: Tensor) -> Tensor:

@@ -20,14 +20,19 @@ def build_compression(document: CompressDocument) -> Section:
     ]
     if document["refused"]:
         blocks.append(Bullets(document["refused"]))
-    images = count_images(document["images"])
     threads = f"{document['threads']} thread{'' if document['threads'] == 1 else 's'}"
     note = (
         f"By ONNX Runtime in {threads} on the machine where it was made, in turns with the original; accuracy on "
-        f"{images} of the validation split. Accepted if the interval of the loss ends at "
+        f"{describe_images(document)}. Accepted if the interval of the loss ends at "
         f"{document['max_loss']:g} points or below."
     )
     return Section("Compression", blocks, note)
+
+
+def describe_images(document: CompressDocument) -> str:
+    """Say which images models are judged on."""
+    images, by_folds = count_images(document["images"]), document.get("by_folds")
+    return f"{images}, {by_folds}" if by_folds else f"{images} of the validation split"
 
 
 def format_row(row: Row, document: CompressDocument) -> list[str]:

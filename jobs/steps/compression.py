@@ -13,6 +13,7 @@ from rich.table import Table
 from classifier.api.missing import Missing
 from classifier.api.pages import write_pages
 from classifier.bundle import bundle as bundles
+from classifier.bundle.bundle import Bundle
 from classifier.compress import conclude, table
 from classifier.compress.judge import compare_answers
 from classifier.compress.measurements import ORIGINAL, Measurements
@@ -23,10 +24,9 @@ from classifier.compress.unlabelled import save_unlabelled
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset
 from classifier.errors import ConfigError, DataError
-from classifier.evaluation.calibrate import is_validated_by_folds
+from classifier.evaluation.calibrate import describe_folds, select_held_out
 from classifier.evaluation.training_data import load_training_data
-from classifier.report.compress_section import format_row
-from classifier.report.numbers import count_images
+from classifier.report.compress_section import describe_images, format_row
 from classifier.runs.folder import RunFolder
 from classifier.runs.recorder import result_fields, save_inputs
 from classifier.runtime.threads import use_free_cores
@@ -105,8 +105,8 @@ def open_compression(kind: str, request: Request) -> Iterator[Compression]:
 
 def make_table(document: CompressDocument) -> Table:
     """Return the table of all models, the fastest first; * marks the one that was saved."""
-    images = count_images(document["images"])
-    grid = Table(box=None, pad_edge=False, title=f"accuracy on {images} of the validation split", title_justify="left")
+    title = f"accuracy on {describe_images(document)}"
+    grid = Table(box=None, pad_edge=False, title=title, title_justify="left")
     for name in ("model", "MB", "ms, 1", "ms, 32", "images/s", "accuracy", "95 %", "lost", "95 %", ""):
         grid.add_column(name, justify="left" if name == "model" else "right")
     for row in sorted(document["rows"], key=lambda row: row["milliseconds_1"]):
@@ -121,7 +121,8 @@ def _start(request: Request, log: RunLog) -> tuple[RunFolder, CompressDocument, 
         raise ConfigError("RUN is missing: give the folder of a run, a search or a bundle, or --resume")
     about = bundles.read(options.run)
     dataset = _load(options.run, about, options.data, request, log)
-    _check_limit(options.max_loss, len(dataset.validation))
+    document = _describe(options, about, dataset)
+    _check_limit(document)
     experiment = Experiment.from_dict(about.experiment)
     out, name = options.out, options.name
     run = RunFolder.create(out, name) if name else RunFolder.create_numbered(out, experiment.data.path)
@@ -134,19 +135,6 @@ def _start(request: Request, log: RunLog) -> tuple[RunFolder, CompressDocument, 
         if options.unlabelled:
             log.begin_phase("reading the images without labels")
             save_unlabelled(Path(options.unlabelled), about, teacher, experiment.data, run.folder)
-        document: CompressDocument = {
-            "format_version": table.FORMAT_VERSION,
-            "name": Path(options.run).resolve().name,
-            "max_loss": options.max_loss,
-            "steps": list(options.steps),
-            "students": list(options.students),
-            "epochs": options.epochs,
-            "threads": options.threads,
-            "teachers": len(teachers),
-            "images": len(dataset.validation),
-            "rows": [],
-            "refused": [],
-        }
         if options.data:
             experiment = experiment.override("data.path", options.data)
         save_inputs(run, experiment, dataset)
@@ -155,6 +143,24 @@ def _start(request: Request, log: RunLog) -> tuple[RunFolder, CompressDocument, 
         run.discard()
         raise
     return run, document, dataset
+
+
+def _describe(options: Any, about: Bundle, dataset: Dataset) -> CompressDocument:
+    by_folds = describe_folds(about)
+    document: CompressDocument = {
+        "format_version": table.FORMAT_VERSION,
+        "name": Path(options.run).resolve().name,
+        "max_loss": options.max_loss,
+        "steps": list(options.steps),
+        "students": list(options.students),
+        "epochs": options.epochs,
+        "threads": options.threads,
+        "teachers": len(options.teacher),
+        "images": len(select_held_out(dataset) if by_folds else dataset.validation),
+        "rows": [],
+        "refused": [],
+    }
+    return document | {"by_folds": by_folds} if by_folds else document
 
 
 def _resume(request: Request, log: RunLog) -> tuple[RunFolder, CompressDocument, Dataset]:
@@ -175,13 +181,15 @@ def _resume(request: Request, log: RunLog) -> tuple[RunFolder, CompressDocument,
     return run, document, dataset
 
 
-def _check_limit(max_loss: float, images: int) -> None:
+def _check_limit(document: CompressDocument) -> None:
     """Refuse a limit that no model could keep, as even one that agrees on all images may lose more."""
-    least = 100 * compare_answers(np.ones(images, bool), np.ones(images, bool)).high
-    if least > max_loss:
+    images = np.ones(document["images"], bool)
+    least = 100 * compare_answers(images, images).high
+    if least > document["max_loss"]:
+        more = "" if document.get("by_folds") else ", or train with more of them (--data.validation)"
         raise ConfigError(
-            f"--max-loss {max_loss:g}: {count_images(images)} of the validation split cannot show a loss below "
-            f"{least:.2f} points: allow more, or train with more of them (--data.validation)"
+            f"--max-loss {document['max_loss']:g}: a loss below {least:.2f} points cannot be shown on "
+            f"{describe_images(document)}: allow more{more}"
         )
 
 
@@ -189,7 +197,7 @@ def _load(path: str | Path, about: Any, data: str | None, request: Request, log:
     """Load the data, which must have validation images: models are judged on them."""
     log.begin_phase("reading the data")
     dataset = load_training_data(path, about, data, request.changes)
-    if is_validated_by_folds(about) or not len(dataset.validation):
+    if not len(dataset.validation) and not describe_folds(about):
         raise DataError(
             f"{path} has no validation images, on which smaller models are judged: train it with --data.validation 0.2"
         )

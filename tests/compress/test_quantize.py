@@ -13,7 +13,7 @@ from classifier.compress import scheme_search
 from classifier.compress.graph_engine import GraphEngine
 from classifier.compress.graph_rewrites import soften
 from classifier.compress.int8_export import export_int8
-from classifier.compress.judge import Loss, predict_split
+from classifier.compress.judge import Loss, Verdict, predict_split
 from classifier.compress.quantize import SCHEMES, choose_images, prepare, quantize
 from classifier.compress.scheme_search import find_scheme
 from classifier.errors import RunError
@@ -76,7 +76,9 @@ def test_an_int8_export_is_calibrated_again_and_answers(trained, exported, prepa
     loaded = trained.loaded
     save(loaded.bundle, loaded.model, tmp_path / "bundle", bundles.load_ood_detector(trained.folder))
     before = GraphEngine(exported / "onnx" / "model.onnx", 1)
-    made = export_int8(tmp_path / "bundle", graph, before, trained.dataset, threads=1, targets={})
+    split = trained.dataset.validation
+    judged = predict_split(GraphEngine(graph, 1), split), split.labels_N
+    made = export_int8(tmp_path / "bundle", graph, before, trained.dataset, judged=judged, threads=1, targets={})
     assert made.document["precision"] == "int8"
     assert isinstance(made.calibration, Calibration)
     assert made.calibration.images == len(trained.dataset.validation)
@@ -100,25 +102,25 @@ def test_what_is_no_faster_here_is_refused(trained, exported, tmp_path, monkeypa
     monkeypatch.setattr(scheme_search, "measure_milliseconds", lambda *_: {"before": 1.0, "after": seconds})
     graph = exported / "onnx" / "model.onnx"
     inputs = (graph, tmp_path / "int8.onnx", GraphEngine(graph, 1), trained.dataset.train.images_NCHW)
-    choose = {"threads": 1, "limit": 0.01, "judge": lambda _: Loss(0.0, 0.0, 0.0)}
+    choose = {"threads": 1, "limit": 0.01, "judge": lambda *_: Verdict(Loss(0.0, 0.0, 0.0), np.zeros((0, 3)))}
     if is_refused:
         with pytest.raises(RunError, match="no faster than"):
             find_scheme(*inputs, **choose)
     else:
-        assert find_scheme(*inputs, **choose) in SCHEMES[:2]
+        assert find_scheme(*inputs, **choose)[0] in SCHEMES[:2]
 
 
 def test_sensitive_layers_stay_in_float_where_all_lose_too_much(trained, exported, tmp_path, monkeypatch):
     monkeypatch.setattr(scheme_search, "measure_milliseconds", lambda *_: {"before": 1.0, "after": 0.5})
     graph, losses = exported / "onnx" / "model.onnx", iter([0.1] * len(SCHEMES) + [0.0])
-    scheme = find_scheme(
+    scheme, _ = find_scheme(
         graph,
         tmp_path / "int8.onnx",
         GraphEngine(graph, 1),
         trained.dataset.train.images_NCHW,
         threads=1,
         limit=0.01,
-        judge=lambda _: Loss(value := next(losses), value, value),
+        judge=lambda *_: Verdict(Loss(value := next(losses), value, value), np.zeros((0, 3))),
     )
     assert len(scheme.excluded) == 1
 

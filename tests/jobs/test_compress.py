@@ -6,8 +6,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from classifier import models
 from classifier.bundle import bundle as bundles
+from classifier.config.experiment import Experiment
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -54,7 +57,7 @@ def test_the_fastest_accepted_model_is_a_bundle_as_any_other(verb, run):
 def test_a_limit_that_so_few_images_cannot_judge_is_refused(verb, run, tmp_path):
     done = verb("compress", run, "--max-loss", 0.1)
     assert done.code == 2
-    assert "of the validation split cannot show a loss below" in done.err
+    assert "cannot be shown on 52 images of the validation split" in done.err
     assert not (tmp_path / "runs").exists()
 
 
@@ -92,6 +95,25 @@ def test_mistakes_are_one_sentence(verb, words, message):
     assert done.code == 2
     assert message in done.err
     assert "Traceback" not in done.err
+
+
+def test_a_probe_validated_by_folds_is_judged_by_them(verb, draw, tmp_path):
+    config = Experiment().override("model.name", "cnn").model
+    torch.save(models.build(config, classes=2, channels=3, size=24).state_dict(), tmp_path / "w.pth")
+    photos = draw(tmp_path / "photos", {"red": 30, "green": 30})
+    settings = ("--recipe", "photos", "--model.name", "cnn", "--model.weights", tmp_path / "w.pth")
+    settings += ("--model.probe", "true", "--train.epochs", 1, "--data.validation", 0, "--train.keep", "last")
+    run = verb("train", photos, *settings).folder
+    done = verb("compress", run, "--max-loss", 90)
+    assert done.code == 0, done.err
+    document = json.loads((done.folder / "compress.json").read_text())
+    assert document["by_folds"] == "by 5 folds of the training images"
+    assert document["images"] == bundles.read(run).dataset["counts"]["train"]
+    assert f"accuracy on {document['images']} images, by 5 folds of the training images" in done.out
+    assert "by 5 folds of the training images" in (done.folder / "report.html").read_text()
+    (refusal,) = [line for line in document["refused"] if line.startswith("prune, distill, qat:")]
+    assert "--data.validation" in refusal
+    assert verb("predict", done.folder, next((photos / "red").iterdir())).code == 0
 
 
 def test_a_model_without_validation_images_is_refused(verb, draw, tmp_path):
