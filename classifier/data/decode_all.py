@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import io
 import logging
 import math
 import os
@@ -12,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image
 
 from classifier.config.sections import DataConfig
 from classifier.data.decoding import decode
 from classifier.data.decoding.earlier import may_differ
+from classifier.data.decoding.image_file import to_pillow
 from classifier.data.decoding.image_spec import ImageSpec
 from classifier.data.decoding.threads import run_in_threads
 from classifier.data.image_decoder import ArrayWriter, ImageDecoder, Progress, no_progress
@@ -162,13 +161,6 @@ def choose_cache_format(config: DataConfig, shape_CHW: tuple[int, int, int], cou
     return JPEG if count * math.prod(shape_CHW) > MAX_PIXEL_SHARE * 1e9 * config.cache_gb else PIXELS
 
 
-def encode_png(image_CHW: np.ndarray) -> bytes:
-    """Return the bytes of a PNG file of the image."""
-    stream = io.BytesIO()
-    _to_pillow(image_CHW).save(stream, "png", compress_level=1)
-    return stream.getvalue()
-
-
 def _from_arrays(images_NCHW: np.ndarray, spec: ImageSpec) -> DecodedImages:
     images_NCHW = np.ascontiguousarray(images_NCHW)
     digests = pack_digests(compute_digest(image) for image in images_NCHW)
@@ -178,14 +170,10 @@ def _from_arrays(images_NCHW: np.ndarray, spec: ImageSpec) -> DecodedImages:
     resized_NCHW = np.empty((len(images_NCHW), *spec.shape), np.uint8)
 
     def work(index: int) -> None:
-        resized_NCHW[index] = decode.prepare(_to_pillow(images_NCHW[index]), spec)
+        resized_NCHW[index] = decode.prepare(to_pillow(images_NCHW[index]), spec)
 
     run_in_threads(work, range(len(images_NCHW)))
     return DecodedImages(torch.from_numpy(resized_NCHW), digests, {}, hash_rows(resized_NCHW))
-
-
-def _to_pillow(image_CHW: np.ndarray) -> Image.Image:
-    return Image.fromarray(image_CHW[0] if len(image_CHW) == 1 else np.ascontiguousarray(image_CHW.transpose(1, 2, 0)))
 
 
 def _check_memory(source: Source, spec: ImageSpec) -> None:

@@ -17,11 +17,11 @@ from rich.table import Table
 from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.config.sections import DataConfig
-from classifier.data import decode_all
 from classifier.data.audit.checks import draw_splits_for, run_checks, select_clean
 from classifier.data.audit.finding import KINDS, Finding
 from classifier.data.audit.scan import ScanResult, scan_images
 from classifier.data.decoding.decode import DecodeError
+from classifier.data.decoding.image_file import encode_png
 from classifier.data.infer_shape import infer_shape
 from classifier.data.readers.file_bytes import read_image_bytes
 from classifier.data.readers.source import Source, UntrainableError
@@ -110,7 +110,7 @@ def _content_reader(source: Source, config: DataConfig) -> Callable[[str], bytes
         try:
             image = source.images[indices[id_]]
             if isinstance(image, np.ndarray):
-                return decode_all.encode_png(image)
+                return encode_png(image)
             return read_image_bytes(image, config.max_bytes)
         except DecodeError:
             return None

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from classifier.data.decoding import colours, jpeg, orientation
@@ -32,6 +33,18 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG200
 Admit = Callable[[int], None]
 """Called before an image is decoded with its work, in pixels times passes over them; it may wait, or raise
 ExpensiveError."""
+
+
+def to_pillow(image_CHW: np.ndarray) -> Image.Image:
+    """Return a uint8 array as an image."""
+    return Image.fromarray(image_CHW[0] if len(image_CHW) == 1 else np.ascontiguousarray(image_CHW.transpose(1, 2, 0)))
+
+
+def encode_png(image_CHW: np.ndarray) -> bytes:
+    """Return the bytes of a PNG file of the image."""
+    stream = io.BytesIO()
+    to_pillow(image_CHW).save(stream, "png", compress_level=1)
+    return stream.getvalue()
 
 
 class DecodeError(Exception):

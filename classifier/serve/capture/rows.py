@@ -10,7 +10,7 @@ import simplejpeg
 
 from classifier.answers.rows import Answers, Columns, to_table
 from classifier.bundle.predictor import Judgement
-from classifier.data.decode_all import encode_png
+from classifier.data.decoding.image_file import encode_png
 from classifier.serve.version import Query, Reply
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from classifier.config.sections import DataConfig
-from classifier.data import decode_all
 from classifier.data.audit.scan import scan_images
+from classifier.data.decoding.image_file import encode_png
 from classifier.data.decoding.image_stats import compute_image_stats
 from classifier.data.readers.source import Source
 
@@ -38,7 +38,7 @@ def test_arrays_are_scanned_like_files(shape: tuple[int, int, int]) -> None:
     assert sum(ticks) == 5
     assert len(set(scan.digests_N.tolist())) == 5
     for k in range(5):
-        one = compute_image_stats(decode_all.encode_png(images_NCHW[k]), max_pixels=10**8)
+        one = compute_image_stats(encode_png(images_NCHW[k]), max_pixels=10**8)
         assert scan.sizes_K2[k].tolist() == [one.width, one.height]
         assert np.abs(scan.thumbs_KHW[k].astype(int) - one.thumb).mean() < 2
         assert scan.sharpness_K[k] == pytest.approx(one.sharpness, rel=0.1, abs=1e-3)
