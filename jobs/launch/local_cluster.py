@@ -54,6 +54,11 @@ def open_session() -> Path:
     return folder
 
 
+def find_session() -> Path | None:
+    """The folder of the session that this process has opened."""
+    return Path(_held_locks[-1].lock_file).parent if _held_locks else None
+
+
 def _open_home() -> Path:
     """The folder of this user's sessions, in which nobody else can read or write."""
     parent = temporary_folder()

@@ -1,14 +1,20 @@
-"""Requests per second and latency of a server, against plain FastAPI with eager torch: in turns, by one load generator.
+"""Requests per second and latency of servers with the same model: in turns, by one load generator.
 
-    python tests/benchmarks/serve.py BUNDLE IMAGE [--connections 1 8 64] [--seconds 4] [--rounds 3]
+    python tests/benchmarks/serve.py BUNDLE IMAGE [--servers own fastapi ...] [--connections 1 8 64] [--rounds 3]
 
-Each connection sends the image again as soon as it has its answer. FastAPI is what its tutorials show: a route that
-decodes with Pillow and calls the network in uvicorn's thread pool. The generator shares the cores with the servers.
+Each connection sends the image again as soon as it has its answer. `own` is this project's, `replicas1` and `replicas2`
+the same on Ray. FastAPI is what its tutorials show: a route that decodes with Pillow and calls the network in uvicorn's
+thread pool; LitServe decodes and batches as its tutorials do, for which images are sent as base64 (`--litserve PYTHON`
+that has it installed). The generator shares the cores with the servers.
 """
 
 import argparse
 import asyncio
+import base64
 import contextlib
+import http.client
+import io
+import json
 import os
 import socket
 import statistics
@@ -19,8 +25,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+litserve: Any
+try:
+    import litserve  # pyright: ignore[reportMissingImports] - not a dependency
+except ImportError:
+    litserve = None
+
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 120
+RIVALS = ("fastapi", "litserve")
 
 
 class Client(asyncio.Protocol):
@@ -57,9 +70,9 @@ class Client(asyncio.Protocol):
         self.transport.write(self.request)
 
 
-async def load(port: int, body: bytes, connections: int, seconds: float) -> tuple[float, list[float], int]:
+async def load(port: int, body: bytes, kind: str, connections: int, seconds: float) -> tuple[float, list[float], int]:
     """Return the requests per second, the seconds of each, and how many were refused."""
-    head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/*\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
     loop = asyncio.get_running_loop()
     clients = [
         (await loop.create_connection(lambda: Client(head.encode() + body), "127.0.0.1", port))[1]
@@ -81,7 +94,7 @@ async def load(port: int, body: bytes, connections: int, seconds: float) -> tupl
 
 
 @contextlib.contextmanager
-def running(command: list[str]) -> Iterator[int]:
+def running(command: list[str], body: bytes, kind: str) -> Iterator[int]:
     """Start a server; its port, once it answers."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -90,48 +103,107 @@ def running(command: list[str]) -> Iterator[int]:
     process = subprocess.Popen([*command, "--port", str(port)], cwd=ROOT, stdout=quiet, stderr=quiet)
     try:
         for _ in range(10 * START_SECONDS):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                break
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+                connection.request("POST", "/predict", body, {"Content-Type": kind})
+                if connection.getresponse().status == 200:
+                    break
             time.sleep(0.1)
         yield port
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
+
+
+class EagerModel:
+    """A bundle's network in eager torch, with Pillow, as a script would use it."""
+
+    def __init__(self, bundle: str) -> None:
+        import torch
+
+        sys.path.insert(0, str(ROOT))
+        from classifier.bundle import bundle as bundles
+
+        loaded = bundles.load(bundle, torch.device("cpu"))
+        self.about, self.model = loaded.bundle, loaded.model.eval()
+        self.mean, self.std = (torch.tensor(one).view(-1, 1, 1) for one in (self.about.mean, self.about.std))
+
+    def decode(self, content: bytes) -> Any:
+        import numpy as np
+        import torch
+        from PIL import Image
+
+        image = Image.open(io.BytesIO(content)).convert("RGB").resize((self.about.size, self.about.size))
+        return (torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255 - self.mean) / self.std
+
+    def compute(self, images_NCHW: Any) -> Any:
+        import torch
+
+        with torch.inference_mode():
+            return self.model(images_NCHW).softmax(1)
+
+    def describe(self, probabilities_K: Any) -> dict[str, object]:
+        top = probabilities_K.topk(min(5, len(self.about.class_names)))
+        ranked = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        return {"top": [{"class_name": self.about.class_names[n], "probability": share} for n, share in ranked]}
 
 
 def serve_by_fastapi(bundle: str, port: int) -> None:
-    """The rival: FastAPI, Pillow, and the network in eager torch."""
-    import io
-
-    import numpy as np
-    import torch
+    """A rival: FastAPI, an image at a time."""
     import uvicorn
     from fastapi import FastAPI, Request
     from fastapi.concurrency import run_in_threadpool
-    from PIL import Image
 
-    sys.path.insert(0, str(ROOT))
-    from classifier.bundle import bundle as bundles
-
-    loaded = bundles.load(bundle, torch.device("cpu"))
-    about, model = loaded.bundle, loaded.model.eval()
-    mean, std = (torch.tensor(one).view(-1, 1, 1) for one in (about.mean, about.std))
-    app = FastAPI()
+    model, app = EagerModel(bundle), FastAPI()
 
     def classify(content: bytes) -> dict[str, object]:
-        image = Image.open(io.BytesIO(content)).convert("RGB").resize((about.size, about.size))
-        pixels_CHW = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
-        with torch.inference_mode():
-            probabilities_K = model(((pixels_CHW - mean) / std)[None]).softmax(1)[0]
-        top = probabilities_K.topk(min(5, len(about.class_names)))
-        ranked = zip(top.indices.tolist(), top.values.tolist(), strict=True)
-        return {"top": [{"class_name": about.class_names[n], "probability": share} for n, share in ranked]}
+        return model.describe(model.compute(model.decode(content)[None])[0])
 
     @app.post("/predict")
     async def predict(request: Request) -> dict[str, object]:
         return await run_in_threadpool(classify, await request.body())
 
     uvicorn.run(app, port=port, log_level="warning")
+
+
+_LitApi: Any = litserve.LitAPI if litserve else object
+
+
+class LitApi(_LitApi):
+    """A rival's model: LitServe pickles its class, which therefore is not in a function."""
+
+    bundle = ""
+
+    def setup(self, device: str) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        self.eager = EagerModel(self.bundle)
+
+    def decode_request(self, request: dict[str, str]) -> Any:
+        return self.eager.decode(base64.b64decode(request["image"]))
+
+    def batch(self, inputs: list[Any]) -> Any:
+        import torch
+
+        return torch.stack(inputs)
+
+    def predict(self, images_NCHW: Any) -> Any:
+        return self.eager.compute(images_NCHW)
+
+    def unbatch(self, output: Any) -> list[Any]:
+        return list(output)
+
+    def encode_response(self, probabilities_K: Any) -> dict[str, object]:
+        return self.eager.describe(probabilities_K)
+
+
+def serve_by_litserve(bundle: str, port: int) -> None:
+    """A rival: LitServe with its batching, a worker per core."""
+    api: Any = LitApi(max_batch_size=16, batch_timeout=0.005)
+    api.bundle = bundle
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=os.cpu_count() or 1)
+    server.run(host="127.0.0.1", port=port, log_level="warning", generate_client_file=False)
 
 
 def main() -> None:
@@ -141,25 +213,33 @@ def main() -> None:
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--servers", nargs="+", default=["own", "fastapi"], help="also replicas1, replicas2, litserve")
+    parser.add_argument("--litserve", default=sys.executable, help="a Python that has LitServe")
+    parser.add_argument("--rival", choices=RIVALS, help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.port:
-        serve_by_fastapi(options.bundle, options.port)
+    if options.rival:
+        serve = {"fastapi": serve_by_fastapi, "litserve": serve_by_litserve}[options.rival]
+        serve(options.bundle, options.port)
         return
-    body = Path(options.image).read_bytes()
+    content = Path(options.image).read_bytes()
+    encoded = json.dumps({"image": base64.b64encode(content).decode()}).encode()
     own = [sys.executable, "jobs/serve.py", f"model={options.bundle}", "--deadline", "20"]
-    servers = {"classifier": own, "FastAPI": [sys.executable, __file__, options.bundle, options.image]}
+    commands = {"own": own} | {f"replicas{count}": [*own, "--replicas", str(count)] for count in (1, 2)}
+    for rival, python in zip(RIVALS, (sys.executable, options.litserve), strict=True):
+        commands[rival] = [python, __file__, options.bundle, options.image, "--rival", rival]
+    sent = dict.fromkeys(commands, (content, "image/*")) | {"litserve": (encoded, "application/json")}
     rows: dict[tuple[str, int], list[tuple[float, float, float]]] = {}
     with contextlib.ExitStack() as stack:
-        ports = {name: stack.enter_context(running(command)) for name, command in servers.items()}
+        ports = {name: stack.enter_context(running(commands[name], *sent[name])) for name in options.servers}
         for _ in range(options.rounds):
             for connections in options.connections:
                 for name, port in ports.items():
-                    rate, latencies, refused = asyncio.run(load(port, body, connections, options.seconds))
+                    rate, latencies, refused = asyncio.run(load(port, *sent[name], connections, options.seconds))
                     assert not refused, f"{name} refused {refused} requests"
                     p50, p99 = (1000 * latencies[int(share * (len(latencies) - 1))] for share in (0.5, 0.99))
                     rows.setdefault((name, connections), []).append((rate, p50, p99))
-    print(f"{os.cpu_count()} cores, {len(body):,} bytes an image; medians of {options.rounds} rounds in turns")
+    print(f"{os.cpu_count()} cores, {len(content):,} bytes an image; medians of {options.rounds} rounds in turns")
     print(f"{'server':<12}{'connections':>12}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}")
     for (name, connections), found in sorted(rows.items(), key=lambda row: (row[0][1], row[0][0])):
         rate, p50, p99 = (statistics.median(column) for column in zip(*found, strict=True))

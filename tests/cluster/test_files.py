@@ -13,6 +13,9 @@ import jsonschema
 import pytest
 import yaml
 
+from jobs.cli.parser import parse
+from jobs.launch.serving import ENVIRONMENT
+from jobs.serve import VERB, deploy
 from tests import documented
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -21,6 +24,7 @@ CLUSTER = ROOT / "cluster"
 SCHEMAS = ROOT.parent / "shared" / "kuberay"
 RAY = metadata.version("ray")
 FILES = sorted(p for p in CLUSTER.rglob("*") if p.is_file() and p.name not in ("README.md", "prices.yaml"))
+SERVING = ("serve.yaml", "rayservice.yaml")
 RAY_UP = ("aws.yaml", "gcp.yaml", "local.yaml")
 
 
@@ -41,7 +45,8 @@ def resources() -> list[tuple[str, dict]]:
 
 
 def cluster_of(resource: dict) -> dict:
-    return resource["spec"] if resource["kind"] == "RayCluster" else resource["spec"]["rayClusterSpec"]
+    parts = {"RayJob": "rayClusterSpec", "RayService": "rayClusterConfig"}
+    return resource["spec"][parts[resource["kind"]]] if resource["kind"] in parts else resource["spec"]
 
 
 def unknown_keys(value: object, schema: dict, path: str = "") -> list[str]:
@@ -145,8 +150,9 @@ def test_dockerfile_passes_the_linter_and_uses_an_unprivileged_user():
     done = subprocess.run([tool("hadolint"), str(CLUSTER / "Dockerfile")], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
     text = (CLUSTER / "Dockerfile").read_text()
-    assert re.search(r"^FROM \S+:\d+\.\d+\.\d+-slim", text, re.MULTILINE)
-    assert re.findall(r"^USER (\S+)", text, re.MULTILINE) == ["1000"]
+    stages = re.findall(r"^FROM (\S+)", text, re.MULTILINE)
+    assert all(re.fullmatch(r"\S+:\d+\.\d+\.\d+-slim\S*", base) for base in stages)
+    assert re.findall(r"^USER (\S+)", text, re.MULTILINE) == ["1000"] * len(stages)
     copied = re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE)
     assert all((ROOT / name).exists() for line in copied for name in line.split())
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"]
@@ -168,6 +174,39 @@ def test_compose_file_is_bound_to_the_loopback():
         assert service["read_only"]
 
 
+def test_the_container_that_serves_has_keys_and_few_rights():
+    service = documents(CLUSTER / "serve.yaml")[0]["services"]["serve"]
+    assert service["ports"] == ["127.0.0.1:8000:8000"]
+    assert service["read_only"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["secrets"] == ["keys"]
+    stage = (CLUSTER / "Dockerfile").read_text().split("\nFROM ")[1]
+    (entry_point,) = re.findall(r"^ENTRYPOINT (.*)$", stage, re.MULTILINE)
+    words = json.loads(entry_point)
+    assert words[words.index("--key_file") + 1] == "/run/secrets/keys"
+    assert parse(VERB, [*words[2:], *service["command"]]).options.host == "0.0.0.0"
+    assert "http://127.0.0.1:8000/v2/health/ready" in stage
+
+
+@pytest.mark.filterwarnings("ignore:Using extra keyword arguments")  # in Ray's own schema
+def test_ray_accepts_the_service(monkeypatch):
+    from ray.serve.schema import ServeDeploySchema
+
+    (service,) = [one for _, one in resources() if one["kind"] == "RayService"]
+    config = yaml.safe_load(service["spec"]["serveConfigV2"])
+    (application,) = ServeDeploySchema.model_validate(config).applications
+    assert application.import_path == "classifier_jobs.serve:deploy"
+    cluster = cluster_of(service)
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        (container,) = group["template"]["spec"]["containers"]
+        assert {one["name"]: one["value"] for one in container["env"]} == ENVIRONMENT
+    # Its arguments are those of the verb; keys and bundles are only on the workers.
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4.0})
+    deployed = deploy(application.args)._bound_deployment
+    assert (deployed.name, deployed.user_config) == ("replica", {"turn": 0})
+    assert application.args["key_file"]
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_files_document_their_use_and_contain_no_secrets(path):
     text = path.read_text()
@@ -175,7 +214,7 @@ def test_files_document_their_use_and_contain_no_secrets(path):
     wanted = ("Build:",) if path.name == "Dockerfile" else ("Start:", "Stop:")
     assert all(word in head for word in wanted)
     if path.name not in ("Dockerfile", "slurm.sh", "rayjob.yaml"):
-        assert "Submit:" in head
+        assert ("Ask:" if path.name in SERVING else "Submit:") in head
     assert not re.search(
         r"AKIA[0-9A-Z]{16}|BEGIN [A-Z ]*PRIVATE KEY|(?i:password|secret|token): *[A-Za-z0-9+/]{16,}", text
     )
