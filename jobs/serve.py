@@ -78,8 +78,8 @@ class ServeOptions(ModelOptions):
     """Share of their images that may get another class."""
     max_slowdown: PositiveFloat = 2.0
     """How many times as long an answer may take."""
-    maps: bool = False
-    """Answer with heatmaps (Grad-CAM), if asked; needs torch."""
+    maps: bool = True
+    """Draw heatmaps (Grad-CAM), if asked, where torch is installed; in a process of their own."""
     drain: NonNegativeFloat = 0.0
     """Seconds to go on, unready, after SIGTERM: until load balancers know."""
     log: bool = True
@@ -295,7 +295,7 @@ def _open_predictor(options: ServeOptions, limits: dict[str, Any], path: Path) -
     from classifier.bundle.predictor import Predictor
 
     predictor = Predictor(path, device=options.device, engine=options.engine, threads=1, **limits)
-    if predictor.engine.description.startswith("torch"):
+    if predictor.uses_torch:
         import torch
 
         torch.set_num_threads(1)

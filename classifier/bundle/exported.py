@@ -5,6 +5,7 @@ graph is in the file of its format. Nothing of it is used before it was checked:
 says by bundle.json, and what it computes, here, by the sample.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 
-from classifier.bundle.document import OOD_TENSORS, REMEDY, WEIGHTS, read_ood_detector, read_verified
+from classifier.bundle.document import DOCUMENT as BUNDLE_DOCUMENT
+from classifier.bundle.document import OOD_TENSORS, REMEDY, WEIGHTS, find, read_ood_detector, read_verified
 from classifier.bundle.engine import Engine
 from classifier.bundle.schema import (
     BundleDocument,
@@ -229,3 +231,12 @@ def _read(path: Path, document: ExportDocument) -> bytes:
         return read_verified(path, document["files"])
     except RunError as error:
         raise RunError(str(error).replace(REMEDY, "export it again")) from None
+
+
+def fingerprint(path: Path) -> str:
+    """Return a text that changes when the bundle or an export of it does: a digest of their documents."""
+    folder = find(path)
+    digest = hashlib.sha256()
+    for file in (folder / BUNDLE_DOCUMENT, *(folder / kind / DOCUMENT for kind in FORMATS)):
+        digest.update(file.read_bytes() if file.is_file() else b"-")
+    return digest.hexdigest()

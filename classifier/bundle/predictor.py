@@ -142,6 +142,11 @@ class Predictor:
         return bundle.load(self.path, pick_device(self.device))
 
     @property
+    def uses_torch(self) -> bool:
+        """Whether torch computes the answers, rather than an export."""
+        return self.engine.description.startswith("torch")
+
+    @property
     def model(self) -> "nn.Module":
         return self.loaded.model
 

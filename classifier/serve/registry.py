@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from classifier.bundle.exported import fingerprint
 from classifier.bundle.predictor import Predictor
 from classifier.errors import ClassifierError
 from classifier.serve.bounds import RequestError
 from classifier.serve.metrics import Metrics
 from classifier.serve.rollout import Comparison, Outcome, RolloutBounds
-from classifier.serve.version import ModelVersion, Pools, Query, Reply, fingerprint
+from classifier.serve.version import ModelVersion, Pools, Query, Reply
 
 Say = Callable[..., None]
 """Logs an event by its name, with fields."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,16 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from classifier.bundle import document
-from classifier.bundle.exported import FORMATS
+from classifier.bundle.exported import fingerprint
 from classifier.bundle.predictor import Judgement, Predictor
 from classifier.data.decoding.pillow_settings import pillow_limits_off
 from classifier.errors import DataError
 from classifier.runtime.cpu import available_cores
-from classifier.runtime.threads import use_threads
 from classifier.serve.batcher import Batcher
 from classifier.serve.bounds import RequestError, overloaded
 from classifier.serve.metrics import Metrics
+from classifier.serve.page.heatmaps import METHOD, HeatmapProcess
 
 _LATEST = 0.05
 """Weight of the latest image in the running mean of the seconds to decode one."""
@@ -29,8 +27,6 @@ _WARM_UP_BATCHES, _MIN_GAIN = 3, 1.1
 """How often a batch is timed, and how much faster per image one of twice its size has to be."""
 _CALL_SECONDS = 2e-4
 """What a batch costs besides: it goes to a thread and back."""
-MAPS = "grad_cam"
-"""The method of heatmaps: the one that costs about as much as an answer."""
 
 
 class Pools:
@@ -41,13 +37,14 @@ class Pools:
         self.compute = ThreadPoolExecutor(workers, "compute")
         self.decode = ThreadPoolExecutor(self.decoders, "decode")
         self.load = ThreadPoolExecutor(1, "load")
-        self.maps = ThreadPoolExecutor(1, "maps")
+        self.heatmaps = HeatmapProcess()
         self._settings = contextlib.ExitStack()
         self._settings.enter_context(pillow_limits_off())
 
     def close(self) -> None:
         self._settings.close()
-        for pool in (self.compute, self.decode, self.load, self.maps):
+        self.heatmaps.close()
+        for pool in (self.compute, self.decode, self.load):
             pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -184,13 +181,15 @@ class ModelVersion:
         return self.predictor.images.decode_here(contents), time.monotonic() - began
 
     async def _draw_heatmaps(self, images: Sequence[np.ndarray], classes_N: np.ndarray) -> list[bytes]:
-        """Draw in a thread of their own, so that answers do not wait, not even while the first one loads torch."""
+        """Draw by the network that answers, if that is torch; else in a process that loads it."""
+        predictor = self.predictor
+        if not predictor.uses_torch:
+            return await self._pools.heatmaps.draw(self.path, self.digest, predictor.device, images, classes_N)
 
         def draw() -> list[bytes]:
-            with use_threads(1):
-                return list(self.predictor.draw_heatmaps(images, classes_N, MAPS))
+            return list(predictor.draw_heatmaps(images, classes_N, METHOD))
 
-        return await asyncio.get_running_loop().run_in_executor(self._pools.maps, draw)
+        return await asyncio.get_running_loop().run_in_executor(self._pools.compute, draw)
 
     def _warm_up(self) -> tuple[int, float]:
         """Double the batch as long as that pays; return its size, and its seconds.
@@ -217,12 +216,3 @@ class ModelVersion:
             self.predictor.judge(images_NCHW)
             seconds.append(time.monotonic() - began)
         return min(seconds)
-
-
-def fingerprint(path: Path) -> str:
-    """Return a text that changes when the bundle or an export of it does: a digest of their documents."""
-    folder = document.find(path)
-    digest = hashlib.sha256()
-    for file in (folder / document.DOCUMENT, *(folder / kind / "export.json" for kind in FORMATS)):
-        digest.update(file.read_bytes() if file.is_file() else b"-")
-    return digest.hexdigest()

@@ -211,7 +211,6 @@ def test_keys_are_needed_where_there_are_any(bundle, tmp_path):
 def test_heatmaps_are_drawn_if_they_are_asked_for(bundle):
     server = start([Source("waves", bundle)], has_maps=True)
     try:
-        server.app.registry.models["waves"].current.predictor.loaded  # noqa: B018 - the network, by torch
         status, answer, _ = server.ask("/predict?maps=true", IMAGE)
         assert status == 200
         validate(server, "/predict", status, answer)

@@ -1,1 +1,1 @@
-"""The page for people, as files that the server hands out: HTML, CSS and JavaScript."""
+"""The page for people: HTML, CSS and JavaScript that the server hands out, and the heatmaps that it shows."""

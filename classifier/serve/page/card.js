@@ -84,8 +84,9 @@ export class Card {
     const { model, version, content, prediction } = this.answered
     this.element.classList.add("drawing")
     this.#say("caption", "Drawing …")
+    const onWait = () => this.#say("caption", "Drawing … The first one of a server takes a while.")
     try {
-      this.heatmap ??= (await predict(content, model, { version, maps: true })).prediction.heatmap
+      this.heatmap ??= (await predict(content, model, { version, maps: true, onWait })).prediction.heatmap
       const caption = `What the model sees, and in orange what speaks for ${prediction.class_name} (Grad-CAM)`
       this.#show(`data:image/jpeg;base64,${this.heatmap}`, `${this.name}. ${caption}`, caption, true)
     } catch (error) {

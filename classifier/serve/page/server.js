@@ -1,7 +1,8 @@
 // Requests to the server, and what to say where they fail.
 
 const ANSWER_SECONDS = 90
-const TRIES = 6
+const TRIES = 7
+const MAX_WAIT_SECONDS = 8
 const KEY = "classifier-key"
 let key = ""
 
@@ -58,7 +59,7 @@ export async function predict(image, model, { version = "", maps = false, onWait
       return { model: answer.model, version: answer.version, prediction: answer.predictions[0] }
     } catch (error) {
       if (error.status !== 429 || attempt === TRIES) throw error
-      const seconds = Math.max(error.seconds, 2 ** (attempt - 1))
+      const seconds = Math.max(error.seconds, Math.min(2 ** (attempt - 1), MAX_WAIT_SECONDS))
       onWait(`The server is busy: trying again in ${seconds} s.`)
       await new Promise(resolve => setTimeout(resolve, 1000 * seconds))
     }
