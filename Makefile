@@ -30,7 +30,7 @@ test test-quick: export OMP_WAIT_POLICY = passive
 test test-quick: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.installed-test
 	$(PYTEST) -m "not slow and not alone"
-	$(BIN)/python -m pytest tests/jobs/test_tune.py -m "alone and not slow"
+	$(BIN)/python -m pytest tests/jobs/test_tune.py tests/watch/test_live.py -m "alone and not slow"
 
 # No Ray, no command, no long training.
 test-quick: $(VENV)/.installed-test

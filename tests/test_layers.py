@@ -22,6 +22,7 @@ LAYERS = (
     ("classifier.search", "classifier.compress"),
     ("classifier.report",),
     ("classifier.serve",),
+    ("classifier.watch",),
     ("classifier.api",),
     ("jobs.steps",),
     ("jobs.search", "jobs.studies"),

@@ -25,6 +25,7 @@ VERB_GROUPS = {
         "export": "Export a model to ONNX or OpenVINO, to predict without torch.",
         "compress": "Make a model smaller and faster, within a limit of lost accuracy.",
         "serve": "Serve models over HTTP, in batches, within bounds.",
+        "watch": "Watch a video, a camera or a folder, and raise alerts.",
     },
     "runs": {
         "runs": "List the runs: what they are, how they ended, how good they are.",

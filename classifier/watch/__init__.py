@@ -1,0 +1,1 @@
+"""A model that watches a video, a camera or a folder, and raises alerts by rules."""

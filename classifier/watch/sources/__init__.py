@@ -1,0 +1,1 @@
+"""Where frames come from: films, live streams, cameras, folders."""
