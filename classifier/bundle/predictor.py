@@ -89,7 +89,8 @@ class Judgement(NamedTuple):
 
     def take(self, rows: slice) -> "Judgement":
         """Return what is said of some images of the batch."""
-        return Judgement(*(None if values is None else values[rows] for values in self))
+        columns: list[Any] = [None if values is None else values[rows] for values in self]
+        return Judgement(*columns)
 
     @classmethod
     def empty(cls, classes: int) -> "Judgement":
@@ -100,8 +101,9 @@ class Judgement(NamedTuple):
     @classmethod
     def join(cls, judgements: "Sequence[Judgement]") -> "Judgement":
         """Join those of several batches of one model, at least one."""
-        columns = zip(*([one for one in judgements if len(one.decisions_N)] or judgements[:1]), strict=True)
-        return cls(*(None if values[0] is None else np.concatenate(values) for values in columns))
+        rows = zip(*([one for one in judgements if len(one.decisions_N)] or judgements[:1]), strict=True)
+        columns: list[Any] = [None if values[0] is None else np.concatenate(values) for values in rows]
+        return cls(*columns)
 
 
 class Predictor:

@@ -78,7 +78,7 @@ def test_mutated_requests_are_the_clients_fault(count: int, impatient: Running):
 
 
 @pytest.mark.slow
-def test_requests_from_the_openapi_document_are_answered_as_it_says(bundle: Path):
+def test_requests_from_the_openapi_document_are_answered_as_it_says(bundle: Path, tmp_path: Path):
     """Schemathesis: requests that the document allows, and others, on every route."""
     server = start([Source("waves", bundle)])
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
@@ -87,7 +87,8 @@ def test_requests_from_the_openapi_document_are_answered_as_it_says(bundle: Path
     command = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
     assert command is not None
     url = f"http://127.0.0.1:{server.port}/openapi.json"
-    process = subprocess.run([command, "run", url, "--no-color", *options], capture_output=True, text=True, check=False)
+    words = [command, "run", url, "--no-color", *options]
+    process = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stdout[-5000:]
     stop(server)
     assert not server.lines("error")
