@@ -1,8 +1,9 @@
 """Make a model smaller and faster: python jobs/compress.py runs/NAME --max-loss 0.5
 
 Int8, pruned and distilled models are tried, timed in turns with the original on this machine (ONNX Runtime), and
-compared with it on the same validation images; never on the test split. The fastest whose 95 % interval of the loss
-ends at --max-loss or below is saved as a run of its own, calibrated again and exported. The given run is not changed.
+compared with it on the same validation images, or by the folds of a linear probe; never on the test split. The fastest
+whose 95 % interval of the loss ends at --max-loss or below is saved as a run of its own, calibrated again and exported.
+The given run is not changed.
 """
 
 import sys

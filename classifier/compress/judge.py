@@ -48,7 +48,7 @@ class Judge(Protocol):
 
     split: Split
 
-    def predict(self, step: str, engine: Engine, scheme: "Scheme | None") -> np.ndarray:
+    def predict(self, step: str, engine: Engine, scheme: "Scheme | None", /) -> np.ndarray:
         """Return probabilities_NK by a step's model, which `engine` computes. scheme: of int8."""
         ...
 

@@ -160,7 +160,9 @@ def _describe(options: Any, about: Bundle, dataset: Dataset) -> CompressDocument
         "rows": [],
         "refused": [],
     }
-    return document | {"by_folds": by_folds} if by_folds else document
+    if by_folds:
+        document["by_folds"] = by_folds
+    return document
 
 
 def _resume(request: Request, log: RunLog) -> tuple[RunFolder, CompressDocument, Dataset]:
