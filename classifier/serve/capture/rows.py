@@ -46,7 +46,7 @@ class CapturedRequest:
             trace_id,
             reply.version.number,
             names,
-            [hashlib.sha256(one).hexdigest() for one in (contents if query.images_NCHW is None else reply.images)],
+            [hashlib.sha256(one).hexdigest() for one in contents or (image.tobytes() for image in reply.images)],
             reply.errors,
             Judgement.join([*reply.judgements, Judgement.empty(len(names))]),
             [_encode(image_CHW) for image_CHW in reply.images] if has_images else None,
