@@ -19,7 +19,7 @@ READMES = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for pat
 VERBS_README = READMES["jobs/README.md"]
 # Of Ray, torchrun, pip, curl and the benchmarks.
 OTHER_FLAGS = {"address", "again", "device", "entrypoint_num_gpus", "follow", "generate", "head", "no_wait", "set"}
-OTHER_FLAGS |= {"nproc_per_node", "working_dir", "data_binary"}
+OTHER_FLAGS |= {"target", "nproc_per_node", "working_dir", "data_binary"}
 
 
 def listed(text: str) -> set[str]:

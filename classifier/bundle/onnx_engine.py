@@ -12,7 +12,7 @@ GRAPH = "model.onnx"
 # Images per batch, and pixels per batch and channel (32 images of 224 x 224): larger batches are no faster.
 MAX_BATCH, BATCH_PIXELS = 32, 32 * 224 * 224
 _ERRORS_ONLY = 3
-onnxruntime.disable_telemetry_events()  # from 1.32 on it reports its use to its maker
+onnxruntime.disable_telemetry_events()  # which 1.32 has on Linux, too
 
 
 class OnnxEngine:

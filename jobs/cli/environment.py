@@ -60,7 +60,7 @@ def setup() -> None:
             stream.reconfigure(errors="backslashreplace")
     if logging.lastResort is not None:  # prints warnings on stderr
         logging.lastResort.setFormatter(_ShownFormatter())
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime would report its use to its maker
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # which ONNX Runtime starts when it is imported
     for name, value in _RAY_DEFAULTS.items():
         os.environ.setdefault(name, value)
     # Ray sends this user's token by itself only to a cluster that it starts, not to one that it joins.

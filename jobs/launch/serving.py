@@ -129,7 +129,7 @@ def build_application(make_service: Callable[[], Service], scale: Scale, turn: i
 
 def run_replicas(make_service: Callable[[], Service], scale: Scale, address: tuple[str, int]) -> None:
     """Serve until SIGTERM or Ctrl-C; SIGHUP: the replicas reload. ConfigError if the cluster cannot do that."""
-    resources = connect()
+    resources = connect(dashboard=False)
     environment = {name: os.environ.get(name, value) for name, value in (ENVIRONMENT | _separate_session()).items()}
     os.environ.update(environment)
     from ray import serve  # which reads it

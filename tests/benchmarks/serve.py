@@ -16,6 +16,7 @@ import http.client
 import io
 import json
 import os
+import signal
 import socket
 import statistics
 import subprocess
@@ -100,7 +101,7 @@ def running(command: list[str], body: bytes, kind: str) -> Iterator[int]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     quiet = subprocess.DEVNULL
-    process = subprocess.Popen([*command, "--port", str(port)], cwd=ROOT, stdout=quiet, stderr=quiet)
+    process = subprocess.Popen([*command, "--port", str(port)], cwd=ROOT, stdout=quiet, stderr=quiet, process_group=0)
     try:
         for _ in range(10 * START_SECONDS):
             with contextlib.suppress(OSError, http.client.HTTPException):
@@ -113,6 +114,8 @@ def running(command: list[str], body: bytes, kind: str) -> Iterator[int]:
     finally:
         process.terminate()
         process.wait(60)
+        with contextlib.suppress(ProcessLookupError):  # LitServe leaves its workers
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 class EagerModel:

@@ -1,8 +1,8 @@
 """Replicas on a Ray cluster: they answer as one server does, and one that is killed costs no answer."""
 
+import contextlib
 import http.client
 import json
-import os
 import shutil
 import signal
 import threading
@@ -66,20 +66,22 @@ def test_what_a_cluster_passes_is_validated(given: Mapping[str, object], said: s
 
 
 def ask(port: int, path: str, body: bytes | None, key: str, kind: str = "image/png") -> tuple[int, dict, Message]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     headers = {"Authorization": f"Bearer {key}", "Content-Type": kind, "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
-    connection.request("GET" if body is None else "POST", path, body, headers)
-    response = connection.getresponse()
-    answer = json.loads(response.read())
-    connection.close()
-    return response.status, answer, response.headers
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+        connection.request("GET" if body is None else "POST", path, body, headers)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read()), response.headers
 
 
 def find_replicas() -> list[psutil.Process]:
-    """Return the replicas that have loaded their models: they listen."""
-    own = [one for one in psutil.process_iter(["cmdline", "uids"]) if one.info["uids"].real == os.getuid()]
-    found = [one for one in own if (one.info["cmdline"] or [""])[0].startswith("ray::ServeReplica:classifier")]
-    return [one for one in found if any(listens_for_haproxy(connection) for connection in one.net_connections())]
+    """Return the replicas, of this test's cluster, that have loaded their models: they listen."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            is_replica = "".join(process.cmdline()[:1]).startswith("ray::ServeReplica:classifier")
+            if is_replica and any(map(listens_for_haproxy, process.net_connections())):
+                found.append(process)
+    return found
 
 
 def listens_for_haproxy(connection: Any) -> bool:
@@ -87,21 +89,21 @@ def listens_for_haproxy(connection: Any) -> bool:
 
 
 @pytest.mark.slow
-def test_a_killed_replica_costs_no_answer(bundle: Path, joined, started, verb, tmp_path: Path):
+def test_replicas_answer_as_one_survive_a_kill_and_reload(bundle: Path, joined, started, verb, tmp_path: Path):
     key = verb("serve", "--key_file", "keys.txt", "--add_key", "ann").out.strip()
     port, killed = find_free_port(), 0.0
     copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
     words = (f"waves={copy}", "--key_file", "keys.txt", "--port", port, "--replicas", "2", "--deadline", "20")
     server = started("serve", *words)
-    answers, closed, is_done = list[tuple[int, int]](), list[float](), threading.Event()
+    answers, cut, is_done = list[tuple[int, int]](), list[float](), threading.Event()
 
     def ask_again() -> None:
         while not is_done.is_set():
             try:
                 status, answer, _ = ask(port, "/predict", IMAGE, key)
                 answers.append((status, int(answer.get("version", 0))))
-            except http.client.RemoteDisconnected:  # HAProxy repeats no request that the dead one has not read
-                closed.append(time.monotonic())
+            except http.client.HTTPException:  # what the dead one had not read, or had begun to answer
+                cut.append(time.monotonic())
 
     threads = [threading.Thread(target=ask_again) for _ in range(4)]
     try:
@@ -129,8 +131,8 @@ def test_a_killed_replica_costs_no_answer(bundle: Path, joined, started, verb, t
                 thread.join()
         server.send_signal(signal.SIGTERM)
     assert {status for status, _ in answers} == {200}
-    assert len(closed) <= len(threads)
-    assert all(killed <= moment < killed + 5 for moment in closed)
+    assert len(cut) <= 2  # of four in progress
+    assert all(killed <= moment < killed + 5 for moment in cut)
     assert server.wait(60) == 0
     assert not find_replicas()
 
