@@ -191,6 +191,11 @@ class Service:
                 self.app.log.write("load_failed", error=str(error))
         await self.app.registry.reload()
 
+    async def close(self) -> None:
+        """Free everything, after the last answer."""
+        await self.app.registry.close()
+        self.app.log.close()
+
 
 def _serve_on_cluster(request: Request, sources: "Sequence[Source]") -> None:
     from classifier.bundle import document

@@ -72,6 +72,10 @@ class Service(Protocol):
         """Load what has changed on disk; what cannot be loaded changes nothing."""
         ...
 
+    async def close(self) -> None:
+        """Free everything, after the last answer."""
+        ...
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -213,6 +217,10 @@ class _Replica:
         if self._turn is not None:
             await self._service.reload()
         self._turn = config["turn"]
+
+    async def __del__(self) -> None:
+        """Called, and awaited, by Ray."""
+        await self._service.close()
 
     def check_health(self) -> None:
         if not self._service.is_ready:
