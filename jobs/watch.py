@@ -125,26 +125,35 @@ def _watch(
     smoothing = {"half_life": options.half_life, "motion": options.motion}
     observer = Observer(predictor, counts, metrics, region=region, **smoothing)
     with ExitStack() as ends:
-        listeners: list[Listener] = []
         reader = _open_reader(request, address, counts)
-        if options.webhook:
-            webhook = Webhook(options.webhook, _read_secret(options), counts, _say)
-            listeners.append(webhook.send)
-            ends.callback(webhook.close)
         page = None
         if options.port is not None:
             page = Page(address.name, counts, metrics, options.port, has_rules=bool(rules))
-            listeners.append(page.add_event)
             ends.callback(page.close)
             _say(page.url)
         run = ends.enter_context(_open_run(options, address))
-        ends.callback(lambda: _conclude(run, counts, "stopped" if should_stop() else "finished"))
+
+        def conclude(kind: type[BaseException] | None, *_: object) -> None:
+            status = "failed" if kind else "stopped" if should_stop() else "finished"
+            _say(_describe(counts))
+            if run:
+                run.write_result(VERB.name, status, **vars(counts))
+                _say(str(run.folder))
+
+        ends.push(conclude)
+        listeners: list[Listener] = [_open_log(run, ends)]
+        if page:
+            listeners.append(page.add_event)
+        if options.webhook:
+            webhook = Webhook(options.webhook, _read_secret(options), counts, _say)
+            ends.callback(webhook.close)
+            listeners.append(webhook.send)
         watcher = Watcher(
             address.name,
             observer,
             rules,
             counts,
-            listeners=[_open_log(run, ends), *listeners],
+            listeners=listeners,
             recorder=_open_recorder(options, run, address, counts, ends),
             on_observation=page.show if page else None,
             say=_say,
@@ -162,13 +171,6 @@ def _open_run(options: WatchOptions, address: "Address") -> "Iterator[RunFolder 
     asked = Options(name=options.name, out=options.out or DEFAULT_OUT)
     with open_run(asked, address.name, keep=True) as (run, _):
         yield run
-
-
-def _conclude(run: "RunFolder | None", counts: "Counts", status: str) -> None:
-    _say(_describe(counts))
-    if run:
-        run.write_result(VERB.name, status, **vars(counts))
-        _say(str(run.folder))
 
 
 def _open_log(run: "RunFolder | None", ends: ExitStack) -> "Listener":

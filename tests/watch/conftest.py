@@ -66,11 +66,11 @@ def read_number(pixels_HWC: np.ndarray) -> int:
     )
 
 
-def write_film(target: Path | io.BytesIO, scenes: Sequence[tuple[str, float]], kind: str = "mp4") -> None:
+def write_film(target: Path | io.BytesIO, scenes: Sequence[tuple[str, float]], kind: str = "mp4", **muxer: str) -> None:
     """Write scenes, each a colour for so many seconds."""
     options = {"preset": "ultrafast", "tune": "zerolatency", "g": str(FPS), "crf": "10"}
     where: Any = str(target) if isinstance(target, Path) else target
-    with av.open(where, "w", format=kind) as film:
+    with av.open(where, "w", format=kind, options=muxer) as film:
         stream = film.add_stream("libx264", rate=FPS, options=options)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         colours = [colour for colour, seconds in scenes for _ in range(round(seconds * FPS))]

@@ -88,7 +88,7 @@ def test_the_files_name_no_other_host():
 def test_a_browser_shows_it(page: Page, tmp_path: Path):
     with open_tab(tmp_path) as tab:
         tab.open(page.url)
-        tab.wait_for("document.querySelector('#frame').naturalWidth")
+        tab.wait_for("document.querySelector('#frame')?.naturalWidth")
         text = tab.evaluate("document.body.innerText")
         assert NAME in text
         assert "blue > 0.9" in text

@@ -1,6 +1,9 @@
 """Sources that cannot be used, or should not be: one sentence, and no secret in it."""
 
+import functools
+import http.server
 import socket
+import threading
 from pathlib import Path
 
 import av
@@ -107,3 +110,14 @@ def test_what_is_no_source(word: str, said: str):
 def test_what_is_no_web_address(url: str):
     with pytest.raises(ConfigError, match="--webhook is no web address"):
         check_url(url, "webhook")
+
+
+def test_a_film_elsewhere_is_read_whole(tmp_path: Path):
+    write_film(tmp_path / "film.mp4", [("red", 2.0)], movflags="faststart")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        with Video(parse_address(f"http://127.0.0.1:{server.server_port}/film.mp4"), 1 << 24, 5.0) as video:
+            assert not video.is_live
+            assert len(list(video.frames())) == 50
+        server.shutdown()

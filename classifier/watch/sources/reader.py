@@ -3,7 +3,7 @@
 import dataclasses
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from classifier.watch.counts import Counts
 from classifier.watch.sources.frame import Frame
@@ -71,6 +71,8 @@ class FrameReader:
         except Exception as error:
             self._error = error
         finally:
+            if isinstance(self._frames, Generator):
+                self._frames.close()
             with self._changed:
                 self._has_ended = True
                 self._changed.notify_all()

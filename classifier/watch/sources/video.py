@@ -45,7 +45,13 @@ class Video:
 
         self._errors = FFmpegError
         try:
-            self._container: Any = self._open()
+            self._container: Any = self._open(is_live=address.kind != "film")
+            is_stored = address.kind == "stream" and self._container.duration is not None
+            if is_stored:  # a live source has lost the frames by which its format was found
+                self._container.close()
+                self._container = self._open(is_live=False)
+            self.is_live = address.kind != "film" and not is_stored
+            """Whether it goes on while it is not read. A stream of known length is a film that lies elsewhere."""
             streams = self._container.streams.video
             if not streams:
                 raise DataError(f"{address.name} has no video: give another source")
@@ -55,10 +61,8 @@ class Video:
             if isinstance(error, FFmpegError | OSError):
                 raise self._explain(error) from None
             raise
-        self.is_live = address.kind == "device" or (address.kind == "stream" and self._container.duration is None)
-        """Whether it goes on while it is not read. A stream of known length is a film that lies elsewhere."""
 
-    def _open(self) -> Any:
+    def _open(self, *, is_live: bool) -> Any:
         import av
 
         address = self.address
@@ -69,7 +73,8 @@ class Video:
         if address.kind == "device":
             return av.open(address.location, format="v4l2", options=_LIVE_OPTIONS)
         seconds = self._silent_seconds
-        return av.open(address.location, options=options | _LIVE_OPTIONS, timeout=(seconds, seconds))
+        options |= _LIVE_OPTIONS if is_live else {}
+        return av.open(address.location, options=options, timeout=(seconds, seconds))
 
     def _prepare(self, stream: Any) -> None:
         self._stream, codec = stream, stream.codec_context
@@ -81,7 +86,7 @@ class Video:
         codec.options = {"max_pixels": str(self.max_pixels)}
         codec.thread_count = available_cores()
         # Threads that each decode a frame would hold back as many frames.
-        codec.thread_type = "AUTO" if self.address.kind == "film" else "SLICE"
+        codec.thread_type = "SLICE" if self.is_live else "AUTO"
 
     def __enter__(self) -> "Video":
         return self
