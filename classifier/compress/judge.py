@@ -36,7 +36,7 @@ def compare_answers(before_N: np.ndarray, after_N: np.ndarray) -> Loss:
     return Loss((lost - won) / len(before_N), -high, -low)
 
 
-class Verdict(NamedTuple):
+class Assessment(NamedTuple):
     """What a model answers, and what that loses."""
 
     loss: Loss

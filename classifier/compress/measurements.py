@@ -13,7 +13,7 @@ from classifier.bundle.exported import is_exported
 from classifier.compress import table
 from classifier.compress.fold_judge import FoldJudge
 from classifier.compress.graph_engine import GraphEngine
-from classifier.compress.judge import Judge, SplitJudge, Verdict, compare_answers
+from classifier.compress.judge import Assessment, Judge, SplitJudge, compare_answers
 from classifier.compress.quantize import Scheme, choose_images
 from classifier.compress.scheme_search import find_scheme
 from classifier.compress.table import CompressDocument, Row
@@ -101,7 +101,7 @@ class Measurements:
         target, threads = self.graph(step, "int8"), self.document["threads"]
         target.parent.mkdir(exist_ok=True)
         try:
-            scheme, verdict = find_scheme(
+            scheme, assessment = find_scheme(
                 self.graph(step),
                 target,
                 self.engines[step],
@@ -113,8 +113,8 @@ class Measurements:
         except RunError as error:
             self.refuse(f"{step} in int8 is refused: {error}")
             return None
-        np.save(self._answers(step), verdict.probabilities_NK)
-        return self._measure(step, GraphEngine(target, threads), verdict, str(scheme))
+        np.save(self._answers(step), assessment.probabilities_NK)
+        return self._measure(step, GraphEngine(target, threads), assessment, str(scheme))
 
     def refuse(self, line: str) -> None:
         """Say why a step is not used, and write it down."""
@@ -127,7 +127,7 @@ class Measurements:
         """Forget what was said of a step that is tried again."""
         self.document["refused"] = [line for line in self.document["refused"] if not line.startswith(f"{step}:")]
 
-    def _measure(self, step: str, engine: GraphEngine, verdict: Verdict, scheme: str | None = None) -> Row:
+    def _measure(self, step: str, engine: GraphEngine, assessment: Assessment, scheme: str | None = None) -> Row:
         """Measure a model, and add its row. scheme: of int8.
 
         Both models are measured in turns, and what counts is their ratio: the load of the machine changes in hours.
@@ -135,7 +135,7 @@ class Measurements:
         precision = "fp32" if scheme is None else "int8"
         self.begin_phase(f"measuring {step} in {precision}")
         rows, is_first = self.document["rows"], not self.document["rows"]
-        loss, right_N = verdict.loss, self._is_right(verdict.probabilities_NK)
+        loss, right_N = assessment.loss, self._is_right(assessment.probabilities_NK)
         hits, count = int(right_N.sum()), len(right_N)
         timings: dict[int, float] = {}
         for batch in BATCHES:
@@ -164,9 +164,9 @@ class Measurements:
         self.say(table.describe(row, rows[0], self.document["max_loss"]))
         return row
 
-    def _judge(self, step: str, engine: Engine, scheme: Scheme | None = None) -> Verdict:
+    def _judge(self, step: str, engine: Engine, scheme: Scheme | None = None) -> Assessment:
         probabilities_NK = self.judge.predict(step, engine, scheme)
-        return Verdict(compare_answers(self._right_before, self._is_right(probabilities_NK)), probabilities_NK)
+        return Assessment(compare_answers(self._right_before, self._is_right(probabilities_NK)), probabilities_NK)
 
     @cached_property
     def _right_before(self) -> np.ndarray:

@@ -33,7 +33,7 @@ _CPU_FLAGS = Path("/proc/cpuinfo")
 
 @dataclass(frozen=True)
 class Scheme:
-    """How a graph is quantised. excluded: layers with weights that stay in float, by their place in the graph."""
+    """How a graph is quantised. excluded: layers with weights that stay in float, by their number in the graph."""
 
     method: Literal["minmax", "percentile", "entropy"] = "minmax"
     """How ranges of activations are found."""
@@ -76,7 +76,7 @@ def quantize(prepared: Path, target: Path, images_NCHW: np.ndarray, scheme: Sche
         "entropy": CalibrationMethod.Entropy,
     }
     graph = onnx.load(prepared).graph
-    excluded = {name for place, name in enumerate(_list_layers(graph)) if place in scheme.excluded}
+    excluded = {name for number, name in enumerate(_list_layers(graph)) if number in scheme.excluded}
     nodes = [name for name in _select_nodes(graph) if name not in excluded]
     try:
         with _quiet():

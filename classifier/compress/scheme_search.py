@@ -7,7 +7,7 @@ import numpy as np
 
 from classifier.bundle.engine import Engine
 from classifier.compress.graph_engine import GraphEngine
-from classifier.compress.judge import Verdict
+from classifier.compress.judge import Assessment
 from classifier.compress.quantize import SCHEMES, Scheme, choose_images, prepare, quantize
 from classifier.compress.timing import measure_milliseconds
 from classifier.data.images.arrays import Images
@@ -29,8 +29,8 @@ def find_scheme(
     *,
     threads: int,
     limit: float,
-    judge: Callable[[Engine, Scheme], Verdict],
-) -> tuple[Scheme, Verdict]:
+    judge: Callable[[Engine, Scheme], Assessment],
+) -> tuple[Scheme, Assessment]:
     """Write a graph in int8, and return its scheme, and what its model answers.
 
     before: the graph in fp32. images_NCHW: of the training split. limit: of the loss, as a fraction. RunError if it
@@ -39,15 +39,15 @@ def find_scheme(
     prepared, trial = target.with_name("prepared.onnx"), target.with_name("trial.onnx")
     sample_NCHW = choose_images(images_NCHW)
     layers = prepare(source, prepared)
-    best: tuple[Scheme, Verdict] | None = None
+    best: tuple[Scheme, Assessment] | None = None
     for number, scheme in enumerate(_list_schemes(prepared, layers, before, images_NCHW, threads)):
         quantize(prepared, trial, sample_NCHW, scheme)
         engine = GraphEngine(trial, threads)
         if number == 0:
             _check_faster(before, engine, sample_NCHW)
-        verdict = judge(engine, scheme)
-        if best is None or verdict.loss.mean < best[1].loss.mean:
-            best = scheme, verdict
+        assessment = judge(engine, scheme)
+        if best is None or assessment.loss.mean < best[1].loss.mean:
+            best = scheme, assessment
             trial.replace(target)
         if number + 1 >= TRIED and best[1].loss.is_within(limit):
             break

@@ -13,7 +13,7 @@ from classifier.compress import scheme_search
 from classifier.compress.graph_engine import GraphEngine
 from classifier.compress.graph_rewrites import soften
 from classifier.compress.int8_export import export_int8
-from classifier.compress.judge import Loss, Verdict, predict_split
+from classifier.compress.judge import Assessment, Loss, predict_split
 from classifier.compress.quantize import SCHEMES, choose_images, prepare, quantize
 from classifier.compress.scheme_search import find_scheme
 from classifier.errors import RunError
@@ -102,7 +102,7 @@ def test_what_is_no_faster_here_is_refused(trained, exported, tmp_path, monkeypa
     monkeypatch.setattr(scheme_search, "measure_milliseconds", lambda *_: {"before": 1.0, "after": seconds})
     graph = exported / "onnx" / "model.onnx"
     inputs = (graph, tmp_path / "int8.onnx", GraphEngine(graph, 1), trained.dataset.train.images_NCHW)
-    choose = {"threads": 1, "limit": 0.01, "judge": lambda *_: Verdict(Loss(0.0, 0.0, 0.0), np.zeros((0, 3)))}
+    choose = {"threads": 1, "limit": 0.01, "judge": lambda *_: Assessment(Loss(0.0, 0.0, 0.0), np.zeros((0, 3)))}
     if is_refused:
         with pytest.raises(RunError, match="no faster than"):
             find_scheme(*inputs, **choose)
@@ -120,7 +120,7 @@ def test_sensitive_layers_stay_in_float_where_all_lose_too_much(trained, exporte
         trained.dataset.train.images_NCHW,
         threads=1,
         limit=0.01,
-        judge=lambda *_: Verdict(Loss(value := next(losses), value, value), np.zeros((0, 3))),
+        judge=lambda *_: Assessment(Loss(value := next(losses), value, value), np.zeros((0, 3))),
     )
     assert len(scheme.excluded) == 1
 
