@@ -97,6 +97,6 @@ def test_a_browser_shows_it(page: Page, tmp_path: Path):
         assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert tab.evaluate("document.title") == f"(!) {NAME}"
         page.close()
-        tab.wait_for("document.querySelector('#state.lost')")
+        tab.wait_for("!!document.querySelector('#state.lost')")
         problems = [event for event in tab.events if event["method"] == "Runtime.exceptionThrown"]
         assert not problems
