@@ -5,6 +5,7 @@ for Prometheus. kill -HUP loads what has changed on disk, without losing a reque
 """
 
 import asyncio
+import contextlib
 import functools
 import os
 import re
@@ -266,7 +267,8 @@ def _make_app(request: Request, guard: "Guard") -> "App":
     else:
         cores, line = limit_to_free_cores(cores, request.load, "OMP_NUM_THREADS")
         if line:
-            print(line, file=sys.stderr)
+            with contextlib.suppress(OSError):  # a full disk under the log
+                print(line, file=sys.stderr)
     bounds = Bounds(
         deadline_seconds=options.deadline,
         request_bytes=options.max_request_mb << 20,
