@@ -52,7 +52,7 @@ class WatchOptions(OptionalRunOptions):
     fps: PositiveFloat = 5.0
     """Frames a second to answer, at most; of a live source the newest, of a film each."""
     half_life: NonNegativeFloat = 0.5
-    """Seconds after which an answer counts half as much; 0: no smoothing."""
+    """Seconds after which an answer counts half as much; 0: no smoothing. Images of a folder have none."""
     region: str | None = None
     """Part of each frame to answer: x,y,w,h as fractions of its size."""
     motion: Annotated[float, Range(0, 255)] = 0.0
@@ -141,7 +141,7 @@ def _watch(
                 _say(str(run.folder))
 
         ends.push(conclude)
-        listeners: list[Listener] = [_open_log(run, ends)]
+        listeners: list[Listener] = [_open_log(run, counts, ends)]
         if page:
             listeners.append(page.add_event)
         if options.webhook:
@@ -173,10 +173,10 @@ def _open_run(options: WatchOptions, address: "Address") -> "Iterator[RunFolder 
         yield run
 
 
-def _open_log(run: "RunFolder | None", ends: ExitStack) -> "Listener":
+def _open_log(run: "RunFolder | None", counts: "Counts", ends: ExitStack) -> "Listener":
     from classifier.watch.event_log import EventLog
 
-    log = EventLog(sys.stdout, run.folder if run else None, _say)
+    log = EventLog(sys.stdout, run.folder if run else None, counts, _say)
     ends.callback(log.close)
     return log.write
 
@@ -205,6 +205,8 @@ def _check(request: Request, address: "Address") -> None:
         Region.parse(options.region)
         if address.kind == "folder":
             raise ConfigError("--region is of videos: images in a folder are answered whole")
+    if options.motion and address.kind == "folder":
+        raise ConfigError("--motion is of videos: each image in a folder is answered")
     if options.webhook:
         check_url(options.webhook, "webhook")
     elif options.secret:
@@ -231,11 +233,12 @@ def _open_reader(request: Request, address: "Address", counts: "Counts") -> "Fra
         return FrameReader(read_folder(Path(address.location), stop), stop, counts, fps=1e6, keeps_all=True)
     from classifier.watch.sources.video import Video
 
-    open_video = partial(Video, address, Experiment().override_all(request.changes).data.max_pixels)
+    max_pixels = Experiment().override_all(request.changes).data.max_pixels
+    open_video = partial(Video, address, max_pixels, counts=counts)
     video = open_video()
     _say(f"{'watching' if video.is_live else 'reading'} {address.name}: {video.describe()}")
     if not video.is_live:
-        return FrameReader(read_film(video, counts), stop, counts, fps=options.fps, keeps_all=True)
+        return FrameReader(read_film(video), stop, counts, fps=options.fps, keeps_all=True)
     frames = read_live(video, open_video, stop, counts, _say, give_up_seconds=options.give_up)
     return FrameReader(frames, stop, counts, fps=options.fps, keeps_all=False)
 

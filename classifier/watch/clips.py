@@ -9,7 +9,7 @@ import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -26,6 +26,8 @@ MAX_SIDE = 640
 MAX_BYTES = 64 << 20
 """Of the JPEGs before an alert, and of those of a clip."""
 _QUALITY, _FRAME_QUALITY = 80, 92
+_TOLERANCE = 1e-6
+"""In seconds: sums of frame times are rounded."""
 _MAX_OPEN = 8
 """Clips that are recorded, and that wait to be saved, at once."""
 _CODECS = {"libx264": {"preset": "veryfast", "crf": "23"}, "libopenh264": {}, "mpeg4": {"qscale": "4"}}
@@ -40,7 +42,7 @@ class _Clip:
     size: int = 0
 
     def add(self, shot: _Shot) -> None:
-        if self.size + len(shot[1]) <= MAX_BYTES:
+        if shot[0] <= self.until + _TOLERANCE and self.size + len(shot[1]) <= MAX_BYTES:
             self.shots.append(shot)
             self.size += len(shot[1])
 
@@ -71,6 +73,8 @@ class Recorder:
         self._saved: deque[tuple[list[Path], int]] = deque()
         self._number = 0
         self._work: queue.Queue[Callable[[], list[Path]] | None] = queue.Queue(2 * _MAX_OPEN)
+        self._taken = self._done = 0
+        """Clips and frames: to be saved, and saved or given up. Each is written by one thread."""
         folder.mkdir(exist_ok=True)
         self._thread = threading.Thread(target=self._save_all, name="clips", daemon=True)
         self._thread.start()
@@ -78,9 +82,10 @@ class Recorder:
     def add(self, seconds: float, pixels_HWC: np.ndarray, *, is_first: bool = False) -> None:
         """Record a frame that was answered. is_first: after a gap, before which clips do not go."""
         if is_first:
+            self._finish([*self._open])
             self._recent.clear()
             self._recent_bytes = 0
-        if not self._before and not self._open:
+        if not self._before and not self._after:
             return
         shot = (seconds, encode_jpeg(pixels_HWC, _QUALITY, MAX_SIDE))
         self._recent.append(shot)
@@ -89,7 +94,7 @@ class Recorder:
             self._recent_bytes -= len(self._recent.popleft()[1])
         for clip in self._open:
             clip.add(shot)
-        self._finish([clip for clip in self._open if seconds >= clip.until or is_first])
+        self._finish([clip for clip in self._open if seconds >= clip.until])
 
     def begin(self, seconds: float, pixels_HWC: np.ndarray) -> dict[str, str]:
         """Save a frame, and begin its clip, for an alert; return their files' names, relative to the run folder."""
@@ -99,14 +104,18 @@ class Recorder:
         names = {}
         if self._put(lambda: _save_frame(frame, pixels_HWC)):
             names["frame_file"] = f"{self._folder.name}/{frame.name}"
-        if (self._before or self._after) and len(self._open) < _MAX_OPEN:
-            opened = _Clip(clip, seconds + self._after)
-            for shot in self._recent:
-                opened.add(shot)
-            self._open.append(opened)
-            names["clip_file"] = f"{self._folder.name}/{clip.name}"
-            if not self._after:
-                self._finish([opened])
+        if not self._before and not self._after:
+            return names
+        if len(self._open) >= _MAX_OPEN:
+            self._lose()
+            return names
+        opened = _Clip(clip, seconds + self._after)
+        for shot in self._recent:
+            opened.add(shot)
+        self._open.append(opened)
+        names["clip_file"] = f"{self._folder.name}/{clip.name}"
+        if not self._after:
+            self._finish([opened])
         return names
 
     def close(self, seconds: float = 30.0) -> None:
@@ -115,6 +124,9 @@ class Recorder:
         with contextlib.suppress(queue.Full):
             self._work.put(None, timeout=seconds)
             self._thread.join(seconds)
+        if left := self._taken - self._done:
+            self._counts.add("unsaved", left)
+            self._say(f"{left} of the last clips and frames were not saved in time")
 
     def _finish(self, clips: Sequence[_Clip]) -> None:
         for clip in clips:
@@ -126,9 +138,14 @@ class Recorder:
         try:
             self._work.put_nowait(work)
         except queue.Full:
-            self._say("a clip or frame was not saved: alerts begin faster than they can be saved")
+            self._lose()
             return False
+        self._taken += 1
         return True
+
+    def _lose(self) -> None:
+        self._counts.add("unsaved")
+        self._say("a clip or frame was not saved: alerts begin faster than they can be saved")
 
     def _save_clip(self, clip: _Clip) -> list[Path]:
         save_clip(clip.path, clip.shots)
@@ -142,8 +159,9 @@ class Recorder:
                 self._saved.append((paths, sum(path.stat().st_size for path in paths)))
                 self._delete_oldest()
             except Exception as error:  # a full disk, or a codec: watching goes on
-                self._counts.unsaved += 1
+                self._counts.add("unsaved")
                 self._say(f"a clip or frame could not be saved in {self._folder} ({in_short(error)})")
+            self._done += 1
 
     def _delete_oldest(self) -> None:
         while len(self._saved) > self._keep or sum(size for _, size in self._saved) > self._keep_bytes:
@@ -162,9 +180,8 @@ def encode_jpeg(pixels_HWC: np.ndarray, quality: int = _QUALITY, max_side: int |
 
 
 def _save_frame(path: Path, pixels_HWC: np.ndarray) -> list[Path]:
-    part = path.with_suffix(".part")
-    part.write_bytes(encode_jpeg(pixels_HWC, _FRAME_QUALITY))
-    os.replace(part, path)
+    with _replace(path) as part:
+        part.write_bytes(encode_jpeg(pixels_HWC, _FRAME_QUALITY))
     return [path]
 
 
@@ -173,22 +190,29 @@ def save_clip(path: Path, shots: Sequence[_Shot]) -> None:
     import av
 
     codec = next(name for name in _CODECS if name in av.codecs_available)
-    part, began = path.with_suffix(".part"), shots[0][0]
+    began, options = shots[0][0], {"movflags": "faststart"}
+    with _replace(path) as part, av.open(str(part), "w", format="mp4", options=options) as container:
+        stream: Any = container.add_stream(codec, rate=30, options=_CODECS[codec])
+        width, height = Image.open(io.BytesIO(shots[0][1])).size
+        stream.width, stream.height, stream.pix_fmt = max(2, width // 2 * 2), max(2, height // 2 * 2), "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        stream.codec_context.thread_count = 1  # the model needs the others
+        latest = -1
+        for seconds, jpeg in shots:
+            frame = av.VideoFrame.from_image(Image.open(io.BytesIO(jpeg)))
+            frame = frame.reformat(width=stream.width, height=stream.height, format="yuv420p")
+            latest = frame.pts = max(latest + 1, round((seconds - began) * 1000))
+            frame.time_base = Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+@contextlib.contextmanager
+def _replace(path: Path) -> Iterator[Path]:
+    """Give a file to write, which then takes the place of another; without it if that fails."""
+    part = path.with_suffix(".part")
     try:
-        with av.open(str(part), "w", format="mp4", options={"movflags": "faststart"}) as container:
-            stream: Any = container.add_stream(codec, rate=30, options=_CODECS[codec])
-            width, height = Image.open(io.BytesIO(shots[0][1])).size
-            stream.width, stream.height, stream.pix_fmt = max(2, width // 2 * 2), max(2, height // 2 * 2), "yuv420p"
-            stream.codec_context.time_base = Fraction(1, 1000)
-            stream.codec_context.thread_count = 1  # the model needs the others
-            latest = -1
-            for seconds, jpeg in shots:
-                frame = av.VideoFrame.from_image(Image.open(io.BytesIO(jpeg)))
-                frame = frame.reformat(width=stream.width, height=stream.height, format="yuv420p")
-                latest = frame.pts = max(latest + 1, round((seconds - began) * 1000))
-                frame.time_base = Fraction(1, 1000)
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
+        yield part
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)

@@ -1,11 +1,15 @@
-"""What has been read, answered and sent so far. Each count is written by one thread."""
+"""What has been read, answered and sent so far."""
 
+import threading
 from dataclasses import dataclass
+from typing import Literal
+
+_LOCK = threading.Lock()
 
 
 @dataclass
 class Counts:
-    """Numbers since the start."""
+    """Numbers since the start. Each is written by one thread, but for those that are written by `add`."""
 
     frames: int = 0
     """Frames decoded."""
@@ -31,3 +35,8 @@ class Counts:
     """Events that the webhook has taken."""
     unsent: int = 0
     """Events that it has not."""
+
+    def add(self, name: Literal["unsaved", "unsent"], number: int = 1) -> None:
+        """Add to a number that several threads write."""
+        with _LOCK:
+            setattr(self, name, getattr(self, name) + number)

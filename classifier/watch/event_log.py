@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from classifier.errors import in_short
+from classifier.watch.counts import Counts
 
 FILE, MAX_BYTES, OLDER_FILES = "alerts.jsonl", 10 << 20, 4
 """alerts.jsonl.1 is the one before, and so on."""
@@ -19,9 +20,9 @@ class EventLog:
     say: called with a sentence if the file cannot be written, once until it can again.
     """
 
-    def __init__(self, stream: TextIO, folder: Path | None, say: Callable[[str], None]) -> None:
+    def __init__(self, stream: TextIO, folder: Path | None, counts: Counts, say: Callable[[str], None]) -> None:
         self._stream = stream
-        self._file = _File(folder / FILE, say) if folder else None
+        self._file = _File(folder / FILE, counts, say) if folder else None
 
     def write(self, event: Mapping[str, Any]) -> None:
         """Write an event. BrokenPipeError if nobody reads the stream any more."""
@@ -38,9 +39,9 @@ class EventLog:
 class _File(logging.handlers.RotatingFileHandler):
     """A rotated file whose errors are told in a sentence, and do not end the watching."""
 
-    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, counts: Counts, say: Callable[[str], None]) -> None:
         super().__init__(path, maxBytes=MAX_BYTES, backupCount=OLDER_FILES, encoding="utf-8", delay=True)
-        self._say, self._has_failed = say, False
+        self._counts, self._say, self._has_failed = counts, say, False
 
     def emit(self, record: logging.LogRecord) -> None:
         self._failed_now = False
@@ -51,6 +52,7 @@ class _File(logging.handlers.RotatingFileHandler):
         import sys
 
         self._failed_now = True
+        self._counts.add("unsaved")
         error = sys.exception()
         if not self._has_failed and error is not None:
             self._say(f"{self.baseFilename} cannot be written ({in_short(error)}): free some space")

@@ -73,7 +73,7 @@ class Observation:
 
 
 class Observer:
-    """Answers frames with a model. half_life: in seconds; motion: see MotionFilter."""
+    """Answers frames with a model. half_life: in seconds, of videos; motion: see MotionFilter."""
 
     def __init__(
         self,
@@ -105,9 +105,11 @@ class Observer:
             self._latest = self._answer(image_CHW)
             self._counts.answered += 1
             self._metrics.observe(decoded - began, time.monotonic() - decoded)
-        values = self._smoother.update(self._latest, frame.seconds)
+        if isinstance(content, np.ndarray):
+            path, pixels_HWC, values = None, content, self._smoother.update(self._latest, frame.seconds)
+        else:  # images of a folder may have nothing to do with each other
+            path, pixels_HWC, values = content, _to_rgb(image_CHW), self._latest
         probabilities_K = values[:-2].astype(np.float32)
-        path, pixels_HWC = (None, content) if isinstance(content, np.ndarray) else (content, _to_rgb(image_CHW))
         top = self.predictor.top(probabilities_K, TOP)
         return Observation(frame, path, pixels_HWC, values, self._describe(values), top)
 

@@ -3,6 +3,12 @@
 const find = (id) => document.getElementById(id);
 let shown = -1, alerts = "";
 
+// Sets the text only where it is another: it is read out then.
+function showMessage(text, isLost) {
+  if (find("state").textContent !== text) find("state").textContent = text;
+  find("state").classList.toggle("lost", isLost);
+}
+
 function showClasses(top) {
   find("classes").replaceChildren(...top.map(([name, share]) => {
     const row = document.createElement("tr"), bar = document.createElement("progress");
@@ -33,7 +39,8 @@ function showState(state) {
   document.title = (state.is_on ? "(!) " : "") + state.source;
   find("source").textContent = state.source;
   find("alerts-title").textContent = state.has_rules ? "Alerts" : "Answers";
-  find("state").textContent = state.frames + " frames, " + state.answered + " answered, " + state.dropped + " dropped"
+  showMessage(state.frame === null ? "Waiting for the first frame." : "", false);
+  find("counts").textContent = state.frames + " frames, " + state.answered + " answered, " + state.dropped + " dropped"
     + (state.reconnects ? ", " + state.reconnects + " reconnects" : "");
   if (state.frame !== null && state.frame !== shown) {
     shown = state.frame;
@@ -44,7 +51,6 @@ function showState(state) {
     find("answer").textContent = state.answer;
     showClasses(state.top);
   }
-  find("state").classList.remove("lost");
   showEvents(state.events);
 }
 
@@ -53,8 +59,7 @@ async function poll() {
     const response = await fetch("state", { signal: AbortSignal.timeout(5000) });
     showState(await response.json());
   } catch {
-    find("state").textContent = "The watching has ended, or cannot be reached.";
-    find("state").classList.add("lost");
+    showMessage("The watching has ended, or cannot be reached.", true);
   }
   setTimeout(poll, 500);
 }

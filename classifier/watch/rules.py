@@ -46,6 +46,10 @@ class Condition:
     def is_upward(self) -> bool:
         return self.operator.startswith(">")
 
+    @property
+    def is_inclusive(self) -> bool:
+        return self.operator.endswith("=")
+
     def holds(self, value: float) -> bool:
         return bool(_OPERATORS[self.operator](value, self.limit))
 
@@ -108,6 +112,8 @@ def _read_comparison(text: str, rest: str) -> tuple[Condition | None, str]:
     limit = float(match[2]) / (100 if match[3] else 1)
     if limit > 1:
         _refuse(text, f"compares with {match[2]}{match[3]}, which is above 1: write {match[2]}% or a fraction")
+    if (match[1], limit) in ((">", 1), ("<", 0)):
+        _refuse(text, f"has a condition that never holds, {match[1]} {limit:g}")
     return Condition(match[1], limit), rest[match.end() :]
 
 
@@ -132,8 +138,9 @@ def _read_clauses(text: str, rest: str, begin: Condition) -> dict[str, Any]:
 
 
 def _check_until(text: str, begin: Condition, until: Condition) -> None:
-    """An alert that is over at once, or never, is a mistake."""
-    is_apart = until.limit <= begin.limit if begin.is_upward else until.limit >= begin.limit
+    """An alert that is over at once, or never, is a mistake; so is a value at which it begins and is over."""
+    distance = begin.limit - until.limit if begin.is_upward else until.limit - begin.limit
+    is_apart = distance > 0 or (distance == 0 and not (begin.is_inclusive and until.is_inclusive))
     if begin.is_upward == until.is_upward or not is_apart:
         way = f"<, of at most {begin.limit:g}" if begin.is_upward else f">, of at least {begin.limit:g}"
         _refuse(text, f"has to end by until {way}")

@@ -6,7 +6,7 @@ the base64 of the HMAC-SHA256 of `ID.TIMESTAMP.BODY`.
 """
 
 import base64
-import binascii
+import contextlib
 import hashlib
 import hmac
 import json
@@ -22,29 +22,29 @@ from typing import Any
 
 from classifier.errors import ConfigError
 from classifier.watch.counts import Counts
-from classifier.watch.sources.address import check_url, hide_credentials
+from classifier.watch.sources.address import check_url, hide_path
 from classifier.watch.sources.live import Backoff
 
 _MAX_WAITING, _TRIES, _MAX_RETRY_AFTER = 100, 6, 60.0
 _MIN_SECRET_BYTES = 16
 _PREFIX = "whsec_"
+_ADVICE = "make it with echo whsec_$(openssl rand -base64 32) > FILE"
 
 
 def read_secret(path: Path) -> bytes:
     """Read the key of the signatures. ConfigError, which does not contain it, if there is none.
 
-    One that begins with whsec_ is base64, as Standard Webhooks has it; any other is taken as it is.
+    It is base64, with or without whsec_ before it, as the libraries of Standard Webhooks read it.
     """
     try:
         text = path.read_text(encoding="utf-8").strip()
-        secret = base64.b64decode(text.removeprefix(_PREFIX)) if text.startswith(_PREFIX) else text.encode()
-    except (OSError, UnicodeDecodeError, binascii.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is neither text nor whsec_ and base64"
-        raise ConfigError(f"{path} cannot be read ({reason}): make it with openssl rand -hex 32 > FILE") from None
+        secret = base64.b64decode(text.removeprefix(_PREFIX), validate=True)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}): {_ADVICE}") from None
+    except ValueError:
+        raise ConfigError(f"{path} has a secret that is not base64: {_ADVICE}") from None
     if len(secret) < _MIN_SECRET_BYTES:
-        raise ConfigError(
-            f"{path} has a secret of fewer than {_MIN_SECRET_BYTES} bytes: make it with openssl rand -hex 32 > FILE"
-        )
+        raise ConfigError(f"{path} has a secret of fewer than {_MIN_SECRET_BYTES} bytes: {_ADVICE}")
     return secret
 
 
@@ -67,11 +67,13 @@ class Webhook:
         backoff: Backoff | None = None,
         timeout: float = 10.0,
     ) -> None:
-        self._url, self._secret, self._name = check_url(url, "webhook"), secret, hide_credentials(url)
+        self._url, self._secret, self._name = check_url(url, "webhook"), secret, hide_path(url)
         self._counts, self._say, self._timeout = counts, say, timeout
         self._backoff = backoff or Backoff()
         self._waiting: queue.Queue[Mapping[str, Any] | None] = queue.Queue(_MAX_WAITING)
         self._is_closing = threading.Event()
+        self._taken = self._done = 0
+        """Events: to be sent, and sent or given up. Each is written by one thread."""
         self._opener = urllib.request.build_opener(_NoRedirect)
         self._thread = threading.Thread(target=self._send_all, name="webhook", daemon=True)
         self._thread.start()
@@ -80,31 +82,32 @@ class Webhook:
         """Send an event; never waits. Of more than a hundred that wait, the newest are left out."""
         try:
             self._waiting.put_nowait(event)
+            self._taken += 1
         except queue.Full:
+            self._counts.add("unsent")
             self._say(f"an event was not sent to {self._name}: {_MAX_WAITING} others wait")
 
     def close(self, seconds: float = 5.0) -> None:
         """Send what waits, for at most so many seconds, and say what was not sent."""
         deadline = time.monotonic() + seconds
-        try:
+        with contextlib.suppress(queue.Full):
             self._waiting.put(None, timeout=seconds)
-        except queue.Full:
-            pass
-        else:
             self._thread.join(max(0.0, deadline - time.monotonic()))
         if self._thread.is_alive():
             self._is_closing.set()
             self._thread.join(1.0)
-            left = self._waiting.qsize()
-            self._say(f"{max(1, left)} of the last events were not sent to {self._name}: it did not answer in time")
+        if left := self._taken - self._done:
+            self._counts.add("unsent", left)
+            self._say(f"{left} of the last events were not sent to {self._name}: it did not answer in time")
 
     def _send_all(self) -> None:
         while (event := self._waiting.get()) is not None and not self._is_closing.is_set():
             if problem := self._send(event):
-                self._counts.unsent += 1
+                self._counts.add("unsent")
                 self._say(f"an event was not sent to {self._name} ({problem})")
             else:
                 self._counts.sent += 1
+            self._done += 1
 
     def _send(self, event: Mapping[str, Any]) -> str | None:
         """Send an event, in several tries; return why it could not be."""
@@ -112,9 +115,8 @@ class Webhook:
         for number in range(_TRIES):
             wait = self._backoff.delay(number, random.random())
             try:
-                with self._opener.open(self._request(event, body), timeout=self._timeout) as response:
-                    response.read(1 << 16)
-                    return None
+                self._opener.open(self._request(event, body), timeout=self._timeout).close()
+                return None
             except urllib.error.HTTPError as error:
                 error.close()
                 problem = f"HTTP status {error.code}"

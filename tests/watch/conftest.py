@@ -133,16 +133,24 @@ class _Chunks(io.RawIOBase):
         return len(part)
 
 
-def encode_stream(scenes: Sequence[tuple[str, float]]) -> list[bytes]:
-    """The bytes of an MPEG-TS stream, cut after each frame."""
+def encode_stream(scenes: Sequence[tuple[str, float]], video_seconds: float | None = None) -> list[bytes]:
+    """The bytes of an MPEG-TS stream, cut after each frame. video_seconds: with sound, which goes on after these."""
     chunks, cut = _Chunks(), []
     options = {"preset": "ultrafast", "tune": "zerolatency", "g": "5", "crf": "10"}
-    with av.open(chunks, "w", format="mpegts", options={"flush_packets": "1"}, buffer_size=188) as film:
+    muxer = {"flush_packets": "1", "max_interleave_delta": "1"}
+    with av.open(chunks, "w", format="mpegts", options=muxer, buffer_size=188) as film:
         stream = film.add_stream("libx264", rate=FPS, options=options)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        sound = film.add_stream("mp2", rate=48000, layout="mono") if video_seconds else None
         colours = [colour for colour, seconds in scenes for _ in range(round(seconds * FPS))]
         for number, colour in enumerate(colours):
-            film.mux(stream.encode(av.VideoFrame.from_ndarray(draw_frame(colour, number), format="rgb24")))
+            if not video_seconds or number < video_seconds * FPS:
+                film.mux(stream.encode(av.VideoFrame.from_ndarray(draw_frame(colour, number), format="rgb24")))
+            if sound:
+                samples = np.zeros((1, 48000 // FPS), np.int16)
+                silence = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+                silence.sample_rate, silence.pts = 48000, number * samples.size
+                film.mux(sound.encode(silence))
             cut.append(b"".join(chunks.parts))
             chunks.parts.clear()
         film.mux(stream.encode(None))

@@ -54,7 +54,7 @@ def test_a_film_is_watched_without_torch(bundle: Path, tmp_path: Path):
 def test_a_signal_ends_it_cleanly(bundle: Path, tmp_path: Path, live):
     source = live([("red", 60.0)])
     url = source.url.replace("//", "//ann:secret@")
-    words = ("--name", "gate", "--alert", "ant > 0 until < 0", "--after", 60, "--port", 0)
+    words = ("--name", "gate", "--alert", "ant >= 0", "--after", 60, "--port", 0)
     process = start(bundle, url, *words, cwd=tmp_path)
     try:
         assert process.stdout is not None
@@ -88,7 +88,9 @@ def test_a_signal_ends_it_cleanly(bundle: Path, tmp_path: Path, live):
         (["nowhere", "."], "nowhere does not exist"),
         (["nowhere", ".", "--region", "0,0,2,1"], "--region '0,0,2,1' is no part of a frame"),
         (["nowhere", ".", "--region", "0,0,1,1"], "--region is of videos"),
+        (["nowhere", ".", "--motion", "3"], "--motion is of videos"),
         (["nowhere", ".", "--webhook", "example.com"], "--webhook is no web address"),
+        (["nowhere", ".", "--webhook", "https://ann:pw@host/"], "--webhook has a user or a password"),
         (["nowhere", ".", "--secret", "key"], "give that, too"),
         (["BUNDLE", ".", "--alert", "elephant > 0.5"], "no class 'elephant': there are ant, bee, cat"),
         (["BUNDLE", "broken.mp4"], "broken.mp4 cannot be read as a video"),

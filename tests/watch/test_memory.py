@@ -31,7 +31,7 @@ def test_100_000_frames_in_flat_memory(tmp_path: Path, model: ColourModel):
 
     def repeat() -> Iterator[Frame]:
         for turn in range(-(-FRAMES // 3000)):
-            for frame in read_film(Video(parse_address(str(path)), 1 << 24), counts):
+            for frame in read_film(Video(parse_address(str(path)), 1 << 24)):
                 number = turn * 3000 + frame.number
                 yield Frame(number, number / 25, frame.time, frame.read, number == 0)
 

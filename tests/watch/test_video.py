@@ -1,9 +1,12 @@
 """Sources that cannot be used, or should not be: one sentence, and no secret in it."""
 
+import contextlib
 import functools
 import http.server
+import itertools
 import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -25,6 +28,8 @@ def test_broken_films(tmp_path: Path):
     write_film(film, [("red", 2.0)])
     assert open_and_read(film) == 50
     whole = film.read_bytes()
+    (tmp_path / "named.mp4").write_bytes(whole.replace(b"VideoHandler", b"Video\xff\xfendler"))  # no UTF-8
+    assert open_and_read(tmp_path / "named.mp4") == 50
     (tmp_path / "nonsense.mp4").write_bytes(b"nonsense" * 1000)
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
@@ -86,7 +91,11 @@ def test_credentials_are_hidden():
     ("url", "shown"),
     [
         ("rtsp://cam:554/live", "rtsp://cam:554/live"),
-        ("RTSP://ann:p@ss/w?rd@cam/live#x", "rtsp://cam/live"),
+        ("RTSP://ann:p@ss@cam/live#x", "rtsp://cam/live"),
+        ("rtsp://ann:p@ss/w?rd@cam/live#x", "rtsp://..."),
+        ("http://cam/mjpg?user=ann@home.org&pwd=secret", "http://..."),
+        ("rtsp://cam/user=a&password=p@ss", "rtsp://..."),
+        ("https://cam&token=1/live", "https://..."),
         ("rtsp://cam/user=ann&password=b&channel=1", "rtsp://cam/..."),
         ("https://cam?token=1", "https://cam"),
     ],
@@ -112,12 +121,33 @@ def test_what_is_no_web_address(url: str):
         check_url(url, "webhook")
 
 
+@contextlib.contextmanager
+def serve(folder: Path) -> Iterator[str]:
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object, **__: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder)) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
 def test_a_film_elsewhere_is_read_whole(tmp_path: Path):
     write_film(tmp_path / "film.mp4", [("red", 2.0)], movflags="faststart")
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        with Video(parse_address(f"http://127.0.0.1:{server.server_port}/film.mp4"), 1 << 24, 5.0) as video:
-            assert not video.is_live
-            assert len(list(video.frames())) == 50
-        server.shutdown()
+    with serve(tmp_path) as url, Video(parse_address(f"{url}/film.mp4"), 1 << 24, 5.0) as video:
+        assert not video.is_live
+        assert len(list(video.frames())) == 50
+
+
+def test_segments_may_be_far_apart(tmp_path: Path):
+    """Of HLS: the second one comes after two seconds, when a stream of another kind were lost after one."""
+    write_film(tmp_path / "0.ts", [("red", 2.0)], "mpegts")
+    playlist = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n0.ts\n"
+    (tmp_path / "live.m3u8").write_text(playlist)
+    with serve(tmp_path) as url, Video(parse_address(f"{url}/live.m3u8"), 1 << 24, 1.0) as video:
+        assert video.is_live
+        (tmp_path / "live.m3u8").write_text(f"{playlist}#EXTINF:2,\n0.ts\n")
+        assert len(list(itertools.islice(video.frames(), 60))) == 60

@@ -1,5 +1,7 @@
 """A film with known scenes: alerts at the right times and none else, with their clips; and the folder that fills."""
 
+import io
+import os
 import threading
 import time
 from pathlib import Path
@@ -12,6 +14,7 @@ from PIL import Image
 
 from classifier.watch.clips import Recorder
 from classifier.watch.counts import Counts
+from classifier.watch.event_log import EventLog
 from classifier.watch.metrics import WatchMetrics
 from classifier.watch.observer import Observer, Region
 from classifier.watch.rules import parse_rule
@@ -31,14 +34,14 @@ def watch(
 ) -> tuple[list[dict[str, Any]], Counts]:
     """Watch a film to its end; return its events."""
     counts, stop, events = Counts(), threading.Event(), []
-    video = Video(parse_address(str(path)), 1 << 24)
+    video = Video(parse_address(str(path)), 1 << 24, counts=counts)
     assert not video.is_live
     observer = Observer(model, counts, WatchMetrics(counts, "colours"), **settings)
     bounds = {"before": 1.0, "after": 1.0, "keep": 100, "keep_bytes": 1 << 20}
     recorder = Recorder(run / "alerts", counts, print, **bounds) if run else None
     rules = [parse_rule(text, CLASSES) for text in alerts]
     watcher = Watcher("film", observer, rules, counts, listeners=[events.append], recorder=recorder)
-    with FrameReader(read_film(video, counts), stop, counts, fps=fps, keeps_all=True) as reader:
+    with FrameReader(read_film(video), stop, counts, fps=fps, keeps_all=True) as reader:
         watcher.run(reader, lambda: False)
     if recorder:
         recorder.close()
@@ -135,10 +138,45 @@ def test_old_clips_make_room(tmp_path: Path):
     assert sorted(path.name for path in (tmp_path / "alerts").iterdir()) == [f"00000{n}.jpg" for n in (4, 5, 6)]
 
 
+def test_a_clip_ends_at_a_gap_and_has_no_frame_from_before_it(tmp_path: Path):
+    """An alert at 0 s, and one at 1,000 s after a lost connection; without frames before an alert."""
+    counts, pixels = Counts(), draw_frame("red", 0)
+    for name, before, durations in (("around", 2.0, (1.0, 3.0)), ("after", 0.0, (1.0, 1.0))):
+        recorder = Recorder(tmp_path / name, counts, print, before=before, after=2.0, keep=9, keep_bytes=1 << 20)
+        for second in (0, 1, 1000, 1002, 1003, 1004, 1005, 1010):
+            recorder.add(second, pixels, is_first=second in (0, 1000))
+            if second in (0, 1004):
+                recorder.begin(second, pixels)
+        recorder.close()
+        for number, seconds in zip((1, 2), durations, strict=True):
+            with av.open(str(tmp_path / name / f"{number:06d}.mp4")) as clip:
+                times_of = [float(frame.time) for frame in clip.decode(video=0)]
+            assert times_of[-1] == pytest.approx(seconds, abs=0.01), name
+    assert (counts.clips, counts.unsaved) == (4, 0)
+
+
+def test_what_cannot_be_saved_is_counted(tmp_path: Path, monkeypatch):
+    counts, said, pixels = Counts(), [], draw_frame("red", 0)
+    recorder = Recorder(tmp_path / "alerts", counts, said.append, before=1, after=1, keep=9, keep_bytes=1 << 20)
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("No space left on device")))
+    recorder.add(0, pixels)
+    for _ in range(9):
+        recorder.begin(0, pixels)
+    assert counts.unsaved >= 1  # of nine clips, eight are recorded at once
+    recorder.close()
+    assert counts.unsaved == 9 + 9 == len(said)
+    assert not [*(tmp_path / "alerts").iterdir()]
+    log = EventLog(io.StringIO(), tmp_path / "absent", counts, said.append)
+    log.write({})
+    log.write({})
+    assert (counts.unsaved, len(said)) == (20, 19)
+
+
 def test_a_folder_that_fills(tmp_path: Path, model: ColourModel):
+    """Each image is answered by itself, whatever came before."""
     Image.fromarray(draw_frame("green", 0)).save(tmp_path / "before.png")
     counts, stop, events, said = Counts(), threading.Event(), [], []
-    observer = Observer(model, counts, WatchMetrics(counts, "colours"))
+    observer = Observer(model, counts, WatchMetrics(counts, "colours"), half_life=60.0)
     watcher = Watcher("folder", observer, [], counts, listeners=[events.append], say=said.append)
     frames = read_folder(tmp_path, stop, poll_seconds=0.05)
 

@@ -23,7 +23,7 @@ FAST = Backoff(first_seconds=0.01, max_seconds=0.05)
 
 
 class Receiver:
-    """Answers with these statuses, one a request, then with 200. A status of 0 hangs."""
+    """Answers with these statuses, one a request, then with 200. A status of 0 hangs, and 202 before its body."""
 
     def __init__(self, *statuses: int) -> None:
         left, self.requests = list(statuses), []
@@ -40,8 +40,10 @@ class Receiver:
                     return
                 self.send_response(status)
                 self.send_header("location", "/elsewhere")
-                self.send_header("content-length", "0")
+                self.send_header("content-length", "10" if status == 202 else "0")
                 self.end_headers()
+                if status == 202:
+                    receiver.may_end.wait(10)
 
             def log_message(self, *_: object, **__: object) -> None:
                 pass
@@ -101,6 +103,7 @@ def test_what_is_not_taken_is_told_without_the_secret(statuses: list[int], tries
     assert (counts.sent, counts.unsent, len(receiver.requests)) == (0, 1, tries)
     assert problem in said
     assert "secret" not in said
+    assert "/hook" not in said  # many receivers know a sender by it
     assert "webhook-signature" not in receiver.requests[0][1]
 
 
@@ -114,7 +117,15 @@ def test_nothing_waits_for_a_receiver_that_hangs(receive):
     assert len([line for line in said if "100 others wait" in line]) >= 49
     webhook.close(seconds=0.2)
     assert time.monotonic() - began < 5
-    assert "were not sent to http://127.0.0.1" in said[-1]
+    assert "of the last events were not sent to http://127.0.0.1" in said[-1]
+    assert (counts.sent, counts.unsent) == (0, 150)
+
+
+def test_an_event_that_was_taken_is_not_sent_again(receive):
+    receiver, began = receive(202), time.monotonic()
+    counts, said = send(receiver.url)
+    assert (counts.sent, len(receiver.requests), said) == (1, 1, [])
+    assert time.monotonic() - began < 4
 
 
 def test_no_receiver():
@@ -126,12 +137,13 @@ def test_secrets(tmp_path: Path):
     path = tmp_path / "key"
     path.write_text("whsec_" + base64.b64encode(SECRET).decode() + "\n")
     assert read_secret(path) == SECRET
-    path.write_text(SECRET.decode() + "\n")
+    path.write_text(base64.b64encode(SECRET).decode() + "\n")
     assert read_secret(path) == SECRET
     for content, said in (
-        (b"short", "fewer than 16 bytes"),
-        (b"whsec_abcde", "neither text nor"),
-        (b"\xff" * 20, "neither"),
+        (b"whsec_abcd", "fewer than 16 bytes"),
+        (b"whsec_abcde", "not base64"),
+        (b"a key of some words", "not base64"),
+        (b"\xff" * 20, "not base64"),
     ):
         path.write_bytes(content)
         with pytest.raises(ConfigError, match=said):

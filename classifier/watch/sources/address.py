@@ -65,19 +65,30 @@ def _parse_url(url: str, scheme: str) -> Address:
 def hide_credentials(url: str) -> str:
     """Return a URL without its user, password and parameters, and without a path that has some in it.
 
-    >>> hide_credentials("rtsp://ann:a/b@cam:554/live?token=1")
+    >>> hide_credentials("rtsp://ann:secret@cam:554/live?token=1")
     'rtsp://cam:554/live'
     >>> hide_credentials("rtsp://cam/user=ann&password=b")
     'rtsp://cam/...'
+    >>> hide_credentials("http://cam/live?user=ann@home.org&password=b")
+    'http://...'
     """
     scheme, _, rest = url.partition("://")
-    rest = rest.rpartition("@")[2].partition("?")[0].partition("#")[0]  # a password may have any character
-    host, slash, path = rest.partition("/")
-    return f"{scheme.lower()}://{host}{slash}{'...' if '=' in path or '&' in path else path}"
+    end = next((n for n, letter in enumerate(rest) if letter in "/?#"), len(rest))
+    host, path = rest[:end].rpartition("@")[2], rest[end:]
+    if "@" in path or "=" in host or "&" in host:  # of a password or a parameter: where the host is nobody can say
+        return f"{scheme.lower()}://..."
+    path = path.partition("?")[0].partition("#")[0]
+    return f"{scheme.lower()}://{host}{'/...' if '=' in path or '&' in path else path}"
+
+
+def hide_path(url: str) -> str:
+    """Return a web address that `check_url` has taken without its path, which may be secret."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def check_url(url: str, option: str) -> str:
-    """Return a web address as it is. ConfigError, which does not repeat it, if it is none."""
+    """Return a web address as it is. ConfigError, which does not repeat it, if it is none, or has a password."""
     try:
         parts = urlsplit(url)
         is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
@@ -85,4 +96,6 @@ def check_url(url: str, option: str) -> str:
         is_usable = False
     if not is_usable or not url.isascii() or any(c.isspace() for c in url):
         raise ConfigError(f"--{option} is no web address: give https://HOST/PATH")
+    if "@" in urlsplit(url).netloc:
+        raise ConfigError(f"--{option} has a user or a password, which cannot be sent: put a secret into the path")
     return url

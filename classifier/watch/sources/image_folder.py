@@ -29,7 +29,7 @@ def read_folder(folder: Path, stop: threading.Event, poll_seconds: float = _POLL
         for name in sorted(complete, key=lambda name: (found[name], name)):
             yield Frame(number, time.monotonic() - began, time.time(), partial(Path, folder, name), number == 0)
             number += 1
-        done = {name: found[name] if name in complete else done[name] for name in found if name in {*complete, *done}}
+        done = {name: state for name, state in done.items() if name in found} | {name: found[name] for name in complete}
         before = found
 
 

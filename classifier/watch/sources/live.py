@@ -12,6 +12,9 @@ from classifier.watch.counts import Counts
 from classifier.watch.sources.frame import Frame
 from classifier.watch.sources.video import Video, to_pixels
 
+_FILM_STEP, _LIVE_STEP = 10.0, 2.0
+"""Seconds from one frame to the next, at most; unless frames are rare. What is longer is a gap."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Backoff:
@@ -25,15 +28,23 @@ class Backoff:
         return min(self.max_seconds, self.first_seconds * 2.0 ** min(tries, 30)) * (0.5 + random_share / 2)
 
 
-def read_film(video: Video, counts: Counts) -> Iterator[Frame]:
-    """Yield all frames of a film, with the seconds at which it shows them."""
-    first, period = None, 1 / (video.average_rate or 25)
+def read_film(video: Video) -> Iterator[Frame]:
+    """Yield all frames of a film, with the seconds at which it shows them.
+
+    Where its time stamps jump, as where recordings were joined, time goes on, and the frame is the first after a gap.
+    """
+    longest = max(_FILM_STEP, 10 * video.period)
+    start, seconds, last = 0.0, -video.period, None
     with video:
         for number, decoded in enumerate(video.frames()):
-            shown = decoded.time if decoded.time is not None else number * period
-            first = shown if first is None else first
-            yield Frame(number, shown - first, time.time(), partial(to_pixels, decoded), number == 0)
-    counts.damaged += video.damaged
+            shown = decoded.time
+            if shown is None:
+                shown = 0.0 if last is None else last + video.period
+            is_first = not _goes_on(last, shown, longest)
+            if is_first:
+                start = shown - (seconds + video.period)
+            seconds, last = shown - start, shown
+            yield Frame(number, seconds, time.time(), partial(to_pixels, decoded), is_first)
 
 
 def read_live(
@@ -69,19 +80,26 @@ def read_live(
             except DataError as error:
                 lost = str(error)
                 continue
-        is_first = True
+        is_new, last, longest = True, None, max(_LIVE_STEP, 3 * video.period)
         try:
             with video:
                 for decoded in video.frames():
-                    latest = time.monotonic()
-                    if is_first and lost:
+                    now = time.monotonic()
+                    if is_new and lost:
                         say(f"{name} is back")
                         counts.reconnects += 1
-                    yield Frame(number, latest - began, time.time(), partial(to_pixels, decoded), is_first)
-                    number, tries, is_first = number + 1, 0, False
+                    # A pause after which time stamps go on, as between the segments of HLS, is none of the source.
+                    is_gap = now - latest > longest and not _goes_on(last, decoded.time, longest)
+                    latest, last = now, decoded.time
+                    yield Frame(number, now - began, time.time(), partial(to_pixels, decoded), is_new or is_gap)
+                    number, tries, is_new = number + 1, 0, False
                     if stop.is_set():
                         return
             lost = f"{name} has ended"
         except DataError as error:
             lost = str(error)
-        counts.damaged += video.damaged
+
+
+def _goes_on(last: float | None, shown: float | None, longest: float) -> bool:
+    """Whether a time stamp is neither before the last one nor long after it."""
+    return last is not None and shown is not None and 0 <= shown - last <= longest

@@ -10,7 +10,9 @@ import numpy as np
 
 from classifier.errors import DataError
 from classifier.runtime.cpu import available_cores
+from classifier.watch.counts import Counts
 from classifier.watch.sources.address import Address
+from classifier.watch.sources.pace import Pace
 
 if TYPE_CHECKING:
     import av
@@ -22,22 +24,26 @@ _LIVE_OPTIONS = {
     "flags": "low_delay",
     "probesize": "500000",
     "analyzeduration": "1000000",
-    "rtsp_transport": "tcp",
 }
-_WAIT_SECONDS = 1e-3
-"""Whoever waits as long for a packet has read all that came before."""
-_BEHIND_SECONDS = 1.0
-"""Of reading without a wait, after which only keyframes are decoded until all is read."""
+_PATIENCE = 3
+"""Times as long a stream may be silent between segments (HLS), or send no frame that can be decoded."""
 
 
 class Video:
     """An open film, stream or camera. DataError, without its credentials, if it cannot be opened.
 
-    max_pixels: of a frame.
+    max_pixels: of a frame. counts: where damaged frames are counted.
     """
 
-    def __init__(self, address: Address, max_pixels: int, silent_seconds: float = SILENT_SECONDS) -> None:
-        self.address, self.max_pixels, self.damaged = address, max_pixels, 0
+    def __init__(
+        self,
+        address: Address,
+        max_pixels: int,
+        silent_seconds: float = SILENT_SECONDS,
+        *,
+        counts: Counts | None = None,
+    ) -> None:
+        self.address, self.max_pixels, self._counts = address, max_pixels, counts or Counts()
         self._silent_seconds, self._file = silent_seconds, None
         if address.kind == "device" and sys.platform != "linux":
             raise DataError(f"{address.name} is a device, which is read on Linux only: give the URL of a stream")
@@ -47,9 +53,11 @@ class Video:
         try:
             self._container: Any = self._open(is_live=address.kind != "film")
             is_stored = address.kind == "stream" and self._container.duration is not None
-            if is_stored:  # a live source has lost the frames by which its format was found
+            is_segmented = self._container.format.name == "hls"
+            self._silent_seconds *= _PATIENCE if is_segmented else 1
+            if is_stored or is_segmented:  # a live source has lost the frames by which its format was found
                 self._container.close()
-                self._container = self._open(is_live=False)
+                self._container = self._open(is_live=not is_stored)
             self.is_live = address.kind != "film" and not is_stored
             """Whether it goes on while it is not read. A stream of known length is a film that lies elsewhere."""
             streams = self._container.streams.video
@@ -69,17 +77,19 @@ class Video:
         options = {"protocol_whitelist": address.protocols}
         if address.kind == "film":  # opened here, so that FFmpeg needs no protocol, nor has one for what it refers to
             self._file = Path(address.location).open("rb")  # noqa: SIM115 - closed by close
-            return av.open(self._file, options=options)
+            return av.open(self._file, options=options, metadata_errors="replace")
         if address.kind == "device":
-            return av.open(address.location, format="v4l2", options=_LIVE_OPTIONS)
+            return av.open(address.location, format="v4l2", options=_LIVE_OPTIONS, metadata_errors="replace")
         seconds = self._silent_seconds
-        options |= _LIVE_OPTIONS if is_live else {}
-        return av.open(address.location, options=options, timeout=(seconds, seconds))
+        options |= {"rtsp_transport": "tcp"} | (_LIVE_OPTIONS if is_live else {})
+        return av.open(address.location, options=options, timeout=(seconds, seconds), metadata_errors="replace")
 
     def _prepare(self, stream: Any) -> None:
         self._stream, codec = stream, stream.codec_context
         self.average_rate = float(stream.average_rate) if stream.average_rate else None
         """Frames a second, if that is known."""
+        self.period = 1 / (self.average_rate or 25)
+        """Seconds of a frame."""
         if codec is None:
             raise DataError(f"{self.address.name} has a codec that is unknown here: convert it, to H.264")
         self._check_size(codec.width, codec.height)
@@ -102,42 +112,55 @@ class Video:
 
     def frames(self) -> "Iterator[av.VideoFrame]":
         """Yield the frames that can be decoded. DataError if the connection is lost, or if there is none at all."""
-        found = False
+        found, latest = False, time.monotonic()
         try:
             for packet in self._packets():
-                try:
-                    decoded = packet.decode()
-                except self._errors:  # a part that is damaged, or a frame of too many pixels
-                    self.damaged += 1
-                    continue
-                for frame in decoded:
-                    if frame.is_corrupt:
-                        self.damaged += 1
-                        continue
+                for frame in self._decode(packet):
                     self._check_size(frame.width, frame.height)
                     found = True
                     yield frame
+                    latest = time.monotonic()
+                silent = time.monotonic() - latest
+                if self.is_live and silent > _PATIENCE * self._silent_seconds:
+                    raise DataError(f"{self.address.name} was lost (no frame could be decoded for {silent:.0f} s)")
         except (self._errors, OSError) as error:
             if self.address.kind != "film" or not found:
                 raise self._explain(error, is_open=True) from None
-            self.damaged += 1  # the end of a file that was cut off
+            self._counts.damaged += 1  # the end of a file that was cut off
         if not found:
             raise DataError(f"{self.address.name} has no frame that can be decoded: give another source")
 
+    def _decode(self, packet: Any) -> "list[av.VideoFrame]":
+        """Return the whole frames that a packet completes; none if it is of sound."""
+        if packet.stream_index != self._stream.index:
+            return []
+        try:
+            decoded = packet.decode()
+        except self._errors:  # a part that is damaged, or a frame of too many pixels
+            self._counts.damaged += 1
+            return []
+        whole = [frame for frame in decoded if not frame.is_corrupt]
+        self._counts.damaged += len(decoded) - len(whole)
+        return whole
+
     def _packets(self) -> Iterator[Any]:
-        """Yield packets; skip frames between keyframes while frames come faster than they are decoded."""
-        packets, caught_up = self._container.demux(self._stream), time.monotonic()
-        codec = self._stream.codec_context
+        """Yield packets; of a live source those of sound, too, which may go on when its video does not.
+
+        Frames between keyframes are skipped while they come faster than they are decoded.
+        """
+        packets = self._container.demux(*([] if self.is_live else [self._stream]))
+        codec, waited, pace = self._stream.codec_context, 0.0, Pace(self.period, time.monotonic())
         while True:
             began = time.monotonic()
             packet = next(packets, None)
             if packet is None:
                 return
             now = time.monotonic()
-            if now - began > _WAIT_SECONDS:
-                caught_up = now
-            if self.is_live:
-                codec.skip_frame = "NONKEY" if now - caught_up > _BEHIND_SECONDS else "DEFAULT"
+            waited += now - began
+            if self.is_live and packet.stream_index == self._stream.index:
+                stamp = None if packet.dts is None else float(packet.dts * packet.time_base)
+                codec.skip_frame = "NONKEY" if pace.is_behind(waited, stamp, now) else "DEFAULT"
+                waited = 0.0
             yield packet
 
     def _check_size(self, width: int, height: int) -> None:
