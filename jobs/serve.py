@@ -86,7 +86,7 @@ class ServeOptions(ModelOptions):
     log: bool = True
     """Write a line of JSON for each request to stderr; of its content, only a digest."""
     capture: str | None = None
-    """Folder to keep answers in, in Parquet files; of images, only a digest."""
+    """Folder to keep answers in, in Parquet files; of images, a digest and features."""
     capture_images: bool = False
     """Keep the images, too, as the model saw them."""
     capture_share: Fraction = 1.0
@@ -200,15 +200,22 @@ class Service:
 
 def _serve_on_cluster(request: Request, sources: "Sequence[Source]") -> None:
     from classifier.bundle import document
+    from classifier.serve.keys import Keys
 
     from .launch.serving import run_replicas
     from .serve import make_replica_service  # by a name that replicas can import, however this was started
 
+    options = request.options
+    if options.drain:
+        raise ConfigError("--drain is for one process, not for --replicas: leave one of them out")
+    given = asdict(options) | request.changes
+    _read_request(given)
+    if options.key_file:
+        Keys.read(Path(options.key_file))
     for source in sources:
         document.read(source.path)
-    options = request.options
     run_replicas(
-        functools.partial(make_replica_service, asdict(options) | request.changes),
+        functools.partial(make_replica_service, given),
         _read_scale(request),
         (options.host, options.port),
     )
@@ -228,6 +235,8 @@ def deploy(given: Mapping[str, Any]) -> Any:
     from .launch.serving import build_application
 
     request = _read_request(given)
+    if not request.options.key_file:
+        raise ConfigError("key_file is missing: other machines can ask (make keys with serve --add_key)")
     request.trust_named_models()
     return build_application(functools.partial(make_replica_service, dict(given)), _read_scale(request))
 

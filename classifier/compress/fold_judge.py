@@ -1,7 +1,7 @@
 """A linear probe that was validated by folds is judged by them: each fold's head answers for images new to it.
 
 One graph has the heads of all folds. It is written and quantised as that of the model itself, but for the heads. Ranges
-of int8 are measured on all training images, without their labels.
+of int8 are measured on training images of all folds, without their labels.
 """
 
 import copy

@@ -60,7 +60,7 @@ def _describe_outcome(row: Row, document: CompressDocument) -> str:
 
 def _draw(rows: list[Row]) -> Chart:
     """Draw accuracy against milliseconds at batch 1, in other colours for accepted models and the others."""
-    figure, axes = create_axes("milliseconds for an image", "validation accuracy")
+    figure, axes = create_axes("milliseconds for an image", "accuracy")
     axes.yaxis.set_major_formatter(format_shares())
     for is_accepted, colour in ((True, VALIDATION), (False, TRAIN)):
         chosen = [row for row in rows if row["accepted"] == is_accepted]

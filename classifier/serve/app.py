@@ -108,6 +108,7 @@ class App:
         facts: dict[str, Any],
     ) -> Response:
         self.guard.check_host(headers.get("host"))
+        self.guard.check_origin(scope["method"], headers)
         if route is None:
             raise RequestError(404, "there is nothing at this address: see /openapi.json")
         methods = sorted(route.methods or ())
@@ -181,19 +182,26 @@ class App:
 
     async def _ask(self, request: Request, query: Query, model: ServedModel, number: str | None) -> Reply:
         """Answer a query before its deadline. RequestError (429) if that is not possible."""
-        seconds = self.bounds.deadline_seconds
+        seconds, limit = self.bounds.deadline_seconds, self.bounds.heatmap_seconds
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(max(seconds, limit) if query.maps else seconds):
                 reply = await self.registry.answer(query, model, number, time.monotonic() + seconds)
         except TimeoutError:
+            if query.maps:
+                raise RequestError(429, f"heatmaps were not drawn within {limit:g} s: try again later", 1.0) from None
             raise overloaded() from None
         request.state.facts |= {"model": reply.version.name, "version": reply.version.number, "images": len(query)}
         if self.capture:
             self.capture.add(query, reply, request.state.trace.trace_id)
         return reply
 
+    @property
+    def _can_load(self) -> bool:
+        """Whether models are loaded by request; not where another process would answer with the version before."""
+        return any(route.path.endswith("/load") for route in self.routes)
+
     def _explain_missing_maps(self, version: ModelVersion) -> str | None:
-        return version.predictor.explain_missing_heatmaps() if self._has_maps else "they are off (--maps)"
+        return version.why_no_heatmaps if self._has_maps else "they are off (--maps)"
 
     async def _show_page(self, request: Request) -> Response:
         name = request.path_params.get("name", PAGE)
@@ -217,7 +225,7 @@ class App:
         return _json(200 if is_ready else 503, {"name": version.name, "ready": is_ready})
 
     async def _describe_server(self, request: Request) -> Response:
-        return _json(200, open_inference.describe_server())
+        return _json(200, open_inference.describe_server(can_load=self._can_load))
 
     async def _describe_model(self, request: Request) -> Response:
         model = self.registry.find(request.path_params["model"])
@@ -236,7 +244,8 @@ class App:
         return Response(self.metrics.render(), media_type=CONTENT_TYPE)
 
     async def _describe_api(self, request: Request) -> Response:
-        return _json(200, describe_api(self.bounds, has_keys=self.guard.keys is not None))
+        paths = {route.path for route in self.routes}
+        return _json(200, describe_api(self.bounds, paths, has_keys=self.guard.keys is not None))
 
 
 def _route(method: str, path: str, handler: Handler) -> Route:

@@ -18,6 +18,8 @@ class Bounds:
     """In a request."""
     heatmaps: int = 4
     """In a request; one takes several times as long as an answer."""
+    heatmap_seconds: float = 60.0
+    """In which heatmaps are drawn; the first ones wait for torch."""
     requests: int = 512
     """In progress at once."""
     connections: int = 2048

@@ -1,6 +1,6 @@
 """Who may ask: API keys, and without them only what is meant for this machine; and headers that browsers obey."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from classifier.serve.bounds import RequestError
 from classifier.serve.keys import Keys
@@ -46,3 +46,15 @@ class Guard:
         name = (host or "").rpartition(":")[0] if (host or "").rpartition(":")[2].isdigit() else host or ""
         if name.strip("[]") not in self._hosts:
             raise RequestError(421, "this server answers to localhost only: use that name, or start it with --key_file")
+
+    def check_origin(self, method: str, headers: Mapping[str, str]) -> None:
+        """RequestError (403) if a browser asks for a page of another origin, which needs no answer to do harm.
+
+        Without keys only, which such a page does not have. Links from elsewhere are followed.
+        """
+        if self.keys is not None or (method == "GET" and headers.get("sec-fetch-mode") == "navigate"):
+            return
+        origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
+        is_foreign = origin is not None and origin.partition("://")[2] != headers.get("host")
+        if is_foreign or site not in ("same-origin", "none"):
+            raise RequestError(403, "pages of other origins cannot use this server")

@@ -23,12 +23,9 @@ PLATFORM = "classifier"
 _LENGTH = struct.Struct("<I")
 
 
-def describe_server() -> dict[str, Any]:
-    return {
-        "name": PLATFORM,
-        "version": __version__,
-        "extensions": ["binary_tensor_data", "model_repository"],
-    }
+def describe_server(*, can_load: bool) -> dict[str, Any]:
+    extensions = ["binary_tensor_data", *(["model_repository"] if can_load else [])]
+    return {"name": PLATFORM, "version": __version__, "extensions": extensions}
 
 
 def describe_model(version: ModelVersion, numbers: list[str]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The OpenAPI document of the server, written by hand: bodies of bytes have no schema that a framework could derive."""
 
+from collections.abc import Collection
 from typing import Any
 
 from classifier.serve.bounds import Bounds
@@ -12,8 +13,8 @@ _BASE64 = {"type": "string", "contentEncoding": "base64"}
 _TENSOR_KEYS = {"name": _TEXT, "datatype": _TEXT, "shape": {"type": "array", "items": {"type": "integer"}}}
 
 
-def describe_api(bounds: Bounds, *, has_keys: bool) -> dict[str, Any]:
-    """Return the document. has_keys: whether requests need a key."""
+def describe_api(bounds: Bounds, paths: Collection[str], *, has_keys: bool) -> dict[str, Any]:
+    """Return the document of these paths. has_keys: whether requests need a key."""
     schemas = {
         "Error": _object({"error": _TEXT}),
         "Prediction": _object(
@@ -33,6 +34,7 @@ def describe_api(bounds: Bounds, *, has_keys: bool) -> dict[str, Any]:
             {
                 "model": _TEXT,
                 "version": _TEXT,
+                "bundle": {"type": "string", "description": "of what has answered: the same on every server"},
                 "predictions": _list({"anyOf": [_schema("Prediction"), _schema("Error")]}),
             }
         ),
@@ -69,7 +71,7 @@ def describe_api(bounds: Bounds, *, has_keys: bool) -> dict[str, Any]:
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": "classifier", "version": __version__},
-        "paths": _paths(),
+        "paths": {path: item for path, item in _paths().items() if path in paths},
         "components": {"schemas": schemas},
     }
     if has_keys:

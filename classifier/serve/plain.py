@@ -84,7 +84,8 @@ def describe(reply: Reply, query: Query) -> tuple[int, dict[str, Any]]:
             row["heatmap"] = base64.b64encode(reply.heatmaps[number]).decode()
         number += 1
         rows.append(row)
-    answer = {"model": reply.version.name, "version": reply.version.number, "predictions": rows}
+    version = reply.version
+    answer = {"model": version.name, "version": version.number, "bundle": version.bundle, "predictions": rows}
     return (200 if number else 422), answer
 
 

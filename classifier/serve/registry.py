@@ -66,9 +66,12 @@ class ServedModel:
         return str(self._count)
 
     def find(self, number: str | None) -> ModelVersion:
-        """Return a version. RequestError (404) if there is none of this number."""
+        """Return a version, by its number or its bundle. RequestError (404) if there is none."""
         if number is None:
             return self.current
+        for version in self.versions.values():
+            if version.bundle == number:
+                return version
         if number not in self.versions:
             raise RequestError(404, f"{self.name} has no such version: {', '.join(self.versions)} are served")
         return self.versions[number]

@@ -21,6 +21,7 @@ from classifier.serve.bounds import RequestError, overloaded
 from classifier.serve.metrics import Metrics
 from classifier.serve.page.heatmaps import METHOD, HeatmapProcess
 
+BUNDLE_DIGITS = 12
 _LATEST = 0.05
 """Weight of the latest image in the running mean of the seconds to decode one."""
 _WARM_UP_BATCHES, _MIN_GAIN = 3, 1.1
@@ -88,6 +89,7 @@ class ModelVersion:
     ) -> None:
         self.name, self.number, self.path, self.digest = name, number, path, digest
         self.predictor, self._pools, self.metrics = predictor, pools, metrics.of(name, number)
+        self.why_no_heatmaps = predictor.explain_missing_heatmaps()
         max_size, seconds = self._warm_up()
         self.batcher: Batcher[Judgement] = Batcher(
             predictor.judge,
@@ -100,6 +102,11 @@ class ModelVersion:
         self._decoding, self._decode_seconds = 0, 1e-3  # images that are waiting or in work; seconds of one
         self._in_progress, self._is_idle = 0, asyncio.Event()
         self._is_idle.set()
+
+    @property
+    def bundle(self) -> str:
+        """The start of the digest: the same on every server, unlike the number."""
+        return self.digest[:BUNDLE_DIGITS]
 
     @classmethod
     async def open(

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from classifier.config.sections import WorkersConfig
-from classifier.errors import ConfigError
+from classifier.errors import ConfigError, in_short
 
 from .cluster import DriverContext, connect, describe_shortage, worker_resources
 from .local_cluster import find_session
@@ -137,6 +137,7 @@ def run_replicas(make_service: Callable[[], Service], scale: Scale, address: tup
     environment = {name: os.environ.get(name, value) for name, value in (ENVIRONMENT | _separate_session()).items()}
     os.environ.update(environment)
     from ray import serve  # which reads it
+    from ray.exceptions import RayError
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     _refuse_unplaceable(scale, resources)
@@ -156,9 +157,12 @@ def run_replicas(make_service: Callable[[], Service], scale: Scale, address: tup
             for turn in itertools.count(1):
                 has_changed.wait()
                 has_changed.clear()
-                _run(make_service, scale, turn)
+                try:
+                    _run(make_service, scale, turn)
+                except (ConfigError, RayError, TimeoutError) as error:  # those that answer go on
+                    print(f"serve: not all replicas have loaded what has changed: {in_short(error)}", file=sys.stderr)
         except _Ended:
-            pass
+            serve.delete(NAME)  # waits for the last answers, while HAProxy still hands them on
         finally:
             serve.shutdown()
 
@@ -230,7 +234,8 @@ class _Replica:
 def _separate_session() -> dict[str, str]:
     """Return where HAProxy keeps its files and listens, in a session of this process: there may be several.
 
-    Whoever can open its socket commands it, so it is where only this user can.
+    Whoever can open its socket commands it, so it is where only this user can; of a cluster that was joined it is where
+    Ray has it, which every user of the machine can open.
     """
     session = find_session()
     if session is None:

@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 import yaml
 
+from classifier.errors import ConfigError
 from jobs.cli.parser import parse
 from jobs.launch.serving import ENVIRONMENT
 from jobs.serve import VERB, deploy
@@ -202,6 +203,8 @@ def test_ray_accepts_the_service(monkeypatch):
         assert {one["name"]: one["value"] for one in container["env"]} == ENVIRONMENT
     # Its arguments are those of the verb; keys and bundles are only on the workers.
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4.0})
+    with pytest.raises(ConfigError, match="key_file is missing"):
+        deploy({name: value for name, value in application.args.items() if name != "key_file"})
     deployed = deploy(application.args)._bound_deployment
     assert (deployed.name, deployed.user_config) == ("replica", {"turn": 0})
     assert application.args["key_file"]

@@ -116,6 +116,9 @@ MALFORMED = {
     "JSON is shorter": (INFER, tensor(), {"inference_header_content_length": "99999999"}, 400),
     "an unknown output": (INFER, tensor()[:-1] + b', "outputs": [{"name": "x"}]}', {}, 400),
     "an unreadable image": (INFER, tensor(name="encoded", datatype="BYTES", shape=[1], data=["AAAA"]), {}, 422),
+    "a page of another origin": ("/predict", IMAGE, {"origin": "http://evil.example"}, 403),
+    "a page of another site": ("/predict", IMAGE, {"sec_fetch_site": "cross-site", "sec_fetch_mode": "no-cors"}, 403),
+    "a page without an origin": ("/models", None, {"origin": "null"}, 403),
     "another host": ("/predict", IMAGE, {"host": "evil.example"}, 421),
     "loading without keys": ("/v2/repository/models/waves/load", b"", {}, 403),
 }
@@ -126,7 +129,7 @@ def test_a_wrong_request_is_told_why(case: str, server: Running):
     path, body, headers, expected = MALFORMED[case]
     status, answer, _ = server.ask(path, body, **headers)
     assert status == expected, answer
-    assert set(answer) in ({"error"}, {"model", "version", "predictions"})
+    assert set(answer) in ({"error"}, {"model", "version", "bundle", "predictions"})
 
 
 def test_every_route_is_in_the_document(server: Running):

@@ -47,7 +47,7 @@ def test_requests_are_kept_as_they_were_answered(bundle, tmp_path):
         assert row["predicted_name"] == said.get("class_name")
         assert row["error"] == said.get("error")
         assert row["trace_id"] == trace.split("-")[1]
-    assert {(row["model"], row["version"]) for row in rows} == {("waves", "1")}
+    assert {(row["model"], row["version"], row["bundle"]) for row in rows} == {("waves", "1", answer["bundle"])}
     assert [row["image"] is None for row in rows] == [bool(row["error"]) for row in rows]
     shown_HWC = np.asarray(Image.open(io.BytesIO(rows[4]["image"])))
     np.testing.assert_array_equal(shown_HWC.transpose(2, 0, 1), pixels_NCHW[0])
@@ -59,10 +59,14 @@ def test_requests_are_kept_as_they_were_answered(bundle, tmp_path):
 
 def test_the_oldest_files_are_deleted(bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(capture_module, "PART_IMAGES", 2)
+    (other := tmp_path / "waves" / "00000.parquet").parent.mkdir()
+    other.write_bytes(bytes(100_000))  # not its own
     server = start([Source("waves", bundle)], capture=tmp_path, kept=CaptureBounds(max_bytes=30_000))
     for seed in range(12):
         assert server.ask("/predict", encode(seed=seed))[0] == 200
     stop(server)
+    assert other.stat().st_size == 100_000
+    other.unlink()
     ids = read(tmp_path / "waves")["image_id"].to_pylist()
     assert 0 < len(ids) < 12
     assert ids == [hashlib.sha256(encode(seed=seed)).hexdigest() for seed in range(12 - len(ids), 12)]

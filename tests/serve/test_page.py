@@ -70,6 +70,8 @@ def test_models_are_described_with_their_limits_and_why_there_are_no_heatmaps(se
     monkeypatch.setattr(server.app, "_has_maps", True)
     assert server.ask("/models")[1]["models"][0]["why_no_heatmaps"] is None
     monkeypatch.setattr("classifier.bundle.predictor.has_torch", lambda: False)
+    version = server.app.registry.models["waves"].current
+    monkeypatch.setattr(version, "why_no_heatmaps", version.predictor.explain_missing_heatmaps())
     assert server.ask("/models")[1]["models"][0]["why_no_heatmaps"] == "torch is not installed"
     status, answer, _ = server.ask("/predict?maps=true", IMAGE)
     assert (status, answer["error"]) == (400, "there are no heatmaps: torch is not installed")

@@ -2,34 +2,38 @@
 
 The files of a model lie in FOLDER/MODEL. A row is an image: the columns of `predict --answers`
 (classifier/answers/rows.py), in which the SHA-256 of the image is its identity, and `time` (UTC), `trace_id`, `model`,
-`version`, `statistics` (channel statistics of a late layer: features that need no torch), and `image`, if images may be
-kept: as the model saw it.
+`version` (of this server), `bundle` (the start of a digest of what answered), `statistics` (channel statistics of a
+late layer: features that need no torch), and `image`, if images may be kept: as the model saw it.
 
 A thread writes the files: what it does not take in time is dropped, and counted, so that no answer waits. A file is
-written when it has PART_IMAGES rows, or its first is PART_SECONDS old; a killed server loses these rows at most.
+written when it has PART_IMAGES rows or PART_BYTES, or its first is PART_SECONDS old: a killed server loses no more.
 """
 
 import contextlib
 import os
 import queue
 import random
+import re
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from classifier.errors import ConfigError
+from classifier.extras import DISTRIBUTION
 from classifier.serve.capture.rows import CapturedRequest, build_table
 from classifier.serve.metrics import Metrics
 from classifier.serve.version import Query, Reply
 
-PART_IMAGES, PART_SECONDS = 1000, 60.0
+PART_IMAGES, PART_BYTES, PART_SECONDS = 1000, 16 << 20, 60.0
 MAX_WAITING_BYTES = 64 << 20
 """Of the images that wait for the thread."""
 _SAY_SECONDS = 60.0
 """How often it is said that a file cannot be written."""
+_FILE = re.compile(r"\d{8}T\d{6}\.\d{6}Z-\d+-\d+\.(parquet|tmp)")
+"""Names of the files: no others are deleted."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,33 @@ class CaptureBounds:
     """Images, not only their SHA-256."""
 
 
+@dataclass
+class _Part:
+    """What waits for its file."""
+
+    requests: list[CapturedRequest] = field(default_factory=list)
+    images: int = 0
+    nbytes: int = 0
+
+    def add(self, request: CapturedRequest) -> None:
+        self.requests.append(request)
+        self.images += len(request)
+        self.nbytes += request.nbytes
+
+    @property
+    def is_due(self) -> bool:
+        age = time.time() - self.requests[0].time
+        return self.images >= PART_IMAGES or self.nbytes >= PART_BYTES or age >= PART_SECONDS
+
+
 class Capture:
     """Writes the requests of a server to a folder. ConfigError if that cannot be written to."""
 
     def __init__(self, folder: Path, bounds: CaptureBounds, metrics: Metrics, say: Callable[..., None]) -> None:
-        import pyarrow.parquet  # noqa: F401 - told now, not by the thread, if it is not installed
-
+        try:
+            import pyarrow.parquet  # noqa: F401
+        except ModuleNotFoundError:  # told now, not by the thread
+            raise ConfigError(f'--capture needs pyarrow: pip install "{DISTRIBUTION}[capture]"') from None
         self.folder, self.bounds, self._metrics, self._say = folder, bounds, metrics, say
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -59,7 +84,8 @@ class Capture:
             raise ConfigError(f"{folder} cannot be written to ({error.strerror}): choose another --capture") from None
         self._waiting: queue.SimpleQueue[tuple[Query, Reply, float, str] | None] = queue.SimpleQueue()
         self._waiting_bytes, self._lock = 0, threading.Lock()
-        self._parts: dict[str, list[CapturedRequest]] = {}
+        self._parts: dict[str, _Part] = {}
+        """By model."""
         self._said, self._count = -_SAY_SECONDS, 0
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
         self._thread.start()
@@ -89,42 +115,53 @@ class Capture:
                 entry = self._waiting.get(timeout=PART_SECONDS / 4 if self._parts else None)
                 is_open = entry is not None
                 if entry is not None:
-                    self._take(*entry)
-            for model, requests in list(self._parts.items()):
-                is_full = sum(map(len, requests)) >= PART_IMAGES
-                if not is_open or is_full or time.time() - requests[0].time >= PART_SECONDS:
-                    self._write(model, self._parts.pop(model))
+                    with self._failures(entry[1].version.name, len(entry[0])):
+                        self._take(*entry)
+            for model, part in list(self._parts.items()):
+                if not is_open or part.is_due:
+                    del self._parts[model]
+                    self._write(model, part)
 
     def _take(self, query: Query, reply: Reply, when: float, trace_id: str) -> None:
-        request = CapturedRequest.of(query, reply, when, trace_id, has_images=self.bounds.has_images)
-        self._parts.setdefault(reply.version.name, []).append(request)
         with self._lock:
             self._waiting_bytes -= _count_bytes(query, reply)
+        request = CapturedRequest.of(query, reply, when, trace_id, has_images=self.bounds.has_images)
+        self._parts.setdefault(reply.version.name, _Part()).add(request)
 
-    def _write(self, model: str, requests: Sequence[CapturedRequest]) -> None:
+    def _write(self, model: str, part: _Part) -> None:
         import pyarrow.parquet as pq
 
         self._count += 1
         now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
         path = self.folder / model / f"{now}Z-{os.getpid()}-{self._count}.parquet"
-        partial, images = path.with_suffix(".tmp"), sum(map(len, requests))
-        try:
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            pq.write_table(build_table(model, requests), partial, compression="zstd")
-            partial.replace(path)
+        partial = path.with_suffix(".tmp")
+        with self._failures(model, part.images):
+            try:
+                path.parent.mkdir(mode=0o700, exist_ok=True)
+                pq.write_table(build_table(model, part.requests), partial, compression="zstd")
+                partial.replace(path)
+            finally:
+                with contextlib.suppress(OSError):
+                    partial.unlink(missing_ok=True)
+            self._metrics.captured.labels(model).inc(part.images)
+        with self._failures(model, 0):
             self._delete_oldest()
-        except OSError as error:  # a full disk: the server goes on
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _failures(self, model: str, images: int) -> Iterator[None]:
+        """Count as dropped, and say from time to time, what cannot be kept, as on a full disk: the server goes on."""
+        try:
+            yield
+        except Exception as error:
             self._metrics.capture_dropped.labels(model).inc(images)
             if time.monotonic() - self._said >= _SAY_SECONDS:
                 self._said = time.monotonic()
-                self._say("capture_failed", model=model, images=images, error=error.strerror or type(error).__name__)
-        else:
-            self._metrics.captured.labels(model).inc(images)
+                reason = getattr(error, "strerror", None) or type(error).__name__  # its text may hold a request's
+                self._say("capture_failed", model=model, images=images, error=reason)
 
     def _delete_oldest(self) -> None:
-        files = sorted(self.folder.glob("*/*.parquet"), key=lambda path: path.name)
+        files = [path for path in self.folder.glob("*/*") if _FILE.fullmatch(path.name)]
+        files.sort(key=lambda path: path.name)
         sizes = [path.stat().st_size for path in files]
         excess = sum(sizes) - self.bounds.max_bytes
         for path, size in zip(files[:-1], sizes, strict=False):  # the latest stays, however large
@@ -136,4 +173,5 @@ class Capture:
 
 
 def _count_bytes(query: Query, reply: Reply) -> int:
-    return sum(map(len, query.contents)) + sum(image.nbytes for image in reply.images)
+    arrays = [*reply.images, *(one for judgement in reply.judgements for one in judgement if one is not None)]
+    return sum(map(len, query.contents)) + sum(map(len, reply.heatmaps)) + sum(array.nbytes for array in arrays)

@@ -28,6 +28,7 @@ class CapturedRequest:
     time: float
     trace_id: str
     version: str
+    bundle: str
     class_names: tuple[str, ...]
     image_ids: list[str]
     """SHA-256 of each file, or of the pixels of an image that was sent as a tensor."""
@@ -38,6 +39,11 @@ class CapturedRequest:
     def __len__(self) -> int:
         return len(self.image_ids)
 
+    @property
+    def nbytes(self) -> int:
+        """Of what it holds, about."""
+        return sum(map(len, self.encoded or ())) + sum(one.nbytes for one in self.judgement if one is not None)
+
     @classmethod
     def of(cls, query: Query, reply: Reply, time: float, trace_id: str, *, has_images: bool) -> "CapturedRequest":
         names, contents = reply.version.predictor.class_names, query.contents
@@ -45,6 +51,7 @@ class CapturedRequest:
             time,
             trace_id,
             reply.version.number,
+            reply.version.bundle,
             names,
             [hashlib.sha256(one).hexdigest() for one in contents or (image.tobytes() for image in reply.images)],
             reply.errors,
@@ -87,6 +94,7 @@ def _build_table(model: str, requests: Sequence[CapturedRequest]) -> "pyarrow.Ta
         "trace_id": pa.array(repeat("trace_id"), pa.string()),
         "model": pa.array([model] * len(table), pa.string()),
         "version": pa.array(repeat("version"), pa.string()),
+        "bundle": pa.array(repeat("bundle"), pa.string()),
         "image": pa.array([image for one in requests for image in _list_images(one)], pa.binary()),
     }
     for name, values in added.items():

@@ -50,7 +50,14 @@ export class Card {
     this.asked = model
     const image = await this.opened
     const { content, note } = await fitToLimits(image, model)
-    const answer = await predict(content, model.name, { onWait: text => this.#say("title", text) })
+    const onWait = text => this.asked === model && this.#say("title", text)
+    let answer
+    try {
+      answer = await predict(content, model.name, { onWait })
+    } catch (error) {
+      if (this.asked !== model) return ""
+      throw error
+    }
     if (this.asked !== model) return ""
     this.answered = { content, ...answer }
     const { title, text, isUncertain } = describe(answer.prediction)
@@ -81,15 +88,17 @@ export class Card {
     if (this.element.classList.contains("drawing")) return
     const isShown = this.#find(".map").ariaPressed === "true"
     if (isShown) return this.#show((await this.opened).url, this.name, "", false)
-    const { model, version, content, prediction } = this.answered
+    const answered = this.answered
+    const { model, bundle, content, prediction } = answered
     this.element.classList.add("drawing")
-    this.#say("caption", "Drawing …")
-    const onWait = () => this.#say("caption", "Drawing … The first one of a server takes a while.")
+    this.#say("caption", "Drawing … The first one of a server takes a while.")
     try {
-      this.heatmap ??= (await predict(content, model, { version, maps: true, onWait })).prediction.heatmap
+      answered.heatmap ??= (await predict(content, model, { version: bundle, maps: true })).prediction.heatmap
+      if (this.answered !== answered) return // another model was asked meanwhile
       const caption = `What the model sees, and in orange what speaks for ${prediction.class_name} (Grad-CAM)`
-      this.#show(`data:image/jpeg;base64,${this.heatmap}`, `${this.name}. ${caption}`, caption, true)
+      this.#show(`data:image/jpeg;base64,${answered.heatmap}`, `${this.name}. ${caption}`, caption, true)
     } catch (error) {
+      if (this.answered !== answered) return
       this.#say("caption", error.message)
     }
     this.element.classList.remove("drawing")
@@ -108,9 +117,10 @@ export class Card {
   }
 
   #begin(title) {
+    if (this.element.classList.contains("drawing")) this.#say("caption", "")
     this.element.className = "card"
     this.element.ariaBusy = true
-    this.heatmap = this.answered = null
+    this.answered = null
     for (const name of ["text", "note"]) this.#say(name, "")
     for (const name of ["map", "retry"]) this.#find(`.${name}`).hidden = true
     this.#find(".bars").replaceChildren()

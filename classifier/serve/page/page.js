@@ -100,6 +100,7 @@ async function answer(card) {
     if (text) tell(`${card.name}: ${text}`)
   } catch (error) {
     if (error.status === 401) {
+      if (!cards.includes(card)) return
       card.wait()
       waiting.unshift(card)
       return lose(error)
@@ -129,7 +130,11 @@ page.model.onchange = () => {
   ask(cards)
 }
 page.choose.onclick = () => page.files.click()
-page.photograph.onclick = () => photograph(page, add, showProblem)
+page.photograph.onclick = async () => {
+  page.photograph.disabled = true // a second camera would never be switched off
+  await photograph(page, add, showProblem)
+  page.photograph.disabled = false
+}
 page.clear.onclick = () => remove(...cards)
 for (const input of [page.files, page.capture]) {
   input.onchange = () => {

@@ -44,7 +44,7 @@ export async function listModels() {
   return (await request("models")).models
 }
 
-/** Return the answer to an image: {model, version, prediction}. onWait: called with a sentence before it is asked again. */
+/** Return the answer to an image: {model, version, bundle, prediction}. version: a bundle, too. onWait: called with a sentence before it is asked again. */
 export async function predict(image, model, { version = "", maps = false, onWait = () => {} } = {}) {
   const query = new URLSearchParams({ top: 5 })
   if (version) query.set("version", version)
@@ -56,7 +56,7 @@ export async function predict(image, model, { version = "", maps = false, onWait
         body: image,
         headers: { "Content-Type": "application/octet-stream" },
       })
-      return { model: answer.model, version: answer.version, prediction: answer.predictions[0] }
+      return { ...answer, prediction: answer.predictions[0] }
     } catch (error) {
       if (error.status !== 429 || attempt === TRIES) throw error
       const seconds = Math.max(error.seconds, Math.min(2 ** (attempt - 1), MAX_WAIT_SECONDS))
