@@ -9,8 +9,10 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from classifier.serve.app import App
+from classifier.serve.bounds import Bounds
 from classifier.serve.connection import BoundedConnection
 
 GRACE_SECONDS = 1.0
@@ -27,20 +29,7 @@ class Server:
 
     def __init__(self, app: App, listener: socket.socket, *, drain_seconds: float = 0.0) -> None:
         self.app, self._listener, self.drain_seconds = app, listener, drain_seconds
-        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what it says of clients' mistakes is no event here
-        config = uvicorn.Config(
-            app,
-            http=BoundedConnection.of(app.bounds),
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=max(1, int(app.bounds.head_seconds)),
-            timeout_graceful_shutdown=int(app.bounds.deadline_seconds + GRACE_SECONDS),
-        )
-        self._uvicorn = _Uvicorn(config)
+        self._uvicorn = build_uvicorn(app, app.bounds, app.bounds.deadline_seconds + GRACE_SECONDS)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, on_ready: Callable[[], None], reload: Callable[[], Awaitable[object]]) -> None:
@@ -80,6 +69,24 @@ class Server:
         task = asyncio.ensure_future(run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def build_uvicorn(app: ASGIApp, bounds: Bounds, grace_seconds: float) -> uvicorn.Server:
+    """Return a server of bounded connections, which logs nothing. grace_seconds: for the last answers, at its end."""
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what it says of clients' mistakes is no event here
+    config = uvicorn.Config(
+        app,
+        http=BoundedConnection.of(bounds),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=max(1, int(bounds.head_seconds)),
+        timeout_graceful_shutdown=int(grace_seconds),
+    )
+    return _Uvicorn(config)
 
 
 class _Uvicorn(uvicorn.Server):

@@ -3,23 +3,21 @@
 import asyncio
 import contextlib
 import json
-import logging
 import threading
 from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from classifier.errors import ConfigError
 from classifier.serve.bounds import Bounds, RequestError
-from classifier.serve.connection import BoundedConnection, listen
+from classifier.serve.connection import listen
 from classifier.serve.guard import HEADERS, Guard
 from classifier.serve.metrics import CONTENT_TYPE
+from classifier.serve.server import build_uvicorn
 from classifier.watch.clips import encode_jpeg
 from classifier.watch.counts import Counts
 from classifier.watch.metrics import WatchMetrics
@@ -51,19 +49,7 @@ class Page:
                 f"{HOST}:{port} cannot be listened on ({error.strerror or error}): choose another --port"
             ) from None
         self.url = f"http://{HOST}:{listener.getsockname()[1]}"
-        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what it says of clients' mistakes is no event here
-        config = uvicorn.Config(
-            self,
-            http=BoundedConnection.of(_BOUNDS),
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=1,
-        )
-        self._server = _Server(config)
+        self._server = build_uvicorn(self, _BOUNDS, grace_seconds=1)
         run = self._server.serve(sockets=[listener])
         self._thread = threading.Thread(target=asyncio.run, args=(run,), name="page", daemon=True)
         self._thread.start()
@@ -134,11 +120,3 @@ class Page:
             "dropped": counts.dropped,
             "reconnects": counts.reconnects,
         }
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers, in a thread."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
