@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from classifier.config.sections import WorkersConfig
 from classifier.errors import ConfigError, in_short
@@ -26,6 +26,8 @@ from .local_cluster import find_session
 
 if TYPE_CHECKING:
     from ray.serve import Application
+
+    from .service import Service
 
 NAME = "classifier"
 """Of the application in Ray Serve."""
@@ -40,8 +42,9 @@ RETRIED_BYTES = 256 << 10
 ENVIRONMENT = {
     # Ray has it for Linux only; elsewhere its own proxy, a Python process, asks no second replica.
     "RAY_SERVE_ENABLE_HA_PROXY": str(int(sys.platform == "linux")),
-    # By default only what no replica has got is sent to another one.
-    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    # By default only what no replica has got is sent to another one. HAProxy repeats only what it has read whole before
+    # it handed it on, for which Ray has no setting: this one ends a line of HAProxy's configuration, and adds another.
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response\noption http-buffer-request",
     "RAY_SERVE_HAPROXY_RETRIES": "3",
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(RETRIED_BYTES),
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "30",
@@ -51,30 +54,6 @@ ENVIRONMENT = {
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
 }
 """Of every process of Ray Serve: what it reads when it is imported."""
-
-
-class Service(Protocol):
-    """What a replica runs."""
-
-    app: Any
-    """As ASGI."""
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether requests are welcome."""
-        ...
-
-    async def open(self) -> None:
-        """Load the models. ClassifierError if one cannot be used."""
-        ...
-
-    async def reload(self) -> None:
-        """Load what has changed on disk; what cannot be loaded changes nothing."""
-        ...
-
-    async def close(self) -> None:
-        """Free everything, after the last answer."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -99,7 +78,7 @@ class Scale:
         return int(match[1]), int(match[2] or match[1])
 
 
-def build_application(make_service: Callable[[], Service], scale: Scale, turn: int = 0) -> "Application":
+def build_application(make_service: "Callable[[], Service]", scale: Scale, turn: int = 0) -> "Application":
     """Return what Ray Serve runs. make_service: pickled by its name. turn: another one has the replicas reload."""
     import ray
     from ray import serve
@@ -131,7 +110,7 @@ def build_application(make_service: Callable[[], Service], scale: Scale, turn: i
     return deployment.bind(make_service, DriverContext.current())
 
 
-def run_replicas(make_service: Callable[[], Service], scale: Scale, address: tuple[str, int]) -> None:
+def run_replicas(make_service: "Callable[[], Service]", scale: Scale, address: tuple[str, int]) -> None:
     """Serve until SIGTERM or Ctrl-C; SIGHUP: the replicas reload. ConfigError if the cluster cannot do that."""
     resources = connect(dashboard=False)
     environment = {name: os.environ.get(name, value) for name, value in (ENVIRONMENT | _separate_session()).items()}
@@ -195,7 +174,7 @@ def _signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _run(make_service: Callable[[], Service], scale: Scale, turn: int) -> None:
+def _run(make_service: "Callable[[], Service]", scale: Scale, turn: int) -> None:
     from ray import serve
 
     try:
@@ -207,7 +186,7 @@ def _run(make_service: Callable[[], Service], scale: Scale, turn: int) -> None:
 class _Replica:
     """One process: the application, behind an HTTP server of Ray's."""
 
-    async def __init__(self, make_service: Callable[[], Service], driver: DriverContext) -> None:
+    async def __init__(self, make_service: "Callable[[], Service]", driver: DriverContext) -> None:
         driver.enter()
         self._service, self._turn = make_service(), None
         await self._service.open()

@@ -38,11 +38,21 @@ RIVALS = ("fastapi", "litserve")
 
 
 class Client(asyncio.Protocol):
-    """Sends one request again and again. seconds: of each answer with status 200; refused: of the others."""
+    """Sends one request again and again. seconds: of each answer with status 200; refused: of the others.
 
-    def __init__(self, request: bytes) -> None:
-        self.request, self.seconds, self.refused = request, list[float](), 0
+    reset: how often the server closed the connection, which is then opened again.
+    """
+
+    def __init__(self, port: int, request: bytes) -> None:
+        self.port, self.request, self.seconds, self.refused, self.reset = port, request, list[float](), 0, 0
         self.is_ending, self.done = False, asyncio.get_running_loop().create_future()
+
+    async def connect(self) -> None:
+        while not self.is_ending:
+            with contextlib.suppress(OSError):
+                await asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", self.port)
+                return
+            await asyncio.sleep(0.1)
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -63,22 +73,26 @@ class Client(asyncio.Protocol):
             self.done.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self.done.done():
-            self.done.set_exception(exc or ConnectionError("the server closed the connection"))
+        if self.done.done():
+            return
+        self.reset += 1
+        if self.is_ending:
+            self.done.set_result(None)
+        else:
+            self.reconnecting = asyncio.ensure_future(self.connect())
 
     def _send(self) -> None:
         self.received, self.began = b"", time.perf_counter()
         self.transport.write(self.request)
 
 
-async def load(port: int, body: bytes, kind: str, connections: int, seconds: float) -> tuple[float, list[float], int]:
-    """Return the requests per second, the seconds of each, and how many were refused."""
+async def load(
+    port: int, body: bytes, kind: str, connections: int, seconds: float
+) -> tuple[float, list[float], int, int]:
+    """Return the requests per second, the seconds of each, how many were refused, and connections that were reset."""
     head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
-    loop = asyncio.get_running_loop()
-    clients = [
-        (await loop.create_connection(lambda: Client(head.encode() + body), "127.0.0.1", port))[1]
-        for _ in range(connections)
-    ]
+    clients = [Client(port, head.encode() + body) for _ in range(connections)]
+    await asyncio.gather(*(client.connect() for client in clients))
     await asyncio.sleep(0.5)  # not measured: queues and estimates fill
     for client in clients:
         client.seconds.clear()
@@ -88,10 +102,11 @@ async def load(port: int, body: bytes, kind: str, connections: int, seconds: flo
     latencies = [one for client in clients for one in client.seconds]
     for client in clients:
         client.is_ending = True
-    await asyncio.wait_for(asyncio.gather(*(client.done for client in clients)), 30)
+    await asyncio.wait([client.done for client in clients], timeout=30)
     for client in clients:
         client.transport.close()
-    return len(latencies) / elapsed, sorted(latencies), sum(client.refused for client in clients)
+    refused, reset = (sum(getattr(client, name) for client in clients) for name in ("refused", "reset"))
+    return len(latencies) / elapsed, sorted(latencies), refused, reset
 
 
 @contextlib.contextmanager
@@ -232,21 +247,21 @@ def main() -> None:
     for rival, python in zip(RIVALS, (sys.executable, options.litserve), strict=True):
         commands[rival] = [python, __file__, options.bundle, options.image, "--rival", rival]
     sent = dict.fromkeys(commands, (content, "image/*")) | {"litserve": (encoded, "application/json")}
-    rows: dict[tuple[str, int], list[tuple[float, float, float]]] = {}
+    rows: dict[tuple[str, int], list[tuple[float, float, float, float]]] = {}
     with contextlib.ExitStack() as stack:
         ports = {name: stack.enter_context(running(commands[name], *sent[name])) for name in options.servers}
         for _ in range(options.rounds):
             for connections in options.connections:
                 for name, port in ports.items():
-                    rate, latencies, refused = asyncio.run(load(port, *sent[name], connections, options.seconds))
+                    rate, latencies, refused, reset = asyncio.run(load(port, *sent[name], connections, options.seconds))
                     assert not refused, f"{name} refused {refused} requests"
                     p50, p99 = (1000 * latencies[int(share * (len(latencies) - 1))] for share in (0.5, 0.99))
-                    rows.setdefault((name, connections), []).append((rate, p50, p99))
+                    rows.setdefault((name, connections), []).append((rate, p50, p99, reset))
     print(f"{os.cpu_count()} cores, {len(content):,} bytes an image; medians of {options.rounds} rounds in turns")
-    print(f"{'server':<12}{'connections':>12}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}")
+    print(f"{'server':<12}{'connections':>12}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}{'reset':>7}")
     for (name, connections), found in sorted(rows.items(), key=lambda row: (row[0][1], row[0][0])):
-        rate, p50, p99 = (statistics.median(column) for column in zip(*found, strict=True))
-        print(f"{name:<12}{connections:>12}{rate:>12.0f}{p50:>9.1f}{p99:>9.1f}")
+        rate, p50, p99, reset = (statistics.median(column) for column in zip(*found, strict=True))
+        print(f"{name:<12}{connections:>12}{rate:>12.0f}{p50:>9.1f}{p99:>9.1f}{reset:>7.0f}")
 
 
 if __name__ == "__main__":

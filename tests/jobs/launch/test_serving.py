@@ -24,6 +24,7 @@ from tests.export.conftest import waves as waves
 from tests.serve.conftest import bundle as bundle
 from tests.serve.conftest import encode
 
+KILLS = 4
 IMAGE = encode()
 V2 = json.dumps(
     {"inputs": [{"name": "images", "datatype": "UINT8", "shape": [1, 3, 24, 24], "data": [0] * (3 * 24 * 24)}]}
@@ -84,6 +85,13 @@ def find_replicas() -> list[psutil.Process]:
     return found
 
 
+def kill_one_of_two() -> None:
+    """Kill a replica, and wait until another one has replaced it."""
+    victim = find_replicas()[0]
+    victim.send_signal(signal.SIGKILL)
+    wait_for(lambda: len(find_replicas()) == 2 and victim not in find_replicas(), 120)
+
+
 def listens_for_haproxy(connection: Any) -> bool:
     return connection.status == psutil.CONN_LISTEN and 30_000 <= connection.laddr.port < 31_000
 
@@ -91,7 +99,7 @@ def listens_for_haproxy(connection: Any) -> bool:
 @pytest.mark.slow
 def test_replicas_answer_as_one_survive_a_kill_and_reload(bundle: Path, joined, started, verb, tmp_path: Path):
     key = verb("serve", "--key_file", "keys.txt", "--add_key", "ann").out.strip()
-    port, killed = find_free_port(), 0.0
+    port = find_free_port()
     copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
     words = (f"waves={copy}", "--key_file", "keys.txt", "--port", port, "--replicas", "2", "--deadline", "20")
     server = started("serve", *words)
@@ -103,9 +111,7 @@ def test_replicas_answer_as_one_survive_a_kill_and_reload(bundle: Path, joined, 
             try:
                 status, answer, _ = ask(port, "/predict", IMAGE, key)
                 answers.append((status, int(answer.get("version", 0))))
-            except http.client.HTTPException:  # what the dead one had not read, or had begun to answer
-                cut.append(time.monotonic())
-            except (ConnectionRefusedError, ValueError):  # nobody listens, or HAProxy alone, in its own words
+            except (OSError, ValueError, http.client.HTTPException):  # nobody listens, or HAProxy says so itself
                 (refused if has_ended.is_set() else cut).append(time.monotonic())
                 if has_ended.is_set():
                     return
@@ -121,10 +127,8 @@ def test_replicas_answer_as_one_survive_a_kill_and_reload(bundle: Path, joined, 
         for thread in threads:
             thread.start()
         wait_for(lambda: len(answers) > 100, 60)
-        victim = find_replicas()[0]
-        killed = time.monotonic()
-        victim.send_signal(signal.SIGKILL)
-        wait_for(lambda: len(find_replicas()) == 2 and victim not in find_replicas(), 120)
+        for _ in range(KILLS):
+            kill_one_of_two()
         with (copy / "bundle.json").open("a") as file:
             file.write(" ")
         server.send_signal(signal.SIGHUP)  # both load what has changed
@@ -140,8 +144,7 @@ def test_replicas_answer_as_one_survive_a_kill_and_reload(bundle: Path, joined, 
         server.send_signal(signal.SIGTERM)
     assert {status for status, _ in answers} == {200}
     assert len(refused) == len(threads)  # at the end, and nothing else
-    assert len(cut) <= 4  # that are in progress
-    assert all(killed <= moment < killed + 5 for moment in cut)
+    assert not cut
     assert not find_replicas()
 
 
