@@ -26,7 +26,7 @@ from classifier.bundle.schema import (
 )
 from classifier.config.documents import check, read_json
 from classifier.config.experiment import Experiment
-from classifier.config.sections import DataConfig, ModelConfig
+from classifier.config.sections import DataConfig, ModelConfig, Task
 from classifier.errors import ConfigError, RunError, in_short
 from classifier.inference.ood_detector import OODDetector
 from classifier.storage.atomic import write_atomically
@@ -70,6 +70,7 @@ class Bundle:
     """When, after which epoch and with which package versions the bundle was made."""
     calibration: dict[str, Any] | None = None
     """Calibration.as_dict, once calibrated: temperature, prediction sets, thresholds."""
+    task: Task = "multiclass"
     format_version: int = FORMAT_VERSION
 
     @classmethod
@@ -97,6 +98,7 @@ class Bundle:
             experiment=settings,
             dataset=dataset.summary(),
             provenance={"made": timestamp, "epoch": epoch, "versions": versions()},
+            task=dataset.task,
         )
 
     def scorer(self, device: "torch.device") -> "Scorer":
@@ -243,8 +245,10 @@ def _check_scores(key: str, scores: dict[str, Any], class_names: Sequence[str]) 
 def parse_document(document: BundleDocument) -> Bundle:
     """Return the contents of a document that `read_document` has checked."""
     names = [field.name for field in dataclasses.fields(Bundle)]
-    # The key is missing in bundles written before there was calibration.
-    values: dict[str, Any] = {"calibration": None} | {name: value for name, value in document.items() if name in names}
+    # Keys are missing in bundles written before there was calibration, or another task.
+    values: dict[str, Any] = {"calibration": None, "task": "multiclass"} | {
+        name: value for name, value in document.items() if name in names
+    }
     values |= {name: tuple(values[name]) for name in _TUPLES}
     if values["calibration"] is not None:
         values["calibration"] = {name: values["calibration"][name] for name in CalibrationDocument.__annotations__}

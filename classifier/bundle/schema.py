@@ -8,6 +8,7 @@ from typing import Annotated, Any, NotRequired, TypedDict
 
 from classifier.config.documents import Count
 from classifier.config.fields import Fraction, NonNegativeFloat, PositiveInt, Range
+from classifier.config.sections import Task
 from classifier.errors import ConfigError
 
 # A proportion; sums of many may be above 1 by their rounding.
@@ -115,6 +116,7 @@ class BundleDocument(TypedDict):
     dataset: DatasetSummary
     provenance: Provenance
     calibration: NotRequired[CalibrationDocument | None]
+    task: NotRequired[Task]
     files: dict[str, Checksum]
 
 

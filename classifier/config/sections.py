@@ -16,6 +16,9 @@ from classifier.config.fields import (
     Section,
 )
 
+Task = Literal["multiclass", "multilabel", "ordinal", "nested"]
+"""What an answer is: a class, any number of labels, a grade on a scale, or a class that is part of a larger one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(Section):
@@ -25,6 +28,9 @@ class DataConfig(Section):
     """What to learn from: a folder with one subfolder per class, a .zip or .tar of one, tar shards (WebDataset),
     Parquet tables that hold the images, a manifest (.csv, .parquet: path,label[,split]), a list (.txt, .lst), a folder
     of IDX files, or the name of a known data set (digits, cifar10, ...)."""
+    task: Literal["auto", "multiclass", "multilabel", "ordinal", "nested"] = "auto"
+    """What an answer is: one class (multiclass), any number of labels (multilabel), a grade of ordered ones (ordinal),
+    or a class in a class (nested: animal/dog). auto: multilabel where images have several labels, else multiclass."""
     batch: PositiveInt = 64
     """Global batch size, across all workers; each optimizer step takes optimizer.accumulate such batches."""
     batch_auto: bool = False

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from classifier.config.sections import DataConfig
+from classifier.config.sections import DataConfig, Task
 from classifier.data import decode_all, split
 from classifier.data.assigned_splits import AssignedSplits
 from classifier.data.dataset import Dataset, Split
@@ -22,7 +22,7 @@ from classifier.data.images.stream import SAMPLE_IMAGES, StreamedImages
 from classifier.data.readers.compact import select_strings
 from classifier.data.readers.source import Source, guess_image_kind
 from classifier.data.split_names import SPLITS
-from classifier.errors import DataError
+from classifier.errors import ConfigError, DataError
 
 IMBALANCE_RATIO = 10.0
 """A class with this many times fewer training images than another is reported."""
@@ -37,6 +37,7 @@ def build_dataset(source: Source, config: DataConfig, progress: Progress | None 
     if len(source.class_names) < 2:
         only = ", ".join(map(repr, source.class_names)) or "none"
         raise DataError(f"{source.name} has fewer than two classes ({only}): a classifier needs at least two")
+    task = choose_task(source, config)
     decoded = decode_all.decode_source(source, config, progress)
     findings = [*source.findings, *decoded.findings, *_describe_storage(source, decoded, config)]
     findings += check_errors(source, decoded.errors, config.max_corrupt)
@@ -91,7 +92,16 @@ def build_dataset(source: Source, config: DataConfig, progress: Progress | None 
             "compared": "names" if config.stream else "pixels",
         },
         assigned=AssignedSplits.of_images(decoded.digests_N, decoded.hashes_N, drawn.splits_N, assigned),
+        task=task,
     )
+
+
+def choose_task(source: Source, config: DataConfig) -> Task:
+    """Return what an answer is: as configured, or by the labels. ConfigError if the labels are not for that task."""
+    task = ("multiclass" if source.label_sets is None else "multilabel") if config.task == "auto" else config.task
+    if task != "multiclass":
+        raise ConfigError(f"data.task {task} is not supported yet: give --data.task multiclass, or leave it out")
+    return task
 
 
 def compute_statistics(images_NCHW: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:

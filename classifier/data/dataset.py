@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from classifier.config.experiment import Experiment
+from classifier.config.sections import Task
 from classifier.data.assigned_splits import AssignedSplits
 from classifier.data.images.arrays import Images, concatenate, select
 from classifier.data.split_names import SPLITS, ImageKind, explain_no_test
@@ -16,8 +17,8 @@ from classifier.data.split_names import SPLITS, ImageKind, explain_no_test
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One split. images_NCHW: uint8, in memory, mapped or streamed; an index gives a Tensor. labels_N: int64 in [0, K).
-    ids: N names, unique within the data set."""
+    """One split. images_NCHW: uint8, in memory, mapped or streamed; an index gives a Tensor. labels_N: int64, classes in
+    [0, K), or, in a multilabel data set, rows of its label_sets_MK. ids: N names, unique within the data set."""
 
     images_NCHW: Images
     labels_N: Tensor
@@ -51,6 +52,9 @@ class Dataset:
     """How the splits were drawn, which images were reassigned, which could not be read: plain data for split.json."""
     assigned: AssignedSplits | None = None
     """The split of every image that it ever had, for later runs; None if it was not built from a source."""
+    task: Task = "multiclass"
+    label_sets_MK: Tensor | None = None
+    """bool, the different sets of labels that images have; None unless the task is multilabel."""
 
     @property
     def size(self) -> int:

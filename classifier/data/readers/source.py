@@ -19,7 +19,8 @@ _NUMBER_WORDS = frozenset(["zero", "one", "two", "three", "four", "five", "six",
 class Source:
     """N labelled images. labels_N: int64 in [0, K); splits_N: int8, an index of SPLITS or UNASSIGNED.
 
-    images: N files, or a uint8 array N x C x H x W. groups: N names; images that share one stay in one split.
+    label_sets: where images have any number of labels, the M different sets of them, each the sorted indices of its
+    classes, perhaps none; labels_N then are indices of these. images: N files, or a uint8 array N x C x H x W. groups: N names; images that share one stay in one split.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Source:
     groups: Sequence[str] | None = None
     kind: ImageKind | None = None
     findings: tuple[str, ...] = ()
+    label_sets: tuple[tuple[int, ...], ...] | None = None
 
 
 class UntrainableError(DataError):
