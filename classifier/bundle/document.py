@@ -246,9 +246,8 @@ def parse_document(document: BundleDocument) -> Bundle:
     """Return the contents of a document that `read_document` has checked."""
     names = [field.name for field in dataclasses.fields(Bundle)]
     # Keys are missing in bundles written before there was calibration, or another task.
-    values: dict[str, Any] = {"calibration": None, "task": "multiclass"} | {
-        name: value for name, value in document.items() if name in names
-    }
+    values: dict[str, Any] = {"calibration": None, "task": "multiclass"}
+    values |= {name: value for name, value in document.items() if name in names}
     values |= {name: tuple(values[name]) for name in _TUPLES}
     if values["calibration"] is not None:
         values["calibration"] = {name: values["calibration"][name] for name in CalibrationDocument.__annotations__}

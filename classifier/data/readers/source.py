@@ -20,7 +20,8 @@ class Source:
     """N labelled images. labels_N: int64 in [0, K); splits_N: int8, an index of SPLITS or UNASSIGNED.
 
     label_sets: where images have any number of labels, the M different sets of them, each the sorted indices of its
-    classes, perhaps none; labels_N then are indices of these. images: N files, or a uint8 array N x C x H x W. groups: N names; images that share one stay in one split.
+    classes, perhaps none; labels_N then are indices of these. images: N files, or a uint8 array N x C x H x W. groups:
+    N names; images that share one stay in one split.
     """
 
     name: str
