@@ -17,7 +17,7 @@ from classifier.data.split_names import SPLITS, ImageKind, explain_no_test
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One split. images_NCHW: uint8, in memory, mapped or streamed; an index gives a Tensor. ids: N names, unique within
+    """One split. images_NCHW: uint8, in memory, mapped or streamed; an index gives a Tensor. ids: N names, unique in
     the data set. labels_N: int64, classes in [0, K), or, in a multilabel data set, rows of its label_sets_MK."""
 
     images_NCHW: Images
