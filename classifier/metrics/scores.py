@@ -1,9 +1,7 @@
 """Scores of a set of predictions, each with its 95 % confidence interval.
 
 Proportions have Wilson's interval (metrics.intervals): accuracy, top5, and the precision, recall and F1 of a class. The
-others have percentiles of a seeded bootstrap (Efron 1979): the images are resampled with replacement, and all scores
-are computed for each sample. A sample is represented by a weight per image, the number of times it was drawn, so that
-all samples form one matrix and a score is a few sums over it. The score itself is that of weights of one.
+others have percentiles of a seeded bootstrap (metrics.bootstrap).
 
 A bootstrap does not see that a class without errors may have some on other images. Means over classes, kappa and MCC
 therefore have the wider of two intervals at each end: the bootstrap's, and the one that follows from Wilson's. In
@@ -13,43 +11,39 @@ Newcombe's.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from classifier.errors import DataError
-from classifier.metrics.intervals import (
-    CONFIDENCE_LEVEL,
-    UNKNOWN,
-    Interval,
-    auroc_interval,
-    f1_interval,
-    sum_interval,
-    wilson,
+from classifier.metrics.bootstrap import (
+    CLASS_PREFIX,
+    MAX_WEIGHTS,
+    MIN_BOOTSTRAP_IMAGES,
+    Scores,
+    auroc_intervals,
+    average,
+    compute_ranking_scores,
+    count_ranking_samples,
+    divide,
+    draw_weights,
+    percentile_interval,
+    sum_by_class,
+    to_json_interval,
+    to_json_number,
+    widen,
 )
+from classifier.metrics.intervals import CONFIDENCE_LEVEL, UNKNOWN, Interval, f1_interval, sum_interval, wilson
 
-BOOTSTRAP_SAMPLES = 1000
-# Samples of fewer images than this give no interval of loss, brier and ece.
-MIN_BOOTSTRAP_IMAGES = 8
 TOP_K, BINS = 5, 15
 # Sets of labels that are drawn for the calibration error by chance.
 CHANCE_SAMPLES = 400
-# Ranking scores (ROC AUC, average precision) sort all images per class: where images * classes * samples would exceed
-# this, they get fewer samples, and no interval if fewer than the minimum.
-MAX_RANKING_CELLS, MIN_RANKING_SAMPLES = 2_000_000_000, 100
-# Maximum number of weights in memory at a time.
-_MAX_WEIGHTS = 1_000_000
 # Scores that are proportions of images: their intervals are Wilson's.
 PROPORTIONS = ("accuracy", "weighted_recall", "top5")
-# Prefix of the names of per-class scores.
-CLASS_PREFIX = "class."
 # Probabilities are clipped before the logarithm, as in scikit-learn.
 _EPSILON = float(np.finfo(np.float64).eps)
-
-Scores = dict[str, np.ndarray]
-"""By name, for B samples: an array of shape B, or B x K for per-class scores. NaN where a score is undefined."""
 
 
 def compute_scores(
@@ -77,26 +71,26 @@ def compute_scores(
     if count == 0:
         raise DataError("no images to score: the split is empty; increase data.validation or data.test")
     scores = _sum_scores(probabilities, labels, np.ones((1, count)))
-    scores |= _ranking_scores(probabilities, labels, np.ones((1, count)))
+    targets = labels[:, None] == np.arange(classes)
+    scores |= compute_ranking_scores(probabilities, targets, np.ones((1, count)))
     confusion_KK = np.zeros((classes, classes), np.int64)
     np.add.at(confusion_KK, (labels, probabilities.argmax(1)), 1)
     of_proportions, of_classes = _proportion_intervals(scores, confusion_KK)
     samples: dict[str, list[np.ndarray]] = {}
-    ranking_samples = min(BOOTSTRAP_SAMPLES, MAX_RANKING_CELLS // (count * classes))
-    for done, weights_BN in _bootstrap_weights(count, seed):
+    ranking_samples = count_ranking_samples(count, classes)
+    for done, weights_BN in draw_weights(count, seed):
         block = _sum_scores(probabilities, labels, weights_BN)
-        if ranking_samples >= MIN_RANKING_SAMPLES and done < ranking_samples:
-            block |= _ranking_scores(probabilities, labels, weights_BN[: ranking_samples - done])
+        if done < ranking_samples:
+            block |= compute_ranking_scores(probabilities, targets, weights_BN[: ranking_samples - done])
         for name, values in block.items():
             if name.removeprefix(CLASS_PREFIX) not in of_classes:
                 samples.setdefault(name, []).append(values)
-    intervals = {name: _interval(np.concatenate(values)) for name, values in samples.items()}
+    intervals = {name: percentile_interval(np.concatenate(values)) for name, values in samples.items()}
     for name, ends in of_proportions.items():
         is_mean = name not in PROPORTIONS
-        intervals[name] = _wider(intervals[name], ends) if is_mean else np.array(ends)
-    for name, ends in _auroc_intervals(scores[CLASS_PREFIX + "roc_auc"][0], confusion_KK.sum(1)).items():
-        low, high = intervals.get(name, np.full_like(ends, math.nan))
-        intervals[name] = np.stack([np.fmin(low, ends[0]), np.fmax(high, ends[1])])
+        intervals[name] = widen(intervals[name], ends) if is_mean else np.array(ends)
+    for name, ends in auroc_intervals(scores[CLASS_PREFIX + "roc_auc"][0], confusion_KK.sum(1), count).items():
+        intervals[name] = widen(intervals.get(name, np.full_like(ends, math.nan)), ends)
     # Images that all end alike have no others to sample, and few images too few.
     if confusion_KK.trace() in (0, count) or count < MIN_BOOTSTRAP_IMAGES:
         intervals |= dict.fromkeys(("loss", "brier", "ece"), np.full(2, math.nan))
@@ -104,19 +98,19 @@ def compute_scores(
     per_class = []
     for k in range(classes):
         row: dict[str, Any] = {"name": class_names[k]} if class_names is not None else {}
-        row |= {name: _to_json_number(scores[key][0, k]) for name, key in class_scores.items()}
+        row |= {name: to_json_number(scores[key][0, k]) for name, key in class_scores.items()}
         row["support"] = int(confusion_KK[k].sum())
         bootstrapped = {name: intervals[key][:, k] for name, key in class_scores.items() if key in intervals}
         known = {name: np.array(math.nan if ends_K[k] == UNKNOWN else ends_K[k]) for name, ends_K in of_classes.items()}
-        row["intervals"] = {name: _to_json_interval(ends) for name, ends in (known | bootstrapped).items()}
+        row["intervals"] = {name: to_json_interval(ends) for name, ends in (known | bootstrapped).items()}
         per_class.append(row)
-    scalars = {name: _to_json_number(values[0]) for name, values in scores.items() if not name.startswith(CLASS_PREFIX)}
+    scalars = {name: to_json_number(values[0]) for name, values in scores.items() if not name.startswith(CLASS_PREFIX)}
     return {
         **scalars,
         "ece_by_chance": _ece_by_chance(probabilities.max(1), seed),
         "confidence": float(probabilities.max(1).mean()),
         "count": count,
-        "intervals": {name: _to_json_interval(intervals[name]) for name in scalars if name in intervals},
+        "intervals": {name: to_json_interval(intervals[name]) for name in scalars if name in intervals},
         "per_class": per_class,
         "confusion": confusion_KK.tolist(),
     }
@@ -160,42 +154,14 @@ def _proportion_intervals(
     return overall, of_classes
 
 
-def _auroc_intervals(areas_K: np.ndarray, support_K: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the intervals that hold for few images too, 2 x K per class and overall; NaN where undefined.
-
-    The areas of two classes may depend on each other entirely, so that their mean varies as they do.
-    """
-    counts_K = [(int(count), int(support_K.sum() - count)) for count in support_K]
-    ends_K2 = np.array(
-        [
-            (math.nan, math.nan) if math.isnan(area) else auroc_interval(area, *counts)
-            for area, counts in zip(areas_K.tolist(), counts_K, strict=True)
-        ]
-    )
-    known_K2 = ends_K2[~np.isnan(areas_K)]
-    return {
-        CLASS_PREFIX + "roc_auc": ends_K2.T,
-        "roc_auc": known_K2.mean(0) if len(known_K2) else np.full(2, math.nan),
-    }
-
-
 def _ece_by_chance(confidence_N: np.ndarray, seed: int) -> float:
     """Return the 95th percentile of the ece of a calibrated model: each image is a hit with its confidence."""
     rng, count = np.random.default_rng(seed), len(confidence_N)
-    bins_N, size, errors = _calibration_bins(confidence_N), max(1, _MAX_WEIGHTS // count), []
+    bins_N, size, errors = _calibration_bins(confidence_N), max(1, MAX_WEIGHTS // count), []
     for done in range(0, CHANCE_SAMPLES, size):
         hits_BN = rng.random((min(size, CHANCE_SAMPLES - done), count)) < confidence_N
-        errors.append(np.abs(_by_class(confidence_N - hits_BN, bins_N, BINS)).sum(1) / count)
+        errors.append(np.abs(sum_by_class(confidence_N - hits_BN, bins_N, BINS)).sum(1) / count)
     return float(np.quantile(np.concatenate(errors), CONFIDENCE_LEVEL))
-
-
-def _bootstrap_weights(count: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the number of samples before, and weights_BN, how often each image is drawn, in blocks of samples."""
-    rng, size = np.random.default_rng(seed), max(1, _MAX_WEIGHTS // count)
-    for done in range(0, BOOTSTRAP_SAMPLES, size):
-        drawn_BN = rng.integers(0, count, (min(size, BOOTSTRAP_SAMPLES - done), count))
-        drawn_BN += count * np.arange(len(drawn_BN))[:, None]
-        yield done, np.bincount(drawn_BN.ravel(), minlength=drawn_BN.size).reshape(drawn_BN.shape).astype(np.float64)
 
 
 def _sum_scores(probabilities_NK: np.ndarray, labels_N: np.ndarray, weights_BN: np.ndarray) -> Scores:
@@ -209,24 +175,24 @@ def _sum_scores(probabilities_NK: np.ndarray, labels_N: np.ndarray, weights_BN: 
     confidence_N = probabilities_NK[rows_N, predicted_N]
     brier_N = (probabilities_NK**2).sum(1) - 2 * of_label_N + 1
     means_B3 = weights_BN @ np.stack([ahead_NK.sum(1) < TOP_K, -np.log(of_label_N.clip(_EPSILON)), brier_N], 1) / count
-    gaps_BM = _by_class(weights_BN * (confidence_N - hit_N), _calibration_bins(confidence_N), BINS)
-    support_BK, predicted_BK = (_by_class(weights_BN, of_N, classes) for of_N in (labels_N, predicted_N))
-    hits_BK = _by_class(weights_BN * hit_N, labels_N, classes)
+    gaps_BM = sum_by_class(weights_BN * (confidence_N - hit_N), _calibration_bins(confidence_N), BINS)
+    support_BK, predicted_BK = (sum_by_class(weights_BN, of_N, classes) for of_N in (labels_N, predicted_N))
+    hits_BK = sum_by_class(weights_BN * hit_N, labels_N, classes)
     per_class = {
-        "precision": _ratio(hits_BK, predicted_BK),
-        "recall": _ratio(hits_BK, support_BK),
-        "f1": _ratio(2 * hits_BK, support_BK + predicted_BK),
+        "precision": divide(hits_BK, predicted_BK),
+        "recall": divide(hits_BK, support_BK),
+        "f1": divide(2 * hits_BK, support_BK + predicted_BK),
     }
     occurs_BK, accuracy_B = support_BK + predicted_BK > 0, hits_BK.sum(1) / count
     agreement = _agreement(support_BK, predicted_BK, count)
     return {
         "accuracy": accuracy_B,
-        "balanced_accuracy": _mean(per_class["recall"], support_BK > 0),
+        "balanced_accuracy": average(per_class["recall"], support_BK > 0),
         "top5": means_B3[:, 0],
-        **{f"macro_{name}": _mean(values, occurs_BK) for name, values in per_class.items()},
+        **{f"macro_{name}": average(values, occurs_BK) for name, values in per_class.items()},
         **{f"weighted_{name}": (values * support_BK).sum(1) / count for name, values in per_class.items()},
-        "kappa": _ratio(accuracy_B - agreement["kappa"][0], agreement["kappa"][1], otherwise=math.nan),
-        "mcc": _ratio(accuracy_B - agreement["mcc"][0], agreement["mcc"][1]),
+        "kappa": divide(accuracy_B - agreement["kappa"][0], agreement["kappa"][1], otherwise=math.nan),
+        "mcc": divide(accuracy_B - agreement["mcc"][0], agreement["mcc"][1]),
         "loss": means_B3[:, 1],
         "brier": means_B3[:, 2],
         "ece": np.abs(gaps_BM).sum(1) / count,
@@ -245,62 +211,3 @@ def _agreement(
 
 def _calibration_bins(confidence_N: np.ndarray) -> np.ndarray:
     return np.minimum((confidence_N * BINS).astype(int), BINS - 1)
-
-
-def _ranking_scores(probabilities_NK: np.ndarray, labels_N: np.ndarray, weights_BN: np.ndarray) -> Scores:
-    """Compute one-vs-rest ROC AUC and average precision per class, and their means."""
-    by_class: dict[str, list[np.ndarray]] = {"roc_auc": [], "average_precision": []}
-    for k in range(probabilities_NK.shape[1]):
-        order_N = np.argsort(-probabilities_NK[:, k], kind="stable")
-        scores_N = probabilities_NK[order_N, k]
-        starts_G = np.flatnonzero(np.r_[True, scores_N[1:] != scores_N[:-1]])  # tied images are one step
-        sorted_BN, is_class_N = weights_BN[:, order_N], labels_N[order_N] == k
-        steps_BG = np.add.reduceat(sorted_BN * is_class_N, starts_G, axis=1)
-        others_BG = np.add.reduceat(sorted_BN * ~is_class_N, starts_G, axis=1)
-        hits_BG, misses_BG = steps_BG.cumsum(1), others_BG.cumsum(1)
-        of_class_B, of_rest_B = hits_BG[:, -1], misses_BG[:, -1]
-        area_B = (others_BG * (hits_BG - steps_BG / 2)).sum(1)
-        by_class["roc_auc"].append(_ratio(area_B, of_class_B * of_rest_B, otherwise=math.nan))
-        precision_B = (steps_BG * _ratio(hits_BG, hits_BG + misses_BG)).sum(1)
-        by_class["average_precision"].append(_ratio(precision_B, of_class_B, otherwise=math.nan))
-    per_class = {name: np.stack(values, 1) for name, values in by_class.items()}
-    means = {name: _mean(values, np.isfinite(values), otherwise=math.nan) for name, values in per_class.items()}
-    return means | {CLASS_PREFIX + name: values for name, values in per_class.items()}
-
-
-def _by_class(weights_BN: np.ndarray, of_N: np.ndarray, classes: int) -> np.ndarray:
-    """Sum the weights of the images of each class: B x classes."""
-    order_N = np.argsort(of_N, kind="stable")
-    present, starts = np.unique(of_N[order_N], return_index=True)
-    sums_BK = np.zeros((len(weights_BN), classes))
-    sums_BK[:, present] = np.add.reduceat(weights_BN[:, order_N], starts, axis=1)
-    return sums_BK
-
-
-def _ratio(numerator: np.ndarray, denominator: np.ndarray, otherwise: float = 0.0) -> np.ndarray:
-    return np.divide(numerator, denominator, out=np.full(numerator.shape, otherwise), where=denominator > 0)
-
-
-def _mean(values_BK: np.ndarray, where_BK: np.ndarray, otherwise: float = 0.0) -> np.ndarray:
-    return _ratio(np.where(where_BK, values_BK, 0.0).sum(1), where_BK.sum(1), otherwise)
-
-
-def _interval(values_B: np.ndarray) -> np.ndarray:
-    """Return the ends of the central 95 %; NaN where a score is undefined in all samples."""
-    ends = 100 * np.array([(1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2])
-    undefined = np.isnan(values_B).all(0)
-    return np.where(undefined, math.nan, np.nanpercentile(np.where(undefined, 0.0, values_B), ends, axis=0))
-
-
-def _wider(first: np.ndarray, second: Interval) -> np.ndarray:
-    """Return the interval from the lower of two lower ends to the higher of two higher ends."""
-    return np.array([min(first[0], second[0]), max(first[1], second[1])])
-
-
-def _to_json_interval(ends: np.ndarray) -> list[float] | None:
-    """Return None if an end is undefined or both are equal."""
-    return None if np.isnan(ends).any() or ends[0] == ends[1] else [float(end) for end in ends]
-
-
-def _to_json_number(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
