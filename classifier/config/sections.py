@@ -222,13 +222,20 @@ class ScheduleConfig(Section):
 class LossConfig(Section):
     section: ClassVar[str] = "loss"
 
-    name: Literal["cross_entropy", "focal", "bce"] = "cross_entropy"
+    name: Literal["cross_entropy", "focal", "bce", "asymmetric"] = "cross_entropy"
     """focal down-weights easy images (for hard, imbalanced data sets). bce: binary cross-entropy, a yes or no for each
-    class; images mixed by mixup or CutMix are of both classes."""
+    class; images mixed by mixup or CutMix are of both classes. Of several labels an image, cross_entropy is binary,
+    too, and asymmetric down-weights the many labels that an image clearly lacks."""
     smoothing: Annotated[float, Range(0, 0.9)] = 0.0
     """Label smoothing: probability mass spread over all classes."""
     gamma: NonNegativeFloat = 2.0
     """focal: focusing parameter; higher values down-weight easy images more."""
+    gamma_on: NonNegativeFloat = 0.0
+    """asymmetric: focusing parameter of the labels that an image has."""
+    gamma_off: NonNegativeFloat = 4.0
+    """asymmetric: focusing parameter of the labels that it lacks."""
+    clip: Annotated[float, Range(0, 0.5)] = 0.05
+    """asymmetric: a label that an image lacks, with a probability up to this, does not count."""
     class_weights: Literal["none", "balanced"] = "none"
     """balanced: weight classes inversely to their frequency."""
     adjustment: NonNegativeFloat = 0.0
@@ -249,8 +256,9 @@ class TrainConfig(Section):
     """Stop after this many minutes of training and keep the best model so far. If unset, no time limit."""
     patience: PositiveInt | None = None
     """Early stopping: stop after this many epochs without a better validation score. If unset, run all epochs."""
-    metric: Literal["accuracy", "macro_f1", "loss"] = "accuracy"
-    """Validation metric that selects the best epoch."""
+    metric: Literal["auto", "accuracy", "macro_f1", "map", "micro_f1", "loss"] = "auto"
+    """Validation metric that selects the best epoch. auto: accuracy, or map (mean average precision) of several
+    labels."""
     keep: Literal["best", "last"] = "best"
     """Epoch whose weights become the final model."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

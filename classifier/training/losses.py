@@ -1,12 +1,14 @@
-"""Per-image losses: cross-entropy and focal loss, with label smoothing, class weights and soft targets."""
+"""Per-image losses, of one class or of several labels, with label smoothing, class weights and soft targets."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from classifier.config.sections import LossConfig
+from classifier.config.sections import LossConfig, Task
+from classifier.errors import ConfigError
 
 # Weight of an auxiliary head's loss, as in C. Szegedy et al., "Going deeper with convolutions", 2015.
 AUXILIARY_WEIGHT = 0.3
@@ -37,10 +39,7 @@ class Loss:
 
         targets: labels_N, int64 in [0, K), or targets_NK, float, each row with the sum 1.
         """
-        if isinstance(outputs, tuple):
-            main, *others = (self._loss(logits_NK, targets) for logits_NK in outputs)
-            return main + AUXILIARY_WEIGHT * sum(others, torch.zeros_like(main))
-        return self._loss(outputs, targets)
+        return _add_auxiliary(self._loss, outputs, targets)
 
     def _loss(self, logits_NK: Tensor, targets: Tensor) -> Tensor:
         logits_NK = logits_NK.float()
@@ -77,11 +76,70 @@ class Loss:
         return losses_N if self.weights_K is None else losses_N * (shares_NK @ self.weights_K)
 
 
-def build(config: LossConfig, *, class_counts_K: Tensor) -> Loss:
+@dataclass(frozen=True)
+class MultilabelLoss:
+    """losses_N of images with any number of labels: the mean over the labels of the loss of a yes or no for each.
+
+    gamma_on, gamma_off, clip: the asymmetric loss (T. Ridnik et al., "Asymmetric loss for multi-label classification",
+    2021); with no clip, equal gammas are the focal loss, and gammas of 0 binary cross-entropy. weights_2K: of labels
+    that an image lacks, and that it has, or None. offsets_K: added to the logits, or None. smoothing: the share of a
+    target that is one half.
+    """
+
+    smoothing: float
+    gamma_on: float
+    gamma_off: float
+    clip: float
+    weights_2K: Tensor | None = None
+    offsets_K: Tensor | None = None
+
+    def __call__(self, outputs: Tensor | tuple[Tensor, ...], targets_NK: Tensor) -> Tensor:
+        """losses_N, float32. outputs: as for Loss. targets_NK: float in [0, 1], of a mixed image the mixture."""
+        return _add_auxiliary(self._loss, outputs, targets_NK)
+
+    def _loss(self, logits_NK: Tensor, targets_NK: Tensor) -> Tensor:
+        logits_NK = logits_NK.float()
+        if self.offsets_K is not None:
+            logits_NK = logits_NK + self.offsets_K
+        on_NK = targets_NK * (1 - self.smoothing) + self.smoothing / 2
+        costs_on_NK, costs_off_NK = -F.logsigmoid(logits_NK), -F.logsigmoid(-logits_NK)
+        if self.clip:
+            costs_off_NK = -(1 - logits_NK.sigmoid() + self.clip).clamp_max(1).log()
+        # Not below 1e-7: the slope of a root at 0 is infinite.
+        if self.gamma_on:
+            costs_on_NK = costs_on_NK * (-logits_NK).sigmoid().clamp_min(1e-7) ** self.gamma_on
+        if self.gamma_off:
+            costs_off_NK = costs_off_NK * (logits_NK.sigmoid() - self.clip).clamp_min(1e-7) ** self.gamma_off
+        if self.weights_2K is not None:
+            costs_off_NK, costs_on_NK = costs_off_NK * self.weights_2K[0], costs_on_NK * self.weights_2K[1]
+        return (on_NK * costs_on_NK + (1 - on_NK) * costs_off_NK).mean(1)
+
+
+def _add_auxiliary(
+    loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor | tuple[Tensor, ...], targets: Tensor
+) -> Tensor:
+    """Return losses_N of a model, with those of its auxiliary heads where it has some."""
+    if not isinstance(outputs, tuple):
+        return loss(outputs, targets)
+    main_N, *others = (loss(logits_NK, targets) for logits_NK in outputs)
+    return main_N + AUXILIARY_WEIGHT * sum(others, torch.zeros_like(main_N))
+
+
+def build(
+    config: LossConfig, *, class_counts_K: Tensor, task: Task = "multiclass", images: int = 0
+) -> Loss | MultilabelLoss:
     """Build the loss from its settings. class_counts_K: training images per class, on the training device.
 
-    Balanced weights have the same sum for each class, and mean 1 over the training images.
+    images: how many there are in all, where they have several labels. Balanced weights have the same sum for each
+    class, and mean 1 over the training images; of a label, for the images that have it and for those that lack it.
+    ConfigError if the loss is not one of the task.
     """
+    if task == "multilabel":
+        return _build_multilabel(config, class_counts_K, images)
+    if config.name == "asymmetric":
+        raise ConfigError(
+            "loss.name asymmetric is for images with several labels: give --loss.name focal, or leave it out"
+        )
     weights_K, offsets_K = None, None
     if config.adjustment:
         shares_K = class_counts_K.to(torch.float32).clamp_min(0.5) / class_counts_K.sum()
@@ -92,3 +150,19 @@ def build(config: LossConfig, *, class_counts_K: Tensor) -> Loss:
         weights_K = torch.where(counts_K > 0, counts_K.sum() / (present * counts_K.clamp_min(1)), 1.0)
     gamma = config.gamma if config.name == "focal" else 0.0
     return Loss(config.smoothing, gamma, weights_K, offsets_K, is_binary=config.name == "bce")
+
+
+def _build_multilabel(config: LossConfig, class_counts_K: Tensor, images: int) -> MultilabelLoss:
+    gamma_on, gamma_off, clip = 0.0, 0.0, 0.0
+    if config.name == "focal":
+        gamma_on = gamma_off = config.gamma
+    elif config.name == "asymmetric":
+        gamma_on, gamma_off, clip = config.gamma_on, config.gamma_off, config.clip
+    counts_2K = torch.stack([images - class_counts_K, class_counts_K]).to(torch.float32)
+    weights_2K, offsets_K = None, None
+    if config.class_weights == "balanced":
+        weights_2K = torch.where(counts_2K > 0, images / (2 * counts_2K.clamp_min(1)), 1.0)
+    if config.adjustment:
+        logs_2K = counts_2K.clamp_min(0.5).log()
+        offsets_K = config.adjustment * (logs_2K[1] - logs_2K[0])
+    return MultilabelLoss(config.smoothing, gamma_on, gamma_off, clip, weights_2K, offsets_K)

@@ -10,11 +10,19 @@ import torch
 
 from classifier.augment import policy
 from classifier.config.experiment import Experiment
-from classifier.config.sections import AugmentConfig
+from classifier.config.sections import AugmentConfig, Task
 from classifier.data.dataset import Dataset
 from classifier.errors import ConfigError, DataError
 from classifier.models import factory
 from classifier.runtime.distributed import pick_device
+
+# What may select the best epoch, by task: the first one, unless train.metric says otherwise.
+METRICS: dict[Task, tuple[str, ...]] = {
+    "multiclass": ("accuracy", "macro_f1", "loss"),
+    "multilabel": ("map", "micro_f1", "macro_f1", "loss"),
+    "ordinal": ("accuracy", "macro_f1", "loss"),
+    "nested": ("accuracy", "macro_f1", "loss"),
+}
 
 
 def resolve(experiment: Experiment, dataset: Dataset) -> Experiment:
@@ -42,6 +50,7 @@ def resolve(experiment: Experiment, dataset: Dataset) -> Experiment:
             "--train.keep last, no train.patience, and no plateau schedule"
         )
     _check_probe(experiment)
+    _check_task(experiment, dataset.task)
     device = pick_device(experiment.train.device)
     augment = policy.resolve(experiment.augment, kind=dataset.kind, channels=dataset.channels, size=dataset.size)
     augment = dataclasses.replace(augment, views=experiment.views)
@@ -49,12 +58,22 @@ def resolve(experiment: Experiment, dataset: Dataset) -> Experiment:
     resolved = {
         "data.size": dataset.size,
         "data.channels": dataset.channels,
+        "train.metric": METRICS[dataset.task][0] if experiment.train.metric == "auto" else experiment.train.metric,
         "train.device": str(device) if experiment.train.device != "auto" else device.type,
         "train.precision": _choose_precision(experiment.train.precision, device),
         "train.threads": experiment.train.threads or torch.get_num_threads(),  # see runtime/threads.py
     }
     changes = {f"augment.{name}": value for name, value in augment.__dict__.items()}
     return experiment.override_all(changes | resolved)
+
+
+def _check_task(experiment: Experiment, task: Task) -> None:
+    """Raise ConfigError if the images cannot be judged, or the model not be taught, as the experiment says."""
+    metric, possible = experiment.train.metric, METRICS[task]
+    if metric not in ("auto", *possible):
+        raise ConfigError(f"train.metric {metric} is no score of data.task {task}: choose one of {', '.join(possible)}")
+    if task == "multilabel" and experiment.loss.distill:
+        raise ConfigError("loss.distill teaches one class an image, and these images have several labels: set it to 0")
 
 
 def _check_probe(experiment: Experiment) -> None:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from classifier.config.sections import LossConfig
+from classifier.errors import ConfigError
 from classifier.training import losses
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -137,3 +138,67 @@ def test_logit_adjustment_equals_the_papers():
     loss = losses.build(LossConfig(adjustment=1.5), class_counts_K=counts_K)
     wanted_N = F.cross_entropy(logits_NK + 1.5 * (counts_K / 100).log(), labels_N, reduction="none")
     torch.testing.assert_close(loss(logits_NK, labels_N), wanted_N)
+
+
+# Several labels an image: the fourth image has none, and no image the last label.
+ON = (torch.rand(40, 5, generator=GENERATOR) < torch.tensor([0.5, 0.1, 0.3, 0.2, 0.0])).float()
+ON[3] = 0
+
+
+def build_multilabel(**changes):
+    loss = losses.build(LossConfig(**changes), class_counts_K=ON.sum(0), task="multilabel", images=len(ON))
+    assert isinstance(loss, losses.MultilabelLoss)
+    return loss
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "bce"])
+def test_cross_entropy_of_several_labels_is_binary(name):
+    expected_NK = F.binary_cross_entropy_with_logits(LOGITS, ON * 0.8 + 0.1, reduction="none")
+    torch.testing.assert_close(build_multilabel(name=name, smoothing=0.2)(LOGITS, ON), expected_NK.mean(1))
+
+
+def test_focal_loss_of_several_labels_equals_torchvisions():
+    from torchvision.ops import sigmoid_focal_loss
+
+    expected_NK = sigmoid_focal_loss(LOGITS, ON, alpha=-1, gamma=1.5)
+    torch.testing.assert_close(build_multilabel(name="focal", gamma=1.5)(LOGITS, ON), expected_NK.mean(1))
+
+
+@pytest.mark.parametrize(("gamma_on", "gamma_off", "clip"), [(0.0, 4.0, 0.05), (1.0, 2.0, 0.0), (0.5, 0.5, 0.2)])
+def test_asymmetric_loss_equals_the_papers(gamma_on, gamma_off, clip):
+    p_NK = LOGITS.double().sigmoid()
+    shifted_NK = (p_NK - clip).clamp_min(0)
+    expected_NK = -(ON * (1 - p_NK) ** gamma_on * p_NK.log())
+    expected_NK -= (1 - ON) * shifted_NK**gamma_off * (1 - shifted_NK).log()
+    loss = build_multilabel(name="asymmetric", gamma_on=gamma_on, gamma_off=gamma_off, clip=clip)
+    torch.testing.assert_close(loss(LOGITS, ON), expected_NK.mean(1).float())
+
+
+def test_balanced_weights_of_a_label_have_equal_sums_with_and_without_it():
+    weights_2K = build_multilabel(class_weights="balanced").weights_2K
+    assert weights_2K is not None
+    counts_2K = torch.stack([40 - ON.sum(0), ON.sum(0)])
+    torch.testing.assert_close((weights_2K * counts_2K)[:, :4], torch.full((2, 4), 20.0))
+    assert torch.isfinite(weights_2K).all()
+
+
+def test_adjusted_logits_of_several_labels_have_the_logarithms_of_their_odds():
+    offsets_K = build_multilabel(adjustment=0.5).offsets_K
+    assert offsets_K is not None
+    shares_K = ON.mean(0)[:4]
+    torch.testing.assert_close(offsets_K[:4], 0.5 * torch.logit(shares_K))
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "focal", "asymmetric"])
+def test_losses_of_several_labels_have_finite_gradients_of_certain_logits(name):
+    logits_NK = torch.tensor([[-200.0, 200.0, 0.0, 1e4, -1e4]]).requires_grad_()
+    losses_N = build_multilabel(name=name, gamma=0.5, gamma_off=0.5)((logits_NK, logits_NK), ON[:1])
+    losses_N.sum().backward()
+    assert logits_NK.grad is not None
+    assert torch.isfinite(losses_N).all()
+    assert torch.isfinite(logits_NK.grad).all()
+
+
+def test_the_asymmetric_loss_of_one_class_is_refused():
+    with pytest.raises(ConfigError, match=r"loss\.name asymmetric is for images with several labels"):
+        build(name="asymmetric")
