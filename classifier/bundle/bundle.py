@@ -114,9 +114,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> LoadedBundle:
         if read_document(find(path)) != document:  # a training has just saved a better one
             return load(path, device)
         raise
-    model = models.build(
-        settings, classes=len(bundle.class_names), channels=bundle.channels, size=bundle.size, weights=False
-    )
+    model = models.build(settings, **bundle.shape, weights=False)
     try:
         model.load_state_dict(tensors, strict=True)
     except RuntimeError as error:

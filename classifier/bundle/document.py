@@ -101,6 +101,11 @@ class Bundle:
             task=dataset.task,
         )
 
+    @property
+    def shape(self) -> dict[str, Any]:
+        """What models.build needs beside the settings of `model`."""
+        return {"classes": len(self.class_names), "channels": self.channels, "size": self.size, "task": self.task}
+
     def scorer(self, device: "torch.device") -> "Scorer":
         """Return the scorer that the model was evaluated with, on `device`.
 

@@ -17,7 +17,7 @@ _CROP_MODES = {"crop": "center", "pad": "border", "stretch": "squash"}
 
 def write_timm_config(bundle: Bundle, model: nn.Module, folder: Path) -> None:
     """Write config.json into a folder that has the model's weights, if it is a network of timm's as timm builds it."""
-    if not hasattr(model, "pretrained_cfg") or bundle.model.get("widths"):
+    if not hasattr(model, "pretrained_cfg") or bundle.model.get("widths") or bundle.task == "ordinal":  # its own head
         return
     from timm.models._hub import (
         save_config_for_hf,  # of what timm exports, save_for_hf alone calls it, after the weights

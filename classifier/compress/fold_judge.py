@@ -24,6 +24,8 @@ from classifier.evaluation.calibrate import fit_folds, select_held_out
 from classifier.export.formats import write_graph
 from classifier.export.graph import Graph
 from classifier.inference.logistic_regression import FoldHead
+from classifier.models.head import replace_module
+from classifier.models.ordinal_head import log_probabilities
 
 
 class FoldNetwork(nn.Module):
@@ -32,16 +34,22 @@ class FoldNetwork(nn.Module):
     def __init__(self, model: nn.Module, folds: Sequence[FoldHead]) -> None:
         super().__init__()
         self.model = copy.deepcopy(model).cpu().float()
-        self._shape = len(folds), len(folds[0].bias_K)
-        (head,) = models.head_modules(self.model).values()
-        assert isinstance(head, nn.Linear)
-        head.out_features = len(folds) * self._shape[1]
-        head.weight = nn.Parameter(torch.cat([fold.weight_KF for fold in folds]))
-        head.bias = nn.Parameter(torch.cat([fold.bias_K for fold in folds]))
+        heads = [fold.head for fold in folds]
+        weight, bias = torch.cat([head.weight_KF for head in heads]), torch.cat([head.bias_K for head in heads])
+        self._shape = len(folds), len(heads[0].bias_K)
+        gaps = [head.log_gaps for head in heads if head.log_gaps is not None]
+        self.log_gaps = nn.Parameter(torch.stack(gaps)) if gaps else None
+        (name,) = models.head_modules(self.model)
+        layer = nn.Linear(weight.shape[1], len(weight))
+        layer.load_state_dict({"weight": weight, "bias": bias})
+        replace_module(self.model, name, layer)
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
         """Return logits_LK with L = N x F: the answers of all heads for an image, one after the other."""
-        return self.model(images_NCHW).unflatten(1, self._shape).flatten(0, 1)
+        logits_NFK = self.model(images_NCHW).unflatten(1, self._shape)
+        if self.log_gaps is not None:
+            logits_NFK = log_probabilities(logits_NFK, self.log_gaps)
+        return logits_NFK.flatten(0, 1)
 
 
 class FoldJudge:

@@ -8,14 +8,14 @@ import copy
 import dataclasses
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch_pruning
 from torch import Tensor, nn
 
 from classifier import models
-from classifier.config.sections import ModelConfig
+from classifier.config.sections import ModelConfig, Task
 from classifier.errors import ModelError, in_short
 from classifier.models.widths import describe_widths
 
@@ -37,8 +37,17 @@ class Pruned(NamedTuple):
         return self.model.state_dict()
 
 
-def prune(model: nn.Module, config: ModelConfig, *, classes: int, channels: int, size: int, ratio: float) -> Pruned:
-    """Return a copy of the model without this share of its channels, in eval mode.
+def prune(
+    model: nn.Module,
+    config: ModelConfig,
+    *,
+    classes: int,
+    channels: int,
+    size: int,
+    task: Task = "multiclass",
+    ratio: float,
+) -> Pruned:
+    """Return a copy of the model without this share of its channels, in eval mode. task: of its head.
 
     ModelError if its architecture cannot be pruned.
     """
@@ -62,7 +71,8 @@ def prune(model: nn.Module, config: ModelConfig, *, classes: int, channels: int,
                 round_to=MULTIPLE,
             ).step()
         config = dataclasses.replace(config, widths=describe_widths(model, pruned))
-        rebuilt = models.build(config, classes=classes, channels=channels, size=size, weights=False)
+        shape: dict[str, Any] = {"classes": classes, "channels": channels, "size": size, "task": task}
+        rebuilt = models.build(config, **shape, weights=False)
         rebuilt.load_state_dict(pruned.state_dict())
     except Exception as error:  # of many kinds: whatever an architecture has that is not known there
         raise ModelError(f"{config.name} cannot be pruned ({in_short(error, 160)})") from error

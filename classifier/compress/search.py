@@ -146,7 +146,6 @@ class Search:
 
     def _prune_to(self, speed: float, base: str) -> Pruned:
         about, model = self.original.bundle, self.original.model
-        shape = {"classes": len(about.class_names), "channels": about.channels, "size": about.size}
         detector = bundles.load_ood_detector(self.models.folder / ORIGINAL)
         layers = detector.layers if detector else []
         before = self._write_for_timing(model, "before", base, layers)
@@ -157,7 +156,7 @@ class Search:
             return timings["before"] / timings["after"]
 
         config = ModelConfig(**about.model)
-        return prune_to_speed(lambda ratio: prune(model, config, ratio=ratio, **shape), measure, speed)
+        return prune_to_speed(lambda ratio: prune(model, config, ratio=ratio, **about.shape), measure, speed)
 
     def _distill(self, name: str, student: str, base: str) -> bool:
         if not self._may_train(name):
@@ -188,9 +187,7 @@ class Search:
         speeds = {}
         for name in asked or [name for name in MODELS if name != about.model["name"]]:
             config = dataclasses.replace(ModelConfig(), name=name)
-            student = build(
-                config, classes=len(about.class_names), channels=about.channels, size=about.size, weights=False
-            ).eval()
+            student = build(config, **about.shape, weights=False).eval()
             engines = {"before": before, "after": self._write_for_timing(student, "after", base)}
             timings = measure_milliseconds(engines, self.models.images_NCHW, 1)
             speeds[name] = timings["before"] / timings["after"]

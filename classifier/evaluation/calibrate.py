@@ -85,7 +85,7 @@ def predict_by_folds(features_NF: Tensor, dataset: Dataset, adjustment: float = 
     adjustment: that of the loss. DataError if no class has two images.
     """
     labels_N = head_probe.select_images(dataset).labels_N
-    held_out = fit_linear_probe(features_NF, labels_N, len(dataset.class_names), adjustment).held_out
+    held_out = fit_linear_probe(features_NF, labels_N, len(dataset.class_names), adjustment, dataset.task).held_out
     if held_out is None:
         raise DataError(f"{dataset.name} has no class with two images: there is nothing to calibrate on")
     return held_out.logits_MK.softmax(1)
@@ -95,7 +95,8 @@ def fit_folds(loaded: LoadedBundle, dataset: Dataset) -> tuple[FoldHead, ...]:
     """Fit the heads again by which a bundle was validated. DataError if no class has two images."""
     labels_N = head_probe.select_images(dataset).labels_N
     adjustment = loaded.bundle.experiment["loss"]["adjustment"]
-    folds = fit_linear_probe(_compute_features(loaded, dataset), labels_N, len(dataset.class_names), adjustment).folds
+    features_NF, classes = _compute_features(loaded, dataset), len(dataset.class_names)
+    folds = fit_linear_probe(features_NF, labels_N, classes, adjustment, dataset.task).folds
     if not folds:
         raise DataError(f"{dataset.name} has no class with two images: there is nothing to judge a model on")
     return folds

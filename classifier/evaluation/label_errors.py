@@ -71,8 +71,8 @@ def predict_out_of_fold(features_NF: Tensor, labels_N: Tensor, folds_N: Tensor, 
         held_out_N = folds_N == fold
         mean_F, std_F = features_NF[~held_out_N].mean(0), features_NF[~held_out_N].std(0).clamp(min=1e-6)
         standard_NF = (features_NF - mean_F) / std_F
-        weight_KF, bias_K = fit_logistic_regression(standard_NF[~held_out_N], labels_N[~held_out_N], classes)
-        probabilities_NK[held_out_N] = (standard_NF[held_out_N] @ weight_KF.T + bias_K).softmax(1)
+        head = fit_logistic_regression(standard_NF[~held_out_N], labels_N[~held_out_N], classes)
+        probabilities_NK[held_out_N] = head(standard_NF[held_out_N]).softmax(1)
     return probabilities_NK
 
 

@@ -1,4 +1,7 @@
-"""Multinomial logistic regression on features, its L2 penalty chosen by cross-validation: a linear probe."""
+"""Logistic regression on features, its L2 penalty chosen by cross-validation: a linear probe.
+
+Multinomial, or, of ordered grades, the proportional odds model (models/ordinal_head.py).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,6 +9,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from classifier.config.sections import Task
+from classifier.models.ordinal_head import log_probabilities
 
 # Strongest first, where cross-validation chooses; and where no class has two images.
 PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
@@ -38,33 +44,43 @@ class HeldOut:
         return float(torch.nn.functional.cross_entropy(self.logits_MK, self.labels_M))
 
 
-class FoldHead(NamedTuple):
-    """The head of a fold, logits_NK = features_NF @ weight_KF.T + bias_K: fitted to all images but those of index_M."""
+class Head(NamedTuple):
+    """logits_NK = features_NF @ weight_KF.T + bias_K; of ordered grades, the parameters of an OrdinalHead: K is 1."""
 
-    index_M: Tensor
     weight_KF: Tensor
     bias_K: Tensor
+    log_gaps: Tensor | None = None
+
+    def __call__(self, features_NF: Tensor) -> Tensor:
+        """Return logits_NK of the classes."""
+        scores_NK = features_NF @ self.weight_KF.T + self.bias_K
+        return scores_NK if self.log_gaps is None else log_probabilities(scores_NK, self.log_gaps)
+
+
+class FoldHead(NamedTuple):
+    """The head of a fold: fitted to all images but those of index_M."""
+
+    index_M: Tensor
+    head: Head
 
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """logits_NK = features_NF @ weight_KF.T + bias_K.
+    """held_out: by cross-validation with the same penalty, or None; folds: its heads."""
 
-    held_out: by cross-validation with the same penalty, or None; folds: its heads.
-    """
-
-    weight_KF: Tensor
-    bias_K: Tensor
+    head: Head
     penalty: float
     held_out: HeldOut | None
     folds: tuple[FoldHead, ...]
 
 
-def fit_linear_probe(features_NF: Tensor, labels_N: Tensor, classes: int, adjustment: float = 0.0) -> LinearProbe:
+def fit_linear_probe(
+    features_NF: Tensor, labels_N: Tensor, classes: int, adjustment: float = 0.0, task: Task = "multiclass"
+) -> LinearProbe:
     """Fit logistic regression to features; the weights that are returned take them as they are.
 
     adjustment: strength of the logarithms of the classes' shares, which are taken from the logits (post-hoc logit
-    adjustment: A. K. Menon et al., "Long-tail learning via logit adjustment", 2021).
+    adjustment: A. K. Menon et al., "Long-tail learning via logit adjustment", 2021); not of ordered grades.
 
     The features are centred and scaled as one: the variances of single ones are noise where images are few. The penalty
     of the highest cross-validated accuracy is chosen, then of the lowest log loss, by stratified folds. If no class has
@@ -76,24 +92,24 @@ def fit_linear_probe(features_NF: Tensor, labels_N: Tensor, classes: int, adjust
     # With fewer images than features the weights lie in the span of the images: their coordinates in it are enough.
     basis_FR = torch.linalg.qr(scaled_NF.T).Q if len(scaled_NF) < scaled_NF.shape[1] else None
     inputs_NR = scaled_NF if basis_FR is None else scaled_NF @ basis_FR
-    folds = _cross_validate(inputs_NR, labels_N, classes)
+    folds = _cross_validate(inputs_NR, labels_N, classes, task)
     held_out = {one: _hold_out(heads, inputs_NR, labels_N) for one, heads in folds.items()}
     penalty = DEFAULT_PENALTY
     if held_out:
         penalty = max(held_out, key=lambda one: (held_out[one].accuracy, -held_out[one].loss))
-    weight_KR, bias_K = fit_logistic_regression(inputs_NR, labels_N, classes, penalty)
+    fitted = fit_logistic_regression(inputs_NR, labels_N, classes, penalty, task=task)
     shares_K = labels_N.bincount(minlength=classes).clamp_min(0.5) / len(labels_N)
-    offsets_K = adjustment * shares_K.log()
+    offsets_K = adjustment * shares_K.log() if task != "ordinal" else torch.zeros(1)
 
-    def restore(weight_KR: Tensor, bias_K: Tensor) -> tuple[Tensor, Tensor]:
-        weight_KF = (weight_KR if basis_FR is None else weight_KR @ basis_FR.T) / scale
-        return weight_KF, bias_K - weight_KF @ mean_F - offsets_K
+    def restore(head: Head) -> Head:
+        weight_KF = (head.weight_KF if basis_FR is None else head.weight_KF @ basis_FR.T) / scale
+        return head._replace(weight_KF=weight_KF, bias_K=head.bias_K - weight_KF @ mean_F - offsets_K)
 
     chosen = held_out.get(penalty)
     if chosen is not None:
         chosen = HeldOut(chosen.logits_MK - offsets_K, chosen.labels_M)
-    heads = tuple(FoldHead(head.index_M, *restore(*head[1:])) for head in folds.get(penalty, ()))
-    return LinearProbe(*restore(weight_KR, bias_K), penalty, chosen, heads)
+    heads = tuple(fold._replace(head=restore(fold.head)) for fold in folds.get(penalty, ()))
+    return LinearProbe(restore(fitted), penalty, chosen, heads)
 
 
 def fit_logistic_regression(
@@ -101,28 +117,34 @@ def fit_logistic_regression(
     labels_N: Tensor,
     classes: int,
     penalty: float = 1e-2,
-    start: tuple[Tensor, Tensor] | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Minimise mean log loss + penalty x squared weights by L-BFGS, from zero or `start`; return weight_KF, bias_K."""
+    start: Head | None = None,
+    task: Task = "multiclass",
+) -> Head:
+    """Minimise mean log loss + penalty x squared weights by L-BFGS, from zero or `start`."""
     if start is None:
-        start = inputs_NF.new_zeros(classes, inputs_NF.shape[1]), inputs_NF.new_zeros(classes)
-    weight_KF, bias_K = (one.clone().requires_grad_() for one in start)
+        rows = 1 if task == "ordinal" else classes
+        gaps = inputs_NF.new_zeros(classes - 2) if task == "ordinal" else None
+        start = Head(inputs_NF.new_zeros(rows, inputs_NF.shape[1]), inputs_NF.new_zeros(rows), gaps)
+    head = Head(*(one if one is None else one.clone().requires_grad_() for one in start))
     optimizer = torch.optim.LBFGS(
-        [weight_KF, bias_K], max_iter=MAX_ITERATIONS, tolerance_change=TOLERANCE, line_search_fn="strong_wolfe"
+        [one for one in head if one is not None],
+        max_iter=MAX_ITERATIONS,
+        tolerance_change=TOLERANCE,
+        line_search_fn="strong_wolfe",
     )
 
     def closure() -> float:
         optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(inputs_NF @ weight_KF.T + bias_K, labels_N)
-        loss = loss + penalty * weight_KF.square().sum()
+        loss = torch.nn.functional.cross_entropy(head(inputs_NF), labels_N)
+        loss = loss + penalty * head.weight_KF.square().sum()
         loss.backward()
         return float(loss.detach())
 
     optimizer.step(closure)
-    return weight_KF.detach(), bias_K.detach()
+    return Head(*(one if one is None else one.detach() for one in head))
 
 
-def _cross_validate(inputs_NF: Tensor, labels_N: Tensor, classes: int) -> dict[float, list[FoldHead]]:
+def _cross_validate(inputs_NF: Tensor, labels_N: Tensor, classes: int, task: Task) -> dict[float, list[FoldHead]]:
     """Return the heads of the folds by penalty; empty if no class has two images."""
     folds_N = assign_folds(labels_N, FOLDS)
     heads: dict[float, list[FoldHead]] = {}
@@ -132,15 +154,15 @@ def _cross_validate(inputs_NF: Tensor, labels_N: Tensor, classes: int) -> dict[f
         index_M = torch.nonzero(is_held_N)[:, 0]
         start = None
         for penalty in PENALTIES:
-            start = fit_logistic_regression(inputs_NF[~is_held_N], labels_N[~is_held_N], classes, penalty, start)
-            heads.setdefault(penalty, []).append(FoldHead(index_M, *start))
+            start = fit_logistic_regression(inputs_NF[~is_held_N], labels_N[~is_held_N], classes, penalty, start, task)
+            heads.setdefault(penalty, []).append(FoldHead(index_M, start))
     return heads
 
 
 def _hold_out(heads: Sequence[FoldHead], inputs_NF: Tensor, labels_N: Tensor) -> HeldOut:
     """Ask each head about the images that it was not fitted to, in the order of the images."""
-    logits_MK = torch.cat([inputs_NF[head.index_M] @ head.weight_KF.T + head.bias_K for head in heads])
-    index_M, order_M = torch.cat([head.index_M for head in heads]).sort()
+    logits_MK = torch.cat([fold.head(inputs_NF[fold.index_M]) for fold in heads])
+    index_M, order_M = torch.cat([fold.index_M for fold in heads]).sort()
     return HeldOut(logits_MK[order_M], labels_N[index_M])
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from classifier.errors import DataError, DivergedError
+from classifier.metrics.ordinal import count_ordinal_scores
 
 TOP_K = 5
 
@@ -71,9 +72,9 @@ class ConfusionMatrix:
         matrix.confusion_KK = tensor[2:].round().long().view(classes, classes)
         return matrix
 
-    def scores(self, class_names: Sequence[str] | None = None) -> dict[str, Any]:
+    def scores(self, class_names: Sequence[str] | None = None, *, is_ordinal: bool = False) -> dict[str, Any]:
         """Return plain data for JSON: accuracy, top5, macro_precision, macro_recall, macro_f1, loss, count, per_class
-        [name?, precision, recall, f1, support] and confusion.
+        [name?, precision, recall, f1, support] and confusion; of ordered grades those of metrics.ordinal, too.
 
         confusion[i][j] counts images of class i that were predicted as j. Definitions are scikit-learn's with
         zero_division=0: macro means are over the classes that occur as a label or as a prediction.
@@ -105,6 +106,7 @@ class ConfusionMatrix:
             "accuracy": float(hits_K.sum()) / count,
             "top5": int(self.top5_hits) / count,
             **{f"macro_{name}": float(value_K[occurs_K].mean()) for name, value_K in columns.items()},
+            **(count_ordinal_scores(confusion_KK.numpy()) if is_ordinal else {}),
             "loss": loss,
             "count": count,
             "per_class": per_class,

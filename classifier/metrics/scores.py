@@ -36,6 +36,7 @@ from classifier.metrics.bootstrap import (
     widen,
 )
 from classifier.metrics.intervals import CONFIDENCE_LEVEL, UNKNOWN, Interval, f1_interval, sum_interval, wilson
+from classifier.metrics.ordinal import compute_ordinal_scores, ordinal_intervals
 
 TOP_K, BINS = 5, 15
 # Sets of labels that are drawn for the calibration error by chance.
@@ -47,15 +48,21 @@ _EPSILON = float(np.finfo(np.float64).eps)
 
 
 def compute_scores(
-    probabilities_NK: Tensor, labels_N: Tensor, class_names: Sequence[str] | None = None, *, seed: int = 0
+    probabilities_NK: Tensor,
+    labels_N: Tensor,
+    class_names: Sequence[str] | None = None,
+    *,
+    is_ordinal: bool = False,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Return plain data for JSON: scores, `intervals` {name: [low, high]}, per_class [the same by class] and confusion.
 
     Overall: accuracy, balanced_accuracy, top5, macro_ and weighted_ precision, recall and f1, roc_auc and
     average_precision (one-vs-rest, mean over classes), kappa (Cohen 1960), mcc (Matthews; Gorodkin 2004), loss (-log p
     of the label, in nats), brier (Brier 1950, summed over classes, 0 to 2), ece (expected calibration error, 15 bins of
-    equal width; Guo et al. 2017), ece_by_chance, confidence (mean probability of the predicted class) and count. Per
-    class: precision, recall, f1, roc_auc, average_precision and support. Definitions are scikit-learn's with
+    equal width; Guo et al. 2017), ece_by_chance, confidence (mean probability of the predicted class) and count; if
+    is_ordinal, also quadratic_kappa and mean_absolute_error, of classes in their order (metrics.ordinal). Per class:
+    precision, recall, f1, roc_auc, average_precision and support. Definitions are scikit-learn's with
     zero_division=0: macro means are over classes that occur as a label or as a prediction. Undefined scores (such as
     roc_auc of a class without images) are None, and so are the intervals of scores on which all bootstrap samples
     agree, other than proportions, and of loss, brier and ece without errors, with nothing else, or of fewer than 8
@@ -73,15 +80,21 @@ def compute_scores(
     scores = _sum_scores(probabilities, labels, np.ones((1, count)))
     targets = labels[:, None] == np.arange(classes)
     scores |= compute_ranking_scores(probabilities, targets, np.ones((1, count)))
+    predicted = probabilities.argmax(1)
+    if is_ordinal:
+        scores |= compute_ordinal_scores(labels, predicted, np.ones((1, count)))
     confusion_KK = np.zeros((classes, classes), np.int64)
-    np.add.at(confusion_KK, (labels, probabilities.argmax(1)), 1)
+    np.add.at(confusion_KK, (labels, predicted), 1)
     of_proportions, of_classes = _proportion_intervals(scores, confusion_KK)
+    of_proportions |= ordinal_intervals(confusion_KK) if is_ordinal else {}
     samples: dict[str, list[np.ndarray]] = {}
     ranking_samples = count_ranking_samples(count, classes)
     for done, weights_BN in draw_weights(count, seed):
         block = _sum_scores(probabilities, labels, weights_BN)
         if done < ranking_samples:
             block |= compute_ranking_scores(probabilities, targets, weights_BN[: ranking_samples - done])
+        if is_ordinal:
+            block |= compute_ordinal_scores(labels, predicted, weights_BN)
         for name, values in block.items():
             if name.removeprefix(CLASS_PREFIX) not in of_classes:
                 samples.setdefault(name, []).append(values)

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from classifier.config.fields import suggest
-from classifier.config.sections import ModelConfig
+from classifier.config.sections import ModelConfig, Task
 from classifier.config.trust import check_trusted, is_import_path
 from classifier.errors import ClassifierError, ModelError, in_short
 from classifier.models import external, transfer, zoo
 from classifier.models.catalogue import MODELS, ZOO, names
+from classifier.models.ordinal_head import OrdinalHead, set_ordinal_head
 from classifier.models.stochastic_depth import set_stochastic_depth
 from classifier.models.widths import apply_widths
 
@@ -29,12 +30,14 @@ def build(
     size: int,
     weights: bool = True,
     class_names: Sequence[str] | None = None,
+    task: Task = "multiclass",
 ) -> nn.Module:
     """Build the model for images (N, channels, size, size) and outputs (N, classes), in training mode on the CPU.
 
     In training a model with auxiliary heads returns a tuple, logits first. weights: whether to load model.weights;
-    class_names: of the outputs, so that a head for other classes is not taken over.
-    ModelError if the name is unknown, the model does not accept the images, or the weights do not fit.
+    class_names: of the outputs, so that a head for other classes is not taken over. task: ordinal has a head of its own
+    (ordinal_head.py). ModelError if the name is unknown, the model does not accept the images, or the weights do not
+    fit.
     """
     constructor = get_constructor(config)
     try:
@@ -42,6 +45,8 @@ def build(
         if config.drop_path is not None:
             set_stochastic_depth(model, config.drop_path, config.name)
         apply_widths(model, config)
+        if task == "ordinal":
+            set_ordinal_head(model, config.name, classes)
         is_own = config.name in MODELS and not config.widths
         logits_NK = None if is_own else _try_forward(model, config, channels, size)
     except ClassifierError:
@@ -53,9 +58,29 @@ def build(
             f"model.name {config.name}: two images give outputs of shape {tuple(logits_NK.shape)}, not (2, {classes}): "
             "return one logit per class"
         )
+    if task == "ordinal" and not is_own:
+        _check_ordinal_head(model, config, channels, size)
     if weights and config.weights is not None and not config.widths:  # pruned ones come from a checkpoint
         transfer.load_weights(model, config, class_names)
     return model
+
+
+def _check_ordinal_head(model: nn.Module, config: ModelConfig, channels: int, size: int) -> None:
+    """ModelError if the model changes what its head says, as by a ReLU after it."""
+    said: list[torch.Tensor] = []
+    hooks = [
+        head.register_forward_hook(lambda _head, _inputs, output: said.append(output))
+        for head in model.modules()
+        if isinstance(head, OrdinalHead)
+    ]
+    outputs = _try_forward(model, config, channels, size)
+    for hook in hooks:
+        hook.remove()
+    if not any(outputs is output for output in said):
+        raise ModelError(
+            f"model.name {config.name}: its last linear layer does not give its outputs, as ordered grades need: "
+            "choose another model"
+        )
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -97,6 +97,8 @@ def match_head(
         return tensors, f"{text} (a head for other classes would start anew)"
     if len(set(there)) < len(there) or {*there} != {*here}:
         return {}, "its head is for other classes: this one starts anew"
+    if any(len(rows) != len(here) for rows in tensors.values()):  # of ordered grades
+        return {}, "its head is for grades in another order: this one starts anew"
     order_K = torch.tensor([there.index(name) for name in here])
     return {name: rows[order_K] for name, rows in tensors.items()}, "the head's classes are put in the order of these"
 

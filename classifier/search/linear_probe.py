@@ -64,7 +64,7 @@ def rank_backbones(experiment: Experiment, dataset: Dataset, cache_folder: Path)
 def probe_backbone(
     experiment: Experiment, dataset: Dataset, name: str, weights: str, cache_folder: Path
 ) -> ProbeResult:
-    """Probe a backbone: multinomial logistic regression on standardised features of images without augmentation."""
+    """Probe a backbone: logistic regression on standardised features of images without augmentation."""
     started = time.perf_counter()
     experiment = experiment.override("model.name", name).override("model.weights", weights)
     count = max(MAX_IMAGES, len(dataset.class_names))
@@ -73,8 +73,8 @@ def probe_backbone(
     features = _load_or_extract_features(experiment, dataset, splits, cache_folder)
     mean_F, std_F = features["train"].mean(0), features["train"].std(0).clamp(min=1e-6)
     train_NF, validation_NF = ((features[split] - mean_F) / std_F for split in ("train", "validation"))
-    weight_KF, bias_K = fit_logistic_regression(train_NF, train.labels_N, len(dataset.class_names))
-    log_probabilities_NK = (validation_NF @ weight_KF.T + bias_K).log_softmax(1)
+    head = fit_logistic_regression(train_NF, train.labels_N, len(dataset.class_names), task=dataset.task)
+    log_probabilities_NK = head(validation_NF).log_softmax(1)
     labels_N = dataset.validation.labels_N
     return ProbeResult(
         name=name,

@@ -39,7 +39,8 @@ def fit_head(
     group: ProcessGroup | None = None,
     folder: Path | None = None,
 ) -> HeadProbe:
-    """Set the model's head to a logistic regression on the features of the training images, on every rank.
+    """Set the model's head to a logistic regression on the features of the training images, on every rank; that of
+    ordered grades to a proportional odds model.
 
     Linear probing, then fine-tuning: Kumar et al., "Fine-Tuning can Distort Pretrained Features", 2022. The images are
     not augmented; of more than MAX_IMAGES a stratified part is used. folder: where the features are kept for other
@@ -51,11 +52,12 @@ def fit_head(
     group = group or ProcessGroup()
     labels_N = select_images(dataset).labels_N
     features_NF = compute_features(model, experiment, dataset, scorer, group, folder)
-    probe = fit_linear_probe(features_NF, labels_N, len(dataset.class_names), experiment.loss.adjustment)
+    classes, adjustment = len(dataset.class_names), experiment.loss.adjustment
+    probe = fit_linear_probe(features_NF, labels_N, classes, adjustment, dataset.task)
     with torch.no_grad():
-        heads[0].weight.copy_(probe.weight_KF)
-        heads[0].bias.copy_(probe.bias_K)
-    logits_NK = features_NF @ probe.weight_KF.T + probe.bias_K
+        for parameter, fitted in zip(heads[0].parameters(), probe.head, strict=False):
+            parameter.copy_(fitted)
+    logits_NK = probe.head(features_NF)
     loss = torch.nn.functional.cross_entropy(logits_NK, labels_N, reduction="sum")
     return HeadProbe(probe, float(loss), int((logits_NK.argmax(1) == labels_N).sum()), len(labels_N))
 

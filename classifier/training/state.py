@@ -296,6 +296,7 @@ def build_model(experiment: Experiment, dataset: Dataset) -> nn.Module:
         channels=dataset.channels,
         size=dataset.size,
         class_names=dataset.class_names,
+        task=dataset.task,
     )
     sizes = image_size.list_sizes(experiment.schedule, size=dataset.size, epochs=experiment.train.epochs)
     factory.check_sizes(model, experiment.model, channels=dataset.channels, sizes=sizes.keys() - {dataset.size})

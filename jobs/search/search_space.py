@@ -58,7 +58,7 @@ def _refuse_impossible_values(experiment: Experiment, space: Space, dataset: Dat
                 if not values.when:  # else it may be possible only under its conditions
                     resolve(tried, dataset)
                 if name.startswith("model."):
-                    shape = {"channels": dataset.channels, "size": dataset.size, "weights": False}
-                    models.build(tried.model, classes=len(dataset.class_names), **shape)
+                    shape = {"channels": dataset.channels, "size": dataset.size, "task": dataset.task}
+                    models.build(tried.model, classes=len(dataset.class_names), **shape, weights=False)
             except ClassifierError as error:
                 raise ConfigError(f"the search space of {name} contains {value!r}: {error}") from None

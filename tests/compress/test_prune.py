@@ -16,20 +16,27 @@ from classifier.errors import ModelError
 SHAPE: dict[str, Any] = {"classes": 3, "channels": 3, "size": 32}
 
 
-def build(name: str, **settings) -> tuple[nn.Module, ModelConfig]:
+def build(name: str, shape: dict[str, Any] = SHAPE, **settings) -> tuple[nn.Module, ModelConfig]:
     config = ModelConfig(name=name, **settings)
-    model = models.build(config, **SHAPE, weights=False)
+    model = models.build(config, **shape, weights=False)
     for module in models.head_modules(model).values():
         nn.init.normal_(next(module.parameters()))
     return model.eval(), config
 
 
-@pytest.mark.parametrize("name", ["cnn", "plain7_32", "resnet9_16", "resnet18", "mobilenet_v3_small"])
-def test_a_pruned_network_is_rebuilt_from_its_widths(name):
-    model, config = build(name)
-    pruned = prune(model, config, ratio=0.5, **SHAPE)
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        *((name, "multiclass") for name in ("cnn", "plain7_32", "resnet9_16", "resnet18", "mobilenet_v3_small")),
+        *((name, "ordinal") for name in ("cnn", "resnet18")),
+    ],
+)
+def test_a_pruned_network_is_rebuilt_from_its_widths(name, task):
+    shape = SHAPE | {"task": task}
+    model, config = build(name, shape)
+    pruned = prune(model, config, ratio=0.5, **shape)
     assert models.count_parameters(pruned.model) < 0.6 * models.count_parameters(model)
-    again = models.build(pruned.config, **SHAPE, weights=False).eval()
+    again = models.build(pruned.config, **shape, weights=False).eval()
     again.load_state_dict(pruned.weights)
     images_NCHW = torch.rand(2, 3, 32, 32)
     assert torch.equal(again(images_NCHW), pruned.model(images_NCHW))

@@ -24,11 +24,11 @@ def make_features(images: int, features: int, classes: int, noise: float) -> tup
 def test_weights_are_those_of_scikit_learn():
     features_NF, labels_N = make_features(90, 8, 3, noise=2)
     features_NF = (features_NF - features_NF.mean(0)) / features_NF.std(0)
-    weight_KF, bias_K = fit_logistic_regression(features_NF, labels_N, 3, penalty=0.01)
+    head = fit_logistic_regression(features_NF, labels_N, 3, penalty=0.01)
     reference = LogisticRegression(C=1 / (2 * 0.01 * len(labels_N)), max_iter=1000, tol=1e-8)
     reference.fit(features_NF.numpy(), labels_N.numpy())
     expected = reference.predict_proba(features_NF.numpy())
-    probabilities_NK = (features_NF @ weight_KF.T + bias_K).softmax(1).numpy()
+    probabilities_NK = head(features_NF).softmax(1).numpy()
     np.testing.assert_allclose(probabilities_NK, expected, atol=2e-3)
 
 
@@ -43,7 +43,7 @@ def test_fewer_images_than_features_are_no_obstacle_and_noise_calls_for_a_strong
     assert noisy.held_out.labels_M.tolist() == torch.arange(images).remainder(3).tolist()
     assert noisy.penalty > clean.penalty
     features_NF, labels_N = make_features(images, features, 3, noise=0.2)
-    logits_NK = features_NF @ clean.weight_KF.T + clean.bias_K
+    logits_NK = clean.head(features_NF)
     assert (logits_NK.argmax(1) == labels_N).all()
 
 
@@ -51,7 +51,7 @@ def test_one_image_a_class_is_fitted_and_nothing_is_claimed():
     probe = fit_linear_probe(*make_features(3, 50, 3, noise=0.1), 3)
     assert probe.held_out is None
     features_NF, labels_N = make_features(3, 50, 3, noise=0.1)
-    assert ((features_NF @ probe.weight_KF.T + probe.bias_K).argmax(1) == labels_N).all()
+    assert (probe.head(features_NF).argmax(1) == labels_N).all()
 
 
 def test_every_class_keeps_an_image_in_each_training():
@@ -70,7 +70,7 @@ def test_adjustment_takes_the_shares_of_the_classes_from_the_logits_held_out_one
     offsets_K = torch.tensor([3 / 63, 30 / 63, 30 / 63]).log()
     assert plain.held_out is not None
     assert adjusted.held_out is not None
-    torch.testing.assert_close(plain.bias_K - adjusted.bias_K, offsets_K)
+    torch.testing.assert_close(plain.head.bias_K - adjusted.head.bias_K, offsets_K)
     torch.testing.assert_close(
         plain.held_out.logits_MK - adjusted.held_out.logits_MK, offsets_K.expand(len(plain.held_out.labels_M), 3)
     )

@@ -1,0 +1,67 @@
+"""The head of ordered grades: one score per image, and thresholds that divide the scores into grades.
+
+The proportional odds model: P(grade <= k) = sigmoid(threshold_k - score). P. McCullagh, "Regression models for ordinal
+data", 1980. Its outputs are the logarithms of the grades' probabilities, which are logits like any other: softmax gives
+the probabilities, cross-entropy is the likelihood.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from classifier.errors import ModelError
+from classifier.models.head import DropoutLinear, head_modules, replace_module
+
+# Of the last grade's upper end and of the first one's lower end: no score comes near it.
+_FAR = 1e4
+
+
+class OrdinalHead(nn.Linear):
+    """Features (N, F) to the log-probabilities (N, K) of K ordered grades, with dropout p on the features.
+
+    The weight has one row. log_gaps: the logarithms of the K - 2 gaps between thresholds, relative to those at which
+    all grades are equally likely, as they are where all parameters are zero. So thresholds ascend, whatever is learned.
+    """
+
+    def __init__(self, features: int, grades: int, p: float = 0.0, device: torch.device | None = None) -> None:
+        super().__init__(features, 1, device=device)
+        self.p = p
+        self.log_gaps = nn.Parameter(torch.zeros(grades - 2, device=device))
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        scores_N1 = super().forward(F.dropout(input, self.p, self.training))
+        return log_probabilities(scores_N1.float(), self.log_gaps.float())
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, grades={len(self.log_gaps) + 2}, p={self.p}"
+
+
+def find_thresholds(log_gaps: Tensor) -> Tensor:
+    """Return the K - 1 thresholds of K - 2 gaps. The first one is fixed, as the bias shifts the scores."""
+    grades = log_gaps.shape[-1] + 2
+    shares_J = torch.arange(1, grades, device=log_gaps.device) / grades
+    equal_J = torch.log(shares_J / (1 - shares_J))
+    gaps = (equal_J[1:] - equal_J[:-1]) * log_gaps.exp()
+    return equal_J[0] + F.pad(gaps.cumsum(-1), (1, 0))
+
+
+def log_probabilities(scores_N1: Tensor, log_gaps: Tensor) -> Tensor:
+    """Return log_probabilities_NK of ordered grades, each between two thresholds.
+
+    sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), which does not cancel where both are near 1.
+    """
+    thresholds_J = find_thresholds(log_gaps)
+    lower_K, upper_K = F.pad(thresholds_J, (1, 0), value=-_FAR), F.pad(thresholds_J, (0, 1), value=_FAR)
+    logs_NK = F.logsigmoid(upper_K - scores_N1) + F.logsigmoid(scores_N1 - lower_K)
+    return logs_NK + torch.log(-torch.expm1(lower_K - upper_K))
+
+
+def set_ordinal_head(model: nn.Module, name: str, grades: int) -> None:
+    """Replace the model's head, and auxiliary ones, by those of ordered grades. ModelError if it has no linear one."""
+    for layer_name, layer in head_modules(model).items():
+        if not isinstance(layer, nn.Linear):
+            raise ModelError(f"model.name {name}: ordered grades need a linear last layer: choose another model")
+        p = layer.p if isinstance(layer, DropoutLinear) else 0.0
+        replace_module(model, layer_name, OrdinalHead(layer.in_features, grades, p, layer.weight.device))
