@@ -67,12 +67,12 @@ def fit_set_threshold(probabilities_NK: Tensor, labels_N: Tensor, coverage: floa
 
 
 def fit_thresholds(
-    probabilities_NK: Tensor, labels_N: Tensor, *, precision: float | None = None, recall: float | None = None
+    probabilities_NK: Tensor, labels: Tensor, *, precision: float | None = None, recall: float | None = None
 ) -> tuple[float | None, ...]:
     """Return, per class, the lowest threshold with at least that precision, or the highest with at least that recall.
 
-    Measured on these images. None for a class that no threshold achieves it for. ConfigError unless exactly one of
-    precision and recall is given.
+    Measured on these images. labels: labels_N, or bool targets_NK of images with several labels. None for a class that
+    no threshold achieves it for. ConfigError unless exactly one of precision and recall is given.
     """
     target = precision if recall is None else recall
     if (precision is None) == (recall is None) or target is None or not 0 < target <= 1:
@@ -80,7 +80,8 @@ def fit_thresholds(
     thresholds: list[float | None] = []
     for k in range(probabilities_NK.shape[1]):
         scores_N, order_N = probabilities_NK[:, k].sort(descending=True, stable=True)
-        hits_N = (labels_N[order_N] == k).double().cumsum(0)
+        is_class_N = labels[:, k] if labels.ndim == 2 else labels == k
+        hits_N = is_class_N[order_N].double().cumsum(0)
         last_N = torch.cat([scores_N[1:] != scores_N[:-1], torch.ones(1, dtype=torch.bool)])  # of tied images
         if precision is not None:
             good_N = last_N & (hits_N / torch.arange(1, len(hits_N) + 1) >= precision) & (hits_N > 0)

@@ -1,4 +1,7 @@
-"""Decisions from probabilities, by a fitted calibration: prediction sets and thresholds per class. In numpy alone."""
+"""Decisions from probabilities, by a fitted calibration: prediction sets and thresholds per class. In numpy alone.
+
+Of images with several labels, each label is decided for itself, and a prediction set holds most of them.
+"""
 
 import dataclasses
 from dataclasses import dataclass
@@ -9,6 +12,8 @@ from numpy.typing import ArrayLike
 
 # Default coverage of prediction sets.
 COVERAGE = 0.9
+# Probability from which on one of several labels is said, where no threshold was fitted.
+DEFAULT_THRESHOLD = 0.5
 
 # Fields whose keys in bundle.json have other names.
 _KEYS = {"set_threshold": "level", "target": "wish"}
@@ -27,7 +32,7 @@ class Calibration:
     set_threshold: float = 0.0
     """Minimum probability of a class in a prediction set (least ambiguous sets; Sadinle et al. 2019)."""
     target: str | None = None
-    """What the thresholds were chosen for: 'precision 0.95' or 'recall 0.9'."""
+    """What the thresholds were chosen for: 'precision 0.95' or 'recall 0.9'; of several labels also 'F1'."""
     thresholds: tuple[float | None, ...] | None = None
     """Minimum probability to decide for each class; None for a class that cannot reach the target."""
 
@@ -63,3 +68,12 @@ class Calibration:
         thresholds_K = [np.inf if t is None else max(t, 1e-12) for t in self.thresholds]
         ratios_NK = probabilities_NK / np.array(thresholds_K, np.float32)
         return np.where(ratios_NK.max(1) >= 1, ratios_NK.argmax(1), -1)
+
+    def decide_labels(self, probabilities_NK: ArrayLike) -> np.ndarray:
+        """Return said_NK, bool: the labels that reach their threshold, of images with any number of them."""
+        thresholds_K = self.thresholds if self.thresholds is not None else (DEFAULT_THRESHOLD,)
+        return np.asarray(probabilities_NK) >= np.array([np.inf if limit is None else limit for limit in thresholds_K])
+
+    def label_sets(self, probabilities_NK: ArrayLike) -> np.ndarray:
+        """Return in_NK, bool: the labels in each image's prediction set, which always contains those decided for."""
+        return (np.asarray(probabilities_NK) >= self.set_threshold) | self.decide_labels(probabilities_NK)
