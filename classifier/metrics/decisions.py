@@ -28,7 +28,8 @@ class Calibration:
     temperature: float = 1.0
     """Divides the logits (Guo et al. 2017); 1 leaves them unchanged."""
     coverage: float = COVERAGE
-    """Fraction of prediction sets that contain the label (split conformal prediction; Vovk et al. 2005)."""
+    """Fraction of prediction sets that contain the label (split conformal prediction; Vovk et al. 2005); of several
+    labels, the mean share of an image's that its set contains (conformal risk control; Angelopoulos et al. 2022)."""
     set_threshold: float = 0.0
     """Minimum probability of a class in a prediction set (least ambiguous sets; Sadinle et al. 2019)."""
     target: str | None = None
