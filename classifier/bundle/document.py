@@ -29,6 +29,7 @@ from classifier.config.experiment import Experiment
 from classifier.config.sections import DataConfig, ModelConfig, Task
 from classifier.errors import ConfigError, RunError, in_short
 from classifier.inference.ood_detector import OODDetector
+from classifier.metrics.hierarchy import Hierarchy
 from classifier.storage.atomic import write_atomically
 from classifier.version import versions
 
@@ -100,6 +101,11 @@ class Bundle:
             provenance={"made": timestamp, "epoch": epoch, "versions": versions()},
             task=dataset.task,
         )
+
+    @property
+    def hierarchy(self) -> Hierarchy | None:
+        """The classes above those of the model, where these are nested."""
+        return Hierarchy(self.class_names) if self.task == "nested" else None
 
     @property
     def shape(self) -> dict[str, Any]:
@@ -255,7 +261,8 @@ def parse_document(document: BundleDocument) -> Bundle:
     values |= {name: value for name, value in document.items() if name in names}
     values |= {name: tuple(values[name]) for name in _TUPLES}
     if values["calibration"] is not None:
-        values["calibration"] = {name: values["calibration"][name] for name in CalibrationDocument.__annotations__}
+        plain = values["calibration"]
+        values["calibration"] = {name: plain[name] for name in CalibrationDocument.__annotations__ if name in plain}
     # Settings that this version has added get their defaults.
     values["experiment"] = Experiment.from_dict(values["experiment"]).as_dict()
     return Bundle(**values)

@@ -144,8 +144,8 @@ def open_export(folder: Path, kind: str, bundle: BundleDocument) -> Export:
         detector = None
     if detector and not set(detector.layers) <= set(document["layers"]):
         raise RunError(f"{path} lacks layers of the out-of-distribution detector: export it again")
-    names = CalibrationDocument.__annotations__
-    calibration = Calibration.from_dict({name: plain[name] for name in names}) if plain else None
+    names = CalibrationDocument.__annotations__.keys()
+    calibration = Calibration.from_dict({name: plain[name] for name in names & plain.keys()}) if plain else None
     return Export(path, document, calibration, detector)
 
 

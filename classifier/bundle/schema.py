@@ -21,6 +21,16 @@ ImageSize = Annotated[int, Range(1, 2048)]
 Interval = list[float]
 
 
+class LevelScores(TypedDict):
+    """The scores of nested classes at a level above the leaves, 1 the outermost (metrics.level_scores)."""
+
+    depth: PositiveInt
+    classes: PositiveInt
+    accuracy: Share
+    macro_f1: Share
+    intervals: dict[str, Interval | None]
+
+
 class Summary(TypedDict):
     """The scores of a split in result.json; all that is known of a model that was not calibrated."""
 
@@ -28,6 +38,11 @@ class Summary(TypedDict):
     macro_f1: Share
     loss: NonNegativeFloat
     count: PositiveInt
+    map: NotRequired[Share | None]
+    micro_f1: NotRequired[Share]
+    levels: NotRequired[list[LevelScores]]
+    quadratic_kappa: NotRequired[Correlation | None]
+    mean_absolute_error: NotRequired[NonNegativeFloat]
 
 
 class ClassScores(TypedDict):
@@ -87,6 +102,7 @@ class CalibrationDocument(TypedDict):
     level: Fraction
     wish: str | None
     thresholds: list[Fraction | None] | None
+    ancestor_threshold: NotRequired[Fraction | None]
 
 
 class Provenance(TypedDict):

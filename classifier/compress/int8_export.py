@@ -46,7 +46,8 @@ def export_int8(
     loaded, gate = bundles.load(folder), GateImages.select(dataset)
     engine = GraphEngine(graph, threads)
     probabilities_NK, labels_N = judged
-    calibration = calibrate(torch.from_numpy(probabilities_NK), labels_N, **targets).as_dict()
+    fitted = calibrate(torch.from_numpy(probabilities_NK), labels_N, hierarchy=loaded.bundle.hierarchy, **targets)
+    calibration = fitted.as_dict()
     own = calibration["temperature"]
     shared = loaded.bundle.calibration
     calibration["temperature"] = own * (shared["temperature"] if shared else 1.0)

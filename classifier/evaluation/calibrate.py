@@ -14,11 +14,14 @@ from classifier.data.images.arrays import Images, select
 from classifier.data.readers.compact import select_strings
 from classifier.errors import DataError
 from classifier.evaluation.split_predictions import SplitPredictions
+from classifier.evaluation.split_scores import score_predictions
 from classifier.inference import logistic_regression
 from classifier.inference.logistic_regression import FOLDS, FoldHead, assign_folds, find_held_out, fit_linear_probe
 from classifier.inference.out_of_distribution import fit_detector
-from classifier.metrics.calibration import MIN_IMAGES, apply_temperature, calibrate, judge_calibration
-from classifier.metrics.scores import compute_scores
+from classifier.inference.scorer import gather_targets
+from classifier.metrics.calibration import MIN_IMAGES, calibrate, judge_calibration
+from classifier.metrics.decisions import Calibration
+from classifier.metrics.label_calibration import calibrate_labels
 from classifier.runtime.distributed import pick_device
 from classifier.training import head_probe
 
@@ -54,15 +57,24 @@ def calibrate_bundle(
         probabilities_NK = predict_by_folds(features_NF, dataset, adjustment)
     else:
         validation = dataset.validation
-        confusion, probabilities_NK = uncalibrated_scorer.predict_split(model, validation)
-        confusion.scores()  # raises DivergedError
-    calibration = calibrate(
-        probabilities_NK, validation.labels_N, coverage=coverage, precision=precision, recall=recall
-    )
-    probabilities_NK = apply_temperature(probabilities_NK.log(), calibration.temperature).exp()
-    scores = bundle.scores | {"validation": compute_scores(probabilities_NK, validation.labels_N, bundle.class_names)}
-    if bundle.calibration and bundle.calibration["temperature"] != calibration.temperature:
-        scores["test"] = None
+        counts, probabilities_NK = uncalibrated_scorer.predict_split(model, validation, dataset.label_sets_MK)
+        counts.scores()  # raises DivergedError
+    targets = gather_targets(validation.labels_N, dataset.label_sets_MK)
+    limits = {"coverage": coverage, "precision": precision, "recall": recall}
+    is_multilabel = bundle.task == "multilabel"
+    if is_multilabel:
+        calibration = calibrate_labels(probabilities_NK, targets, **limits)
+    else:
+        calibration = calibrate(probabilities_NK, targets, **limits, hierarchy=bundle.hierarchy)
+    scorer = dataclasses.replace(uncalibrated_scorer, temperature=calibration.temperature)
+    probabilities_NK = scorer.apply_temperature(probabilities_NK.log()).exp()
+    validated = score_predictions(bundle.task, probabilities_NK, targets, bundle.class_names, calibration.thresholds)
+    scores = bundle.scores | {"validation": validated}
+    if bundle.calibration:
+        before = Calibration.from_dict(bundle.calibration)
+        is_said_alike = not is_multilabel or before.thresholds == calibration.thresholds
+        if before.temperature != calibration.temperature or not is_said_alike:
+            scores["test"] = None
     bundle = dataclasses.replace(bundle, scores=scores, calibration=calibration.as_dict())
     return LoadedBundle(bundle, model), probabilities_NK
 

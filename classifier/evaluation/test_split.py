@@ -14,8 +14,9 @@ from classifier.data.dataset import Dataset
 from classifier.errors import DataError
 from classifier.evaluation.served import predict_served
 from classifier.evaluation.split_predictions import SplitPredictions
+from classifier.evaluation.split_scores import score_predictions
 from classifier.evaluation.training_data import load_training_data
-from classifier.metrics.scores import compute_scores
+from classifier.inference.scorer import gather_targets
 from classifier.runs.folder import update_result
 
 _HOW_TO_TEST = (
@@ -74,8 +75,11 @@ def evaluate_test_split(
     count_test_read(path, "evaluate")
     confusion, probabilities_NK = predict_served(path, loaded, dataset.test)
     # scores() raises if a prediction is not finite, and computes the loss without clipping.
-    loss = confusion.scores()["loss"]
-    scores = compute_scores(probabilities_NK, dataset.test.labels_N, bundle.class_names) | {"loss": loss}
+    loss = counts.scores()["loss"]
+    targets = gather_targets(dataset.test.labels_N, dataset.label_sets_MK)
+    thresholds = bundle.calibration["thresholds"] if bundle.calibration else None
+    scores = score_predictions(bundle.task, probabilities_NK, targets, bundle.class_names, thresholds)
+    scores["loss"] = loss
     bundle = bundles.update_scores(path, "test", scores)
     loaded = LoadedBundle(bundle, loaded.model)
     return TestResult(bundle, scores, SplitPredictions(loaded, dataset, "test", probabilities_NK))

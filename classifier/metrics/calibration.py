@@ -12,6 +12,7 @@ from torch import Tensor
 
 from classifier.errors import ConfigError, DataError
 from classifier.metrics.decisions import COVERAGE, Calibration
+from classifier.metrics.hierarchy import Hierarchy
 from classifier.metrics.intervals import wilson
 
 # Log-probabilities are clamped here: the exponentials of lower ones underflow in float32.
@@ -143,11 +144,12 @@ def calibrate(
     coverage: float | None = None,
     precision: float | None = None,
     recall: float | None = None,
+    hierarchy: Hierarchy | None = None,
 ) -> Calibration:
     """Fit a calibration to the probabilities of validation images, before any temperature. DataError without images.
 
     coverage: None for 90 %, or, if the model is more accurate, for the mean of its accuracy and 100 %: a set always
-    contains the most likely class, so its coverage cannot be below the accuracy.
+    contains the most likely class, so its coverage cannot be below the accuracy. hierarchy: of nested classes.
     """
     if len(labels_N) == 0:
         raise DataError("there are no validation images to calibrate on: train with --data.validation above 0")
@@ -168,4 +170,5 @@ def calibrate(
         set_threshold=fit_set_threshold(probabilities_NK, labels_N, coverage),
         target=f"{name} {value:g}" if has_target else None,
         thresholds=thresholds,
+        ancestor_threshold=hierarchy.fit_threshold(probabilities_NK, labels_N, coverage) if hierarchy else None,
     )

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from classifier.metrics.hierarchy import Hierarchy
+
 # Default coverage of prediction sets.
 COVERAGE = 0.9
 # Probability from which on one of several labels is said, where no threshold was fitted.
@@ -36,10 +38,15 @@ class Calibration:
     """What the thresholds were chosen for: 'precision 0.95' or 'recall 0.9'; of several labels also 'F1'."""
     thresholds: tuple[float | None, ...] | None = None
     """Minimum probability to decide for each class; None for a class that cannot reach the target."""
+    ancestor_threshold: float | None = None
+    """Of nested classes: the probability above which the answer is a class above the leaves, if none of these is."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain data, with the keys of bundle.json."""
-        return {_KEYS.get(name, name): value for name, value in dataclasses.asdict(self).items()}
+        """Return plain data, with the keys of bundle.json; that of nested classes only for these."""
+        plain = {_KEYS.get(name, name): value for name, value in dataclasses.asdict(self).items()}
+        if self.ancestor_threshold is None:
+            del plain["ancestor_threshold"]
+        return plain
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> "Calibration":
@@ -57,13 +64,19 @@ class Calibration:
         np.put_along_axis(in_NK, probabilities_NK.argmax(1)[:, None], True, axis=1)
         return in_NK
 
-    def decide(self, probabilities_NK: ArrayLike) -> np.ndarray:
+    def decide(self, probabilities_NK: ArrayLike, hierarchy: Hierarchy | None = None) -> np.ndarray:
         """Return classes_N, int64: the decision for each image, or -1 where the model is not sure.
 
         With thresholds: the class with the highest ratio of probability to threshold, if that is at least 1. Without:
-        the class of a prediction set of one.
+        the class of a prediction set of one. hierarchy: of nested classes; where no leaf is decided for, the decision
+        is the deepest class above the leaves that is sure enough, an index of its `names`.
         """
-        probabilities_NK = np.asarray(probabilities_NK)
+        decisions_N = self._decide(np.asarray(probabilities_NK))
+        if hierarchy is None or self.ancestor_threshold is None:
+            return decisions_N
+        return hierarchy.decide(probabilities_NK, decisions_N, self.ancestor_threshold)
+
+    def _decide(self, probabilities_NK: np.ndarray) -> np.ndarray:
         if self.thresholds is None:
             return np.where(self.prediction_sets(probabilities_NK).sum(1) == 1, probabilities_NK.argmax(1), -1)
         thresholds_K = [np.inf if t is None else max(t, 1e-12) for t in self.thresholds]

@@ -36,9 +36,10 @@ class Level(NamedTuple):
 
 
 class Hierarchy:
-    """The tree above K leaves, by their names, which are paths. A class that holds all leaves says nothing: left out.
+    """The tree above K leaves, by their names, which are paths.
 
-    Where leaves and the classes above them are counted together, the leaves come first.
+    A class above them that holds all, or only one, says nothing, and is left out. Where leaves and the classes above
+    them are counted together, the leaves come first.
     """
 
     def __init__(self, leaves: Sequence[str]) -> None:
@@ -47,7 +48,8 @@ class Hierarchy:
         for k, name in enumerate(leaves):
             for path in list_prefixes(name):
                 held.setdefault(path, []).append(k)
-        kept = sorted((path for path in held if len(held[path]) < len(leaves)), key=lambda path: (len(path), path))
+        telling = [path for path, inside in held.items() if 1 < len(inside) < len(leaves)]
+        kept = sorted(telling, key=lambda path: (len(path), path))
         self.ancestors = tuple(map(SEPARATOR.join, kept))
         """The A classes above the leaves, the deepest last."""
         self.in_AK = np.zeros((len(kept), len(leaves)), bool)
@@ -55,7 +57,7 @@ class Hierarchy:
         for a, path in enumerate(kept):
             self.in_AK[a, held[path]] = True
 
-    @property
+    @functools.cached_property
     def names(self) -> tuple[str, ...]:
         """Those of the leaves, then of the classes above them."""
         return self.leaves + self.ancestors
@@ -74,6 +76,13 @@ class Hierarchy:
     def sum_up(self, probabilities_NK: ArrayLike) -> np.ndarray:
         """Return probabilities_NA of the classes above the leaves, float64."""
         return _sum_groups(probabilities_NK, self.in_AK)
+
+    def find_best(self, probabilities_K: np.ndarray) -> tuple[tuple[str, float], ...]:
+        """Return the most likely class of each level above the leaves with its probability, the outermost first."""
+        sums = [np.bincount(level.of_leaf_K, probabilities_K).clip(max=1.0) for level in self.levels]
+        return tuple(
+            (level.names[sums_L.argmax()], float(sums_L.max())) for level, sums_L in zip(self.levels, sums, strict=True)
+        )
 
     def decide(self, probabilities_NK: ArrayLike, decisions_N: np.ndarray, threshold: float) -> np.ndarray:
         """Return indices into `names`, int64: the decision for a leaf, and where there is none (-1), the deepest class

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from classifier.metrics.calibration import (
     reliability_bins,
 )
 from classifier.metrics.decisions import Calibration
+from classifier.metrics.hierarchy import Hierarchy
 from classifier.metrics.scores import compute_scores
 
 
@@ -165,3 +167,30 @@ def test_json_round_trip():
     calibration = Calibration(images=9, temperature=1.5, thresholds=(0.5, None), target="precision 0.9")
     assert [*calibration.as_dict()] == ["images", "temperature", "coverage", "level", "wish", "thresholds"]
     assert Calibration.from_dict(calibration.as_dict() | {"thresholds": [0.5, None]}) == calibration
+
+
+def test_a_class_above_the_leaves_where_no_leaf_is_sure() -> None:
+    names = ("animal/cat", "animal/dog", "plant/fern")
+    probabilities_NK = np.array([[0.5, 0.45, 0.05], [0.95, 0.03, 0.02], [0.3, 0.3, 0.4]], np.float32)
+    hierarchy, plain = Hierarchy(names), Calibration(images=100, set_threshold=0.2)
+    nested = Calibration(images=100, set_threshold=0.2, ancestor_threshold=0.9)
+    assert plain.decide(probabilities_NK, hierarchy).tolist() == [-1, 0, -1]
+    assert [hierarchy.names[n] for n in nested.decide(probabilities_NK, hierarchy)[:2]] == ["animal", "animal/cat"]
+    assert nested.decide(probabilities_NK, hierarchy)[2] == -1
+    assert Calibration.from_dict(nested.as_dict()) == nested
+    assert "ancestor_threshold" not in plain.as_dict()  # as earlier versions wrote it
+
+
+def test_calibration_of_nested_classes_keeps_its_promise() -> None:
+    rng, hierarchy = np.random.default_rng(0), Hierarchy(("a/1", "a/2", "a/3", "b/1", "b/2"))
+    logits_NK = torch.from_numpy(rng.normal(0, 1.5, (2400, 5)))
+    labels_N = torch.multinomial(logits_NK.softmax(1), 1, generator=torch.Generator().manual_seed(0))[:, 0]
+    probabilities_NK = (2 * logits_NK).softmax(1)  # too sure
+    fitted = calibrate(probabilities_NK[:400], labels_N[:400], hierarchy=hierarchy)
+    calibrated_NK = apply_temperature(probabilities_NK[400:].log(), fitted.temperature).exp()
+    nodes_N = fitted.decide(calibrated_NK, hierarchy)
+    holds_VK = np.concatenate([np.eye(5, dtype=bool), hierarchy.in_AK])
+    above_N = nodes_N >= 5
+    wrong_N = ~holds_VK[nodes_N[above_N], labels_N[400:].numpy()[above_N]]
+    assert above_N.mean() > 0.3
+    assert wrong_N.sum() / len(nodes_N) < 1 - fitted.coverage + 0.02

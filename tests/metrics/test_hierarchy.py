@@ -17,6 +17,8 @@ def test_levels_of_leaves_of_different_depths() -> None:
     ]
     np.testing.assert_allclose(hierarchy.sum_up([[0.1, 0.2, 0.3, 0.2, 0.15, 0.05]]), [[0.6, 0.35, 0.3]])
     np.testing.assert_allclose(hierarchy.levels[0].sum_up([[0.1, 0.2, 0.3, 0.2, 0.15, 0.05]]), [[0.6, 0.35, 0.05]])
+    best = hierarchy.find_best(np.array([0.1, 0.2, 0.3, 0.2, 0.15, 0.05]))
+    assert best == (("animal", pytest.approx(0.6)), ("animal/bird", pytest.approx(0.3)))
 
 
 @pytest.mark.parametrize(
@@ -24,8 +26,9 @@ def test_levels_of_leaves_of_different_depths() -> None:
     [
         (("a", "b"), (), 0),
         (("x/a", "x/b"), (), 0),  # what holds all classes says nothing
-        (("x/a", "y/b"), ("x", "y"), 0),  # as many as there are leaves
+        (("x/a", "y/b"), (), 0),  # nor what holds only one
         (("x/y/a", "x/y/b", "x/c"), ("x/y",), 1),
+        (("x/a", "x/b", "y/c"), ("x",), 1),
     ],
 )
 def test_what_says_nothing_is_left_out(names: tuple[str, ...], ancestors: tuple[str, ...], levels: int) -> None:
