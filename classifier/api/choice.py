@@ -36,7 +36,7 @@ from classifier.data.readers.compact import select_strings
 from classifier.errors import ModelError
 from classifier.inference.features import extract_features
 from classifier.inference.logistic_regression import FOLDS, assign_folds, find_held_out
-from classifier.inference.scorer import Scorer
+from classifier.inference.scorer import Scorer, find_hits, gather_targets
 from classifier.models import hub
 from classifier.profiling.step_time import StepTimer
 from classifier.report.numbers import format_proportion
@@ -124,10 +124,10 @@ class _Chooser:
         probe = head_probe.fit_head(state.model, experiment, dataset, state.scorer, folder=self.features).probe
         if probe.held_out is None:
             return facts
-        count, name, side = len(probe.held_out.labels_M), experiment.model.name, experiment.data.size
-        score = format_proportion(probe.held_out.hits, count)
-        ids = select_strings(dataset.train.ids, find_held_out(dataset.train.labels_N).tolist())
-        is_hit_M = probe.held_out.logits_MK.argmax(1) == probe.held_out.labels_M
+        is_hit_M = probe.held_out.hits
+        count, name, side = len(is_hit_M), experiment.model.name, experiment.data.size
+        score = format_proportion(int(is_hit_M.sum()), count)
+        ids = select_strings(dataset.train.ids, find_held_out(dataset.strata).tolist())
         self.probe_hits[facts.backbone.name] = dict(zip(ids, is_hit_M.tolist(), strict=True))
         self.say(f"  a linear probe of {name} at {side} pixels: {score}, cross-validated")
         return dataclasses.replace(facts, probe_accuracy=probe.held_out.accuracy, probe_held_out=count)
@@ -214,12 +214,13 @@ class _Chooser:
         folds = min(FOLDS, max(1, int(passes / images / epochs)))
         look = _Look(epochs)
         for fold in range(folds):
-            held_out = _hold_out(dataset, assign_folds(dataset.train.labels_N, FOLDS) == fold)
+            held_out = _hold_out(dataset, assign_folds(dataset.strata, FOLDS) == fold)
             *_, last = fit(experiment.override("train.epochs", epochs), held_out)
             scorer = Scorer.from_experiment(experiment, held_out, pick_device(experiment.train.device))
-            predicted_M = scorer.predict_split(last.model, held_out.validation)[1].argmax(1)
-            is_hit_M = predicted_M == held_out.validation.labels_N
-            look.hits |= dict(zip(held_out.validation.ids, is_hit_M.tolist(), strict=True))
+            judged, label_sets_MK = held_out.validation, dataset.label_sets_MK
+            probabilities_MK = scorer.predict_split(last.model, judged, label_sets_MK)[1]
+            is_hit_M = find_hits(probabilities_MK.logit(), gather_targets(judged.labels_N, label_sets_MK))
+            look.hits |= dict(zip(judged.ids, is_hit_M.tolist(), strict=True))
         return look
 
     def measure_scratch_speed(self, facts: Facts) -> Facts:

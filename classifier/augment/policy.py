@@ -134,14 +134,15 @@ def augment(
 
 
 def mix_batch(
-    images_NCHW: Tensor, labels_N: Tensor, config: AugmentConfig, *, classes: int, key: int, positions_N: Tensor
+    images_NCHW: Tensor, targets: Tensor, config: AugmentConfig, *, classes: int, key: int, positions_N: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Apply MixUp or CutMix within the batch; if both are on, one of them at random for each image.
 
-    Returns images in [0, 1] and targets_NK, both float32; if both are off, the images and labels_N unchanged.
+    targets: labels_N or targets_NK. Returns images in [0, 1] and targets_NK, both float32; if both are off, the images
+    and targets unchanged.
     """
     if not config.mixup and not config.cutmix:
-        return images_NCHW, labels_N
+        return images_NCHW, targets
     kind_N, x_N, y_N = counter_rng.uniforms(key, positions_N, Stream.MIX_KIND, Stream.MIX_X, Stream.MIX_Y)
     paste_N = kind_N < (0.5 if config.mixup and config.cutmix else float(bool(config.cutmix)))
     share_N = torch.ones_like(x_N)
@@ -149,9 +150,8 @@ def mix_batch(
         share_N = counter_rng.beta(key, positions_N, Stream.MIX_SHARE, config.mixup)
     if config.cutmix:
         share_N = torch.where(paste_N, counter_rng.beta(key, positions_N, Stream.MIX_SHARE, config.cutmix), share_N)
-    return mix.mixup_or_cutmix(
-        geometry.to_float(images_NCHW), mix.one_hot(labels_N, classes), share_N, paste_N, x_N, y_N
-    )
+    targets_NK = targets if targets.is_floating_point() else mix.one_hot(targets, classes)
+    return mix.mixup_or_cutmix(geometry.to_float(images_NCHW), targets_NK, share_N, paste_N, x_N, y_N)
 
 
 def normalise(images_NCHW: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

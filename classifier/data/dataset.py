@@ -12,6 +12,7 @@ from classifier.config.experiment import Experiment
 from classifier.config.sections import Task
 from classifier.data.assigned_splits import AssignedSplits
 from classifier.data.images.arrays import Images, concatenate, select
+from classifier.data.labels.label_sets import find_rarest
 from classifier.data.split_names import SPLITS, ImageKind, explain_no_test
 
 
@@ -69,6 +70,13 @@ class Dataset:
     def counts(self) -> dict[str, int]:
         """Images per split."""
         return {split: len(getattr(self, split)) for split in SPLITS}
+
+    @property
+    def strata(self) -> Tensor:
+        """strata_N, of which folds of the training images have equal shares: their class, or the rarest of their
+        labels, or K if they have none; int64."""
+        label_sets_MK = None if self.label_sets_MK is None else self.label_sets_MK.numpy()
+        return torch.from_numpy(find_rarest(self.train.labels_N.numpy(), len(self.class_names), label_sets_MK))
 
     @property
     def why_untested(self) -> str:

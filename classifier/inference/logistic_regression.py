@@ -1,6 +1,7 @@
 """Logistic regression on features, its L2 penalty chosen by cross-validation: a linear probe.
 
-Multinomial, or, of ordered grades, the proportional odds model (models/ordinal_head.py).
+Multinomial, or, of ordered grades, the proportional odds model (models/ordinal_head.py); of several labels an image,
+one binary regression for each label, with the same penalty.
 """
 
 from collections.abc import Sequence
@@ -8,9 +9,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from classifier.config.sections import Task
+from classifier.data.labels.label_sets import find_rarest
+from classifier.inference.scorer import find_hits, gather_targets
 from classifier.models.ordinal_head import log_probabilities
 
 # Strongest first, where cross-validation chooses; and where no class has two images.
@@ -28,20 +32,22 @@ class HeldOut:
     """What models that had not seen them made of some or all of the images, those of `find_held_out`."""
 
     logits_MK: Tensor
-    labels_M: Tensor
+    targets: Tensor
+    """labels_M, or targets_MK."""
 
     @property
-    def hits(self) -> int:
-        return int((self.logits_MK.argmax(1) == self.labels_M).sum())
+    def hits(self) -> Tensor:
+        """is_hit_M, bool: of which images the class, or all labels, are right."""
+        return find_hits(self.logits_MK, self.targets)
 
     @property
     def accuracy(self) -> float:
-        return self.hits / len(self.labels_M)
+        return int(self.hits.sum()) / len(self.logits_MK)
 
     @property
     def loss(self) -> float:
         """Mean log loss, in nats."""
-        return float(torch.nn.functional.cross_entropy(self.logits_MK, self.labels_M))
+        return float(compute_log_loss(self.logits_MK, self.targets))
 
 
 class Head(NamedTuple):
@@ -75,31 +81,44 @@ class LinearProbe:
 
 
 def fit_linear_probe(
-    features_NF: Tensor, labels_N: Tensor, classes: int, adjustment: float = 0.0, task: Task = "multiclass"
+    features_NF: Tensor,
+    labels_N: Tensor,
+    classes: int,
+    adjustment: float = 0.0,
+    task: Task = "multiclass",
+    label_sets_MK: Tensor | None = None,
 ) -> LinearProbe:
     """Fit logistic regression to features; the weights that are returned take them as they are.
 
-    adjustment: strength of the logarithms of the classes' shares, which are taken from the logits (post-hoc logit
-    adjustment: A. K. Menon et al., "Long-tail learning via logit adjustment", 2021); not of ordered grades.
+    adjustment: strength of the logarithms of the classes' shares, or of the odds of labels, which are taken from the
+    logits (post-hoc logit adjustment: A. K. Menon et al., "Long-tail learning via logit adjustment", 2021); not of
+    ordered grades. label_sets_MK: where images have several labels; labels_N are its rows.
 
     The features are centred and scaled as one: the variances of single ones are noise where images are few. The penalty
-    of the highest cross-validated accuracy is chosen, then of the lowest log loss, by stratified folds. If no class has
-    two images, the penalty is fixed, and nothing is known of its accuracy. Deterministic.
+    of the highest cross-validated accuracy is chosen, then of the lowest log loss, by stratified folds; of several
+    labels that of the lowest log loss. If no class has two images, the penalty is fixed, and nothing is known of its
+    accuracy. Deterministic.
     """
+    label_sets = None if label_sets_MK is None else label_sets_MK.numpy()
+    strata_N = torch.from_numpy(find_rarest(labels_N.numpy(), classes, label_sets))
+    targets = gather_targets(labels_N, label_sets_MK)
     mean_F = features_NF.mean(0)
     scale = (features_NF - mean_F).square().mean().sqrt().clamp(min=MIN_SCALE)
     scaled_NF = (features_NF - mean_F) / scale
     # With fewer images than features the weights lie in the span of the images: their coordinates in it are enough.
     basis_FR = torch.linalg.qr(scaled_NF.T).Q if len(scaled_NF) < scaled_NF.shape[1] else None
     inputs_NR = scaled_NF if basis_FR is None else scaled_NF @ basis_FR
-    folds = _cross_validate(inputs_NR, labels_N, classes, task)
-    held_out = {one: _hold_out(heads, inputs_NR, labels_N) for one, heads in folds.items()}
+    folds = _cross_validate(inputs_NR, targets, strata_N, classes, task)
+    held_out = {one: _hold_out(heads, inputs_NR, targets) for one, heads in folds.items()}
     penalty = DEFAULT_PENALTY
     if held_out:
-        penalty = max(held_out, key=lambda one: (held_out[one].accuracy, -held_out[one].loss))
-    fitted = fit_logistic_regression(inputs_NR, labels_N, classes, penalty, task=task)
-    shares_K = labels_N.bincount(minlength=classes).clamp_min(0.5) / len(labels_N)
-    offsets_K = adjustment * shares_K.log() if task != "ordinal" else torch.zeros(1)
+        penalty = max(held_out, key=lambda one: _rank(held_out[one]))
+    fitted = fit_logistic_regression(inputs_NR, targets, classes, penalty, task=task)
+    offsets_K = torch.zeros(1)
+    if label_sets_MK is not None:
+        offsets_K = adjustment * (targets.sum(0).clamp(0.5, len(targets) - 0.5) / len(targets)).logit()
+    elif task != "ordinal":
+        offsets_K = adjustment * (labels_N.bincount(minlength=classes).clamp_min(0.5) / len(labels_N)).log()
 
     def restore(head: Head) -> Head:
         weight_KF = (head.weight_KF if basis_FR is None else head.weight_KF @ basis_FR.T) / scale
@@ -107,20 +126,35 @@ def fit_linear_probe(
 
     chosen = held_out.get(penalty)
     if chosen is not None:
-        chosen = HeldOut(chosen.logits_MK - offsets_K, chosen.labels_M)
+        chosen = HeldOut(chosen.logits_MK - offsets_K, chosen.targets)
     heads = tuple(fold._replace(head=restore(fold.head)) for fold in folds.get(penalty, ()))
     return LinearProbe(restore(fitted), penalty, chosen, heads)
 
 
+def _rank(held_out: HeldOut) -> tuple[float, float]:
+    """Rank a penalty: higher is better. That all labels of an image are right says little of single ones."""
+    return (0.0 if held_out.targets.is_floating_point() else held_out.accuracy), -held_out.loss
+
+
+def compute_log_loss(logits_NK: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean log loss, in nats, over images of labels_N, or over images and labels of targets_NK."""
+    if targets.is_floating_point():
+        return F.binary_cross_entropy_with_logits(logits_NK, targets)
+    return F.cross_entropy(logits_NK, targets)
+
+
 def fit_logistic_regression(
     inputs_NF: Tensor,
-    labels_N: Tensor,
+    targets: Tensor,
     classes: int,
     penalty: float = 1e-2,
     start: Head | None = None,
     task: Task = "multiclass",
 ) -> Head:
-    """Minimise mean log loss + penalty x squared weights by L-BFGS, from zero or `start`."""
+    """Minimise mean log loss + penalty x squared weights by L-BFGS, from zero or `start`.
+
+    targets: labels_N; or targets_NK, float, of images with several labels, each of which is a regression of its own.
+    """
     if start is None:
         rows = 1 if task == "ordinal" else classes
         gaps = inputs_NF.new_zeros(classes - 2) if task == "ordinal" else None
@@ -133,9 +167,11 @@ def fit_logistic_regression(
         line_search_fn="strong_wolfe",
     )
 
+    regressions = classes if targets.is_floating_point() else 1  # whose losses are summed
+
     def closure() -> float:
         optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(head(inputs_NF), labels_N)
+        loss = regressions * compute_log_loss(head(inputs_NF), targets)
         loss = loss + penalty * head.weight_KF.square().sum()
         loss.backward()
         return float(loss.detach())
@@ -144,32 +180,37 @@ def fit_logistic_regression(
     return Head(*(one if one is None else one.detach() for one in head))
 
 
-def _cross_validate(inputs_NF: Tensor, labels_N: Tensor, classes: int, task: Task) -> dict[float, list[FoldHead]]:
+def _cross_validate(
+    inputs_NF: Tensor, targets: Tensor, strata_N: Tensor, classes: int, task: Task
+) -> dict[float, list[FoldHead]]:
     """Return the heads of the folds by penalty; empty if no class has two images."""
-    folds_N = assign_folds(labels_N, FOLDS)
+    folds_N = assign_folds(strata_N, FOLDS)
     heads: dict[float, list[FoldHead]] = {}
-    held_out_M = find_held_out(labels_N)
+    held_out_M = find_held_out(strata_N)
     for fold in folds_N[held_out_M].unique():
         is_held_N = folds_N == fold
         index_M = torch.nonzero(is_held_N)[:, 0]
         start = None
         for penalty in PENALTIES:
-            start = fit_logistic_regression(inputs_NF[~is_held_N], labels_N[~is_held_N], classes, penalty, start, task)
+            start = fit_logistic_regression(inputs_NF[~is_held_N], targets[~is_held_N], classes, penalty, start, task)
             heads.setdefault(penalty, []).append(FoldHead(index_M, start))
     return heads
 
 
-def _hold_out(heads: Sequence[FoldHead], inputs_NF: Tensor, labels_N: Tensor) -> HeldOut:
+def _hold_out(heads: Sequence[FoldHead], inputs_NF: Tensor, targets: Tensor) -> HeldOut:
     """Ask each head about the images that it was not fitted to, in the order of the images."""
     logits_MK = torch.cat([fold.head(inputs_NF[fold.index_M]) for fold in heads])
     index_M, order_M = torch.cat([fold.index_M for fold in heads]).sort()
-    return HeldOut(logits_MK[order_M], labels_N[index_M])
+    return HeldOut(logits_MK[order_M], targets[index_M])
 
 
-def find_held_out(labels_N: Tensor) -> Tensor:
-    """Return index_M of the images that cross-validation holds out: of many a fold, of few all but single ones."""
-    folds_N = assign_folds(labels_N, FOLDS)
-    return torch.nonzero(folds_N >= 0 if len(labels_N) <= MAX_IMAGES_FOR_FOLDS else folds_N == 0)[:, 0]
+def find_held_out(strata_N: Tensor) -> Tensor:
+    """Return index_M of the images that cross-validation holds out: of many a fold, of few all but single ones.
+
+    strata_N: Dataset.strata.
+    """
+    folds_N = assign_folds(strata_N, FOLDS)
+    return torch.nonzero(folds_N >= 0 if len(strata_N) <= MAX_IMAGES_FOR_FOLDS else folds_N == 0)[:, 0]
 
 
 def describe_folds(images: int, classes: int) -> str:
@@ -180,11 +221,11 @@ def describe_folds(images: int, classes: int) -> str:
     return f"by {f'{FOLDS} ' if has_large_class else ''}folds of the training images"
 
 
-def assign_folds(labels_N: Tensor, folds: int) -> Tensor:
+def assign_folds(strata_N: Tensor, folds: int) -> Tensor:
     """Return a fold in [0, folds) of each image, in turns within its class; -1 for the only image of a class."""
-    folds_N = torch.full_like(labels_N, -1)
-    for label in labels_N.unique().tolist():
-        (indices_M,) = torch.nonzero(labels_N == label, as_tuple=True)
+    folds_N = torch.full_like(strata_N, -1)
+    for label in strata_N.unique().tolist():
+        (indices_M,) = torch.nonzero(strata_N == label, as_tuple=True)
         if len(indices_M) > 1:
             folds_N[indices_M] = torch.arange(len(indices_M)) % min(folds, len(indices_M))
     return folds_N

@@ -2,20 +2,24 @@
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classifier import models
 from classifier.augment import policy
 from classifier.config.experiment import Experiment
+from classifier.config.sections import Task
 from classifier.data import loader
 from classifier.data.dataset import Dataset, Split
 from classifier.metrics.calibration import apply_temperature
 from classifier.metrics.confusion import ConfusionMatrix
+from classifier.metrics.label_calibration import apply_label_temperature
+from classifier.metrics.multilabel import MultilabelCounts
 from classifier.runtime import cpu
 from classifier.runtime.distributed import ProcessGroup
 
@@ -24,7 +28,24 @@ from classifier.runtime.distributed import ProcessGroup
 BATCH_PIXELS = 64 * 224 * 224
 MAX_CPU_BATCH, MAX_GPU_BATCH = 64, 512
 
+Counts: TypeAlias = ConfusionMatrix | MultilabelCounts
+
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def gather_targets(labels_N: Tensor, label_sets_MK: Tensor | None) -> Tensor:
+    """Return the targets of images: labels_N, or, where images have several labels, targets_NK, float32."""
+    return labels_N if label_sets_MK is None else label_sets_MK[labels_N].float()
+
+
+def find_hits(logits_NK: Tensor, targets: Tensor) -> Tensor:
+    """Return is_hit_N, bool: whether the class of an image is right (targets: labels_N), or all labels (targets_NK).
+
+    So the accuracy of several labels is scikit-learn's accuracy_score, subset accuracy.
+    """
+    if targets.is_floating_point():
+        return ((logits_NK >= 0) == (targets > 0.5)).all(1)
+    return logits_NK.argmax(1) == targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +63,10 @@ class Scorer:
     precision: str = "fp32"
     channels_last: bool = False
     test_flip: bool = False
+    task: Task = "multiclass"
+    """Of several labels an image (multilabel) each has a probability of its own; else they sum to 1."""
     temperature: float = 1.0
-    """Divides the log-probabilities, after the views are averaged (see metrics/calibration.py)."""
+    """Divides the logits, after the views are averaged (see metrics/calibration.py)."""
 
     @classmethod
     def from_experiment(cls, experiment: Experiment, dataset: Dataset, device: torch.device) -> "Scorer":
@@ -59,6 +82,7 @@ class Scorer:
             precision=experiment.train.precision,
             channels_last=experiment.train.channels_last,
             test_flip=experiment.augment.test_flip,
+            task=dataset.task,
         )
 
     @property
@@ -90,6 +114,15 @@ class Scorer:
             return tuple(output.float() for output in outputs)
         return outputs.float()
 
+    def log_probabilities(self, logits_NK: Tensor) -> Tensor:
+        """Return log_probabilities_NK of logits, of any number of leading dimensions."""
+        return F.logsigmoid(logits_NK) if self.task == "multilabel" else logits_NK.log_softmax(-1)
+
+    def apply_temperature(self, log_probabilities_NK: Tensor) -> Tensor:
+        """Return the log-probabilities after dividing the logits by the temperature."""
+        apply = apply_label_temperature if self.task == "multilabel" else apply_temperature
+        return apply(log_probabilities_NK, self.temperature)
+
     def predict_log_probabilities(self, model: nn.Module, images_NCHW: Tensor) -> Tensor:
         """Return log_probabilities_NK, float32 on the device, of a batch of uint8 images. Sets eval mode.
 
@@ -99,11 +132,11 @@ class Scorer:
         model.eval()
         with torch.inference_mode():
             images_NCHW = images_NCHW.to(self.device, non_blocking=True)
-            log_probabilities_NK = self.forward(model, images_NCHW).log_softmax(1)
+            log_probabilities_NK = self.log_probabilities(self.forward(model, images_NCHW))
             if self.test_flip:
-                flipped_NK = self.forward(model, images_NCHW.flip(-1)).log_softmax(1)
+                flipped_NK = self.log_probabilities(self.forward(model, images_NCHW.flip(-1)))
                 log_probabilities_NK = torch.logaddexp(log_probabilities_NK, flipped_NK) - math.log(2)
-            return apply_temperature(log_probabilities_NK, self.temperature)
+            return self.apply_temperature(log_probabilities_NK)
 
     def predict_probabilities(self, model: nn.Module, images_NCHW: Tensor) -> Tensor:
         """Return probabilities_NK, float32 on the CPU, of any number of uint8 images, batch by batch."""
@@ -111,34 +144,77 @@ class Scorer:
         parts = [self.predict_log_probabilities(model, batch_NCHW).exp() for batch_NCHW in batches]
         return torch.cat(parts).cpu() if parts else torch.zeros(0, len(self.class_names))
 
-    def predict_split(self, model: nn.Module, split: Split) -> tuple[ConfusionMatrix, Tensor]:
-        """Return the split's confusion matrix and probabilities_NK (float32 on the CPU, in the order of split.ids)."""
-        confusion, parts = ConfusionMatrix(len(self.class_names), self.device), []
-        for log_probabilities_NK, labels_N in self._predict_batches(model, split, ProcessGroup()):
-            confusion.update(log_probabilities_NK, labels_N)
+    def predict_split(
+        self, model: nn.Module, split: Split, label_sets_MK: Tensor | None = None
+    ) -> tuple[Counts, Tensor]:
+        """Return the split's counts and probabilities_NK (float32 on the CPU, in the order of split.ids).
+
+        label_sets_MK: those of the data set, where images have several labels.
+        """
+        counts, parts = self.start_counts(), []
+        for log_probabilities_NK, targets in self._predict_batches(model, split, ProcessGroup(), label_sets_MK):
+            counts.update(log_probabilities_NK, targets)
             parts.append(log_probabilities_NK.exp())
-        return confusion, torch.cat(parts).cpu() if parts else torch.zeros(0, len(self.class_names))
+        return counts, torch.cat(parts).cpu() if parts else torch.zeros(0, len(self.class_names))
 
-    def compute_confusion_matrix(
-        self, model: nn.Module, split: Split, group: ProcessGroup | None = None
-    ) -> ConfusionMatrix:
-        """Return the confusion matrix of the whole split on every rank; the ranks of `group` each predict a shard."""
+    def compute_counts(
+        self,
+        model: nn.Module,
+        split: Split,
+        group: ProcessGroup | None = None,
+        label_sets_MK: Tensor | None = None,
+    ) -> Counts:
+        """Return the counts of the whole split on every rank; the ranks of `group` each predict a shard.
+
+        label_sets_MK: as in predict_split.
+        """
         group = group or ProcessGroup()
-        confusion = ConfusionMatrix(len(self.class_names), self.device)
-        for log_probabilities_NK, labels_N in self._predict_batches(model, split, group):
-            confusion.update(log_probabilities_NK, labels_N)
-        return ConfusionMatrix.from_tensor(group.all_reduce_sum(confusion.tensor()))
+        return self._count_all(self._predict_batches(model, split, group, label_sets_MK), group)
 
-    def compute_scores(self, model: nn.Module, split: Split, group: ProcessGroup | None = None) -> dict[str, Any]:
-        """Return the split's scores as plain data. Keys and errors: see ConfusionMatrix.scores."""
-        return self.compute_confusion_matrix(model, split, group).scores(self.class_names)
+    def compute_scores(
+        self,
+        model: nn.Module,
+        split: Split,
+        group: ProcessGroup | None = None,
+        label_sets_MK: Tensor | None = None,
+    ) -> dict[str, Any]:
+        """Return the scores of the split, as `compute_counts`, as plain data.
 
-    def _predict_batches(self, model: nn.Module, split: Split, group: ProcessGroup) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield log_probabilities_NK and labels_N of each batch of this rank's shard, on the device."""
+        Keys and errors: see ConfusionMatrix.scores and MultilabelCounts.scores.
+        """
+        return self._to_scores(self.compute_counts(model, split, group, label_sets_MK))
+
+    def score(self, batches: Iterable[tuple[Tensor, Tensor]], group: ProcessGroup) -> dict[str, Any]:
+        """Return the scores, on every rank, of log_probabilities_NK and targets of the batches of all ranks.
+
+        targets: labels_N, or targets_NK of several labels.
+        """
+        return self._to_scores(self._count_all(batches, group))
+
+    def _count_all(self, batches: Iterable[tuple[Tensor, Tensor]], group: ProcessGroup) -> Counts:
+        counts = self.start_counts()
+        for log_probabilities_NK, targets in batches:
+            counts.update(log_probabilities_NK, targets)
+        return type(counts).from_tensor(group.all_reduce_sum(counts.tensor()))
+
+    def _to_scores(self, counts: Counts) -> dict[str, Any]:
+        if isinstance(counts, MultilabelCounts):
+            return counts.scores(self.class_names)
+        return counts.scores(self.class_names, is_ordinal=self.task == "ordinal")
+
+    def start_counts(self) -> Counts:
+        """Return the counts of no image, on the device."""
+        kind = MultilabelCounts if self.task == "multilabel" else ConfusionMatrix
+        return kind(len(self.class_names), self.device)
+
+    def _predict_batches(
+        self, model: nn.Module, split: Split, group: ProcessGroup, label_sets_MK: Tensor | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield log_probabilities_NK and targets of each batch of this rank's shard, on the device."""
         for batch in loader.evaluation_batches(split, batch=self.batch_size, rank=group.rank, world=group.world_size):
             if len(batch.labels_N):  # a shard is empty where there are more ranks than images
-                labels_N = batch.labels_N.to(self.device, non_blocking=True)
-                yield self.predict_log_probabilities(model, batch.images_NCHW), labels_N
+                targets = gather_targets(batch.labels_N, label_sets_MK).to(self.device, non_blocking=True)
+                yield self.predict_log_probabilities(model, batch.images_NCHW), targets
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Return the context in which the model computes in the scorer's precision."""

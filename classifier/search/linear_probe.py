@@ -5,7 +5,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from classifier.config.experiment import Experiment
@@ -18,8 +17,8 @@ from classifier.inference.features import (
     save_features,
     weights_identity,
 )
-from classifier.inference.logistic_regression import fit_logistic_regression
-from classifier.inference.scorer import Scorer
+from classifier.inference.logistic_regression import compute_log_loss, fit_logistic_regression
+from classifier.inference.scorer import Scorer, find_hits, gather_targets
 from classifier.runtime.distributed import pick_device
 from classifier.training.state import build_model
 
@@ -73,14 +72,15 @@ def probe_backbone(
     features = _load_or_extract_features(experiment, dataset, splits, cache_folder)
     mean_F, std_F = features["train"].mean(0), features["train"].std(0).clamp(min=1e-6)
     train_NF, validation_NF = ((features[split] - mean_F) / std_F for split in ("train", "validation"))
-    head = fit_logistic_regression(train_NF, train.labels_N, len(dataset.class_names), task=dataset.task)
-    log_probabilities_NK = head(validation_NF).log_softmax(1)
-    labels_N = dataset.validation.labels_N
+    targets, validation_targets = (
+        gather_targets(split.labels_N, dataset.label_sets_MK) for split in (train, dataset.validation)
+    )
+    logits_NK = fit_logistic_regression(train_NF, targets, len(dataset.class_names), task=dataset.task)(validation_NF)
     return ProbeResult(
         name=name,
         weights=weights,
-        accuracy=float((log_probabilities_NK.argmax(1) == labels_N).float().mean()),
-        loss=float(torch.nn.functional.nll_loss(log_probabilities_NK, labels_N)),
+        accuracy=float(find_hits(logits_NK, validation_targets).float().mean()),
+        loss=float(compute_log_loss(logits_NK, validation_targets)),
         seconds=time.perf_counter() - started,
     )
 

@@ -23,9 +23,9 @@ from classifier.data import loader
 from classifier.data.dataset import Dataset, Split
 from classifier.errors import ConfigError, ModelError
 from classifier.inference.features import extract_batch_features, load_features, save_features, weights_identity
-from classifier.inference.scorer import Scorer
-from classifier.metrics.confusion import ConfusionMatrix
+from classifier.inference.scorer import Scorer, gather_targets
 from classifier.models.head import DropoutLinear, head_modules
+from classifier.models.ordinal_head import OrdinalHead
 from classifier.runtime import counter_rng
 from classifier.runtime.distributed import ProcessGroup
 
@@ -41,7 +41,8 @@ class Head(nn.Module):
     def __init__(self, model: nn.Module, dropout: float) -> None:
         super().__init__()
         self.layer = next(iter(head_modules(model).values()))
-        self.dropout = 0.0 if isinstance(self.layer, DropoutLinear) else dropout
+        has_dropout = isinstance(self.layer, DropoutLinear) or (isinstance(self.layer, OrdinalHead) and self.layer.p)
+        self.dropout = 0.0 if has_dropout else dropout
 
     def forward(self, features_NF: Tensor) -> Tensor:
         return self.layer(F.dropout(features_NF, self.dropout, self.training))
@@ -70,7 +71,7 @@ class FeatureCache:
         self.features_VNF = torch.zeros(self.views, images, width)
         self.is_cached_VN = torch.zeros(self.views, images, dtype=torch.bool)
         self.validation_batches: list[tuple[Tensor, Tensor]] = []
-        """features_WNF (the image, with test_flip also its mirror image) and labels_N per batch of this rank."""
+        """features_WNF (the image, with test_flip also its mirror image) and targets per batch of this rank."""
         self.stored_views: set[int] = set()
         """Views that are complete on disk."""
 
@@ -89,9 +90,9 @@ class FeatureCache:
     def set_train_mode(self, network: nn.Module) -> None:
         network.train()
 
-    def forward(self, network: nn.Module, batch: loader.Batch, labels_N: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
-        """logits_NK of the head for a batch of training_images, and its labels_N."""
-        return self.head_logits(network, self.batch_features(batch, epoch)), labels_N
+    def forward(self, network: nn.Module, batch: loader.Batch, targets: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+        """logits_NK of the head for a batch of training_images, and its targets."""
+        return self.head_logits(network, self.batch_features(batch, epoch)), targets
 
     def batch_features(self, batch: loader.Batch, epoch: int) -> Tensor:
         """features_NF of a batch of training_images, on the device; runs the backbone on those not cached yet."""
@@ -124,15 +125,17 @@ class FeatureCache:
 
     def validate(self, model: nn.Module, group: ProcessGroup) -> dict[str, Any]:
         """Compute the validation scores of a model with this backbone, whose head may differ."""
-        head, confusion = Head(model.eval(), 0.0), ConfusionMatrix(len(self.dataset.class_names), self.scorer.device)
+        head = Head(model.eval(), 0.0)
         if not self.validation_batches:
             self.validation_batches = list(self._compute_validation_batches(group))
-        for features_WNF, labels_N in self.validation_batches:
-            with torch.no_grad():
-                log_probabilities_WNK = self.head_logits(head, features_WNF).log_softmax(-1)
-            views = len(features_WNF)
-            confusion.update(log_probabilities_WNK.logsumexp(0) - math.log(views), labels_N)
-        return ConfusionMatrix.from_tensor(group.all_reduce_sum(confusion.tensor())).scores(self.dataset.class_names)
+        batches = ((self._predict(head, features_WNF), targets) for features_WNF, targets in self.validation_batches)
+        return self.scorer.score(batches, group)
+
+    @torch.no_grad()
+    def _predict(self, head: nn.Module, features_WNF: Tensor) -> Tensor:
+        """log_probabilities_NK of images, their views averaged."""
+        log_probabilities_WNK = self.scorer.log_probabilities(self.head_logits(head, features_WNF))
+        return log_probabilities_WNK.logsumexp(0) - math.log(len(features_WNF))
 
     def head_logits(self, head: nn.Module, features_NF: Tensor) -> Tensor:
         """logits_NK, float32, computed in the scorer's precision."""
@@ -152,7 +155,8 @@ class FeatureCache:
                 features[step] = (
                     stored[step].clone() if step in stored else self._validation_features(batch.images_NCHW)
                 )
-                yield features[step].to(self.scorer.device), batch.labels_N.to(self.scorer.device)
+                targets = gather_targets(batch.labels_N, self.dataset.label_sets_MK)
+                yield features[step].to(self.scorer.device), targets.to(self.scorer.device)
         if path is not None and not stored:
             save_features(features, path)
 

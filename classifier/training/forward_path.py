@@ -38,8 +38,9 @@ class ForwardPath(Protocol):
         """Put the network into train mode; a frozen backbone stays in eval mode."""
         ...
 
-    def forward(self, network: nn.Module, batch: loader.Batch, labels_N: Tensor, epoch: int) -> tuple[Any, Any]:
-        """The network's outputs for a batch, and the targets of the loss. labels_N: on the device."""
+    def forward(self, network: nn.Module, batch: loader.Batch, targets: Tensor, epoch: int) -> tuple[Any, Any]:
+        """The network's outputs for a batch, and the targets of the loss. targets: labels_N, or, of several labels an
+        image, targets_NK; on the device."""
         ...
 
     def validate(self, model: nn.Module, group: ProcessGroup) -> dict[str, Any]:
@@ -77,7 +78,7 @@ class FullModelPath:
         elif self.experiment.model.freeze == "statistics":
             models.freeze_statistics(self.module)
 
-    def forward(self, network: nn.Module, batch: loader.Batch, labels_N: Tensor, epoch: int) -> tuple[Any, Any]:
+    def forward(self, network: nn.Module, batch: loader.Batch, targets: Tensor, epoch: int) -> tuple[Any, Any]:
         key, config = counter_rng.key(self.experiment.seed, epoch), self.experiment.augment
         images_NCHW = batch.images_NCHW.to(self.scorer.device, non_blocking=True)
         positions_N = batch.positions_N.to(self.scorer.device, non_blocking=True)
@@ -86,7 +87,7 @@ class FullModelPath:
         )
         images_NCHW = policy.augment(images_NCHW, config, key=key, positions_N=positions_N, size=size)
         images_NCHW, targets = policy.mix_batch(
-            images_NCHW, labels_N, config, classes=len(self.dataset.class_names), key=key, positions_N=positions_N
+            images_NCHW, targets, config, classes=len(self.dataset.class_names), key=key, positions_N=positions_N
         )
         run: Any = functools.partial(forward_in_int8, network) if self.experiment.train.int8 else network
         outputs = self.scorer.forward(run, images_NCHW)
@@ -96,7 +97,7 @@ class FullModelPath:
         return outputs, TaughtTargets(targets, taught_NK)
 
     def validate(self, model: nn.Module, group: ProcessGroup) -> dict[str, Any]:
-        return self.scorer.compute_scores(model, self.dataset.validation, group)
+        return self.scorer.compute_scores(model, self.dataset.validation, group, self.dataset.label_sets_MK)
 
     def end_epoch(self, epoch: int, group: ProcessGroup) -> None:
         pass

@@ -12,8 +12,8 @@ from classifier.data.dataset import Dataset, Split
 from classifier.data.subset import limit_training_images
 from classifier.errors import ModelError
 from classifier.inference.features import extract_features, load_features, save_features, weights_identity
-from classifier.inference.logistic_regression import LinearProbe, fit_linear_probe
-from classifier.inference.scorer import Scorer
+from classifier.inference.logistic_regression import LinearProbe, compute_log_loss, fit_linear_probe
+from classifier.inference.scorer import Scorer, find_hits, gather_targets
 from classifier.models import head_modules
 from classifier.runtime.distributed import ProcessGroup
 
@@ -50,16 +50,17 @@ def fit_head(
     if len(heads) != 1 or not isinstance(heads[0], nn.Linear) or heads[0].bias is None:
         raise ModelError("model.probe: the head of this model is not one linear layer: leave model.probe out")
     group = group or ProcessGroup()
-    labels_N = select_images(dataset).labels_N
+    labels_N, label_sets_MK = select_images(dataset).labels_N, dataset.label_sets_MK
     features_NF = compute_features(model, experiment, dataset, scorer, group, folder)
     classes, adjustment = len(dataset.class_names), experiment.loss.adjustment
-    probe = fit_linear_probe(features_NF, labels_N, classes, adjustment, dataset.task)
+    probe = fit_linear_probe(features_NF, labels_N, classes, adjustment, dataset.task, label_sets_MK)
     with torch.no_grad():
         for parameter, fitted in zip(heads[0].parameters(), probe.head, strict=False):
             parameter.copy_(fitted)
     logits_NK = probe.head(features_NF)
-    loss = torch.nn.functional.cross_entropy(logits_NK, labels_N, reduction="sum")
-    return HeadProbe(probe, float(loss), int((logits_NK.argmax(1) == labels_N).sum()), len(labels_N))
+    targets, images = gather_targets(labels_N, label_sets_MK), len(labels_N)
+    loss, hits = compute_log_loss(logits_NK, targets), find_hits(logits_NK, targets)
+    return HeadProbe(probe, images * float(loss), int(hits.sum()), images)
 
 
 def count_images(dataset: Dataset) -> int:

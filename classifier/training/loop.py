@@ -24,12 +24,16 @@ from classifier.training.state import TrainState
 
 # Steps after which ranks agree whether to stop, and check that the loss is finite: both wait for the device.
 AGREE_EVERY = 16
+# Validation scores that only images with several labels, or with grades, have.
+TASK_SCORES = ("map", "micro_f1", "quadratic_kappa", "mean_absolute_error")
 _STOP_REASONS = {0: None, 1: "train.minutes", 2: "asked"}
 
 
 @dataclass(frozen=True)
 class StepProgress:
-    """Progress within an epoch, reported a few times a second. Loss and accuracy are over the epoch so far."""
+    """Progress within an epoch, reported a few times a second. Loss and accuracy are over the epoch so far.
+
+    The accuracy of several labels is the share of images of which all are right."""
 
     epoch: int
     epochs: int
@@ -70,7 +74,8 @@ class Epoch:
 
     def row(self) -> dict[str, Any]:
         """Return the epoch's line of history.jsonl."""
-        scores = self.validation or {}
+        scores = dict(self.validation or {})
+        scores.setdefault("accuracy", scores.get("subset_accuracy"))  # of several labels an image
         return {
             "epoch": self.number,
             "step": self.step,
@@ -79,6 +84,7 @@ class Epoch:
             "train_loss": self.train_loss,
             "train_accuracy": self.train_accuracy,
             **{f"validation_{name}": scores.get(name) for name in ("loss", "accuracy", "macro_f1")},
+            **{f"validation_{name}": scores[name] for name in TASK_SCORES if name in scores},
             "images_per_second": self.images_per_second,
             "input_wait": self.input_wait,
             "order": self.order,

@@ -22,7 +22,7 @@ def describe_run(experiment: "Experiment", dataset: "Dataset") -> Iterator[str]:
     if experiment.model.probe:
         from classifier.inference.logistic_regression import describe_folds, find_held_out
 
-        is_by_folds = not len(dataset.validation) and len(find_held_out(dataset.train.labels_N))
+        is_by_folds = not len(dataset.validation) and len(find_held_out(dataset.strata))
         folds = describe_folds(len(dataset.train), len(dataset.class_names)) if is_by_folds else ""
         stages.append(f"a linear probe validated {folds}" if folds else "a linear probe")
     if epochs:
@@ -41,15 +41,24 @@ def describe_data(dataset: "Dataset") -> Iterator[str]:
     """Images per split, number of classes, image size, and what was noticed about the data."""
     counts = ", ".join(f"{count:,} {split}" for split, count in dataset.counts.items())
     shape = f"{dataset.size}x{dataset.size}x{dataset.channels}"
-    yield f"{dataset.name}: {counts} images of {len(dataset.class_names)} classes, {shape}"
+    classes = f"{len(dataset.class_names)} classes"
+    if dataset.task == "ordinal":
+        classes = f"{len(dataset.class_names)} grades, {dataset.class_names[0]} to {dataset.class_names[-1]}"
+    yield f"{dataset.name}: {counts} images of {classes}, {shape}"
     yield from (f"note: {finding}" for finding in dataset.findings)
 
 
 def describe_epoch(row: dict[str, Any], epochs: int) -> str:
     """One line of at most 80 columns on a finished epoch, from its row in history.jsonl; * marks a new best."""
     line = f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  "
+    if "validation_map" in row:  # that all labels of an image are right says less
+        line += f"train loss {row['train_loss']:.3f}"
+        line += f"  validation mAP {row['validation_map']:7.2%} loss {row['validation_loss']:.3f}"
+        return f"{line} {'*' if row['improves'] else ' '} {format_duration(row['seconds'])}"
     line += f"train {row['train_accuracy']:7.2%} loss {row['train_loss']:.3f}"
-    if row["validation_accuracy"] is not None:
+    if row.get("validation_quadratic_kappa") is not None:
+        line += f"  validation kappa {row['validation_quadratic_kappa']:.3f} loss {row['validation_loss']:.3f}"
+    elif row["validation_accuracy"] is not None:
         line += f"  validation {row['validation_accuracy']:7.2%} loss {row['validation_loss']:.3f}"
     return f"{line} {'*' if row['improves'] else ' '} {format_duration(row['seconds'])}"
 

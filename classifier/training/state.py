@@ -16,9 +16,9 @@ from classifier import models
 from classifier.config.experiment import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset, Split
+from classifier.data.labels.label_sets import count_labels
 from classifier.errors import ConfigError, RunError, in_short
-from classifier.inference.scorer import Scorer
-from classifier.metrics.confusion import ConfusionMatrix
+from classifier.inference.scorer import Scorer, find_hits, gather_targets
 from classifier.models import factory
 from classifier.runtime.distributed import ProcessGroup
 from classifier.training import head_probe, image_size, losses, optimizers, schedule
@@ -59,8 +59,18 @@ class TrainState:
             is_pretrained=experiment.model.weights is not None,
             dtype=torch.bfloat16 if experiment.train.precision == "bf16" else torch.float32,
         )
-        counts_K = torch.bincount(dataset.train.labels_N, minlength=len(dataset.class_names))
-        self.loss: Any = losses.build(experiment.loss, class_counts_K=counts_K.to(self.device))
+        label_sets_MK = dataset.label_sets_MK
+        self.label_sets_MK = None if label_sets_MK is None else label_sets_MK.to(self.device)
+        counts_K = torch.from_numpy(
+            count_labels(
+                dataset.train.labels_N.numpy(),
+                len(dataset.class_names),
+                None if label_sets_MK is None else label_sets_MK.numpy(),
+            )
+        )
+        self.loss: Any = losses.build(
+            experiment.loss, class_counts_K=counts_K.to(self.device), task=dataset.task, images=len(dataset.train)
+        )
         if teacher is not None:
             self.loss = DistillationLoss(self.loss, experiment.loss.distill, experiment.loss.distill_temperature)
         decay = experiment.optimizer.ema
@@ -133,9 +143,8 @@ class TrainState:
         if self.group.is_first:  # the sums are over all ranks, and must count once
             self.sums[:3] = torch.tensor([fitted.loss, fitted.hits, fitted.images])
         if not len(self.dataset.validation) and (held_out := fitted.probe.held_out) is not None:
-            folds = ConfusionMatrix(len(self.dataset.class_names))
-            folds.update(held_out.logits_MK.log_softmax(1), held_out.labels_M)
-            self.fold_scores = folds.scores(self.dataset.class_names)
+            by_folds = self.scorer.log_probabilities(held_out.logits_MK), held_out.targets
+            self.fold_scores = self.scorer.score([by_folds], ProcessGroup())
         self.step += self.steps_per_epoch
 
     def end_epoch(self, epoch: int) -> None:
@@ -181,20 +190,21 @@ class TrainState:
         if count == 0:  # a rank without images still takes part in the exchange of gradients, with weight zero
             batch = _placeholder(batch, self.dataset)
         labels_N = batch.labels_N.to(self.device, non_blocking=True)
-        outputs, targets = self.path.forward(self.network, batch, labels_N, epoch)
+        own_targets = gather_targets(labels_N, self.label_sets_MK)
+        outputs, targets = self.path.forward(self.network, batch, own_targets, epoch)
         losses_N = self.loss(outputs, targets)
         # DDP averages gradients over ranks; with this weight the result is the mean over all images of the step.
         weight = self.group.world_size / batch.global_count if count else 0.0
         self.scaler.scale(losses_N.sum() * weight).backward()
         logits_NK = outputs[0] if isinstance(outputs, tuple) else outputs
-        self._add_to_sums(losses_N, logits_NK, labels_N, count)
+        self._add_to_sums(losses_N, logits_NK, own_targets, count)
 
     @torch.no_grad()
-    def _add_to_sums(self, losses_N: Tensor, logits_NK: Tensor, labels_N: Tensor, count: int) -> None:
+    def _add_to_sums(self, losses_N: Tensor, logits_NK: Tensor, targets: Tensor, count: int) -> None:
         """count: images of the batch; 0 for a placeholder, of which only a loss that is not finite is noted."""
         loss = losses_N.sum(dtype=self.sums.dtype)
         if count:
-            hits = (logits_NK.argmax(1) == labels_N).sum()
+            hits = find_hits(logits_NK, targets).sum()
             self.sums[:3] += torch.stack([loss, hits.to(loss.dtype), torch.full_like(loss, count)])
         is_first_nonfinite = ~torch.isfinite(loss) & (self.sums[3] < 0)
         self.sums[3] = torch.where(is_first_nonfinite, float(self.step + 1), self.sums[3])
@@ -206,8 +216,10 @@ class TrainState:
     def update_best(self, scores: dict[str, Any], number: int) -> bool:
         """Record a validated epoch; return whether it is the best so far. Ties are broken by the lower loss."""
         metric = self.experiment.train.metric
-        self.plateau.update(scores[metric])
-        rank = (-scores["loss"] if metric == "loss" else scores[metric], -scores["loss"])
+        score = math.nan if scores[metric] is None else scores[metric]  # as of images that all have the same grade
+        self.plateau.update(score)
+        value = -score if metric in schedule.LOWER_IS_BETTER else score
+        rank = (-math.inf if math.isnan(value) else value, -scores["loss"])
         improves = self.best is None or rank > self.best
         if improves:
             self.best, self.best_epoch = rank, number

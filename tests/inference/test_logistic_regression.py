@@ -32,6 +32,42 @@ def test_weights_are_those_of_scikit_learn():
     np.testing.assert_allclose(probabilities_NK, expected, atol=2e-3)
 
 
+def make_labels(images: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """features_NF, labels_N and label_sets_MK of three labels, the last of them rare."""
+    generator = torch.Generator().manual_seed(0)
+    targets_NK = torch.rand(images, 3, generator=generator) < torch.tensor([0.5, 0.3, 0.05])
+    label_sets_MK, labels_N = targets_NK.unique(dim=0, return_inverse=True)
+    means_KF = torch.randn(3, 8, generator=generator)
+    return targets_NK.float() @ means_KF + torch.randn(images, 8, generator=generator), labels_N, label_sets_MK
+
+
+def test_each_of_several_labels_is_a_regression_of_its_own():
+    features_NF, labels_N, label_sets_MK = make_labels(120)
+    targets_NK = label_sets_MK[labels_N].float()
+    head = fit_logistic_regression(features_NF, targets_NK, 3, penalty=0.01)
+    for k in range(3):
+        reference = LogisticRegression(C=1 / (2 * 0.01 * len(labels_N)), max_iter=1000, tol=1e-8)
+        reference.fit(features_NF.numpy(), targets_NK[:, k].numpy())
+        expected = reference.predict_proba(features_NF.numpy())[:, 1]
+        np.testing.assert_allclose(head(features_NF)[:, k].sigmoid().numpy(), expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("images", [120, 1200])
+def test_a_probe_of_several_labels_is_held_out_by_the_rarest_of_them(images: int):
+    features_NF, labels_N, label_sets_MK = make_labels(images)
+    probe = fit_linear_probe(features_NF, labels_N, 3, 1.0, "multilabel", label_sets_MK)
+    assert probe.held_out is not None
+    assert 0 < probe.held_out.loss < 0.6
+    index_M = torch.cat([fold.index_M for fold in probe.folds]).sort().values
+    targets_NK = label_sets_MK[labels_N].float()
+    torch.testing.assert_close(probe.held_out.targets, targets_NK[index_M])
+    assert (len(index_M) == images) == (images <= 1000)
+    shares = [targets_NK[fold.index_M, 2].sum() / targets_NK[:, 2].sum() for fold in probe.folds]
+    assert all(abs(share - 1 / 5) < 0.1 for share in shares), "each fold has its share of the rare label"
+    plain = fit_linear_probe(features_NF, labels_N, 3, 0.0, "multilabel", label_sets_MK)
+    torch.testing.assert_close(plain.head.bias_K - probe.head.bias_K, targets_NK.mean(0).logit())
+
+
 @pytest.mark.parametrize(("images", "features"), [(60, 400), (400, 20)])
 def test_fewer_images_than_features_are_no_obstacle_and_noise_calls_for_a_strong_penalty(images: int, features: int):
     clean = fit_linear_probe(*make_features(images, features, 3, noise=0.2), 3)
@@ -40,7 +76,7 @@ def test_fewer_images_than_features_are_no_obstacle_and_noise_calls_for_a_strong
     assert noisy.held_out is not None
     assert (clean.held_out.accuracy, noisy.held_out.accuracy < 0.95) == (1, True)
     assert find_held_out(torch.arange(images) % 3).tolist() == list(range(images))
-    assert noisy.held_out.labels_M.tolist() == torch.arange(images).remainder(3).tolist()
+    assert noisy.held_out.targets.tolist() == torch.arange(images).remainder(3).tolist()
     assert noisy.penalty > clean.penalty
     features_NF, labels_N = make_features(images, features, 3, noise=0.2)
     logits_NK = clean.head(features_NF)
@@ -72,5 +108,5 @@ def test_adjustment_takes_the_shares_of_the_classes_from_the_logits_held_out_one
     assert adjusted.held_out is not None
     torch.testing.assert_close(plain.head.bias_K - adjusted.head.bias_K, offsets_K)
     torch.testing.assert_close(
-        plain.held_out.logits_MK - adjusted.held_out.logits_MK, offsets_K.expand(len(plain.held_out.labels_M), 3)
+        plain.held_out.logits_MK - adjusted.held_out.logits_MK, offsets_K.expand(len(plain.held_out.targets), 3)
     )

@@ -73,7 +73,7 @@ def test_flipped_views_are_averaged_as_probabilities() -> None:
 def test_shards_of_all_ranks_sum_to_the_whole_split(world: int) -> None:
     model, split = tiny_model(), tiny_split(5)
     groups = [SingleRank(rank=rank, world_size=world) for rank in range(world)]
-    shards = [SCORER.compute_confusion_matrix(model, split, group).tensor() for group in groups]
+    shards = [SCORER.compute_counts(model, split, group).tensor() for group in groups]
     whole = SCORER.compute_scores(model, split)
     summed = ConfusionMatrix.from_tensor(torch.stack(shards).sum(0)).scores(SCORER.class_names)
     assert summed["confusion"] == whole["confusion"]
@@ -134,6 +134,22 @@ def test_scorer_from_an_experiment() -> None:
     from typing import Any
 
     experiment = Experiment().override_all({"train.precision": "bf16", "augment.test_flip": True})
-    dataset: Any = SimpleNamespace(class_names=("a", "b"), size=16, channels=1, mean=(0.5,), std=(0.2,))
+    dataset: Any = SimpleNamespace(class_names=("a", "b"), size=16, channels=1, mean=(0.5,), std=(0.2,), task="ordinal")
     scorer = Scorer.from_experiment(experiment, dataset, torch.device("cpu"))
     assert (scorer.precision, scorer.test_flip, scorer.channels_last) == ("bf16", True, True)
+
+
+def test_labels_of_an_image_have_probabilities_of_their_own() -> None:
+    scorer = replace(SCORER, task="multilabel", test_flip=True, temperature=2.0)
+    model, split = tiny_model(), tiny_split()
+    label_sets_MK = torch.tensor([[False, False, False], [True, False, True], [False, True, True]])
+    counts, probabilities_NK = scorer.predict_split(model, split, label_sets_MK)
+    images_NCHW = split.images_NCHW[:]
+    views = [scorer.forward(model, one_NCHW).double().sigmoid() for one_NCHW in (images_NCHW, images_NCHW.flip(-1))]
+    expected_NK = (torch.stack(views).detach().mean(0).logit() / 2).sigmoid()
+    torch.testing.assert_close(probabilities_NK.double(), expected_NK, rtol=1e-4, atol=1e-6)
+    targets_NK = label_sets_MK[split.labels_N]
+    loss = nn.functional.binary_cross_entropy(expected_NK, targets_NK.double())
+    scores = counts.scores()
+    assert scores["loss"] == pytest.approx(float(loss), rel=1e-4)
+    assert scores["hamming_loss"] == pytest.approx(float(((expected_NK >= 0.5) != targets_NK).double().mean()))
