@@ -150,7 +150,8 @@ def _print_predictions(request: Request, listing: "ImageListing", arguments: dic
             say(line)
         while notes:
             log.warning(f"note: {notes.pop(0)}")
-        print_row = open_printer(options.format or "text", log, min(options.top, len(names)))
+        has_labels = predictor.task == "multilabel"
+        print_row = open_printer(options.format or "text", log, min(options.top, len(names)), has_labels=has_labels)
         predicted = unreadable = 0
         with PredictionsWriter(run.folder / "predictions.parquet", names) if run else contextlib.nullcontext() as table:
             for row in predictor.predict_named(((one.id, one.file) for one in listing), k=options.top, maps=maps):

@@ -72,7 +72,7 @@ def _judge(
     predictor: Predictor, pixels: Sequence[np.ndarray], *, with_features: bool
 ) -> tuple[Judgement, np.ndarray | None]:
     if not pixels:
-        return Judgement.empty(len(predictor.class_names)), None
+        return Judgement.empty(len(predictor.class_names), predictor.task), None
     images_NCHW = np.stack(pixels)
     if not with_features:
         return predictor.judge(images_NCHW), None

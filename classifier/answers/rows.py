@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from classifier.bundle.predictor import Judgement
+from classifier.metrics.hierarchy import Hierarchy
 from classifier.text import escape_surrogates
 
 if TYPE_CHECKING:
@@ -24,9 +25,10 @@ class Columns:
     """Which columns the answers have, besides those that they always have.
 
     image_id; predicted, predicted_name, probability: the most likely class, its index and name; taken: the class that
-    the calibration decides for, or none; likely: the prediction set, the most likely class first; is_unlike: out of
-    distribution; verdict: one of SURENESS; novelty: the out-of-distribution score; top: the most likely classes with
-    their probabilities; error: why an image has no answer. All but image_id are null where there is no answer.
+    the calibration decides for, or none; likely: the prediction set, the most likely class first; labels: of a model
+    of several labels, those that the image has; is_unlike: out of distribution; verdict: one of SURENESS; novelty: the
+    out-of-distribution score; top: the most likely classes with their probabilities; error: why an image has no answer.
+    All but image_id are null where there is no answer.
     """
 
     top: int
@@ -71,31 +73,35 @@ class Answers:
 
     def to_lists(self) -> "_Lists":
         """Return plain values by column, for the M images that could be read."""
-        probabilities_MK, decisions_M, in_set_MK, ood_scores_M, is_ood_M, _ = self.judgement
-        order_MK = (-probabilities_MK).argsort(axis=1, kind="stable")  # ties go to the lower class
-        sorted_MK = np.take_along_axis(probabilities_MK, order_MK, 1)
-        sureness_M = np.where(is_ood_M, UNLIKE, np.where(decisions_M < 0, NOT_SURE, SURE))
+        judgement, said_MK = self.judgement, self.judgement.said_NK
+        is_leaf_M = judgement.decisions_N < len(self.class_names)
+        answer_names = self.class_names if is_leaf_M.all() else Hierarchy(self.class_names).names
+        order_MK = (-judgement.probabilities_NK).argsort(axis=1, kind="stable")  # ties go to the lower class
+        is_unsure_M = (judgement.decisions_N < 0) & (said_MK is None)  # that an image has no label is an answer
+        sureness_M = np.where(judgement.is_ood_N, UNLIKE, np.where(is_unsure_M, NOT_SURE, SURE))
         return _Lists(
             predicted=order_MK[:, 0].tolist(),
-            probability=sorted_MK[:, 0],
-            decisions=[self.class_names[k] if k >= 0 else None for k in decisions_M.tolist()],
-            set_sizes=in_set_MK.sum(1),
+            decisions=[answer_names[k] if k >= 0 else None for k in judgement.decisions_N.tolist()],
             order_MK=order_MK,
-            sorted_MK=sorted_MK,
-            is_unlike=is_ood_M.tolist(),
+            sorted_MK=np.take_along_axis(judgement.probabilities_NK, order_MK, 1),
+            in_set_MK=np.take_along_axis(judgement.in_set_NK, order_MK, 1),
+            said_MK=None if said_MK is None else np.take_along_axis(said_MK, order_MK, 1),
+            is_unlike=judgement.is_ood_N.tolist(),
             sureness=sureness_M.tolist(),
-            ood_scores=ood_scores_M,
+            ood_scores=judgement.ood_scores_N,
         )
 
 
 @dataclass(frozen=True, eq=False)
 class _Lists:
+    """order_MK: classes, the most likely first; what follows it is in that order."""
+
     predicted: list[int]
-    probability: np.ndarray
     decisions: list[str | None]
-    set_sizes: np.ndarray
     order_MK: np.ndarray
     sorted_MK: np.ndarray
+    in_set_MK: np.ndarray
+    said_MK: np.ndarray | None
     is_unlike: list[bool]
     sureness: list[str]
     ood_scores: np.ndarray | None
@@ -120,9 +126,11 @@ def write_answers(answers: Answers, path: Path, kind: str) -> None:
 
 
 def _column_names(answers: Answers) -> list[str]:
-    names = ["image_id", "predicted", "predicted_name", "probability", "taken", "likely", "is_unlike", "verdict"]
-    more = {"probabilities": answers.columns.probabilities, "features": answers.columns.features}
-    return [*names, "novelty", "top", *(name for name, is_asked in more.items() if is_asked), "error"]
+    columns = answers.columns
+    names = dict.fromkeys(("image_id", "predicted", "predicted_name", "probability", "taken", "likely"), True)
+    names |= {"labels": answers.judgement.said_NK is not None, "is_unlike": True, "verdict": True, "novelty": True}
+    names |= {"top": True, "probabilities": columns.probabilities, "features": columns.features, "error": True}
+    return [name for name, is_there in names.items() if is_there]
 
 
 def _list_rows(answers: Answers) -> Iterator[dict[str, Any]]:
@@ -137,7 +145,9 @@ def _list_rows(answers: Answers) -> Iterator[dict[str, Any]]:
         ranked, probabilities = lists.order_MK[m].tolist(), [_shorten(p) for p in lists.sorted_MK[m, :top].tolist()]
         row["predicted"], row["predicted_name"], row["probability"] = ranked[0], names[ranked[0]], probabilities[0]
         row["taken"] = None if lists.decisions[m] is None else escape_surrogates(str(lists.decisions[m]))
-        row["likely"] = [names[k] for k in ranked[: lists.set_sizes[m]]]
+        row["likely"] = [names[k] for k in lists.order_MK[m][lists.in_set_MK[m]]]
+        if lists.said_MK is not None:
+            row["labels"] = [names[k] for k in lists.order_MK[m][lists.said_MK[m]]]
         row["is_unlike"], row["verdict"] = lists.is_unlike[m], lists.sureness[m]
         row["novelty"] = None if lists.ood_scores is None else _shorten(float(lists.ood_scores[m]))
         row["top"] = [{"name": names[k], "probability": p} for k, p in zip(ranked[:top], probabilities, strict=True)]
@@ -167,8 +177,11 @@ def to_table(answers: Answers) -> "pyarrow.Table":
     # Of each image its row among those that were read; null for the others.
     rows_N = pa.array(np.cumsum(is_read_N) - 1, pa.int64(), mask=~is_read_N)
     top, count = min(answers.columns.top, len(names)), len(lists.predicted)
-    in_set_MK = np.arange(len(names)) < lists.set_sizes[:, None]
-    set_ends = pa.array(np.cumsum([0, *lists.set_sizes]), pa.int32())
+
+    def list_names(is_in_MK: np.ndarray) -> pa.ListArray:
+        ends = pa.array(np.cumsum([0, *is_in_MK.sum(1)]), pa.int32())
+        return pa.ListArray.from_arrays(ends, names.take(pa.array(lists.order_MK[is_in_MK])))
+
     pairs = pa.StructArray.from_arrays(
         [names.take(pa.array(lists.order_MK[:, :top].ravel())), pa.array(lists.sorted_MK[:, :top].ravel())],
         ["name", "probability"],
@@ -177,9 +190,10 @@ def to_table(answers: Answers) -> "pyarrow.Table":
     read: dict[str, pa.Array] = {
         "predicted": predicted,
         "predicted_name": names.take(predicted),
-        "probability": pa.array(lists.probability, pa.float32()),
+        "probability": pa.array(lists.sorted_MK[:, 0], pa.float32()),
         "taken": pa.array([None if t is None else escape_surrogates(t) for t in lists.decisions], pa.string()),
-        "likely": pa.ListArray.from_arrays(set_ends, names.take(pa.array(lists.order_MK[in_set_MK]))),
+        "likely": list_names(lists.in_set_MK),
+        **({} if lists.said_MK is None else {"labels": list_names(lists.said_MK)}),
         "is_unlike": pa.array(lists.is_unlike, pa.bool_()),
         "verdict": pa.array(lists.sureness, pa.string()),
         "novelty": pa.nulls(count, pa.float32())

@@ -14,10 +14,11 @@ import numpy as np
 from classifier.bundle import document
 from classifier.bundle.engine_choice import has_torch, open_engine
 from classifier.bundle.image_reader import ImageInput, ImageReader
-from classifier.config.sections import DataConfig
+from classifier.config.sections import DataConfig, Task
 from classifier.config.trust import trust as allow_imports
 from classifier.data.decoding.image_spec import ImageSpec
 from classifier.errors import ConfigError, DataError
+from classifier.metrics.decisions import DEFAULT_THRESHOLD
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 HEATMAPS = ("grad_cam", "integrated_gradients", "occlusion")
 # Classes named in the description of an uncertain prediction.
 MAX_NAMED_CLASSES = 3
+NO_LABEL = "no label"
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,18 +40,25 @@ class Prediction:
     path: Path | str | None
     """The image's file, or its name in an archive, a table or remote storage; None for an image in memory."""
     class_name: str
+    """The most likely class, or label."""
     probability: float
     top: tuple[tuple[str, float], ...]
     probabilities: np.ndarray
     """probabilities_K of all classes, float32, in the order of the model's class names."""
     decision: str | None
-    """class_name, or another class by the calibrated thresholds; None if the model is not sure."""
+    """class_name, or another class by the calibrated thresholds; None if the model is not sure. Of several labels the
+    most likely one that is said; None without one."""
     prediction_set: tuple[str, ...]
-    """Classes that contain the right one with the calibrated coverage, the most likely first."""
+    """Classes that contain the right one, or labels, with the calibrated coverage, the most likely first."""
     is_out_of_distribution: bool
     """The image is unlike the training images: do not trust the prediction."""
     heatmap: bytes | None = None
     """A JPEG with the evidence for class_name in orange, if it was asked for."""
+    levels: tuple[tuple[str, float], ...] = ()
+    """Of nested classes: the most likely one of each level above the leaves with its probability, the outermost first.
+    The decision is one of these where no leaf is sure enough."""
+    labels: tuple[str, ...] | None = None
+    """Where an image has several labels: those that are said, the most likely first, perhaps none."""
 
     def __repr__(self) -> str:
         return f"<{f'{self.path}: ' if self.path else ''}{self.describe()}, {self.class_name} {self.probability:.1%}>"
@@ -58,6 +67,8 @@ class Prediction:
         """Return the prediction in a few words."""
         if self.is_out_of_distribution:
             return f"unlike anything seen in training ({self.class_name}?)"
+        if self.labels is not None:
+            return ", ".join(self.labels) or NO_LABEL
         if self.decision is None:
             others = " or others" if len(self.prediction_set) > MAX_NAMED_CLASSES else ""
             return f"not sure: {' or '.join(self.prediction_set[:MAX_NAMED_CLASSES])}{others}"
@@ -77,7 +88,7 @@ class Judgement(NamedTuple):
 
     probabilities_NK: np.ndarray
     decisions_N: np.ndarray
-    """int64: a class, or -1 where the model is not sure."""
+    """int64: a class, or -1 where the model is not sure; of nested classes an index of Hierarchy.names."""
     in_set_NK: np.ndarray
     """bool: the classes of each prediction set."""
     ood_scores_N: np.ndarray | None
@@ -86,6 +97,8 @@ class Judgement(NamedTuple):
     """bool: out of distribution."""
     statistics_NF: np.ndarray | None = None
     """float32: channel statistics of the last layer that the detector looks at; None without a detector."""
+    said_NK: np.ndarray | None = None
+    """bool: the labels that are said; None where an image has one class."""
 
     def take(self, rows: slice) -> "Judgement":
         """Return what is said of some images of the batch."""
@@ -93,10 +106,11 @@ class Judgement(NamedTuple):
         return Judgement(*columns)
 
     @classmethod
-    def empty(cls, classes: int) -> "Judgement":
+    def empty(cls, classes: int, task: Task) -> "Judgement":
         """Return what is said of no image."""
         none_NK = np.zeros((0, classes), np.float32)
-        return cls(none_NK, np.zeros(0, np.int64), none_NK > 0, None, np.zeros(0, bool))
+        said_NK = none_NK > 0 if task == "multilabel" else None
+        return cls(none_NK, np.zeros(0, np.int64), none_NK > 0, None, np.zeros(0, bool), said_NK=said_NK)
 
     @classmethod
     def join(cls, judgements: "Sequence[Judgement]") -> "Judgement":
@@ -132,6 +146,7 @@ class Predictor:
         self.path, self.device = Path(path), device
         opened = open_engine(self.path, engine, device, threads, lambda: self.loaded)
         self.bundle, self.engine, self.calibration, self.ood_detector = opened
+        self.task, self.hierarchy = self.bundle.task, self.bundle.hierarchy
         self.spec = ImageSpec(self.bundle.size, self.bundle.channels, self.bundle.fit, max_pixels)
         self.images = ImageReader(self.spec, max_bytes, max_seconds)
 
@@ -159,6 +174,11 @@ class Predictor:
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.bundle.class_names
+
+    @property
+    def answer_names(self) -> tuple[str, ...]:
+        """What decisions are indices of: the classes, and where these are nested, then the classes above them."""
+        return self.hierarchy.names if self.hierarchy else self.class_names
 
     def __call__(self, images: Sequence[ImageInput]) -> np.ndarray:
         """probabilities_NK, float32. DataError names the first image that cannot be read."""
@@ -222,13 +242,24 @@ class Predictor:
             ood_scores_N = self.ood_detector.score(statistics)
             statistics_NF = statistics[self.ood_detector.layers[-1]]
             is_ood_N = ood_scores_N > self.ood_detector.threshold
-        if self.calibration:
-            decisions_N = self.calibration.decide(probabilities_NK)
-            in_set_NK = self.calibration.prediction_sets(probabilities_NK)
-        else:
-            decisions_N = probabilities_NK.argmax(1)
-            in_set_NK = decisions_N[:, None] == np.arange(len(self.class_names))
-        return Judgement(probabilities_NK, decisions_N, in_set_NK, ood_scores_N, is_ood_N, statistics_NF)
+        decisions_N, in_set_NK, said_NK = self.decide(probabilities_NK)
+        return Judgement(probabilities_NK, decisions_N, in_set_NK, ood_scores_N, is_ood_N, statistics_NF, said_NK)
+
+    def decide(self, probabilities_NK: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Return decisions_N, in_set_NK and said_NK of a Judgement, by the calibration."""
+        calibration = self.calibration
+        if self.task == "multilabel":
+            said_NK = in_set_NK = probabilities_NK >= DEFAULT_THRESHOLD
+            if calibration:
+                said_NK = calibration.decide_labels(probabilities_NK)
+                in_set_NK = calibration.label_sets(probabilities_NK)
+            decisions_N = np.where(said_NK.any(1), np.where(said_NK, probabilities_NK, -1).argmax(1), -1)
+            return decisions_N, in_set_NK, said_NK
+        if calibration:
+            decisions_N = calibration.decide(probabilities_NK, self.hierarchy)
+            return decisions_N, calibration.prediction_sets(probabilities_NK), None
+        decisions_N = probabilities_NK.argmax(1)
+        return decisions_N, decisions_N[:, None] == np.arange(len(self.class_names)), None
 
     def top(self, probabilities_K: np.ndarray, k: int = 5) -> tuple[tuple[str, float], ...]:
         """The k most likely classes and their probabilities, in descending order; ties go to the lower class.
@@ -253,19 +284,25 @@ class Predictor:
 
     def to_predictions(self, judgement: Judgement, k: int) -> Iterator[dict[str, Any]]:
         """The fields of the Prediction of each image that was judged, except its path and heatmap."""
-        probabilities_NK, decisions_N, in_set_NK, _, is_ood_N, _ = judgement
-        for n, probabilities_K in enumerate(probabilities_NK):
-            set_size = int(in_set_NK[n].sum())
-            ranked = self.top(probabilities_K, max(k, set_size))
+        decisions_N, said_NK = judgement.decisions_N, judgement.said_NK
+        for n, probabilities_K in enumerate(judgement.probabilities_NK):
+            ranked = self.top(probabilities_K, k)
             yield {
                 "class_name": ranked[0][0],
                 "probability": ranked[0][1],
-                "top": ranked[:k],
+                "top": ranked,
                 "probabilities": probabilities_K,
-                "decision": self.class_names[int(decisions_N[n])] if decisions_N[n] >= 0 else None,
-                "prediction_set": tuple(name for name, _ in ranked[:set_size]),
-                "is_out_of_distribution": bool(is_ood_N[n]),
+                "decision": self.answer_names[int(decisions_N[n])] if decisions_N[n] >= 0 else None,
+                "prediction_set": self.name(judgement.in_set_NK[n], probabilities_K),
+                "is_out_of_distribution": bool(judgement.is_ood_N[n]),
+                "labels": None if said_NK is None else self.name(said_NK[n], probabilities_K),
+                "levels": self.hierarchy.find_best(probabilities_K) if self.hierarchy else (),
             }
+
+    def name(self, is_in_K: np.ndarray, probabilities_K: np.ndarray) -> tuple[str, ...]:
+        """Return the names of some classes, the most likely first; ties go to the lower class."""
+        classes = np.flatnonzero(is_in_K)
+        return tuple(self.class_names[c] for c in classes[np.argsort(-probabilities_K[classes], kind="stable")])
 
     def explain_missing_heatmaps(self) -> str | None:
         """Return why heatmaps cannot be drawn, where they cannot: they need torch, and the weights beside an export."""

@@ -99,6 +99,7 @@ def export_bundle(path: str | Path, kind: str, gate: GateImages, out: Path | Non
             split=gate.split,
             class_names=loaded.bundle.class_names,
             detector=detector,
+            task=loaded.bundle.task,
         )
 
     def write(*, has_exact_statistics: bool) -> Export:

@@ -9,11 +9,10 @@ from torch import Tensor, nn
 
 from classifier.export.layer_statistics import LayerStatistics
 from classifier.inference.scorer import Scorer
-from classifier.metrics.calibration import apply_temperature
 
 
 class Graph(nn.Module):
-    """Normalisation, the model, mirrored views, temperature and softmax: what Scorer.predict_probabilities does.
+    """Normalisation, the model, softmax or sigmoid, mirrored views, temperature: as Scorer.predict_probabilities.
 
     Takes uint8 images_NCHW; returns probabilities_NK, float32, and of each of `layers` the stats_NF of the first view.
     """
@@ -27,7 +26,7 @@ class Graph(nn.Module):
         super().__init__()
         self.model = copy.deepcopy(model).cpu().float().eval()
         self.model.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
-        self.test_flip, self.temperature, self.layers = scorer.test_flip, scorer.temperature, tuple(layers)
+        self.scorer, self.layers = scorer, tuple(layers)
         std = torch.tensor([value or 1.0 for value in scorer.std], dtype=torch.float64)
         mean = torch.tensor(scorer.mean, dtype=torch.float64)
         self.register_buffer("scale_C11", (1 / (255 * std)).float()[:, None, None])
@@ -38,8 +37,8 @@ class Graph(nn.Module):
     def forward(self, images_NCHW: Tensor) -> tuple[Tensor, ...]:
         """Return probabilities_NK and the layers' statistics."""
         images_NCHW = images_NCHW.float() * self.scale_C11 + self.shift_C11
-        log_probabilities_NK = self.model(images_NCHW).log_softmax(1)
-        if self.test_flip:
-            flipped_NK = self.model(images_NCHW.flip(-1)).log_softmax(1)
+        log_probabilities_NK = self.scorer.log_probabilities(self.model(images_NCHW))
+        if self.scorer.test_flip:
+            flipped_NK = self.scorer.log_probabilities(self.model(images_NCHW.flip(-1)))
             log_probabilities_NK = torch.stack([log_probabilities_NK, flipped_NK]).logsumexp(0) - math.log(2)
-        return apply_temperature(log_probabilities_NK, self.temperature).exp(), *self.statistics()
+        return self.scorer.apply_temperature(log_probabilities_NK).exp(), *self.statistics()

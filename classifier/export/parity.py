@@ -7,8 +7,10 @@ import numpy as np
 
 from classifier.bundle.engine import Answer, Engine
 from classifier.bundle.exported import TOLERANCES, Parity
+from classifier.config.sections import Task
 from classifier.errors import RunError, in_short
 from classifier.inference.ood_detector import OODDetector
+from classifier.metrics.decisions import DEFAULT_THRESHOLD
 
 # Images per batch, in turns: a graph may be frozen at that of its example, or go wrong at odd ones.
 BATCHES = (1, 2, 7, 33)
@@ -27,7 +29,7 @@ class Difference(NamedTuple):
     probabilities_N: np.ndarray
     """Per image, the largest difference of a probability."""
     labels_N: np.ndarray
-    """Per image, whether the label is another one; ties within the tolerance aside."""
+    """Per image, whether the label is another one, or one of its labels; ties within the tolerance aside."""
     ood_scores_N: np.ndarray
 
 
@@ -57,18 +59,25 @@ def predict_in_batches(engine: Engine, images_NCHW: np.ndarray) -> Answer:
     return Answer(probabilities_NK, statistics)
 
 
-def compare(expected: Answer, found: Answer, detector: OODDetector | None, tolerance: float) -> Difference:
+def compare(
+    expected: Answer, found: Answer, detector: OODDetector | None, tolerance: float, task: Task = "multiclass"
+) -> Difference:
     """Compare answers to the same images; `found` may repeat them."""
     rows_M = np.arange(len(found.probabilities_NK)) % len(expected.probabilities_NK)
-    expected_MK = expected.probabilities_NK[rows_M]
-    labels_M, found_M = expected_MK.argmax(1), found.probabilities_NK.argmax(1)
-    margin_M = expected_MK[range(len(rows_M)), labels_M] - expected_MK[range(len(rows_M)), found_M]
+    expected_MK, found_MK = expected.probabilities_NK[rows_M], found.probabilities_NK
+    if task == "multilabel":
+        is_said_MK, margin_MK = expected_MK >= DEFAULT_THRESHOLD, np.abs(expected_MK - DEFAULT_THRESHOLD)
+        is_other_M = ((is_said_MK != (found_MK >= DEFAULT_THRESHOLD)) & (margin_MK > tolerance)).any(1)
+    else:
+        labels_M, found_M = expected_MK.argmax(1), found_MK.argmax(1)
+        margin_M = expected_MK[range(len(rows_M)), labels_M] - expected_MK[range(len(rows_M)), found_M]
+        is_other_M = (labels_M != found_M) & (margin_M > 2 * tolerance)
     scores_M = np.zeros(len(rows_M))
     if detector:
         scores_M = np.abs(detector.score(found.statistics) - detector.score(expected.statistics)[rows_M])
     return Difference(
-        np.nan_to_num(np.abs(found.probabilities_NK - expected_MK), nan=np.inf).max(1),
-        (labels_M != found_M) & (margin_M > 2 * tolerance),
+        np.nan_to_num(np.abs(found_MK - expected_MK), nan=np.inf).max(1),
+        is_other_M,
         np.nan_to_num(scores_M, nan=np.inf),
     )
 
@@ -82,11 +91,12 @@ def check_parity(
     split: str,
     class_names: Sequence[str],
     detector: OODDetector | None,
+    task: Task,
 ) -> Parity:
     """Compare an fp32 export with the answers of its model. RunError names the image that differs most, with both."""
     tolerance = TOLERANCES["fp32"]
     found = predict_in_batches(engine, images_NCHW)
-    difference = compare(expected, found, detector, tolerance)
+    difference = compare(expected, found, detector, tolerance, task)
     worst = int(difference.probabilities_N.argmax())
     row = worst % len(images_NCHW)
     largest = float(difference.probabilities_N[worst])

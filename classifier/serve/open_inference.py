@@ -44,7 +44,11 @@ def describe_model(version: ModelVersion, numbers: list[str]) -> dict[str, Any]:
             {"name": name, "datatype": datatype, "shape": [-1, *([len(bundle.class_names)] if is_wide else [])]}
             for name, (datatype, is_wide, _) in OUTPUTS.items()
         ],
-        "parameters": {"class_names": bundle.class_names, "max_batch_size": version.batcher.max_size},
+        "parameters": {
+            "class_names": bundle.class_names,
+            "decision_names": version.predictor.answer_names,
+            "max_batch_size": version.batcher.max_size,
+        },
     }
 
 
@@ -129,7 +133,8 @@ OUTPUTS: dict[str, tuple[str, bool, Callable[[Reply], np.ndarray]]] = {
     "decision": ("INT64", False, _decisions),
     "is_out_of_distribution": ("BOOL", False, _out_of_distribution),
 }
-"""Name -> datatype, whether it has a column per class, and its values. decision: a class, or -1 for not sure."""
+"""Name -> datatype, whether it has a column per class, and its values. decision: an index of the
+model's decision_names, or -1 for not sure."""
 
 
 def _read_outputs(document: Mapping[str, Any]) -> list[tuple[str, bool]]:

@@ -21,14 +21,17 @@ def describe_api(bounds: Bounds, paths: Collection[str], *, has_keys: bool) -> d
             {
                 "class_name": _TEXT,
                 "probability": _SHARE,
-                "decision": {"type": ["string", "null"], "description": "null: the model is not sure"},
+                "decision": {"type": ["string", "null"], "description": "a class; null: the model is not sure"},
                 "description": {"type": "string", "description": "the answer in words"},
                 "prediction_set": _list(_TEXT),
                 "is_out_of_distribution": {"type": "boolean", "description": "unlike anything seen in training"},
                 "top": _list(_object({"class_name": _TEXT, "probability": _SHARE})),
+                "labels": _list(_TEXT) | {"description": "of a model of several labels an image, those that it has"},
+                "levels": _list(_object({"class_name": _TEXT, "probability": _SHARE}))
+                | {"description": "of nested classes, the most likely of each level above the leaves"},
                 "heatmap": _BASE64 | {"description": "a JPEG with the evidence in orange, if asked for"},
             },
-            optional=("heatmap",),
+            optional=("labels", "levels", "heatmap"),
         ),
         "Predictions": _object(
             {

@@ -80,6 +80,10 @@ def describe(reply: Reply, query: Query) -> tuple[int, dict[str, Any]]:
             "is_out_of_distribution": prediction.is_out_of_distribution,
             "top": [{"class_name": name, "probability": _shorten(share)} for name, share in prediction.top],
         }
+        if prediction.labels is not None:
+            row["labels"] = prediction.labels
+        if prediction.levels:
+            row["levels"] = [{"class_name": name, "probability": _shorten(share)} for name, share in prediction.levels]
         if query.maps:
             row["heatmap"] = base64.b64encode(reply.heatmaps[number]).decode()
         number += 1

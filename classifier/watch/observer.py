@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from classifier.bundle.predictor import NO_LABEL
 from classifier.errors import ConfigError, DataError
 from classifier.watch.counts import Counts
 from classifier.watch.metrics import WatchMetrics
@@ -65,9 +66,10 @@ class Observation:
     pixels_HWC: np.ndarray
     """The whole frame; of an image file, what the model sees of it."""
     values: np.ndarray
-    """Smoothed: the probability of each class, then how often the model is not sure, and finds nothing alike."""
+    """Smoothed: the probability of each class, and of those above where they are nested; then how often the model is
+    not sure, and finds nothing alike."""
     answer: str
-    """The class, "not sure" or "unlike anything seen", of the smoothed values."""
+    """The class, or labels, "not sure" or "unlike anything seen", of the smoothed values."""
     top: tuple[tuple[str, float], ...]
     """The most likely classes with their smoothed probabilities."""
 
@@ -109,7 +111,7 @@ class Observer:
             path, pixels_HWC, values = None, content, self._smoother.update(self._latest, frame.seconds)
         else:  # images of a folder may have nothing to do with each other
             path, pixels_HWC, values = content, _to_rgb(image_CHW), self._latest
-        probabilities_K = values[:-2].astype(np.float32)
+        probabilities_K = values[: len(self.predictor.class_names)].astype(np.float32)
         top = self.predictor.top(probabilities_K, TOP)
         return Observation(frame, path, pixels_HWC, values, self._describe(values), top)
 
@@ -124,16 +126,19 @@ class Observer:
 
     def _answer(self, image_CHW: np.ndarray) -> np.ndarray:
         judgement = self.predictor.judge(image_CHW[None])
-        states = (judgement.decisions_N[0] < 0, judgement.is_ood_N[0])
-        return np.array([*judgement.probabilities_NK[0], *states], np.float64)
+        is_unsure = judgement.decisions_N[0] < 0 and judgement.said_NK is None  # that it has no label is an answer
+        states = (is_unsure, judgement.is_ood_N[0])
+        above = self.predictor.hierarchy.sum_up(judgement.probabilities_NK)[0] if self.predictor.hierarchy else ()
+        return np.array([*judgement.probabilities_NK[0], *above, *states], np.float64)
 
     def _describe(self, values: np.ndarray) -> str:
         if values[-1] > 0.5:
             return UNLIKE
-        probabilities_NK = values[None, :-2].astype(np.float32)
-        calibration = self.predictor.calibration
-        decision = int(calibration.decide(probabilities_NK)[0] if calibration else probabilities_NK.argmax())
-        return NOT_SURE if decision < 0 else self.predictor.class_names[decision]
+        probabilities_NK = values[None, : len(self.predictor.class_names)].astype(np.float32)
+        (decision,), _, said_NK = self.predictor.decide(probabilities_NK)
+        if said_NK is not None:
+            return ", ".join(self.predictor.name(said_NK[0], probabilities_NK[0])) or NO_LABEL
+        return NOT_SURE if decision < 0 else self.predictor.answer_names[decision]
 
 
 def _to_rgb(image_CHW: np.ndarray) -> np.ndarray:

@@ -16,8 +16,8 @@ Printer: TypeAlias = Callable[[Prediction | Unreadable], None]
 COLUMNS = ("path", "class_name", "probability", "decision", "prediction_set", "is_out_of_distribution")
 
 
-def open_printer(kind: str, log: RunLog, classes: int) -> Printer:
-    """A function that prints a row.
+def open_printer(kind: str, log: RunLog, classes: int, *, has_labels: bool = False) -> Printer:
+    """A function that prints a row. has_labels: whether an image has several.
 
     kind: text; csv, with a header, the second and further of the `classes` most likely classes in columns of their
     own, and unreadable files on stderr; or jsonl, where these have an error.
@@ -31,7 +31,7 @@ def open_printer(kind: str, log: RunLog, classes: int) -> Printer:
     if kind == "jsonl":
         return lambda row: print(json.dumps(json_row(row)), flush=True)
     more = [f"{name}_{n}" for n in range(2, classes + 1) for name in ("class_name", "probability")]
-    write_csv_row(sys.stdout, [*COLUMNS, *more])
+    write_csv_row(sys.stdout, [*COLUMNS, *(["labels"] if has_labels else []), *more])
     return lambda row: _print_csv(log, row)
 
 
@@ -40,12 +40,14 @@ def json_row(row: Prediction | Unreadable) -> dict[str, Any]:
     if isinstance(row, Unreadable):
         return {"path": str(row.path), "error": row.reason}
     fields = {name: getattr(row, name) for name in COLUMNS} | {"path": str(row.path)}
+    fields |= {} if row.labels is None else {"labels": row.labels}
     top = [{"class_name": name, "probability": _shorten(probability)} for name, probability in row.top]
-    return fields | {"probability": _shorten(row.probability), "top": top}
+    levels = [{"class_name": name, "probability": _shorten(share)} for name, share in row.levels]
+    return fields | {"probability": _shorten(row.probability), "top": top} | ({"levels": levels} if levels else {})
 
 
 def csv_row(prediction: Prediction) -> list[Any]:
-    """The fields in the order of COLUMNS; the prediction set as a JSON list, as a class may have any name."""
+    """The fields in the order of COLUMNS; the prediction set and labels as JSON lists, as a class may have any name."""
     more: Sequence[Any] = [item for name, probability in prediction.top[1:] for item in (name, _shorten(probability))]
     return [
         prediction.path,
@@ -54,6 +56,7 @@ def csv_row(prediction: Prediction) -> list[Any]:
         prediction.decision,
         json.dumps(prediction.prediction_set, ensure_ascii=False),
         json.dumps(prediction.is_out_of_distribution),
+        *([json.dumps(prediction.labels, ensure_ascii=False)] if prediction.labels is not None else []),
         *more,
     ]
 
@@ -62,7 +65,8 @@ def _print_text(log: RunLog, row: Prediction | Unreadable) -> None:
     if isinstance(row, Unreadable):
         log.warning(row.reason)
     else:
-        top = "  ".join(f"{name} {probability:.1%}" for name, probability in row.top)
+        above = [level for level in row.levels if level[0] == row.decision != row.class_name]
+        top = "  ".join(f"{name} {probability:.1%}" for name, probability in (*above, *row.top))
         log.info(f"{row.path}: {row.describe()}   ({top})")
 
 

@@ -40,6 +40,7 @@ def measure(loaded: LoadedBundle, options: Any, settings: dict[str, Any], log: R
     DataError if there are no test images, or the second set has other classes.
     """
     bundle, model = loaded
+    bundle.refuse_labels("robust")
     scorer = loaded.scorer()
     detector = load_ood_detector(options.run)
     dataset = load_training_data(options.run, bundle, options.data, settings)

@@ -30,6 +30,7 @@ class ColourModel(Predictor):
         self.spec = ImageSpec(16, 3, "stretch", 1 << 24)
         self.images = ImageReader(self.spec, 1 << 24, 10.0)
         self.calibration, self.ood_detector = Calibration(images=1, set_threshold=0.2), None
+        self.task, self.hierarchy = "multiclass", None
         self.seconds = 0.0
         """That an answer takes."""
 

@@ -55,7 +55,7 @@ class CapturedRequest:
             names,
             [hashlib.sha256(one).hexdigest() for one in contents or (image.tobytes() for image in reply.images)],
             reply.errors,
-            Judgement.join([*reply.judgements, Judgement.empty(len(names))]),
+            Judgement.join([*reply.judgements, Judgement.empty(len(names), reply.version.predictor.task)]),
             [_encode(image_CHW) for image_CHW in reply.images] if has_images else None,
         )
 

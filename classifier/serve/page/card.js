@@ -7,10 +7,16 @@ const MAX_NAMED_CLASSES = 3
 const percent = new Intl.NumberFormat("en", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 })
 
 /** Return an answer in words: its title, a sentence on it, and whether to be careful. */
-export function describe({ class_name, decision, prediction_set, is_out_of_distribution }) {
+export function describe({ class_name, decision, prediction_set, is_out_of_distribution, labels = null, levels = [] }) {
   if (is_out_of_distribution) {
     const text = `The model has not learned from anything like this: do not rely on its classes. The nearest is ${class_name}.`
     return { title: "Unlike anything seen in training", text, isUncertain: true }
+  }
+  if (labels !== null) {
+    const others = prediction_set.filter(name => !labels.includes(name))
+    const named = orList(others.slice(0, MAX_NAMED_CLASSES), others.length)
+    const text = others.length ? `It may also be ${named}.` : ""
+    return { title: labels.join(", ") || "No label", text, isUncertain: false }
   }
   if (decision === null) {
     const named = prediction_set.slice(0, MAX_NAMED_CLASSES)
@@ -19,6 +25,10 @@ export function describe({ class_name, decision, prediction_set, is_out_of_distr
       : named.length > 1 ? "Probably it is one of these." : "No class is probable enough to decide for it."
     const title = named.length ? `Not sure: ${orList(named, prediction_set.length)}` : "Not sure"
     return { title, text, isUncertain: true }
+  }
+  if (!prediction_set.includes(decision) && levels.some(level => level.class_name === decision)) {
+    const inside = orList(prediction_set.slice(0, MAX_NAMED_CLASSES), prediction_set.length)
+    return { title: decision, text: `Not sure which: ${inside}.`, isUncertain: false }
   }
   const others = prediction_set.filter(name => name !== decision)
   const doubts = others.length ? `It may also be ${orList(others.slice(0, MAX_NAMED_CLASSES), others.length)}.` : ""
