@@ -112,6 +112,14 @@ class Bundle:
         """What models.build needs beside the settings of `model`."""
         return {"classes": len(self.class_names), "channels": self.channels, "size": self.size, "task": self.task}
 
+    def refuse_labels(self, verb: str) -> None:
+        """Raise ConfigError if the model gives an image several labels, for a verb that knows one class only."""
+        if self.task == "multilabel":
+            raise ConfigError(
+                f"{verb} knows one class an image, and this model several labels (data.task multilabel): "
+                "evaluate, calibrate and export it instead"
+            )
+
     def scorer(self, device: "torch.device") -> "Scorer":
         """Return the scorer that the model was evaluated with, on `device`.
 
