@@ -27,7 +27,7 @@ Row = dict[str, Any]
 LOG_AXIS_RATIO, LOG_FRONT_RATIO = 30, 10
 # Categories that are all named on a parallel axis.
 MAX_CATEGORIES = 6
-PERCENT_OBJECTIVES = ("accuracy", "macro_f1")
+PERCENT_OBJECTIVES = ("accuracy", "macro_f1", "map")
 AXIS_NAMES = {"latency": "milliseconds per image", "size": "parameters"}
 DOTS = {"color": FAINT, "marker": "o", "markersize": 7, "linestyle": "none", "gid": "dots"}
 BEST_LINE = {"color": COLOURS[VALIDATION], "linewidth": 2}

@@ -4,7 +4,15 @@ import bisect
 from collections.abc import Sequence
 
 # Whether each objective is maximised or minimised.
-MODES = {"accuracy": "max", "macro_f1": "max", "loss": "min", "latency": "min", "size": "min", "epochs": "min"}
+MODES = {
+    "accuracy": "max",
+    "macro_f1": "max",
+    "map": "max",
+    "loss": "min",
+    "latency": "min",
+    "size": "min",
+    "epochs": "min",
+}
 
 
 def to_losses(scores: dict[str, float], objectives: Sequence[str]) -> tuple[float, ...]:

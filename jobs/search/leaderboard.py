@@ -22,7 +22,7 @@ from classifier.text import escape_all
 
 from .best_epochs import BestEpochs, rank
 from .plan import SearchPlan
-from .schedulers import EPOCH, SCORES
+from .schedulers import EPOCH, LABEL_SCORES, SCORES, read_scores
 from .trial_config import list_changes, read_changes, read_trial_configs
 from .tuner import TrialEvent
 
@@ -90,7 +90,7 @@ class Leaderboard:
             experiment = self.experiment.override_all(changes)
             for line in read_history(folder):
                 if line["epoch"] > reported and line["validation_loss"] is not None:
-                    report = {name: line[f"validation_{name}"] for name in SCORES}
+                    report = read_scores(dict(line))
                     report |= self.plan.costs.get(experiment.model.name, {})
                     report |= {EPOCH: line["epoch"], "epochs": line["epoch"], "digest": experiment.digest()}
                     report |= {"seconds": line["seconds"]}
@@ -215,6 +215,7 @@ class Leaderboard:
             records.append(
                 {"rank": position, "trial": row.trial, "status": self.status(row), "epochs": row.epochs}
                 | {f"validation_{name}": best.get(name) for name in SCORES}
+                | {f"validation_{name}": best[name] for name in LABEL_SCORES if name in best}
                 | {name: best.get(name) for name in ("latency", "latency_batch", "size") if name in best}
                 | {"best_epoch": best.get(EPOCH), "on_front": row.trial in front, "at": row.best_at_seconds}
                 | {"seconds": sum(line["seconds"] for line in read_history(folder))}
@@ -254,6 +255,6 @@ class Leaderboard:
 def _format_score(name: str, value: float) -> str:
     if name == "size":
         return f"{value:,.0f}"
-    if name in ("accuracy", "macro_f1"):
+    if name in ("accuracy", "macro_f1", "map"):
         return f"{value:.2%}"
     return f"{value:.2f}" if name == "latency" else f"{value:.3f}"

@@ -128,6 +128,7 @@ def make_plan(
     `experiment` has them. begin_phase: told what is done from now on. spent_seconds: of the minutes, until now.
     ConfigError on a bad space, or on trials that the cluster has no room for; DataError without validation images.
     """
+    experiment = _with_objective(experiment, dataset)
     search = experiment.search
     _check_inputs(experiment, dataset)
     start = experiment.override("train.epochs", search.epochs) if search.epochs and not resumed else experiment
@@ -213,6 +214,16 @@ def _check_inputs(experiment: Experiment, dataset: Dataset) -> None:
         raise DataError(f"{dataset.name} has no validation images to compare trials by: {how}")
     if start_from and not (Path(start_from) / "trials.parquet").is_file():
         raise ConfigError(f"search.start_from {start_from} is not a finished search: it has no trials.parquet")
+
+
+def _with_objective(experiment: Experiment, dataset: Dataset) -> Experiment:
+    """Name the accuracy of several labels, which is that of all labels of an image, by what ranks their trials."""
+    objective = experiment.search.objective
+    if dataset.task == "multilabel":
+        return experiment.override("search.objective", tuple("map" if one == "accuracy" else one for one in objective))
+    if "map" in objective:
+        raise ConfigError("search.objective map is a score of several labels: give accuracy, macro_f1 or loss")
+    return experiment
 
 
 def _choose_base(

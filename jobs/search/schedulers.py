@@ -1,5 +1,6 @@
 """Schedulers, which stop weak trials early: Ray Tune's, and one for several objectives."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from ray import tune
@@ -22,12 +23,20 @@ EPOCH = "epoch"
 REPLAYED = "replayed"
 # The validation scores that every trial reports.
 SCORES = ("accuracy", "macro_f1", "loss")
+# Of images with several labels alone.
+LABEL_SCORES = ("map",)
 # One in this many trials continues after each rung (Li et al., "A System for Massively Parallel Hyperparameter
 # Tuning").
 REDUCTION_FACTOR = 3
 BRACKETS = 3
 # After fewer steps than this, most trainings score no better than chance (LOG.md), and a rung would decide by luck.
 MIN_RUNG_STEPS = 100
+
+
+def read_scores(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the validation scores in a row of history.jsonl, by name."""
+    names = (*SCORES, *(name for name in LABEL_SCORES if f"validation_{name}" in row))
+    return {name: row[f"validation_{name}"] for name in names}
 
 
 def make_scheduler(experiment: Experiment, space: Space) -> TrialScheduler:

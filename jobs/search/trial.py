@@ -33,7 +33,7 @@ from ..launch.cluster import DriverContext
 from ..launch.shared_dataset import SharedDataset
 from ..launch.worker_log import tee_output
 from .best_epochs import worst_score
-from .schedulers import EPOCH, REPLAYED, SCORES
+from .schedulers import EPOCH, LABEL_SCORES, REPLAYED, SCORES, read_scores
 from .trial_config import trial_name, write_changes
 
 
@@ -150,14 +150,14 @@ class TrialActor(tune.Trainable):
         if row is None:  # it had failed before
             error = (self.run.folder / "error.txt").read_text().strip()
             return self._report_failure(error, costs)
-        scores = {name: row[f"validation_{name}"] for name in SCORES}
+        scores = read_scores(row)
         is_last = row[EPOCH] >= self.experiment.train.epochs
         about = {EPOCH: row[EPOCH], "seconds": row["seconds"], "done": is_last, "whole": is_last}
         about |= {REPLAYED: row.get(REPLAYED, False)}
         return self._report(about | scores | costs)
 
     def _report_failure(self, error: str, costs: dict[str, float]) -> dict[str, Any]:
-        scores = {name: worst_score(name) for name in SCORES}
+        scores = {name: worst_score(name) for name in (*SCORES, *LABEL_SCORES)}
         return self._report(
             {EPOCH: self.last_report[EPOCH], "error": error, "done": True, "whole": False} | scores | costs
         )
