@@ -321,9 +321,10 @@ class SearchConfig(Section):
     If unset (and no search.space): learning rate, batch size, architecture, weight decay, augmentation, smoothing."""
     space: str | None = None
     """YAML file with the search space: a list of values, or {low, high, log, when}, by dotted name."""
-    objective: tuple[Literal["accuracy", "macro_f1", "loss", "latency", "size", "epochs"], ...] = ("accuracy",)
-    """Objectives, separated by commas: validation accuracy, macro_f1 or loss; latency (ms per image), size (parameters)
-    or epochs. With several, the search finds the Pareto front, and the first one selects the winner from it."""
+    objective: tuple[Literal["accuracy", "macro_f1", "map", "loss", "latency", "size", "epochs"], ...] = ("accuracy",)
+    """Objectives, separated by commas: validation accuracy (of several labels: map), macro_f1 or loss; latency (ms per
+    image), size (parameters) or epochs. With several, the search finds the Pareto front, and the first one selects the
+    winner from it."""
     algorithm: Literal["tpe", "gp", "random", "grid"] = "tpe"
     """tpe and gp learn from earlier trials (Optuna); random samples; grid tries all combinations of values."""
     scheduler: Literal["asha", "hyperband", "median", "pbt", "none"] = "asha"

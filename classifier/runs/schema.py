@@ -24,6 +24,10 @@ class HistoryRow(TypedDict):
     validation_loss: Quantity | None
     validation_accuracy: Share | None
     validation_macro_f1: Share | None
+    validation_map: NotRequired[Share | None]
+    validation_micro_f1: NotRequired[Share | None]
+    validation_quadratic_kappa: NotRequired[Correlation | None]
+    validation_mean_absolute_error: NotRequired[Quantity | None]
     images_per_second: Quantity | None
     input_wait: NotRequired[Quantity | None]
     order: NotRequired[str | None]
@@ -82,7 +86,7 @@ class SearchResult(Result):
     selection: Summary
     trials: dict[str, Count]
     importance: dict[str, Share]
-    objective: list[Literal["accuracy", "macro_f1", "loss", "latency", "size", "epochs"]]
+    objective: list[Literal["accuracy", "macro_f1", "map", "loss", "latency", "size", "epochs"]]
 
 
 class TrialRow(TypedDict):
@@ -94,6 +98,7 @@ class TrialRow(TypedDict):
     epochs: Count
     validation_accuracy: Share | None
     validation_macro_f1: Share | None
+    validation_map: NotRequired[Share | None]
     validation_loss: Quantity | None
     latency: NotRequired[Quantity | None]
     size: NotRequired[Quantity | None]
