@@ -31,6 +31,9 @@ class DataConfig(Section):
     task: Literal["auto", "multiclass", "multilabel", "ordinal", "nested"] = "auto"
     """What an answer is: one class (multiclass), any number of labels (multilabel), a grade of ordered ones (ordinal),
     or a class in a class (nested: animal/dog). auto: multilabel where images have several labels, else multiclass."""
+    order: str | None = None
+    """With data.task ordinal: the names of the grades from the lowest to the highest, separated by commas. If unset,
+    they must be numbers."""
     batch: PositiveInt = 64
     """Global batch size, across all workers; each optimizer step takes optimizer.accumulate such batches."""
     batch_auto: bool = False
@@ -256,9 +259,11 @@ class TrainConfig(Section):
     """Stop after this many minutes of training and keep the best model so far. If unset, no time limit."""
     patience: PositiveInt | None = None
     """Early stopping: stop after this many epochs without a better validation score. If unset, run all epochs."""
-    metric: Literal["auto", "accuracy", "macro_f1", "map", "micro_f1", "loss"] = "auto"
-    """Validation metric that selects the best epoch. auto: accuracy, or map (mean average precision) of several
-    labels."""
+    metric: Literal[
+        "auto", "accuracy", "macro_f1", "map", "micro_f1", "quadratic_kappa", "mean_absolute_error", "loss"
+    ] = "auto"
+    """Validation metric that selects the best epoch. auto: accuracy, map (mean average precision) of several labels, or
+    quadratic_kappa of ordered grades."""
     keep: Literal["best", "last"] = "best"
     """Epoch whose weights become the final model."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -321,10 +326,12 @@ class SearchConfig(Section):
     If unset (and no search.space): learning rate, batch size, architecture, weight decay, augmentation, smoothing."""
     space: str | None = None
     """YAML file with the search space: a list of values, or {low, high, log, when}, by dotted name."""
-    objective: tuple[Literal["accuracy", "macro_f1", "map", "loss", "latency", "size", "epochs"], ...] = ("accuracy",)
-    """Objectives, separated by commas: validation accuracy (of several labels: map), macro_f1 or loss; latency (ms per
-    image), size (parameters) or epochs. With several, the search finds the Pareto front, and the first one selects the
-    winner from it."""
+    objective: tuple[
+        Literal["accuracy", "macro_f1", "map", "quadratic_kappa", "loss", "latency", "size", "epochs"], ...
+    ] = ("accuracy",)
+    """Objectives, separated by commas: validation accuracy (of several labels: map), macro_f1, quadratic_kappa (of
+    grades) or loss; latency (ms per image), size (parameters) or epochs. With several, the search finds the Pareto
+    front, and the first one selects the winner from it."""
     algorithm: Literal["tpe", "gp", "random", "grid"] = "tpe"
     """tpe and gp learn from earlier trials (Optuna); random samples; grid tries all combinations of values."""
     scheduler: Literal["asha", "hyperband", "median", "pbt", "none"] = "asha"

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from classifier.errors import ModelError
 from classifier.models.head import DropoutLinear, head_modules, replace_module
 
+# How many times as fast as other parameters gaps are learned: as fast, they stayed too narrow in 200 steps of AdamW, so
+# that the most likely grade was too often the first or the last; 15 times as fast, they grew too wide (LOG.md).
+GAP_SPEED = 3
 # Of the last grade's upper end and of the first one's lower end: no score comes near it.
 _FAR = 1e4
 
@@ -20,7 +23,8 @@ class OrdinalHead(nn.Linear):
     """Features (N, F) to the log-probabilities (N, K) of K ordered grades, with dropout p on the features.
 
     The weight has one row. log_gaps: the logarithms of the K - 2 gaps between thresholds, relative to those at which
-    all grades are equally likely, as they are where all parameters are zero. So thresholds ascend, whatever is learned.
+    all grades are equally likely, as they are where all parameters are zero, and divided by GAP_SPEED. So thresholds
+    ascend, whatever is learned.
     """
 
     def __init__(self, features: int, grades: int, p: float = 0.0, device: torch.device | None = None) -> None:
@@ -43,7 +47,7 @@ def find_thresholds(log_gaps: Tensor) -> Tensor:
     grades = log_gaps.shape[-1] + 2
     shares_J = torch.arange(1, grades, device=log_gaps.device) / grades
     equal_J = torch.log(shares_J / (1 - shares_J))
-    gaps = (equal_J[1:] - equal_J[:-1]) * log_gaps.exp()
+    gaps = (equal_J[1:] - equal_J[:-1]) * (GAP_SPEED * log_gaps).exp()
     return equal_J[0] + F.pad(gaps.cumsum(-1), (1, 0))
 
 

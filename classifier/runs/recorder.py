@@ -26,6 +26,9 @@ from classifier.training.loop import Epoch, StepProgress, fit
 
 logger = logging.getLogger(__name__)
 
+# Scores in result.json, beside those of all tasks, of nested classes and of ordered grades.
+_TASK_SCORES = ("levels", "quadratic_kappa", "mean_absolute_error")
+
 
 def record_training(
     run: RunFolder,
@@ -139,7 +142,11 @@ def result_fields(folder: Path, loaded: bundle.LoadedBundle | None = None) -> di
 
 def summary_scores(scores: dict[str, Any]) -> dict[str, Any]:
     """Return the scores of a split that result.json contains."""
-    return {name: scores[name] for name in ("accuracy", "macro_f1", "loss", "count")}
+    if "subset_accuracy" in scores:  # of several labels
+        names = ("map", "micro_f1", "macro_f1", "loss", "count")
+        return {"accuracy": scores["subset_accuracy"]} | {name: scores[name] for name in names}
+    names = ("accuracy", "macro_f1", "loss", "count", *(name for name in _TASK_SCORES if name in scores))
+    return {name: scores[name] for name in names}
 
 
 def _rewind_to_checkpoint(run: RunFolder, store: CheckpointStore, dataset: Dataset) -> None:

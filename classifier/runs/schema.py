@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
-from classifier.bundle.schema import DatasetSummary, Share, Summary
+from classifier.bundle.schema import Correlation, DatasetSummary, Share, Summary
 from classifier.config.documents import Count
 from classifier.config.fields import PositiveInt, Range
 from classifier.errors import ConfigError
@@ -86,7 +86,7 @@ class SearchResult(Result):
     selection: Summary
     trials: dict[str, Count]
     importance: dict[str, Share]
-    objective: list[Literal["accuracy", "macro_f1", "map", "loss", "latency", "size", "epochs"]]
+    objective: list[Literal["accuracy", "macro_f1", "map", "quadratic_kappa", "loss", "latency", "size", "epochs"]]
 
 
 class TrialRow(TypedDict):
@@ -99,6 +99,7 @@ class TrialRow(TypedDict):
     validation_accuracy: Share | None
     validation_macro_f1: Share | None
     validation_map: NotRequired[Share | None]
+    validation_quadratic_kappa: NotRequired[Correlation | None]
     validation_loss: Quantity | None
     latency: NotRequired[Quantity | None]
     size: NotRequired[Quantity | None]

@@ -8,6 +8,7 @@ MODES = {
     "accuracy": "max",
     "macro_f1": "max",
     "map": "max",
+    "quadratic_kappa": "max",
     "loss": "min",
     "latency": "min",
     "size": "min",

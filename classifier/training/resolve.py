@@ -20,7 +20,7 @@ from classifier.runtime.distributed import pick_device
 METRICS: dict[Task, tuple[str, ...]] = {
     "multiclass": ("accuracy", "macro_f1", "loss"),
     "multilabel": ("map", "micro_f1", "macro_f1", "loss"),
-    "ordinal": ("accuracy", "macro_f1", "loss"),
+    "ordinal": ("quadratic_kappa", "mean_absolute_error", "accuracy", "macro_f1", "loss"),
     "nested": ("accuracy", "macro_f1", "loss"),
 }
 
@@ -74,6 +74,12 @@ def _check_task(experiment: Experiment, task: Task) -> None:
         raise ConfigError(f"train.metric {metric} is no score of data.task {task}: choose one of {', '.join(possible)}")
     if task == "multilabel" and experiment.loss.distill:
         raise ConfigError("loss.distill teaches one class an image, and these images have several labels: set it to 0")
+    if task == "ordinal" and experiment.loss.name == "bce":
+        raise ConfigError("loss.name bce asks for each class apart, but ordered grades share one score: leave it out")
+    if task == "ordinal" and experiment.model.probe and experiment.loss.adjustment:
+        raise ConfigError(
+            "loss.adjustment shifts classes of a linear probe one by one, but ordered grades share one score: set it to 0"
+        )
 
 
 def _check_probe(experiment: Experiment) -> None:

@@ -5,6 +5,8 @@ from typing import Any
 
 from classifier.config.sections import ScheduleConfig
 
+# Of the scores that train.metric may be.
+LOWER_IS_BETTER = ("loss", "mean_absolute_error")
 # One-cycle's initial learning rate as a share of the peak, and the swing of the momentum, as in torch's OneCycleLR.
 _ONECYCLE_START, _MOMENTUM_SWING = 1 / 25, 0.05
 
@@ -41,9 +43,9 @@ class Plateau:
     """Counts the reductions of a plateau schedule: one after step_epochs epochs without a better validation score."""
 
     def __init__(self, config: ScheduleConfig, *, metric: str) -> None:
-        """metric: the score passed to `update`; lower is better for `loss`, higher for all others."""
+        """metric: the score passed to `update`; lower is better for LOWER_IS_BETTER, higher for all others."""
         self.patience = config.step_epochs
-        self.sign = -1.0 if metric == "loss" else 1.0
+        self.sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
         self.best = -math.inf
         self.bad_epochs = 0
         self.reductions = 0

@@ -39,4 +39,6 @@ def is_better(experiment: Experiment, scores: dict[str, Any], best: dict[str, An
 
 def worst_score(objective: str) -> float:
     """The score of a failed trial: no trial that ran ranks below it."""
+    if objective == "quadratic_kappa":
+        return -1.0
     return math.inf if MODES[objective] == "min" else 0.0

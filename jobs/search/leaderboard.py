@@ -22,7 +22,7 @@ from classifier.text import escape_all
 
 from .best_epochs import BestEpochs, rank
 from .plan import SearchPlan
-from .schedulers import EPOCH, LABEL_SCORES, SCORES, read_scores
+from .schedulers import EPOCH, SCORES, TASK_SCORES, read_scores
 from .trial_config import list_changes, read_changes, read_trial_configs
 from .tuner import TrialEvent
 
@@ -215,7 +215,7 @@ class Leaderboard:
             records.append(
                 {"rank": position, "trial": row.trial, "status": self.status(row), "epochs": row.epochs}
                 | {f"validation_{name}": best.get(name) for name in SCORES}
-                | {f"validation_{name}": best[name] for name in LABEL_SCORES if name in best}
+                | {f"validation_{name}": best[name] for name in TASK_SCORES if name in best}
                 | {name: best.get(name) for name in ("latency", "latency_batch", "size") if name in best}
                 | {"best_epoch": best.get(EPOCH), "on_front": row.trial in front, "at": row.best_at_seconds}
                 | {"seconds": sum(line["seconds"] for line in read_history(folder))}

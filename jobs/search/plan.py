@@ -223,6 +223,8 @@ def _with_objective(experiment: Experiment, dataset: Dataset) -> Experiment:
         return experiment.override("search.objective", tuple("map" if one == "accuracy" else one for one in objective))
     if "map" in objective:
         raise ConfigError("search.objective map is a score of several labels: give accuracy, macro_f1 or loss")
+    if "quadratic_kappa" in objective and dataset.task != "ordinal":
+        raise ConfigError("search.objective quadratic_kappa is a score of grades: give accuracy, macro_f1 or loss")
     return experiment
 
 

@@ -23,8 +23,8 @@ EPOCH = "epoch"
 REPLAYED = "replayed"
 # The validation scores that every trial reports.
 SCORES = ("accuracy", "macro_f1", "loss")
-# Of images with several labels alone.
-LABEL_SCORES = ("map",)
+# Of images with several labels, or with grades, alone.
+TASK_SCORES = ("map", "quadratic_kappa")
 # One in this many trials continues after each rung (Li et al., "A System for Massively Parallel Hyperparameter
 # Tuning").
 REDUCTION_FACTOR = 3
@@ -35,7 +35,7 @@ MIN_RUNG_STEPS = 100
 
 def read_scores(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the validation scores in a row of history.jsonl, by name."""
-    names = (*SCORES, *(name for name in LABEL_SCORES if f"validation_{name}" in row))
+    names = (*SCORES, *(name for name in TASK_SCORES if row.get(f"validation_{name}") is not None))
     return {name: row[f"validation_{name}"] for name in names}
 
 

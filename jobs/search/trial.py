@@ -33,7 +33,7 @@ from ..launch.cluster import DriverContext
 from ..launch.shared_dataset import SharedDataset
 from ..launch.worker_log import tee_output
 from .best_epochs import worst_score
-from .schedulers import EPOCH, LABEL_SCORES, REPLAYED, SCORES, read_scores
+from .schedulers import EPOCH, REPLAYED, SCORES, TASK_SCORES, read_scores
 from .trial_config import trial_name, write_changes
 
 
@@ -157,7 +157,7 @@ class TrialActor(tune.Trainable):
         return self._report(about | scores | costs)
 
     def _report_failure(self, error: str, costs: dict[str, float]) -> dict[str, Any]:
-        scores = {name: worst_score(name) for name in (*SCORES, *LABEL_SCORES)}
+        scores = {name: worst_score(name) for name in (*SCORES, *TASK_SCORES)}
         return self._report(
             {EPOCH: self.last_report[EPOCH], "error": error, "done": True, "whole": False} | scores | costs
         )

@@ -10,11 +10,13 @@ import torch
 from classifier import data, models
 from classifier.bundle import bundle as bundles
 from classifier.bundle.engine import Answer
-from classifier.compress.fold_judge import FoldJudge
+from classifier.compress.fold_judge import FoldJudge, FoldNetwork
 from classifier.compress.quantize import SCHEMES, prepare
 from classifier.config.experiment import Experiment
 from classifier.evaluation.calibrate import calibrate_bundle, calibrate_saved_bundle
 from classifier.export.folder import GateImages, export_bundle
+from classifier.inference.features import capture_features
+from classifier.inference.logistic_regression import FoldHead, Head
 from classifier.runs.folder import RunFolder
 from classifier.runs.recorder import record_training, save_inputs
 from classifier.training.resolve import resolve
@@ -61,6 +63,19 @@ def test_the_heads_of_the_folds_answer_for_what_they_have_not_seen(probe, tmp_pa
     int8_NK = judge.predict("original", NoEngine(), SCHEMES[0])
     assert 0 < np.abs(int8_NK - expected_NK).max() < 0.3
     assert (int8_NK.argmax(1) == expected_NK.argmax(1)).mean() > 0.9
+
+
+def test_the_heads_of_ordered_grades_are_those_of_the_folds():
+    torch.manual_seed(0)
+    shape = {"classes": 4, "channels": 3, "size": 16, "weights": False, "task": "ordinal"}
+    model = models.build(Experiment().override("model.name", "cnn").model, **shape).eval()
+    heads = [Head(torch.randn(1, 128), torch.randn(1), torch.randn(2)) for _ in range(3)]
+    images_NCHW = torch.rand(5, 3, 16, 16)
+    with torch.no_grad(), capture_features(model) as features:
+        model(images_NCHW)
+        expected_NFK = torch.stack([head(features[0]) for head in heads], 1)
+        found_LK = FoldNetwork(model, [FoldHead(torch.arange(0), head) for head in heads])(images_NCHW)
+    torch.testing.assert_close(found_LK.unflatten(0, (5, 3)), expected_NFK)
 
 
 def test_layers_are_in_the_places_that_they_have_in_the_graph_of_the_model(probe, tmp_path):

@@ -11,6 +11,7 @@ from classifier.inference.logistic_regression import (
     fit_linear_probe,
     fit_logistic_regression,
 )
+from classifier.models.ordinal_head import find_thresholds
 
 
 def make_features(images: int, features: int, classes: int, noise: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -81,6 +82,23 @@ def test_fewer_images_than_features_are_no_obstacle_and_noise_calls_for_a_strong
     features_NF, labels_N = make_features(images, features, 3, noise=0.2)
     logits_NK = clean.head(features_NF)
     assert (logits_NK.argmax(1) == labels_N).all()
+
+
+def test_ordered_grades_have_one_score_and_ascending_thresholds():
+    generator = torch.Generator().manual_seed(0)
+    features_NF = torch.randn(400, 12, generator=generator)
+    uniform_N = torch.rand(400, generator=generator).clamp(1e-6, 1 - 1e-6)
+    scores_N = features_NF[:, 0] * 4 - 2 * features_NF[:, 3] + uniform_N.logit()  # of logistic noise
+    labels_N = torch.bucketize(scores_N, torch.tensor([-4.0, -1.0, 3.0]))
+    probe = fit_linear_probe(5 + 2 * features_NF, labels_N, 4, task="ordinal")
+    assert probe.head.log_gaps is not None
+    assert probe.held_out is not None
+    assert probe.held_out.logits_MK.shape == (400, 4)
+    weights_F = 2 * probe.head.weight_KF[0]
+    assert float(weights_F[0]) == pytest.approx(4, rel=0.25)
+    assert float(weights_F[0] / weights_F[3]) == pytest.approx(-2, rel=0.25)
+    gaps = find_thresholds(probe.head.log_gaps).diff() / weights_F[0]
+    torch.testing.assert_close(gaps, torch.tensor([3.0, 4.0]) / 4, rtol=0.2, atol=0)
 
 
 def test_one_image_a_class_is_fitted_and_nothing_is_claimed():
