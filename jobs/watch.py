@@ -100,7 +100,7 @@ def watch(request: Request) -> None:
     address = parse_address(request.options.source)
     _check(request, address)
     predictor = _open_predictor(request)
-    rules = [parse_rule(text, predictor.class_names) for text in request.options.alert]
+    rules = [parse_rule(text, predictor.answer_names) for text in request.options.alert]
     with Interrupts() as interrupts:
         _watch(request, address, predictor, rules, lambda: interrupts.stop_requested)
 

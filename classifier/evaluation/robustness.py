@@ -13,10 +13,10 @@ from classifier.data.images.arrays import select
 from classifier.data.readers.compact import select_strings
 from classifier.evaluation.adversarial import fgsm, is_correct, pgd
 from classifier.evaluation.corruptions import GROUPS, SEVERITIES, corrupt
+from classifier.evaluation.split_scores import score_predictions
 from classifier.inference.ood_detector import OODDetector
 from classifier.inference.out_of_distribution import score_images
 from classifier.inference.scorer import Scorer
-from classifier.metrics.scores import compute_scores
 
 # Perturbations of each value by an attack, in 1/255.
 EPSILONS = (1, 2, 4, 8)
@@ -78,7 +78,8 @@ def measure_attacks(
 
 def measure_shift(model: nn.Module, scorer: Scorer, split: Split) -> dict[str, Any]:
     """Return the scores on a second dataset of the same classes."""
-    return compute_scores(scorer.predict_split(model, split)[1], split.labels_N, scorer.class_names)
+    probabilities_NK = scorer.predict_split(model, split)[1]
+    return score_predictions(scorer.task, probabilities_NK, split.labels_N, scorer.class_names)
 
 
 def detection_aurocs(

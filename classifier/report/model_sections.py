@@ -11,6 +11,7 @@ from classifier.evaluation.calibrate import describe_folds
 from classifier.evaluation.hard_examples import UNSURE, WRONG
 from classifier.metrics.calibration import MIN_IMAGES, coverage_curve, reliability_bins
 from classifier.metrics.decisions import Calibration
+from classifier.metrics.hierarchy import Hierarchy
 from classifier.metrics.intervals import wilson
 from classifier.report import sentences
 from classifier.report.charts import draw_by_epoch
@@ -106,12 +107,30 @@ def build_classes(scores: dict[str, Any]) -> list[Section]:
     return [by_class, overall]
 
 
+def build_levels(scores: dict[str, Any]) -> Section:
+    """A table of the scores of nested classes at each level, the leaves last."""
+    leaves = {"depth": "leaves", "classes": len(scores["per_class"]), **scores}
+    rows = [
+        [
+            f"{row['depth']}",
+            f"{row['classes']:,}",
+            *format_with_interval(row, "accuracy"),
+            *format_with_interval(row, "macro_f1"),
+        ]
+        for row in (*scores["levels"], leaves)
+    ]
+    note = "Level 1 is the outermost. What is predicted at a level is the class whose classes are most likely together."
+    return Section("Levels", [Table(["level", "classes", "accuracy", "95 % CI", "macro F1", "95 % CI"], rows)], note)
+
+
 def build_calibration(bundle: Bundle | None, probabilities_NK: Tensor, labels_N: Tensor, split: str) -> Section:
     """Reliability diagram, accuracy against coverage, prediction sets and thresholds, on the given split."""
     lines = [*_describe_rejection(probabilities_NK, labels_N)]
     if bundle is not None and bundle.calibration:
         calibration = Calibration.from_dict(bundle.calibration)
         lines += _describe_sets(calibration, probabilities_NK, labels_N)
+        if bundle.hierarchy and calibration.ancestor_threshold is not None:
+            lines.append(_describe_ancestors(calibration, bundle.hierarchy, probabilities_NK, labels_N))
         by_folds = describe_folds(bundle)
         kind = "image" if by_folds else "validation image"
         images = f"{calibration.images:,} {kind}{'' if calibration.images == 1 else 's'}"
@@ -164,6 +183,21 @@ def _describe_sets(calibration: Calibration, probabilities_NK: Tensor, labels_N:
             f"Thresholds for {calibration.target} assign a class to {decided:,} of {count_images(count)}{accuracy}."
         )
     return lines
+
+
+def _describe_ancestors(
+    calibration: Calibration, hierarchy: Hierarchy, probabilities_NK: Tensor, labels_N: Tensor
+) -> str:
+    """How often the answer is a class above the leaves, and how often that is right."""
+    ancestors_N = calibration.decide(probabilities_NK, hierarchy) - len(hierarchy.leaves)
+    is_above_N = ancestors_N >= 0
+    holds_N = hierarchy.in_AK[ancestors_N[is_above_N], labels_N.numpy()[is_above_N]]
+    if not len(holds_N):
+        return "No answer is a class above the leaves."
+    return (
+        f"Where no class is sure enough, one above it may be: so for {format_proportion(len(holds_N), len(labels_N))}. "
+        f"It holds the true class in {format_proportion(int(holds_N.sum()), len(holds_N))}."
+    )
 
 
 def describe_thresholds(bundle: Bundle, probabilities_NK: Tensor, labels_N: Tensor) -> Iterator[str]:

@@ -115,6 +115,8 @@ def _build_sections(run: _RunFiles) -> Iterator[Section]:
     if run.scores:
         yield model_sections.build_confusion(run.scores)
         yield from model_sections.build_classes(run.scores)
+        if "levels" in run.scores:
+            yield model_sections.build_levels(run.scores)
     predictions = run.predictions()
     if predictions is not None:
         yield model_sections.build_calibration(run.bundle, *predictions, run.split)

@@ -16,7 +16,13 @@ from classifier.metrics.intervals import (
     paired_difference_interval,
     sum_interval,
 )
-from classifier.report.numbers import count_images, format_interval, format_share
+from classifier.report.numbers import (
+    count_images,
+    format_interval,
+    format_proportion,
+    format_share,
+    format_with_interval,
+)
 
 # Differences of accuracy from which on a training is said to overfit, to underfit, or to be still improving.
 OVERFIT_GAP, UNDERFIT_GAP, LATE_GAIN = 0.1, -0.05, 0.01
@@ -46,6 +52,8 @@ def summarize(scores: dict[str, Any], *, is_test: bool, by_folds: str = "") -> s
 def describe_scores(scores: dict[str, Any]) -> Iterator[str]:
     """Yield sentences on the baseline, the weakest and best class, the most frequent confusion and the calibration."""
     yield _describe_baseline(scores)
+    yield from _describe_grades(scores)
+    yield from _describe_levels(scores)
     yield from _describe_classes(scores)
     yield from _describe_confusion(scores)
     yield describe_calibration_error(scores)
@@ -65,6 +73,26 @@ def _describe_baseline(scores: dict[str, Any]) -> str:
     elif high < 0:
         text += ", which is better than the model"
     return text + "."
+
+
+def _describe_grades(scores: dict[str, Any]) -> Iterator[str]:
+    """How far predictions of ordered grades are off."""
+    if "quadratic_kappa" in scores:
+        kappa, interval = format_with_interval(scores, "quadratic_kappa")
+        near = sum(images for i, row in enumerate(scores["confusion"]) for images in row[max(0, i - 1) : i + 2])
+        yield (
+            f"Quadratic weighted kappa {kappa}{f' ({interval})' if interval else ''}. Predictions are "
+            f"{scores['mean_absolute_error']:.2f} grades off on average, and at most one grade for "
+            f"{format_proportion(near, scores['count'])}."
+        )
+
+
+def _describe_levels(scores: dict[str, Any]) -> Iterator[str]:
+    """The accuracy of nested classes at each level above the leaves."""
+    for row in scores.get("levels", ()):
+        interval = format_interval(row["intervals"].get("accuracy"))
+        level = f"Level {row['depth']}, of {row['classes']:,} classes"
+        yield f"{level}: accuracy {format_share(row['accuracy'])}{f' ({interval})' if interval else ''}."
 
 
 def _describe_classes(scores: dict[str, Any]) -> Iterator[str]:

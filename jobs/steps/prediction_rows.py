@@ -65,7 +65,7 @@ def _print_text(log: RunLog, row: Prediction | Unreadable) -> None:
     if isinstance(row, Unreadable):
         log.warning(row.reason)
     else:
-        above = [level for level in row.levels if level[0] == row.decision != row.class_name]
+        above = [level for level in row.levels if level[0] == row.decision and row.decision not in dict(row.top)]
         top = "  ".join(f"{name} {probability:.1%}" for name, probability in (*above, *row.top))
         log.info(f"{row.path}: {row.describe()}   ({top})")
 

@@ -26,9 +26,10 @@ export function describe({ class_name, decision, prediction_set, is_out_of_distr
     const title = named.length ? `Not sure: ${orList(named, prediction_set.length)}` : "Not sure"
     return { title, text, isUncertain: true }
   }
-  if (!prediction_set.includes(decision) && levels.some(level => level.class_name === decision)) {
-    const inside = orList(prediction_set.slice(0, MAX_NAMED_CLASSES), prediction_set.length)
-    return { title: decision, text: `Not sure which: ${inside}.`, isUncertain: false }
+  const inside = levels.length ? prediction_set.filter(name => name.startsWith(`${decision}/`)) : []
+  if (inside.length) { // a class above the leaves
+    const named = orList(inside.slice(0, MAX_NAMED_CLASSES), inside.length)
+    return { title: decision, text: `Not sure which: ${named}.`, isUncertain: false }
   }
   const others = prediction_set.filter(name => name !== decision)
   const doubts = others.length ? `It may also be ${orList(others.slice(0, MAX_NAMED_CLASSES), others.length)}.` : ""
