@@ -75,15 +75,16 @@ class Member:
         )
 
 
-def read_archive(path: Path | RemotePath) -> Source:
-    """Find the images in a .zip or .tar file of class folders.
+def read_archive(path: Path | RemotePath, *, is_nested: bool = False) -> Source:
+    """Find the images in a .zip or .tar file of class folders. is_nested: as for read_tree.
 
     DataError if it is corrupted or encrypted, or names a file outside itself.
     """
     left_out, guessed, findings = list[str](), list[str](), []
     is_zip = path.suffix.lower() == ".zip"
     members = list_zip_members(path, left_out, guessed) if is_zip else list_tar_members(path, left_out)
-    source = read_tree(ListedFolder(str(path), ((member.name, member) for member in members)), path.stem)
+    listed = ListedFolder(str(path), ((member.name, member) for member in members))
+    source = read_tree(listed, path.stem, is_nested=is_nested)
     if left_out:
         findings.append(f"{len(left_out):,} links and devices in {path.name} were left out: {list_few(left_out)}.")
     if guessed:

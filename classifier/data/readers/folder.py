@@ -20,8 +20,11 @@ def read_folder(folder: Path, *, splits: Collection[int] = range(len(SPLITS))) -
     return read_tree(DiskFolder(folder), folder.resolve().name or str(folder), splits=splits)
 
 
-def read_tree(top: Tree, name: str, *, splits: Collection[int] = range(len(SPLITS))) -> Source:
-    """read_folder for any Tree; the source gets this name."""
+def read_tree(top: Tree, name: str, *, splits: Collection[int] = range(len(SPLITS)), is_nested: bool = False) -> Source:
+    """read_folder for any Tree; the source gets this name.
+
+    is_nested: each folder with images of its own is a class, whose name is the path below the outermost class folders.
+    """
     if not top.has_images:
         raise _no_images(top)
     outer, home, split_folders = _step_inside(top, splits)
@@ -37,17 +40,25 @@ def read_tree(top: Tree, name: str, *, splits: Collection[int] = range(len(SPLIT
     for parent, split in split_folders or [(home, UNASSIGNED)]:
         strays += parent.image_files if parent is not home else []
         class_folders = [folder for folder in parent.folders if folder.has_images or not folder.holds_runs_only]
-        found = {folder.name: folder for folder in class_folders} | found
+        found = {folder.name: folder for folder in class_folders if not (is_nested and folder.has_images)} | found
         for class_folder in class_folders:
             for folder in class_folder.walk():
-                word = folder.prefix.removeprefix(class_folder.prefix).partition("/")[0]
+                inside = folder.prefix.removeprefix(class_folder.prefix).rstrip("/")
+                word, _, rest = inside.partition("/")
+                if is_nested:
+                    inside = rest if word in class_splits else inside
+                    label = f"{class_folder.name}/{inside}".rstrip("/")
+                    is_bare = folder.has_images and not folder.has_own_images
+                    found |= {f"{label}/{one.name}": one for one in folder.folders if is_bare and not one.has_images}
+                else:
+                    label = class_folder.name
                 for id_, file in folder.image_files:
-                    builder.add(id_, file, class_folder.name, class_splits.get(word, split))
+                    builder.add(id_, file, label, class_splits.get(word, split))
     empty = [
         f"{home.label}: the class folder {name!r} has no images{found[name].describe_others()}: add some, or remove it"
         for name in sorted(found.keys() - builder.class_indices.keys())
     ]
-    findings = [*_describe_layout(top, home, split_folders, class_splits), *top.describe_left_out()]
+    findings = [*_describe_layout(top, home, split_folders, class_splits, is_nested), *top.describe_left_out()]
     if strays:
         some = list_few([id_ for id_, _ in strays])
         findings.append(f"{len(strays)} images are in no class folder and were left out: {some}.")
@@ -89,7 +100,7 @@ def _step_inside(top: Tree, splits: Collection[int]) -> tuple[list[Tree], Tree, 
 
 
 def _describe_layout(
-    top: Tree, home: Tree, split_folders: Sequence[tuple[Tree, int]], class_splits: Mapping[str, int]
+    top: Tree, home: Tree, split_folders: Sequence[tuple[Tree, int]], class_splits: Mapping[str, int], is_nested: bool
 ) -> list[str]:
     """Say how folders were read, where their layout is not the usual one."""
     findings = []
@@ -102,16 +113,19 @@ def _describe_layout(
     ]
     unusual += [f"{name}/ in its class folders is its {SPLITS[split]} split" for name, split in class_splits.items()]
     findings += [", ".join(unusual)] if unusual else []
-    class_folders = _class_folders(home)
-    inner = _names(class_folders[0]) if class_folders else set()
-    if (
-        not (split_folders or class_splits)
-        and min(len(class_folders), len(inner)) > 1
-        and all(_names(folder) == inner and not folder.has_own_images for folder in class_folders)
-    ):
+    class_folders = _class_folders(split_folders[0][0] if split_folders else home)
+    inner = [_names(folder) for folder in class_folders if not folder.has_own_images]
+    if is_nested or class_splits or len(inner) < max(2, len(class_folders)) or min(map(len, inner)) < 2:
+        pass
+    elif not split_folders and all(names == inner[0] for names in inner):
         findings.append(
-            f"its classes are the folders {_list(class_folders)}, each of which holds {list_few(sorted(inner))}: if "
+            f"its classes are the folders {_list(class_folders)}, each of which holds {list_few(sorted(inner[0]))}: if "
             "these are the classes, call the outer folders train, val and test, or give one of them as the path"
+        )
+    else:
+        findings.append(
+            f"its class folders hold folders of images ({class_folders[0].name}: {list_few(sorted(inner[0]))}): add "
+            "--data.task nested if these are classes in classes"
         )
     return [f"{finding}." for finding in findings]
 
