@@ -64,8 +64,9 @@ def fit_label_temperature(log_probabilities_NK: Tensor, targets_NK: Tensor) -> f
     def loss(log_temperature: float) -> float:
         return float(F.binary_cross_entropy_with_logits(logits_NK / math.exp(log_temperature), smooth_NK))
 
-    bounds = math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE)
-    return math.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x)
+    return math.exp(
+        minimize_scalar(loss, bounds=(math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE)), method="bounded").x
+    )
 
 
 def fit_f1_thresholds(probabilities_NK: Tensor, targets_NK: Tensor) -> tuple[float, ...]:
@@ -121,8 +122,9 @@ def calibrate_labels(
 
     Thresholds are those of the highest F1, unless a precision or a recall is given. coverage: None for 90 %, or, if the
     labels that are decided for are more of an image's labels, for the mean of that share and 100 %: a set always
-    contains them. targets_NK: bool. DataError without images, or if none has a label.
+    contains them. targets_NK: bool, or 0 and 1. DataError without images, or if none has a label.
     """
+    targets_NK = targets_NK.bool()
     if not targets_NK.any():
         raise DataError(
             "there are no validation images with labels to calibrate on: train with --data.validation above 0"

@@ -48,12 +48,12 @@ class MultilabelCounts:
         """Number of images counted; synchronizes with the device."""
         return int(self.histogram_2KB[:, 0].sum())
 
-    def update(self, probabilities_NK: Tensor, targets_NK: Tensor) -> None:
-        """Count a batch. probabilities_NK: float, independent. targets_NK: bool, or 0 and 1.
+    def update(self, log_probabilities_NK: Tensor, targets_NK: Tensor) -> None:
+        """Count a batch. log_probabilities_NK: float, of independent labels. targets_NK: bool, or 0 and 1.
 
         The loss is binary cross-entropy, the mean over labels, in nats.
         """
-        probabilities_NK, targets_NK = probabilities_NK.to(self.device), targets_NK.to(self.device).bool()
+        probabilities_NK, targets_NK = log_probabilities_NK.to(self.device).exp(), targets_NK.to(self.device).bool()
         said_NK = probabilities_NK >= DEFAULT_THRESHOLD
         self.exact += (said_NK == targets_NK).all(1).sum()
         hits_N, sizes_N = (said_NK & targets_NK).sum(1), said_NK.sum(1) + targets_NK.sum(1)

@@ -57,6 +57,7 @@ def compute_multilabel_scores(
     class_names: Sequence[str] | None = None,
     thresholds: Sequence[float | None] | None = None,
     *,
+    said_NK: np.ndarray | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Return plain data for JSON: scores, `intervals` {name: [low, high]}, and per_class [the same by label].
@@ -69,14 +70,17 @@ def compute_multilabel_scores(
     None, and so are intervals of scores on which all bootstrap samples agree, and of few images, as in compute_scores.
 
     probabilities_NK: float, independent. targets_NK: bool, or 0 and 1. thresholds: the probability from which on a
-    label is said, None for one that never is; 0.5 for all if not given. DataError without images.
+    label is said, None for one that never is; 0.5 for all if not given. said_NK: bool, what was said, if it does not
+    follow from one threshold for each label. DataError without images.
     """
     probabilities, targets = np.asarray(probabilities_NK, np.float64), np.asarray(targets_NK, bool)
     count, classes = probabilities.shape
     if count == 0:
         raise DataError(NO_IMAGES)
     limits = [DEFAULT_THRESHOLD] * classes if thresholds is None else thresholds
-    said = probabilities >= np.array([math.inf if limit is None else limit for limit in limits])
+    said = said_NK
+    if said is None:
+        said = probabilities >= np.array([math.inf if limit is None else limit for limit in limits])
     columns_NC = _describe_images(probabilities, targets, said)
     ones, samples = np.ones((1, count)), dict[str, list[np.ndarray]]()
     scores = _sum_scores(columns_NC, said, targets, ones) | compute_ranking_scores(probabilities, targets, ones)
@@ -98,17 +102,17 @@ def compute_multilabel_scores(
     names = {name.removeprefix(CLASS_PREFIX): name for name in scores if name.startswith(CLASS_PREFIX)}
     per_class = list_classes({name: scores[key][0] for name, key in names.items()}, counts, class_names)
     for k, row in enumerate(per_class):
-        row["threshold"] = limits[k]
+        row |= {"threshold": limits[k]} if said_NK is None else {}
         ends = {name: intervals[key][:, k] for name, key in names.items() if key in intervals}
         row["intervals"] = {name: to_json_interval(pair) for name, pair in ends.items()}
-    scores["map"], intervals["map"] = scores.pop("average_precision"), intervals.pop("average_precision", None)
+    scores["map"] = scores.pop("average_precision")
+    intervals["map"] = intervals.pop("average_precision", np.full(2, math.nan))
     scalars = {name: to_json_number(values[0]) for name, values in scores.items() if not name.startswith(CLASS_PREFIX)}
-    known = {name: ends for name in scalars if (ends := intervals.get(name)) is not None}
     return {
         **scalars,
         "ece_by_chance": _ece_by_chance(probabilities, seed),
         "count": count,
-        "intervals": {name: to_json_interval(ends) for name, ends in known.items()},
+        "intervals": {name: to_json_interval(intervals[name]) for name in scalars if name in intervals},
         "per_class": per_class,
     }
 

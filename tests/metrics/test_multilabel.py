@@ -83,7 +83,7 @@ def test_counts_of_shards_add_up_to_scores(case, middle):
     parts = [(probabilities_NK[:middle], targets_NK[:middle]), (probabilities_NK[middle:], targets_NK[middle:])]
     counts = [MultilabelCounts(targets_NK.shape[1]) for _ in parts]
     for shard, part in zip(counts, parts, strict=True):
-        shard.update(*part)
+        shard.update(part[0].log(), part[1])
     found = MultilabelCounts.from_tensor(counts[0].tensor() + counts[1].tensor()).scores()
     wanted = compute_multilabel_scores(probabilities_NK, targets_NK)
     for name in ("micro_f1", "macro_f1", "samples_f1", "subset_accuracy", "hamming_loss", "loss", "count"):
@@ -99,7 +99,7 @@ def test_average_precision_of_counts_is_near():
     logits_NK = rng.normal(2.0 * targets_NK, 1.0)
     probabilities_NK = torch.from_numpy(logits_NK).float().sigmoid()
     counts = MultilabelCounts(6)
-    counts.update(probabilities_NK, torch.from_numpy(targets_NK))
+    counts.update(probabilities_NK.log(), torch.from_numpy(targets_NK))
     exact = compute_multilabel_scores(probabilities_NK, targets_NK)
     for row, wanted in zip(counts.scores()["per_class"], exact["per_class"], strict=True):
         assert row["average_precision"] == pytest.approx(wanted["average_precision"], abs=0.01)

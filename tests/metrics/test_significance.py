@@ -59,3 +59,39 @@ def test_different_labels_raise():
 def test_holm_adjusts_multiple_p_values():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5]) == [0.5]
+
+
+def labelled(name: str, said: list[str], labels: str) -> PredictedClasses:
+    """Sets of letters: labels of `labels`, words, and what is said of each image."""
+    ids = [str(n) for n in range(len(said))]
+    return PredictedClasses(name, ids, [*map(frozenset, labels.split(" "))], [*map(frozenset, said)])
+
+
+def test_several_labels_are_compared_by_exact_matches_and_by_f1():
+    labels = " ".join(["abc", "ab", "", "c"] * 20)
+    first, second = ["a", "a", "b", "c"] * 20, ["ab", "ab", "", "c"] * 20
+    found = compare_predictions(labelled("a", first, labels), labelled("b", second, labels))
+    assert (found.first_accuracy, found.second_accuracy) == (0.25, 0.75)
+    assert found.f1
+    assert found.f1.first == pytest.approx((0.5 + 2 / 3 + 0 + 1) / 4)
+    assert found.f1.second == pytest.approx((0.8 + 1 + 1 + 1) / 4)
+    low, high = found.f1.interval
+    assert 0.3 < low < found.f1.gain < high < 0.5
+    assert found.f1.p == 1e-4
+    assert found.summary.startswith("b is better than a: by 40.83 points of F1 per image")
+    assert "by 50.00 points of images with all labels right" in found.summary
+    same = compare_predictions(labelled("a", second, labels), labelled("b", second, labels))
+    assert same.f1
+    assert (same.f1.p, same.f1.gain) == (1.0, 0.0)
+    assert same.f1.interval[0] < 0 < same.f1.interval[1]
+
+
+def test_f1_of_models_alike_is_seldom_significant():
+    rng, significant = np.random.default_rng(0), 0
+    for _ in range(40):
+        first, second = (["ab" if right else "a" for right in rng.random(60) < 0.7] for _ in range(2))
+        labels = " ".join(["ab"] * 60)
+        found = compare_predictions(labelled("a", first, labels), labelled("b", second, labels))
+        assert found.f1
+        significant += found.f1.p < 0.05
+    assert significant <= 6
