@@ -40,17 +40,18 @@ def export_int8(
     """Put a graph in int8 into the bundle in `folder`, in place of its export in fp32.
 
     before: the export in fp32. judged: probabilities_NK by the graph, and labels_N, to calibrate it on. targets: of the
-    calibration (metrics.calibration.calibrate). RunError if the graph does not give the same answers where it is
-    loaded.
+    calibration (metrics.calibration.calibrate). Of several labels an image it keeps the thresholds by which it was
+    judged. RunError if the graph does not give the same answers where it is loaded.
     """
     loaded, gate = bundles.load(folder), GateImages.select(dataset)
     engine = GraphEngine(graph, threads)
-    probabilities_NK, labels_N = judged
-    fitted = calibrate(torch.from_numpy(probabilities_NK), labels_N, hierarchy=loaded.bundle.hierarchy, **targets)
-    calibration = fitted.as_dict()
-    own = calibration["temperature"]
-    shared = loaded.bundle.calibration
-    calibration["temperature"] = own * (shared["temperature"] if shared else 1.0)
+    calibration, own = None, 1.0
+    if loaded.bundle.task != "multilabel":
+        probabilities_NK, labels_N = judged
+        fitted = calibrate(torch.from_numpy(probabilities_NK), labels_N, hierarchy=loaded.bundle.hierarchy, **targets)
+        calibration, own = fitted.as_dict(), fitted.temperature
+        shared = loaded.bundle.calibration
+        calibration["temperature"] = own * (shared["temperature"] if shared else 1.0)
     typical, held_out = (_collect(engine, images) for images in select_typical(loaded.bundle, dataset))
     detector = fit_to_statistics(typical, held_out) if held_out else None
     expected = before.predict(gate.images_NCHW)
@@ -83,7 +84,7 @@ def export_int8(
         fill=fill,
         check=check,
         precision="int8",
-        calibration=cast("CalibrationDocument", calibration),
+        calibration=cast("CalibrationDocument | None", calibration),
     )
 
 

@@ -22,6 +22,8 @@ from classifier.data.dataset import Dataset
 from classifier.errors import RunError
 from classifier.evaluation.calibrate import is_validated_by_folds
 from classifier.export.folder import GateImages, export_bundle
+from classifier.inference.scorer import gather_targets
+from classifier.metrics.decisions import Calibration
 from classifier.metrics.intervals import wilson
 
 ORIGINAL, VIEWS, STEPS = "original", "views", "steps"
@@ -175,7 +177,11 @@ class Measurements:
         return self._is_right(self.judge.predict(ORIGINAL, self.engines[ORIGINAL], None))
 
     def _is_right(self, probabilities_NK: np.ndarray) -> np.ndarray:
-        return probabilities_NK.argmax(1) == self.judge.split.labels_N.numpy()
+        targets = gather_targets(self.judge.split.labels_N, self.dataset.label_sets_MK).numpy()
+        if self.dataset.task != "multilabel":
+            return probabilities_NK.argmax(1) == targets
+        calibration = Calibration.from_dict(bundles.read(self.bundle_folder(ORIGINAL)).calibration or {"images": 0})
+        return (calibration.decide_labels(probabilities_NK) == targets).all(1)
 
     def _answers(self, step: str) -> Path:
         return self.graph(step, "int8").with_suffix(".npy")

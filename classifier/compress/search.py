@@ -87,15 +87,20 @@ class Search:
         return bundles.load(self.models.folder / ORIGINAL)
 
     def _list_steps(self) -> Sequence[Step]:
-        """Return the steps that are asked for; no trainings, where none of the images were held out for validation."""
+        """Return the steps that are asked for; no trainings, where none of the images were held out for validation, or
+        where they have several labels."""
         steps = self.models.document["steps"]
         trainings = [step for step in steps if step in TRAININGS]
-        if len(self.models.dataset.validation) or not trainings:
+        has_labels = self.original.bundle.task == "multilabel"
+        if not trainings or (len(self.models.dataset.validation) and not has_labels):
             return steps
-        self.models.refuse(
-            f"{', '.join(trainings)}: what is trained cannot be judged by the folds of a linear probe; train the model "
-            "with --data.validation 0.2 to try it"
+        why = (
+            "a teacher shows one class an image, and these have several labels"
+            if has_labels
+            else "what is trained cannot be judged by the folds of a linear probe; train the model with "
+            "--data.validation 0.2 to try it"
         )
+        self.models.refuse(f"{', '.join(trainings)}: {why}")
         return [step for step in steps if step not in trainings]
 
     def _train_faster(self, base: str, steps: Sequence[Step]) -> Iterator[str]:

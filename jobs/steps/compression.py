@@ -120,7 +120,6 @@ def _start(request: Request, log: RunLog) -> tuple[RunFolder, CompressDocument, 
     if not options.run:
         raise ConfigError("RUN is missing: give the folder of a run, a search or a bundle, or --resume")
     about = bundles.read(options.run)
-    about.refuse_labels("compress")
     dataset = _load(options.run, about, options.data, request, log)
     document = _describe(options, about, dataset)
     _check_limit(document)
