@@ -146,7 +146,8 @@ class Predictor:
         self.path, self.device = Path(path), device
         opened = open_engine(self.path, engine, device, threads, lambda: self.loaded)
         self.bundle, self.engine, self.calibration, self.ood_detector = opened
-        self.task, self.hierarchy = self.bundle.task, self.bundle.hierarchy
+        self.task: Task = self.bundle.task
+        self.hierarchy = self.bundle.hierarchy
         self.spec = ImageSpec(self.bundle.size, self.bundle.channels, self.bundle.fit, max_pixels)
         self.images = ImageReader(self.spec, max_bytes, max_seconds)
 

@@ -52,6 +52,14 @@ def format_accuracy(scores: dict[str, Any], decimals: int = 1) -> str:
     return format_proportion(round(scores["accuracy"] * scores["count"]), scores["count"], decimals)
 
 
+def format_summary(split: str, summary: dict[str, Any], decimals: int = 1) -> str:
+    """Return "validation accuracy 94.5% on ...", or, of several labels, mAP and how often all of an image are right."""
+    accuracy = format_accuracy(summary, decimals)
+    if summary.get("map") is None:
+        return f"{split} accuracy {accuracy}"
+    return f"{split} mAP {format_share(summary['map'], decimals)}, all labels right: {accuracy}"
+
+
 def count_images(count: int) -> str:
     """Return "1 image" or "1,234 images"."""
     return f"{count:,} image{'' if count == 1 else 's'}"

@@ -10,7 +10,7 @@ from classifier.config.documents import read_rows
 from classifier.errors import RunError
 from classifier.report import page, search_charts, sentences
 from classifier.report.charts import draw_bars
-from classifier.report.numbers import format_accuracy
+from classifier.report.numbers import format_summary
 from classifier.report.page import Block, Charts, Code, Page, Section, Table, Text, describe_hidden
 from classifier.report.search_charts import format_objective
 from classifier.runs.folder import read_history, read_result
@@ -75,13 +75,13 @@ def _build_summary(folder: Path, result: dict[str, Any], rows: list[dict[str, An
     dataset, test, selection = result["dataset"], result.get("test"), result["selection"]
     counts = ", ".join(f"{count:,} {split}" for split, count in dataset["counts"].items())
     trials = ", ".join(f"{count} {state}" for state, count in result["trials"].items() if count)
-    score = f"Validation accuracy {format_accuracy(selection)}; not tested on held-out images."
+    score = f"{format_summary('Validation', selection)}; not tested on held-out images."
     if test is not None:
         reads = describe_count(max(1, count_test_reads(folder)))
-        score = f"Test accuracy {format_accuracy(test)}; the test split was read {reads}."
+        score = f"{format_summary('Test', test)}; the test split was read {reads}."
     is_whole = result["status"] == "finished"
     warnings = [] if is_whole else [Text(f"This search did not finish (status: {result['status']}).", "warning")]
-    best = f"{result['winner']}, chosen by its validation accuracy, {format_accuracy(selection)}"
+    best = f"{result['winner']}, chosen by its {format_summary('validation', selection)}"
     best += _compare_to_recipe(result, rows)
     minutes = f"{trials} trials in {(result.get('seconds') or 0) / 60:.1f} minutes on {result.get('device')}"
     return [

@@ -25,10 +25,10 @@ from classifier.report.figure import (
 )
 from classifier.report.numbers import (
     count_images,
-    format_accuracy,
     format_interval,
     format_score,
     format_share,
+    format_summary,
     format_with_interval,
 )
 from classifier.report.page import Block, Bullets, Chart, Charts, Section, Table, Text
@@ -182,7 +182,7 @@ def build_search(result: dict[str, Any]) -> Section:
     """A summary of a search, of which search.html has the details."""
     trials = ", ".join(f"{count} {state}" for state, count in result["trials"].items() if count)
     text = f"{trials} trials in {(result.get('seconds') or 0) / 60:.1f} minutes; best trial: "
-    text += f"{result['winner']}, chosen by its validation accuracy, {format_accuracy(result['selection'], 2)}."
+    text += f"{result['winner']}, chosen by its {format_summary('validation', result['selection'], 2)}."
     blocks: list[Block] = [Text(text)]
     if sentences.doubt_importance(result["importance"], sum(result["trials"].values())) is None:
         blocks.append(Charts([draw_bars(result["importance"], "importance of each setting")]))

@@ -11,7 +11,7 @@ from classifier.config.experiment import Experiment
 from classifier.config.files import dump_experiment
 from classifier.evaluation.calibrate import describe_calibration
 from classifier.report import search_page
-from classifier.report.numbers import format_accuracy
+from classifier.report.numbers import format_summary
 from classifier.runs.folder import FEATURES, RunFolder
 from classifier.runs.recorder import result_fields, summary_scores
 from classifier.storage.atomic import write_atomically
@@ -99,8 +99,8 @@ def finish(session: Session, board: Leaderboard, clock: SearchClock) -> int:
     begin_phase("writing the reports")
     page = write_pages(run.folder, missing)
     log.info(f"{status} after {format_duration(run.seconds)}: trial {winner.folder.name} won")
-    log.info(f"validation accuracy {format_accuracy(selection, 2)}")
-    log.info(f"test accuracy {format_accuracy(fields['test'], 2)}" if fields["test"] else "not tested")
+    log.info(format_summary("validation", selection, 2))
+    log.info(format_summary("test", fields["test"], 2) if fields["test"] else "not tested")
     for line in missing.describe():
         log.warning(line)
     log.next_step("search report", run.folder / search_page.NAME)

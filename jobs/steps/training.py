@@ -4,7 +4,7 @@ from classifier.api.missing import Missing
 from classifier.api.training import calibrate_training, write_training_results
 from classifier.evaluation.calibrate import describe_calibration, describe_folds
 from classifier.report import run_page
-from classifier.report.numbers import format_accuracy
+from classifier.report.numbers import format_summary
 from classifier.runs.recorder import record_training
 from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.runtime.timing import Deadline
@@ -81,7 +81,7 @@ def finish_training(session: Session, stopped: str | None) -> int:
     for line in missing.describe():
         log.warning(line)
     validation = fields["validation"]
-    score = f"validation accuracy {format_accuracy(validation, 2)}" if validation else "no validation images"
+    score = format_summary("validation", validation, 2) if validation else "no validation images"
     if loaded is not None and (by_folds := describe_folds(loaded.bundle)):
         score += f", {by_folds}"
     log.info(f"{status} after {format_duration(run.seconds)}: {score}")

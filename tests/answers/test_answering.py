@@ -49,8 +49,9 @@ def predictor(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Predict
         torch.nn.init.normal_(next(head.parameters()))  # it begins with zeros
     train_NCHW, held_out_NCHW = dataset.train.images_NCHW[:20], dataset.train.images_NCHW[20:]
     detector = fit_detector(model.eval(), about.scorer(torch.device("cpu")), train_NCHW, held_out_NCHW)
-    bundle.save(about, model, tmp_path_factory.mktemp("run") / "bundle", detector)
-    predictor = Predictor(tmp_path_factory.getbasetemp() / "run0" / "bundle")
+    folder = tmp_path_factory.mktemp("run") / "bundle"
+    bundle.save(about, model, folder, detector)
+    predictor = Predictor(folder)
     second_best = np.sort(predictor([*sorted((photos / "red").iterdir())]), axis=1)[:, 1]
     predictor.calibration = Calibration(images=9, set_threshold=float(np.median(second_best)))
     return predictor

@@ -80,6 +80,7 @@ def test_labels_are_those_that_reach_their_thresholds(predictor, shapes, pixels)
     thresholds_K = np.array(predictor.calibration.thresholds)
     for prediction in found:
         said = {CLASSES[k] for k in np.flatnonzero(prediction.probabilities >= thresholds_K)}
+        assert prediction.labels is not None
         assert set(prediction.labels) == said
         probabilities = [prediction.probabilities[CLASSES.index(name)] for name in prediction.labels]
         assert probabilities == sorted(probabilities, reverse=True)
@@ -98,6 +99,7 @@ def test_without_calibration_labels_are_those_from_one_half_on(folder, pixels):
     predictor = Predictor(folder, engine="torch", device="cpu")
     predictor.calibration = None
     for prediction in predictor.predict(list(pixels[:5, 0])):
+        assert prediction.labels is not None
         said = {CLASSES[k] for k in np.flatnonzero(prediction.probabilities >= 0.5)}
         assert set(prediction.labels) == set(prediction.prediction_set) == said
 

@@ -48,6 +48,7 @@ def small(dataset, **changes) -> Experiment:
 def test_labels_are_learned_and_scored(shapes):
     *_, last = fit(small(shapes, train__epochs=12, optimizer__name="muon", optimizer__lr=0.01), shapes)
     scores, row = last.validation, last.row()
+    assert scores is not None
     assert scores["map"] > 0.8
     assert (row["validation_map"], row["validation_micro_f1"]) == (scores["map"], scores["micro_f1"])
     assert row["validation_accuracy"] == scores["subset_accuracy"]
@@ -75,6 +76,7 @@ def test_cached_features_give_the_scores_of_the_full_model(shapes, weights):
     *_, last = fit(experiment, shapes)
     scorer = Scorer.from_experiment(experiment, shapes, torch.device("cpu"))
     scores = scorer.compute_scores(last.model, shapes.validation, label_sets_MK=shapes.label_sets_MK)
+    assert last.validation is not None
     assert scores["loss"] == pytest.approx(last.validation["loss"], rel=1e-5)
     assert scores["map"] == pytest.approx(last.validation["map"], abs=0.02)
 
@@ -83,6 +85,7 @@ def test_a_linear_probe_is_validated_by_folds(shapes, weights):
     changes = {"model__name": "resnet18", "model__weights": weights, "model__probe": True, "train__epochs": 1}
     merged = shapes.merge_validation(Experiment())
     (probe,) = fit(small(merged, train__keep="last", **changes), merged)
+    assert probe.validation is not None
     assert probe.validation["count"] == len(merged.train)
     assert probe.validation["map"] > 0.45, "the mean share of a label is 0.34"
     assert probe.train_loss < probe.validation["loss"] < 0.69
