@@ -49,7 +49,7 @@ def calibrate(request: Request) -> None:
     from classifier.evaluation.calibrate import calibrate_saved_bundle, describe_calibration
     from classifier.evaluation.test_split import owner_of
     from classifier.evaluation.training_data import load_training_data
-    from classifier.report.model_sections import describe_thresholds
+    from classifier.report import label_sections, model_sections
     from classifier.runs.folder import PREDICTIONS
     from classifier.runs.recorder import result_fields
     from classifier.runtime.threads import use_free_cores
@@ -74,7 +74,9 @@ def calibrate(request: Request) -> None:
         missing.mark_made(CALIBRATION)
         page = write_pages(owner, missing) if owner else None  # before output whose reader may have ended
         log.info(describe_calibration(loaded.bundle))
-        for line in describe_thresholds(loaded.bundle, *read_probabilities(folder / PREDICTIONS["validation"])):
+        sections = label_sections if about.task == "multilabel" else model_sections
+        predictions = read_probabilities(folder / PREDICTIONS["validation"])
+        for line in sections.describe_thresholds(loaded.bundle, *predictions):
             log.info(f"  {line}")
         if page:
             log.info(f"report: {page}")

@@ -8,12 +8,16 @@ import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if not __package__:  # run as a script: import this folder as a package, installed or not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
     __package__ = Path(__file__).resolve().parent.name
 
 from classifier.errors import ConfigError
+
+if TYPE_CHECKING:
+    from classifier.metrics.significance import F1Difference
 
 from .cli.command import main
 from .cli.environment import command
@@ -54,11 +58,16 @@ def compare(request: Request) -> None:
         pairs = [compare_predictions(predictions[0], other) for other in predictions[1:]]
         p_values = holm([pair.p for pair in pairs])
         pairs = [dataclasses.replace(pair, p=p) for pair, p in zip(pairs, p_values, strict=True)]
+        by_f1 = [pair.f1 for pair in pairs if pair.f1]  # of several labels
+        for n, p in enumerate(holm([f1.p for f1 in by_f1])):
+            pairs[n] = dataclasses.replace(pairs[n], f1=dataclasses.replace(by_f1[n], p=p))
         table = Table(box=None, pad_edge=False)
         table.add_column("run", no_wrap=True)
-        for name in ("accuracy", "points", "95 %", "gained", "lost", "p"):
+        columns = ["accuracy", "points", "95 %", "gained", "lost", "p"]
+        for name in columns + (["F1", "points", "95 %", "p"] if by_f1 else []):
             table.add_column(name, justify="right")
-        table.add_row(pairs[0].first, f"{pairs[0].first_accuracy:.2%}")
+        first_f1 = [*[""] * 5, f"{by_f1[0].first:.2%}"] if by_f1 else []
+        table.add_row(pairs[0].first, f"{pairs[0].first_accuracy:.2%}", *first_f1)
         for pair in pairs:
             low, high = pair.interval
             table.add_row(
@@ -69,10 +78,15 @@ def compare(request: Request) -> None:
                 f"{pair.second_only:,}",
                 f"{pair.first_only:,}",
                 f"{pair.p:.2g}",
+                *(_describe_f1(pair.f1) if pair.f1 else ()),
             )
         count = len(predictions[0].ids)
         log.info(f"{count:,} test image{'' if count == 1 else 's'}, the same for all")
         log.info("gained: only this run is right; lost: only the first is; points: the difference of accuracy")
+        if by_f1:
+            log.info(
+                "right: all labels of an image; F1: the mean over images, 1 where there is no label and none is said"
+            )
         log.info(table)
         for pair in pairs:
             log.info(pair.summary)
@@ -80,6 +94,11 @@ def compare(request: Request) -> None:
             differences = [dataclasses.asdict(pair) | {"verdict": pair.summary} for pair in pairs]
             run.write_result(VERB.name, "finished", differences=differences)
             log.info(str(run.folder))
+
+
+def _describe_f1(f1: "F1Difference") -> tuple[str, ...]:
+    low, high = f1.interval
+    return f"{f1.second:.2%}", f"{100 * f1.gain:+.2f}", f"{100 * low:+.2f} to {100 * high:+.2f}", f"{f1.p:.2g}"
 
 
 if __name__ == "__main__":

@@ -37,9 +37,10 @@ def write_pages(folder: Path, missing: Missing) -> Path:
 
 
 def _read_test_scores(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]] | None:
-    """The test scores in the run's bundle and its classes' names; None without a bundle, or before it is tested."""
+    """The test scores in the run's bundle and its classes' names; None without a bundle, or a confusion matrix of its
+    test."""
     try:
         about = bundle.read(folder)
     except RunError:
         return None
-    return (about.scores["test"], about.class_names) if about.scores["test"] else None
+    return (about.scores["test"], about.class_names) if "confusion" in (about.scores["test"] or {}) else None

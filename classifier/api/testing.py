@@ -46,7 +46,7 @@ def run_test(
     if result.predictions is not None:
         with missing.note(PREDICTIONS["test"], f"classifier evaluate {path} --again"):
             result.predictions.save(into)
-    for folder in into:
+    for folder in into if "confusion" in result.scores else ():  # several labels have none
         with missing.note(CONFUSION, f"classifier evaluate {path}"):
             png.draw_confusion_matrix(result.scores["confusion"], result.bundle.class_names, folder / CONFUSION)
     return result

@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,12 +19,10 @@ from classifier.bundle.schema import (
     BundleDocument,
     CalibrationDocument,
     Checksum,
-    Scores,
-    Summary,
     check_agreement,
-    check_scores_agree,
+    check_scores,
 )
-from classifier.config.documents import check, read_json
+from classifier.config.documents import read_json
 from classifier.config.experiment import Experiment
 from classifier.config.sections import DataConfig, ModelConfig, Task
 from classifier.errors import ConfigError, RunError, in_short
@@ -138,6 +136,7 @@ class Bundle:
             precision="fp32" if precision == "fp16" and device.type != "cuda" else precision,
             channels_last=settings["channels_last"],
             test_flip=self.test_flip,
+            task=self.task,
             temperature=self.calibration["temperature"] if self.calibration else 1.0,
         )
 
@@ -234,7 +233,12 @@ def read_document(folder: Path) -> BundleDocument:
         check_agreement(document)
         for split, scores in document["scores"].items():
             if scores is not None:
-                document["scores"][split] = _check_scores(f"scores.{split}", scores, document["class_names"])
+                document["scores"][split] = check_scores(
+                    f"scores.{split}",
+                    scores,
+                    document["class_names"],
+                    is_multilabel=document.get("task") == "multilabel",
+                )
         Experiment.from_dict(document["experiment"])
         ModelConfig(**document["model"])
         DataConfig(fit=cast("Any", document["fit"]))
@@ -245,20 +249,13 @@ def read_document(folder: Path) -> BundleDocument:
 
 def read_scores(path: Path) -> dict[str, Any]:
     """Read the scores of a run without a model of its own, a cross-validation. RunError if they are corrupted."""
-    scores = read_json(path, Scores, REMEDY)
+    scores = read_json(path, dict[str, Any], REMEDY)
     try:
-        check_scores_agree("scores", scores)
+        if "intervals" not in scores:
+            raise ConfigError("intervals is missing")
+        return check_scores("scores", scores, is_multilabel="subset_accuracy" in scores)
     except ConfigError as error:
         raise RunError(f"{path} is corrupted ({error}): {REMEDY}") from None
-    return dict(scores)
-
-
-def _check_scores(key: str, scores: dict[str, Any], class_names: Sequence[str]) -> dict[str, Any]:
-    if "intervals" not in scores:  # of an epoch: few
-        return check(key, Summary, scores)
-    checked = check(key, Scores, scores)
-    check_scores_agree(key, checked, class_names)
-    return checked
 
 
 def parse_document(document: BundleDocument) -> Bundle:

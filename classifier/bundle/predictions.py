@@ -49,6 +49,42 @@ def predictions_table(
     )
 
 
+def label_predictions_table(
+    ids: Sequence[str],
+    targets_NK: np.ndarray,
+    said_NK: np.ndarray,
+    probabilities_NK: ArrayLike,
+    class_names: Sequence[str],
+) -> "pa.Table":
+    """predictions_table of images with several labels: image_id; labels, predicted_labels (lists of class indices);
+    label_names, predicted_names (lists of names); probabilities.
+
+    targets_NK, said_NK: bool, which labels images have and which were said.
+    """
+    import pyarrow as pa
+
+    probabilities = np.ascontiguousarray(probabilities_NK, dtype=np.float32)
+    names = pa.array(escape_all(class_names), pa.string())
+    labels, predicted = _list_labels(targets_NK), _list_labels(said_NK)
+    return pa.table(
+        {
+            "image_id": pa.array(list(map(escape_surrogates, ids)), pa.string()),
+            "labels": labels,
+            "predicted_labels": predicted,
+            "label_names": pa.ListArray.from_arrays(labels.offsets, names.take(labels.values)),
+            "predicted_names": pa.ListArray.from_arrays(predicted.offsets, names.take(predicted.values)),
+            "probabilities": pa.FixedSizeListArray.from_arrays(pa.array(probabilities.ravel()), len(names)),
+        }
+    )
+
+
+def _list_labels(in_NK: np.ndarray) -> "pa.ListArray":
+    import pyarrow as pa
+
+    ends_N = np.r_[0, in_NK.sum(1).cumsum()].astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(ends_N), pa.array(np.nonzero(in_NK)[1]))
+
+
 def predictor_table(predictions: Sequence["Prediction"], class_names: Sequence[str]) -> "pa.Table":
     """predictions_table of what Predictor.predict_files returned: image_id is the path, and labels are unknown.
 
@@ -129,7 +165,10 @@ def _write_errors(path: Path) -> Iterator[None]:
 
 
 def read_predicted_classes(folder: Path) -> "PredictedClasses":
-    """Read a tested run's predictions of its test images, for a comparison. RunError if it was not tested."""
+    """Read a tested run's predictions of its test images, for a comparison: names, or sets of names, of the labels.
+
+    RunError if it was not tested.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -141,17 +180,22 @@ def read_predicted_classes(folder: Path) -> "PredictedClasses":
     if not path.is_file():
         raise RunError(f"{folder} has no {path.name}: test it first: classifier evaluate {quote(folder)}")
     try:
-        table = pq.read_table(path, columns=["image_id", "label_name", "predicted_name"])
+        is_multilabel = "label_names" in pq.read_schema(path).names
+        names = ["label_names", "predicted_names"] if is_multilabel else ["label_name", "predicted_name"]
+        table = pq.read_table(path, columns=["image_id", *names])
         columns = [unescape_all(table[name].to_pylist()) for name in table.column_names]
-    except (OSError, pa.ArrowException, ValueError) as error:
+        if is_multilabel:
+            columns[1:] = [list(map(frozenset, column)) for column in columns[1:]]
+    except (OSError, pa.ArrowException, ValueError, TypeError) as error:
         raise RunError(f"{path} is corrupted ({in_short(error, 160)}): test the run again") from None
-    if not all(isinstance(value, str) for column in columns for value in column):
+    values = [value for column in columns for value in column]
+    if not all(isinstance(name, str) for value in values for name in (value if is_multilabel else (value,))):
         raise RunError(f"{path} is corrupted (names must be text): test the run again")
     return PredictedClasses(Path(folder).name, *columns)
 
 
 def read_probabilities(path: Path) -> "tuple[Tensor, Tensor]":
-    """Read probabilities_NK and labels_N of a predictions_table whose labels are known.
+    """Read probabilities_NK and labels_N of a predictions_table whose labels are known, or bool targets_NK of several.
 
     Of a repeated cross-validation, those of the first repeat: each image counts once. RunError if it is corrupted.
     """
@@ -160,18 +204,35 @@ def read_probabilities(path: Path) -> "tuple[Tensor, Tensor]":
     import torch
 
     try:
-        columns = {"label", "probabilities", "fold"} & set(pq.read_schema(path).names)
-        table = pq.read_table(path, columns=list(columns))
-        if "fold" in columns:
+        names = set(pq.read_schema(path).names)
+        table = pq.read_table(path, columns=list({"label", "labels", "probabilities", "fold"} & names))
+        if "fold" in names:
             table = table.filter(
                 pa.array([fold.startswith(("fold", "repeat0-")) for fold in table["fold"].to_pylist()])
             )
         flat = table["probabilities"].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
         probabilities_NK = torch.from_numpy(flat.reshape(len(table), -1))
-        labels_N = torch.from_numpy(table["label"].to_numpy().astype(np.int64))
-    except (OSError, pa.ArrowException, ValueError, KeyError, AttributeError, TypeError) as error:
+        if "labels" in names:
+            labels = torch.from_numpy(expand_labels(table["labels"], probabilities_NK.shape[1]))
+        else:
+            labels = torch.from_numpy(table["label"].to_numpy().astype(np.int64))
+    except (OSError, pa.ArrowException, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         raise RunError(f"{path} is corrupted ({in_short(error, 160)}): test the run again") from None
     is_valid = ((probabilities_NK >= 0) & (probabilities_NK <= 1 + 1e-3)).all()  # false for NaN
-    if not len(labels_N) or not is_valid or not ((labels_N >= 0) & (labels_N < probabilities_NK.shape[1])).all():
+    if not len(table) or not is_valid or not ((labels >= 0) & (labels < probabilities_NK.shape[1])).all():
         raise RunError(f"{path} is corrupted (its labels or probabilities are out of range): test the run again")
-    return probabilities_NK, labels_N
+    return probabilities_NK, labels
+
+
+def expand_labels(column: "pa.ChunkedArray", classes: int) -> np.ndarray:
+    """Return in_NK, bool, of a column of label_predictions_table with lists of class indices.
+
+    ValueError or IndexError if it is not one.
+    """
+    lists = column.combine_chunks()
+    labels, sizes = lists.flatten().to_numpy(), lists.value_lengths()
+    if sizes.null_count or (len(labels) and labels.min() < 0):
+        raise ValueError("labels are missing")
+    in_NK = np.zeros((len(lists), classes), bool)
+    in_NK[np.repeat(np.arange(len(lists)), sizes.to_numpy()), labels] = True
+    return in_NK

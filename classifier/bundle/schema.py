@@ -4,9 +4,9 @@ Scores, the description of a data set and calibration are in documents of run fo
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict, cast
 
-from classifier.config.documents import Count
+from classifier.config.documents import Count, check
 from classifier.config.fields import Fraction, NonNegativeFloat, PositiveInt, Range
 from classifier.config.sections import Task
 from classifier.errors import ConfigError
@@ -32,7 +32,10 @@ class LevelScores(TypedDict):
 
 
 class Summary(TypedDict):
-    """The scores of a split in result.json; all that is known of a model that was not calibrated."""
+    """The scores of a split in result.json; all that is known of a model that was not calibrated.
+
+    The accuracy of several labels is their subset_accuracy.
+    """
 
     accuracy: Share
     macro_f1: Share
@@ -79,6 +82,42 @@ class Scores(Summary):
     intervals: dict[str, Interval | None]
     per_class: list[ClassScores]
     confusion: list[list[Count]]
+
+
+class LabelScores(ClassScores):
+    """The scores of one of several labels. predicted: of how many images it was said."""
+
+    predicted: Count
+    threshold: NotRequired[Fraction | None]
+
+
+class MultilabelSummary(TypedDict):
+    """All that is known of a model of several labels that was not calibrated."""
+
+    map: Share | None
+    micro_f1: Share
+    macro_f1: Share
+    samples_f1: Share
+    subset_accuracy: Share
+    hamming_loss: Share
+    loss: NonNegativeFloat
+    count: PositiveInt
+
+
+class MultilabelScores(MultilabelSummary):
+    """What metrics.multilabel_scores.compute_multilabel_scores returns."""
+
+    micro_precision: Share
+    micro_recall: Share
+    macro_precision: Share
+    macro_recall: Share
+    samples_precision: Share
+    samples_recall: Share
+    roc_auc: Share | None
+    ece: Share
+    ece_by_chance: Share
+    intervals: dict[str, Interval | None]
+    per_class: list[LabelScores]
 
 
 class DatasetSummary(TypedDict):
@@ -150,23 +189,46 @@ def check_agreement(document: BundleDocument) -> None:
         raise ConfigError("calibration.thresholds must have one for each class")
 
 
-def check_scores_agree(key: str, scores: Scores, class_names: Sequence[str] | None = None) -> None:
-    """ConfigError for scores that do not follow from one confusion matrix. class_names: which they must be of."""
-    rows, confusion_KK = scores["per_class"], scores["confusion"]
+def check_scores(
+    key: str, scores: dict[str, Any], class_names: Sequence[str] | None = None, *, is_multilabel: bool
+) -> dict[str, Any]:
+    """Return the scores of a split, or ConfigError if they are none. class_names: which they must be of, if known."""
+    if "intervals" not in scores:  # of an epoch: few
+        return check(key, MultilabelSummary if is_multilabel else Summary, scores)
+    checked = check(key, MultilabelScores if is_multilabel else Scores, scores)
+    rows = checked["per_class"]
     names = list(class_names) if class_names is not None else [row["name"] for row in rows]
     if [row["name"] for row in rows] != names or not names:
         raise ConfigError(f"{key}.per_class must have a row for each class")
-    supports = [row["support"] for row in rows]
-    if [len(row) for row in confusion_KK] != [len(names)] * len(names) or list(map(sum, confusion_KK)) != supports:
+    if is_multilabel:
+        if any(max(row["support"], row["predicted"]) > checked["count"] for row in rows):
+            raise ConfigError(f"{key}.count is {checked['count']}: a label cannot have more images")
+    else:
+        _check_confusion(key, cast("Scores", checked))
+    _check_intervals(key, checked, ("map", "macro_f1") if is_multilabel else ("accuracy", "macro_f1"))
+    return checked
+
+
+def _check_confusion(key: str, scores: Scores) -> None:
+    """ConfigError for scores that do not follow from one confusion matrix."""
+    supports, confusion_KK = [row["support"] for row in scores["per_class"]], scores["confusion"]
+    is_square = [len(row) for row in confusion_KK] == [len(supports)] * len(supports)
+    if not is_square or list(map(sum, confusion_KK)) != supports:
         raise ConfigError(f"{key}.confusion must have a row and a column for each class, and the images of per_class")
     if scores["count"] != sum(supports) or not sum(supports):
         raise ConfigError(f"{key}.count is {scores['count']}: it must be the number of images in the confusion matrix")
-    for where, intervals in ((key, scores["intervals"]), *((f"{key}.per_class", row["intervals"]) for row in rows)):
+
+
+def _check_intervals(key: str, scores: dict[str, Any], needed: Sequence[str]) -> None:
+    rows = scores["per_class"]
+    of_rows = [(f"{key}.per_class", row["intervals"]) for row in rows]
+    of_rows += [(f"{key}.levels", row["intervals"]) for row in scores.get("levels", ())]
+    for where, intervals in ((key, scores["intervals"]), *of_rows):
         for name, interval in intervals.items():
             if interval is not None and (len(interval) != 2 or interval[0] > interval[1]):
                 raise ConfigError(f"{where}.intervals.{name} is {interval}: it must have a lower and an upper end")
-    for needed in ("accuracy", "macro_f1"):
-        if needed not in scores["intervals"]:
-            raise ConfigError(f"{key}.intervals.{needed} is missing")
+    for name in needed:
+        if name not in scores["intervals"]:
+            raise ConfigError(f"{key}.intervals.{name} is missing")
     if any("f1" not in row["intervals"] for row in rows):
         raise ConfigError(f"{key}.per_class.intervals.f1 is missing")

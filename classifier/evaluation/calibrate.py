@@ -44,8 +44,8 @@ def calibrate_bundle(
     these, if they are known (head_probe.compute_features).
 
     The bundle's validation scores become those of the calibrated probabilities. Its test scores are dropped if the
-    temperature changes. Nothing is saved. Errors of metrics.calibration.calibrate; DivergedError if predictions are
-    not finite.
+    temperature changes, or the thresholds from which on several labels are said. Nothing is saved. Errors of
+    metrics.calibration.calibrate; DivergedError if predictions are not finite.
     """
     bundle, model = loaded
     uncalibrated_scorer = dataclasses.replace(loaded.scorer(), temperature=1.0)
@@ -97,10 +97,12 @@ def predict_by_folds(features_NF: Tensor, dataset: Dataset, adjustment: float = 
     adjustment: that of the loss. DataError if no class has two images.
     """
     labels_N = head_probe.select_images(dataset).labels_N
-    held_out = fit_linear_probe(features_NF, labels_N, len(dataset.class_names), adjustment, dataset.task).held_out
-    if held_out is None:
+    classes, label_sets_MK = len(dataset.class_names), dataset.label_sets_MK
+    probe = fit_linear_probe(features_NF, labels_N, classes, adjustment, dataset.task, label_sets_MK)
+    if probe.held_out is None:
         raise DataError(f"{dataset.name} has no class with two images: there is nothing to calibrate on")
-    return held_out.logits_MK.softmax(1)
+    logits_MK = probe.held_out.logits_MK
+    return logits_MK.sigmoid() if dataset.task == "multilabel" else logits_MK.softmax(1)
 
 
 def fit_folds(loaded: LoadedBundle, dataset: Dataset) -> tuple[FoldHead, ...]:
@@ -108,7 +110,7 @@ def fit_folds(loaded: LoadedBundle, dataset: Dataset) -> tuple[FoldHead, ...]:
     labels_N = head_probe.select_images(dataset).labels_N
     adjustment = loaded.bundle.experiment["loss"]["adjustment"]
     features_NF, classes = _compute_features(loaded, dataset), len(dataset.class_names)
-    folds = fit_linear_probe(features_NF, labels_N, classes, adjustment, dataset.task).folds
+    folds = fit_linear_probe(features_NF, labels_N, classes, adjustment, dataset.task, dataset.label_sets_MK).folds
     if not folds:
         raise DataError(f"{dataset.name} has no class with two images: there is nothing to judge a model on")
     return folds
@@ -117,7 +119,7 @@ def fit_folds(loaded: LoadedBundle, dataset: Dataset) -> tuple[FoldHead, ...]:
 def select_held_out(dataset: Dataset) -> Split:
     """Return those of the training images that a cross-validation holds out."""
     train = head_probe.select_images(dataset)
-    index_M = find_held_out(train.labels_N)
+    index_M = find_held_out(dataclasses.replace(dataset, train=train).strata)
     ids = select_strings(train.ids, index_M.tolist())
     return Split(select(train.images_NCHW, index_M), train.labels_N[index_M], ids)
 
@@ -144,7 +146,7 @@ def select_typical(bundle: Bundle, dataset: Dataset) -> tuple[Images, Images]:
     images_NCHW = dataset.train.images_NCHW
     if not is_validated_by_folds(bundle):
         return images_NCHW, dataset.validation.images_NCHW
-    is_held_N = assign_folds(dataset.train.labels_N, FOLDS) == 0  # what looks typical does not depend on labels
+    is_held_N = assign_folds(dataset.strata, FOLDS) == 0  # what looks typical does not depend on labels
     return select(images_NCHW, torch.nonzero(~is_held_N)[:, 0]), select(images_NCHW, torch.nonzero(is_held_N)[:, 0])
 
 
@@ -186,7 +188,7 @@ def describe_calibration(bundle: Bundle) -> str:
     images, temperature = calibration["images"], f"temperature {calibration['temperature']:.2f}"
     if images < MIN_IMAGES:
         text = f"not calibrated: {images} images are too few to fit a temperature (it takes {MIN_IMAGES})"
-    elif judge_calibration(scores) is None:
+    elif bundle.task != "multilabel" and judge_calibration(scores) is None:
         text = f"calibrated: {temperature}; {images:,} images are too few to judge calibration"
     else:
         text = f"calibrated: {temperature}, expected calibration error {scores['ece']:.1%} on {images:,} images"

@@ -12,24 +12,30 @@ from classifier.bundle.engine import Engine
 from classifier.bundle.engine_choice import open_engine
 from classifier.bundle.exported import explain_stale, is_exported, open_export
 from classifier.data.dataset import Split
-from classifier.metrics.confusion import ConfusionMatrix
+from classifier.inference.scorer import Counts, gather_targets
 
 
-def predict_served(path: str | Path, loaded: LoadedBundle, split: Split) -> tuple[ConfusionMatrix, Tensor]:
-    """Return a split's confusion matrix and probabilities_NK, float32. loaded: the bundle at `path`.
+def predict_served(
+    path: str | Path, loaded: LoadedBundle, split: Split, label_sets_MK: Tensor | None = None
+) -> tuple[Counts, Tensor]:
+    """Return the counts of a split's predictions and probabilities_NK, float32. loaded: the bundle at `path`.
+
+    label_sets_MK: those of the data set, where images have several labels.
 
     Exports in fp32 answer as the weights do; those in int8 do not, and are what predicts on a CPU. RunError if the
     export is damaged, or differs on this machine.
     """
+    scorer = loaded.scorer()
     if loaded.device.type != "cpu" or not _answers_in_int8(find(path)):
-        return loaded.scorer().predict_split(loaded.model, split)
+        return scorer.predict_split(loaded.model, split, label_sets_MK)
     engine = open_engine(Path(path), "onnx", "cpu", None, lambda: loaded).engine
-    confusion, parts = ConfusionMatrix(len(loaded.bundle.class_names)), []
+    counts, parts = scorer.start_counts(), []
     for start in range(0, len(split), engine.batch_size):
         probabilities_NK = _predict(engine, split, start)
-        confusion.update(probabilities_NK.log(), split.labels_N[start : start + engine.batch_size])
+        labels_N = split.labels_N[start : start + engine.batch_size]
+        counts.update(probabilities_NK.log(), gather_targets(labels_N, label_sets_MK))
         parts.append(probabilities_NK)
-    return confusion, torch.cat(parts)
+    return counts, torch.cat(parts)
 
 
 def _answers_in_int8(folder: Path) -> bool:

@@ -7,9 +7,10 @@ from pathlib import Path
 from torch import Tensor
 
 from classifier.bundle.bundle import LoadedBundle
-from classifier.bundle.predictions import predictions_table, save_predictions
+from classifier.bundle.predictions import label_predictions_table, predictions_table, save_predictions
 from classifier.data.dataset import Dataset
 from classifier.evaluation.hard_examples import find_hard_examples
+from classifier.metrics.decisions import Calibration
 from classifier.runs.folder import HARD_EXAMPLES, PREDICTIONS
 
 
@@ -28,9 +29,16 @@ class SplitPredictions:
         """Write the predictions and the hard examples as Parquet files into each folder. RunError if that fails."""
         part = getattr(self.dataset, self.split)
         bundle, model = self.loaded
-        predictions = predictions_table(part.ids, part.labels_N, self.probabilities_NK, bundle.class_names)
-        scorer, probabilities_NK = self.loaded.scorer(), self.probabilities_NK
-        hard_examples = find_hard_examples(model, scorer, self.dataset, part, probabilities_NK, self.train_features)
+        scorer, probabilities_NK, said_NK = self.loaded.scorer(), self.probabilities_NK, None
+        if self.dataset.label_sets_MK is None:
+            predictions = predictions_table(part.ids, part.labels_N, probabilities_NK, bundle.class_names)
+        else:
+            said_NK = Calibration.from_dict(bundle.calibration or {"images": 0}).decide_labels(probabilities_NK)
+            targets_NK = self.dataset.label_sets_MK[part.labels_N].numpy()
+            predictions = label_predictions_table(part.ids, targets_NK, said_NK, probabilities_NK, bundle.class_names)
+        hard_examples = find_hard_examples(
+            model, scorer, self.dataset, part, probabilities_NK, self.train_features, said_NK
+        )
         for folder in folders:
             save_predictions(predictions, folder / PREDICTIONS[self.split])
             save_predictions(hard_examples, folder / HARD_EXAMPLES[self.split])

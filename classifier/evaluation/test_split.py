@@ -34,13 +34,15 @@ class TestResult:
 
     @property
     def accuracy(self) -> float:
-        """The fraction of the test images that were classified correctly."""
-        return self.scores["accuracy"]
+        """The fraction of the test images that were classified correctly: in all labels, where they have several."""
+        return self.scores["subset_accuracy" if self.bundle.task == "multilabel" else "accuracy"]
 
     def __repr__(self) -> str:
-        bounds = self.scores["intervals"]["accuracy"]
+        name, text = ("map", "mAP") if self.bundle.task == "multilabel" else ("accuracy", "accuracy")
+        bounds, score = self.scores["intervals"][name], self.scores[name]
         interval = f" ({bounds[0]:.1%} to {bounds[1]:.1%})" if bounds else ""
-        return f"<test accuracy {self.accuracy:.2%}{interval}, {self.scores['count']:,} images>"
+        value = "undefined" if score is None else f"{score:.2%}"
+        return f"<test {text} {value}{interval}, {self.scores['count']:,} images>"
 
     @property
     def loaded(self) -> LoadedBundle | None:
@@ -73,7 +75,7 @@ def evaluate_test_split(
         raise DataError(f"{dataset.name} has no test images ({dataset.why_untested}): {_HOW_TO_TEST}")
     loaded = loaded or bundles.load(path, device)
     count_test_read(path, "evaluate")
-    confusion, probabilities_NK = predict_served(path, loaded, dataset.test)
+    counts, probabilities_NK = predict_served(path, loaded, dataset.test, dataset.label_sets_MK)
     # scores() raises if a prediction is not finite, and computes the loss without clipping.
     loss = counts.scores()["loss"]
     targets = gather_targets(dataset.test.labels_N, dataset.label_sets_MK)

@@ -9,7 +9,7 @@ import yaml
 
 from classifier.bundle.bundle import Bundle
 from classifier.bundle.test_reads import describe_test_reads
-from classifier.report import sentences
+from classifier.report import label_sections, sentences
 from classifier.report.numbers import format_classes
 from classifier.storage.atomic import write_atomically
 from classifier.text import show
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # In a run folder, and in a bundle's, where it has a header of metadata.
 NAME, HUB_NAME = "model_card.md", "README.md"
 _HUB_METRICS = {"accuracy": "accuracy", "f1": "macro_f1"}
+_HUB_LABEL_METRICS = {"mean_average_precision": "map", "f1": "micro_f1"}
 # Classes that are listed; of the table of scores, those with the lowest F1.
 MAX_CLASS_ROWS = 30
 
@@ -31,12 +32,13 @@ def write(folder: Path, bundle: Bundle, test_reads: int, split: str, by_folds: s
     folds they were measured, if they were.
     """
     scores = bundle.scores[split] if split else None
+    words = label_sections if bundle.task == "multilabel" else sentences
     text = _template().render(
         bundle=bundle,
         split=split,
         by_folds=by_folds,
-        summary=sentences.summarize(scores, is_test=split == "test", by_folds=by_folds) if scores else "",
-        sentences=list(sentences.describe_scores(scores)) if scores else (),
+        summary=words.summarize(scores, is_test=split == "test", by_folds=by_folds) if scores else "",
+        sentences=list(words.describe_scores(scores)) if scores else (),
         classes=format_classes(scores)[:MAX_CLASS_ROWS] if scores else (),
         max_classes=MAX_CLASS_ROWS,
         test_reads=describe_test_reads(test_reads),
@@ -58,7 +60,9 @@ def describe_for_hub(bundle: Bundle, split: str) -> dict[str, Any]:
     }
     if split and (scores := bundle.scores[split]):
         name = show(bundle.dataset["name"])
-        metrics = [{"type": kind, "value": round(scores[key], 4)} for kind, key in _HUB_METRICS.items()]
+        keys = _HUB_LABEL_METRICS if bundle.task == "multilabel" else _HUB_METRICS
+        values = {kind: scores[key] for kind, key in keys.items() if scores[key] is not None}
+        metrics = [{"type": kind, "value": round(value, 4)} for kind, value in values.items()]
         result = {
             "task": {"type": "image-classification"},
             "dataset": {"name": name, "type": "imagefolder", "split": split},

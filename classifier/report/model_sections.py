@@ -18,6 +18,7 @@ from classifier.report.charts import draw_by_epoch
 from classifier.report.figure import COLOURS, LINE, VALIDATION, create_axes, format_shares, render_chart
 from classifier.report.images import embed_jpeg
 from classifier.report.numbers import (
+    LABEL_SCORE_NAMES,
     SCORE_NAMES,
     count_images,
     format_classes,
@@ -96,12 +97,16 @@ def _matrix_cell(count: int, share: float, *, is_correct: bool) -> Cell:
 def build_classes(scores: dict[str, Any]) -> list[Section]:
     """Two tables: the scores of each class, and the overall scores with confidence intervals."""
     columns = {"name": "class", "precision": "precision", "recall": "recall", "f1": "F1", "interval": "F1, 95 % CI"}
+    is_multilabel = "confusion" not in scores
+    if is_multilabel:
+        columns |= {"average_precision": "average precision", "threshold": "threshold"}
     columns |= {"roc_auc": "ROC AUC", "images": "images"}
     rows = format_classes(scores)
     lines = [[row[name] for name in columns] for row in rows[:MAX_CLASS_ROWS]]
     more = describe_hidden(MAX_CLASS_ROWS, len(rows), "classes with a higher F1")
     by_class = Section("Classes", [Table([*columns.values()], lines), *more], "Lowest F1 first.")
-    values = [[title, *format_with_interval(scores, name)] for name, title in SCORE_NAMES.items()]
+    names = LABEL_SCORE_NAMES if is_multilabel else SCORE_NAMES
+    values = [[title, *format_with_interval(scores, name)] for name, title in names.items() if name in scores]
     note = "CI: confidence interval, by Wilson's method for shares of images and by a bootstrap for other scores."
     overall = Section("All scores", [Table(["score", "", "95 % CI"], values)], note)
     return [by_class, overall]
@@ -283,11 +288,14 @@ def build_hard_examples(
 
 def _build_card(row: Mapping[str, Any], link_image: Callable[[str], str]) -> Card:
     id_, label, predicted = row["image_id"], row["label"], row["predicted"]
+    shown = row.get("class_name") or predicted  # one of several labels
     outcome = "correct" if label == predicted else f"label: {label}"
     title = f"{predicted} ({row['probability']:.0%}), {outcome}"
+    if shown != predicted:
+        title = f"{predicted}; {shown} {row['probability']:.0%}; {outcome}"
     images = [
         embed_jpeg(row["picture"], f"{id_}, predicted {title}", link_image(id_)),
-        embed_jpeg(row["map"], f"regions of {id_} that support {predicted} (Grad-CAM)"),
+        embed_jpeg(row["map"], f"regions of {id_} that support {shown} (Grad-CAM)"),
     ]
     neighbours = zip(row["like_pictures"], row["like_ids"], row["like_labels"], strict=True)
     similar = [

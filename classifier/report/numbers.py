@@ -15,14 +15,29 @@ SCORE_NAMES = {
     "weighted_f1": "weighted F1",
     "roc_auc": "ROC AUC",
     "average_precision": "average precision",
+    "quadratic_kappa": "quadratic weighted kappa",
+    "mean_absolute_error": "mean absolute error, in grades",
     "kappa": "Cohen's kappa",
     "mcc": "Matthews correlation coefficient",
     "loss": "log loss",
     "brier": "Brier score",
     "ece": "expected calibration error",
 }
+ORDINAL_SCORES = ("quadratic_kappa", "mean_absolute_error")
+# Of several labels an image.
+LABEL_SCORE_NAMES = {
+    "map": "mean average precision",
+    "roc_auc": "ROC AUC",
+    "micro_f1": "F1 of all labels together",
+    "macro_f1": "macro F1",
+    "samples_f1": "mean F1 of images",
+    "subset_accuracy": "images with all labels right",
+    "hamming_loss": "Hamming loss",
+    "loss": "log loss",
+    "ece": "expected calibration error",
+}
 # Scores that are not shares.
-DECIMAL_SCORES = ("roc_auc", "average_precision", "kappa", "mcc", "loss", "brier")
+DECIMAL_SCORES = ("roc_auc", "average_precision", "kappa", "mcc", "loss", "brier", *ORDINAL_SCORES)
 # In place of a score of a class that its images do not tell.
 UNKNOWN = "–"
 # Decimal places of a share that would otherwise round to 0 or 100 %.
@@ -91,7 +106,10 @@ def format_classes(scores: dict[str, Any], decimals: int = 1) -> list[dict[str, 
     Recall and F1 of a class without images are unknown, and so is the precision of one that was never predicted: they
     are UNKNOWN, though they count as 0 in scores.
     """
-    predicted_K = [sum(column) for column in zip(*scores["confusion"], strict=True)]
+    if "confusion" in scores:
+        predicted_K = [sum(column) for column in zip(*scores["confusion"], strict=True)]
+    else:  # of several labels
+        predicted_K = [row["predicted"] for row in scores["per_class"]]
     rows = sorted(
         zip(scores["per_class"], predicted_K, strict=True), key=lambda row: (not row[0]["support"], row[0]["f1"])
     )
@@ -103,6 +121,8 @@ def format_classes(scores: dict[str, Any], decimals: int = 1) -> list[dict[str, 
             "f1": format_share(row["f1"], decimals) if row["support"] else UNKNOWN,
             "interval": format_interval(row["intervals"]["f1"]) if row["support"] else UNKNOWN,
             "roc_auc": UNKNOWN if row.get("roc_auc") is None else f"{row['roc_auc']:.3f}",
+            "average_precision": UNKNOWN if (area := row.get("average_precision")) is None else format_share(area),
+            "threshold": UNKNOWN if (limit := row.get("threshold")) is None else format_share(limit, decimals),
             "images": f"{row['support']:,}",
         }
         for row, predicted in rows

@@ -20,7 +20,7 @@ from classifier.config.files import read_experiment
 from classifier.data.split_names import explain_no_test
 from classifier.errors import RunError
 from classifier.evaluation.calibrate import describe_folds
-from classifier.report import images, model_card, model_sections, page, sentences, study_sections
+from classifier.report import images, label_sections, model_card, model_sections, page, sentences, study_sections
 from classifier.report.compress_section import build_compression
 from classifier.report.page import Block, Bullets, Code, Page, Section, Text
 from classifier.runs.folder import (
@@ -83,7 +83,7 @@ class _RunFiles:
         return self.by_folds if self.split == "validation" else ""
 
     def predictions(self) -> tuple[Tensor, Tensor] | None:
-        """Return probabilities_NK and labels_N of the split; None if they were not saved."""
+        """Return probabilities_NK of the split and labels_N, or targets_NK; None if they were not saved."""
         path = self.folder / PREDICTIONS.get(self.split, "none")
         return read_probabilities(path) if path.is_file() else None
 
@@ -113,13 +113,15 @@ def _build_sections(run: _RunFiles) -> Iterator[Section]:
     if (run.folder / table.DOCUMENT).is_file():
         yield build_compression(table.read(run.folder))
     if run.scores:
-        yield model_sections.build_confusion(run.scores)
+        if "confusion" in run.scores:
+            yield model_sections.build_confusion(run.scores)
         yield from model_sections.build_classes(run.scores)
         if "levels" in run.scores:
             yield model_sections.build_levels(run.scores)
     predictions = run.predictions()
     if predictions is not None:
-        yield model_sections.build_calibration(run.bundle, *predictions, run.split)
+        build_calibration = (label_sections if predictions[1].ndim == 2 else model_sections).build_calibration
+        yield build_calibration(run.bundle, *predictions, run.split)
     hard_examples = run.hard_examples()
     if hard_examples:
         yield model_sections.build_hard_examples(hard_examples, run.split, run.folds_of_split, run.link_image)
@@ -145,9 +147,10 @@ def _build_summary(run: _RunFiles) -> list[Block]:
     elif status != "finished":
         blocks.append(Text(f"This run did not finish (status: {status}).", "warning"))
     if run.scores:
-        summary = sentences.summarize(run.scores, is_test=run.split == "test", by_folds=run.folds_of_split)
+        words = sentences if "confusion" in run.scores else label_sections
+        summary = words.summarize(run.scores, is_test=run.split == "test", by_folds=run.folds_of_split)
         blocks.append(Text(summary, "big"))
-        blocks.append(Bullets(list(sentences.describe_scores(run.scores))))
+        blocks.append(Bullets(list(words.describe_scores(run.scores))))
     elif "curve" in result:
         blocks.append(Bullets(result["curve"]["says"]))
     elif bundle is None:

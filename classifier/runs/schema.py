@@ -228,6 +228,7 @@ HardExample = TypedDict(  # noqa: UP013 - keys in quotes: the columns keep words
         "image_id": str,
         "label": str,
         "predicted": str,
+        "class_name": NotRequired[str],
         "probability": Share,
         "picture": bytes,
         "map": bytes,

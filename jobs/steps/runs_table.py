@@ -108,7 +108,8 @@ def _read_row(folder: Path) -> Row | None:
     if not validation and (best := read_best_epoch(folder)):
         accuracy = best["validation_accuracy"]
     if result.get("kind") == "crossval" and "folds" in result:
-        test = {"accuracy": result["folds"]["accuracy"]["mean"]}
+        folds = result["folds"]
+        test = {"accuracy": (folds.get("accuracy") or folds["subset_accuracy"])["mean"]}  # of several labels
     flat = flatten(settings)
     kind = result.get("kind") or ("tune" if (folder / "asked.yaml").is_file() else "train")
     return Row(

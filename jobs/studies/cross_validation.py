@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.table import Table
 
-from classifier.bundle.predictions import save_predictions
-from classifier.metrics.scores import compute_scores
+from classifier.bundle.predictions import expand_labels, read_probabilities, save_predictions
+from classifier.evaluation.split_scores import score_predictions
+from classifier.metrics.multilabel_scores import compute_multilabel_scores
 from classifier.report.numbers import format_share
 from classifier.runs.folder import SCORES
 from classifier.storage.atomic import write_atomically
@@ -18,6 +18,7 @@ from classifier.storage.atomic import write_atomically
 from .parallel_runs import StudyRun
 
 SCORES_SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "loss")
+LABEL_SCORES_SHOWN = ("map", "micro_f1", "macro_f1", "subset_accuracy", "loss")
 
 
 def plan_runs(folds: int, repeats: int, seed: int) -> list[StudyRun]:
@@ -44,20 +45,24 @@ def summarize(folder: Path, runs: list[StudyRun]) -> dict[str, Any]:
 
     from classifier.bundle import bundle
 
-    tables, by_name = [], {name: [] for name in SCORES_SHOWN}
+    about = bundle.read(folder / "folds" / runs[0].name)
+    is_multilabel = about.task == "multilabel"
+    tables, by_name = [], {name: [] for name in (LABEL_SCORES_SHOWN if is_multilabel else SCORES_SHOWN)}
     for run in runs:
         table = pq.read_table(folder / "folds" / run.name / "predictions.parquet")
         fold = pa.array([run.name] * len(table), pa.string())
         tables.append(table.append_column("fold", fold))
         scores = bundle.read(folder / "folds" / run.name).scores["test"]
-        for name in SCORES_SHOWN:
+        for name in by_name:
             by_name[name].append(scores[name])
     save_predictions(pa.concat_tables(tables), folder / "predictions.parquet")
-    predictions = pa.concat_tables(tables[: len({run.changes["data.fold"] for run in runs})])
-    names = bundle.read(folder / "folds" / runs[0].name).class_names
-    flat = predictions["probabilities"].combine_chunks().flatten().to_numpy()
-    probabilities_NK = torch.from_numpy(flat.reshape(len(predictions), len(names)).copy())
-    scores = compute_scores(probabilities_NK, torch.from_numpy(predictions["label"].to_numpy().copy()), names)
+    probabilities_NK, targets = read_probabilities(folder / "predictions.parquet")
+    if is_multilabel:  # each fold has its own thresholds
+        columns = [expand_labels(table["predicted_labels"], len(about.class_names)) for table in tables]
+        said_NK = np.concatenate(columns)[: len(targets)]
+        scores = compute_multilabel_scores(probabilities_NK, targets, about.class_names, said_NK=said_NK)
+    else:
+        scores = score_predictions(about.task, probabilities_NK, targets, about.class_names)
     write_atomically(folder / SCORES, json.dumps(scores, allow_nan=False) + "\n")
     summary = {}
     for name, values in by_name.items():

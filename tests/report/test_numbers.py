@@ -64,7 +64,7 @@ def test_every_score_has_an_interval_or_says_why_not(count, classes, kind):
     probabilities_NK = 0.7 * torch.nn.functional.one_hot(shown_N, classes) + 0.3 / classes
     if kind == "equal":
         probabilities_NK = torch.full((count, classes), 1 / classes)
-    scores = compute_scores(probabilities_NK, labels_N, [f"c{k}" for k in range(classes)])
+    scores = compute_scores(probabilities_NK, labels_N, [f"c{k}" for k in range(classes)], is_ordinal=True)
     for name in numbers.SCORE_NAMES:
         score, interval = numbers.format_with_interval(scores, name)
         assert interval or score == "undefined" or (name == "top5" and classes <= 5), name
