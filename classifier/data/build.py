@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,8 @@ from classifier.data.image_decoder import Progress
 from classifier.data.images.arrays import Images, MappedImages, select
 from classifier.data.images.pixel_segment import sum_channels, summed_lines
 from classifier.data.images.stream import SAMPLE_IMAGES, StreamedImages
+from classifier.data.labels.grades import order_grades
+from classifier.data.labels.label_sets import count_labels
 from classifier.data.readers.compact import select_strings
 from classifier.data.readers.source import Source, guess_image_kind
 from classifier.data.split_names import SPLITS
@@ -38,6 +39,8 @@ def build_dataset(source: Source, config: DataConfig, progress: Progress | None 
         only = ", ".join(map(repr, source.class_names)) or "none"
         raise DataError(f"{source.name} has fewer than two classes ({only}): a classifier needs at least two")
     task = choose_task(source, config)
+    if task == "ordinal":
+        source = sort_grades(source, config.order)
     decoded = decode_all.decode_source(source, config, progress)
     findings = [*source.findings, *decoded.findings, *_describe_storage(source, decoded, config)]
     findings += check_errors(source, decoded.errors, config.max_corrupt)
@@ -56,6 +59,7 @@ def build_dataset(source: Source, config: DataConfig, progress: Progress | None 
                 groups=source.groups,
                 hashes_N=decoded.hashes_N,
                 assigned=assigned,
+                label_sets_MK=source.encode_label_sets(),
             ),
             validation=config.validation,
             test=config.test,
@@ -65,11 +69,12 @@ def build_dataset(source: Source, config: DataConfig, progress: Progress | None 
         )
     except DataError as error:  # images that are nearly black may all look alike
         raise DataError("; ".join([str(error), *(finding.rstrip(".") for finding in about_pixels)])) from None
+    label_sets_MK = source.encode_label_sets()
     splits = {name: _make_split(source, decoded, drawn.splits_N == number) for number, name in enumerate(SPLITS)}
     mean, std = compute_statistics(splits["train"].images_NCHW)
     return Dataset(
         name=source.name,
-        kind=source.kind or guess_image_kind(source.class_names),
+        kind=source.kind or guess_image_kind(source.class_names, task),
         class_names=source.class_names,
         **splits,
         mean=mean,
@@ -79,7 +84,7 @@ def build_dataset(source: Source, config: DataConfig, progress: Progress | None 
         findings=(
             *findings,
             *(finding.text for finding in drawn.findings),
-            *_check_balance(source.class_names, splits["train"]),
+            *_check_balance(source, splits["train"]),
         ),
         split_record={
             "seed": config.split_seed,
@@ -93,15 +98,25 @@ def build_dataset(source: Source, config: DataConfig, progress: Progress | None 
         },
         assigned=AssignedSplits.of_images(decoded.digests_N, decoded.hashes_N, drawn.splits_N, assigned),
         task=task,
+        label_sets_MK=None if label_sets_MK is None else torch.from_numpy(label_sets_MK),
     )
 
 
 def choose_task(source: Source, config: DataConfig) -> Task:
     """Return what an answer is: as configured, or by the labels. ConfigError if the labels are not for that task."""
     task = ("multiclass" if source.label_sets is None else "multilabel") if config.task == "auto" else config.task
-    if task != "multiclass":
-        raise ConfigError(f"data.task {task} is not supported yet: give --data.task multiclass, or leave it out")
+    if source.label_sets is not None and task != "multilabel":
+        raise ConfigError(f"{source.name} has images of several labels: give --data.task multilabel instead of {task}")
+    if config.order is not None and task != "ordinal":
+        raise ConfigError("data.order is the order of grades: add --data.task ordinal, or leave it out")
     return task
+
+
+def sort_grades(source: Source, order: str | None) -> Source:
+    """Return the source with its classes from the lowest grade to the highest. Errors of order_grades."""
+    grades = order_grades(source.name, source.class_names, order)
+    numbers_K = np.array([grades.index(name) for name in source.class_names], np.int64)
+    return dataclasses.replace(source, class_names=grades, labels_N=numbers_K[source.labels_N])
 
 
 def compute_statistics(images_NCHW: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -177,8 +192,9 @@ def _drop_unusable(source: Source, decoded: DecodedImages) -> tuple[Source, Deco
     return usable, DecodedImages(images, decoded.digests_N[is_usable], {}, hashes_N), unreadable
 
 
-def _check_balance(class_names: Sequence[str], train: Split) -> list[str]:
-    counts_K = np.bincount(train.labels_N.numpy(), minlength=len(class_names))
+def _check_balance(source: Source, train: Split) -> list[str]:
+    class_names = source.class_names
+    counts_K = count_labels(train.labels_N.numpy(), len(class_names), source.encode_label_sets())
     low, high = int(counts_K.argmin()), int(counts_K.argmax())
     if counts_K[high] <= IMBALANCE_RATIO * counts_K[low]:
         return []
@@ -202,5 +218,7 @@ def _fingerprint(source: Source, decoded: DecodedImages, splits_N: np.ndarray, f
     hasher = hashlib.sha256(json.dumps([source.class_names, fit, shape]).encode())
     hasher.update(decoded.digests_N.tobytes())
     hasher.update(source.labels_N.astype("<i8").tobytes())
+    if source.label_sets is not None:
+        hasher.update(json.dumps(source.label_sets).encode())
     hasher.update(splits_N.tobytes())
     return hasher.hexdigest()[:16]

@@ -60,11 +60,12 @@ def batches(
     rank: int = 0,
     world: int = 1,
     balance: float = 0.0,
+    strata_N: Tensor | None = None,
     shuffle: bool = True,
 ) -> Iterator[Batch]:
     """Yield the shards of `rank` in an epoch's steps from `start` on; one for every step, so that ranks stay in step.
 
-    batch: global batch size. balance: see `balanced_order`.
+    batch: global batch size. balance: see `balanced_order`; strata_N: the classes that it balances, if not the labels.
     """
     count, steps = len(split), steps_per_epoch(len(split), batch)
     order_N = torch.arange(count)
@@ -74,7 +75,8 @@ def batches(
             positions = slice(*split_range(0, count, step, steps))
             order_N[positions] = order_N[positions][lanes_N[positions].argsort(stable=True)]
     elif shuffle:
-        order_N = balanced_order(split.labels_N, seed, epoch, balance) if balance else permutation(count, seed, epoch)
+        strata_N = split.labels_N if strata_N is None else strata_N
+        order_N = balanced_order(strata_N, seed, epoch, balance) if balance else permutation(count, seed, epoch)
     for step in range(start, steps):
         low, high = split_range(0, count, step, steps)
         own = slice(*split_range(low, high, rank, world))

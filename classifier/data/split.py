@@ -4,7 +4,9 @@ A hash of (seed, content) is a number u in [0, 1). Below `test` it is a test ima
 validation image, in between a training image: shares hold in expectation, duplicates stay together, and another test
 share moves no image to or from validation. A class that such a draw leaves out of a split gets the image whose number
 is nearest to that split; no other image is ever in another split than its number says. A class of one image trains
-with it, and is not tested.
+with it, and is not tested. Where images have several labels, each label's share holds in expectation, too, and an image
+moves for a label only where its other labels can spare it, the rarest labels first; iterative stratification, which
+would place each image by all others, is for folds alone (folds.py).
 
 So added images move an existing one only if it was lent to a split that its class lacked, or if a new image joins it
 with others: another file with its pixels, or one that connects two groups. Splits that were assigned before
@@ -16,7 +18,9 @@ from typing import Literal
 
 import numpy as np
 
+from classifier.data import split_classes
 from classifier.data.folds import assign_folds
+from classifier.data.labels.label_sets import count_labels, describe_label
 from classifier.data.split_names import SPLITS, TEST, TRAIN, UNASSIGNED, VALIDATION
 from classifier.data.split_units import SplitInput, SplitUnits
 from classifier.errors import DataError, list_few
@@ -99,14 +103,14 @@ def draw_splits(
     units = SplitUnits(images, seed)
     pool_N = np.isin(supplied_N, (UNASSIGNED, TRAIN))
     is_divided = bool(missing) and bool(pool_N.all())
-    is_single_K = _check_class_sizes(images, units, is_divided=is_divided, in_folds=folds is not None)
+    is_single_K = split_classes.check_sizes(images, units, is_divided=is_divided, in_folds=folds is not None)
     u_N = units.u_U[units.unit_N]
     splits_N = np.where(pool_N, TRAIN, supplied_N).astype(np.int8)
     if folds is not None:
         splits_N[~pool_N] = UNASSIGNED
         pool = np.flatnonzero(pool_N)
-        in_fold_N = assign_folds(images.labels_N[pool], units.unit_N[pool], folds, seed) == fold
-        splits_N[pool[in_fold_N]] = TEST
+        folds_P = assign_folds(images.labels_N[pool], units.unit_N[pool], folds, seed, images.label_sets_MK)
+        splits_N[pool[folds_P == fold]] = TEST
         pool_N = splits_N == TRAIN
     if TEST in missing:
         splits_N[pool_N & (u_N < test)] = TEST
@@ -119,15 +123,20 @@ def draw_splits(
         recalled_N[pool_N] = recalled[pool_N]
         splits_N = np.where(recalled_N == UNASSIGNED, splits_N, recalled_N)
     drawn_N = splits_N.copy()
+    moved_for: dict[int, int] = {}
     if missing:
-        _fill_missing_classes(images, units, splits_N, pool_N, recalled_N != UNASSIGNED, missing, shares)
+        fixed_N = recalled_N != UNASSIGNED
+        moved_for = split_classes.fill_missing(images, units, splits_N, pool_N, fixed_N, missing, shares)
     needed = {TRAIN} if is_single_K.all() else {TRAIN} | {TEST}.intersection(missing)
     if not needed <= set(splits_N.tolist()):
         raise DataError(f"{name} has too few images ({len(splits_N)}) to draw its splits: add more")
-    _check_training_classes(images, splits_N)
+    split_classes.check_training(images, splits_N)
     reassignments = tuple(
         Reassignment(
-            images.ids[n], images.class_names[int(images.labels_N[n])], SPLITS[drawn_N[n]], SPLITS[splits_N[n]]
+            images.ids[n],
+            images.class_names[moved_for[int(units.unit_N[n])]],
+            SPLITS[drawn_N[n]],
+            SPLITS[splits_N[n]],
         )
         for n in np.flatnonzero(drawn_N != splits_N).tolist()
     )
@@ -139,10 +148,13 @@ def draw_splits(
         count = f"{(recalled_N != UNASSIGNED).sum():,} of {len(splits_N):,}"
         text = f"{count} images have their split from an earlier run (data.split_from)."
         findings.append(SplitFinding("recalled", text))
-    is_tested_K = np.bincount(images.labels_N[splits_N != TRAIN], minlength=len(is_single_K)) > 0
+    tested_N = images.labels_N[splits_N != TRAIN]
+    is_tested_K = count_labels(tested_N, len(is_single_K), images.label_sets_MK) > 0
     is_single_K &= ~is_tested_K & bool(missing)
-    findings += [*_find_label_conflicts(images, units), *_find_single_images(images, is_single_K)]
-    findings += _find_missing_classes(images, splits_N, is_single_K)
+    findings += _find_label_conflicts(images, units)
+    findings += [SplitFinding("single_image", text) for text in split_classes.describe_single(images, is_single_K)]
+    lacking = split_classes.describe_missing(images, splits_N, is_single_K)
+    findings += [SplitFinding("missing_class", text) for text in lacking]
     singles = {images.class_names[k] for k in np.flatnonzero(is_single_K).tolist()}
     if moves := [moved for moved in reassignments if moved.class_name not in singles]:
         examples = list_few([f"{moved.id} ({moved.drawn_split} to {moved.split})" for moved in moves])
@@ -152,92 +164,6 @@ def draw_splits(
         )
         findings.append(SplitFinding("reassigned", text))
     return DrawnSplits(splits_N, reassignments, tuple(findings))
-
-
-def _fill_missing_classes(
-    images: SplitInput,
-    units: SplitUnits,
-    splits_N: np.ndarray,
-    pool_N: np.ndarray,
-    is_fixed_N: np.ndarray,
-    missing: list[int],
-    shares: dict[int, float],
-) -> None:
-    """Move images, in splits_N, to splits that lack their class. Training comes first, then test, then validation.
-
-    A unit moves as a whole. One with two labels stays: it would also move images of a class that lacks nothing.
-    is_fixed_N: images that stay where they are.
-    """
-    classes = len(images.class_names)
-    wanted = (TRAIN, *missing)
-    is_fixed_U = np.bincount(units.unit_N, is_fixed_N) > 0
-    counts_KS = np.stack([np.bincount(images.labels_N[splits_N == s], minlength=classes) for s in range(3)], axis=1)
-    for k in np.flatnonzero((counts_KS[:, wanted] == 0).any(axis=1)):
-        class_N = np.flatnonzero((images.labels_N == k) & pool_N)
-        numbers, first = np.unique(units.unit_N[class_N], return_index=True)
-        split_of = dict(zip(numbers.tolist(), splits_N[class_N[first]].tolist(), strict=True))
-        moved: set[int] = set()
-        for split in wanted:
-            if split in split_of.values():
-                continue
-            if split != TRAIN and bool((splits_N[images.labels_N == k] == split).any()):
-                continue
-            used = list(split_of.values())
-            stays_U = units.shared_U | is_fixed_U
-            movable = [unit for unit in split_of if not stays_U[unit] and unit not in moved]
-            spare = [unit for unit in movable if used.count(split_of[unit]) > 1]
-            if split == TRAIN and not spare:  # two images, one in test and one in validation
-                spare = [unit for unit in movable if split_of[unit] == VALIDATION] or movable
-            if not spare:
-                continue
-            unit = min(spare, key=lambda unit: (_distance_to(split, float(units.u_U[unit]), shares), unit))
-            split_of[unit] = split
-            moved.add(unit)
-            splits_N[(units.unit_N == unit) & pool_N] = split
-
-
-def _distance_to(split: int, u: float, shares: dict[int, float]) -> float:
-    """Return the distance from a number to the interval of another split."""
-    if split == TEST:
-        return u
-    if split == VALIDATION:
-        return 1 - u
-    return max(shares[TEST] - u, u - (1 - shares[VALIDATION]))
-
-
-def _check_class_sizes(images: SplitInput, units: SplitUnits, *, is_divided: bool, in_folds: bool) -> np.ndarray:
-    """Return is_single_K: whether all that a class has is one image, or copies of one.
-
-    is_divided: the images of every class are divided between splits. DataError for a class without images; one that is
-    in each of the folds but one; and one that would have to be in two splits at once, as other classes have its only
-    image, too, or all its images belong to one group.
-    """
-    labels_N, classes = images.labels_N, len(images.class_names)
-    counts_K = np.bincount(labels_N, minlength=classes)
-    contents_K, units_K = (
-        np.bincount(np.unique(np.stack([labels_N, numbers_N]), axis=1)[0], minlength=classes)
-        for numbers_N in (units.content_N, units.unit_N)
-    )
-    is_refused_K = (np.bincount(labels_N, units.shared_C[units.content_N], minlength=classes) > 0) | in_folds
-    for k in np.flatnonzero((counts_K == 0) | ((counts_K == 1) & is_refused_K)).tolist():
-        count = "only one image" if counts_K[k] else "no image"
-        raise DataError(f"{images.name}: the class {images.class_names[k]!r} has {count}: add more, or remove it")
-    is_refused_K |= contents_K > 1
-    for k in np.flatnonzero((units_K == 1) & (counts_K > 1) & is_refused_K & is_divided).tolist():
-        raise DataError(
-            f"{images.name}: the {counts_K[k]} images of class {images.class_names[k]!r} "
-            f"{'are copies of one' if images.groups is None else 'belong to one group, or are copies of one'}: "
-            "add others, or remove the class"
-        )
-    return contents_K == 1
-
-
-def _check_training_classes(images: SplitInput, splits_N: np.ndarray) -> None:
-    trained_K = np.bincount(images.labels_N[splits_N == TRAIN], minlength=len(images.class_names))
-    for k in np.flatnonzero(trained_K == 0).tolist():
-        raise DataError(
-            f"{images.name}: the class {images.class_names[k]!r} has no training image: add some, or remove it"
-        )
 
 
 def _find_drawn_splits(name: str, supplied: set[int], missing: list[int], splits_P: np.ndarray) -> list[SplitFinding]:
@@ -285,31 +211,10 @@ def _find_label_conflicts(images: SplitInput, units: SplitUnits) -> list[SplitFi
         return []
     example = np.flatnonzero(units.content_N == shared[0]).tolist()
     other = next(n for n in example if images.labels_N[n] != images.labels_N[example[0]])
-    pair = " and ".join(f"{images.ids[n]} ({images.class_names[images.labels_N[n]]})" for n in (example[0], other))
-    text = f"{len(shared)} images have several labels, {_compared(images)}; one pair is {pair}."
+    pair = " and ".join(
+        f"{images.ids[n]} ({describe_label(int(images.labels_N[n]), images.class_names, images.label_sets_MK)})"
+        for n in (example[0], other)
+    )
+    what = "have several labels" if images.label_sets_MK is None else "have copies with other labels"
+    text = f"{len(shared)} images {what}, {_compared(images)}; one pair is {pair}."
     return [SplitFinding("label_conflict", text)]
-
-
-def _find_single_images(images: SplitInput, is_single_K: np.ndarray) -> list[SplitFinding]:
-    names = [repr(images.class_names[k]) for k in np.flatnonzero(is_single_K).tolist()]
-    if not names:
-        return []
-    if len(names) == 1:
-        text = f"The class {names[0]} has only one image, which trains: it is not tested."
-    elif is_single_K.all():
-        text = f"Each of the {len(names):,} classes has only one image, which trains: nothing is left to test on."
-    else:
-        text = f"{len(names):,} classes have only one image each, which trains: they are not tested: {list_few(names)}."
-    return [SplitFinding("single_image", text)]
-
-
-def _find_missing_classes(images: SplitInput, splits_N: np.ndarray, is_single_K: np.ndarray) -> list[SplitFinding]:
-    """is_single_K: classes that are known to be in training only."""
-    findings = []
-    for split in (VALIDATION, TEST):
-        in_split_N = splits_N == split
-        counts_K = np.bincount(images.labels_N[in_split_N], minlength=len(images.class_names))
-        absent = [repr(images.class_names[k]) for k in np.flatnonzero((counts_K == 0) & ~is_single_K).tolist()]
-        if absent and in_split_N.any():
-            findings.append(SplitFinding("missing_class", f"{SPLITS[split]} has no image of {list_few(absent)}."))
-    return findings

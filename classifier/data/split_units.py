@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from classifier.data.assigned_splits import AssignedSplits
+from classifier.data.labels.label_sets import pair_labels
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -26,13 +27,15 @@ class SplitInput:
     """V16, equal for images with the same pixels; if None, images are compared by their digests."""
     assigned: AssignedSplits | None = None
     """Splits that stay as they are; folds do not use them."""
+    label_sets_MK: np.ndarray | None = None
+    """bool, the sets of classes that labels_N stand for; None if they are classes."""
 
 
 class SplitUnits:
     """Images as units that stay in one split: with equal pixels, or of groups that equal pixels connect.
 
     content_N: an image's pixels (or content, where the pixels are not known) as a number; unit_N: its unit; u_U: a
-    unit's number in [0, 1).
+    unit's number in [0, 1); image_P and class_P: the pairs of pair_labels.
     """
 
     def __init__(self, images: SplitInput, seed: int) -> None:
@@ -49,6 +52,17 @@ class SplitUnits:
         self.u_U = (np.frombuffer(hashes, "<u8") >> np.uint64(11)) / 2.0**53
         self.shared_U = _have_several_labels(self.unit_N, images.labels_N, len(names))
         self.shared_C = _have_several_labels(self.content_N, images.labels_N, len(first_C))
+        self.image_P, self.class_P = pair_labels(images.labels_N, images.label_sets_MK)
+        self._by_class_P = self.image_P[np.argsort(self.class_P, kind="stable")]
+        self._ends_K = np.cumsum(np.bincount(self.class_P, minlength=len(images.class_names)))
+
+    def images_of(self, k: int) -> np.ndarray:
+        """Return the indices of the images of a class, in ascending order."""
+        return self._by_class_P[self._ends_K[k - 1] if k else 0 : self._ends_K[k]]
+
+    def classes_by_size(self) -> list[int]:
+        """Return the classes, those with the fewest images first."""
+        return np.argsort(np.diff(self._ends_K, prepend=0), kind="stable").tolist()
 
 
 def number_contents(digests_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

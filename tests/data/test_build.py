@@ -159,3 +159,55 @@ def test_class_with_a_single_image_is_trained_and_not_tested(photos: Path, paint
     assert lone.how_to_fill("validation") == "add images, as these are too few for a validation split"
     with pytest.raises(DataError, match="photos has no validation images: add images, as these are too few for a val"):
         resolve(Experiment().override("data.batch", 2), lone)
+
+
+LABELS = [("cat",), ("cat", "dog"), (), ("dog", "owl"), ("owl",)]
+
+
+@pytest.fixture
+def several(paint: Callable[[Path], Path], tmp_path: Path) -> Path:
+    """A manifest of 60 images with none to two of three labels."""
+    lines = [f"{paint(tmp_path / f'{n:02d}.png').name},{';'.join(LABELS[n % 5]) or '[]'}" for n in range(60)]
+    (tmp_path / "several.csv").write_text("\n".join(["path,labels", *lines]))
+    return tmp_path / "several.csv"
+
+
+def test_images_keep_their_several_labels(several: Path) -> None:
+    dataset = load(config(several))
+    assert (dataset.task, dataset.class_names) == ("multilabel", ("cat", "dog", "owl"))
+    assert dataset.label_sets_MK is not None
+    assert dataset.label_sets_MK.tolist() == [[n in one for n in (0, 1, 2)] for one in ((), (0,), (0, 1), (1, 2), (2,))]
+    assert sum(dataset.counts.values()) == 60
+    for split in (dataset.train, dataset.validation, dataset.test):
+        targets_NK = dataset.label_sets_MK[split.labels_N]
+        assert targets_NK.any(0).all()
+        for id_, target_K in zip(split.ids, targets_NK.tolist(), strict=True):
+            labels = LABELS[int(id_.removesuffix(".png")) % 5]
+            assert target_K == [name in labels for name in dataset.class_names]
+    about = "its images have 0 to 2 of 3 labels, 1.2 on average, separated by ';': multilabel (--data.task)."
+    assert about in dataset.findings
+    folds = load(config(several, folds=3, fold=1))
+    assert len(folds.test) == 20
+    small = load(config(several, limit=12))
+    assert small.label_sets_MK is not None
+    assert small.label_sets_MK[small.train.labels_N].any(0).all()
+
+
+def test_the_setting_decides_whether_images_have_several_labels(several: Path, photos: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"01\.png has several labels \(cat, dog\), but one class under data\.task mu"
+    ):
+        load(config(several, task="multiclass"))
+    single, auto = load(config(photos, task="multilabel")), load(config(photos))
+    assert single.label_sets_MK is not None
+    assert (auto.label_sets_MK, auto.task, single.task) == (None, "multiclass", "multilabel")
+    assert single.label_sets_MK.tolist() == [[True, False], [False, True]]
+    assert single.train.labels_N.tolist() == auto.train.labels_N.tolist()
+    assert "its images have 1 of 2 labels each: multilabel (--data.task)." in single.findings
+    assert single.fingerprint != auto.fingerprint
+
+
+def test_the_fingerprint_changes_with_a_label_of_several(several: Path) -> None:
+    before = load(config(several)).fingerprint
+    several.write_text(several.read_text().replace("dog;owl", "cat;owl"))  # as many sets, of other labels
+    assert load(config(several)).fingerprint != before

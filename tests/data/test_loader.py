@@ -146,3 +146,10 @@ def test_error_in_the_prefetch_thread_is_raised(monkeypatch) -> None:
 
     with pytest.raises(OSError, match="the disk is gone"):
         list(prefetch(broken()))
+
+
+def test_strata_are_balanced_instead_of_labels():
+    split = make_split(100)
+    strata_N = (torch.arange(100) >= 10).long()  # ten of one, ninety of another
+    steps = batches(split, batch=100, seed=0, epoch=0, balance=1.0, strata_N=strata_N)
+    assert torch.bincount(strata_N[whole(list(steps))]).tolist() == [50, 50]

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import pytest
@@ -5,6 +6,7 @@ import torch
 
 from classifier import data
 from classifier.config.experiment import Experiment
+from classifier.data.labels.label_sets import encode_label_sets
 from classifier.data.subset import limit_training_images
 from classifier.errors import DataError
 
@@ -50,3 +52,24 @@ def test_data_limit():
     dataset = data.load(Experiment().override("data.limit", 60).data)
     assert len(dataset.train) == 60
     assert "60 of its 1,304 training images" in dataset.findings[-1]
+
+
+def test_several_labels_keep_their_shares_and_none_is_left_out(digits):
+    """Labels 0 to 9 as the digits, 10 for even ones, 11 for two images; no label for a tenth of them."""
+    label_sets = [(k, 10) if k % 2 == 0 else (k,) for k in range(10)] + [(), (0, 10, 11)]
+    labels_N = digits.train.labels_N.clone()
+    labels_N[::10] = 10
+    labels_N[[1, 2]] = 11
+    train = dataclasses.replace(digits.train, labels_N=labels_N)
+    sets_MK = torch.from_numpy(encode_label_sets(tuple(label_sets), 12))
+    names = tuple(str(k) for k in range(12))
+    dataset = dataclasses.replace(digits, train=train, class_names=names, task="multilabel", label_sets_MK=sets_MK)
+    smaller: set[str] = set()
+    for count in (12, 40, 200, 600):
+        subset = limit_training_images(dataset, count, seed=0).train
+        assert smaller < set(subset.ids)
+        smaller = set(subset.ids)
+        counts_K = sets_MK[subset.labels_N].sum(0)
+        assert (counts_K > 0).all()
+        shares_K = sets_MK[labels_N].sum(0) * count / len(labels_N)
+        assert ((counts_K - shares_K).abs() <= 2 + 0.15 * shares_K).all()

@@ -16,6 +16,7 @@ from classifier.data.audit.finding import Finding
 from classifier.data.audit.scan import ScanResult
 from classifier.data.build import IMBALANCE_RATIO
 from classifier.data.infer_shape import describe_few_bits, find_few_bits
+from classifier.data.labels.label_sets import count_labels, describe_label
 from classifier.data.readers.compact import select_strings
 from classifier.data.split_names import SPLITS, TEST, TRAIN, VALIDATION
 from classifier.data.split_units import number_contents
@@ -49,7 +50,7 @@ def draw_splits_for(scan: ScanResult, config: DataConfig) -> tuple[np.ndarray, l
         reasons.append(f"{share:.1%} of the images are unreadable, more than data.max_corrupt {config.max_corrupt:.1%}")
     supplied_K, labels_K = source.splits_N[scan.usable_N], source.labels_N[scan.usable_N]
     splits_K = np.where(supplied_K == split.UNASSIGNED, TRAIN, supplied_K).astype(np.int8)
-    counts = np.bincount(labels_K, minlength=len(source.class_names))
+    counts = count_labels(labels_K, len(source.class_names), source.encode_label_sets())
     if empty := [repr(source.class_names[k]) for k in np.flatnonzero(counts == 0)]:
         classes = "a class has" if len(empty) == 1 else f"{len(empty):,} classes have"
         reasons.append(f"{classes} no usable image: {list_few(empty)}")
@@ -63,7 +64,10 @@ def draw_splits_for(scan: ScanResult, config: DataConfig) -> tuple[np.ndarray, l
 def _draw(scan: ScanResult, config: DataConfig) -> np.ndarray:
     """Return the splits of the usable images, without classes that have none. DataError as in a training."""
     source, usable_K = scan.source, scan.usable_N
-    present, labels_K = np.unique(source.labels_N[usable_K], return_inverse=True)
+    labels_K, label_sets_MK = source.labels_N[usable_K], source.encode_label_sets()
+    present = np.flatnonzero(count_labels(labels_K, len(source.class_names), label_sets_MK))
+    if label_sets_MK is None:
+        labels_K = np.searchsorted(present, labels_K)
     usable: list[int] = usable_K.tolist()
     split_input = split.SplitInput(
         name=source.name,
@@ -74,6 +78,7 @@ def _draw(scan: ScanResult, config: DataConfig) -> np.ndarray:
         supplied_N=source.splits_N[usable_K],
         groups=None if source.groups is None else select_strings(source.groups, usable),
         hashes_N=scan.hashes_K,
+        label_sets_MK=None if label_sets_MK is None else label_sets_MK[:, present],
         assigned=None if config.split_from is None else AssignedSplits.read(Path(config.split_from)),
     )
     drawn = split.draw_splits(split_input, validation=config.validation, test=config.test, seed=config.split_seed)
@@ -117,11 +122,16 @@ class _ScanView:
         self.scan, self.splits_K = scan, splits_K
         self.ids = [scan.source.ids[int(n)] for n in scan.usable_N]
         self.labels_K = scan.source.labels_N[scan.usable_N]
-        self.class_names = scan.source.class_names
+        self.class_names, self.label_sets_MK = scan.source.class_names, scan.source.encode_label_sets()
         self.content_K, self.first_C = number_contents(scan.hashes_K)
 
     def describe(self, k: int) -> str:
-        return f"{self.ids[k]} ({self.class_names[self.labels_K[k]]}, {SPLITS[self.splits_K[k]]})"
+        label = describe_label(int(self.labels_K[k]), self.class_names, self.label_sets_MK)
+        return f"{self.ids[k]} ({label}, {SPLITS[self.splits_K[k]]})"
+
+    def count_in(self, split: int) -> np.ndarray:
+        """Return the images of each class in a split."""
+        return count_labels(self.labels_K[self.splits_K == split], len(self.class_names), self.label_sets_MK)
 
     def with_content(self, content: int) -> list[int]:
         return np.flatnonzero(self.content_K == content).tolist()
@@ -146,7 +156,8 @@ def _check_duplicates(view: _ScanView) -> Iterator[Finding]:
         ids, names = tuple(view.ids[k] for k in members), list_few([view.describe(k) for k in members], 4)
         has_several_labels = len({int(view.labels_K[k]) for k in members}) > 1
         if has_several_labels:
-            yield Finding(kind="label_conflict", text=f"the same image has several labels: {names}", ids=ids)
+            what = "several labels" if view.label_sets_MK is None else "other labels in each copy"
+            yield Finding(kind="label_conflict", text=f"the same image has {what}: {names}", ids=ids)
         if len(splits := view.splits_of(members)) > 1:
             where = " and ".join(SPLITS[s] for s in splits)
             yield Finding(kind="leak", text=f"the same image is in {where}: {names}", ids=ids)
@@ -192,7 +203,7 @@ def _check_near_duplicates(
 
 
 def _check_classes(view: _ScanView) -> Iterator[Finding]:
-    counts_K = np.bincount(view.labels_K[view.splits_K == TRAIN], minlength=len(view.class_names))
+    counts_K = view.count_in(TRAIN)
     for k in np.flatnonzero(counts_K < MIN_TRAINING_IMAGES).tolist():
         count = int(counts_K[k])
         text = f"{view.class_names[k]!r} has {count} training image{'' if count == 1 else 's'}"
@@ -204,8 +215,7 @@ def _check_classes(view: _ScanView) -> Iterator[Finding]:
     for s in (VALIDATION, TEST):
         if not (view.splits_K == s).any():
             continue
-        split_counts_K = np.bincount(view.labels_K[view.splits_K == s], minlength=len(view.class_names))
-        for k in np.flatnonzero((split_counts_K == 0) & (counts_K > 0)).tolist():
+        for k in np.flatnonzero((view.count_in(s) == 0) & (counts_K > 0)).tolist():
             yield Finding(kind="few", text=f"{view.class_names[k]!r} has no image in {SPLITS[s]}")
 
 
@@ -265,8 +275,8 @@ def _flag_each(
 def select_clean(scan: ScanResult, splits_K: np.ndarray, findings: Sequence[Finding]) -> list[tuple[int, int]]:
     """Return the images to use, as (index in the source, index into SPLITS).
 
-    Without unreadable images and those with two labels, with one of each duplicate, and with leaks in one split: test
-    before validation before train.
+    Without unreadable images and those whose copies have other labels, with one of each duplicate, and with leaks in
+    one split: test before validation before train.
     """
     index_of = {scan.source.ids[n]: k for k, n in enumerate(scan.usable_N.tolist())}
     dropped: set[int] = set()

@@ -15,7 +15,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
         "Near duplicates in two splits inflate the score: keep them in one split (--write-manifest).",
     ),
     "group_leak": ("error", "A group in two splits inflates the score: keep each group in one split."),
-    "label_conflict": ("error", "An image has only one class: decide which, and remove the others."),
+    "label_conflict": ("error", "One image cannot have all of them: decide which is right, and remove the others."),
     "near_conflict": ("warning", "Near duplicates have different labels: check which is right."),
     "label_error": ("warning", "A linear classifier trained without these predicts another class: check the label."),
     "duplicate": ("warning", "Duplicates count twice and add nothing: keep one of each (--write-manifest)."),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from classifier.data.decoding.decode import SUFFIXES
-from classifier.data.labels import decode_text, detect_encoding
+from classifier.data.labels.values import decode_text, detect_encoding
 from classifier.data.readers.remote import RemotePath, open_random_access
 from classifier.data.split_names import SPLIT_ALIASES
 from classifier.errors import DataError, in_short
@@ -23,6 +23,8 @@ Row = tuple[str, dict[str, Any]]
 """Its location ("line 7"), and its values by column; None for a missing value."""
 
 DELIMITERS = (",", ";", "\t", "|")
+OTHER_NAMES = {"label": "labels"}
+"""What a wanted column may be called, too."""
 HEAD_BYTES = 1 << 16
 
 
@@ -134,11 +136,15 @@ def _find_named(values: list[str], wanted: Sequence[str]) -> dict[str, int] | No
     names, folded = [value.strip() for value in values], [value.strip().casefold() for value in values]
     columns = {}
     for column in wanted:
-        if column in names:
-            columns[column] = names.index(column)
-        elif column.casefold() in folded:
-            columns[column] = folded.index(column.casefold())
-        elif column != "split":
+        for name in (column, OTHER_NAMES.get(column, column)):
+            if name in names:
+                columns[column] = names.index(name)
+            elif name.casefold() in folded:
+                columns[column] = folded.index(name.casefold())
+            else:
+                continue
+            break
+        if column not in columns and column != "split":
             return None
     return columns
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from classifier.config.fields import suggest
 from classifier.config.sections import DataConfig
+from classifier.data.labels.nested import clean_path, describe_tree, find_faults, suggest_nested
 from classifier.data.readers import folder, idx
 from classifier.data.readers.groups import assign_groups
-from classifier.data.readers.source import Source
+from classifier.data.readers.source import Source, UntrainableError, to_label_sets
 from classifier.data.readers.tree import DiskFolder, ListedFolder, Tree, is_hidden
 from classifier.errors import DataError, list_few
 
@@ -44,11 +45,28 @@ def open_source(config: DataConfig) -> Source:
     source = _open_unfiltered(config)
     if config.group and source.groups is None:
         source = assign_groups(source, config.group)
-    if config.only is None:
-        return source
-    from classifier.data.readers.id_list import select_listed
+    if config.only is not None:
+        from classifier.data.readers.id_list import select_listed
 
-    return select_listed(source, Path(os.path.expanduser(config.only)))
+        source = select_listed(source, Path(os.path.expanduser(config.only)), config.task)
+    return to_label_sets(source) if config.task == "multilabel" else _name_paths(source, config.task)
+
+
+def _name_paths(source: Source, task: str) -> Source:
+    """Check the names of nested classes, or say that they look like such. DataError if they make no tree."""
+    if task != "nested":
+        findings = suggest_nested(source.class_names) if task == "auto" and source.label_sets is None else []
+        return dataclasses.replace(source, findings=(*source.findings, *findings)) if findings else source
+    if source.label_sets is not None:
+        raise DataError(
+            f"{source.name} has images of several labels, which data.task nested cannot take: keep the deepest of each"
+        )
+    names = tuple(map(clean_path, source.class_names))
+    findings = (*source.findings, describe_tree(names))
+    source = dataclasses.replace(source, class_names=names, findings=findings)
+    if faults := [*find_faults(source.name, names)]:
+        raise UntrainableError.of_source(source, faults)
+    return source
 
 
 def _open_unfiltered(config: DataConfig) -> Source:
@@ -92,8 +110,8 @@ def _open_file(path: "Path | RemotePath", config: DataConfig) -> Source:
     if (source := _open_shards([path], config)) is not None:
         return source
     if path.suffix.lower() in archive.SUFFIXES:
-        return archive.read_archive(path)
-    return manifest.read_manifest(path, group=config.group, outside=config.outside)
+        return archive.read_archive(path, is_nested=config.task == "nested")
+    return manifest.read_manifest(path, group=config.group, outside=config.outside, task=config.task)
 
 
 def _open_remote(config: DataConfig) -> Source:
@@ -127,7 +145,7 @@ def _open_tree(top: Tree, name: str, config: DataConfig) -> Source:
                         f"{len(beside):,} images beside its {suffix} files were left out: {list_few(beside)}."
                     )
                 return dataclasses.replace(source, findings=tuple(findings))
-    return folder.read_tree(top, name)
+    return folder.read_tree(top, name, is_nested=config.task == "nested")
 
 
 def _open_files(paths: list[Path], config: DataConfig) -> Source:
@@ -146,9 +164,9 @@ def _open_shards(paths: list[Any], config: DataConfig) -> Source | None:
 
     suffixes = {path.suffix.lower() for path in paths}
     if suffixes == {".tar"} and webdataset.contains_samples(archive.list_tar_members(paths[0])):
-        return webdataset.read_webdataset(paths)
+        return webdataset.read_webdataset(paths, config.task)
     if suffixes == {".parquet"} and parquet.ImageTable(paths[0], parquet.RowGroupCache()).column is not None:
-        return parquet.read_parquet(paths, config.group)
+        return parquet.read_parquet(paths, config.group, config.task)
     return None
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from classifier.data.labels import name_classes, parse_label, sort_class_names
+from classifier.data.labels.encode import name_labels, number_labels
+from classifier.data.labels.label_sets import describe_label_sets
+from classifier.data.labels.values import Spelling, parse_label
 from classifier.data.readers.compact import CompactFiles, select_strings
 from classifier.data.readers.csv_rows import read_csv_rows
 from classifier.data.readers.source import Source
@@ -14,8 +16,10 @@ from classifier.errors import DataError, list_few
 from classifier.text import unescape_surrogates
 
 
-def select_listed(source: Source, path: Path) -> Source:
+def select_listed(source: Source, path: Path, task: str = "auto") -> Source:
     """Select the images that a CSV lists (id, label, split), with the labels and splits given there.
+
+    task: as data.task; what the labels of a multilabel source are replaced by are lists, too.
 
     An empty split is drawn; rows without a label are left out, with a finding.
 
@@ -25,7 +29,7 @@ def select_listed(source: Source, path: Path) -> Source:
         fault = "is no ordinary file" if path.exists() else "does not exist"
         raise DataError(f"data.only {path} {fault}: give a CSV of id,label,split, as written by audit --write-manifest")
     index_of = {id_: n for n, id_ in enumerate(source.ids)}
-    selected: dict[int, tuple[str, int]] = {}
+    selected: dict[int, tuple[Spelling, int]] = {}
     unlabelled: list[str] = []
     for where, row in read_csv_rows(path, ("id", "label", "split")):
         line = f"{path} {where}"
@@ -44,23 +48,32 @@ def select_listed(source: Source, path: Path) -> Source:
             selected[index] = label, split
     if not selected:
         raise DataError(f"{path} lists no images: add a line id,label,split for each")
-    first_ids = {label: source.ids[n] for n, (label, _) in reversed(selected.items())}
-    class_of, findings, refusals = name_classes(
-        str(path), first_ids, trusted=source.class_names, locate=lambda label: first_ids[label]
+    indices = sorted(selected)
+    first_of = {label: n for n, (label, _) in reversed(selected.items())}
+    numbers = {label: number for number, label in enumerate(first_of)}
+    spelled_N = np.array([numbers[selected[n][0]] for n in indices], np.int64)
+    named = name_labels(
+        str(path),
+        [*first_of],
+        np.bincount(spelled_N, minlength=len(first_of)),
+        task="multilabel" if task == "auto" and source.label_sets is not None else task,
+        trusted=source.class_names,
+        locate=lambda label: source.ids[first_of[label]],
     )
-    if refusals:
-        raise DataError(refusals[0])
+    if named.refusals:
+        raise DataError(named.refusals[0])
+    numbered, findings = number_labels(named, range(len(first_of))), named.findings
+    labels_N = numbered.labels_S[spelled_N]
+    if numbered.label_sets is not None:
+        findings.append(describe_label_sets(labels_N, numbered.class_names, numbered.label_sets, named.how))
     if unlabelled:
         findings.append(f"{len(unlabelled):,} images have no label and were left out: {list_few(unlabelled)}.")
-    indices = sorted(selected)
-    class_names = sort_class_names(set(class_of.values()))
-    class_indices = {label: class_names.index(class_name) for label, class_name in class_of.items()}
     images = source.images
     return dataclasses.replace(
         source,
-        class_names=class_names,
+        class_names=numbered.class_names,
         ids=select_strings(source.ids, indices),
-        labels_N=np.array([class_indices[selected[n][0]] for n in indices], np.int64),
+        labels_N=labels_N,
         splits_N=np.array([selected[n][1] for n in indices], np.int8),
         images=images[indices] if isinstance(images, np.ndarray) else CompactFiles(images[n] for n in indices),
         groups=None if source.groups is None else select_strings(source.groups, indices),
@@ -69,4 +82,5 @@ def select_listed(source: Source, path: Path) -> Source:
             *findings,
             f"{len(indices):,} of its {len(index_of):,} images are used (data.only).",
         ),
+        label_sets=numbered.label_sets,
     )

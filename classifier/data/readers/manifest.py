@@ -9,42 +9,63 @@ import os
 import re
 import unicodedata
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from classifier.data.decoding.decode import SUFFIXES
-from classifier.data.labels import clean_label, parse_group, parse_label
+from classifier.data.labels import class_columns
+from classifier.data.labels.class_names import clean_label
+from classifier.data.labels.repeated_rows import RepeatedRows
+from classifier.data.labels.values import parse_group, parse_labels
 from classifier.data.readers.archive import normalize_member_name
 from classifier.data.readers.csv_rows import Row, find_dialect, open_text, read_csv_rows
 from classifier.data.readers.file_bytes import File
 from classifier.data.readers.remote import RemotePath
 from classifier.data.readers.source import Source, SourceBuilder
 from classifier.data.readers.tree import is_image, leads_outside
-from classifier.data.split_names import parse_split
+from classifier.data.split_names import SPLIT_ALIASES, parse_split
 from classifier.errors import DataError
 from classifier.text import unescape_surrogates
 
 LIST_SUFFIXES = (".txt", ".lst")
 JSON_SUFFIXES = (".jsonl", ".ndjson")
+MANIFEST_COLUMNS = ("label", "labels")
+"""What the column of labels is called."""
 JSON_KEYS = ("path", "file_name")
 # The longest path that ends like an image, and what remains; else all up to the last blank.
 _PATH_AND_LABEL = re.compile(rf"(.*(?:{'|'.join(map(re.escape, sorted(SUFFIXES)))}))[\s,;]+(.+)", re.IGNORECASE)
 
 
-def read_manifest(manifest: Path | RemotePath, *, group: str | None = None, outside: bool = False) -> Source:
+@dataclass
+class _Table:
+    """What a manifest's rows are read from. class_names: those that it defines for its numbers, as they are read."""
+
+    rows: Iterator[Row]
+    how: str = "in lists"
+    """How labels are written where they are lists already."""
+    findings: tuple[str, ...] = ()
+    class_names: set[str] = field(default_factory=set)
+
+
+def read_manifest(
+    manifest: Path | RemotePath, *, group: str | None = None, outside: bool = False, task: str = "auto"
+) -> Source:
     """Find the images that a manifest lists; paths are absolute, or relative to the manifest's folder.
 
     group: a column; rows with the same value stay in one split. outside: allow paths, and links, that lead out of the
-    manifest's folder. An empty split is drawn; rows without a label are left out, with a finding. DataError names the
-    line of a missing file, an unknown split or a second label.
+    manifest's folder. task: data.task; labels may be lists, columns of 0 and 1, or rows of the same image. An empty
+    split is drawn; rows without a label are left out, with a finding. DataError names the line of a missing file, an
+    unknown split, or a second label where there can be only one.
     """
-    listed: dict[str, tuple[str, str]] = {}
-    builder, trusted = SourceBuilder(), set()
+    builder, repeated = SourceBuilder(), RepeatedRows(str(manifest), task)
     folder = manifest.parent if isinstance(manifest, RemotePath) else _ImageFolder(manifest, outside)
-    for where, row in _read_rows(manifest, group, trusted):
+    table = _open_table(manifest, group)
+    trusted = table.class_names
+    for where, row in table.rows:
         line = f"{manifest} {where}"
-        name, label = row["path"], parse_label(line, row["label"])
+        name, label = row["path"], parse_labels(line, row["label"])
         name = os.fsdecode(name) if isinstance(name, bytes) else str(name or "")
         if not name.strip():
             raise DataError(f"{line} has no path: fill it in, or remove the line")
@@ -58,38 +79,46 @@ def read_manifest(manifest: Path | RemotePath, *, group: str | None = None, outs
         else:
             path = folder.find_existing(line, name)
             id_ = folder.id_of(path)
-        if id_ in listed:
-            first, first_label = listed[id_]
-            if clean_label(first_label) != clean_label(label):
-                raise DataError(
-                    f"{line}: {name} has two labels, {first_label!r} ({first}) and {label!r}: "
-                    "keep one, since each image has one class"
-                )
-            raise DataError(f"{line}: {name} is listed already ({first}): keep one of the two")
-        listed[id_] = (where, label)
-        if label not in builder.class_indices and clean_label(label) in map(clean_label, id_.split("/")):
-            trusted.add(label)  # the name of a class folder is no list of labels
-        builder.add(id_, path, label, split, None if group is None else parse_group(line, group, row[group]))
+        in_group = None if group is None else parse_group(line, group, row[group])
+        if repeated.add(where, id_, name, label, (split, in_group)):
+            is_new_text = isinstance(label, str) and label not in builder.class_indices
+            if is_new_text and clean_label(str(label)) in map(clean_label, id_.split("/")):
+                trusted.add(str(label))  # the name of a class folder is no list of labels
+            builder.add(id_, path, label, split, in_group)
     if not builder:
         unlabelled = f": none of its {len(builder.unlabelled):,} lines has a label" if builder.unlabelled else ""
         raise DataError(f"{manifest} lists no images{unlabelled}: add a line path,label for each")
-    return builder.build(manifest.stem, where=str(manifest), trusted=trusted)
+    if manifest.suffix.lower() in LIST_SUFFIXES:
+        _refuse_splits(manifest, [label for label in builder.class_indices if isinstance(label, str)])
+    how = table.how
+    if lists := repeated.find_lists():
+        builder.set_lists(lists)
+        how = "in a row each"
+    return builder.build(
+        manifest.stem, task=task, where=str(manifest), trusted=trusted, how=how, findings=table.findings
+    )
 
 
-def _read_rows(manifest: Path | RemotePath, group: str | None, class_names: set[str]) -> Iterator[Row]:
-    """Yield the rows. class_names: gets the names that the manifest defines for its numbers."""
+def _refuse_splits(manifest: Path | RemotePath, labels: Sequence[str]) -> None:
+    """Raise a DataError for a list in which most labels end with a split: they are no lists of labels."""
+    ends = [re.split(r"[\s,;]+", label) for label in labels]
+    if 2 * sum(len(words) > 1 and words[-1].lower() in SPLIT_ALIASES for words in ends) > len(labels):
+        raise DataError(f"{manifest} has a path, a label and a split in each line: add a first line path,label,split")
+
+
+def _open_table(manifest: Path | RemotePath, group: str | None) -> _Table:
     suffix = manifest.suffix.lower()
     columns = ("path", "label", "split", *([group] if group else []))
     if suffix in (".csv", ".tsv"):
-        return read_csv_rows(manifest, columns)
+        return _open_csv(manifest, columns)
     if suffix in (".parquet", ".pq"):
-        return _read_parquet_rows(manifest, columns, class_names)
+        return _open_parquet(manifest, columns)
     if suffix in LIST_SUFFIXES:
         with open_text(manifest) as (_, head):
-            if find_dialect(head, columns, needs_names=True):
-                return read_csv_rows(manifest, columns)
+            if find_dialect(head, [column for column in columns if column != "label"], needs_names=True):
+                return _open_csv(manifest, columns)
         if group is None:
-            return _read_list_rows(manifest)
+            return _Table(_read_list_rows(manifest))
         raise DataError(f"{manifest} is a list of paths and labels, and has no column {group}: write it as CSV")
     raise DataError(
         f"{manifest} is not a folder, archive (.zip, .tar), manifest (.csv, .tsv, .parquet) or list (.txt, .lst): "
@@ -235,12 +264,11 @@ def _read_list_rows(manifest: Path | RemotePath) -> Iterator[Row]:
             where = f"{manifest} line {number}"
             values = [value.strip() for value in line.strip("\r\n").split("\t")]
             is_index = manifest.suffix.lower() == ".lst" and len(values) > 2  # MXNet's
-            if len(values) > (3 if is_index else 2):
-                raise DataError(f"{where} has several labels, which are not supported yet: keep one path and one label")
             if is_index:
-                _, label, path = values
-            elif len(values) == 2:
-                path, label = values
+                _, *labels, path = values
+                label = "\t".join(labels)
+            elif len(values) > 1:
+                path, label = values[0], "\t".join(values[1:])
             elif match := _PATH_AND_LABEL.fullmatch(values[0]):
                 path, label = match.groups()
             else:
@@ -250,17 +278,68 @@ def _read_list_rows(manifest: Path | RemotePath) -> Iterator[Row]:
             yield f"line {number}", {"path": path.strip(), "label": label}
 
 
-def _read_parquet_rows(manifest: Path | RemotePath, wanted: Sequence[str], class_names: set[str]) -> Iterator[Row]:
-    from classifier.data.readers.parquet import open_table, read_class_names, read_columns
+def _open_csv(manifest: Path | RemotePath, columns: Sequence[str]) -> _Table:
+    with open_text(manifest) as (_, head):
+        is_tsv = manifest.suffix.lower() == ".tsv"
+        others = [column for column in columns if column != "label"]
+        if find_dialect(head, columns, is_tsv=is_tsv) is None and (
+            dialect := find_dialect(head, others, is_tsv=is_tsv, needs_names=True)
+        ):
+            named = [name for n, name in enumerate(dialect.names) if name and n not in dialect.columns.values()]
+            return _read_class_columns(
+                manifest, others, named, lambda wanted: read_csv_rows(manifest, wanted)
+            ) or _Table(read_csv_rows(manifest, columns))
+    return _Table(read_csv_rows(manifest, columns))
+
+
+def _open_parquet(manifest: Path | RemotePath, columns: Sequence[str]) -> _Table:
+    from classifier.data.readers.parquet import (
+        find_label_column,
+        list_flag_columns,
+        open_table,
+        read_class_names,
+        read_columns,
+    )
 
     table = open_table(manifest)
-    for column in wanted:
-        if column not in table.schema.names and column != "split":
-            have = ", ".join(table.schema.names) or "none"
-            raise DataError(f"{manifest}: there is no column {column} (only {have}): rename or add it")
-    columns = {column: column for column in wanted if column in table.schema.names}
-    names = read_class_names(table.schema, "label")
-    class_names.update(names or ())
-    for number, values in enumerate(read_columns(manifest, table, columns), 1):
-        label = parse_label(f"{manifest} row {number}", values["label"], names)
-        yield f"row {number}", values | {"label": label}
+    have, label = table.schema.names, find_label_column(table.schema, MANIFEST_COLUMNS)
+    class_names = None if label is None else read_class_names(table.schema, label)
+
+    def read(wanted: Sequence[str]) -> Iterator[Row]:
+        names = {column: label if column == "label" and label else column for column in wanted}
+        for number, values in enumerate(read_columns(manifest, table, names), 1):
+            if "label" in values:
+                labels = parse_labels(f"{manifest} row {number}", values["label"], class_names)
+                values |= {"label": labels}
+            yield f"row {number}", values
+
+    others = [column for column in columns if column != "label" and (column in have or column != "split")]
+    missing = [column for column in others if column not in have]
+    if label is None and not missing:
+        named = list_flag_columns(table.schema, others)
+        if (found := _read_class_columns(manifest, others, named, read)) is not None:
+            return found
+        missing = ["label"]
+    if missing:
+        raise DataError(
+            f"{manifest}: there is no column {missing[0]} (only {', '.join(have) or 'none'}): rename or add it"
+        )
+    return _Table(read(["label", *others]), class_names=set(class_names or ()))
+
+
+def _read_class_columns(
+    manifest: Path | RemotePath,
+    others: Sequence[str],
+    named: Sequence[str],
+    read: Callable[[Sequence[str]], Iterator[Row]],
+) -> _Table | None:
+    """Return rows whose labels are the names of their columns of 0 and 1; None if there are no such columns."""
+    found = class_columns.find_class_columns(str(manifest), named, read(named))
+    if found is None:
+        return None
+
+    def read_rows() -> Iterator[Row]:
+        for where, row in read([*others, *found.names]):
+            yield where, row | {"label": class_columns.read_flags(f"{manifest} {where}", found.names, row)}
+
+    return _Table(read_rows(), class_columns.HOW, tuple(found.findings))

@@ -7,23 +7,29 @@ The split comes from the table's name (train-00000-of-00004.parquet), or from a 
 import bisect
 import collections
 import functools
+import itertools
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from classifier.data.labels import describe_repeated, parse_group, parse_label
+from classifier.data.labels import class_columns
+from classifier.data.labels.class_names import describe_repeated
+from classifier.data.labels.values import parse_group, parse_labels
+from classifier.data.readers.csv_rows import Row
 from classifier.data.readers.file_bytes import PackedFile, derive_identity
 from classifier.data.readers.remote import RemotePath, open_random_access, path_identity, split_common_folder
 from classifier.data.readers.source import Source, SourceBuilder
 from classifier.data.split_names import infer_splits, parse_split
 from classifier.errors import DataError, in_short, list_few
-from classifier.storage.bounded_parquet import BoundedParquet
+from classifier.storage.bounded_parquet import BoundedParquet, is_list_of_scalars
 
+MAX_LABELS = 1 << 16
+"""Of one image."""
 LABEL_COLUMNS = ("label", "labels", "class", "fine_label")
 _TEXT_COLUMNS = ("path", "split", *LABEL_COLUMNS)
 """Never images, even if their text is written as bytes."""
@@ -99,16 +105,19 @@ def open_table(path: Path | RemotePath) -> BoundedParquet:
 def read_columns(
     path: Path | RemotePath, table: BoundedParquet, columns: Mapping[str, str]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the values of each row. columns: key of a value -> name of its column. DataError if it is corrupted."""
+    """Yield the values of each row. columns: key of a value -> name of its column. Labels may be lists.
+
+    DataError if the table is corrupted.
+    """
     names = list(dict.fromkeys(columns.values()))
-    for key, name in columns.items():
+    for name in names:
         if table.schema.names.count(name) > 1:
             raise DataError(f"{path}: the column {name} appears twice: keep one")
-        if pa.types.is_nested(kind := table.schema.field(name).type):  # a row of it may be of any size
-            what = "labels" if key == "label" else "values"
+        kind = table.schema.field(name).type
+        if pa.types.is_nested(kind) and not (name in LABEL_COLUMNS and is_list_of_scalars(kind)):
             raise DataError(
-                f"{path}: the column {name} has several {what} per row ({str(kind)[:60]}), which are not supported "
-                "yet: keep one"
+                f"{path}: the column {name} has structures instead of values ({str(kind)[:60]}): write text or a "
+                "number in each row"
             )
     try:
         for group in table.row_groups:
@@ -120,7 +129,20 @@ def read_columns(
 
 
 def _list_values(column: pa.Array) -> Sequence[Any]:
-    """Return a column as Python values; floats as numpy's, which know how many digits they have."""
+    """Return a column as Python values; floats as numpy's, which know how many digits they have.
+
+    Lists of text share their values. OSError for a list that is too long.
+    """
+    if is_list_of_scalars(column.type):
+        lists = column.cast(pa.list_(column.type.value_type))
+        ends = lists.offsets.to_pylist()
+        if max((high - low for low, high in itertools.pairwise(ends)), default=0) > MAX_LABELS:
+            raise OSError(f"a row has more than {MAX_LABELS:,} labels")
+        if not pa.types.is_dictionary(column.type.value_type):
+            return column.to_pylist()
+        words, flat = [*lists.values.dictionary.to_pylist(), None], lists.values.indices.fill_null(-1).to_pylist()
+        rows = zip(itertools.pairwise(ends), lists.is_valid().to_pylist(), strict=True)
+        return [[words[n] for n in flat[low:high]] if is_valid else None for (low, high), is_valid in rows]
     return column.to_numpy(zero_copy_only=False) if pa.types.is_floating(column.type) else column.to_pylist()
 
 
@@ -176,46 +198,73 @@ def _is_binary(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
-def read_parquet(paths: Sequence[Path] | Sequence[RemotePath], group: str | None = None) -> Source:
-    """Find the images in these tables. group: a column; rows with the same value stay in one split.
+def read_parquet(paths: Sequence[Path] | Sequence[RemotePath], group: str | None = None, task: str = "auto") -> Source:
+    """Find the images in these tables. group: a column; rows with the same value stay in one split. task: data.task.
 
-    DataError if a table is corrupted, or has no labels.
+    DataError if a table is corrupted, or has no labels: neither a column of them, nor columns of 0 and 1.
     """
     folder, names = split_common_folder(paths)
     builder, cache, findings = SourceBuilder(), RowGroupCache(), dict[str, None]()
     trusted: set[str] = set()
-    splits = infer_splits(names)
-    for path, name, named_split in zip(paths, names, splits, strict=True):
+    flags: list[str] = []
+    for path, name, named_split in zip(paths, names, infer_splits(names), strict=True):
         table = ImageTable(path, cache)
-        have = table.schema.names
-        label = next((column for column in LABEL_COLUMNS if column in have), None)
-        if table.column is None or label is None:
+        have, label = table.schema.names, find_label_column(table.schema)
+        found = None
+        if label is None and table.column is not None:
+            candidates = list_flag_columns(table.schema, (table.column, "split", *([group] if group else [])))
+            found = class_columns.find_class_columns(str(path), candidates, _read_rows(path, table, candidates))
+        if table.column is None or (label is None and found is None):
             what = "column of images (structs with bytes, or bytes)" if table.column is None else "column label"
             raise DataError(f"{path}: there is no {what}, only {list_few(have, 8)}: rename or add it")
         if group is not None and group not in have:
             raise DataError(f"{path}: data.group {group} is no column ({list_few(have, 8)}): give one of them")
-        class_names = read_class_names(table.schema, label)
+        if found is not None and found.names != (flags := flags or found.names):
+            raise DataError(f"{path} has other columns of 0 and 1 than {paths[0]}: give all tables the same")
+        class_names = None if label is None else read_class_names(table.schema, label)
         trusted |= set(class_names or ())
         findings |= dict.fromkeys(describe_repeated(str(folder), class_names or ()))
-        columns = {"label": label} | ({"split": "split"} if "split" in have else {})
-        columns |= {} if group is None else {"group": group}
-        for row, values in enumerate(read_columns(path, table.file, columns)):
-            where = f"{path} row {row + 1}"
-            split = parse_split(where, values["split"]) if "split" in values else named_split
-            text = parse_label(where, values["label"], class_names)
-            in_group = None if group is None or text is None else parse_group(where, group, values["group"])
-            builder.add(f"{name}/{row}", TableCell(table, row), text, split, in_group)
+        findings |= dict.fromkeys(found.findings if found else ())
+        wanted = [*([label] if label else flags), *(["split"] if "split" in have else []), *([group] if group else [])]
+        for row, (where, values) in enumerate(_read_rows(path, table, wanted)):
+            where = f"{path} {where}"
+            split = parse_split(where, values["split"]) if "split" in have else named_split
+            if label is None:
+                labels = class_columns.read_flags(where, flags, values)
+            else:
+                labels = parse_labels(where, values[label], class_names)
+            in_group = None if group is None or labels is None else parse_group(where, group, values[group])
+            builder.add(f"{name}/{row}", TableCell(table, row), labels, split, in_group)
     if not builder:
         raise DataError(f"{paths[0]} has no labelled images: add labels")
     name = paths[0].stem if len(paths) == 1 else folder.name
-    return builder.build(name, where=str(folder), trusted=trusted, findings=tuple(findings))
+    how = class_columns.HOW if flags else "in lists"
+    return builder.build(name, task=task, where=str(folder), trusted=trusted, how=how, findings=tuple(findings))
+
+
+def _read_rows(path: Path | RemotePath, table: ImageTable, columns: Sequence[str]) -> Iterator[Row]:
+    rows = read_columns(path, table.file, {column: column for column in columns}) if columns else ()
+    return ((f"row {number}", values) for number, values in enumerate(rows, 1))
+
+
+def find_label_column(schema: pa.Schema, names: Sequence[str] = LABEL_COLUMNS) -> str | None:
+    """Return the column of labels, by its name; None if there is none."""
+    return next((column for column in names if column in schema.names), None)
+
+
+def list_flag_columns(schema: pa.Schema, others: Collection[str]) -> list[str]:
+    """Return the columns that may hold 0 and 1, by their types. others: columns that hold something else."""
+    kinds = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_string)
+    return [one.name for one in schema if one.name not in others and any(is_kind(one.type) for is_kind in kinds)]
 
 
 def read_class_names(schema: pa.Schema, label: str) -> list[str] | None:
     """Return the class names in the table's metadata; None if there are none."""
     try:
         about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        names = about["info"]["features"][label]["names"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        feature = about["info"]["features"][label]
+        feature = feature[0] if isinstance(feature, list) else feature.get("feature", feature)  # of a list of labels
+        names = feature["names"]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     return [str(name) for name in names] if isinstance(names, list) else None

@@ -1,16 +1,21 @@
 """What a reader returns, before anything is decoded or split."""
 
+import dataclasses
 from array import array
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from classifier.data.labels import name_classes, sort_class_names
+from classifier.config.sections import Task
+from classifier.data.labels.encode import name_labels, number_labels
+from classifier.data.labels.label_sets import LabelSets, describe_label_sets, encode_label_sets
+from classifier.data.labels.values import Spelling
 from classifier.data.readers.compact import CompactFiles, CompactStrings, select_strings
 from classifier.data.readers.file_bytes import File
 from classifier.data.split_names import SPLITS, ImageKind
 from classifier.errors import DataError, list_few
+from classifier.metrics.hierarchy import SEPARATOR
 
 _NUMBER_WORDS = frozenset(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"])
 
@@ -33,7 +38,11 @@ class Source:
     groups: Sequence[str] | None = None
     kind: ImageKind | None = None
     findings: tuple[str, ...] = ()
-    label_sets: tuple[tuple[int, ...], ...] | None = None
+    label_sets: LabelSets | None = None
+
+    def encode_label_sets(self) -> np.ndarray | None:
+        """Return label_sets_MK, bool, the same sets as a table; None where labels_N are classes."""
+        return None if self.label_sets is None else encode_label_sets(self.label_sets, len(self.class_names))
 
 
 class UntrainableError(DataError):
@@ -60,27 +69,38 @@ class SourceBuilder:
     files: CompactFiles = field(default_factory=CompactFiles)
     labels: array = field(default_factory=lambda: array("q"))
     splits: array = field(default_factory=lambda: array("b"))
-    class_indices: dict[str, int] = field(default_factory=dict)
-    """Label as it was spelled -> its index, in order of appearance."""
+    class_indices: dict[Spelling, int] = field(default_factory=dict)
+    """Label or list of labels as it was spelled -> its index, in order of appearance."""
     first_ids: list[str] = field(default_factory=list)
     """The first image of each label."""
     groups: CompactStrings = field(default_factory=CompactStrings)
     unlabelled: CompactStrings = field(default_factory=CompactStrings)
 
-    def add(self, id_: str, file: File, label: str | None, split: int, group: str | None = None) -> None:
-        """label: as labels.parse_label returns it. group: for all images, or for none."""
+    def add(self, id_: str, file: File, label: Spelling | None, split: int, group: str | None = None) -> None:
+        """label: as values.parse_labels returns it. group: for all images, or for none."""
         if label is None:
             self.unlabelled.add(id_)
             return
         self.ids.add(id_)
         self.files.add(file)
-        if label not in self.class_indices:
-            self.class_indices[label] = len(self.first_ids)
-            self.first_ids.append(id_)
-        self.labels.append(self.class_indices[label])
+        self.labels.append(self._number(id_, label))
         self.splits.append(split)
         if group is not None:
             self.groups.add(group)
+
+    def set_lists(self, lists: Mapping[int, Sequence[str]]) -> None:
+        """Give these images, by their indices, several labels each; all others have a list of one."""
+        self.class_indices = {
+            (label,) if isinstance(label, str) else label: n for label, n in self.class_indices.items()
+        }
+        for index, labels in lists.items():
+            self.labels[index] = self._number(self.ids[index], tuple(labels))
+
+    def _number(self, id_: str, label: Spelling) -> int:
+        if label not in self.class_indices:
+            self.class_indices[label] = len(self.first_ids)
+            self.first_ids.append(id_)
+        return self.class_indices[label]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -89,55 +109,69 @@ class SourceBuilder:
         self,
         name: str,
         *,
+        task: str = "auto",
         where: str | None = None,
-        trusted: Collection[str] = (),
+        trusted: Collection[Spelling] = (),
         what: str = "labels",
+        how: str = "in lists",
         kind: ImageKind | None = None,
         findings: tuple[str, ...] = (),
         refusals: Sequence[str] = (),
     ) -> Source:
-        """where: what messages name, if not the source's name. trusted, what, and errors: as for name_classes.
+        """where: what messages name, if not the source's name. task, trusted, what, how, errors: as for name_labels.
 
         refusals: why a training must not use it. UntrainableError if there are any, or labels are ambiguous.
         """
-        class_of, merged, ambiguous = name_classes(
+        spellings = [*self.class_indices]
+        labels_N, splits_N = np.array(self.labels, np.int64), np.array(self.splits, np.int8)
+        named = name_labels(
             where or name,
-            self.class_indices,
+            spellings,
+            np.bincount(labels_N, minlength=len(spellings)),
+            task=task,
             trusted=trusted,
             what=what,
+            how=how,
             locate=lambda label: self.first_ids[self.class_indices[label]],
         )
-        labels_N, splits_N = np.array(self.labels, np.int64), np.array(self.splits, np.int8)
-        is_kept_N, about_hidden = _find_hidden(class_of, self.class_indices, trusted, labels_N, splits_N)
+        about_labels = [*named.findings]
+        is_kept_N = np.ones(len(labels_N), bool)
+        if not named.is_multilabel:
+            classes = {label: class_name for label, (class_name,) in zip(spellings, named.classes, strict=True)}
+            is_kept_N, about_hidden = _find_hidden(classes, self.class_indices, trusted, labels_N, splits_N)
+            about_labels += about_hidden
         kept = np.flatnonzero(is_kept_N).tolist()
         is_whole = len(kept) == len(labels_N)
-        left = {label: k for label, k in self.class_indices.items() if is_whole or (labels_N[is_kept_N] == k).any()}
-        class_names = sort_class_names({class_of[label] for label in left})
-        numbers = {class_name: k for k, class_name in enumerate(class_names)}
-        class_of_label = np.array([numbers.get(class_of[label], -1) for label in self.class_indices], np.int64)
+        numbered = number_labels(named, np.unique(labels_N[is_kept_N]).tolist())
+        kept_labels_N = numbered.labels_S[labels_N[is_kept_N]]
         if self.unlabelled:
+            fix = " (write [] for images that have none of the labels)" if named.is_multilabel else ""
             some = list_few(self.unlabelled)
-            merged.append(f"{len(self.unlabelled):,} images have no label and were left out: {some}.")
+            about_labels.append(f"{len(self.unlabelled):,} images have no label and were left out{fix}: {some}.")
+        if numbered.label_sets is not None:
+            about = describe_label_sets(kept_labels_N, numbered.class_names, numbered.label_sets, named.how)
+            about_labels.append(about)
         source = Source(
             name=name,
-            class_names=class_names,
+            class_names=numbered.class_names,
             ids=self.ids if is_whole else select_strings(self.ids, kept),
-            labels_N=class_of_label[labels_N[is_kept_N]],
+            labels_N=kept_labels_N,
             splits_N=splits_N[is_kept_N],
             images=self.files if is_whole else CompactFiles(self.files[n] for n in kept),
             groups=select_strings(self.groups, kept) if self.groups else None,
             kind=kind,
-            findings=(*findings, *merged, *about_hidden),
+            findings=(*findings, *about_labels),
+            label_sets=numbered.label_sets,
         )
-        if reasons := [*refusals, *ambiguous]:
+        if reasons := [*refusals, *named.refusals]:
             raise UntrainableError.of_source(source, reasons)
         return source
 
 
 def _find_hidden(
-    class_of: Mapping[str, str],
-    class_indices: Mapping[str, int],
-    trusted: Collection[str],
+    class_of: Mapping[Spelling, str],
+    class_indices: Mapping[Spelling, int],
+    trusted: Collection[Spelling],
     labels_N: np.ndarray,
     splits_N: np.ndarray,
 ) -> tuple[np.ndarray, list[str]]:
@@ -209,7 +243,19 @@ def from_arrays(
     )
 
 
-def guess_image_kind(class_names: Sequence[str]) -> ImageKind:
-    """Return "symbols" if each class name is a single character or a number word, else "photos"."""
-    named = (len(name) == 1 or name.casefold() in _NUMBER_WORDS for name in class_names)
+def to_label_sets(source: Source) -> Source:
+    """Return the source of one class per image with sets of one label each; one that has label sets, unchanged."""
+    if source.label_sets is not None:
+        return source
+    label_sets = tuple((k,) for k in range(len(source.class_names)))
+    about = describe_label_sets(source.labels_N, source.class_names, label_sets, "")
+    return dataclasses.replace(source, label_sets=label_sets, findings=(*source.findings, about))
+
+
+def guess_image_kind(class_names: Sequence[str], task: Task = "multiclass") -> ImageKind:
+    """Return "symbols" if each class name is a single character or a number word, else "photos"; grades are neither."""
+    if task == "ordinal":
+        return "photos"
+    names = [name.rpartition(SEPARATOR)[2] if task == "nested" else name for name in class_names]
+    named = (len(name) == 1 or name.casefold() in _NUMBER_WORDS for name in names)
     return "symbols" if all(named) else "photos"

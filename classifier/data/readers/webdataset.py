@@ -1,8 +1,8 @@
 """WebDataset tar shards: files whose names agree up to the first dot are one sample, such as `7.jpg` and `7.cls`.
 
 Format: github.com/webdataset/webdataset. Keys with dots are understood, too: `22.05.jpg` and `22.05.cls` are a sample.
-The label is the text of KEY.cls, or the value of label, cls or class in KEY.json. A shard's split comes from its own
-name or its folder's (train-0000.tar, test/0.tar).
+The label is the text of KEY.cls, or the value of label, labels, cls or class in KEY.json, which may be a list. A
+shard's split comes from its own name or its folder's (train-0000.tar, test/0.tar).
 """
 
 import json
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from classifier.data.decoding.decode import SUFFIXES
-from classifier.data.labels import decode_text, describe_repeated, parse_label
+from classifier.data.labels.class_names import describe_repeated
+from classifier.data.labels.values import decode_text, parse_labels
 from classifier.data.readers.archive import Member, list_tar_members
 from classifier.data.readers.csv_rows import open_text
 from classifier.data.readers.remote import RemotePath, split_common_folder
@@ -23,7 +24,7 @@ from classifier.data.split_names import infer_splits
 from classifier.errors import DataError, list_few
 
 LABEL_SUFFIXES = ("cls", "json")
-JSON_KEYS = ("label", "cls", "class")
+JSON_KEYS = ("label", "labels", "cls", "class")
 CLASS_NAME_FILES = ("classes.txt", "classnames.txt", "labels.txt")
 """Files beside the shards with one class name per line, for numeric labels."""
 MAX_LABEL_BYTES, MAX_NAMES_CHARACTERS = 1 << 20, 1 << 24
@@ -41,10 +42,10 @@ def contains_samples(members: Iterable[Member]) -> bool:
     return any(sample.images and sample.labels for sample in _group_samples(members).values())
 
 
-def read_webdataset(paths: Sequence[Path] | Sequence[RemotePath]) -> Source:
+def read_webdataset(paths: Sequence[Path] | Sequence[RemotePath], task: str = "auto") -> Source:
     """Find the labelled images in these shards; samples without an image or a label are left out, with a finding.
 
-    DataError if a shard is corrupted, or there is no sample.
+    task: data.task. DataError if a shard is corrupted, or there is no sample.
     """
     folder, names = split_common_folder(paths)
     builder, incomplete, ambiguous, unreadable = SourceBuilder(), [], [], []
@@ -65,7 +66,7 @@ def read_webdataset(paths: Sequence[Path] | Sequence[RemotePath]) -> Source:
             where = f"{path}: {key}"
             if class_names is not None and isinstance(value, str) and value.isdecimal():
                 value, where = int(value), f"{where}, named by {names_file}"
-            label = parse_label(where, value, class_names)
+            label = parse_labels(where, value, class_names)
             builder.add(f"{shard}/{sample.images[0].name}", sample.images[0], label, split)
     if not builder:
         raise DataError(f"{paths[0]}: there is no image with a label (KEY.jpg with KEY.cls): add labels")
@@ -80,7 +81,9 @@ def read_webdataset(paths: Sequence[Path] | Sequence[RemotePath]) -> Source:
         if ids
     ]
     name = re.sub(r"[-_.]?\d*$", "", paths[0].stem) if len(paths) == 1 else folder.name
-    return builder.build(name or paths[0].stem, where=str(folder), trusted=class_names or (), findings=tuple(findings))
+    return builder.build(
+        name or paths[0].stem, task=task, where=str(folder), trusted=class_names or (), findings=tuple(findings)
+    )
 
 
 def _group_samples(members: Iterable[Member]) -> dict[str, _Sample]:

@@ -1,5 +1,6 @@
 """The audit finds every planted fault and nothing else, and training copes with all of them."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -307,6 +308,32 @@ def test_wrong_labels_are_found(verb, tmp_path: Path) -> None:
 def write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
+
+
+def test_an_audit_of_several_labels(verb, tmp_path: Path) -> None:
+    """A copy with other labels, a rare label, and the cleaned manifest, which keeps empty lists."""
+    lists = [["cat"], ["cat", "big dog"], [], ["big dog", "owl; small"]]
+    rows = [("path", "labels"), ("copy.png", '["cat"]')]
+    for n in range(60):
+        write(tmp_path / f"{n}.png", faults.encoded(faults.scene(n, 24)))
+        rows.append((f"{n}.png", json.dumps(lists[n % 4] + ["rare"] * (n < 6))))
+    write(tmp_path / "copy.png", faults.encoded(faults.scene(1, 24)))
+    with (tmp_path / "set.csv").open("w") as file:
+        csv.writer(file).writerows(rows)
+    done = verb("audit", tmp_path / "set.csv", "--write-manifest", tmp_path / "clean.csv")
+    assert done.code == 0, done.err
+    assert {"label_conflict", "few"} <= done.result["findings"].keys()
+    rows = pq.read_table(done.folder / "findings.parquet").to_pylist()
+    text = next(row["text"] for row in rows if row["kind"] == "label_conflict")
+    assert text.startswith("the same image has other labels in each copy: copy.png (cat, ")
+    assert "1.png (big dog + cat + rare, " in text
+    assert any("'rare' has" in row["text"] for row in rows if row["kind"] == "few")
+    source = data.open_source(DataConfig(path=str(tmp_path / "clean.csv")))
+    assert source.label_sets is not None
+    assert source.class_names == ("big dog", "cat", "owl; small", "rare")
+    labels = {id_: source.label_sets[m] for id_, m in zip(source.ids, source.labels_N, strict=True)}
+    assert not {"1.png", "copy.png"} & labels.keys()
+    assert {len(labels[f"{n}.png"]) for n in range(10, 60, 4)} == {0}
 
 
 @pytest.mark.slow

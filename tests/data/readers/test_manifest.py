@@ -149,21 +149,24 @@ WRONG = {
     "few values": (f"path,label\n{A}\nimages/b.png", r"line 3 has 1 values, but the first line 2"),
     "many values": (f"path,label\n{A}\nimages/deep/d, e.png,dog", r"line 3 has 3 values, but the first line 2"),
     "split": ("path,label,split\nimages/a.png,cat,later", r"line 2: unknown split 'later': write train, val, valid"),
-    "two labels": (
-        f"path,label\n{A}\n{B}\nimages/a.png,dog",
-        r"line 4: images/a\.png has two labels, 'cat' \(line 2\) and 'dog': keep one",
+    "two splits": (
+        f"path,label,split\n{A},train\n{B},\n./images/a.png,dog,test",
+        r"line 4: \./images/a\.png has another split or group than before \(line 2\)",
     ),
-    "another spelling": (f"path,label\n{A}\n./images/a.png,dog", r"line 3: \./images/a\.png has two labels"),
     "twice": (
         f"path,label\n{A}\n{B}\n{A}",
         r"line 4: images/a\.png is listed already \(line 2\): keep one of the two",
     ),
-    "list by ;": (
-        f"path,label\n{A}\nimages/b.png,cat;dog",
-        r"images/b\.png has several labels \(cat;dog\).*: keep one",
+    "no list": (f"path,label\n{A}\nimages/b.png,\"['cat', 'dog']\"", r"a\.png has the label 'cat', which is no list"),
+    "a column without values": (
+        "path,cat,dog,owl\nimages/a.png,0,1,\nimages/b.png,1,1,",
+        "the column owl has no value",
     ),
-    "list by |": (f"path,label\n{A}\nimages/b.png,cat|dog", r"images/b\.png has several labels"),
-    "list in brackets": ("path,label\nimages/a.png,\"['cat', 'dog']\"", r"images/a\.png has several labels"),
+    "a value missing": (
+        "path,cat,dog\nimages/a.png,0,1\nimages/b.png,1,",
+        r"set\.csv line 3 has no value of dog: write",
+    ),
+    "a class in few columns": ("path,cat\nimages/a.png,0\nimages/b.png,1", "there is no column label"),
     "case": (f"path,label\n{A}\nimages/b.png,Cat", r"the labels 'Cat' and 'cat' differ only by case:"),
     "blanks": (
         "path,label\nimages/a.png,big cat\nimages/b.png,bigcat",
@@ -183,9 +186,8 @@ def test_errors_name_the_line(name: str, images: Path) -> None:
 
 def test_wrong_parquet(images: Path) -> None:
     paths = ["images/a.png", "images/b.png"]
-    for labels in ([["cat", "dog"], ["cat"]], [{"cat": 1}, {"cat": 0}]):
-        with pytest.raises(DataError, match=r"set\.parquet: the column label has several labels per row"):
-            read_manifest(parquet(images, path=paths, label=labels))
+    with pytest.raises(DataError, match=r"set\.parquet: the column label has structures instead of values \(struct"):
+        read_manifest(parquet(images, path=paths, label=[{"cat": 1}, {"cat": 0}]))
     with pytest.raises(DataError, match=r"row 2: images/x\.png does not exist"):
         read_manifest(parquet(images, path=["images/a.png", "images/x.png"], label=["cat", "dog"]))
     twice = pa.table([paths, ["cat", "dog"], ["cat", "dog"]], names=["path", "label", "label"])
@@ -217,11 +219,10 @@ def test_lists(images: Path) -> None:
     assert rows(source) == [("images/a.png", "1.0", UNASSIGNED), ("images/deep/d, e.png", "2.0", UNASSIGNED)]
     with pytest.raises(DataError, match=r"set\.txt line 2 must have a path and a label"):
         read_manifest(csv(images, "images/a.png 3\nimages/b.png\n", "set.txt"))
-    for text, name in (("images/a.png\t0\t1\n", "set.txt"), ("7\t0\t1\timages/a.png\n", "set.lst")):
-        with pytest.raises(DataError, match=r"line 1 has several labels"):
-            read_manifest(csv(images, text, name))
-    with pytest.raises(DataError, match=r"images/a\.png has several labels"):
+    with pytest.raises(DataError, match=r"images/a\.png has the list .* names a label twice"):
         read_manifest(csv(images, "images/a.png 0 1 0\n", "set.txt"))
+    with pytest.raises(DataError, match=r"a path, a label and a split in each line: add a first line path,label,split"):
+        read_manifest(csv(images, "images/a.png,cat,train\nimages/b.png,dog,test\n", "set.txt"))
 
 
 @pytest.mark.parametrize(
@@ -282,3 +283,103 @@ def test_groups_come_from_a_column(images: Path) -> None:
         read_manifest(csv(images, text), group="eye")
     with pytest.raises(DataError, match="line 3 has no patient"):
         read_manifest(csv(images, "path,label,patient\nimages/a.png,cat,7\nimages/b.png,dog,\n"), group="patient")
+
+
+def label_lists(source: Source) -> list[list[str]]:
+    """The names of each image's labels."""
+    assert source.label_sets is not None
+    return [[source.class_names[k] for k in source.label_sets[m]] for m in source.labels_N.tolist()]
+
+
+PATHS = ("images/a.png", "images/b.png", "images/deep/c.png")
+LISTS = [["cat", "dog"], ["dog"], []]
+SEVERAL = {
+    "separator": ("path,labels\n{}, cat;dog\n{},dog\n{},[]\n", "separated by ';'"),
+    "json": ('path,label\n{},"[""dog"", ""cat""]"\n{},"[""dog""]"\n{},[]\n', "in lists"),
+    "columns": ("path,cat,width,dog\n{},1,7,1.0\n{},0,8,1\n{},False,9,0\n", "in a column each"),
+    "columns in a list": ("path\tcat\tdog\n{}\t1\t1\n{}\t0\t1\n{}\t0\t0\n", "in a column each"),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_several_labels_in_csv(name: str, images: Path) -> None:
+    text, how = SEVERAL[name]
+    manifest = csv(images, text.format(*PATHS), "set.txt" if name.endswith("list") else "set.csv")
+    source = read_manifest(manifest)
+    assert (source.class_names, label_lists(source)) == (("cat", "dog"), LISTS)
+    about = f"its images have 0 to 2 of 2 labels, 1.0 on average, {how}: multilabel (--data.task)."
+    assert source.findings[-1] == about
+    with pytest.raises(DataError, match=r"images/(a|deep/c)\.png has .*, but one class under data\.task multiclass"):
+        read_manifest(manifest, task="multiclass")
+
+
+def test_several_rows_of_an_image(images: Path) -> None:
+    manifest = csv(images, f"path,label,split\n{A},train\n{B},train\n./images/a.png,dog,train\n")
+    source = read_manifest(manifest)
+    assert label_lists(source) == [["cat", "dog"], ["dog"]]
+    assert "1 to 2 of 2 labels, 1.5 on average, in a row each" in source.findings[-1]
+    reason = r"line 4: \./images/a\.png has two labels, 'cat' \(line 2\) and 'dog': keep one, or"
+    with pytest.raises(DataError, match=reason):
+        read_manifest(manifest, task="multiclass")
+
+
+def test_few_images_with_several_rows_are_a_mistake(images: Path, paint) -> None:
+    many = "".join(f"{paint(images / f'{n}.png').name},cat\n" for n in range(101))
+    manifest = csv(images, f"path,label\n{B}\n{many}0.png,dog\n")
+    reason = r"line 104: 0\.png has two labels, .*: keep one, or give --data\.task multilabel"
+    with pytest.raises(DataError, match=reason):
+        read_manifest(manifest)
+    assert label_lists(read_manifest(manifest, task="multilabel"))[:2] == [["dog"], ["cat", "dog"]]
+
+
+def test_one_class_in_lists_or_columns(images: Path) -> None:
+    for text in (
+        'path,label\n{},"[""cat""]"\n{},"[""dog""]"\n{},"[""dog""]"\n',
+        "path,cat,dog,owl\n{},1,0,0\n{},0,1,0\n{},0,1,0\n",
+    ):
+        source = read_manifest(csv(images, text.format(*PATHS)))
+        assert source.label_sets is None
+        assert [row[1] for row in rows(source)] == ["cat", "dog", "dog"]
+    assert "no image has the label 'owl', a column of 0: it is left out" in source.findings[0]
+    text = "path,cat,dog\n" + "".join(f"x{n}.png,1,{2 if n == 1 else 0}\n" for n in range(20))
+    with pytest.raises(DataError, match="line 3: the column dog has the value '2', which is neither 0 nor 1: correct"):
+        read_manifest(csv(images, text))
+
+
+def test_missing_labels_among_several(images: Path) -> None:
+    for text in ("path,label\n{},cat;dog\n{},cat\n{},\n", "path,cat,dog\n{},1,1\n{},1,0\n{},,\n"):
+        source = read_manifest(csv(images, text.format(*PATHS)), task="multilabel")
+        assert label_lists(source) == [["cat", "dog"], ["cat"]]
+        assert "1 images have no label and were left out (write [] for images that have none of" in source.findings[-2]
+
+
+def test_several_labels_in_lists_of_files(images: Path) -> None:
+    for text, name in (
+        ("images/a.png\t5\t7\nimages/b.png\t5\n", "set.txt"),
+        ("0\t5\t7\timages/a.png\n1\t5\timages/b.png\n", "set.lst"),
+        ("images/a.png 5 7\nimages/b.png 5\n", "set.txt"),
+    ):
+        assert label_lists(read_manifest(csv(images, text, name))) == [["5", "7"], ["5"]]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"label": LISTS},
+        {"labels": pa.array(LISTS, pa.large_list(pa.string()))},
+        {"labels": pa.array(LISTS, pa.list_(pa.dictionary(pa.int8(), pa.string())))},
+        {"cat": [True, False, False], "dog": [1, 1, 0], "note": ["x", "y", "z"]},
+        {"cat": [1.0, 0.0, 0.0], "dog": ["1", "1", "0"]},
+    ],
+)
+def test_several_labels_in_parquet(columns: dict[str, Any], images: Path) -> None:
+    source = read_manifest(parquet(images, path=[*PATHS], **columns))
+    assert (source.class_names, label_lists(source)) == (("cat", "dog"), LISTS)
+
+
+def test_lists_of_numbers_that_metadata_name(images: Path) -> None:
+    manifest = parquet(images, path=[*PATHS], labels=[[1, 0], [1], None])
+    for feature in ({"feature": {"names": ["cat", "dog"]}, "_type": "Sequence"}, [{"names": ["cat", "dog"]}]):
+        about = {"info": {"features": {"labels": feature}}}
+        pq.write_table(pq.read_table(manifest).replace_schema_metadata({"huggingface": json.dumps(about)}), manifest)
+        assert label_lists(read_manifest(manifest)) == [["cat", "dog"], ["dog"]]

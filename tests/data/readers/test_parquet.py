@@ -108,18 +108,46 @@ def test_labels_of_any_type(column: pa.Array, class_names: tuple[str, ...], imag
 
 
 @pytest.mark.parametrize(
-    "column",
+    ("column", "lists"),
     [
-        pa.array([[0, 3], [1]] * 12),
-        pa.array([["cat"], ["cat", "dog"]] * 12),
-        pa.array([[0, 1], [1, 0]] * 12, pa.list_(pa.int8(), 2)),
-        pa.array([{"id": 1}, {"id": 2}] * 12),
-        pa.array([[("a", 1)], [("b", 1)]] * 12, pa.map_(pa.string(), pa.int8())),
+        (pa.array([[0, 3], [1]] * 12), [(0, 2), (1,)]),
+        (pa.array([["cat"], ["cat", "dog"]] * 12), [(0,), (0, 1)]),
+        (pa.array([["cat", "dog"], []] * 12), [(0, 1), ()]),
+        (pa.array([[0, 2], [1, 0]] * 12, pa.list_(pa.int8(), 2)), [(0, 2), (0, 1)]),
     ],
 )
-def test_several_labels_are_refused(column: pa.Array, image_bytes, tmp_path: Path) -> None:
+def test_several_labels(column: pa.Array, lists: list[tuple[int, ...]], image_bytes, tmp_path: Path) -> None:
+    source = parquet.read_parquet([table(tmp_path / "set.parquet", image_bytes, column, names=False)])
+    assert source.label_sets is not None
+    assert [source.label_sets[m] for m in source.labels_N[:2]] == lists
+    assert "multilabel (--data.task)" in source.findings[-1]
+
+
+def test_a_column_for_each_class(image_bytes, tmp_path: Path) -> None:
+    for n, dog in enumerate(([0, 1] * 12, [0, 0] * 12)):
+        made = pa.table({"image": pa.array(image_bytes), "cat": [1] * 24, "dog": dog, "width": [*range(24)]})
+        pq.write_table(made, tmp_path / f"{n}.parquet")
+    source = parquet.read_parquet([tmp_path / "0.parquet", tmp_path / "1.parquet"])
+    assert source.class_names == ("cat", "dog")
+    assert source.label_sets == ((0,), (0, 1))
+    assert source.labels_N.tolist() == [0, 1] * 12 + [0] * 24
+    assert any("the classes are its 2 columns of 0 and 1, without width" in finding for finding in source.findings)
+    pq.write_table(pa.table({"image": pa.array(image_bytes), "owl": [1, 0] * 12, "dog": dog}), tmp_path / "1.parquet")
+    with pytest.raises(DataError, match=r"1\.parquet has other columns of 0 and 1 than .*0\.parquet"):
+        parquet.read_parquet([tmp_path / "0.parquet", tmp_path / "1.parquet"])
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([{"id": 1}, {"id": 2}] * 12),
+        pa.array([[("a", 1)], [("b", 1)]] * 12, pa.map_(pa.string(), pa.int8())),
+        pa.array([[["a"]], [["b"]]] * 12),
+    ],
+)
+def test_labels_in_structures_are_refused(column: pa.Array, image_bytes, tmp_path: Path) -> None:
     for names in (False, True):
-        with pytest.raises(DataError, match=r"the column label has several labels per row .* not supported yet"):
+        with pytest.raises(DataError, match=r"the column label has structures instead of values"):
             parquet.read_parquet([table(tmp_path / "set.parquet", image_bytes, column, names=names)])
 
 

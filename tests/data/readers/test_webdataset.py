@@ -95,6 +95,19 @@ def test_labels_in_json(image_bytes, tmp_path: Path) -> None:
     assert list(labels(source).values()) == ["cat", "3", "dog", "owl"]
 
 
+def test_several_labels(image_bytes, tmp_path: Path) -> None:
+    files = {}
+    for n, document in enumerate(({"labels": ["cat", "dog"]}, {"label": []}, ["dog"], {"label": None})):
+        files |= {f"{n}.png": image_bytes[n], f"{n}.json": json.dumps(document).encode()}
+    source = webdataset.read_webdataset([pack_tar(tmp_path / "set.tar", files)])
+    assert source.label_sets is not None
+    assert [source.label_sets[m] for m in source.labels_N] == [(0, 1), (), (1,)]
+    assert source.findings[-1].startswith("its images have 0 to 2 of 2 labels, 1.0 on average, in lists: multilabel")
+    files["4.png"], files["4.json"] = image_bytes[4], b'"cat"'
+    with pytest.raises(DataError, match=r"set\.tar/4\.png has the label 'cat', which is no list"):
+        webdataset.read_webdataset([pack_tar(tmp_path / "set.tar", files)])
+
+
 @pytest.mark.parametrize(
     ("first", "second", "labels_of"),
     [
@@ -113,9 +126,9 @@ def test_texts_of_labels(first: bytes, second: bytes, labels_of: tuple[str, ...]
     ("name", "content", "reason"),
     [
         ("cls", b"caf\xe9", r"set\.tar: a\.cls is not UTF-8 text"),
-        ("cls", b"0 1 0", "has several labels"),
-        ("json", b'{"label": [0, 3]}', r"set\.tar: a has several labels"),
-        ("json", b'{"label": {"id": 3}}', "has several labels"),
+        ("cls", b"0 1 0", r"names a label twice: list the labels"),
+        ("json", b'{"label": [0, null]}', r"set\.tar: a has a list with a missing label"),
+        ("json", b'{"label": {"id": 3}}', "a label of type dict"),
         ("json", b'{"label": 1e999}', "which is no class"),
     ],
 )
