@@ -42,6 +42,7 @@ def show(request: Request) -> None:
     from classifier.augment import geometry, policy
     from classifier.config.auto_recipe import choose_recipe
     from classifier.data.facts import measure_facts
+    from classifier.data.labels.label_sets import describe_label, find_rarest
     from classifier.report import png
     from classifier.runtime import counter_rng
     from classifier.training.progress import describe_data
@@ -55,10 +56,12 @@ def show(request: Request) -> None:
     with open_run(options, experiment.data.path) as (run, log):
         dataset = data.load(experiment.data)
         config = policy.resolve(experiment.augment, kind=dataset.kind, channels=dataset.channels, size=dataset.size)
+        label_sets_MK = None if dataset.label_sets_MK is None else dataset.label_sets_MK.numpy()
+        rarest_N = find_rarest(dataset.train.labels_N.numpy(), len(dataset.class_names), label_sets_MK)
         # One image of each class in turn, until there are options.images.
         ranks_N = torch.zeros(len(dataset.train), dtype=torch.int64)
-        for k in range(len(dataset.class_names)):
-            of_class_N = dataset.train.labels_N == k
+        for k in range(len(dataset.class_names) + 1):  # the last: of none
+            of_class_N = torch.from_numpy(rarest_N == k)
             ranks_N[of_class_N] = torch.arange(int(of_class_N.sum()))
         selected_N = torch.argsort(ranks_N, stable=True)[: options.images]
         images_NCHW, labels_N = dataset.train.images_NCHW[selected_N], dataset.train.labels_N[selected_N]
@@ -67,8 +70,11 @@ def show(request: Request) -> None:
             geometry.to_float(policy.augment(images_NCHW, config, key=key, positions_N=selected_N)) for key in epochs
         ]
         rows = [
-            (dataset.class_names[int(label)], [image_CHW, *(view_NCHW[i] for view_NCHW in views)])
-            for i, (label, image_CHW) in enumerate(zip(labels_N, images_NCHW, strict=True))
+            (
+                describe_label(label, dataset.class_names, label_sets_MK),
+                [images_NCHW[i], *(one_NCHW[i] for one_NCHW in views)],
+            )
+            for i, label in enumerate(labels_N.tolist())
         ]
         png.draw_image_grid(rows, run.folder / "grid.png")
         for line in describe_data(dataset):

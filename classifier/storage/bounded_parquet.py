@@ -21,6 +21,8 @@ MAX_EXPANSION = 64
 FREE_BYTES = 1 << 27
 """So much is always allowed."""
 FREE_ROWS = 1_000_000
+MAX_VALUES_PER_BYTE = 16
+"""Values of lists that a file may have for each of its bytes."""
 MAX_BATCH_ROWS = 4096
 MAX_FOOTER_BYTES = 1 << 24
 MAX_DEPTH = 16
@@ -54,20 +56,27 @@ class BoundedParquet:
         self._chunks = [chunks for _, chunks in groups]
 
     def read_batches(self, group: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of a row group, of these columns."""
-        ranges, largest_page = [], 1
+        """Yield the rows of a row group, of these columns. Lists of text have dictionaries, as many share a value."""
+        ranges, largest_page, lists = [], 1, []
         for chunk in self._chunks[group]:
             if chunk.column in columns or any(chunk.column.startswith(f"{column}.") for column in columns):
                 content = self._file.read_at(chunk.size, chunk.start)
                 with _translate_errors():
-                    largest_page = max(largest_page, _check_pages(content))
+                    largest, values = _check_pages(content)
+                if values > max(FREE_ROWS, MAX_VALUES_PER_BYTE * self._size):
+                    raise OSError(f"a column claims to have {values:,} values in {self._size:,} bytes")
+                largest_page = max(largest_page, largest)
                 ranges.append((chunk.start, content))
+                lists += [chunk.column] if self._is_list(chunk.column) else []
         allowed = max(FREE_BYTES, MAX_EXPANSION * sum(len(content) for _, content in ranges))
         view = pa.PythonFile(_View(ranges, self._size), mode="r")
         rows = used = 0
         # Any value is at most as large as a page, but all values of a page may share it.
         batch_rows = min(MAX_BATCH_ROWS, max(1, FREE_BYTES // largest_page))
-        with _translate_errors(), pq.ParquetFile(view, metadata=self._metadata, pre_buffer=False) as parquet:
+        with (
+            _translate_errors(),
+            pq.ParquetFile(view, metadata=self._metadata, pre_buffer=False, read_dictionary=lists) as parquet,
+        ):
             for batch in parquet.iter_batches(batch_rows, row_groups=[group], columns=list(columns)):
                 rows, used = rows + batch.num_rows, used + batch.nbytes
                 if used > allowed:
@@ -75,6 +84,10 @@ class BoundedParquet:
                 yield batch
         if rows != self.starts[group + 1] - self.starts[group]:
             raise OSError("a row group has fewer rows than it claims")
+
+    def _is_list(self, column: str) -> bool:
+        """Return whether a column, as the file calls it, holds the values of lists."""
+        return any(column.startswith(f"{one.name}.") and is_list_of_scalars(one.type) for one in self.schema)
 
     def _read_footer(self) -> list[tuple[int, list[_Chunk]]]:
         """Return the rows and the columns of each row group.
@@ -110,9 +123,18 @@ def _translate_errors() -> Iterator[None]:
         raise OSError(str(error) if isinstance(error, pa.ArrowException) else "its structure is damaged") from None
 
 
-def _check_pages(content: bytes) -> int:
-    """Return the size of the largest page in these bytes, when decompressed. OSError if it is out of proportion."""
-    reader, largest = _CompactReader(content), 0
+def is_list_of_scalars(kind: pa.DataType) -> bool:
+    """Return whether the values of a column are lists of text, numbers and the like."""
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return is_list and not pa.types.is_nested(kind.value_type)
+
+
+def _check_pages(content: bytes) -> tuple[int, int]:
+    """Return the size of the largest page in these bytes, when decompressed, and the number of values in all.
+
+    OSError if a page is out of proportion.
+    """
+    reader, largest, values = _CompactReader(content), 0, 0
     while reader.position < len(content):
         header = reader.read_struct()
         expanded, size = header[2], header[3]  # PageHeader: uncompressed_page_size, compressed_page_size
@@ -121,8 +143,9 @@ def _check_pages(content: bytes) -> int:
         if expanded > max(FREE_BYTES, MAX_EXPANSION * size):
             raise OSError(f"one of its pages of {size:,} bytes expands to {expanded:,}")
         largest = max(largest, expanded)
+        values += (header.get(5) or header.get(8) or {}).get(1, 0)  # DataPageHeader, DataPageHeaderV2: num_values
         reader.position += size
-    return largest
+    return largest, values
 
 
 class _CompactReader:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from classifier.config.experiment import Experiment
 from classifier.data import loader
 from classifier.data.dataset import Dataset, Split
 from classifier.data.images.arrays import decodes_on_access
+from classifier.data.labels.label_sets import find_rarest
 from classifier.errors import DivergedError
 from classifier.runtime import cpu
 from classifier.runtime.distributed import ProcessGroup
@@ -176,6 +178,10 @@ def _train_epochs(
 
 def _batches(state: TrainState, split: Split, epoch: int, first_step: int) -> Iterator[loader.Batch]:
     """This rank's batches of the epoch, from `first_step` on."""
+    strata_N, label_sets_MK = None, state.dataset.label_sets_MK
+    if state.experiment.data.balance and label_sets_MK is not None:  # by the rarest label of each image
+        classes = len(state.dataset.class_names)
+        strata_N = torch.from_numpy(find_rarest(split.labels_N.numpy(), classes, label_sets_MK.numpy()))
     batches = loader.batches(
         split,
         batch=state.batch,
@@ -185,6 +191,7 @@ def _batches(state: TrainState, split: Split, epoch: int, first_step: int) -> It
         rank=state.group.rank,
         world=state.group.world_size,
         balance=state.experiment.data.balance,
+        strata_N=strata_N,
     )
     is_cuda = state.group.device.type == "cuda"
     return loader.prefetch(batches, pin=is_cuda, decodes=decodes_on_access(split.images_NCHW))

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 import time
 from collections import Counter
@@ -23,6 +24,7 @@ from classifier.data.audit.scan import ScanResult, scan_images
 from classifier.data.decoding.decode import DecodeError
 from classifier.data.decoding.image_file import encode_png
 from classifier.data.infer_shape import infer_shape
+from classifier.data.labels.label_sets import list_classes
 from classifier.data.readers.file_bytes import read_image_bytes
 from classifier.data.readers.source import Source, UntrainableError
 from classifier.data.split_names import SPLITS
@@ -165,6 +167,7 @@ def write_manifest(
     if path.exists():
         raise DataError(f"{path} already exists: choose another --write-manifest, or move it away")
     source, rows = scan.source, select_clean(scan, splits_K, findings)
+    label_sets_MK = source.encode_label_sets()
     files = source.images
     if not rows:
         log.info(f"{path} was not written, as no image is left for it")
@@ -185,18 +188,22 @@ def write_manifest(
             inside = file.is_relative_to(folder)
             outside |= not inside
             name = str(file.relative_to(folder) if inside else file)
-        row = (name, source.class_names[source.labels_N[n]], SPLITS[s], *([] if groups is None else [groups[n]]))
+        labels = list_classes(int(source.labels_N[n]), source.class_names, label_sets_MK)
+        label = labels[0] if source.label_sets is None else json.dumps(labels, ensure_ascii=False)
+        row = (name, label, SPLITS[s], *([] if groups is None else [groups[n]]))
         writer.writerow([escape_surrogates(value) for value in row])
     write_atomically(path, stream.getvalue())
     listed = {n for n, _ in rows}
     omitted = [id_ for n, id_ in enumerate(source.ids) if n not in listed]
     omission = f", without {len(omitted):,} ({list_few(omitted)})" if omitted else ""
     log.info(f"{path} lists {len(rows):,} images{omission}")
+    task = "multilabel" if source.label_sets is not None else config.task
+    of_task = ["--data.task", task] if task != "auto" else []
     if not have_paths:
         of_groups = ["--data.group", config.group] if config.group else []
-        return command_line("train", config.path, "--data.only", path, *of_groups)
+        return command_line("train", config.path, "--data.only", path, *of_groups, *of_task)
     of_groups = ["--data.group", group] if group else []
-    return command_line("train", path, *(["--data.outside", "true"] if outside else []), *of_groups)
+    return command_line("train", path, *(["--data.outside", "true"] if outside else []), *of_groups, *of_task)
 
 
 def _choose_group_column(config: DataConfig) -> str:
