@@ -16,14 +16,15 @@ FAST = {"model.name": "cnn", "train.epochs": 8, "data.batch": 32, "optimizer.nam
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory) -> Path:
-    """Images of shapes, and labels.csv with their names, separated by semicolons; some have none."""
+    """Images of shapes, and labels.csv with lists of their names; some are empty."""
     folder = tmp_path_factory.mktemp("shapes")
     with (folder / "labels.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("path", "labels"))
         for n, (image_CHW, target_K) in enumerate(zip(*draw_shapes(IMAGES), strict=True)):
             Image.fromarray(image_CHW[0]).save(folder / f"{n:03d}.png")
-            writer.writerow((f"{n:03d}.png", ";".join(name for name, on in zip(CLASSES, target_K, strict=True) if on)))
+            names = [name for name, is_on in zip(CLASSES, target_K, strict=True) if is_on]
+            writer.writerow((f"{n:03d}.png", json.dumps(names)))
     return folder / "labels.csv"
 
 

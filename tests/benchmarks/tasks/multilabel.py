@@ -10,6 +10,7 @@ settings of its authors (Adam, one cycle, moving average), and as many epochs as
 
 import argparse
 import csv
+import json
 import statistics
 import sys
 import tempfile
@@ -75,7 +76,7 @@ def load_pools(name: str, folder: Path) -> tuple[tuple[np.ndarray, np.ndarray], 
 
 
 def write_manifest(folder: Path, parts: dict[str, tuple[np.ndarray, np.ndarray]], names: tuple[str, ...]) -> Path:
-    """Write the images and labels.csv, whose column `labels` has their names with semicolons between."""
+    """Write the images and labels.csv, whose column `labels` has lists of their names, some of them empty."""
     with (folder / "labels.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("path", "labels", "split"))
@@ -83,7 +84,7 @@ def write_manifest(folder: Path, parts: dict[str, tuple[np.ndarray, np.ndarray]]
             for n, (image_HW, target_K) in enumerate(zip(images_NHW, targets_NK, strict=True)):
                 path = f"{split}{n}.png"
                 Image.fromarray(image_HW).save(folder / path)
-                writer.writerow((path, ";".join(names[k] for k in np.flatnonzero(target_K)), split))
+                writer.writerow((path, json.dumps([names[k] for k in np.flatnonzero(target_K)]), split))
     return folder / "labels.csv"
 
 
