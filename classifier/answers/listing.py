@@ -157,7 +157,8 @@ class ImageListing:
 
     def _open_file(self, path: "Path | RemotePath", name: str) -> Iterator[_Input]:
         """Open an archive, a table or a list."""
-        from classifier.data.readers import archive, manifest
+        from classifier.data.readers import archive
+        from classifier.data.readers.manifests import manifest
 
         archive.reject_compressed(path)
         suffix = path.suffix.lower()

@@ -194,9 +194,7 @@ def test_images_keep_their_several_labels(several: Path) -> None:
 
 
 def test_the_setting_decides_whether_images_have_several_labels(several: Path, photos: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"01\.png has several labels \(cat, dog\), but one class under data\.task mu"
-    ):
+    with pytest.raises(DataError, match=r"01\.png has several labels \(cat, dog\), but one class under data\.task mu"):
         load(config(several, task="multiclass"))
     single, auto = load(config(photos, task="multilabel")), load(config(photos))
     assert single.label_sets_MK is not None

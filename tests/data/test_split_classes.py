@@ -106,7 +106,8 @@ def test_findings_of_rare_and_contradicting_labels() -> None:
     [(TEST, "the class 'class3' has no training image: add some, or remove it"), (UNASSIGNED, None)],
 )
 def test_a_class_seen_only_in_test(split: int, reason: str | None) -> None:
-    images: list[Item] = [(n, (n % 3,)) for n in range(60)] + [(60, (0, 3)), (61, (3,)), (62, (1, 3))]
+    images: list[Item] = [(n, (n % 3,)) for n in range(60)]
+    images += [(60, (0, 3)), (61, (3,)), (62, (1, 3))]
     supplied_N = np.array([(TRAIN, TRAIN, TRAIN, VALIDATION, TEST)[n % 5] for n in range(60)] + [split] * 3, np.int8)
     if reason is None:
         assert draw(images, supplied_N=supplied_N).splits_N[-1] in range(len(SPLITS))

@@ -63,10 +63,24 @@ def test_rows_that_are_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         open_file(path)
 
 
+def test_lists_that_repeat_a_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "set.parquet"
+    pq.write_table(pa.table({"label": [["x" * 10_000] * 300] * 10, "number": [[1] * 300] * 10}), path)
+    labels = read(path, "label").column("label")
+    assert labels.nbytes < 100_000  # three thousand values, one of which is stored
+    assert labels.to_pylist() == [["x" * 10_000] * 300] * 10
+    monkeypatch.setattr(bounded_parquet, "FREE_ROWS", 1000)
+    monkeypatch.setattr(bounded_parquet, "MAX_VALUES_PER_BYTE", 1)
+    with pytest.raises(OSError, match=r"a column claims to have 3,000 values in [\d,]+ bytes"):
+        read(path, "number")
+
+
 def test_damaged_files_never_crash(tmp_path: Path) -> None:
     """Altered bytes, many of them in the page headers and the footer, end in an error or in other values."""
     path, rng = tmp_path / "set.parquet", random.Random(5)
-    table = pa.table({"image": [rng.randbytes(40) for _ in range(50)], "label": [n % 2 for n in range(50)]})
+    images = [rng.randbytes(40) for _ in range(50)]
+    columns = {"image": images, "label": [n % 2 for n in range(50)]}
+    table = pa.table(columns | {"labels": [["x"] * (n % 3) for n in range(50)]})
     pq.write_table(table, path, row_group_size=20, compression="snappy")
     content = path.read_bytes()
     for _ in range(300):

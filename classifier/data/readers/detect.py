@@ -102,7 +102,8 @@ def _open_folder(path: Path, config: DataConfig) -> Source:
 
 def _open_file(path: "Path | RemotePath", config: DataConfig) -> Source:
     # Imported here and below: readers of archives and tables import Arrow, which the built-in digits do not need.
-    from classifier.data.readers import archive, manifest
+    from classifier.data.readers import archive
+    from classifier.data.readers.manifests import manifest
 
     if isinstance(path, Path) and not path.is_file():
         raise DataError(f"{path} is a pipe or device, not a file: give a folder, archive, table, manifest or list")

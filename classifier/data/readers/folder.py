@@ -114,17 +114,18 @@ def _describe_layout(
     unusual += [f"{name}/ in its class folders is its {SPLITS[split]} split" for name, split in class_splits.items()]
     findings += [", ".join(unusual)] if unusual else []
     class_folders = _class_folders(split_folders[0][0] if split_folders else home)
-    inner = [_names(folder) for folder in class_folders if not folder.has_own_images]
-    if is_nested or class_splits or len(inner) < max(2, len(class_folders)) or min(map(len, inner)) < 2:
+    with_inner = [folder for folder in class_folders if _class_folders(folder)]
+    inner = [_names(folder) for folder in with_inner if not folder.has_own_images]
+    if is_nested or class_splits or len(inner) < max(2, len(with_inner)) or min(map(len, inner)) < 2:
         pass
-    elif not split_folders and all(names == inner[0] for names in inner):
+    elif not split_folders and len(inner) == len(class_folders) and all(names == inner[0] for names in inner):
         findings.append(
             f"its classes are the folders {_list(class_folders)}, each of which holds {list_few(sorted(inner[0]))}: if "
             "these are the classes, call the outer folders train, val and test, or give one of them as the path"
         )
     else:
         findings.append(
-            f"its class folders hold folders of images ({class_folders[0].name}: {list_few(sorted(inner[0]))}): add "
+            f"its class folders hold folders of images ({with_inner[0].name}: {list_few(sorted(inner[0]))}): add "
             "--data.task nested if these are classes in classes"
         )
     return [f"{finding}." for finding in findings]

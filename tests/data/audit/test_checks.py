@@ -334,6 +334,9 @@ def test_an_audit_of_several_labels(verb, tmp_path: Path) -> None:
     labels = {id_: source.label_sets[m] for id_, m in zip(source.ids, source.labels_N, strict=True)}
     assert not {"1.png", "copy.png"} & labels.keys()
     assert {len(labels[f"{n}.png"]) for n in range(10, 60, 4)} == {0}
+    shown = verb("show", tmp_path / "clean.csv", "--images", "5", "--views", "1")
+    assert shown.code == 0, shown.err
+    assert (shown.folder / "grid.png").exists()
 
 
 @pytest.mark.slow

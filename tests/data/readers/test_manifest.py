@@ -10,7 +10,7 @@ import pytest
 
 from classifier.config.sections import DataConfig
 from classifier.data.readers.detect import open_source
-from classifier.data.readers.manifest import read_manifest
+from classifier.data.readers.manifests.manifest import read_manifest
 from classifier.data.readers.source import Source
 from classifier.data.split_names import TEST, TRAIN, UNASSIGNED, VALIDATION
 from classifier.errors import DataError

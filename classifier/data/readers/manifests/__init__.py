@@ -1,0 +1,1 @@
+"""Manifests and lists: files that name images and their labels."""
