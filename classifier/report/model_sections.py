@@ -200,7 +200,7 @@ def _describe_ancestors(
     if not len(holds_N):
         return "No answer is a class above the leaves."
     return (
-        f"Where no class is sure enough, one above it may be: so for {format_proportion(len(holds_N), len(labels_N))}. "
+        f"Where no class is sure enough, one above it may be: so on {len(holds_N):,} of {count_images(len(labels_N))}. "
         f"It holds the true class in {format_proportion(int(holds_N.sum()), len(holds_N))}."
     )
 

@@ -16,9 +16,11 @@ from classifier.bundle import bundle
 from classifier.bundle.bundle import Bundle
 from classifier.config.experiment import Experiment
 from classifier.config.files import dump_experiment
+from classifier.config.sections import Task
 from classifier.evaluation.corruptions import GROUPS, SEVERITIES
+from classifier.evaluation.split_scores import score_predictions
 from classifier.metrics.calibration import calibrate
-from classifier.metrics.scores import compute_scores
+from classifier.metrics.hierarchy import Hierarchy
 from classifier.runs.folder import HARD_EXAMPLES, PREDICTIONS, ROBUSTNESS
 from classifier.text import escape_all
 
@@ -41,7 +43,13 @@ def history_row(epoch: int, *, validated: bool = True, best: bool = True) -> dic
 
 
 def write_run(
-    folder: Path, class_names: Sequence[str], *, data_path: str = "photos", finding: str = "", by_folds: bool = False
+    folder: Path,
+    class_names: Sequence[str],
+    *,
+    data_path: str = "photos",
+    finding: str = "",
+    by_folds: bool = False,
+    task: Task = "multiclass",
 ) -> Path:
     """Write the run and return its folder. Class names are also the names of images, and of whatever else has one.
 
@@ -58,6 +66,7 @@ def write_run(
         counts["validation"] = 0
     dataset = {"name": class_names[0], "counts": counts, "fingerprint": "0123"}
     dataset |= {"class_names": list(class_names), "findings": [finding] if finding else []}
+    hierarchy = Hierarchy(class_names) if task == "nested" else None
     model = Bundle(
         model=experiment.as_dict()["model"] | {"name": class_names[0]},
         class_names=tuple(class_names),
@@ -67,11 +76,12 @@ def write_run(
         mean=(0.5, 0.5, 0.5),
         std=(0.2, 0.2, 0.2),
         test_flip=False,
-        scores={"validation": compute_scores(probabilities_NK, labels_N, class_names), "test": None},
+        scores={"validation": score_predictions(task, probabilities_NK, labels_N, class_names), "test": None},
         experiment=experiment.as_dict(),
         dataset=dataset,
         provenance={"made": "2026-01-01", "epoch": 3, "versions": {}},
-        calibration=calibrate(probabilities_NK, labels_N).as_dict(),
+        calibration=calibrate(probabilities_NK, labels_N, hierarchy=hierarchy).as_dict(),
+        task=task,
     )
     folder.mkdir(parents=True)
     bundle.save(model, nn.Linear(2, 2), folder / "bundle")

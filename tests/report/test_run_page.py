@@ -1,6 +1,7 @@
 """What the report says is proven, and whoever cannot see it is told; its images lead to their files."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,24 @@ def test_a_page_says_where_validation_is_by_folds(tmp_path: Path) -> None:
     assert f"## Scores (validation, {folds})" in card
     plain = run_page.write(write_run(tmp_path / "plain", ["cat", "dog"])).read_text()
     assert "folds of the training images" not in plain
+
+
+def test_nested_classes_have_scores_at_each_level(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", ["animal/cat", "animal/dog", "plant/fern", "plant/moss"], task="nested")
+    page, card = run_page.write(folder).read_text(), (folder / model_card.NAME).read_text()
+    outline = Outline(page)
+    assert "Levels" in outline.headings
+    assert re.search(r"Level 1, of 2 classes: accuracy \d+\.\d% \(", page)
+    assert "Level 1, of 2 classes: accuracy" in card
+    assert re.search(r"one above it may be: so on \d+ of 60 images. It holds the true class in", page)
+
+
+def test_grades_have_scores_of_their_own(tmp_path: Path) -> None:
+    page = run_page.write(write_run(tmp_path / "run", ["none", "mild", "severe"], task="ordinal")).read_text()
+    assert re.search(
+        r"Quadratic weighted kappa 0\.\d{3} \(0\.\d{3} to [01]\.\d{3}\)\. Predictions are 0\.\d\d grades off", page
+    )
+    assert "mean absolute error, in grades" in page
 
 
 def test_a_run_that_could_not_be_tested_says_why(tmp_path: Path) -> None:

@@ -83,16 +83,13 @@ def test_every_format(pack: Callable[[Path], Path], folder: Path) -> None:
 def test_folders_are_nested_only_when_asked(folder: Path) -> None:
     source = open_nested(folder, "auto")
     assert source.class_names == ("animal", "plant", "stone")
-    assert not any("nested" in finding for finding in source.findings)  # stone has images of its own
-    for file in (folder / "stone").iterdir():
-        file.unlink()
-    (folder / "stone").rmdir()
-    [finding] = open_nested(folder, "auto").findings
+    [finding] = source.findings
     assert finding == (
         "its class folders hold folders of images (animal: bird, dog): add --data.task nested if these are classes in "
         "classes."
     )
-    assert not open_nested(folder, "multiclass").class_names[0].startswith("animal/")
+    (folder / "animal" / "dog" / "0.png").rename(folder / "animal" / "0.png")
+    assert open_nested(folder, "auto").findings == ()  # as folders by day may be
 
 
 def test_paths_in_a_table_are_noticed(folder: Path) -> None:
