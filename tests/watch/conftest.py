@@ -43,7 +43,7 @@ class ColourModel(Predictor):
         means_NK = images_NCHW[:, :, 4:].mean((2, 3)).astype(np.float32)  # below the number
         exponents_NK = np.exp((means_NK - means_NK.max(1, keepdims=True)) / 30)
         probabilities_NK = exponents_NK / exponents_NK.sum(1, keepdims=True)
-        decisions_N = self.calibration.decide(probabilities_NK)
+        decisions_N = self.calibration.decide(probabilities_NK, self.hierarchy)
         return Judgement(probabilities_NK, decisions_N, probabilities_NK > 0.2, None, means_NK.max(1) < 10)
 
 

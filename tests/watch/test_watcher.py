@@ -1,5 +1,6 @@
 """A film with known scenes: alerts at the right times and none else, with their clips; and the folder that fills."""
 
+import dataclasses
 import io
 import os
 import threading
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from classifier.metrics.hierarchy import Hierarchy
 from classifier.watch.clips import Recorder
 from classifier.watch.counts import Counts
 from classifier.watch.event_log import EventLog
@@ -19,6 +21,7 @@ from classifier.watch.metrics import WatchMetrics
 from classifier.watch.observer import Observer, Region
 from classifier.watch.rules import parse_rule
 from classifier.watch.sources.address import parse_address
+from classifier.watch.sources.frame import Frame
 from classifier.watch.sources.image_folder import read_folder
 from classifier.watch.sources.live import read_film
 from classifier.watch.sources.reader import FrameReader
@@ -57,6 +60,19 @@ def film(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("film") / "scenes.mp4"
     write_film(path, SCENES)
     return path
+
+
+def test_the_answer_may_be_a_class_above_the_leaves(model: ColourModel):
+    model.hierarchy = Hierarchy(("warm/red", "cold/green", "cold/blue"))
+    model.calibration = dataclasses.replace(model.calibration, ancestor_threshold=0.6)
+    counts = Counts()
+    observer = Observer(model, counts, WatchMetrics(counts, "colours"))
+    frames = [draw_frame(colour, n) for n, colour in enumerate(("grey", "red", "green"))]
+    seen = [observer.observe(Frame(n, float(n), 0.0, lambda n=n: frames[n])) for n in range(3)]
+    assert [one.answer for one in seen] == ["cold", "warm/red", "cold/green"]
+    rule = parse_rule("cold > 0.6", model.answer_names)
+    assert [rule.begin.holds(one.values[rule.index]) for one in seen] == [True, False, True]
+    assert parse_rule("not sure", model.answer_names).index == len(seen[0].values) - 2
 
 
 @pytest.mark.parametrize(
