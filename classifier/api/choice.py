@@ -129,7 +129,8 @@ class _Chooser:
         score = format_proportion(int(is_hit_M.sum()), count)
         ids = select_strings(dataset.train.ids, find_held_out(dataset.strata).tolist())
         self.probe_hits[facts.backbone.name] = dict(zip(ids, is_hit_M.tolist(), strict=True))
-        self.say(f"  a linear probe of {name} at {side} pixels: {score}, cross-validated")
+        what = "" if dataset.label_sets_MK is None else ", all labels right"
+        self.say(f"  a linear probe of {name} at {side} pixels: {score}{what}, cross-validated")
         return dataclasses.replace(facts, probe_accuracy=probe.held_out.accuracy, probe_held_out=count)
 
     def compare_backbones(self, facts: Facts) -> Facts:

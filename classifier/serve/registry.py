@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from classifier.bundle.exported import fingerprint
 from classifier.bundle.predictor import Predictor
 from classifier.errors import ClassifierError
@@ -259,9 +257,9 @@ class Registry:
 
 
 def count_disagreements(first: Reply, second: Reply) -> tuple[int, int]:
-    """Return how many images of a request got another class, or an error from one version only, and of how many."""
+    """Return how many images of a request got another class or other labels, or an error from one version only, and of
+    how many."""
     images = sum(len(one.probabilities_NK) for one in first.judgements) + len(first.errors)
     if first.errors.keys() != second.errors.keys():
         return images, images
-    names = [np.array(reply.version.predictor.class_names)[reply.labels()] for reply in (first, second)]
-    return int((names[0] != names[1]).sum()), images
+    return int((first.names() != second.names()).sum()), images

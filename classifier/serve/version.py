@@ -80,6 +80,14 @@ class Reply:
         """Return the most likely class, int64, of each image that could be read."""
         return np.concatenate([one.probabilities_NK.argmax(1) for one in self.judgements] or [np.zeros(0, np.int64)])
 
+    def names(self) -> np.ndarray:
+        """Return the name of the most likely class of each image that could be read, or those of its labels, joined."""
+        names_K = np.array(self.version.predictor.class_names)
+        if self.version.predictor.task != "multilabel":
+            return names_K[self.labels()]
+        said = [one.said_NK for one in self.judgements if one.said_NK is not None]
+        return np.array([", ".join(names_K[row_K]) for said_NK in said for row_K in said_NK])
+
 
 class ModelVersion:
     """A model that is loaded, with its batcher. Use `open`."""

@@ -145,6 +145,8 @@ def test_the_server_says_the_labels(predictor, pixels):
     expected = predictor.predict(list(pixels[:7, 0]))
     assert [row["labels"] for row in answer["predictions"]] == [one.labels for one in expected]
     assert [row["description"] for row in answer["predictions"]] == [one.describe() for one in expected]
+    names = [set(name.split(", ")) - {""} for name in reply.names()]
+    assert names == [set(one.labels or ()) for one in expected]
 
 
 def test_a_camera_sees_the_labels(predictor, pixels):
