@@ -37,8 +37,8 @@ class FoldNetwork(nn.Module):
         heads = [fold.head for fold in folds]
         weight, bias = torch.cat([head.weight_KF for head in heads]), torch.cat([head.bias_K for head in heads])
         self._shape = len(folds), len(heads[0].bias_K)
-        gaps = [head.log_gaps for head in heads if head.log_gaps is not None]
-        self.log_gaps = nn.Parameter(torch.stack(gaps)) if gaps else None
+        gaps = [head.gaps for head in heads if head.gaps is not None]
+        self.gaps = nn.Parameter(torch.stack(gaps)) if gaps else None
         (name,) = models.head_modules(self.model)
         layer = nn.Linear(weight.shape[1], len(weight))
         layer.load_state_dict({"weight": weight, "bias": bias})
@@ -47,8 +47,8 @@ class FoldNetwork(nn.Module):
     def forward(self, images_NCHW: Tensor) -> Tensor:
         """Return logits_LK with L = N x F: the answers of all heads for an image, one after the other."""
         logits_NFK = self.model(images_NCHW).unflatten(1, self._shape)
-        if self.log_gaps is not None:
-            logits_NFK = log_probabilities(logits_NFK, self.log_gaps)
+        if self.gaps is not None:
+            logits_NFK = log_probabilities(logits_NFK, self.gaps)
         return logits_NFK.flatten(0, 1)
 
 

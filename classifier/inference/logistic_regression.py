@@ -55,12 +55,17 @@ class Head(NamedTuple):
 
     weight_KF: Tensor
     bias_K: Tensor
-    log_gaps: Tensor | None = None
+    gaps: Tensor | None = None
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """Those that it has, in the order of the layer's."""
+        return [one for one in self if one is not None]
 
     def __call__(self, features_NF: Tensor) -> Tensor:
         """Return logits_NK of the classes."""
         scores_NK = features_NF @ self.weight_KF.T + self.bias_K
-        return scores_NK if self.log_gaps is None else log_probabilities(scores_NK, self.log_gaps)
+        return scores_NK if self.gaps is None else log_probabilities(scores_NK, self.gaps)
 
 
 class FoldHead(NamedTuple):
@@ -96,8 +101,8 @@ def fit_linear_probe(
 
     The features are centred and scaled as one: the variances of single ones are noise where images are few. The penalty
     of the highest cross-validated accuracy is chosen, then of the lowest log loss, by stratified folds; of several
-    labels that of the lowest log loss. If no class has two images, the penalty is fixed, and nothing is known of its
-    accuracy. Deterministic.
+    labels and of grades that of the lowest log loss. If no class has two images, the penalty is fixed, and nothing is
+    known of its accuracy. Deterministic.
     """
     label_sets = None if label_sets_MK is None else label_sets_MK.numpy()
     strata_N = torch.from_numpy(find_rarest(labels_N.numpy(), classes, label_sets))
@@ -112,7 +117,7 @@ def fit_linear_probe(
     held_out = {one: _hold_out(heads, inputs_NR, targets) for one, heads in folds.items()}
     penalty = DEFAULT_PENALTY
     if held_out:
-        penalty = max(held_out, key=lambda one: _rank(held_out[one]))
+        penalty = max(held_out, key=lambda one: _rank(held_out[one], task))
     fitted = fit_logistic_regression(inputs_NR, targets, classes, penalty, task=task)
     offsets_K = torch.zeros(1)
     if label_sets_MK is not None:
@@ -131,9 +136,10 @@ def fit_linear_probe(
     return LinearProbe(restore(fitted), penalty, chosen, heads)
 
 
-def _rank(held_out: HeldOut) -> tuple[float, float]:
-    """Rank a penalty: higher is better. That all labels of an image are right says little of single ones."""
-    return (0.0 if held_out.targets.is_floating_point() else held_out.accuracy), -held_out.loss
+def _rank(held_out: HeldOut, task: Task) -> tuple[float, float]:
+    """Rank a penalty: higher is better. That all labels of an image are right says little of single ones, and that
+    grades are right little of how far they are off."""
+    return (0.0 if task in ("multilabel", "ordinal") else held_out.accuracy), -held_out.loss
 
 
 def compute_log_loss(logits_NK: Tensor, targets: Tensor) -> Tensor:
@@ -159,12 +165,9 @@ def fit_logistic_regression(
         rows = 1 if task == "ordinal" else classes
         gaps = inputs_NF.new_zeros(classes - 2) if task == "ordinal" else None
         start = Head(inputs_NF.new_zeros(rows, inputs_NF.shape[1]), inputs_NF.new_zeros(rows), gaps)
-    head = Head(*(one if one is None else one.clone().requires_grad_() for one in start))
+    head = Head(*(one.clone().requires_grad_() for one in start.parameters))
     optimizer = torch.optim.LBFGS(
-        [one for one in head if one is not None],
-        max_iter=MAX_ITERATIONS,
-        tolerance_change=TOLERANCE,
-        line_search_fn="strong_wolfe",
+        head.parameters, max_iter=MAX_ITERATIONS, tolerance_change=TOLERANCE, line_search_fn="strong_wolfe"
     )
 
     regressions = classes if targets.is_floating_point() else 1  # whose losses are summed
@@ -177,7 +180,7 @@ def fit_logistic_regression(
         return float(loss.detach())
 
     optimizer.step(closure)
-    return Head(*(one if one is None else one.detach() for one in head))
+    return Head(*(one.detach() for one in head.parameters))
 
 
 def _cross_validate(

@@ -68,11 +68,11 @@ def build(
 def _check_ordinal_head(model: nn.Module, config: ModelConfig, channels: int, size: int) -> None:
     """ModelError if the model changes what its head says, as by a ReLU after it."""
     said: list[torch.Tensor] = []
-    hooks = [
-        head.register_forward_hook(lambda _head, _inputs, output: said.append(output))
-        for head in model.modules()
-        if isinstance(head, OrdinalHead)
-    ]
+
+    def listen(_head: nn.Module, _inputs: Any, output: Any) -> None:
+        said.append(output)
+
+    hooks = [head.register_forward_hook(listen) for head in model.modules() if isinstance(head, OrdinalHead)]
     outputs = _try_forward(model, config, channels, size)
     for hook in hooks:
         hook.remove()

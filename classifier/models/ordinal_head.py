@@ -5,6 +5,8 @@ data", 1980. Its outputs are the logarithms of the grades' probabilities, which 
 the probabilities, cross-entropy is the likelihood.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,52 +16,59 @@ from classifier.models.head import DropoutLinear, head_modules, replace_module
 
 # How many times as fast as other parameters gaps are learned: as fast, they stayed too narrow in 200 steps of AdamW, so
 # that the most likely grade was too often the first or the last; 15 times as fast, they grew too wide (LOG.md).
-GAP_SPEED = 3
-# Of the last grade's upper end and of the first one's lower end: no score comes near it.
+GAP_SPEED = 4
+# A gap is never smaller, so that no grade is impossible.
+MIN_GAP = 1e-4
+# From the outermost thresholds to the ends of the scale: no score comes near it.
 _FAR = 1e4
+# Where softplus is 1.
+_ONE = math.log(math.e - 1)
 
 
 class OrdinalHead(nn.Linear):
     """Features (N, F) to the log-probabilities (N, K) of K ordered grades, with dropout p on the features.
 
-    The weight has one row. log_gaps: the logarithms of the K - 2 gaps between thresholds, relative to those at which
-    all grades are equally likely, as they are where all parameters are zero, and divided by GAP_SPEED. So thresholds
-    ascend, whatever is learned.
+    The weight has one row. gaps: parameters of the K - 2 gaps between thresholds, which ascend whatever is learned. All
+    grades are equally likely where all parameters are zero.
     """
 
     def __init__(self, features: int, grades: int, p: float = 0.0, device: torch.device | None = None) -> None:
         super().__init__(features, 1, device=device)
         self.p = p
-        self.log_gaps = nn.Parameter(torch.zeros(grades - 2, device=device))
+        self.gaps = nn.Parameter(torch.zeros(grades - 2, device=device))
         nn.init.zeros_(self.weight)
         nn.init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
         scores_N1 = super().forward(F.dropout(input, self.p, self.training))
-        return log_probabilities(scores_N1.float(), self.log_gaps.float())
+        return log_probabilities(scores_N1.float(), self.gaps.float())
 
     def extra_repr(self) -> str:
-        return f"in_features={self.in_features}, grades={len(self.log_gaps) + 2}, p={self.p}"
+        return f"in_features={self.in_features}, grades={len(self.gaps) + 2}, p={self.p}"
 
 
-def find_thresholds(log_gaps: Tensor) -> Tensor:
-    """Return the K - 1 thresholds of K - 2 gaps. The first one is fixed, as the bias shifts the scores."""
-    grades = log_gaps.shape[-1] + 2
-    shares_J = torch.arange(1, grades, device=log_gaps.device) / grades
+def find_thresholds(gaps: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the K - 1 thresholds, and the widths of the K - 2 gaps between them.
+
+    The first threshold is fixed, as the bias shifts the scores.
+    """
+    grades = gaps.shape[-1] + 2
+    shares_J = torch.arange(1, grades, device=gaps.device) / grades
     equal_J = torch.log(shares_J / (1 - shares_J))
-    gaps = (equal_J[1:] - equal_J[:-1]) * (GAP_SPEED * log_gaps).exp()
-    return equal_J[0] + F.pad(gaps.cumsum(-1), (1, 0))
+    widths = MIN_GAP + (equal_J[1:] - equal_J[:-1] - MIN_GAP) * F.softplus(GAP_SPEED * gaps + _ONE)
+    return equal_J[0] + F.pad(widths.cumsum(-1), (1, 0)), widths
 
 
-def log_probabilities(scores_N1: Tensor, log_gaps: Tensor) -> Tensor:
+def log_probabilities(scores_N1: Tensor, gaps: Tensor) -> Tensor:
     """Return log_probabilities_NK of ordered grades, each between two thresholds.
 
     sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), which does not cancel where both are near 1.
     """
-    thresholds_J = find_thresholds(log_gaps)
-    lower_K, upper_K = F.pad(thresholds_J, (1, 0), value=-_FAR), F.pad(thresholds_J, (0, 1), value=_FAR)
+    thresholds_J, widths = find_thresholds(gaps)
+    lower_K = torch.cat([thresholds_J[..., :1] - _FAR, thresholds_J], -1)
+    upper_K = torch.cat([thresholds_J, thresholds_J[..., -1:] + _FAR], -1)
     logs_NK = F.logsigmoid(upper_K - scores_N1) + F.logsigmoid(scores_N1 - lower_K)
-    return logs_NK + torch.log(-torch.expm1(lower_K - upper_K))
+    return logs_NK + F.pad(torch.log(-torch.expm1(-widths)), (1, 1))
 
 
 def set_ordinal_head(model: nn.Module, name: str, grades: int) -> None:

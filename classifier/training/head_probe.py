@@ -55,7 +55,7 @@ def fit_head(
     classes, adjustment = len(dataset.class_names), experiment.loss.adjustment
     probe = fit_linear_probe(features_NF, labels_N, classes, adjustment, dataset.task, label_sets_MK)
     with torch.no_grad():
-        for parameter, fitted in zip(heads[0].parameters(), probe.head, strict=False):
+        for parameter, fitted in zip(heads[0].parameters(), probe.head.parameters, strict=True):
             parameter.copy_(fitted)
     logits_NK = probe.head(features_NF)
     targets, images = gather_targets(labels_N, label_sets_MK), len(labels_N)

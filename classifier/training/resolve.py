@@ -78,7 +78,7 @@ def _check_task(experiment: Experiment, task: Task) -> None:
         raise ConfigError("loss.name bce asks for each class apart, but ordered grades share one score: leave it out")
     if task == "ordinal" and experiment.model.probe and experiment.loss.adjustment:
         raise ConfigError(
-            "loss.adjustment shifts classes of a linear probe one by one, but ordered grades share one score: set it to 0"
+            "loss.adjustment shifts each class of a linear probe, but ordered grades share one score: leave it out"
         )
 
 

@@ -35,6 +35,14 @@ def test_images_for_training_are_those_that_no_split_takes(tmp_path: Path):
     assert digits == Facts(images=1258, classes=10, side=8, is_symbols=True, validation=180, imbalance=digits.imbalance)
 
 
+def test_grades_are_no_digits_and_are_not_adjusted_for(tmp_path: Path):
+    for name, count in {"0": 40, "1": 2}.items():
+        write_images(tmp_path / name, count, (40, 30))
+    classes, grades = (measure_facts(DataConfig(path=str(tmp_path), task=task)) for task in ("multiclass", "ordinal"))
+    assert (classes.is_symbols, classes.imbalance) == (True, 20.0)
+    assert (grades.is_symbols, grades.imbalance) == (False, 1.0)
+
+
 def test_a_folder_without_a_readable_image_is_refused(tmp_path: Path):
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()

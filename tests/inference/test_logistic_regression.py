@@ -91,14 +91,14 @@ def test_ordered_grades_have_one_score_and_ascending_thresholds():
     scores_N = features_NF[:, 0] * 4 - 2 * features_NF[:, 3] + uniform_N.logit()  # of logistic noise
     labels_N = torch.bucketize(scores_N, torch.tensor([-4.0, -1.0, 3.0]))
     probe = fit_linear_probe(5 + 2 * features_NF, labels_N, 4, task="ordinal")
-    assert probe.head.log_gaps is not None
+    assert probe.head.gaps is not None
     assert probe.held_out is not None
     assert probe.held_out.logits_MK.shape == (400, 4)
     weights_F = 2 * probe.head.weight_KF[0]
     assert float(weights_F[0]) == pytest.approx(4, rel=0.25)
     assert float(weights_F[0] / weights_F[3]) == pytest.approx(-2, rel=0.25)
-    gaps = find_thresholds(probe.head.log_gaps).diff() / weights_F[0]
-    torch.testing.assert_close(gaps, torch.tensor([3.0, 4.0]) / 4, rtol=0.2, atol=0)
+    widths = find_thresholds(probe.head.gaps)[1] / weights_F[0]
+    torch.testing.assert_close(widths, torch.tensor([3.0, 4.0]) / 4, rtol=0.2, atol=0)
 
 
 def test_one_image_a_class_is_fitted_and_nothing_is_claimed():

@@ -11,6 +11,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent.parent))
 
@@ -40,6 +41,19 @@ SETTINGS = {
     "train.keep": "last",
 }
 
+# The defaults, and those of the recipe for small images from scratch.
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "adamw": {},
+    "muon": {
+        "optimizer.name": "muon",
+        "optimizer.lr": 0.03,
+        "optimizer.momentum": 0.95,
+        "optimizer.weight_decay": 0.0,
+        "schedule.name": "linear",
+        "loss.smoothing": 0.1,
+    },
+}
+
 
 def draw(image_HW: np.ndarray, quantity: str, share: float) -> np.ndarray:
     """Tilt a garment by -90 to 90 degrees, or shrink it to a third and up to its own size."""
@@ -67,9 +81,10 @@ def make_dataset(garments_NHW: np.ndarray, quantity: str, images: int, seed: int
     return build_dataset(source, Experiment().override_all(DATA).data)
 
 
-def train(dataset: Dataset, epochs: int, seed: int) -> Tensor:
+def train(dataset: Dataset, optimizer: str, epochs: int, seed: int) -> Tensor:
     """Return probabilities_NK of the test images."""
-    experiment = resolve(Experiment().override_all(SETTINGS | {"train.epochs": epochs, "seed": seed}), dataset)
+    settings = SETTINGS | OPTIMIZERS[optimizer] | {"train.epochs": epochs, "seed": seed}
+    experiment = resolve(Experiment().override_all(settings), dataset)
     *_, last = fit(experiment, dataset)
     scorer = Scorer.from_experiment(experiment, dataset, torch.device("cpu"))
     return scorer.predict_split(last.model, dataset.test)[1]
@@ -85,18 +100,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="/usr/share/datasets/fashion-mnist", help="folder of Fashion-MNIST's files")
     parser.add_argument("--images", type=int, default=600, help="training images")
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adamw")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
     garments_NHW = read_idx(Path(options.data)).images[:, 0]  # pyright: ignore[reportArgumentType, reportCallIssue]
-    print(f"{options.images} training images, {TEST_IMAGES} test images, {options.epochs} epochs")
+    print(
+        f"{options.images} training images, {TEST_IMAGES} test images, {options.epochs} epochs of {options.optimizer}"
+    )
     for quantity in ("tilt", "size"):
         rows: dict[tuple[str, str], list[dict[str, float]]] = {}
         for seed in range(options.seeds):
             dataset = make_dataset(garments_NHW, quantity, options.images, seed)
             for head in HEADS:
                 started = time.perf_counter()
-                probabilities_NK = train(dataclasses.replace(dataset, task=head), options.epochs, seed)
+                probabilities_NK = train(
+                    dataclasses.replace(dataset, task=head), options.optimizer, options.epochs, seed
+                )
                 seconds = time.perf_counter() - started
                 decisions = {"most likely": probabilities_NK, "median": decide_by_median(probabilities_NK)}
                 for decision, decided_NK in decisions.items():
