@@ -87,6 +87,7 @@ def find_replicas() -> list[psutil.Process]:
 
 def kill_one_of_two() -> None:
     """Kill a replica, and wait until another one has replaced it."""
+    time.sleep(2)  # until HAProxy has found that the other one answers, too: every 0.25 s, twice
     victim = find_replicas()[0]
     victim.send_signal(signal.SIGKILL)
     wait_for(lambda: len(find_replicas()) == 2 and victim not in find_replicas(), 120)
