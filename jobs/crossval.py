@@ -64,7 +64,9 @@ def crossval(request: Request) -> int:
         results = run_all(cv.experiment, runs, cv.folder / "folds", log=cv.log, should_stop=cv.stop_requested)
         for run, result in results:
             test = result["test"]
-            cv.info(f"{run.name}: accuracy {format_accuracy(test, 2)}, macro F1 {format_share(test['macro_f1'], 2)}")
+            area = "" if test.get("map") is None else f"mAP {format_share(test['map'], 2)}, "  # of several labels
+            accuracy, macro_f1 = format_accuracy(test, 2), format_share(test["macro_f1"], 2)
+            cv.info(f"{run.name}: {area}accuracy {accuracy}, macro F1 {macro_f1}")
         if cv.stop_requested():
             return cv.finish_interrupted()
         scores = cross_validation.summarize(cv.folder, runs)

@@ -4,6 +4,7 @@ All of it is fitted to validation images after training, and stored in the bundl
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -30,8 +31,6 @@ def fit_temperature(log_probabilities_NK: Tensor, labels_N: Tensor) -> float:
     The labels are smoothed as if one image in N + 2 had another label (Platt 1999): otherwise the confidence of a model
     without errors would grow without bound.
     """
-    from scipy.optimize import minimize_scalar
-
     if len(labels_N) < MIN_IMAGES:
         return 1.0
     log_probabilities_NK = log_probabilities_NK.double().clamp(min=MIN_LOG_PROBABILITY)
@@ -39,11 +38,21 @@ def fit_temperature(log_probabilities_NK: Tensor, labels_N: Tensor) -> float:
     targets_NK = torch.full_like(log_probabilities_NK, smoothing / max(1, classes - 1))
     targets_NK.scatter_(1, labels_N[:, None], 1 - smoothing)
 
-    def loss(log_temperature: float) -> float:
-        return -float((targets_NK * apply_temperature(log_probabilities_NK, math.exp(log_temperature))).sum(1).mean())
+    def loss(temperature: float) -> float:
+        return -float((targets_NK * apply_temperature(log_probabilities_NK, temperature)).sum(1).mean())
+
+    return search_temperature(loss)
+
+
+def search_temperature(loss: Callable[[float], float]) -> float:
+    """Return the temperature of the lowest loss, by a bounded search over its logarithm."""
+    from scipy.optimize import minimize_scalar
+
+    def loss_of(log_temperature: float) -> float:
+        return loss(math.exp(log_temperature))
 
     return math.exp(
-        minimize_scalar(loss, bounds=(math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE)), method="bounded").x
+        minimize_scalar(loss_of, bounds=(math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE)), method="bounded").x
     )
 
 

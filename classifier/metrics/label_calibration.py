@@ -10,7 +10,6 @@ labels. A guarantee for each label would need many images of each: of one with 8
 """
 
 import dataclasses
-import math
 
 import numpy as np
 import torch
@@ -18,13 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from classifier.errors import ConfigError, DataError
-from classifier.metrics.calibration import (
-    MAX_TEMPERATURE,
-    MIN_IMAGES,
-    MIN_LOG_PROBABILITY,
-    MIN_TEMPERATURE,
-    fit_thresholds,
-)
+from classifier.metrics.calibration import MIN_IMAGES, MIN_LOG_PROBABILITY, fit_thresholds, search_temperature
 from classifier.metrics.decisions import COVERAGE, DEFAULT_THRESHOLD, Calibration
 
 # A label of fewer images keeps the default threshold: in simulations one that was fitted to 5 images was worse on new
@@ -53,19 +46,14 @@ def fit_label_temperature(log_probabilities_NK: Tensor, targets_NK: Tensor) -> f
 
     One for all labels. The targets are smoothed as if one more label had been there and one had not (Platt 1999).
     """
-    from scipy.optimize import minimize_scalar
-
     if len(targets_NK) < MIN_IMAGES:
         return 1.0
     logits_NK, present = compute_logits(log_probabilities_NK.double()), int(targets_NK.sum())
     high, low = (present + 1) / (present + 2), 1 / (targets_NK.numel() - present + 2)
     smooth_NK = torch.where(targets_NK, high, low).double()
 
-    def loss(log_temperature: float) -> float:
-        return float(F.binary_cross_entropy_with_logits(logits_NK / math.exp(log_temperature), smooth_NK))
-
-    return math.exp(
-        minimize_scalar(loss, bounds=(math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE)), method="bounded").x
+    return search_temperature(
+        lambda temperature: float(F.binary_cross_entropy_with_logits(logits_NK / temperature, smooth_NK))
     )
 
 

@@ -27,26 +27,30 @@ MAX_MARKED_EPOCHS = 30
 # Pixels between parallel axes, and characters that fit there.
 AXIS_DISTANCE, MAX_LABEL_LENGTH = 116, 14
 LEGEND = (("training", TRAIN), ("validation", VALIDATION))
+# Scores that only some tasks have, and only for validation images; names of scores that are no words.
+TASK_SCORES = {"map": "mean average precision", "quadratic_kappa": "quadratic weighted kappa"}
 
 
 def plot_by_epoch(axes: "Axes", rows: Sequence[Mapping[str, Any]], score: str) -> None:
     """Draw a score, accuracy or loss, of both splits by epoch, with a ring around the saved epoch.
 
-    rows: the lines of history.jsonl.
+    rows: the lines of history.jsonl. score: may be one of TASK_SCORES, too.
     """
     from matplotlib.ticker import MaxNLocator
 
     marker = "o" if len(rows) <= MAX_MARKED_EPOCHS else ""
     for split, (label, colour) in zip(("train", "validation"), LEGEND, strict=True):
+        if split == "train" and score in TASK_SCORES:
+            continue
         points = select_known(rows, f"{split}_{score}")
         axes.plot(*points, color=COLOURS[colour], marker=marker, markersize=4, linewidth=2, label=label)
     saved = find_saved(rows)
-    if saved is not None and (value := saved[f"validation_{score}"]) is not None:
+    if saved is not None and (value := saved.get(f"validation_{score}")) is not None:
         label = f"saved: epoch {saved['epoch']}, {format_score(score, value)}"
         ring = {"marker": "o", "markersize": 10, "markeredgewidth": 2, "fillstyle": "none", "linestyle": "none"}
         axes.plot([saved["epoch"]], [value], color=COLOURS[VALIDATION], label=label, **ring)
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
-    if score == "accuracy":
+    if score in ("accuracy", "map"):
         axes.yaxis.set_major_formatter(format_shares())
 
 
@@ -55,23 +59,24 @@ def draw_by_epoch(rows: Sequence[Mapping[str, Any]], score: str) -> Chart | None
     known = {split: select_known(rows, f"{split}_{score}") for split in ("train", "validation")}
     if sum(len(values) for _, values in known.values()) < 2:
         return None
-    figure, axes = create_axes("epoch", score)
+    title = TASK_SCORES.get(score, score)
+    figure, axes = create_axes("epoch", title)
     plot_by_epoch(axes, rows, score)
-    text = f"{score.capitalize()} by epoch."
+    text = f"{title.capitalize()} by epoch."
     for (label, _), (epochs, values) in zip(LEGEND, known.values(), strict=True):
         if values:
             ends = [f"{format_score(score, values[n])} in epoch {epochs[n]}" for n in (0, -1)]
             text += f" {label.capitalize()}: from {ends[0]} to {ends[1]}."
     saved = find_saved(rows)
-    legend = LEGEND
-    if saved is not None and saved[f"validation_{score}"] is not None:
-        text += f" Saved: epoch {saved['epoch']}, validation {format_score(score, saved[f'validation_{score}'])}."
+    legend = LEGEND[1:] if score in TASK_SCORES else LEGEND
+    if saved is not None and (value := saved.get(f"validation_{score}")) is not None:
+        text += f" Saved: epoch {saved['epoch']}, validation {format_score(score, value)}."
     return Chart(render_chart(figure, text), text, legend)
 
 
 def select_known(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
     """Return the epochs with a value of this name, and the values."""
-    known = [(row["epoch"], row[name]) for row in rows if row[name] is not None]
+    known = [(row["epoch"], row[name]) for row in rows if row.get(name) is not None]
     return [epoch for epoch, _ in known], [value for _, value in known]
 
 
@@ -81,8 +86,8 @@ def find_saved(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 
 
 def format_score(score: str, value: float) -> str:
-    """Format an accuracy or a loss."""
-    return f"{value:.2%}" if score == "accuracy" else f"{value:.4g}"
+    """Format an accuracy, a loss, or one of TASK_SCORES."""
+    return f"{value:.2%}" if score in ("accuracy", "map") else f"{value:.4g}"
 
 
 def draw_bars(shares: Mapping[str, float], title: str) -> Chart:

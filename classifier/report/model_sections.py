@@ -14,7 +14,7 @@ from classifier.metrics.decisions import Calibration
 from classifier.metrics.hierarchy import Hierarchy
 from classifier.metrics.intervals import wilson
 from classifier.report import sentences
-from classifier.report.charts import draw_by_epoch
+from classifier.report.charts import TASK_SCORES, draw_by_epoch
 from classifier.report.figure import COLOURS, LINE, VALIDATION, create_axes, format_shares, render_chart
 from classifier.report.images import embed_jpeg
 from classifier.report.numbers import (
@@ -66,7 +66,7 @@ def build_training(history: Sequence[dict[str, Any]], counts: Mapping[str, int],
     duration += f", {speeds[-1]:,.0f} images/s" if speeds else ""
     duration += f", validated {by_folds}" if by_folds else ""
     blocks.append(Text(f"{duration}. The ring marks the epoch whose model was saved.", "faint"))
-    charts = [draw_by_epoch(history, score) for score in ("accuracy", "loss")]
+    charts = [draw_by_epoch(history, score) for score in (*TASK_SCORES, "accuracy", "loss")]
     blocks.append(Charts([chart for chart in charts if chart is not None]))
     return Section("Training", blocks)
 

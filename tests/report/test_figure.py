@@ -100,6 +100,17 @@ def test_chart_by_epoch_says_what_it_shows():
     assert charts.draw_by_epoch(ROWS[:0], "loss") is None
 
 
+def test_a_score_of_several_labels_is_of_validation_images():
+    assert charts.draw_by_epoch(ROWS, "map") is None
+    chart = charts.draw_by_epoch([row | {"validation_map": row["epoch"] / 4} for row in ROWS], "map")
+    assert chart is not None
+    assert list(chart.legend) == [("validation", VALIDATION)]
+    assert chart.text == (
+        "Mean average precision by epoch. Validation: from 25.00% in epoch 1 to 75.00% in epoch 3. Saved: epoch 3, "
+        "validation 75.00%."
+    )
+
+
 def test_text_is_literal():
     figure = create_figure()
     text = figure.add_subplot().text(0, 0, "$x_1$ \x1b")
