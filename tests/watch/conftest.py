@@ -17,6 +17,7 @@ from classifier.bundle.image_reader import ImageReader
 from classifier.bundle.predictor import Judgement, Predictor
 from classifier.data.decoding.image_spec import ImageSpec
 from classifier.metrics.decisions import Calibration
+from classifier.metrics.hierarchy import Hierarchy
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "grey": (128, 128, 128)}
 CLASSES = ("red", "green", "blue")
@@ -30,7 +31,8 @@ class ColourModel(Predictor):
         self.spec = ImageSpec(16, 3, "stretch", 1 << 24)
         self.images = ImageReader(self.spec, 1 << 24, 10.0)
         self.calibration, self.ood_detector = Calibration(images=1, set_threshold=0.2), None
-        self.task, self.hierarchy = "multiclass", None
+        self.task = "multiclass"
+        self.hierarchy: Hierarchy | None = None
         self.seconds = 0.0
         """That an answer takes."""
 

@@ -5,13 +5,14 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from classifier import data
-from classifier.config.sections import DataConfig
+from classifier.config.sections import DataConfig, Task
 from classifier.data.readers.source import Source, UntrainableError
 from classifier.data.split_names import TEST, TRAIN
 from classifier.errors import DataError
@@ -19,7 +20,7 @@ from classifier.errors import DataError
 TREE = {"animal/bird/owl": 2, "animal/dog": 3, "plant/fern": 2, "plant/moss": 2, "stone": 2}
 
 
-def open_nested(path: Path, task: str = "nested") -> Source:
+def open_nested(path: Path, task: Task | Literal["auto"] = "nested") -> Source:
     return data.open_source(DataConfig(path=str(path), task=task))
 
 
