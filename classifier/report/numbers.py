@@ -30,7 +30,7 @@ LABEL_SCORE_NAMES = {
     "roc_auc": "ROC AUC",
     "micro_f1": "F1 of all labels together",
     "macro_f1": "macro F1",
-    "samples_f1": "mean F1 of images",
+    "samples_f1": "mean F1 of images (0 without labels)",
     "subset_accuracy": "images with all labels right",
     "hamming_loss": "Hamming loss",
     "loss": "log loss",
