@@ -329,9 +329,8 @@ class SearchConfig(Section):
     objective: tuple[
         Literal["accuracy", "macro_f1", "map", "quadratic_kappa", "loss", "latency", "size", "epochs"], ...
     ] = ("accuracy",)
-    """Objectives, separated by commas: validation accuracy (of several labels: map), macro_f1, quadratic_kappa (of
-    grades) or loss; latency (ms per image), size (parameters) or epochs. With several, the search finds the Pareto
-    front, and the first one selects the winner from it."""
+    """Objectives, separated by commas; map is of several labels, quadratic_kappa of grades, latency in ms per image,
+    size in parameters. With several, the first one selects the winner from the Pareto front."""
     algorithm: Literal["tpe", "gp", "random", "grid"] = "tpe"
     """tpe and gp learn from earlier trials (Optuna); random samples; grid tries all combinations of values."""
     scheduler: Literal["asha", "hyperband", "median", "pbt", "none"] = "asha"

@@ -29,7 +29,7 @@ def measure_facts(config: DataConfig) -> Facts:
     if source.label_sets is None:
         counts_K = np.bincount(labels_N)
         divided = int(counts_K[counts_K > 1].sum())  # a class of one image trains with it
-        if task != "ordinal":  # grades share one score, which is not adjusted for single ones
+        if task != "ordinal":  # grades share one latent value, which is not adjusted for single ones
             imbalance = float(counts_K.max() / counts_K[counts_K > 0].min())
     validation = int((source.splits_N == SPLITS.index("validation")).sum()) or round(divided * unassigned["validation"])
     return Facts(

@@ -64,8 +64,8 @@ class Head(NamedTuple):
 
     def __call__(self, features_NF: Tensor) -> Tensor:
         """Return logits_NK of the classes."""
-        scores_NK = features_NF @ self.weight_KF.T + self.bias_K
-        return scores_NK if self.gaps is None else log_probabilities(scores_NK, self.gaps)
+        values_NK = features_NF @ self.weight_KF.T + self.bias_K
+        return values_NK if self.gaps is None else log_probabilities(values_NK, self.gaps)
 
 
 class FoldHead(NamedTuple):

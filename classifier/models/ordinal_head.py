@@ -1,6 +1,6 @@
-"""The head of ordered grades: one score per image, and thresholds that divide the scores into grades.
+"""The head of ordered grades: one latent value per image, and thresholds that divide these into grades.
 
-The proportional odds model: P(grade <= k) = sigmoid(threshold_k - score). P. McCullagh, "Regression models for ordinal
+The proportional odds model: P(grade <= k) = sigmoid(threshold_k - value). P. McCullagh, "Regression models for ordinal
 data", 1980. Its outputs are the logarithms of the grades' probabilities, which are logits like any other: softmax gives
 the probabilities, cross-entropy is the likelihood.
 """
@@ -19,8 +19,8 @@ from classifier.models.head import DropoutLinear, head_modules, replace_module
 GAP_SPEED = 4
 # A gap is never smaller, so that no grade is impossible.
 MIN_GAP = 1e-4
-# From the outermost thresholds to the ends of the scale: no score comes near it.
-_FAR = 1e4
+# The ends of the scale: no value comes near it.
+_FAR = 1e6
 # Where softplus is 1.
 _ONE = math.log(math.e - 1)
 
@@ -40,8 +40,8 @@ class OrdinalHead(nn.Linear):
         nn.init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        scores_N1 = super().forward(F.dropout(input, self.p, self.training))
-        return log_probabilities(scores_N1.float(), self.gaps.float())
+        values_N1 = super().forward(F.dropout(input, self.p, self.training))
+        return log_probabilities(values_N1.float(), self.gaps.float())
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, grades={len(self.gaps) + 2}, p={self.p}"
@@ -50,7 +50,7 @@ class OrdinalHead(nn.Linear):
 def find_thresholds(gaps: Tensor) -> tuple[Tensor, Tensor]:
     """Return the K - 1 thresholds, and the widths of the K - 2 gaps between them.
 
-    The first threshold is fixed, as the bias shifts the scores.
+    The first threshold is fixed, as the bias shifts the values.
     """
     grades = gaps.shape[-1] + 2
     shares_J = torch.arange(1, grades, device=gaps.device) / grades
@@ -59,15 +59,15 @@ def find_thresholds(gaps: Tensor) -> tuple[Tensor, Tensor]:
     return equal_J[0] + F.pad(widths.cumsum(-1), (1, 0)), widths
 
 
-def log_probabilities(scores_N1: Tensor, gaps: Tensor) -> Tensor:
+def log_probabilities(values_N1: Tensor, gaps: Tensor) -> Tensor:
     """Return log_probabilities_NK of ordered grades, each between two thresholds.
 
     sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), which does not cancel where both are near 1.
     """
     thresholds_J, widths = find_thresholds(gaps)
-    lower_K = torch.cat([thresholds_J[..., :1] - _FAR, thresholds_J], -1)
-    upper_K = torch.cat([thresholds_J, thresholds_J[..., -1:] + _FAR], -1)
-    logs_NK = F.logsigmoid(upper_K - scores_N1) + F.logsigmoid(scores_N1 - lower_K)
+    # Not cat, in which torch-pruning sees channels.
+    lower_K, upper_K = F.pad(thresholds_J, (1, 0), value=-_FAR), F.pad(thresholds_J, (0, 1), value=_FAR)
+    logs_NK = F.logsigmoid(upper_K - values_N1) + F.logsigmoid(values_N1 - lower_K)
     return logs_NK + F.pad(torch.log(-torch.expm1(-widths)), (1, 1))
 
 

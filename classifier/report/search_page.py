@@ -106,7 +106,8 @@ def _compare_to_recipe(result: dict[str, Any], rows: list[dict[str, Any]]) -> st
 
 
 def _list_trials(rows: list[dict[str, Any]], winner: str, names: list[str]) -> list[Block]:
-    scores = [name for name in ("accuracy", "macro_f1", "map", "quadratic_kappa", "loss") if f"validation_{name}" in rows[0]]
+    known = ("accuracy", "macro_f1", "map", "quadratic_kappa", "loss")
+    scores = [name for name in known if f"validation_{name}" in rows[0]]
     costs = [name for name in ("latency", "size") if name in rows[0]]
     head = ["trial", *scores, *costs, "epochs", *names, "source", "status"]
     lines = []

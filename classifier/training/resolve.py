@@ -75,10 +75,10 @@ def _check_task(experiment: Experiment, task: Task) -> None:
     if task == "multilabel" and experiment.loss.distill:
         raise ConfigError("loss.distill teaches one class an image, and these images have several labels: set it to 0")
     if task == "ordinal" and experiment.loss.name == "bce":
-        raise ConfigError("loss.name bce asks for each class apart, but ordered grades share one score: leave it out")
+        raise ConfigError("loss.name bce asks for each class apart, but ordered grades share one value: leave it out")
     if task == "ordinal" and experiment.model.probe and experiment.loss.adjustment:
         raise ConfigError(
-            "loss.adjustment shifts each class of a linear probe, but ordered grades share one score: leave it out"
+            "loss.adjustment shifts each class of a linear probe, but ordered grades share one value: leave it out"
         )
 
 

@@ -84,12 +84,12 @@ def test_fewer_images_than_features_are_no_obstacle_and_noise_calls_for_a_strong
     assert (logits_NK.argmax(1) == labels_N).all()
 
 
-def test_ordered_grades_have_one_score_and_ascending_thresholds():
+def test_ordered_grades_have_one_latent_value_and_ascending_thresholds():
     generator = torch.Generator().manual_seed(0)
     features_NF = torch.randn(400, 12, generator=generator)
     uniform_N = torch.rand(400, generator=generator).clamp(1e-6, 1 - 1e-6)
-    scores_N = features_NF[:, 0] * 4 - 2 * features_NF[:, 3] + uniform_N.logit()  # of logistic noise
-    labels_N = torch.bucketize(scores_N, torch.tensor([-4.0, -1.0, 3.0]))
+    values_N = features_NF[:, 0] * 4 - 2 * features_NF[:, 3] + uniform_N.logit()  # of logistic noise
+    labels_N = torch.bucketize(values_N, torch.tensor([-4.0, -1.0, 3.0]))
     probe = fit_linear_probe(5 + 2 * features_NF, labels_N, 4, task="ordinal")
     assert probe.head.gaps is not None
     assert probe.held_out is not None

@@ -31,25 +31,25 @@ def make(name: str = "cnn", *, classes: int = 5, channels: int = 3, size: int = 
 @pytest.mark.parametrize("grades", [2, 3, 7])
 def test_probabilities_are_those_of_the_proportional_odds_model(grades: int):
     generator = torch.Generator().manual_seed(0)
-    scores_N1 = 4 * torch.randn(50, 1, generator=generator, dtype=torch.float64)
+    values_N1 = 4 * torch.randn(50, 1, generator=generator, dtype=torch.float64)
     gaps = torch.randn(grades - 2, generator=generator, dtype=torch.float64)
-    up_to_NJ = torch.sigmoid(find_thresholds(gaps)[0] - scores_N1)
-    ends_N1 = torch.zeros_like(scores_N1)
+    up_to_NJ = torch.sigmoid(find_thresholds(gaps)[0] - values_N1)
+    ends_N1 = torch.zeros_like(values_N1)
     expected_NK = torch.cat([up_to_NJ, ends_N1 + 1], 1) - torch.cat([ends_N1, up_to_NJ], 1)
-    logs_NK = log_probabilities(scores_N1, gaps)
+    logs_NK = log_probabilities(values_N1, gaps)
     torch.testing.assert_close(logs_NK.exp(), expected_NK)
     torch.testing.assert_close(logs_NK, logs_NK.log_softmax(1))
 
 
-def test_far_scores_have_finite_logarithms_and_gradients():
-    scores_N1 = torch.tensor([[-500.0], [0.0], [500.0]], requires_grad=True)
+def test_far_values_have_finite_logarithms_and_gradients():
+    values_N1 = torch.tensor([[-500.0], [0.0], [500.0]], requires_grad=True)
     gaps = torch.tensor([-1e6, 0.0, 30.0], requires_grad=True)
-    logs_NK = log_probabilities(scores_N1, gaps)
+    logs_NK = log_probabilities(values_N1, gaps)
     logs_NK.sum().backward()
     assert logs_NK.isfinite().all()
-    assert scores_N1.grad is not None
+    assert values_N1.grad is not None
     assert gaps.grad is not None
-    assert scores_N1.grad.isfinite().all()
+    assert values_N1.grad.isfinite().all()
     assert gaps.grad.isfinite().all()
     assert logs_NK[::2].argmax(1).tolist() == [0, 4]
 
