@@ -7,6 +7,9 @@ import numpy as np
 
 # The arrays of a layer.
 GAUSSIAN = ("mean", "axes", "deviations", "rest", "centre", "spread")
+# Squared distances below it tell nothing: they have dozens of terms, each 1 on average over the training images, unless
+# all images look the same to the model, and only rounding errors differ.
+MIN_DISTANCE = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,4 +60,4 @@ def standardised_distance(stats_NF: np.ndarray, arrays: Mapping[str, np.ndarray]
     along_NA = offset_NF @ axes_FA
     residual_N = np.maximum(np.square(offset_NF).sum(1) - np.square(along_NA).sum(1), 0)
     distance_N = np.square(along_NA / deviations_A).sum(1) + residual_N / rest**2
-    return (np.log(np.maximum(distance_N, 1e-12)) - centre) / spread
+    return (np.log(np.maximum(distance_N, MIN_DISTANCE)) - centre) / spread

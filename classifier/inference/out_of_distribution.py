@@ -28,6 +28,8 @@ FALSE_POSITIVE_RATE = 0.01
 MIN_HELD_OUT_IMAGES = 20
 # Smallest variance of a component, relative to the mean variance.
 _MIN_VARIANCE_RATIO = 1e-3
+# Smallest deviation, relative to the statistics themselves: below it are rounding errors, which exports do not repeat.
+_MIN_DEVIATION_RATIO = 1e-4
 
 
 def fit_detector(model: nn.Module, scorer: Scorer, train: Images, held_out: Images) -> OODDetector:
@@ -131,7 +133,8 @@ def _fit_gaussian(stats_NF: Tensor) -> dict[str, Tensor]:
     mean_F = stats_NF.mean(0)
     centred_NF = (stats_NF - mean_F).double()
     variance_F, axes_FF = torch.linalg.eigh(centred_NF.T @ centred_NF / len(stats_NF))
-    min_variance = _MIN_VARIANCE_RATIO * float(variance_F.mean()) + 1e-12
+    rounding = _MIN_DEVIATION_RATIO**2 * float(stats_NF.double().square().mean())
+    min_variance = _MIN_VARIANCE_RATIO * float(variance_F.mean()) + rounding + 1e-12
     components = min(COMPONENTS, len(variance_F), max(1, len(stats_NF) // 4))
     rest_F = variance_F[: len(variance_F) - components]
     tensors = {
