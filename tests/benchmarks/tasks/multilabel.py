@@ -90,7 +90,8 @@ def write_manifest(folder: Path, parts: dict[str, tuple[np.ndarray, np.ndarray]]
 
 def train_here(manifest: Path, test_NHW: np.ndarray, names: tuple[str, ...], minutes: float, seed: int) -> np.ndarray:
     """Return probabilities_NK of the test images by what `classifier train` makes of the manifest."""
-    run = classifier.train(str(manifest), minutes=minutes, out=str(manifest.parent / "runs"), seed=seed)
+    settings = {"seed": seed, "data.test": 0.0}  # the test images are elsewhere
+    run = classifier.train(str(manifest), minutes=minutes, out=str(manifest.parent / "runs"), **settings)
     model = classifier.load(run)
     order_K = [model.class_names.index(name) for name in names]
     return model([np.ascontiguousarray(image_HW) for image_HW in test_NHW])[:, order_K]
