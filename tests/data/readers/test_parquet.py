@@ -124,8 +124,7 @@ def test_several_labels(column: pa.Array, lists: list[tuple[int, ...]], image_by
 
 
 def test_a_column_for_each_class(image_bytes, tmp_path: Path) -> None:
-    dog = [0, 1] * 12
-    for n, dog in enumerate((dog, [0, 0] * 12)):
+    for n, dog in enumerate(([0, 1] * 12, [0, 0] * 12)):
         made = pa.table({"image": pa.array(image_bytes), "cat": [1] * 24, "dog": dog, "width": [*range(24)]})
         pq.write_table(made, tmp_path / f"{n}.parquet")
     source = parquet.read_parquet([tmp_path / "0.parquet", tmp_path / "1.parquet"])
