@@ -17,8 +17,10 @@ SOFT = torch.softmax(torch.randn(40, 5, generator=GENERATOR), 1)
 COUNTS = torch.tensor([100, 10, 40, 50, 0])
 
 
-def build(**changes):
-    return losses.build(LossConfig(**changes), class_counts_K=COUNTS)
+def build(**changes) -> losses.Loss:
+    loss = losses.build(LossConfig(**changes), class_counts_K=COUNTS)
+    assert isinstance(loss, losses.Loss)
+    return loss
 
 
 @pytest.mark.parametrize(("smoothing", "targets"), [*itertools.product([0.0, 0.1, 0.5], [LABELS, SOFT])])

@@ -124,7 +124,8 @@ def test_several_labels(column: pa.Array, lists: list[tuple[int, ...]], image_by
 
 
 def test_a_column_for_each_class(image_bytes, tmp_path: Path) -> None:
-    for n, dog in enumerate(([0, 1] * 12, [0, 0] * 12)):
+    dogs = ([0, 1] * 12, [0, 0] * 12)
+    for n, dog in enumerate(dogs):
         made = pa.table({"image": pa.array(image_bytes), "cat": [1] * 24, "dog": dog, "width": [*range(24)]})
         pq.write_table(made, tmp_path / f"{n}.parquet")
     source = parquet.read_parquet([tmp_path / "0.parquet", tmp_path / "1.parquet"])
@@ -132,7 +133,9 @@ def test_a_column_for_each_class(image_bytes, tmp_path: Path) -> None:
     assert source.label_sets == ((0,), (0, 1))
     assert source.labels_N.tolist() == [0, 1] * 12 + [0] * 24
     assert any("the classes are its 2 columns of 0 and 1, without width" in finding for finding in source.findings)
-    pq.write_table(pa.table({"image": pa.array(image_bytes), "owl": [1, 0] * 12, "dog": dog}), tmp_path / "1.parquet")
+    pq.write_table(
+        pa.table({"image": pa.array(image_bytes), "owl": [1, 0] * 12, "dog": dogs[1]}), tmp_path / "1.parquet"
+    )
     with pytest.raises(DataError, match=r"1\.parquet has other columns of 0 and 1 than .*0\.parquet"):
         parquet.read_parquet([tmp_path / "0.parquet", tmp_path / "1.parquet"])
 
