@@ -9,10 +9,10 @@ from torch import Tensor
 from classifier.bundle.bundle import Bundle
 from classifier.errors import list_few
 from classifier.evaluation.calibrate import describe_folds
-from classifier.metrics.calibration import MIN_IMAGES
 from classifier.metrics.decisions import DEFAULT_THRESHOLD, Calibration
 from classifier.metrics.intervals import mean_interval, sum_interval
 from classifier.metrics.multilabel_scores import BINS
+from classifier.report import sentences
 from classifier.report.figure import COLOURS, LINE, SERIES, VALIDATION, create_axes, format_shares, render_chart
 from classifier.report.numbers import (
     count_images,
@@ -91,14 +91,7 @@ def build_calibration(bundle: Bundle | None, probabilities_NK: Tensor, targets_N
     if bundle is not None and bundle.calibration:
         calibration = Calibration.from_dict(bundle.calibration)
         lines += _describe_sets(calibration, probabilities_NK.numpy(), targets_NK.numpy())
-        images, by_folds = count_images(calibration.images), describe_folds(bundle)
-        if calibration.images < MIN_IMAGES:
-            lines.append(f"Not calibrated: {images} are too few to fit a temperature (it takes {MIN_IMAGES}).")
-        else:
-            how = f", {by_folds}" if by_folds else ""
-            lines.append(f"Temperature {calibration.temperature:.2f}, fitted on {images}{how}.")
-        if split == "validation":
-            lines.append("All of this was fitted on the images that it is measured on here: expect less on new ones.")
+        lines += sentences.describe_fit(calibration, describe_folds(bundle), split)
     charts = [_draw_precision_recall(probabilities_NK.numpy(), targets_NK.numpy(), names)]
     charts.append(_draw_reliability(probabilities_NK.numpy(), targets_NK.numpy()))
     note = (

@@ -9,7 +9,7 @@ from torch import Tensor
 from classifier.bundle.bundle import Bundle
 from classifier.evaluation.calibrate import describe_folds
 from classifier.evaluation.hard_examples import UNSURE, WRONG
-from classifier.metrics.calibration import MIN_IMAGES, coverage_curve, reliability_bins
+from classifier.metrics.calibration import coverage_curve, reliability_bins
 from classifier.metrics.decisions import Calibration
 from classifier.metrics.hierarchy import Hierarchy
 from classifier.metrics.intervals import wilson
@@ -136,16 +136,7 @@ def build_calibration(bundle: Bundle | None, probabilities_NK: Tensor, labels_N:
         lines += _describe_sets(calibration, probabilities_NK, labels_N)
         if bundle.hierarchy and calibration.ancestor_threshold is not None:
             lines.append(_describe_ancestors(calibration, bundle.hierarchy, probabilities_NK, labels_N))
-        by_folds = describe_folds(bundle)
-        kind = "image" if by_folds else "validation image"
-        images = f"{calibration.images:,} {kind}{'' if calibration.images == 1 else 's'}"
-        if calibration.images < MIN_IMAGES:
-            lines.append(f"Not calibrated: {images} are too few to fit a temperature (it takes {MIN_IMAGES}).")
-        else:
-            how = f", {by_folds}" if by_folds else ""
-            lines.append(f"Temperature {calibration.temperature:.2f}, fitted on {images}{how}.")
-        if split == "validation":
-            lines.append("All of this was fitted on the images that it is measured on here: expect less on new ones.")
+        lines += sentences.describe_fit(calibration, describe_folds(bundle), split)
     charts = [_draw_reliability(probabilities_NK, labels_N), _draw_coverage(probabilities_NK, labels_N)]
     note = (
         "Points below the diagonal are overconfident, points above it underconfident, unless their 95 % confidence "

@@ -7,7 +7,8 @@ from typing import Any
 from scipy.stats import binomtest
 
 from classifier.errors import list_few
-from classifier.metrics.calibration import judge_calibration
+from classifier.metrics.calibration import MIN_IMAGES, judge_calibration
+from classifier.metrics.decisions import Calibration
 from classifier.metrics.intervals import (
     CONFIDENCE_LEVEL,
     Interval,
@@ -159,6 +160,18 @@ def describe_calibration_error(scores: dict[str, Any]) -> str:
     if "ece_by_chance" not in scores:
         return f"Expected calibration error {format_share(ece)}."
     return f"Too few images to judge calibration ({scores['count']:,})."
+
+
+def describe_fit(calibration: Calibration, by_folds: str, split: str) -> Iterator[str]:
+    """Say on what a calibration was fitted. by_folds: by which folds, if any; split: of the images that are shown."""
+    images = f"{calibration.images:,} {'' if by_folds else 'validation '}image{'' if calibration.images == 1 else 's'}"
+    if calibration.images < MIN_IMAGES:
+        yield f"Not calibrated: {images} are too few to fit a temperature (it takes {MIN_IMAGES})."
+    else:
+        how = f", {by_folds}" if by_folds else ""
+        yield f"Temperature {calibration.temperature:.2f}, fitted on {images}{how}."
+    if split == "validation":
+        yield "All of this was fitted on the images that it is measured on here: expect less on new ones."
 
 
 def top_confusions(scores: dict[str, Any], count: int) -> list[tuple[str, str, int]]:
