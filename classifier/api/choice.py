@@ -31,7 +31,6 @@ from classifier.config.auto_recipe import (
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset, Split
 from classifier.data.facts import measure_facts
-from classifier.data.images.arrays import select
 from classifier.data.readers.compact import select_strings
 from classifier.errors import ModelError
 from classifier.inference.features import extract_features
@@ -276,7 +275,6 @@ def _hold_out(dataset: Dataset, is_held_N: torch.Tensor) -> Dataset:
 
     def take(mask_N: torch.Tensor) -> Split:
         (index,) = torch.nonzero(mask_N, as_tuple=True)
-        train = dataset.train
-        return Split(select(train.images_NCHW, index), train.labels_N[index], select_strings(train.ids, index.tolist()))
+        return dataset.train.take(index)
 
     return dataclasses.replace(dataset, train=take(~is_held_N), validation=take(is_held_N))

@@ -70,13 +70,15 @@ def build_dataset(source: Source, config: DataConfig, progress: Progress | None 
     except DataError as error:  # images that are nearly black may all look alike
         raise DataError("; ".join([str(error), *(finding.rstrip(".") for finding in about_pixels)])) from None
     label_sets_MK = source.encode_label_sets()
-    splits = {name: _make_split(source, decoded, drawn.splits_N == number) for number, name in enumerate(SPLITS)}
-    mean, std = compute_statistics(splits["train"].images_NCHW)
+    train, validation, test = (_make_split(source, decoded, drawn.splits_N == n) for n in range(len(SPLITS)))
+    mean, std = compute_statistics(train.images_NCHW)
     return Dataset(
         name=source.name,
         kind=source.kind or guess_image_kind(source.class_names, task),
         class_names=source.class_names,
-        **splits,
+        train=train,
+        validation=validation,
+        test=test,
         mean=mean,
         std=std,
         fit=config.fit,
@@ -84,7 +86,7 @@ def build_dataset(source: Source, config: DataConfig, progress: Progress | None 
         findings=(
             *findings,
             *(finding.text for finding in drawn.findings),
-            *_check_balance(source, splits["train"]),
+            *_check_balance(source, train),
         ),
         split_record={
             "seed": config.split_seed,

@@ -11,22 +11,35 @@ from torch import Tensor
 from classifier.config.experiment import Experiment
 from classifier.config.sections import Task
 from classifier.data.assigned_splits import AssignedSplits
+from classifier.data.columns.schema import ColumnSchema
 from classifier.data.images.arrays import Images, concatenate, select
 from classifier.data.labels.label_sets import find_rarest
+from classifier.data.readers.compact import select_strings
 from classifier.data.split_names import SPLITS, ImageKind, explain_no_test
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
     """One split. images_NCHW: uint8, in memory, mapped or streamed; an index gives a Tensor. ids: N names, unique in
-    the data set. labels_N: int64, classes in [0, K), or, in a multilabel data set, rows of its label_sets_MK."""
+    the data set. labels_N: int64, classes in [0, K), or, in a multilabel data set, rows of its label_sets_MK.
+    columns_NF: float32, where columns join the image, as Dataset.columns encodes them: NaN where a value is missing."""
 
     images_NCHW: Images
     labels_N: Tensor
     ids: Sequence[str]
+    columns_NF: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def take(self, index_M: Tensor) -> "Split":
+        """Return the images at these positions, int64, without reading one."""
+        return Split(
+            select(self.images_NCHW, index_M),
+            self.labels_N[index_M],
+            select_strings(self.ids, index_M.tolist()),
+            None if self.columns_NF is None else self.columns_NF[index_M],
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -56,6 +69,8 @@ class Dataset:
     task: Task = "multiclass"
     label_sets_MK: Tensor | None = None
     """bool, the different sets of labels that images have; None unless the task is multilabel."""
+    columns: ColumnSchema | None = None
+    """The columns of a table that join each image; None if there are none."""
 
     @property
     def size(self) -> int:
@@ -94,13 +109,14 @@ class Dataset:
         The plateau schedule needs validation scores, even of images that it trains on: for it they stay there, too.
         """
         splits = (self.train, self.validation)
+        columns = [split.columns_NF for split in splits if split.columns_NF is not None]
         train = Split(
             concatenate(*(split.images_NCHW for split in splits)),
             torch.cat([split.labels_N for split in splits]),
             tuple(name for split in splits for name in split.ids),
+            torch.cat(columns) if columns else None,
         )
-        none = torch.empty(0, dtype=torch.int64)
-        empty = Split(select(self.validation.images_NCHW, none), none, ())
+        empty = self.validation.take(torch.empty(0, dtype=torch.int64))
         keep_validation = experiment.schedule.name == "plateau"
         return dataclasses.replace(self, train=train, validation=self.validation if keep_validation else empty)
 

@@ -38,11 +38,14 @@ class Batch:
     """Index within the epoch."""
     global_count: int
     """Images of this step, across all ranks."""
+    columns_NF: Tensor | None = None
+    """float32, where columns join the images."""
 
     def pin_memory(self) -> "Batch":
         """Return the batch in page-locked memory."""
-        fields = ("images_NCHW", "labels_N", "positions_N")
-        return dataclasses.replace(self, **{name: getattr(self, name).pin_memory() for name in fields})
+        fields = ("images_NCHW", "labels_N", "positions_N", "columns_NF")
+        tensors = {name: tensor for name in fields if (tensor := getattr(self, name)) is not None}
+        return dataclasses.replace(self, **{name: tensor.pin_memory() for name, tensor in tensors.items()})
 
 
 def steps_per_epoch(count: int, batch: int) -> int:
@@ -83,7 +86,8 @@ def batches(
         indices_N = order_N[own]
         images_NCHW = gather(split.images_NCHW, indices_N) if shuffle else split.images_NCHW[own]  # a view, if possible
         positions_N = torch.arange(own.start, own.stop)
-        yield Batch(images_NCHW, split.labels_N[indices_N], positions_N, indices_N, step, high - low)
+        columns_NF = None if split.columns_NF is None else split.columns_NF[indices_N]
+        yield Batch(images_NCHW, split.labels_N[indices_N], positions_N, indices_N, step, high - low, columns_NF)
 
 
 def prefetch(batches: Iterator[Batch], *, pin: bool = False, decodes: bool = False) -> Iterator[Batch]:

@@ -6,10 +6,8 @@ import hashlib
 import numpy as np
 import torch
 
-from classifier.data.dataset import Dataset, Split
-from classifier.data.images.arrays import select
+from classifier.data.dataset import Dataset
 from classifier.data.labels.label_sets import count_labels, find_rarest
-from classifier.data.readers.compact import select_strings
 from classifier.errors import DataError
 
 
@@ -40,10 +38,11 @@ def limit_training_images(dataset: Dataset, count: int, seed: int) -> Dataset:
         rank_N[_cover_labels(train.labels_N.numpy(), hashes_N, label_sets_MK)] = -1
     chosen = np.sort(np.lexsort((hashes_N, rank_N))[:count])
     index = torch.from_numpy(chosen)
-    split = Split(select(train.images_NCHW, index), train.labels_N[index], select_strings(train.ids, chosen.tolist()))
     fingerprint = hashlib.blake2b(f"{dataset.fingerprint} {count} {seed}".encode(), digest_size=8).hexdigest()
     finding = f"{dataset.name} trains on {count:,} of its {len(train):,} training images (data.limit)."
-    return dataclasses.replace(dataset, train=split, fingerprint=fingerprint, findings=(*dataset.findings, finding))
+    return dataclasses.replace(
+        dataset, train=train.take(index), fingerprint=fingerprint, findings=(*dataset.findings, finding)
+    )
 
 
 def _cover_labels(labels_N: np.ndarray, hashes_N: np.ndarray, label_sets_MK: np.ndarray) -> list[int]:

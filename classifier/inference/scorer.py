@@ -1,6 +1,7 @@
 """The one path from uint8 images to probabilities, shared by training, evaluation and prediction."""
 
 import contextlib
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -99,8 +100,10 @@ class Scorer:
             model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         return model.eval()
 
-    def forward(self, model: nn.Module, images_NCHW: Tensor) -> Any:
+    def forward(self, model: nn.Module, images_NCHW: Tensor, columns_NF: Tensor | None = None) -> Any:
         """Normalise the images (uint8, or float in [0, 1]) and run the model in the scorer's precision.
+
+        columns_NF: of a model that takes columns beside the image (see models/fusion.py); without them all are missing.
 
         Returns float32 logits_NK; in training mode a model with auxiliary heads gives (logits_NK, auxiliary_NK...).
         Keeps gradients: training uses it too.
@@ -109,7 +112,10 @@ class Scorer:
         if self.channels_last:
             images_NCHW = images_NCHW.contiguous(memory_format=torch.channels_last)
         with self.autocast():
-            outputs = model(images_NCHW)
+            if columns_NF is None:
+                outputs = model(images_NCHW)
+            else:
+                outputs = model(images_NCHW, columns_NF.to(self.device, non_blocking=True))
         if isinstance(outputs, tuple):
             return tuple(output.float() for output in outputs)
         return outputs.float()
@@ -123,7 +129,9 @@ class Scorer:
         apply = apply_label_temperature if self.task == "multilabel" else apply_temperature
         return apply(log_probabilities_NK, self.temperature)
 
-    def predict_log_probabilities(self, model: nn.Module, images_NCHW: Tensor) -> Tensor:
+    def predict_log_probabilities(
+        self, model: nn.Module, images_NCHW: Tensor, columns_NF: Tensor | None = None
+    ) -> Tensor:
         """Return log_probabilities_NK, float32 on the device, of a batch of uint8 images. Sets eval mode.
 
         Flipped views are averaged as probabilities, not as logits: each view then has one vote, whereas logits are
@@ -132,16 +140,18 @@ class Scorer:
         model.eval()
         with torch.inference_mode():
             images_NCHW = images_NCHW.to(self.device, non_blocking=True)
-            log_probabilities_NK = self.log_probabilities(self.forward(model, images_NCHW))
+            log_probabilities_NK = self.log_probabilities(self.forward(model, images_NCHW, columns_NF))
             if self.test_flip:
-                flipped_NK = self.log_probabilities(self.forward(model, images_NCHW.flip(-1)))
+                flipped_NK = self.log_probabilities(self.forward(model, images_NCHW.flip(-1), columns_NF))
                 log_probabilities_NK = torch.logaddexp(log_probabilities_NK, flipped_NK) - math.log(2)
             return self.apply_temperature(log_probabilities_NK)
 
-    def predict_probabilities(self, model: nn.Module, images_NCHW: Tensor) -> Tensor:
+    def predict_probabilities(self, model: nn.Module, images_NCHW: Tensor, columns_NF: Tensor | None = None) -> Tensor:
         """Return probabilities_NK, float32 on the CPU, of any number of uint8 images, batch by batch."""
         batches = images_NCHW.split(self.batch_size)
-        parts = [self.predict_log_probabilities(model, batch_NCHW).exp() for batch_NCHW in batches]
+        columns = itertools.repeat(None) if columns_NF is None else columns_NF.split(self.batch_size)
+        pairs = zip(batches, columns, strict=False)
+        parts = [self.predict_log_probabilities(model, *pair).exp() for pair in pairs]
         return torch.cat(parts).cpu() if parts else torch.zeros(0, len(self.class_names))
 
     def predict_split(
@@ -214,7 +224,7 @@ class Scorer:
         for batch in loader.evaluation_batches(split, batch=self.batch_size, rank=group.rank, world=group.world_size):
             if len(batch.labels_N):  # a shard is empty where there are more ranks than images
                 targets = gather_targets(batch.labels_N, label_sets_MK).to(self.device, non_blocking=True)
-                yield self.predict_log_probabilities(model, batch.images_NCHW), targets
+                yield self.predict_log_probabilities(model, batch.images_NCHW, batch.columns_NF), targets
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Return the context in which the model computes in the scorer's precision."""

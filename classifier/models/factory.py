@@ -31,6 +31,7 @@ def build(
     weights: bool = True,
     class_names: Sequence[str] | None = None,
     task: Task = "multiclass",
+    column_widths: Sequence[int] = (),
 ) -> nn.Module:
     """Build the model for images (N, channels, size, size) and outputs (N, classes), in training mode on the CPU.
 

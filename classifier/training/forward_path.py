@@ -90,7 +90,7 @@ class FullModelPath:
             images_NCHW, targets, config, classes=len(self.dataset.class_names), key=key, positions_N=positions_N
         )
         run: Any = functools.partial(forward_in_int8, network) if self.experiment.train.int8 else network
-        outputs = self.scorer.forward(run, images_NCHW)
+        outputs = self.scorer.forward(run, images_NCHW, batch.columns_NF)
         if self.teacher is None:
             return outputs, targets
         taught_NK = self.teacher.predict(images_NCHW, self.experiment.loss.distill_temperature)

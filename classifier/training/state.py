@@ -309,6 +309,7 @@ def build_model(experiment: Experiment, dataset: Dataset) -> nn.Module:
         size=dataset.size,
         class_names=dataset.class_names,
         task=dataset.task,
+        column_widths=() if dataset.columns is None else dataset.columns.widths,
     )
     sizes = image_size.list_sizes(experiment.schedule, size=dataset.size, epochs=experiment.train.epochs)
     factory.check_sizes(model, experiment.model, channels=dataset.channels, sizes=sizes.keys() - {dataset.size})
@@ -317,13 +318,15 @@ def build_model(experiment: Experiment, dataset: Dataset) -> nn.Module:
 
 def _split_batch(batch: loader.Batch, count: int) -> list[loader.Batch]:
     """Split a batch for gradient accumulation, into pieces whose sizes differ by one at most."""
-    names = ("images_NCHW", "labels_N", "positions_N", "indices_N")
-    columns = zip(*(torch.tensor_split(getattr(batch, name), count) for name in names), strict=True)
-    return [dataclasses.replace(batch, **dict(zip(names, piece, strict=True))) for piece in columns]
+    names = ("images_NCHW", "labels_N", "positions_N", "indices_N", "columns_NF")
+    tensors = {name: tensor for name in names if (tensor := getattr(batch, name)) is not None}
+    pieces = zip(*(torch.tensor_split(tensor, count) for tensor in tensors.values()), strict=True)
+    return [dataclasses.replace(batch, **dict(zip(tensors, piece, strict=True))) for piece in pieces]
 
 
 def _placeholder(batch: loader.Batch, dataset: Dataset) -> loader.Batch:
     """A batch of one image, in place of an empty shard."""
     split, index = dataset.train, torch.zeros(1, dtype=torch.int64)
-    image = {"images_NCHW": split.images_NCHW[:1], "labels_N": split.labels_N[:1]}
+    image: dict[str, Any] = {"images_NCHW": split.images_NCHW[:1], "labels_N": split.labels_N[:1]}
+    image["columns_NF"] = None if split.columns_NF is None else split.columns_NF[:1]
     return dataclasses.replace(batch, **image, positions_N=index, indices_N=index)
