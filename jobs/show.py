@@ -64,10 +64,11 @@ def show(request: Request) -> None:
             of_class_N = torch.from_numpy(rarest_N == k)
             ranks_N[of_class_N] = torch.arange(int(of_class_N.sum()))
         selected_N = torch.argsort(ranks_N, stable=True)[: options.images]
-        images_NCHW, labels_N = dataset.train.images_NCHW[selected_N], dataset.train.labels_N[selected_N]
+        images_NCHW, labels_N = dataset.train.training_images[selected_N], dataset.train.labels_N[selected_N]
         epochs = (counter_rng.key(experiment.seed, epoch) for epoch in range(options.views))
         views = [
-            geometry.to_float(policy.augment(images_NCHW, config, key=key, positions_N=selected_N)) for key in epochs
+            geometry.to_float(policy.augment(images_NCHW, config, key=key, positions_N=selected_N, size=dataset.size))
+            for key in epochs
         ]
         rows = [
             (

@@ -111,7 +111,7 @@ def augment(
     Order: geometry, so that crops have all pixels, resizing, RandAugment or TrivialAugment, colour, erasing.
     """
     reflect = config.policy == "photos"
-    images_NCHW = _apply_geometry(images_NCHW, config, key, positions_N, reflect)
+    images_NCHW = _apply_geometry(images_NCHW, config, key, positions_N, reflect, size)
     if size is not None:
         images_NCHW = geometry.downsize(images_NCHW, size)
     if config.randaugment or config.trivial:
@@ -194,7 +194,9 @@ def _multiply_add(values: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return scaled
 
 
-def _apply_geometry(images_NCHW: Tensor, config: AugmentConfig, key: int, positions_N: Tensor, reflect: bool) -> Tensor:
+def _apply_geometry(
+    images_NCHW: Tensor, config: AugmentConfig, key: int, positions_N: Tensor, reflect: bool, size: int | None
+) -> Tensor:
     height, width = images_NCHW.shape[2:]
     flip, rotate, scale, shear, shift, crop = (
         value or 0.0 for value in (config.flip, config.rotate, config.scale, config.shear, config.shift, config.crop)
@@ -211,7 +213,7 @@ def _apply_geometry(images_NCHW: Tensor, config: AugmentConfig, key: int, positi
         images_NCHW.dtype == torch.uint8 and images_NCHW.device.type == "cpu" and width >= _MIN_SIZE_FOR_CROP_CALLS
     )
     if window and is_croppable and not (rotate or scale or shear or shift):
-        return geometry.resized_crops(images_NCHW, *window, flip_N)
+        return geometry.resized_crops(images_NCHW, *window, flip_N, size)
     rotate_N, scale_N, shear_N, right_N, down_N = counter_rng.uniforms(
         key, positions_N, *range(Stream.ROTATE, Stream.SHIFT_Y + 1)
     )

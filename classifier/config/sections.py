@@ -40,6 +40,9 @@ class DataConfig(Section):
     """Find the fastest batch size that fits in memory, once, and use it instead of data.batch."""
     size: Annotated[int, Range(4, 2048)] | None = None
     """Image size: the side of the square that the model sees, in pixels. If unset, derived from the images."""
+    crop_scale: Annotated[float, Range(1, 4)] = 1.0
+    """Keep the training images this many times larger than data.size, so that random crops show real pixels instead of
+    enlarged ones; never larger than most images are, and not with data.stream."""
     channels: Literal[1, 3] | None = None
     """1 for grayscale, 3 for RGB. If unset, derived from the images."""
     fit: Literal["crop", "pad", "stretch"] = "crop"

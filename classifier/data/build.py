@@ -20,6 +20,7 @@ from classifier.data.images.pixel_segment import sum_channels, summed_lines
 from classifier.data.images.stream import SAMPLE_IMAGES, StreamedImages
 from classifier.data.labels.grades import order_grades
 from classifier.data.labels.label_sets import count_labels
+from classifier.data.larger_images import decode_larger, take_images
 from classifier.data.readers.compact import select_strings
 from classifier.data.readers.source import Source, guess_image_kind
 from classifier.data.split_names import SPLITS
@@ -72,6 +73,11 @@ def build_dataset(source: Source, config: DataConfig, progress: Progress | None 
     label_sets_MK = source.encode_label_sets()
     train, validation, test = (_make_split(source, decoded, drawn.splits_N == n) for n in range(len(SPLITS)))
     mean, std = compute_statistics(train.images_NCHW)
+    used = np.flatnonzero(drawn.splits_N != SPLITS.index("test"))
+    if (larger := decode_larger(source, config, decoded, used, progress)) is not None:
+        findings.append(larger.describe(train.images_NCHW.shape[-1]))
+        train = larger.add_to(train, drawn.splits_N[used] == SPLITS.index("train"))
+        validation = larger.add_to(validation, drawn.splits_N[used] == SPLITS.index("validation"))
     return Dataset(
         name=source.name,
         kind=source.kind or guess_image_kind(source.class_names, task),
@@ -186,7 +192,7 @@ def _drop_unusable(source: Source, decoded: DecodedImages) -> tuple[Source, Deco
         labels_N=source.labels_N[indices],
         splits_N=source.splits_N[indices],
         groups=None if source.groups is None else select_strings(source.groups, indices),
-        images=[],  # decoded already
+        images=take_images(source.images, indices),
     )
     unreadable = [{"id": source.ids[n], "reason": error} for n, error in decoded.errors.items()]
     images = select(decoded.images_NCHW, torch.tensor(indices, dtype=torch.int64))

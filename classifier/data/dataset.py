@@ -28,9 +28,16 @@ class Split:
     labels_N: Tensor
     ids: Sequence[str]
     columns_NF: Tensor | None = None
+    larger_NCHW: Images | None = None
+    """The same images, larger, for random crops; None where they are not kept."""
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def training_images(self) -> Images:
+        """The images that are augmented in training."""
+        return self.images_NCHW if self.larger_NCHW is None else self.larger_NCHW
 
     def take(self, index_M: Tensor) -> "Split":
         """Return the images at these positions, int64, without reading one."""
@@ -39,6 +46,7 @@ class Split:
             self.labels_N[index_M],
             select_strings(self.ids, index_M.tolist()),
             None if self.columns_NF is None else self.columns_NF[index_M],
+            None if self.larger_NCHW is None else select(self.larger_NCHW, index_M),
         )
 
 
@@ -110,11 +118,13 @@ class Dataset:
         """
         splits = (self.train, self.validation)
         columns = [split.columns_NF for split in splits if split.columns_NF is not None]
+        larger = [split.larger_NCHW for split in splits if split.larger_NCHW is not None]
         train = Split(
             concatenate(*(split.images_NCHW for split in splits)),
             torch.cat([split.labels_N for split in splits]),
             tuple(name for split in splits for name in split.ids),
             torch.cat(columns) if columns else None,
+            concatenate(*larger) if larger else None,
         )
         empty = self.validation.take(torch.empty(0, dtype=torch.int64))
         keep_validation = experiment.schedule.name == "plateau"

@@ -63,14 +63,15 @@ def decode_source(source: Source, config: DataConfig, progress: Progress | None 
     DataError if they do not fit in memory, or on the cache's disk.
     """
     measured = measure_sample(source, config)
-    decoded = _decode(source, config, infer_shape(source, config, measured), progress)
+    decoded = decode_to(source, config, infer_shape(source, config, measured), progress)
     if (bits := find_few_bits(one.used_bits for one in measured)) is None:
         return decoded
     advice = "multiply their values, or write a TIFF's MaxSampleValue or a PNG's sBIT"
     return dataclasses.replace(decoded, findings=(f"{source.name}: {describe_few_bits(bits)}; {advice}.",))
 
 
-def _decode(source: Source, config: DataConfig, shape: tuple[int, int], progress: Progress | None) -> DecodedImages:
+def decode_to(source: Source, config: DataConfig, shape: tuple[int, int], progress: Progress | None) -> DecodedImages:
+    """`decode_source`, to this size and number of channels."""
     size, channels = shape
     spec = ImageSpec(size, channels, config.fit, config.max_pixels)
     if isinstance(source.images, np.ndarray):

@@ -84,7 +84,8 @@ def batches(
         low, high = split_range(0, count, step, steps)
         own = slice(*split_range(low, high, rank, world))
         indices_N = order_N[own]
-        images_NCHW = gather(split.images_NCHW, indices_N) if shuffle else split.images_NCHW[own]  # a view, if possible
+        # Of an evaluation a view, where that is possible.
+        images_NCHW = gather(split.training_images, indices_N) if shuffle else split.images_NCHW[own]
         positions_N = torch.arange(own.start, own.stop)
         columns_NF = None if split.columns_NF is None else split.columns_NF[indices_N]
         yield Batch(images_NCHW, split.labels_N[indices_N], positions_N, indices_N, step, high - low, columns_NF)

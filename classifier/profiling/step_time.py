@@ -96,7 +96,7 @@ def _endless_batches(state: TrainState) -> Iterator[loader.Batch]:
     """The batches of one epoch after another."""
     split, seed = state.dataset.train, state.experiment.seed
     epochs = (loader.batches(split, batch=state.batch, seed=seed, epoch=epoch) for epoch in itertools.count())
-    return loader.prefetch(itertools.chain.from_iterable(epochs), decodes=decodes_on_access(split.images_NCHW))
+    return loader.prefetch(itertools.chain.from_iterable(epochs), decodes=decodes_on_access(split.training_images))
 
 
 def _time_step(state: TrainState, batch: loader.Batch, epoch: int) -> float:

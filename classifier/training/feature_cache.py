@@ -85,7 +85,8 @@ class FeatureCache:
         self._load_view(view)
         if not self.is_cached_VN[view].all():
             return split
-        return dataclasses.replace(split, images_NCHW=torch.empty(len(split), 0, 1, 1, dtype=torch.uint8))
+        nothing_NCHW = torch.empty(len(split), 0, 1, 1, dtype=torch.uint8)
+        return dataclasses.replace(split, images_NCHW=nothing_NCHW, larger_NCHW=None)
 
     def set_train_mode(self, network: nn.Module) -> None:
         network.train()
@@ -102,7 +103,9 @@ class FeatureCache:
             indices_N = batch.indices_N[missing_N].to(device)
             images_NCHW = batch.images_NCHW[missing_N].to(device)
             key = counter_rng.key(self.experiment.seed, view)
-            images_NCHW = policy.augment(images_NCHW, self.experiment.augment, key=key, positions_N=indices_N)
+            images_NCHW = policy.augment(
+                images_NCHW, self.experiment.augment, key=key, positions_N=indices_N, size=self.dataset.size
+            )
             features_NF, _ = extract_batch_features(self.model.eval(), self.scorer, images_NCHW)
             self.features_VNF[view, batch.indices_N[missing_N]] = features_NF.cpu()
             self.is_cached_VN[view, batch.indices_N[missing_N]] = True
@@ -199,6 +202,8 @@ class FeatureCache:
         model, augment = self.experiment.model, dataclasses.replace(self.experiment.augment, views=0)
         settings = (model.name, model.norm, model.stem, weights_identity(model.weights), self.dataset.fingerprint)
         settings += (self.scorer.size, self.scorer.precision, self.experiment.seed, augment)
+        if self.dataset.train.larger_NCHW is not None:
+            settings += (self.dataset.train.larger_NCHW.shape[-1],)
         return hashlib.sha256(repr(settings).encode()).hexdigest()[:16]
 
     def _path(self, name: str) -> Path | None:

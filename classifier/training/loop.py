@@ -194,7 +194,7 @@ def _batches(state: TrainState, split: Split, epoch: int, first_step: int) -> It
         strata_N=strata_N,
     )
     is_cuda = state.group.device.type == "cuda"
-    return loader.prefetch(batches, pin=is_cuda, decodes=decodes_on_access(split.images_NCHW))
+    return loader.prefetch(batches, pin=is_cuda, decodes=decodes_on_access(split.training_images))
 
 
 class _Commit:
