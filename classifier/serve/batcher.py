@@ -42,7 +42,8 @@ class _Job(Generic[R]):
         self.images, self.deadline, self.future = images, deadline, future
         self.arrived, self.taken, self.done = time.monotonic(), 0, 0
         self.queue_seconds = self.compute_seconds = 0.0
-        self.parts: list[tuple[R, slice]] = []
+        self.parts: dict[int, tuple[R, slice]] = {}
+        """By the first image of each: with several workers, a later batch may be done before an earlier one."""
 
 
 class Batcher(Generic[R]):
@@ -142,12 +143,13 @@ class Batcher(Generic[R]):
             start = 0
             for job, rows in batch:
                 count = rows.stop - rows.start
-                job.parts.append((result, slice(start, start + count)))
+                job.parts[rows.start] = result, slice(start, start + count)
                 job.compute_seconds += seconds
                 job.done += count
                 start += count
                 if job.done == len(job.images) and not job.future.done():
-                    job.future.set_result(Batched(job.parts, job.queue_seconds, job.compute_seconds))
+                    parts = [job.parts[first] for first in sorted(job.parts)]
+                    job.future.set_result(Batched(parts, job.queue_seconds, job.compute_seconds))
         self._start_batches()
 
     def _note_batch(self, images: int, seconds: float) -> None:

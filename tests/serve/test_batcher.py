@@ -63,6 +63,25 @@ def test_batches_are_never_too_large_and_answers_stay_with_their_requests():
     run(scenario)
 
 
+def test_answers_are_in_the_order_of_their_images_whichever_batch_is_done_first():
+    async def scenario(engine, batcher):
+        compute, has_begun = batcher._compute, threading.Event()
+
+        def compute_late(images_NCHW: np.ndarray) -> np.ndarray:
+            if images_NCHW.max() == 1:  # the first image waits until the second is done
+                has_begun.wait(10)
+                time.sleep(0.05)
+            else:
+                has_begun.set()
+            return compute(images_NCHW)
+
+        batcher._compute = compute_late
+        answer = await batcher.submit(images(1, 2, 3), time.monotonic() + 60)
+        assert values(answer) == [1, 2, 3]
+
+    run(scenario, max_size=1, workers=2)
+
+
 def test_an_idle_engine_waits_for_nobody():
     async def scenario(engine, batcher):
         engine.gate.clear()
