@@ -5,22 +5,25 @@ from typing import TYPE_CHECKING
 from classifier.config.sections import DataConfig
 
 if TYPE_CHECKING:
+    from classifier.data.columns.schema import ColumnSchema
     from classifier.data.dataset import Dataset
     from classifier.data.image_decoder import Progress
     from classifier.data.readers.source import Source
 
 
-def load(config: DataConfig, progress: "Progress | None" = None) -> "Dataset":
+def load(config: DataConfig, progress: "Progress | None" = None, schema: "ColumnSchema | None" = None) -> "Dataset":
     """Load the data set at config.path: an existing path, else the name of a known data set (cifar10 or CIFAR-10).
 
     progress: from what is done, and how many times, makes a progress bar: a context, which gives the function to call
-    with how many more are done. DataError, in one sentence, if it is missing, or cannot be trained and tested on.
+    with how many more are done. schema: of a model that takes columns beside the image, to encode them as it learned
+    them; if None, it is learned from the training images. DataError, in one sentence, if the data set is missing, or
+    cannot be trained and tested on.
     """
     # Not at the top: decoding processes import this package, and do without torch.
     from classifier.data.build import build_dataset
     from classifier.data.subset import limit_training_images
 
-    dataset = build_dataset(open_source(config), config, progress)
+    dataset = build_dataset(open_source(config), config, progress, schema)
     return limit_training_images(dataset, config.limit, config.split_seed) if config.limit else dataset
 
 

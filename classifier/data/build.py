@@ -8,10 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from classifier.config.sections import DataConfig, Task
 from classifier.data import decode_all, split
 from classifier.data.assigned_splits import AssignedSplits
+from classifier.data.columns.learn import learn_schema
+from classifier.data.columns.request import ColumnRequest
+from classifier.data.columns.schema import ColumnSchema
 from classifier.data.dataset import Dataset, Split
 from classifier.data.decode_all import DecodedImages
 from classifier.data.image_decoder import Progress
@@ -24,7 +28,7 @@ from classifier.data.larger_images import decode_larger, take_images
 from classifier.data.readers.compact import select_strings
 from classifier.data.readers.source import Source, guess_image_kind
 from classifier.data.split_names import SPLITS
-from classifier.errors import ConfigError, DataError
+from classifier.errors import ConfigError, DataError, list_few
 
 IMBALANCE_RATIO = 10.0
 """A class with this many times fewer training images than another is reported."""
@@ -34,8 +38,13 @@ MAX_LISTED_ERRORS = 1000
 """Unusable images that split.json names; it counts them all."""
 
 
-def build_dataset(source: Source, config: DataConfig, progress: Progress | None = None) -> Dataset:
-    """Build the data set that `config` describes. DataError if it cannot be trained or tested on."""
+def build_dataset(
+    source: Source, config: DataConfig, progress: Progress | None = None, schema: ColumnSchema | None = None
+) -> Dataset:
+    """Build the data set that `config` describes. DataError if it cannot be trained or tested on.
+
+    schema: encodes the columns that join the images; if None, it is learned from the training images.
+    """
     if len(source.class_names) < 2:
         only = ", ".join(map(repr, source.class_names)) or "none"
         raise DataError(f"{source.name} has fewer than two classes ({only}): a classifier needs at least two")
@@ -71,7 +80,10 @@ def build_dataset(source: Source, config: DataConfig, progress: Progress | None 
     except DataError as error:  # images that are nearly black may all look alike
         raise DataError("; ".join([str(error), *(finding.rstrip(".") for finding in about_pixels)])) from None
     label_sets_MK = source.encode_label_sets()
-    train, validation, test = (_make_split(source, decoded, drawn.splits_N == n) for n in range(len(SPLITS)))
+    schema, columns_NF, about_columns = _encode_columns(source, config, drawn.splits_N == SPLITS.index("train"), schema)
+    train, validation, test = (
+        _make_split(source, decoded, drawn.splits_N == n, columns_NF) for n in range(len(SPLITS))
+    )
     mean, std = compute_statistics(train.images_NCHW)
     used = np.flatnonzero(drawn.splits_N != SPLITS.index("test"))
     if (larger := decode_larger(source, config, decoded, used, progress)) is not None:
@@ -88,9 +100,10 @@ def build_dataset(source: Source, config: DataConfig, progress: Progress | None 
         mean=mean,
         std=std,
         fit=config.fit,
-        fingerprint=_fingerprint(source, decoded, drawn.splits_N, config.fit),
+        fingerprint=_fingerprint(source, decoded, drawn.splits_N, config.fit, schema),
         findings=(
             *findings,
+            *about_columns,
             *(finding.text for finding in drawn.findings),
             *_check_balance(source, train),
         ),
@@ -107,6 +120,7 @@ def build_dataset(source: Source, config: DataConfig, progress: Progress | None 
         assigned=AssignedSplits.of_images(decoded.digests_N, decoded.hashes_N, drawn.splits_N, assigned),
         task=task,
         label_sets_MK=None if label_sets_MK is None else torch.from_numpy(label_sets_MK),
+        columns=schema,
     )
 
 
@@ -179,6 +193,21 @@ def check_errors(source: Source, errors: dict[int, str], max_corrupt: float) -> 
     return [f"{len(errors):,} of {total:,} images cannot be used and were skipped: {listed}."]
 
 
+def _encode_columns(
+    source: Source, config: DataConfig, is_training_N: np.ndarray, schema: ColumnSchema | None
+) -> tuple[ColumnSchema | None, Tensor | None, list[str]]:
+    """Return the schema, columns_NF, and what to say about them; none without columns. Errors of learn_schema."""
+    if schema is None and not source.columns:
+        return None, None, []
+    findings = []
+    if schema is None:
+        request = ColumnRequest.parse(config.columns)
+        schema, findings = learn_schema(source.name, source.columns, source.ids, is_training_N, request)
+    elif lacking := [name for name in schema.names if name not in source.columns]:
+        findings = [f"{source.name} lacks the columns {list_few(lacking)}: all their values are missing."]
+    return schema, torch.from_numpy(schema.encode_texts(source.columns, source.ids)), findings
+
+
 def _drop_unusable(source: Source, decoded: DecodedImages) -> tuple[Source, DecodedImages, list[dict[str, str]]]:
     """Return source and images without those that cannot be used, and a list of these for split.json."""
     if not decoded.errors:
@@ -192,6 +221,7 @@ def _drop_unusable(source: Source, decoded: DecodedImages) -> tuple[Source, Deco
         labels_N=source.labels_N[indices],
         splits_N=source.splits_N[indices],
         groups=None if source.groups is None else select_strings(source.groups, indices),
+        columns=source.select_columns(indices),
         images=take_images(source.images, indices),
     )
     unreadable = [{"id": source.ids[n], "reason": error} for n, error in decoded.errors.items()]
@@ -212,16 +242,19 @@ def _check_balance(source: Source, train: Split) -> list[str]:
     ]
 
 
-def _make_split(source: Source, decoded: DecodedImages, in_split_N: np.ndarray) -> Split:
+def _make_split(source: Source, decoded: DecodedImages, in_split_N: np.ndarray, columns_NF: Tensor | None) -> Split:
     indices = np.flatnonzero(in_split_N)
     return Split(
         images_NCHW=select(decoded.images_NCHW, torch.from_numpy(indices)),
         labels_N=torch.from_numpy(source.labels_N[in_split_N]),
         ids=select_strings(source.ids, indices.tolist()),
+        columns_NF=None if columns_NF is None else columns_NF[in_split_N],
     )
 
 
-def _fingerprint(source: Source, decoded: DecodedImages, splits_N: np.ndarray, fit: str) -> str:
+def _fingerprint(
+    source: Source, decoded: DecodedImages, splits_N: np.ndarray, fit: str, schema: ColumnSchema | None
+) -> str:
     shape = decoded.images_NCHW.shape[1:]
     hasher = hashlib.sha256(json.dumps([source.class_names, fit, shape]).encode())
     hasher.update(decoded.digests_N.tobytes())
@@ -229,4 +262,8 @@ def _fingerprint(source: Source, decoded: DecodedImages, splits_N: np.ndarray, f
     if source.label_sets is not None:
         hasher.update(json.dumps(source.label_sets).encode())
     hasher.update(splits_N.tobytes())
+    if schema is not None:
+        hasher.update(json.dumps(schema.as_dict()).encode())
+        for name, cells in source.columns.items():
+            hasher.update(json.dumps([name, *cells]).encode())
     return hasher.hexdigest()[:16]

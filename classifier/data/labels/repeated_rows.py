@@ -38,7 +38,9 @@ class RepeatedRows:
         if self._task not in ("auto", "multilabel"):
             raise DataError(f"{fault}, or give --data.task multilabel instead of {self._task}")
         if rest != first_rest:
-            raise DataError(f"{line} has another split or group than before ({first}): give all its rows the same")
+            raise DataError(
+                f"{line} has another split, group or column than before ({first}): give all its rows the same"
+            )
         self._first_fault = self._first_fault or fault
         self._lists[index] = [*labels, label]
         return False

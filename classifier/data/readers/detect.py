@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from classifier.config.fields import suggest
 from classifier.config.sections import DataConfig
+from classifier.data.columns.request import ColumnRequest
 from classifier.data.labels.nested import clean_path, describe_tree, find_faults, suggest_nested
 from classifier.data.readers import folder, idx
 from classifier.data.readers.groups import assign_groups
@@ -43,6 +44,11 @@ MAX_SHARD_DEPTH = 2
 def open_source(config: DataConfig) -> Source:
     """Open the data set at config.path without decoding images. DataError if there is nothing to learn from."""
     source = _open_unfiltered(config)
+    if config.columns and not source.columns:
+        raise DataError(
+            f"{source.name} has no columns beside its images and labels: give a manifest, a Parquet table or shards "
+            "with JSON that have, or leave out data.columns"
+        )
     if config.group and source.groups is None:
         source = assign_groups(source, config.group)
     if config.only is not None:
@@ -112,7 +118,8 @@ def _open_file(path: "Path | RemotePath", config: DataConfig) -> Source:
         return source
     if path.suffix.lower() in archive.SUFFIXES:
         return archive.read_archive(path, is_nested=config.task == "nested")
-    return manifest.read_manifest(path, group=config.group, outside=config.outside, task=config.task)
+    request = ColumnRequest.parse(config.columns)
+    return manifest.read_manifest(path, group=config.group, outside=config.outside, task=config.task, request=request)
 
 
 def _open_remote(config: DataConfig) -> Source:
@@ -165,9 +172,9 @@ def _open_shards(paths: list[Any], config: DataConfig) -> Source | None:
 
     suffixes = {path.suffix.lower() for path in paths}
     if suffixes == {".tar"} and webdataset.contains_samples(archive.list_tar_members(paths[0])):
-        return webdataset.read_webdataset(paths, config.task)
+        return webdataset.read_webdataset(paths, config.task, ColumnRequest.parse(config.columns))
     if suffixes == {".parquet"} and parquet.ImageTable(paths[0], parquet.RowGroupCache()).column is not None:
-        return parquet.read_parquet(paths, config.group, config.task)
+        return parquet.read_parquet(paths, config.group, config.task, ColumnRequest.parse(config.columns))
     return None
 
 

@@ -83,4 +83,5 @@ def select_listed(source: Source, path: Path, task: str = "auto") -> Source:
             f"{len(indices):,} of its {len(index_of):,} images are used (data.only).",
         ),
         label_sets=numbered.label_sets,
+        columns=source.select_columns(indices),
     )

@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from classifier.data.columns.request import ColumnRequest, describe_unused, list_free, read_cells
 from classifier.data.labels import class_columns
 from classifier.data.labels.class_names import describe_repeated
 from classifier.data.labels.values import parse_group, parse_labels
@@ -198,8 +199,14 @@ def _is_binary(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
-def read_parquet(paths: Sequence[Path] | Sequence[RemotePath], group: str | None = None, task: str = "auto") -> Source:
+def read_parquet(
+    paths: Sequence[Path] | Sequence[RemotePath],
+    group: str | None = None,
+    task: str = "auto",
+    request: ColumnRequest | None = None,
+) -> Source:
     """Find the images in these tables. group: a column; rows with the same value stay in one split. task: data.task.
+    request: the columns that join the images; if None, none.
 
     DataError if a table is corrupted, or has no labels: neither a column of them, nor columns of 0 and 1.
     """
@@ -207,12 +214,14 @@ def read_parquet(paths: Sequence[Path] | Sequence[RemotePath], group: str | None
     builder, cache, findings = SourceBuilder(), RowGroupCache(), dict[str, None]()
     trusted: set[str] = set()
     flags: list[str] = []
+    request = request or ColumnRequest()
     for path, name, named_split in zip(paths, names, infer_splits(names), strict=True):
         table = ImageTable(path, cache)
         have, label = table.schema.names, find_label_column(table.schema)
         found = None
         if label is None and table.column is not None:
-            candidates = list_flag_columns(table.schema, (table.column, "split", *([group] if group else [])))
+            others = (table.column, "split", *([group] if group else []), *request.names)
+            candidates = list_flag_columns(table.schema, others)
             found = class_columns.find_class_columns(str(path), candidates, _read_rows(path, table, candidates))
         if table.column is None or (label is None and found is None):
             what = "column of images (structs with bytes, or bytes)" if table.column is None else "column label"
@@ -225,7 +234,12 @@ def read_parquet(paths: Sequence[Path] | Sequence[RemotePath], group: str | None
         trusted |= set(class_names or ())
         findings |= dict.fromkeys(describe_repeated(str(folder), class_names or ()))
         findings |= dict.fromkeys(found.findings if found else ())
-        wanted = [*([label] if label else flags), *(["split"] if "split" in have else []), *([group] if group else [])]
+        taken = [*([label] if label else flags), *(["split"] if "split" in have else [])]
+        single = list_single_valued(table.schema, request.names)
+        joined = request.choose(str(path), single, [*taken, table.column], group)
+        if not request:
+            findings |= dict.fromkeys(describe_unused(str(folder), list_free(single, [*taken, table.column, group])))
+        wanted: list[str] = [*dict.fromkeys([*taken, *([group] if group else []), *joined])]
         for row, (where, values) in enumerate(_read_rows(path, table, wanted)):
             where = f"{path} {where}"
             split = parse_split(where, values["split"]) if "split" in have else named_split
@@ -234,7 +248,8 @@ def read_parquet(paths: Sequence[Path] | Sequence[RemotePath], group: str | None
             else:
                 labels = parse_labels(where, values[label], class_names)
             in_group = None if group is None or labels is None else parse_group(where, group, values[group])
-            builder.add(f"{name}/{row}", TableCell(table, row), labels, split, in_group)
+            cells = read_cells(where, joined, values)
+            builder.add(f"{name}/{row}", TableCell(table, row), labels, split, in_group, cells)
     if not builder:
         raise DataError(f"{paths[0]} has no labelled images: add labels")
     name = paths[0].stem if len(paths) == 1 else folder.name
@@ -256,6 +271,11 @@ def list_flag_columns(schema: pa.Schema, others: Collection[str]) -> list[str]:
     """Return the columns that may hold 0 and 1, by their types. others: columns that hold something else."""
     kinds = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_string)
     return [one.name for one in schema if one.name not in others and any(is_kind(one.type) for is_kind in kinds)]
+
+
+def list_single_valued(schema: pa.Schema, named: Collection[str]) -> list[str]:
+    """Return the columns with a text, a number or a date in each row; and those that are named."""
+    return [f.name for f in schema if f.name in named or not (pa.types.is_nested(f.type) or _is_binary(f.type))]
 
 
 def read_class_names(schema: pa.Schema, label: str) -> list[str] | None:

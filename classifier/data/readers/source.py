@@ -18,6 +18,7 @@ from classifier.errors import DataError, list_few
 from classifier.metrics.hierarchy import SEPARATOR
 
 _NUMBER_WORDS = frozenset(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"])
+_NO_CELLS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -26,7 +27,8 @@ class Source:
 
     label_sets: where images have any number of labels, the M different sets of them, each the sorted indices of its
     classes, perhaps none; labels_N then are indices of these. images: N files, or a uint8 array N x C x H x W. groups:
-    N names; images that share one stay in one split.
+    N names; images that share one stay in one split. columns: by name, the N cells of a column that joins the images,
+    as columns/cells.py writes them: "" where a value is missing.
     """
 
     name: str
@@ -39,6 +41,11 @@ class Source:
     kind: ImageKind | None = None
     findings: tuple[str, ...] = ()
     label_sets: LabelSets | None = None
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def select_columns(self, indices: Sequence[int]) -> Mapping[str, Sequence[str]]:
+        """Return the cells of the images at these indices, by column."""
+        return {name: select_strings(cells, indices) for name, cells in self.columns.items()}
 
     def encode_label_sets(self) -> np.ndarray | None:
         """Return label_sets_MK, bool, the same sets as a table; None where labels_N are classes."""
@@ -75,9 +82,19 @@ class SourceBuilder:
     """The first image of each label."""
     groups: CompactStrings = field(default_factory=CompactStrings)
     unlabelled: CompactStrings = field(default_factory=CompactStrings)
+    columns: dict[str, CompactStrings] = field(default_factory=dict)
 
-    def add(self, id_: str, file: File, label: Spelling | None, split: int, group: str | None = None) -> None:
-        """label: as values.parse_labels returns it. group: for all images, or for none."""
+    def add(
+        self,
+        id_: str,
+        file: File,
+        label: Spelling | None,
+        split: int,
+        group: str | None = None,
+        cells: Mapping[str, str] = _NO_CELLS,
+    ) -> None:
+        """label: as values.parse_labels returns it. group: for all images, or for none. cells: by column, which an
+        image may lack."""
         if label is None:
             self.unlabelled.add(id_)
             return
@@ -87,6 +104,15 @@ class SourceBuilder:
         self.splits.append(split)
         if group is not None:
             self.groups.add(group)
+        if cells or self.columns:
+            self._add_cells(cells)
+
+    def _add_cells(self, cells: Mapping[str, str]) -> None:
+        for name in cells:
+            if name not in self.columns:
+                self.columns[name] = CompactStrings([""] * (len(self.ids) - 1))
+        for name, column in self.columns.items():
+            column.add(cells.get(name, ""))
 
     def set_lists(self, lists: Mapping[int, Sequence[str]]) -> None:
         """Give these images, by their indices, several labels each; all others have a list of one."""
@@ -162,6 +188,7 @@ class SourceBuilder:
             kind=kind,
             findings=(*findings, *about_labels),
             label_sets=numbered.label_sets,
+            columns=self.columns if is_whole else {n: select_strings(c, kept) for n, c in self.columns.items()},
         )
         if reasons := [*refusals, *named.refusals]:
             raise UntrainableError.of_source(source, reasons)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from classifier.data.columns.request import ColumnRequest, describe_unused, list_free, read_cells
 from classifier.data.decoding.decode import SUFFIXES
 from classifier.data.labels.class_names import describe_repeated
 from classifier.data.labels.values import decode_text, parse_labels
@@ -27,6 +28,7 @@ LABEL_SUFFIXES = ("cls", "json")
 JSON_KEYS = ("label", "labels", "cls", "class")
 CLASS_NAME_FILES = ("classes.txt", "classnames.txt", "labels.txt")
 """Files beside the shards with one class name per line, for numeric labels."""
+MAX_KEYS = 10_000
 MAX_LABEL_BYTES, MAX_NAMES_CHARACTERS = 1 << 20, 1 << 24
 _KNOWN = {*LABEL_SUFFIXES, *(suffix.removeprefix(".") for suffix in SUFFIXES)}
 
@@ -42,14 +44,18 @@ def contains_samples(members: Iterable[Member]) -> bool:
     return any(sample.images and sample.labels for sample in _group_samples(members).values())
 
 
-def read_webdataset(paths: Sequence[Path] | Sequence[RemotePath], task: str = "auto") -> Source:
+def read_webdataset(
+    paths: Sequence[Path] | Sequence[RemotePath], task: str = "auto", request: ColumnRequest | None = None
+) -> Source:
     """Find the labelled images in these shards; samples without an image or a label are left out, with a finding.
 
-    task: data.task. DataError if a shard is corrupted, or there is no sample.
+    task: data.task. request: the keys of JSON that join the images as columns; if None, none. DataError if a shard is
+    corrupted, or there is no sample.
     """
     folder, names = split_common_folder(paths)
     builder, incomplete, ambiguous, unreadable = SourceBuilder(), [], [], []
     names_file, class_names = _read_class_names(folder)
+    columns = _JsonColumns(request or ColumnRequest())
     for path, shard, split in zip(paths, names, infer_splits(names), strict=True):
         for key, sample in _group_samples(list_tar_members(path)).items():
             id_ = f"{shard}/{key}"
@@ -57,7 +63,7 @@ def read_webdataset(paths: Sequence[Path] | Sequence[RemotePath], task: str = "a
                 incomplete.append(id_)
                 continue
             try:
-                value = _read_label(path, sample)
+                value, document = _read_label(path, sample, reads_all=bool(request))
             except (OSError, ValueError, RecursionError):
                 unreadable.append(id_)
                 continue
@@ -67,10 +73,14 @@ def read_webdataset(paths: Sequence[Path] | Sequence[RemotePath], task: str = "a
             if class_names is not None and isinstance(value, str) and value.isdecimal():
                 value, where = int(value), f"{where}, named by {names_file}"
             label = parse_labels(where, value, class_names)
-            builder.add(f"{shard}/{sample.images[0].name}", sample.images[0], label, split)
+            cells = columns.read(where, document)
+            builder.add(f"{shard}/{sample.images[0].name}", sample.images[0], label, split, cells=cells)
     if not builder:
         raise DataError(f"{paths[0]}: there is no image with a label (KEY.jpg with KEY.cls): add labels")
-    findings = describe_repeated(names_file, class_names or ())
+    columns.check(str(folder))
+    for key in columns.several & builder.columns.keys():
+        del builder.columns[key]
+    findings = [*describe_repeated(names_file, class_names or ()), *columns.describe(str(folder))]
     findings += [
         f"{len(ids)} samples {what}: {list_few(ids)}."
         for ids, what in (
@@ -126,9 +136,49 @@ def _possible_keys(name: str) -> Iterable[str]:
         yield folder + slash + base
 
 
-def _read_label(path: Path | RemotePath, sample: _Sample) -> Any:
-    """Return the value of the sample's label. ValueError, OSError or RecursionError if it is unreadable."""
+class _JsonColumns:
+    """The keys of samples' JSON that join the images."""
+
+    def __init__(self, request: ColumnRequest) -> None:
+        self._request = request
+        self._seen: dict[str, None] = {}
+        self.several: set[str] = set()
+        """Keys that nobody named, whose value is a list or an object in some sample: they are no columns."""
+
+    def read(self, where: str, document: Any) -> dict[str, str]:
+        """Return the cells of a sample. DataError if a column that is named has a list, or there are too many."""
+        if not isinstance(document, dict):
+            return {}
+        self._seen.update(dict.fromkeys(document))
+        if len(self._seen) > MAX_KEYS:
+            raise DataError(f"{where}: its JSON and that before has more than {MAX_KEYS:,} different keys: use fewer")
+        self.several |= {
+            key for key, value in document.items() if isinstance(value, dict | list) and key not in self._request.names
+        }
+        have = [key for key in document if key not in self.several]
+        names = self._request.names
+        chosen = [key for key in have if key in names]
+        if self._request.takes_all:
+            chosen += [key for key in list_free(have, JSON_KEYS) if key not in names]
+        return read_cells(where, chosen, document)
+
+    def check(self, where: str) -> None:
+        """Raise a DataError if a column that is named is in no sample, or is a label."""
+        self._request.choose(where, [*self._seen], JSON_KEYS)
+
+    def describe(self, where: str) -> list[str]:
+        if self._request:
+            return []
+        return describe_unused(where, list_free(sorted(self._seen.keys() - self.several), JSON_KEYS))
+
+
+def _read_label(path: Path | RemotePath, sample: _Sample, *, reads_all: bool) -> tuple[Any, Any]:
+    """Return the value of the sample's label, and its JSON, if that was read; reads_all: even beside a .cls.
+
+    ValueError, OSError or RecursionError if it is unreadable.
+    """
     reason: Exception = ValueError("it is too large")
+    label, document = None, None
     for ending in LABEL_SUFFIXES:
         member = sample.labels.get(ending)
         if member is None or member.size > MAX_LABEL_BYTES:
@@ -136,15 +186,20 @@ def _read_label(path: Path | RemotePath, sample: _Sample) -> Any:
         try:
             text = decode_text(f"{path}: {member.name}", member.read_bytes()).strip()
             if ending == "cls":
-                return text
+                label = text
+                if not reads_all:
+                    return label, None
+                continue
             document = json.loads(text)
         except (OSError, ValueError, RecursionError) as error:
             reason = error
             continue
-        if isinstance(document, dict):
-            return next((document[key] for key in JSON_KEYS if key in document), None)
-        return document
-    raise reason
+        if label is None and isinstance(document, dict):
+            return next((document[key] for key in JSON_KEYS if key in document), None), document
+        return (document if label is None else label), document
+    if label is None:
+        raise reason
+    return label, document
 
 
 def _read_class_names(folder: Path | RemotePath) -> tuple[str, list[str] | None]:

@@ -151,7 +151,7 @@ WRONG = {
     "split": ("path,label,split\nimages/a.png,cat,later", r"line 2: unknown split 'later': write train, val, valid"),
     "two splits": (
         f"path,label,split\n{A},train\n{B},\n./images/a.png,dog,test",
-        r"line 4: \./images/a\.png has another split or group than before \(line 2\)",
+        r"line 4: \./images/a\.png has another split, group or column than before \(line 2\)",
     ),
     "twice": (
         f"path,label\n{A}\n{B}\n{A}",

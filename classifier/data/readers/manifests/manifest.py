@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from classifier.data.columns.request import ColumnRequest, read_cells
 from typing import Any
 
 from classifier.data.labels.class_names import clean_label
@@ -30,18 +31,24 @@ JSON_KEYS = ("path", "file_name")
 
 
 def read_manifest(
-    manifest: Path | RemotePath, *, group: str | None = None, outside: bool = False, task: str = "auto"
+    manifest: Path | RemotePath,
+    *,
+    group: str | None = None,
+    outside: bool = False,
+    task: str = "auto",
+    request: ColumnRequest | None = None,
 ) -> Source:
     """Find the images that a manifest lists; paths are absolute, or relative to the manifest's folder.
 
     group: a column; rows with the same value stay in one split. outside: allow paths, and links, that lead out of the
     manifest's folder. task: data.task; labels may be lists, columns of 0 and 1, or rows of the same image. An empty
-    split is drawn; rows without a label are left out, with a finding. DataError names the line of a missing file, an
+    split is drawn; rows without a label are left out, with a finding. request: the columns that join the images; if
+    None, none. DataError names the line of a missing file, an
     unknown split, or a second label where there can be only one.
     """
     builder, repeated = SourceBuilder(), RepeatedRows(str(manifest), task)
     folder = manifest.parent if isinstance(manifest, RemotePath) else ImageFolder(manifest, outside)
-    table = open_rows(manifest, group)
+    table = open_rows(manifest, group, request or ColumnRequest())
     trusted = set(table.class_names)
     for where, row in table.rows:
         line = f"{manifest} {where}"
@@ -60,11 +67,12 @@ def read_manifest(
             path = folder.find_existing(line, name)
             id_ = folder.id_of(path)
         in_group = None if group is None else parse_group(line, group, row[group])
-        if repeated.add(where, id_, name, label, (split, in_group)):
+        cells = read_cells(line, table.columns, row)
+        if repeated.add(where, id_, name, label, (split, in_group, *cells.values())):
             is_new_text = isinstance(label, str) and label not in builder.class_indices
             if is_new_text and clean_label(str(label)) in map(clean_label, id_.split("/")):
                 trusted.add(str(label))  # the name of a class folder is no list of labels
-            builder.add(id_, path, label, split, in_group)
+            builder.add(id_, path, label, split, in_group, cells)
     if not builder:
         unlabelled = f": none of its {len(builder.unlabelled):,} lines has a label" if builder.unlabelled else ""
         raise DataError(f"{manifest} lists no images{unlabelled}: add a line path,label for each")

@@ -1,19 +1,23 @@
 """Rows of a manifest: of a CSV or Parquet table with a column of labels, or one for each class; of a list."""
 
+import dataclasses
+import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from classifier.data.columns.request import ColumnRequest, describe_unused, list_free
 from classifier.data.decoding.decode import SUFFIXES
 from classifier.data.labels import class_columns
 from classifier.data.labels.values import parse_labels
 from classifier.data.readers.csv_rows import Row, find_dialect, open_text, read_csv_rows
 from classifier.data.readers.remote import RemotePath
-from classifier.errors import DataError
+from classifier.errors import DataError, list_few
 
 LIST_SUFFIXES = (".txt", ".lst")
 LABEL_COLUMNS = ("label", "labels")
+_NO_COLUMNS = ColumnRequest()
 # The longest path that ends like an image, and what remains; else all up to the last blank.
 PATH_AND_LABEL = re.compile(rf"(.*(?:{'|'.join(map(re.escape, sorted(SUFFIXES)))}))[\s,;]+(.+)", re.IGNORECASE)
 
@@ -27,23 +31,27 @@ class ManifestRows:
     """How labels are written where they are lists already."""
     findings: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    """The columns that join the images; each row has their values, too."""
 
 
-def open_rows(manifest: Path | RemotePath, group: str | None) -> ManifestRows:
-    """Open a manifest or list. group: a column. DataError if it is neither, or lacks a column."""
+def open_rows(manifest: Path | RemotePath, group: str | None, request: ColumnRequest = _NO_COLUMNS) -> ManifestRows:
+    """Open a manifest or list. group: a column. request: those that join the images. DataError if it is neither, or
+    lacks a column."""
     suffix = manifest.suffix.lower()
     columns = ("path", "label", "split", *([group] if group else []))
     if suffix in (".csv", ".tsv"):
-        return _open_csv(manifest, columns)
+        return _open_csv(manifest, columns, request)
     if suffix in (".parquet", ".pq"):
-        return _open_parquet(manifest, columns)
+        return _open_parquet(manifest, columns, request)
     if suffix in LIST_SUFFIXES:
         with open_text(manifest) as (_, head):
             if find_dialect(head, [column for column in columns if column != "label"], needs_names=True):
-                return _open_csv(manifest, columns)
-        if group is None:
+                return _open_csv(manifest, columns, request)
+        if group is None and not request:
             return ManifestRows(_read_list_rows(manifest))
-        raise DataError(f"{manifest} is a list of paths and labels, and has no column {group}: write it as CSV")
+        column = group or list_few(request.names) or "besides"
+        raise DataError(f"{manifest} is a list of paths and labels, and has no column {column}: write it as CSV")
     raise DataError(
         f"{manifest} is not a folder, archive (.zip, .tar), manifest (.csv, .tsv, .parquet) or list (.txt, .lst): "
         "give one of these"
@@ -73,24 +81,47 @@ def _read_list_rows(manifest: Path | RemotePath) -> Iterator[Row]:
             yield f"line {number}", {"path": path.strip(), "label": label}
 
 
-def _open_csv(manifest: Path | RemotePath, columns: Sequence[str]) -> ManifestRows:
+def _open_csv(manifest: Path | RemotePath, columns: Sequence[str], request: ColumnRequest) -> ManifestRows:
+    is_tsv = manifest.suffix.lower() == ".tsv"
+    others = [column for column in columns if column != "label"]
     with open_text(manifest) as (_, head):
-        is_tsv = manifest.suffix.lower() == ".tsv"
-        others = [column for column in columns if column != "label"]
-        if find_dialect(head, columns, is_tsv=is_tsv) is None and (
-            dialect := find_dialect(head, others, is_tsv=is_tsv, needs_names=True)
-        ):
-            named = [name for n, name in enumerate(dialect.names) if name and n not in dialect.columns.values()]
-            return _read_class_columns(
-                manifest, others, named, lambda wanted: read_csv_rows(manifest, wanted)
-            ) or ManifestRows(read_csv_rows(manifest, columns))
-    return ManifestRows(read_csv_rows(manifest, columns))
+        dialect = find_dialect(head, columns, is_tsv=is_tsv, needs_names=True)
+        has_label = dialect is not None or find_dialect(head, columns, is_tsv=is_tsv) is not None
+        dialect = dialect or find_dialect(head, others, is_tsv=is_tsv, needs_names=True)
+    if dialect is None:
+        if request and has_label:
+            raise DataError(f"{manifest} does not name its columns: add a first line, such as path,label,weight")
+        return ManifestRows(read_csv_rows(manifest, columns))
+    taken = [dialect.names[position] for position in dialect.columns.values()]
+    read = functools.partial(read_csv_rows, manifest)
+    if not has_label:
+        named = [name for name in dialect.names if name and name not in taken]
+        found = _read_class_columns(manifest, others, named, read, request)
+        return found or ManifestRows(read_csv_rows(manifest, columns))
+    return _join_columns(manifest, dialect.names, columns, taken, read, request)
 
 
-def _open_parquet(manifest: Path | RemotePath, columns: Sequence[str]) -> ManifestRows:
+def _join_columns(
+    manifest: Path | RemotePath,
+    have: Sequence[str],
+    wanted: Sequence[str],
+    taken: Sequence[str],
+    read: Callable[[Sequence[str]], Iterator[Row]],
+    request: ColumnRequest,
+) -> ManifestRows:
+    """Return the rows of a table that has a column of labels. have: its columns. taken: those that join no image."""
+    group = next((column for column in wanted if column not in ("path", "label", "split")), None)
+    joined = request.choose(str(manifest), have, [name for name in taken if name != group], group)
+    findings = [] if request else describe_unused(str(manifest), list_free(have, taken))
+    rows = read([*dict.fromkeys([*wanted, *joined])])
+    return ManifestRows(rows, findings=tuple(findings), columns=tuple(joined))
+
+
+def _open_parquet(manifest: Path | RemotePath, columns: Sequence[str], request: ColumnRequest) -> ManifestRows:
     from classifier.data.readers.parquet import (
         find_label_column,
         list_flag_columns,
+        list_single_valued,
         open_table,
         read_class_names,
         read_columns,
@@ -112,14 +143,16 @@ def _open_parquet(manifest: Path | RemotePath, columns: Sequence[str]) -> Manife
     missing = [column for column in others if column not in have]
     if label is None and not missing:
         named = list_flag_columns(table.schema, others)
-        if (found := _read_class_columns(manifest, others, named, read)) is not None:
+        if (found := _read_class_columns(manifest, others, named, read, request)) is not None:
             return found
         missing = ["label"]
     if missing:
         raise DataError(
             f"{manifest}: there is no column {missing[0]} (only {', '.join(have) or 'none'}): rename or add it"
         )
-    return ManifestRows(read(["label", *others]), class_names=tuple(class_names or ()))
+    single = list_single_valued(table.schema, request.names)
+    rows = _join_columns(manifest, single, ["label", *others], [*others, str(label)], read, request)
+    return dataclasses.replace(rows, class_names=tuple(class_names or ()))
 
 
 def _read_class_columns(
@@ -127,14 +160,17 @@ def _read_class_columns(
     others: Sequence[str],
     named: Sequence[str],
     read: Callable[[Sequence[str]], Iterator[Row]],
+    request: ColumnRequest,
 ) -> ManifestRows | None:
     """Return rows whose labels are the names of their columns of 0 and 1; None if there are no such columns."""
-    found = class_columns.find_class_columns(str(manifest), named, read(named))
+    candidates = [name for name in named if name not in request.names]
+    found = class_columns.find_class_columns(str(manifest), candidates, read(candidates)) if candidates else None
     if found is None:
         return None
+    joined = request.choose(str(manifest), named, found.names)
 
     def read_rows() -> Iterator[Row]:
-        for where, row in read([*others, *found.names]):
+        for where, row in read([*others, *found.names, *joined]):
             yield where, row | {"label": class_columns.read_flags(f"{manifest} {where}", found.names, row)}
 
-    return ManifestRows(read_rows(), class_columns.HOW, tuple(found.findings))
+    return ManifestRows(read_rows(), class_columns.HOW, tuple(found.findings), columns=tuple(joined))
