@@ -52,6 +52,8 @@ def test_drill_on_two_workers_passes(verb):
 @pytest.mark.usefixtures("joined")
 def test_the_head_is_never_killed():
     lines = (
+        "from jobs.cli import environment",
+        "environment.setup()",
         "from jobs.launch.cluster import connect, kill_on_node",
         "import ray",
         "connect()",
