@@ -9,6 +9,7 @@ import torch
 from classifier.bundle.bundle import Bundle
 from classifier.bundle.image_reader import ImageReader
 from classifier.config.sections import DataConfig
+from classifier.data.columns.schema import IMAGE
 from classifier.data.dataset import Dataset, Split
 from classifier.data.decoding.image_spec import ImageSpec
 from classifier.data.images.arrays import concatenate
@@ -56,6 +57,10 @@ def add_unlabelled(dataset: Dataset, folder: Path) -> Dataset:
     train = dataset.train
     ids = (*train.ids, *(f"unlabelled {n}" for n in range(len(tensors["labels"]))))
     images_NCHW = concatenate(train.images_NCHW, tensors["images"])
-    return dataclasses.replace(
-        dataset, train=Split(images_NCHW, torch.cat([train.labels_N, tensors["labels"].long()]), ids)
-    )
+    labels_N = torch.cat([train.labels_N, tensors["labels"].long()])
+    columns_NF = train.columns_NF
+    if columns_NF is not None:  # those images have none
+        missing_MF = columns_NF.new_full((len(tensors["labels"]), columns_NF.shape[1]), torch.nan)
+        missing_MF[:, IMAGE] = 1
+        columns_NF = torch.cat([columns_NF, missing_MF])
+    return dataclasses.replace(dataset, train=Split(images_NCHW, labels_N, ids, columns_NF))

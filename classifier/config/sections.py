@@ -72,8 +72,8 @@ class DataConfig(Section):
     """Keep images of the same group in one split: a column of the manifest (such as patient), or, for files, a regular
     expression with one group that extracts it from their names, such as '(\\w+)_\\d+\\.jpg'."""
     columns: tuple[str, ...] = ()
-    """Columns of a manifest, a Parquet table or shards' JSON that join the image: their names, or all. NAME:KIND gives
-    the kind: number, category, date or text. If unset, only the images are used."""
+    """Columns of a manifest, a Parquet table or shards' JSON that join the image: their names, separated by blanks or
+    commas, or all. NAME:KIND gives the kind: number, category, date or text. If unset, only the images are used."""
     only: str | None = None
     """CSV of id,label,split: use only these images of data.path (written by audit --write-manifest)."""
     outside: bool = False

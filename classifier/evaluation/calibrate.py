@@ -11,7 +11,6 @@ from classifier.bundle.bundle import Bundle, LoadedBundle
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset, Split
 from classifier.data.images.arrays import Images, select
-from classifier.data.readers.compact import select_strings
 from classifier.errors import DataError
 from classifier.evaluation.split_predictions import SplitPredictions
 from classifier.evaluation.split_scores import score_predictions
@@ -119,9 +118,7 @@ def fit_folds(loaded: LoadedBundle, dataset: Dataset) -> tuple[FoldHead, ...]:
 def select_held_out(dataset: Dataset) -> Split:
     """Return those of the training images that a cross-validation holds out."""
     train = head_probe.select_images(dataset)
-    index_M = find_held_out(dataclasses.replace(dataset, train=train).strata)
-    ids = select_strings(train.ids, index_M.tolist())
-    return Split(select(train.images_NCHW, index_M), train.labels_N[index_M], ids)
+    return train.take(find_held_out(dataclasses.replace(dataset, train=train).strata))
 
 
 def _is_probe(bundle: Bundle) -> bool:

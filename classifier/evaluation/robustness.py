@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from classifier.data.dataset import Split
-from classifier.data.images.arrays import select
-from classifier.data.readers.compact import select_strings
 from classifier.evaluation.adversarial import fgsm, is_correct, pgd
 from classifier.evaluation.corruptions import GROUPS, SEVERITIES, corrupt
 from classifier.evaluation.split_scores import score_predictions
@@ -27,9 +25,7 @@ def subsample(split: Split, max_images: int) -> Split:
     """Return at most max_images images, evenly spaced."""
     if len(split) <= max_images:
         return split
-    indices = torch.linspace(0, len(split) - 1, max_images).long()
-    ids = select_strings(split.ids, indices.tolist())
-    return Split(select(split.images_NCHW, indices), split.labels_N[indices], ids)
+    return split.take(torch.linspace(0, len(split) - 1, max_images).long())
 
 
 def measure_corruptions(model: nn.Module, scorer: Scorer, split: Split, log: Log, seed: int = 0) -> dict[str, Any]:

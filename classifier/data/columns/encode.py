@@ -63,10 +63,10 @@ def _standardise(column: Column, values_N: np.ndarray) -> np.ndarray:
 
 def _encode_categories(column: Column, texts: Sequence[str], _: Callable[[int], str]) -> np.ndarray:
     """One of the known values, or the last place for all others."""
-    places = {fold_category(value): k for k, value in enumerate(column.values)}
-    known = {text: places.get(fold_category(text), len(column.values)) for text in set(texts)}
-    places_N = np.array([known[text] for text in texts], np.int64)
-    encoded_NF = np.eye(column.width, dtype=np.float32)[places_N]
+    positions = {fold_category(value): k for k, value in enumerate(column.values)}
+    known = {text: positions.get(fold_category(text), len(column.values)) for text in set(texts)}
+    positions_N = np.array([known[text] for text in texts], np.int64)
+    encoded_NF = np.eye(column.width, dtype=np.float32)[positions_N]
     encoded_NF[_are_missing(texts)] = np.nan
     return encoded_NF
 

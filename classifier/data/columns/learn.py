@@ -54,7 +54,9 @@ def learn_schema(
             kind = (request.kinds or {}).get(column_name) or infer_kind(counts)
             columns.append(_learn_column(column_name, kind, counts, values, [ids[n] for n in training]))
     findings = [
-        f"{len(names):,} columns have {what} and are left out: {list_few(names)}."
+        f"the column {names[0]} has {what} and is left out."
+        if len(names) == 1
+        else f"{len(names):,} columns have {what} and are left out: {list_few(names)}."
         for names, what in ((empty, "no value in any training image"), (constant, "the same value everywhere"))
         if names
     ]

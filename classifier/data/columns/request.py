@@ -28,13 +28,16 @@ class ColumnRequest:
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> Self:
-        """Parse the values of data.columns: NAME, NAME:KIND or all. ConfigError if one is named twice."""
+        """Parse the values of data.columns: NAME, NAME:KIND or all, several of them separated by commas.
+
+        ConfigError if one is named twice.
+        """
         names, kinds, takes_all = [], {}, False
-        for word in words:
+        for word in (part.strip() for given in words for part in given.split(",")):
             name, colon, kind = word.rpartition(":")
             if not colon or kind not in KINDS:
                 name, kind = word, None
-            if not name.strip():
+            if not name:
                 raise ConfigError("data.columns has an empty name: give the names of columns, or all")
             if name == ALL and kind is None:
                 takes_all = True
@@ -49,32 +52,32 @@ class ColumnRequest:
     def __bool__(self) -> bool:
         return self.takes_all or bool(self.names)
 
-    def choose(self, where: str, have: Sequence[str], taken: Collection[str], group: str | None = None) -> list[str]:
+    def choose(self, where: str, have: Sequence[str], reserved: Collection[str], group: str | None = None) -> list[str]:
         """Return which columns of a table join the image, in its order; none without a request.
 
-        taken: those that are labels, paths, images or splits. group: that of data.group, which must be named to join.
-        DataError, naming the table, if a column is named that it does not have, or that is taken.
+        reserved: those that are labels, paths, images or splits. group: that of data.group, which must be named to join.
+        DataError, naming the table, if a column is named that it does not have, or that is reserved.
         """
         for name in self.names:
             if name not in have:
-                known = list_few(list_free(have, taken), 8) or "none"
+                known = list_few(list_free(have, reserved), 8) or "none"
                 fix = suggest(name, have) or ": correct data.columns"
                 raise DataError(f"{where}: there is no column {show(name)} (only {show(known)}){fix}")
-            if name in taken or name.casefold() in RESERVED:
+            if name in reserved or name.casefold() in RESERVED:
                 raise DataError(
                     f"{where}: the column {show(name)} is no input, as it says which image or answer it is: leave it "
                     "out of data.columns"
                 )
-        others = list_free(have, [*taken, group]) if self.takes_all else []
+        others = list_free(have, [*reserved, group]) if self.takes_all else []
         return [name for name in dict.fromkeys(have) if name in self.names or name in others]
 
 
-def list_free(have: Sequence[str], taken: Collection[str | None]) -> list[str]:
-    """Return the columns that could join the image: neither taken nor reserved, nor the numbers of the rows."""
+def list_free(have: Sequence[str], reserved: Collection[str | None]) -> list[str]:
+    """Return the columns that could join the image: neither reserved, nor the numbers of the rows."""
     return [
         name
         for name in dict.fromkeys(have)
-        if name not in taken and name.casefold() not in RESERVED and not _INDEX.fullmatch(name)
+        if name not in reserved and name.casefold() not in RESERVED and not _INDEX.fullmatch(name)
     ]
 
 

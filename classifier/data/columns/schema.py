@@ -94,9 +94,9 @@ class ColumnSchema:
         """
         columns_NF = np.full((len(ids), self.width), np.nan, np.float32)
         columns_NF[:, IMAGE] = 1
-        for column, place in zip(self.columns, self.slices.values(), strict=True):
+        for column, within in zip(self.columns, self.slices.values(), strict=True):
             if column.name in texts:
-                columns_NF[:, place] = encode_column(column, texts[column.name], functools.partial(_locate, ids))
+                columns_NF[:, within] = encode_column(column, texts[column.name], functools.partial(_locate, ids))
         return columns_NF
 
     def describe(self) -> str:

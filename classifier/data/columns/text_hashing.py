@@ -34,17 +34,17 @@ def hash_texts(texts: Sequence[str], width: int = WIDTH) -> np.ndarray:
 
 
 def _hash_text(text: str, width: int, known: dict[str, np.ndarray]) -> np.ndarray:
-    """known: the places of each word and of its parts, negative where the sign is; filled here."""
+    """known: the positions of each word and of its parts, as _find_positions returns them; filled here."""
     words = [word[:MAX_WORD_LENGTH] for word in _WORD.findall(unicodedata.normalize("NFKC", text).casefold())]
     words = words[:MAX_WORDS]
     if not words:
         return np.zeros(width, np.float32)
     for word in words:
         if word not in known:
-            known[word] = _place([word, *_list_parts(word)], width)
-    pairs = _place([f"{first} {second}" for first, second in itertools.pairwise(words)], width)
-    places = np.concatenate([*(known[word] for word in words), pairs])
-    counts = np.bincount(places, minlength=2 * width)
+            known[word] = _find_positions([word, *_list_parts(word)], width)
+    pairs = _find_positions([f"{first} {second}" for first, second in itertools.pairwise(words)], width)
+    positions = np.concatenate([*(known[word] for word in words), pairs])
+    counts = np.bincount(positions, minlength=2 * width)
     vector = (counts[:width] - counts[width:]).astype(np.float32)
     return vector / max(float(np.linalg.norm(vector)), 1e-12)
 
@@ -54,7 +54,7 @@ def _list_parts(word: str) -> list[str]:
     return [marked[n : n + length] for length in NGRAM_LENGTHS for n in range(len(marked) - length + 1)]
 
 
-def _place(features: list[str], width: int) -> np.ndarray:
-    """Return a place in [0, 2 * width) for each: those from width on count negatively."""
+def _find_positions(features: list[str], width: int) -> np.ndarray:
+    """Return a position in [0, 2 * width) for each: those from width on count negatively."""
     hashes = [xxhash.xxh64_intdigest(feature.encode()) for feature in features]
     return np.array([value % (2 * width) for value in hashes], np.int64)

@@ -234,12 +234,12 @@ def read_parquet(
         trusted |= set(class_names or ())
         findings |= dict.fromkeys(describe_repeated(str(folder), class_names or ()))
         findings |= dict.fromkeys(found.findings if found else ())
-        taken = [*([label] if label else flags), *(["split"] if "split" in have else [])]
+        reserved = [*([label] if label else flags), *(["split"] if "split" in have else [])]
         single = list_single_valued(table.schema, request.names)
-        joined = request.choose(str(path), single, [*taken, table.column], group)
+        joined = request.choose(str(path), single, [*reserved, table.column], group)
         if not request:
-            findings |= dict.fromkeys(describe_unused(str(folder), list_free(single, [*taken, table.column, group])))
-        wanted: list[str] = [*dict.fromkeys([*taken, *([group] if group else []), *joined])]
+            findings |= dict.fromkeys(describe_unused(str(folder), list_free(single, [*reserved, table.column, group])))
+        wanted: list[str] = [*dict.fromkeys([*reserved, *([group] if group else []), *joined])]
         for row, (where, values) in enumerate(_read_rows(path, table, wanted)):
             where = f"{path} {where}"
             split = parse_split(where, values["split"]) if "split" in have else named_split

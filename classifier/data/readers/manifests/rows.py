@@ -92,27 +92,27 @@ def _open_csv(manifest: Path | RemotePath, columns: Sequence[str], request: Colu
         if request and has_label:
             raise DataError(f"{manifest} does not name its columns: add a first line, such as path,label,weight")
         return ManifestRows(read_csv_rows(manifest, columns))
-    taken = [dialect.names[position] for position in dialect.columns.values()]
+    reserved = [dialect.names[position] for position in dialect.columns.values()]
     read = functools.partial(read_csv_rows, manifest)
     if not has_label:
-        named = [name for name in dialect.names if name and name not in taken]
+        named = [name for name in dialect.names if name and name not in reserved]
         found = _read_class_columns(manifest, others, named, read, request)
         return found or ManifestRows(read_csv_rows(manifest, columns))
-    return _join_columns(manifest, dialect.names, columns, taken, read, request)
+    return _join_columns(manifest, dialect.names, columns, reserved, read, request)
 
 
 def _join_columns(
     manifest: Path | RemotePath,
     have: Sequence[str],
     wanted: Sequence[str],
-    taken: Sequence[str],
+    reserved: Sequence[str],
     read: Callable[[Sequence[str]], Iterator[Row]],
     request: ColumnRequest,
 ) -> ManifestRows:
-    """Return the rows of a table that has a column of labels. have: its columns. taken: those that join no image."""
+    """Return the rows of a table that has a column of labels. have: its columns. reserved: those that join no image."""
     group = next((column for column in wanted if column not in ("path", "label", "split")), None)
-    joined = request.choose(str(manifest), have, [name for name in taken if name != group], group)
-    findings = [] if request else describe_unused(str(manifest), list_free(have, taken))
+    joined = request.choose(str(manifest), have, [name for name in reserved if name != group], group)
+    findings = [] if request else describe_unused(str(manifest), list_free(have, reserved))
     rows = read([*dict.fromkeys([*wanted, *joined])])
     return ManifestRows(rows, findings=tuple(findings), columns=tuple(joined))
 
