@@ -42,7 +42,7 @@ class DataConfig(Section):
     """Image size: the side of the square that the model sees, in pixels. If unset, derived from the images."""
     crop_scale: Annotated[float, Range(1, 4)] = 1.0
     """Keep the training images this many times larger than data.size, so that random crops show real pixels instead of
-    enlarged ones; never larger than most images are, and not with data.stream."""
+    enlarged ones; never larger than most images are."""
     channels: Literal[1, 3] | None = None
     """1 for grayscale, 3 for RGB. If unset, derived from the images."""
     fit: Literal["crop", "pad", "stretch"] = "crop"

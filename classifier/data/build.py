@@ -227,7 +227,8 @@ def _drop_unusable(source: Source, decoded: DecodedImages) -> tuple[Source, Deco
     unreadable = [{"id": source.ids[n], "reason": error} for n, error in decoded.errors.items()]
     images = select(decoded.images_NCHW, torch.tensor(indices, dtype=torch.int64))
     hashes_N = None if decoded.hashes_N is None else decoded.hashes_N[is_usable]
-    return usable, DecodedImages(images, decoded.digests_N[is_usable], {}, hashes_N), unreadable
+    usable_images = DecodedImages(images, decoded.digests_N[is_usable], {}, hashes_N, read_at=decoded.read_at)
+    return usable, usable_images, unreadable
 
 
 def _check_balance(source: Source, train: Split) -> list[str]:

@@ -5,6 +5,7 @@ import functools
 import logging
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from classifier.data.images.arrays import Images
 from classifier.data.images.jpeg_segment import JPEG
 from classifier.data.images.pixel_segment import PIXELS
 from classifier.data.images.row_hash import hash_rows
-from classifier.data.images.stream import StreamedImages
+from classifier.data.images.stream import ReadImages, StreamedImages
 from classifier.data.infer_shape import describe_few_bits, find_few_bits, infer_shape, measure_sample
 from classifier.data.readers.compact import pack_digests
 from classifier.data.readers.file_bytes import compute_digest, file_identity, may_pass
@@ -54,6 +55,8 @@ class DecodedImages:
     hashes_N: np.ndarray | None
     findings: tuple[str, ...] = ()
     """What users should know about the images."""
+    read_at: Callable[[int], ReadImages] | None = None
+    """Of a stream: how its images are read at another size."""
 
 
 def decode_source(source: Source, config: DataConfig, progress: Progress | None = None) -> DecodedImages:
@@ -100,9 +103,14 @@ def _as_stream(source: Source, decoder: ImageDecoder, config: DataConfig) -> Dec
         raise ConfigError("data.balance cannot be used with data.stream: give --loss.class_weights balanced instead")
     count = len(decoder.files)
     errors = find_errors(decoder, config.cache)
-    read = functools.partial(decoder.decode_block, unusable=errors)
-    images = StreamedImages(read, torch.arange(count), decoder.spec.shape, count, config.window)
-    return DecodedImages(images, pack_digests(compute_digest(id_.encode()) for id_ in source.ids), errors, None)
+
+    def read_at(size: int) -> ReadImages:
+        resized = dataclasses.replace(decoder, spec=dataclasses.replace(decoder.spec, size=size))
+        return functools.partial(resized.decode_block, unusable=errors)
+
+    images = StreamedImages(read_at(decoder.spec.size), torch.arange(count), decoder.spec.shape, count, config.window)
+    digests_N = pack_digests(compute_digest(id_.encode()) for id_ in source.ids)
+    return DecodedImages(images, digests_N, errors, None, read_at=read_at)
 
 
 def _in_memory(decoder: ImageDecoder) -> DecodedImages:

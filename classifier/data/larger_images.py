@@ -13,6 +13,7 @@ from classifier.data.dataset import Split
 from classifier.data.decode_all import DecodedImages, decode_to, list_errors
 from classifier.data.image_decoder import Progress
 from classifier.data.images.arrays import Images, select
+from classifier.data.images.stream import StreamedImages
 from classifier.data.infer_shape import measure_sample
 from classifier.data.readers.compact import CompactFiles, select_strings
 from classifier.data.readers.file_bytes import File
@@ -34,10 +35,13 @@ class LargerImages:
     def describe(self, size: int) -> str:
         """Say what they are and what they cost. size: of the images that the model sees."""
         side, (count, *shape) = self.images_MCHW.shape[-1], self.images_MCHW.shape
+        what = f"at {side} pixels, {side / size:.3g} times the model's {size}, for crops that keep detail"
+        if isinstance(self.images_MCHW, StreamedImages):
+            return f"its images are read {what} (--data.crop_scale 1 does without)."
         megabytes = count * math.prod(shape) / 1e6
         return (
-            f"its {count:,} images for training are kept at {side} pixels, {side / size:.2g} times the model's {size}, "
-            f"for crops that keep detail: {megabytes:,.0f} MB more (--data.crop_scale 1 does without)."
+            f"its {count:,} images for training are kept {what}: {megabytes:,.0f} MB more (--data.crop_scale 1 does "
+            "without)."
         )
 
 
@@ -46,23 +50,27 @@ def decode_larger(
 ) -> LargerImages | None:
     """Decode these images at config.crop_scale times the size of `decoded`, but no larger than most of them are.
 
-    None where they would be no larger, and of a stream. DataError if one cannot be decoded at that size.
+    None where they would be no larger. DataError if one cannot be decoded at that size.
     """
-    if config.crop_scale <= 1 or config.stream or not len(indices_M):
+    if config.crop_scale <= 1 or not len(indices_M):
         return None
     _, channels, size, _ = decoded.images_NCHW.shape
     sides = [min(one.width, one.height) for one in measure_sample(source, dataclasses.replace(config, size=None))]
     side = min(round(config.crop_scale * size), int(np.median(sides)) if sides else 0)
     if side <= size:
         return None
+    if isinstance(stream := decoded.images_NCHW, StreamedImages):
+        assert decoded.read_at is not None
+        larger = stream.read_by(decoded.read_at(side), side)
+        return LargerImages(larger.select(torch.from_numpy(indices_M)))
     some = _take(source, indices_M.tolist())
-    larger = decode_to(some, config, (side, channels), progress)
-    if larger.errors:
+    again = decode_to(some, config, (side, channels), progress)
+    if again.errors:
         raise DataError(
-            f"{source.name}: {len(larger.errors):,} images cannot be decoded at {side} pixels: "
-            f"{list_errors(some, larger.errors)}; remove them, or set --data.crop_scale 1"
+            f"{source.name}: {len(again.errors):,} images cannot be decoded at {side} pixels: "
+            f"{list_errors(some, again.errors)}; remove them, or set --data.crop_scale 1"
         )
-    return LargerImages(larger.images_NCHW)
+    return LargerImages(again.images_NCHW)
 
 
 def take_images(images: Sequence[File] | np.ndarray, indices: Sequence[int]) -> Sequence[File] | np.ndarray:

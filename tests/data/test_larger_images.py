@@ -12,6 +12,7 @@ from classifier import data
 from classifier.augment import policy
 from classifier.config.experiment import Experiment
 from classifier.config.sections import DataConfig
+from classifier.data import loader
 from classifier.data.dataset import Dataset
 from classifier.runtime import counter_rng
 from classifier.training.loop import fit
@@ -74,8 +75,15 @@ def test_crops_keep_detail(stripes: Path) -> None:
     assert detailed_NCHW.std() > 1.3 * plain_NCHW.std()
 
 
-def test_a_stream_has_none(stripes: Path) -> None:
-    assert load(stripes, crop_scale=4.0, stream=True).train.larger_NCHW is None
+def test_a_stream_reads_them_in_the_same_order(stripes: Path) -> None:
+    plain, larger = (load(stripes, crop_scale=scale, stream=True).train for scale in (1.0, 4.0))
+    batches = [[*loader.batches(split, batch=8, seed=3, epoch=1)] for split in (plain, larger)]
+    for small, large in zip(*batches, strict=True):
+        assert torch.equal(small.indices_N, large.indices_N)
+        assert large.images_NCHW.shape[1:] == (1, 80, 80)
+        assert small.images_NCHW.shape[1:] == (1, 32, 32)
+    evaluated = next(loader.evaluation_batches(larger, batch=8))
+    assert evaluated.images_NCHW.shape[1:] == (1, 32, 32)
 
 
 def test_training_and_refit_use_them(stripes: Path) -> None:

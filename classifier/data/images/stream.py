@@ -27,12 +27,15 @@ SAMPLE_IMAGES = 1024
 """Images, evenly spread, from which mean and standard deviation are computed."""
 
 
+ReadImages = Callable[[np.ndarray], np.ndarray]
+"""Decodes the images of a source at these indices, to uint8 N x C x H x W."""
+
+
 @dataclass(eq=False)
 class StreamedImages(LazyImages):
-    """rows_N: int64, each image's index in the source. read: decodes the images of the source at these indices to uint8
-    N x C x H x W."""
+    """rows_N: int64, each image's index in the source."""
 
-    read: Callable[[np.ndarray], np.ndarray]
+    read: ReadImages
     rows_N: Tensor
     shape_CHW: tuple[int, int, int]
     total: int
@@ -55,6 +58,10 @@ class StreamedImages(LazyImages):
     def select(self, index_N: Tensor) -> "StreamedImages":
         """Return the images at these int64 positions, in this order; chunks in memory are shared."""
         return dataclasses.replace(self, rows_N=self.rows_N[index_N])
+
+    def read_by(self, read: ReadImages, size: int) -> "StreamedImages":
+        """Return the same images in the same order, read at another size."""
+        return StreamedImages(read, self.rows_N, (self.shape_CHW[0], size, size), self.total, self.window)
 
     def epoch_order(self, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
         """Return the positions in an epoch's order, int64, and the lane of each of them."""
