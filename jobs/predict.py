@@ -84,12 +84,17 @@ def predict(request: Request) -> int:
     """Predict image by image. An unreadable one is reported, does not stop the others, and makes the exit code 2."""
     from classifier.answers.listing import ImageListing
     from classifier.answers.path_stream import read_paths
+    from classifier.bundle import document
 
     options = request.options
     stdin: Any = sys.stdin.buffer
     settings = Experiment().override_all(request.changes)
+    schema = document.read(options.run).columns
     listing = ImageListing(
-        options.images, functools.partial(read_paths, stdin, null=options.null), outside=settings.data.outside
+        options.images,
+        functools.partial(read_paths, stdin, null=options.null),
+        outside=settings.data.outside,
+        columns=schema.names if schema else (),
     )
     limits = {name.removeprefix("data."): value for name, value in request.changes.items() if name in LIMITS}
     engine = "torch" if options.features or options.maps != "none" else options.engine
@@ -152,9 +157,10 @@ def _print_predictions(request: Request, listing: "ImageListing", arguments: dic
             log.warning(f"note: {notes.pop(0)}")
         has_labels = predictor.task == "multilabel"
         print_row = open_printer(options.format or "text", log, min(options.top, len(names)), has_labels=has_labels)
+        named = ((one.id, one.file, one.row) for one in listing)
         predicted = unreadable = 0
         with PredictionsWriter(run.folder / "predictions.parquet", names) if run else contextlib.nullcontext() as table:
-            for row in predictor.predict_named(((one.id, one.file) for one in listing), k=options.top, maps=maps):
+            for row in predictor.predict_named(named, k=options.top, maps=maps):
                 print_row(row)
                 if isinstance(row, Unreadable):
                     unreadable += 1

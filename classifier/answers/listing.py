@@ -6,8 +6,9 @@ Each is listed when it is its turn, so that a million images need no more memory
 import glob
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,9 +33,12 @@ class ListedImage(NamedTuple):
     """An image, by the name that its answer has."""
 
     id: str
-    file: File
+    file: File | None
+    """None where a row of a table has no image."""
     container: str = ""
     """State of the archive or table that it is in: another one, when that has changed."""
+    row: Mapping[str, Any] | None = None
+    """Values of the columns beside it, by name."""
 
 
 class Part(NamedTuple):
@@ -62,21 +66,31 @@ class ImageListing:
     """The images that these words name, in their order. Can be iterated once.
 
     notes: what was left out; complete when the images were listed. read_stdin: yields the paths on standard input, for
-    the word `-`. outside: lists may name images outside their folders. DataError at once for what does not exist;
-    ImportError where pyarrow is missing, for all but image files, folders and patterns.
+    the word `-`. outside: lists may name images outside their folders. columns: of the model, which tables may have.
+    DataError at once for what does not exist; ImportError where pyarrow is missing, for all but image files, folders
+    and patterns.
     """
 
     def __init__(
-        self, words: Sequence[str], read_stdin: Callable[[], Iterable[Path]] = tuple, *, outside: bool = False
+        self,
+        words: Sequence[str],
+        read_stdin: Callable[[], Iterable[Path]] = tuple,
+        *,
+        outside: bool = False,
+        columns: Sequence[str] = (),
     ) -> None:
         if words.count(STDIN) > 1:
             raise DataError("standard input can be read only once: give - once")
         self.notes: list[str] = []
         self.listed = 0
-        self._read_stdin, self._outside = read_stdin, outside
+        self._read_stdin, self._outside, self._columns = read_stdin, outside, columns
+        self._found_columns: set[str] = set()
         self._inputs = [one for word in words for one in self._open(word)]
         self._packed_images = self._packed_bytes = 0
         """Images of archives so far, and the bytes in which they were."""
+        if missing := [name for name in columns if name not in self._found_columns]:
+            fix = "a table gives them (.csv, .jsonl, .parquet), in columns of these names beside path"
+            self.notes.append(f"columns of the model are missing, {list_few(missing, 5)}: {fix}")
 
     def __iter__(self) -> Iterator[ListedImage]:
         for one in self._inputs:
@@ -158,7 +172,7 @@ class ImageListing:
     def _open_file(self, path: "Path | RemotePath", name: str) -> Iterator[_Input]:
         """Open an archive, a table or a list."""
         from classifier.data.readers import archive
-        from classifier.data.readers.manifests import manifest
+        from classifier.data.readers.manifests import unlabelled
 
         archive.reject_compressed(path)
         suffix = path.suffix.lower()
@@ -166,15 +180,29 @@ class ImageListing:
             yield _Input(self._list_archive(path, name), None, _state(path)[0] or 0, has_offsets=suffix == ".tar")
             return
         if suffix in TABLES:
-            from classifier.data.readers.parquet import MIN_CACHED_ROW_GROUPS, ImageTable, RowGroupCache, TableCell
+            from classifier.data.readers.parquet import (
+                MIN_CACHED_ROW_GROUPS,
+                ImageTable,
+                RowGroupCache,
+                TableCell,
+                read_columns,
+            )
 
             table = ImageTable(path, RowGroupCache(MIN_CACHED_ROW_GROUPS))
             if table.column is not None:
                 state, count = str(_state(path)), table.file.starts[-1]
-                cells = (ListedImage(f"{name}/{row}", TableCell(table, row), state) for row in range(count))
+                have = [one for one in self._columns if one in table.schema.names]
+                self._found_columns.update(have)
+                values = read_columns(path, table.file, {one: one for one in have}) if have else repeat(None, count)
+                cells = (
+                    ListedImage(f"{name}/{n}", TableCell(table, n), state, row)
+                    for n, row in zip(range(count), values, strict=True)
+                )
                 yield _Input(cells, count)
                 return
-        listed = (ListedImage(*pair) for pair in manifest.list_paths(path, outside=self._outside))
+        self._found_columns.update(unlabelled.list_columns(path, self._columns))
+        rows = unlabelled.list_rows(path, columns=self._columns, outside=self._outside)
+        listed = (ListedImage(one.name, one.file, row=one.columns) for one in rows)
         yield _Input(listed, _count_lines(path) if suffix in LISTS else None)
 
     def _list_archive(self, path: "Path | RemotePath", name: str) -> Iterator[ListedImage]:
@@ -221,12 +249,13 @@ def cut_into_parts(images: Iterable[ListedImage], size: int) -> Iterator[Part]:
 def _compute_fingerprint(images: Sequence[ListedImage]) -> str:
     hasher = hashlib.blake2b(digest_size=16)
     container = ""
-    for id_, file, inside in images:
+    for id_, file, inside, row in images:
         if inside != container:
             hasher.update(f"{inside}\n".encode())
             container = inside
-        state = _state(file) if isinstance(file, Path) else file.pack()[2:]
-        hasher.update(f"{id_!a} {state}\n".encode("ascii", "backslashreplace"))
+        state = _state(file) if isinstance(file, Path) else file.pack()[2:] if file else None
+        columns = "" if row is None else f" {row!a}"
+        hasher.update(f"{id_!a} {state}{columns}\n".encode("ascii", "backslashreplace"))
     return hasher.hexdigest()
 
 

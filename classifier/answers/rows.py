@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,7 +150,8 @@ def _list_rows(answers: Answers) -> Iterator[dict[str, Any]]:
         if lists.said_MK is not None:
             row["labels"] = [names[k] for k in lists.order_MK[m][lists.said_MK[m]]]
         row["is_unlike"], row["verdict"] = lists.is_unlike[m], lists.sureness[m]
-        row["novelty"] = None if lists.ood_scores is None else _shorten(float(lists.ood_scores[m]))
+        score = math.nan if lists.ood_scores is None else float(lists.ood_scores[m])
+        row["novelty"] = None if math.isnan(score) else _shorten(score)
         row["top"] = [{"name": names[k], "probability": p} for k, p in zip(ranked[:top], probabilities, strict=True)]
         if answers.columns.probabilities:
             row["probabilities"] = [_shorten(p) for p in answers.judgement.probabilities_NK[m].tolist()]
@@ -198,7 +200,7 @@ def to_table(answers: Answers) -> "pyarrow.Table":
         "verdict": pa.array(lists.sureness, pa.string()),
         "novelty": pa.nulls(count, pa.float32())
         if lists.ood_scores is None
-        else pa.array(lists.ood_scores, pa.float32()),
+        else pa.array(lists.ood_scores, pa.float32(), from_pandas=True),  # NaN, of a missing image, is null
         "top": pa.ListArray.from_arrays(pa.array(np.arange(count + 1) * top, pa.int32()), pairs),
     }
     if answers.columns.probabilities:

@@ -4,7 +4,6 @@ document.py describes it, and reads what needs no torch. Loading a bundle runs n
 path ("package.module:Class") is imported only if the user names that path, too (config.trust).
 """
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -82,7 +81,7 @@ def save(bundle: Bundle, model: nn.Module, folder: Path, detector: OODDetector |
             files[OOD_TENSORS] = {name: torch.from_numpy(array) for name, array in detector.arrays.items()}
         for name, content in files.items():
             write_tensors(content, part / name, format="pt", class_names=json.dumps(bundle.class_names))
-        document = dataclasses.asdict(bundle) | {"files": {n: {"sha256": file_sha256(part / n)} for n in files}}
+        document = bundle.as_document() | {"files": {n: {"sha256": file_sha256(part / n)} for n in files}}
         write_atomically(part / DOCUMENT, to_json(document))
         write_timm_config(bundle, model, part)
         copy_test_reads(folder, part)

@@ -25,7 +25,8 @@ from classifier.bundle.schema import (
 from classifier.config.documents import read_json
 from classifier.config.experiment import Experiment
 from classifier.config.sections import DataConfig, ModelConfig, Task
-from classifier.errors import ConfigError, RunError, in_short
+from classifier.data.columns.schema import ColumnSchema
+from classifier.errors import ConfigError, RunError, in_short, list_few
 from classifier.inference.ood_detector import OODDetector
 from classifier.metrics.hierarchy import Hierarchy
 from classifier.storage.atomic import write_atomically
@@ -70,6 +71,8 @@ class Bundle:
     calibration: dict[str, Any] | None = None
     """Calibration.as_dict, once calibrated: temperature, prediction sets, thresholds."""
     task: Task = "multiclass"
+    columns: ColumnSchema | None = None
+    """The columns of a table that join the image; None if there are none."""
     format_version: int = FORMAT_VERSION
 
     @classmethod
@@ -98,6 +101,7 @@ class Bundle:
             dataset=dataset.summary(),
             provenance={"made": timestamp, "epoch": epoch, "versions": versions()},
             task=dataset.task,
+            columns=dataset.columns,
         )
 
     @property
@@ -108,7 +112,21 @@ class Bundle:
     @property
     def shape(self) -> dict[str, Any]:
         """What models.build needs beside the settings of `model`."""
-        return {"classes": len(self.class_names), "channels": self.channels, "size": self.size, "task": self.task}
+        shape = {"classes": len(self.class_names), "channels": self.channels, "size": self.size, "task": self.task}
+        return shape | ({"column_widths": self.columns.widths} if self.columns else {})
+
+    def as_document(self) -> dict[str, Any]:
+        """Return the contents of bundle.json, but for `files`: plain data."""
+        columns = None if self.columns is None else self.columns.as_dict()
+        return dataclasses.asdict(self) | {"columns": columns}
+
+    def refuse_columns(self, verb: str) -> None:
+        """Raise ConfigError if columns join the image, for a verb that knows images alone."""
+        if self.columns:
+            raise ConfigError(
+                f"{verb} knows images alone, and this model also columns ({list_few(self.columns.names)}): train one "
+                "without data.columns for it"
+            )
 
     def refuse_labels(self, verb: str) -> None:
         """Raise ConfigError if the model gives an image several labels, for a verb that knows one class only."""
@@ -242,6 +260,8 @@ def read_document(folder: Path) -> BundleDocument:
         Experiment.from_dict(document["experiment"])
         ModelConfig(**document["model"])
         DataConfig(fit=cast("Any", document["fit"]))
+        if document.get("columns") is not None:
+            ColumnSchema.from_dict(document.get("columns"))
     except (TypeError, ConfigError) as error:
         raise RunError(f"{path} is corrupted ({in_short(error, 200)}): {REMEDY}") from None
     return document
@@ -262,12 +282,14 @@ def parse_document(document: BundleDocument) -> Bundle:
     """Return the contents of a document that `read_document` has checked."""
     names = [field.name for field in dataclasses.fields(Bundle)]
     # Keys are missing in bundles written before there was calibration, or another task.
-    values: dict[str, Any] = {"calibration": None, "task": "multiclass"}
+    values: dict[str, Any] = {"calibration": None, "task": "multiclass", "columns": None}
     values |= {name: value for name, value in document.items() if name in names}
     values |= {name: tuple(values[name]) for name in _TUPLES}
     if values["calibration"] is not None:
         plain = values["calibration"]
         values["calibration"] = {name: plain[name] for name in CalibrationDocument.__annotations__ if name in plain}
+    if values["columns"] is not None:
+        values["columns"] = ColumnSchema.from_dict(values["columns"])
     # Settings that this version has added get their defaults.
     values["experiment"] = Experiment.from_dict(values["experiment"]).as_dict()
     return Bundle(**values)

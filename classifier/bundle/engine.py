@@ -28,6 +28,9 @@ class Engine(Protocol):
         """Images that are best answered together."""
         ...
 
-    def predict(self, images_NCHW: np.ndarray) -> Answer:
-        """Answer a batch of uint8 images of the model's size and channels."""
+    def predict(self, images_NCHW: np.ndarray, columns_NF: np.ndarray | None = None) -> Answer:
+        """Answer a batch of uint8 images of the model's size and channels.
+
+        columns_NF: float32, of a model that takes columns, as ColumnSchema encodes them. Without them all are missing.
+        """
         ...

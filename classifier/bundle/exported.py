@@ -5,6 +5,7 @@ graph is in the file of its format. Nothing of it is used before it was checked:
 says by bundle.json, and what it computes, here, by the sample.
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -26,10 +27,11 @@ from classifier.bundle.schema import (
 )
 from classifier.config.documents import Count, read_json
 from classifier.config.fields import Fraction, NonNegativeFloat, Range
+from classifier.data.columns.schema import ColumnSchema
 from classifier.data.decoding import decode
 from classifier.data.decoding.image_file import DecodeError
 from classifier.data.decoding.image_spec import ImageSpec
-from classifier.errors import RunError, in_short
+from classifier.errors import DataError, RunError, in_short
 from classifier.inference.ood_detector import OODDetector
 from classifier.metrics.decisions import Calibration
 
@@ -79,6 +81,8 @@ class ExportDocument(TypedDict):
     std: list[Deviation]
     test_flip: bool
     temperature: Annotated[float, Range(1e-3, 1e3)]
+    columns: NotRequired[Any]
+    """Those that join the image (ColumnSchema.as_dict): they are inputs of the graph. None without any."""
     layers: list[str]
     """Those whose statistics it gives, in the order of its outputs."""
     calibration: NotRequired[CalibrationDocument | None]
@@ -94,6 +98,12 @@ class Export:
     document: ExportDocument
     calibration: Calibration | None
     detector: OODDetector | None
+
+    @functools.cached_property
+    def columns(self) -> ColumnSchema | None:
+        """The columns that join the image, which are inputs of the graph."""
+        plain = self.document.get("columns")
+        return None if plain is None else ColumnSchema.from_dict(plain)
 
     @property
     def description(self) -> str:
@@ -157,7 +167,7 @@ def check_sample(export: Export, engine: Engine) -> None:
     path, document = export.folder, export.document
     try:
         sample = load(_read(path / SAMPLE, document))
-        images_NCHW, expected_NK = sample["images"], sample["probabilities"]
+        images_NCHW, expected_NK, columns_NF = sample["images"], sample["probabilities"], sample.get("columns")
         encoded = {name.rpartition("/")[2]: sample[name] for name in sorted(sample) if name.startswith("encoded/")}
         decoded = {number: sample[f"decoded/{number}"] for number in encoded}
     except (SafetensorError, KeyError, ValueError) as error:
@@ -168,17 +178,40 @@ def check_sample(export: Export, engine: Engine) -> None:
         or images_NCHW.dtype != np.uint8
         or expected_NK.shape != (len(images_NCHW), len(document["class_names"]))
         or any(pixels.shape != shape for pixels in decoded.values())
+        or not _fits(export.columns, columns_NF, len(images_NCHW))
     ):
         raise RunError(f"{path / SAMPLE} is corrupted (shapes do not fit): export it again")
     spec = ImageSpec(document["size"], document["channels"], document["fit"], _MAX_SAMPLE_PIXELS)
     for number, content in encoded.items():
         _check_decoding(path, number, content.tobytes(), decoded[number], spec)
-    answer = engine.predict(images_NCHW)
+    if export.columns:
+        _check_encoding(path, sample, export.columns)
+    answer = engine.predict(images_NCHW, columns_NF)
     difference = float(np.abs(answer.probabilities_NK - expected_NK).max())
     if not difference <= TOLERANCES[document["precision"]]:
         raise RunError(
             f"{path} answers differently on this machine: probabilities of its sample differ by up to {difference:.2g} "
             f"from those where it was made ({TOLERANCES[document['precision']]:g} is allowed): export it again here"
+        )
+
+
+def _fits(schema: ColumnSchema | None, columns_NF: np.ndarray | None, count: int) -> bool:
+    if schema is None or columns_NF is None:
+        return schema is None and columns_NF is None
+    return columns_NF.shape == (count, schema.width) and columns_NF.dtype == np.float32
+
+
+def _check_encoding(path: Path, sample: Mapping[str, np.ndarray], schema: ColumnSchema) -> None:
+    """RunError if rows of columns are encoded in another way here than where they were stored."""
+    try:
+        rows, expected_MF = json.loads(sample["rows"].tobytes()), sample["encoded_rows"]
+        found_MF = schema.encode(rows)
+    except (KeyError, ValueError, TypeError, RecursionError, DataError) as error:
+        raise RunError(f"{path / SAMPLE} is corrupted ({in_short(error)}): export it again") from None
+    if found_MF.shape != expected_MF.shape or not np.allclose(found_MF, expected_MF, atol=1e-5, equal_nan=True):
+        raise RunError(
+            f"{path}: preprocessing differs: the columns of its sample are encoded in another way: install the version "
+            "of classifier that it was exported with (export.json), or export it again here"
         )
 
 
@@ -202,6 +235,11 @@ def _check_agreement(path: Path, document: ExportDocument, bundle: BundleDocumen
     if names != known:
         what = "differ in order" if sorted(names) == sorted(known) else "differ"
         raise RunError(f"{path}: class names {what} from those in bundle.json: export it again")
+    own, shared = document.get("columns") or [], bundle.get("columns") or []
+    if own != shared:
+        is_other_order = sorted(map(str, own)) == sorted(map(str, shared))
+        what = "differ in order" if is_other_order else "differ"
+        raise RunError(f"{path}: columns {what} from those in bundle.json: export it again")
     for key in _PREPROCESSING:
         if document[key] != bundle[key]:
             raise RunError(

@@ -7,6 +7,7 @@ import numpy as np
 from classifier.bundle.engine import Answer
 from classifier.bundle.exported import Export, check_class_names
 from classifier.bundle.onnx_engine import BATCH_PIXELS, MAX_BATCH
+from classifier.data.columns.graph_inputs import to_graph_inputs, widths_of_inputs
 from classifier.errors import RunError, in_short
 from classifier.runtime.cpu import usable_threads
 
@@ -36,11 +37,18 @@ class OpenVinoEngine:
         batch = model.inputs[0].partial_shape[0]
         if not batch.is_dynamic:
             raise RunError(f"{path}: the graph takes batches of {batch} only: export it again")
+        self._schema = export.columns
+        found = [(one.any_name, str(one.partial_shape[1])) for one in model.inputs[1:]]
+        if found != [(name, str(width)) for name, width in widths_of_inputs(self._schema).items()]:
+            raise RunError(f"{path}: the graph takes other columns than export.json says: export it again")
         self._layers = document["layers"]
         self.batch_size = max(1, min(MAX_BATCH, BATCH_PIXELS // document["size"] ** 2))
         self.description = export.description
 
-    def predict(self, images_NCHW: np.ndarray) -> Answer:
-        results = self._model(np.ascontiguousarray(images_NCHW))
+    def predict(self, images_NCHW: np.ndarray, columns_NF: np.ndarray | None = None) -> Answer:
+        inputs = [np.ascontiguousarray(images_NCHW)]
+        if self._schema:
+            inputs += to_graph_inputs(self._schema, columns_NF, len(images_NCHW)).values()
+        results = self._model(inputs)
         probabilities_NK, *statistics = (np.array(results[output]) for output in self._model.outputs)
         return Answer(probabilities_NK, dict(zip(self._layers, statistics, strict=True)))

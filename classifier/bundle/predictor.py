@@ -4,7 +4,6 @@ import functools
 import heapq
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,8 +13,11 @@ import numpy as np
 from classifier.bundle import document
 from classifier.bundle.engine_choice import has_torch, open_engine
 from classifier.bundle.image_reader import ImageInput, ImageReader
+from classifier.bundle.inputs.column_rows import Row
+from classifier.bundle.inputs.input_reader import InputReader, Inputs
 from classifier.config.sections import DataConfig, Task
 from classifier.config.trust import trust as allow_imports
+from classifier.data.columns.schema import IMAGE
 from classifier.data.decoding.image_spec import ImageSpec
 from classifier.errors import ConfigError, DataError
 from classifier.metrics.decisions import DEFAULT_THRESHOLD
@@ -150,6 +152,7 @@ class Predictor:
         self.hierarchy = self.bundle.hierarchy
         self.spec = ImageSpec(self.bundle.size, self.bundle.channels, self.bundle.fit, max_pixels)
         self.images = ImageReader(self.spec, max_bytes, max_seconds)
+        self.inputs = InputReader(self.images, self.bundle.columns)
 
     @functools.cached_property
     def loaded(self) -> "LoadedBundle":
@@ -181,21 +184,29 @@ class Predictor:
         """What decisions are indices of: the classes, and where these are nested, then the classes above them."""
         return self.hierarchy.names if self.hierarchy else self.class_names
 
-    def __call__(self, images: Sequence[ImageInput]) -> np.ndarray:
-        """probabilities_NK, float32. DataError names the first image that cannot be read."""
+    def __call__(
+        self, images: "Sequence[ImageInput | None]", columns: Sequence[Row | None] | None = None
+    ) -> np.ndarray:
+        """probabilities_NK, float32. Inputs and errors as of predict."""
         batches = [np.zeros((0, len(self.class_names)), np.float32)]
-        for batch in self._decode_batches(images):
-            errors = [pixels for pixels in batch if isinstance(pixels, DataError)]
-            if errors:
-                raise errors[0]
-            batches.append(self.engine.predict(np.stack(batch)).probabilities_NK)
+        for inputs in self._read_all(images, columns):
+            batches.append(self.engine.predict(inputs.images_MCHW, inputs.columns_MF).probabilities_NK)
         return np.concatenate(batches)
 
-    def predict(self, images: Sequence[ImageInput], *, k: int = 5, maps: str | None = None) -> list[Prediction]:
+    def predict(
+        self,
+        images: "Sequence[ImageInput | None]",
+        *,
+        columns: Sequence[Row | None] | None = None,
+        k: int = 5,
+        maps: str | None = None,
+    ) -> list[Prediction]:
         """Predict each image, in order, with its k most likely classes.
 
-        maps: draw heatmaps by this method: grad_cam, integrated_gradients or occlusion. DataError names the first image
-        that cannot be read; predict_files goes on after one.
+        columns: of a model to which columns of a table belong (data.columns), their values beside each image, by name.
+        Any may be missing, and so may an image (None). maps: draw heatmaps by this method: grad_cam,
+        integrated_gradients or occlusion. DataError names the first image that cannot be read, or value that is none of
+        its column's kind; predict_files goes on after one.
 
         >>> [prediction] = model.predict([image])
         >>> prediction.class_name, len(prediction.top)
@@ -204,11 +215,8 @@ class Predictor:
         if isinstance(images, str | bytes | Path | np.ndarray):
             raise DataError("predict takes a list of images: for a single one, write model.predict([image])")
         predictions: list[Prediction] = []
-        for batch in self._decode_batches(images):
-            errors = [pixels for pixels in batch if isinstance(pixels, DataError)]
-            if errors:
-                raise errors[0]
-            for fields in self._predict(batch, k, maps):
+        for inputs in self._read_all(images, columns):
+            for fields in self._predict(inputs, k, maps):
                 image = images[len(predictions)]
                 predictions.append(Prediction(Path(image) if isinstance(image, str | Path) else None, **fields))
         return predictions
@@ -220,28 +228,39 @@ class Predictor:
 
         Each is read once, and only a few batches are in memory, however many paths there are.
         """
-        return self.predict_named(((Path(path), Path(path)) for path in paths), k=k, maps=maps)
+        return self.predict_named(((Path(path), Path(path), None) for path in paths), k=k, maps=maps)
 
     def predict_named(
-        self, images: Iterable[tuple[Path | str, ImageInput]], *, k: int = 5, maps: str | None = None
+        self,
+        images: "Iterable[tuple[Path | str, ImageInput | None, Row | None]]",
+        *,
+        k: int = 5,
+        maps: str | None = None,
     ) -> Iterator[Prediction | Unreadable]:
-        """`predict_files` of images in any form, each with its name, which becomes the prediction's path."""
+        """`predict_files` of images in any form, each with its name, which becomes the prediction's path, and row."""
         images, remaining = itertools.tee(images)
-        for batch in self._decode_batches(image for _, image in images):
-            predictions = self._predict([pixels for pixels in batch if not isinstance(pixels, DataError)], k, maps)
-            for pixels, (name, _) in zip(batch, remaining, strict=False):
-                if isinstance(pixels, DataError):
-                    yield Unreadable(name, str(pixels))
+        pairs = ((image, row) for _, image, row in images)
+        for inputs in self.inputs.read_batches(pairs, self.engine.batch_size):
+            predictions = self._predict(inputs, k, maps)
+            for n, (name, *_) in zip(range(inputs.count), remaining, strict=False):
+                if n in inputs.errors:
+                    text = str(inputs.errors[n])
+                    yield Unreadable(name, text)
                 else:
                     yield Prediction(name, **next(predictions))
 
-    def judge(self, images_NCHW: np.ndarray) -> Judgement:
-        """Judge a batch of uint8 images of the model's size and channels, as `predict` does."""
-        probabilities_NK, statistics = self.engine.predict(images_NCHW)
+    def judge(self, images_NCHW: np.ndarray, columns_NF: np.ndarray | None = None) -> Judgement:
+        """Judge a batch of uint8 images of the model's size and channels, as `predict` does.
+
+        columns_NF: as ColumnSchema encodes them; without them all are missing.
+        """
+        probabilities_NK, statistics = self.engine.predict(images_NCHW, columns_NF)
         ood_scores_N, statistics_NF, is_ood_N = None, None, np.zeros(len(images_NCHW), bool)
         if self.ood_detector:
             ood_scores_N = self.ood_detector.score(statistics)
             statistics_NF = statistics[self.ood_detector.layers[-1]]
+            if columns_NF is not None:  # a missing image is not strange
+                ood_scores_N = np.where(columns_NF[:, IMAGE] > 0, ood_scores_N, np.float32(np.nan))
             is_ood_N = ood_scores_N > self.ood_detector.threshold
         decisions_N, in_set_NK, said_NK = self.decide(probabilities_NK)
         return Judgement(probabilities_NK, decisions_N, in_set_NK, ood_scores_N, is_ood_N, statistics_NF, said_NK)
@@ -272,14 +291,16 @@ class Predictor:
         best = heapq.nlargest(k, range(len(shares)), key=shares.__getitem__)
         return tuple((self.class_names[c], shares[c]) for c in best)
 
-    def _predict(self, batch: Sequence[Any], k: int, maps: str | None) -> Iterator[dict[str, Any]]:
+    def _predict(self, inputs: Inputs, k: int, maps: str | None) -> Iterator[dict[str, Any]]:
         """The fields of each image's Prediction, except its path. ConfigError if k is not positive."""
         _check_count(k)
-        if not batch:
+        if not len(inputs.images_MCHW):
             return
-        judgement = self.judge(np.stack(batch))
+        judgement = self.judge(inputs.images_MCHW, inputs.columns_MF)
         classes_N = judgement.probabilities_NK.argmax(1)
-        heatmaps = self.draw_heatmaps(batch, classes_N, maps) if maps else itertools.repeat(None)
+        heatmaps = itertools.repeat(None)
+        if maps:
+            heatmaps = self.draw_heatmaps(inputs.images_MCHW, classes_N, maps, inputs.columns_MF)
         for prediction, heatmap in zip(self.to_predictions(judgement, k), heatmaps, strict=False):
             yield prediction | {"heatmap": heatmap}
 
@@ -311,34 +332,51 @@ class Predictor:
             return "torch is not installed"
         return None if (document.find(self.path) / document.WEIGHTS).is_file() else "the bundle has no weights"
 
-    def draw_heatmaps(self, batch: Sequence[Any], classes_N: np.ndarray, method: str) -> Iterator[bytes]:
-        """A JPEG for each image, with the evidence for its class in orange. ConfigError if there is no such method."""
+    def draw_heatmaps(
+        self,
+        batch: Sequence[np.ndarray] | np.ndarray,
+        classes_N: np.ndarray,
+        method: str,
+        columns_NF: np.ndarray | None = None,
+    ) -> Iterator[bytes | None]:
+        """A JPEG for each image, with the evidence for its class in orange; None for a missing image.
+
+        ConfigError if there is no such method.
+        """
         if method not in HEATMAPS:
             raise ConfigError(f"there are no heatmaps by {method}: choose one of {', '.join(HEATMAPS)}")
         import torch
 
         from classifier.inference import explain
+        from classifier.inference.with_columns import WithColumns
 
-        images_NCHW = torch.from_numpy(np.stack(batch))
-        maps_NHW = getattr(explain, method)(self.model, self.scorer, images_NCHW, torch.from_numpy(classes_N))
-        return (explain.overlay_heatmap(*pair) for pair in zip(images_NCHW, maps_NHW, strict=True))
+        draw, images_NCHW = getattr(explain, method), torch.from_numpy(np.stack([*batch]))
+        if columns_NF is None:
+            maps_NHW = draw(self.model, self.scorer, images_NCHW, torch.from_numpy(classes_N))
+            return (explain.overlay_heatmap(*pair) for pair in zip(images_NCHW, maps_NHW, strict=True))
 
-    def _decode_batches(self, images: Iterable[ImageInput]) -> Iterator[list[Any]]:
-        """Batches of uint8 CHW arrays, with a DataError for what cannot be read; decodes one batch ahead."""
-        remaining = iter(images)
-        with ThreadPoolExecutor(1) as pool:
-            ready: Future[list[Any]] | None = None
-            while batch := list(itertools.islice(remaining, self.engine.batch_size)):
-                following = pool.submit(self.images.decode, batch)
-                if ready is not None:
-                    yield ready.result()
-                ready = following
-            if ready is not None:
-                yield ready.result()
+        def draw_each() -> Iterator[bytes | None]:
+            for n, columns_F in enumerate(torch.from_numpy(columns_NF)):
+                if columns_F[IMAGE] == 0:
+                    yield None
+                    continue
+                model, own = WithColumns(self.model, columns_F), slice(n, n + 1)
+                [map_HW] = draw(model, self.scorer, images_NCHW[own], torch.from_numpy(classes_N[own]))
+                yield explain.overlay_heatmap(images_NCHW[n], map_HW)
 
-    def _decode(self, image: ImageInput) -> Any:
-        """The uint8 CHW array of one image, or a DataError."""
-        return self.images.decode([image])[0]
+        return draw_each()
+
+    def _read_all(
+        self, images: "Sequence[ImageInput | None]", columns: Sequence[Row | None] | None
+    ) -> Iterator[Inputs]:
+        """Yield batches without errors: the first one is raised."""
+        if columns is not None and len(columns) != len(images):
+            raise DataError(f"there are {len(columns):,} rows of columns for {len(images):,} images: give one for each")
+        rows = itertools.repeat(None, len(images)) if columns is None else columns
+        for inputs in self.inputs.read_batches(zip(images, rows, strict=True), self.engine.batch_size):
+            if inputs.errors:
+                raise inputs.errors[min(inputs.errors)]
+            yield inputs
 
 
 def _check_count(k: int) -> None:

@@ -172,6 +172,8 @@ class BundleDocument(TypedDict):
     provenance: Provenance
     calibration: NotRequired[CalibrationDocument | None]
     task: NotRequired[Task]
+    columns: NotRequired[Any]
+    """What ColumnSchema.as_dict returns; its from_dict checks it. None without columns."""
     files: dict[str, Checksum]
 
 

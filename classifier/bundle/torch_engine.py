@@ -28,8 +28,9 @@ class TorchEngine:
     def batch_size(self) -> int:
         return self.scorer.batch_size
 
-    def predict(self, images_NCHW: np.ndarray) -> Answer:
+    def predict(self, images_NCHW: np.ndarray, columns_NF: np.ndarray | None = None) -> Answer:
         views = 2 if self.scorer.test_flip else 1
+        columns = None if columns_NF is None else torch.from_numpy(columns_NF)
         with capture_activations(self.model, self.layers, views) as statistics:
-            probabilities_NK = self.scorer.predict_probabilities(self.model, torch.from_numpy(images_NCHW))
+            probabilities_NK = self.scorer.predict_probabilities(self.model, torch.from_numpy(images_NCHW), columns)
         return Answer(probabilities_NK.numpy(), {layer: stats_NF.numpy() for layer, stats_NF in statistics.items()})

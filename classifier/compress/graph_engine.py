@@ -32,6 +32,7 @@ class GraphEngine:
     def description(self) -> str:
         return f"the graph {self._path.name}"
 
-    def predict(self, images_NCHW: np.ndarray) -> Answer:
+    def predict(self, images_NCHW: np.ndarray, columns_NF: np.ndarray | None = None) -> Answer:
+        """Answer a batch, as of Engine; no graph here takes columns."""
         probabilities_NK, *statistics = self._session.run(None, {"images": np.ascontiguousarray(images_NCHW)})
         return Answer(np.asarray(probabilities_NK), dict(zip(self._layers, map(np.asarray, statistics), strict=True)))

@@ -48,6 +48,8 @@ def _answers_in_int8(folder: Path) -> bool:
 
 
 def _predict(engine: Engine, split: Split, start: int) -> Tensor:
-    images_NCHW = np.asarray(split.images_NCHW[start : start + engine.batch_size])
+    own = slice(start, start + engine.batch_size)
+    images_NCHW = np.asarray(split.images_NCHW[own])
+    columns_NF = None if split.columns_NF is None else split.columns_NF[own].numpy()
     tiny = torch.finfo(torch.float32).tiny  # the loss of a label that has no probability at all is finite
-    return torch.from_numpy(engine.predict(images_NCHW).probabilities_NK).clamp(min=tiny)
+    return torch.from_numpy(engine.predict(images_NCHW, columns_NF).probabilities_NK).clamp(min=tiny)

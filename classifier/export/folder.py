@@ -30,6 +30,7 @@ from classifier.bundle.exported import (
 )
 from classifier.bundle.schema import CalibrationDocument
 from classifier.bundle.torch_engine import TorchEngine
+from classifier.data.columns.schema import IMAGE
 from classifier.data.dataset import Dataset, Split
 from classifier.data.decoding.image_spec import ImageSpec
 from classifier.data.images.arrays import select
@@ -44,16 +45,23 @@ from classifier.storage.atomic import file_sha256, fsync, retry_io, write_atomic
 
 # Images of the parity gate, evenly spaced.
 MAX_IMAGES = 256
+# Of them, with columns: as many again without these, and without the image.
+MAX_VARIANTS = 32
 _MAX_PIXELS = 10_000_000
 
 
 @dataclass(frozen=True, eq=False)
 class GateImages:
-    """Images that an export is checked on: uint8 images_NCHW, their names, and the split that they are of."""
+    """Images that an export is checked on: uint8 images_NCHW, their names, and the split that they are of.
+
+    columns_NF: of a data set with columns, where some of the images are repeated with the columns missing, and some
+    as rows without an image.
+    """
 
     images_NCHW: np.ndarray
     ids: tuple[str, ...]
     split: str
+    columns_NF: np.ndarray | None = None
 
     @classmethod
     def select(cls, dataset: Dataset) -> "GateImages":
@@ -68,7 +76,21 @@ class GateImages:
             raise DataError("there are no images to check the export on: give the training data by --data")
         index_M = torch.linspace(0, len(split) - 1, min(MAX_IMAGES, len(split))).long()
         images_NCHW = select(split.images_NCHW, index_M)[:].contiguous().numpy()
-        return cls(images_NCHW, tuple(select_strings(split.ids, index_M.tolist())), name)
+        ids = tuple(select_strings(split.ids, index_M.tolist()))
+        if split.columns_NF is None:
+            return cls(images_NCHW, ids, name)
+        columns_NF = split.columns_NF[index_M].numpy()
+        variants_M = np.linspace(0, len(ids) - 1, min(MAX_VARIANTS, len(ids))).astype(int)
+        without_columns_MF, without_image_MF = columns_NF[variants_M].copy(), columns_NF[variants_M].copy()
+        without_columns_MF[:, IMAGE + 1 :] = np.nan
+        without_image_MF[:, IMAGE] = 0
+        named = [f"{ids[n]} (without {what})" for what in ("its columns", "the image") for n in variants_M]
+        return cls(
+            np.concatenate([images_NCHW, images_NCHW[variants_M], images_NCHW[variants_M]]),
+            (*ids, *named),
+            name,
+            np.concatenate([columns_NF, without_columns_MF, without_image_MF]),
+        )
 
 
 def export_bundle(path: str | Path, kind: str, gate: GateImages, out: Path | None = None) -> Export:
@@ -83,17 +105,18 @@ def export_bundle(path: str | Path, kind: str, gate: GateImages, out: Path | Non
     layers = detector.layers if detector else []
     scorer = dataclasses.replace(loaded.scorer(), precision="fp32", channels_last=False)
     reference = TorchEngine(loaded, layers, scorer)
-    expected = _predict_all(reference, gate.images_NCHW)
+    expected = _predict_all(reference, gate)
 
     def fill(part: Path, graph: Graph) -> Mapping[str, Any]:
         example_NCHW = torch.from_numpy(gate.images_NCHW[[0, -1]])
-        files = write_graph(graph, kind, part, example_NCHW, loaded.bundle.class_names)
+        files = write_graph(graph, kind, part, example_NCHW, loaded.bundle.class_names, loaded.bundle.columns)
         return {"opset": files.opset}
 
     def check(engine: Engine) -> Parity:
         return check_parity(
             engine,
             gate.images_NCHW,
+            gate.columns_NF,
             expected,
             ids=gate.ids,
             split=gate.split,
@@ -143,7 +166,8 @@ def write_export(
         engine = open_engine(_seal(part, document))
         document["parity"] = check(engine)
         spec = ImageSpec(about.size, about.channels, about.fit, _MAX_PIXELS)
-        sample = {name: torch.tensor(array) for name, array in make_sample(gate.images_NCHW, engine, spec).items()}
+        arrays = make_sample(gate.images_NCHW, engine, spec, gate.columns_NF, about.columns)
+        sample = {name: torch.tensor(array) for name, array in arrays.items()}
         retry_io(lambda: write_tensors(sample, part / SAMPLE), part / SAMPLE)
         _seal(part, document)
         if out is not None:
@@ -159,10 +183,15 @@ def write_export(
     return export
 
 
-def _predict_all(engine: TorchEngine, images_NCHW: np.ndarray) -> Answer:
+def _predict_all(engine: TorchEngine, gate: GateImages) -> Answer:
     """Answer any number of images, batch by batch."""
-    parts = [images_NCHW[n : n + engine.batch_size] for n in range(0, len(images_NCHW), engine.batch_size)]
-    answers = [engine.predict(np.ascontiguousarray(part)) for part in parts]
+    rows = [slice(n, n + engine.batch_size) for n in range(0, len(gate.images_NCHW), engine.batch_size)]
+    answers = [
+        engine.predict(
+            np.ascontiguousarray(gate.images_NCHW[own]), None if gate.columns_NF is None else gate.columns_NF[own]
+        )
+        for own in rows
+    ]
     statistics = {layer: np.concatenate([a.statistics[layer] for a in answers]) for layer in answers[0].statistics}
     return Answer(np.concatenate([answer.probabilities_NK for answer in answers]), statistics)
 
@@ -185,6 +214,7 @@ def _describe(
         "mean": list(about.mean),
         "std": list(about.std),
         "test_flip": about.test_flip,
+        "columns": about.as_document()["columns"],
         "temperature": shared["temperature"] if shared else 1.0,
         "calibration": calibration,
     }

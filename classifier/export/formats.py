@@ -14,6 +14,8 @@ import torch
 
 from classifier.bundle.engine import Answer, Engine
 from classifier.bundle.exported import Export
+from classifier.data.columns.graph_inputs import make_missing, to_graph_inputs, widths_of_inputs
+from classifier.data.columns.schema import ColumnSchema
 from classifier.errors import RunError, in_short
 from classifier.export.graph import Graph
 
@@ -45,11 +47,16 @@ def package_versions(kind: str) -> dict[str, str | None]:
 
 
 def write_graph(
-    graph: Graph, kind: str, folder: Path, example_NCHW: torch.Tensor, class_names: tuple[str, ...]
+    graph: Graph,
+    kind: str,
+    folder: Path,
+    example_NCHW: torch.Tensor,
+    class_names: tuple[str, ...],
+    schema: ColumnSchema | None = None,
 ) -> Files:
     """Write the graph into `folder` with any number of images per batch. RunError if the format cannot express it.
 
-    example_NCHW: two images, uint8.
+    example_NCHW: two images, uint8. schema: of the columns that the model takes.
     """
     size = sum(value.nbytes for value in graph.state_dict().values())
     if size > MAX_BYTES:
@@ -57,22 +64,43 @@ def write_graph(
     write = {"onnx": _write_onnx, "openvino": _write_openvino, "torch_export": _write_archive}[kind]
     try:
         with _quiet():
-            return write(graph, folder, example_NCHW, json.dumps(class_names))
+            return write(graph, folder, _Example.make(example_NCHW, schema), json.dumps(class_names))
     except ModuleNotFoundError:
         raise
     except Exception as error:  # of many kinds: whatever a network does that an exporter does not know
         raise RunError(f"the model cannot be exported to {kind} ({in_short(error, 300)})") from error
 
 
-def _write_onnx(graph: Graph, folder: Path, example_NCHW: torch.Tensor, class_names: str) -> Files:
+class _Example(NamedTuple):
+    """Inputs of two images, by which a graph is traced. names: those of the graph."""
+
+    inputs: tuple[torch.Tensor, ...]
+    names: list[str]
+
+    @classmethod
+    def make(cls, images_NCHW: torch.Tensor, schema: ColumnSchema | None) -> "_Example":
+        columns = {}
+        if schema:
+            columns_NF = np.nan_to_num(make_missing(schema, len(images_NCHW)))
+            columns = to_graph_inputs(schema, columns_NF, len(images_NCHW))
+        inputs = (images_NCHW, *map(torch.from_numpy, columns.values()))
+        return cls(inputs, ["images", *widths_of_inputs(schema)])
+
+    @property
+    def dynamic_shapes(self) -> tuple[Any, ...]:
+        batch = {0: torch.export.Dim("batch")}
+        return (batch, (batch,) * (len(self.inputs) - 1)) if len(self.inputs) > 1 else (batch,)
+
+
+def _write_onnx(graph: Graph, folder: Path, example: _Example, class_names: str) -> Files:
     import onnxscript  # noqa: F401 - torch.onnx says less of its absence
 
     program = torch.onnx.export(
         graph,
-        (example_NCHW,),
+        example.inputs,
         dynamo=True,
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        input_names=["images"],
+        dynamic_shapes=example.dynamic_shapes,
+        input_names=example.names,
         output_names=["probabilities", *(f"statistics/{layer}" for layer in graph.layers)],
         verbose=False,
     )
@@ -96,10 +124,10 @@ def _average_globally(model: Any) -> None:
             node.resize_inputs(1)
 
 
-def _write_openvino(graph: Graph, folder: Path, example_NCHW: torch.Tensor, class_names: str) -> Files:
+def _write_openvino(graph: Graph, folder: Path, example: _Example, class_names: str) -> Files:
     import openvino
 
-    _, opset = _write_onnx(graph, folder, example_NCHW, class_names)
+    _, opset = _write_onnx(graph, folder, example, class_names)
     model = openvino.convert_model(folder / "model.onnx")
     model.set_rt_info(class_names, "class_names")
     openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
@@ -107,8 +135,8 @@ def _write_openvino(graph: Graph, folder: Path, example_NCHW: torch.Tensor, clas
     return Files(("model.xml", "model.bin"), opset)
 
 
-def _write_archive(graph: Graph, folder: Path, example_NCHW: torch.Tensor, class_names: str) -> Files:
-    program = torch.export.export(graph, (example_NCHW,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+def _write_archive(graph: Graph, folder: Path, example: _Example, class_names: str) -> Files:
+    program = torch.export.export(graph, example.inputs, dynamic_shapes=example.dynamic_shapes)
     torch.export.save(program, folder / ARCHIVE, extra_files={"class_names.json": class_names})
     return Files((ARCHIVE,), None)
 
@@ -133,12 +161,17 @@ class ArchiveEngine:
 
     def __init__(self, export: Export) -> None:
         self._layers, self.description = export.document["layers"], export.description
+        self._schema = export.columns
         with _quiet():
             self._module = torch.export.load(export.folder / ARCHIVE).module()
 
-    def predict(self, images_NCHW: np.ndarray) -> Answer:
+    def predict(self, images_NCHW: np.ndarray, columns_NF: np.ndarray | None = None) -> Answer:
+        inputs = [torch.from_numpy(images_NCHW)]
+        if self._schema:
+            parts = to_graph_inputs(self._schema, columns_NF, len(images_NCHW)).values()
+            inputs += [torch.from_numpy(part) for part in parts]
         with torch.inference_mode():
-            probabilities_NK, *statistics = self._module(torch.from_numpy(images_NCHW))
+            probabilities_NK, *statistics = self._module(*inputs)
         return Answer(probabilities_NK.numpy(), dict(zip(self._layers, (s.numpy() for s in statistics), strict=True)))
 
 

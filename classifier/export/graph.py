@@ -14,7 +14,8 @@ from classifier.inference.scorer import Scorer
 class Graph(nn.Module):
     """Normalisation, the model, softmax or sigmoid, mirrored views, temperature: as Scorer.predict_probabilities.
 
-    Takes uint8 images_NCHW; returns probabilities_NK, float32, and of each of `layers` the stats_NF of the first view.
+    Takes uint8 images_NCHW and, if the model takes columns, the inputs of data.columns.graph_inputs; returns
+    probabilities_NK, float32, and of each of `layers` the stats_NF of the first view.
     """
 
     scale_C11: Tensor
@@ -34,11 +35,12 @@ class Graph(nn.Module):
         shape_CHW = (len(mean), scorer.size, scorer.size)
         self.statistics = LayerStatistics(self.model, layers, shape_CHW, is_exact=has_exact_statistics)
 
-    def forward(self, images_NCHW: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, images_NCHW: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
         """Return probabilities_NK and the layers' statistics."""
         images_NCHW = images_NCHW.float() * self.scale_C11 + self.shift_C11
-        log_probabilities_NK = self.scorer.log_probabilities(self.model(images_NCHW))
+        others = (torch.cat(columns, 1),) if columns else ()
+        log_probabilities_NK = self.scorer.log_probabilities(self.model(images_NCHW, *others))
         if self.scorer.test_flip:
-            flipped_NK = self.scorer.log_probabilities(self.model(images_NCHW.flip(-1)))
+            flipped_NK = self.scorer.log_probabilities(self.model(images_NCHW.flip(-1), *others))
             log_probabilities_NK = torch.stack([log_probabilities_NK, flipped_NK]).logsumexp(0) - math.log(2)
         return self.scorer.apply_temperature(log_probabilities_NK).exp(), *self.statistics()

@@ -33,10 +33,10 @@ class Difference(NamedTuple):
     ood_scores_N: np.ndarray
 
 
-def predict_in_batches(engine: Engine, images_NCHW: np.ndarray) -> Answer:
+def predict_in_batches(engine: Engine, images_NCHW: np.ndarray, columns_NF: np.ndarray | None = None) -> Answer:
     """Answer all images, in batches of BATCHES; the images are repeated if they are too few for one of each.
 
-    RunError if the graph takes no such batch.
+    columns_NF: of a model that takes columns. RunError if the graph takes no such batch.
     """
     count = max(len(images_NCHW), sum(BATCHES))
     answers, start = [], 0
@@ -46,7 +46,7 @@ def predict_in_batches(engine: Engine, images_NCHW: np.ndarray) -> Answer:
         batch = BATCHES[number % len(BATCHES)]
         rows = np.arange(start, min(start + batch, count)) % len(images_NCHW)
         try:
-            answer = engine.predict(images_NCHW[rows])
+            answer = engine.predict(images_NCHW[rows], None if columns_NF is None else columns_NF[rows])
         except Exception as error:  # of many kinds, by runtime
             raise RunError(f"the graph takes no batches of {len(rows)} images ({in_short(error, 160)})") from None
         if len(answer.probabilities_NK) != len(rows):
@@ -85,6 +85,7 @@ def compare(
 def check_parity(
     engine: Engine,
     images_NCHW: np.ndarray,
+    columns_NF: np.ndarray | None,
     expected: Answer,
     *,
     ids: Sequence[str],
@@ -95,7 +96,7 @@ def check_parity(
 ) -> Parity:
     """Compare an fp32 export with the answers of its model. RunError names the image that differs most, with both."""
     tolerance = TOLERANCES["fp32"]
-    found = predict_in_batches(engine, images_NCHW)
+    found = predict_in_batches(engine, images_NCHW, columns_NF)
     difference = compare(expected, found, detector, tolerance, task)
     worst = int(difference.probabilities_N.argmax())
     row = worst % len(images_NCHW)

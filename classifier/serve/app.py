@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from classifier.errors import ClassifierError
 from classifier.serve import open_inference, plain
-from classifier.serve.body import read_body
+from classifier.serve.body import StreamedRoute, read_body
 from classifier.serve.bounds import Bounds, ByteBudget, RequestError, overloaded
 from classifier.serve.capture.capture import Capture
 from classifier.serve.guard import HEADERS, Guard
@@ -91,7 +91,8 @@ class App:
         except Exception as error:  # its text may hold parts of the request
             self.log.write("error", error=type(error).__name__, **_where(error), **trace.fields())
             response = _refuse(RequestError(500, "the server failed to answer: see its log"))
-        await self._send(response, trace, send, scope, receive)
+        limit = None if isinstance(route, StreamedRoute) else self.bounds.body_seconds
+        await self._send(response, limit, trace, send, scope, receive)
         seconds, path = time.monotonic() - began, route.path if route else "unknown"
         self.metrics.requests.labels(path, str(response.status_code)).inc()
         self.metrics.request_seconds.labels(path).observe(seconds)
@@ -118,7 +119,8 @@ class App:
             key = self.guard.check_key(headers.get("authorization"), is_admin=route.path.endswith("/load"))
             facts |= {"key": key} if key else {}
         request = Request({**scope, "path_params": parameters}, receive)
-        if scope["method"] != "POST":
+        request.state.facts = facts
+        if scope["method"] != "POST" or isinstance(route, StreamedRoute):
             return await route.endpoint(request)
         if self._in_progress >= self.bounds.requests:
             raise overloaded()
@@ -127,7 +129,7 @@ class App:
         try:
             async with read_body(headers, receive, self.bounds, self._budget) as body:
                 facts |= {"bytes": len(body), "digest": digest_of(body)}
-                request.state.body, request.state.facts = body, facts
+                request.state.body = body
                 return await route.endpoint(request)
         finally:
             self._in_progress -= 1
@@ -140,14 +142,16 @@ class App:
                 return route, child["path_params"]
         return None, {}
 
-    async def _send(self, response: Response, trace: Trace, send: Send, scope: Scope, receive: Receive) -> None:
+    async def _send(
+        self, response: Response, limit: float | None, trace: Trace, send: Send, scope: Scope, receive: Receive
+    ) -> None:
         own = {name for name, _ in response.raw_headers}
         response.raw_headers += [header for header in HEADERS if header[0] not in own]
         response.raw_headers.append((b"traceparent", trace.header.encode()))
         if not self.registry.is_ready:  # the client is to come back elsewhere
             response.raw_headers.append((b"connection", b"close"))
         try:
-            async with asyncio.timeout(self.bounds.body_seconds):
+            async with asyncio.timeout(limit):
                 await response(scope, receive, send)
         except TimeoutError:  # uvicorn closes the connection of an answer that was not sent
             self.log.write("slow_client", **trace.fields())
@@ -245,7 +249,9 @@ class App:
 
     async def _describe_api(self, request: Request) -> Response:
         paths = {route.path for route in self.routes}
-        return _json(200, describe_api(self.bounds, paths, has_keys=self.guard.keys is not None))
+        document = describe_api(self.bounds, paths, has_keys=self.guard.keys is not None)
+        document["paths"] |= {one.path: one.description for one in self.routes if isinstance(one, StreamedRoute)}
+        return _json(200, document)
 
 
 def _route(method: str, path: str, handler: Handler) -> Route:

@@ -13,14 +13,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Generic, NamedTuple, TypeVar
 
-import numpy as np
-
 from classifier.serve.bounds import RequestError, overloaded
 
 # Weight of the latest batch in the running mean of its seconds.
 _LATEST = 0.2
 
 
+T = TypeVar("T")
 R = TypeVar("R")
 
 
@@ -35,10 +34,10 @@ class Batched(NamedTuple, Generic[R]):
     """Of its batches, each for all its images."""
 
 
-class _Job(Generic[R]):
+class _Job(Generic[T, R]):
     """The images of a request. taken: how many are in a batch; done: how many are computed."""
 
-    def __init__(self, images: Sequence[np.ndarray], deadline: float, future: "asyncio.Future[Batched[R]]") -> None:
+    def __init__(self, images: Sequence[T], deadline: float, future: "asyncio.Future[Batched[R]]") -> None:
         self.images, self.deadline, self.future = images, deadline, future
         self.arrived, self.taken, self.done = time.monotonic(), 0, 0
         self.queue_seconds = self.compute_seconds = 0.0
@@ -46,15 +45,16 @@ class _Job(Generic[R]):
         """By the first image of each: with several workers, a later batch may be done before an earlier one."""
 
 
-class Batcher(Generic[R]):
+class Batcher(Generic[T, R]):
     """Batches of at most max_size images for `compute`, which runs in `pool`, at most `workers` at once.
 
-    seconds: of a full batch, as measured before. on_batch: called with the images and seconds of each.
+    T: an image, with the columns beside it; R: the answers to a batch. seconds: of a full batch, as measured before.
+    on_batch: called with the images and seconds of each.
     """
 
     def __init__(
         self,
-        compute: Callable[[np.ndarray], R],
+        compute: Callable[[list[T]], R],
         pool: Executor,
         *,
         max_size: int,
@@ -64,7 +64,7 @@ class Batcher(Generic[R]):
     ) -> None:
         self.max_size, self.full_seconds = max_size, seconds
         self._compute, self._pool, self._workers, self._on_batch = compute, pool, workers, on_batch
-        self._queue: deque[_Job[R]] = deque()
+        self._queue: deque[_Job[T, R]] = deque()
         self._running = 0  # batches
         self.waiting = 0
         """Images that are not in a batch yet."""
@@ -75,8 +75,8 @@ class Batcher(Generic[R]):
         batches = -(-(self.waiting + images) // self.max_size) if self.waiting else images / self.max_size
         return (batches + min(self._running, 1)) * self.full_seconds / self._workers
 
-    def submit(self, images: Sequence[np.ndarray], deadline: float) -> "asyncio.Future[Batched[R]]":
-        """Queue the uint8 CHW images of a request. deadline: by time.monotonic().
+    def submit(self, images: Sequence[T], deadline: float) -> "asyncio.Future[Batched[R]]":
+        """Queue the images of a request. deadline: by time.monotonic().
 
         RequestError (429), here or of the future, if they cannot be computed in time.
         """
@@ -85,7 +85,7 @@ class Batcher(Generic[R]):
         if (self.waiting or self._running) and time.monotonic() + expected > deadline:
             raise overloaded(expected)
         loop = asyncio.get_running_loop()
-        job: _Job[R] = _Job(images, deadline, loop.create_future())
+        job: _Job[T, R] = _Job(images, deadline, loop.create_future())
         self._queue.append(job)
         self.waiting += len(images)
         if not self._is_woken:  # after all requests that have arrived by now
@@ -98,11 +98,11 @@ class Batcher(Generic[R]):
         loop = asyncio.get_running_loop()
         while self._running < self._workers and (batch := self._take_batch()):
             self._running += 1
-            images_NCHW = [image for job, rows in batch for image in job.images[rows]]
-            future = loop.run_in_executor(self._pool, self._compute_timed, images_NCHW)
+            images = [image for job, rows in batch for image in job.images[rows]]
+            future = loop.run_in_executor(self._pool, self._compute_timed, images)
             future.add_done_callback(functools.partial(self._finish_batch, batch))
 
-    def _take_batch(self) -> list[tuple[_Job[R], slice]]:
+    def _take_batch(self) -> list[tuple[_Job[T, R], slice]]:
         """Take up to max_size images from the queue: jobs, and which of their images."""
         batch, free, now = [], self.max_size, time.monotonic()
         while self._queue and free:
@@ -125,11 +125,11 @@ class Batcher(Generic[R]):
                 self._queue.popleft()
         return batch
 
-    def _compute_timed(self, images_NCHW: list[np.ndarray]) -> tuple[R, float]:
+    def _compute_timed(self, images: list[T]) -> tuple[R, float]:
         began = time.monotonic()
-        return self._compute(np.stack(images_NCHW)), time.monotonic() - began
+        return self._compute(images), time.monotonic() - began
 
-    def _finish_batch(self, batch: list[tuple[_Job[R], slice]], future: "asyncio.Future[tuple[R, float]]") -> None:
+    def _finish_batch(self, batch: list[tuple[_Job[T, R], slice]], future: "asyncio.Future[tuple[R, float]]") -> None:
         self._running -= 1
         if future.cancelled() or future.exception() is not None:
             error = RequestError(503, "the server is stopping") if future.cancelled() else future.exception()

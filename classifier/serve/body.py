@@ -3,11 +3,21 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 from starlette.datastructures import Headers
+from starlette.routing import Route
 from starlette.types import Receive
 
 from classifier.serve.bounds import Bounds, ByteBudget, RequestError
+
+
+class StreamedRoute(Route):
+    """A route whose handler reads the body itself, and bounds the time of its answer. description: for OpenAPI."""
+
+    def __init__(self, *args: Any, description: dict[str, Any], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.description = description
 
 
 @contextlib.asynccontextmanager

@@ -1,18 +1,23 @@
 """The Open Inference Protocol, version 2, as Triton, KServe and their clients speak it, with binary tensors.
 
-A request has one input: `images`, uint8 pixels of the model's size, N x C x H x W; or `encoded`, the bytes of N image
-files, which are base64 where they stand in JSON. Binary tensors follow the JSON, whose length is in a header; a string
-of bytes in one begins with its length, 4 bytes, little-endian.
+A request has one input of images: `images`, uint8 pixels of the model's size, N x C x H x W; or `encoded`, the bytes of
+N image files, which are base64 where they stand in JSON. Of a model that takes columns it may have `column.NAME`, too,
+N numbers or texts: NaN, null and an empty text are missing values, and an empty text in `encoded` is a missing image.
+Binary tensors follow the JSON, whose length is in a header; a string of bytes in one begins with its length, 4 bytes,
+little-endian.
 https://github.com/kserve/open-inference-protocol
 """
 
+import dataclasses
 import json
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from classifier.data.columns.graph_inputs import name_input
+from classifier.data.columns.schema import MAX_COLUMNS
 from classifier.serve.bounds import Bounds, RequestError
 from classifier.serve.plain import decode_base64, parse_json
 from classifier.serve.version import ModelVersion, Query, Reply
@@ -20,6 +25,13 @@ from classifier.version import __version__
 
 HEADER_LENGTH = "inference-header-content-length"
 PLATFORM = "classifier"
+COLUMN = name_input("")
+NUMBERS = {f"{kind}{8 * n}": f"<{code}{n}" for kind, code in (("INT", "i"), ("UINT", "u")) for n in (1, 2, 4, 8)} | {
+    "FP32": "<f4",
+    "FP64": "<f8",
+    "BOOL": "?",
+}
+"""Datatypes of numbers -> how numpy calls them."""
 _LENGTH = struct.Struct("<I")
 
 
@@ -29,7 +41,7 @@ def describe_server(*, can_load: bool) -> dict[str, Any]:
 
 
 def describe_model(version: ModelVersion, numbers: list[str]) -> dict[str, Any]:
-    """Return the metadata of a model. It takes one of its inputs."""
+    """Return the metadata of a model. It takes one of its inputs `images` and `encoded`, and any of its columns."""
     bundle = version.predictor.bundle
     shape = [-1, bundle.channels, bundle.size, bundle.size]
     return {
@@ -39,6 +51,14 @@ def describe_model(version: ModelVersion, numbers: list[str]) -> dict[str, Any]:
         "inputs": [
             {"name": "images", "datatype": "UINT8", "shape": shape},
             {"name": "encoded", "datatype": "BYTES", "shape": [-1]},
+            *(
+                {
+                    "name": name_input(column.name),
+                    "datatype": "FP64" if column.kind == "number" else "BYTES",
+                    "shape": [-1],
+                }
+                for column in (bundle.columns.columns if bundle.columns else ())
+            ),
         ],
         "outputs": [
             {"name": name, "datatype": datatype, "shape": [-1, *([len(bundle.class_names)] if is_wide else [])]}
@@ -61,28 +81,51 @@ def read_query(body: bytes, header_length: str | None, bounds: Bounds) -> tuple[
         length = int(header_length)
     document, binary = parse_json(memoryview(body)[:length]), memoryview(body)[length:]
     inputs = document.get("inputs")
-    if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
-        raise RequestError(400, "a request has one input: images (UINT8) or encoded (BYTES)")
+    if not isinstance(inputs, list) or not all(isinstance(one, dict) for one in inputs):
+        raise RequestError(400, "inputs is a list of objects: images (UINT8) or encoded (BYTES), and columns")
+    images = [one for one in inputs if not str(one.get("name")).startswith(COLUMN)]
+    if len(images) > 1 or not inputs or len(inputs) > MAX_COLUMNS + 1:
+        raise RequestError(400, "a request has one input of images: images (UINT8) or encoded (BYTES)")
     _read_outputs(document)  # its mistakes are told before any work is done
-    tensor = inputs[0]
-    shape = tensor.get("shape")
-    if not isinstance(shape, list) or not shape or not all(type(n) is int and 0 <= n < 1 << 31 for n in shape):
-        raise RequestError(400, "the shape of the input is a list of sizes")
-    if not 1 <= shape[0] <= bounds.images:
-        raise RequestError(413 if shape[0] else 400, f"a request has 1 to {bounds.images} images, not {shape[0]}")
-    size = _parameters(tensor).get("binary_data_size")
-    if size is not None and (type(size) is not int or size != len(binary)):
+    tensors = [*_cut_binary(inputs, binary)]
+    counts = {shape[0] for _, shape, _ in tensors}
+    if len(counts) > 1:
+        raise RequestError(400, "the inputs have different numbers of rows: send as many of each")
+    [count] = counts
+    if not 1 <= count <= bounds.images:
+        raise RequestError(413 if count else 400, f"a request has 1 to {bounds.images} images, not {count}")
+    rows: list[dict[str, Any]] = [{} for _ in range(count)] if len(inputs) > len(images) else []
+    query = Query([None] * count, columns=rows)
+    for tensor, shape, data in tensors:
+        kind = tensor.get("name"), tensor.get("datatype")
+        if str(kind[0]).startswith(COLUMN):
+            for row, value in zip(rows, _read_column(tensor, shape, data), strict=True):
+                row[str(kind[0]).removeprefix(COLUMN)] = value
+        elif kind == ("images", "UINT8") and len(shape) == 4:
+            query = dataclasses.replace(query, contents=(), images_NCHW=_read_pixels(tensor, shape, data))
+        elif kind == ("encoded", "BYTES") and shape[1:] in ([], [1]):
+            query = dataclasses.replace(query, contents=_read_contents(tensor, count, data, may_be_missing=bool(rows)))
+        else:
+            raise RequestError(400, "the input is images (UINT8, N x C x H x W) or encoded (BYTES, N)")
+    return query, document
+
+
+def _cut_binary(
+    inputs: Sequence[Mapping[str, Any]], binary: memoryview
+) -> Iterator[tuple[Mapping[str, Any], list[int], memoryview | None]]:
+    """Yield each input with its shape and, if they follow the JSON, its bytes."""
+    for tensor in inputs:
+        shape = tensor.get("shape")
+        if not isinstance(shape, list) or not shape or not all(type(n) is int and 0 <= n < 1 << 31 for n in shape):
+            raise RequestError(400, "the shape of the input is a list of sizes")
+        size = _parameters(tensor).get("binary_data_size")
+        is_size = type(size) is int and 0 <= size <= len(binary)
+        if size is not None and not is_size:
+            raise RequestError(400, "binary_data_size is not the number of bytes that follow the JSON")
+        yield tensor, shape, binary[:size] if is_size else None
+        binary = binary[size:] if is_size else binary
+    if len(binary) and any("binary_data_size" in _parameters(tensor) for tensor in inputs):
         raise RequestError(400, "binary_data_size is not the number of bytes that follow the JSON")
-    kind = tensor.get("name"), tensor.get("datatype")
-    if kind == ("images", "UINT8") and len(shape) == 4:
-        pixels = _read_pixels(tensor, shape, None if size is None else binary)
-        return Query(images_NCHW=pixels), document
-    if kind == ("encoded", "BYTES") and len(shape) <= 2 and shape[1:] in ([], [1]):
-        contents = _read_json_bytes(tensor) if size is None else [*_split_bytes(binary)]
-        if len(contents) != shape[0]:
-            raise RequestError(400, f"the input has {len(contents)} elements, but its shape says {shape[0]}")
-        return Query(contents), document
-    raise RequestError(400, "the input is images (UINT8, N x C x H x W) or encoded (BYTES, N)")
 
 
 def render(reply: Reply, document: Mapping[str, Any]) -> tuple[bytes, int | None]:
@@ -178,11 +221,45 @@ def _read_pixels(tensor: Mapping[str, Any], shape: list[int], binary: memoryview
 
 
 def _read_json_bytes(tensor: Mapping[str, Any]) -> list[bytes]:
+    if not isinstance(tensor.get("data"), list):
+        raise RequestError(400, "the data of encoded are a list of strings of base64")
+    return [decode_base64(item) for item in _flatten(tensor)]
+
+
+def _read_contents(
+    tensor: Mapping[str, Any], count: int, binary: memoryview | None, *, may_be_missing: bool
+) -> list[bytes | None]:
+    contents = _read_json_bytes(tensor) if binary is None else [*_split_bytes(binary)]
+    if len(contents) != count:
+        raise RequestError(400, f"the input has {len(contents)} elements, but its shape says {count}")
+    return [None if may_be_missing and not content else content for content in contents]
+
+
+def _read_column(tensor: Mapping[str, Any], shape: list[int], binary: memoryview | None) -> list[Any]:
+    """Return the values of an input of a column; None where they are missing."""
+    name, datatype = str(tensor["name"])[:60], tensor.get("datatype")
+    if shape[1:] not in ([], [1]) or not isinstance(datatype, str) or datatype not in (*NUMBERS, "BYTES"):
+        raise RequestError(400, f"{name} is a value per row: {', '.join(sorted(NUMBERS))} or BYTES of shape [N]")
+    if datatype == "BYTES":
+        values = _flatten(tensor) if binary is None else [one.decode(errors="replace") for one in _split_bytes(binary)]
+    elif binary is None:
+        values = _flatten(tensor)
+    elif len(binary) != np.dtype(NUMBERS[datatype]).itemsize * shape[0]:
+        raise RequestError(400, f"{name} has {len(binary)} bytes, which are not {shape[0]} values of {datatype}")
+    else:
+        values = np.frombuffer(binary, NUMBERS[datatype]).tolist()
+    if len(values) != shape[0]:
+        raise RequestError(400, f"{name} has {len(values)} values, but its shape says {shape[0]}")
+    if not all(isinstance(value, str | int | float | None) for value in values):
+        raise RequestError(400, f"a value of {name} is a text, a number, true, false or null")
+    return [None if value != value else value for value in values]
+
+
+def _flatten(tensor: Mapping[str, Any]) -> list[Any]:
     data = tensor.get("data")
     if not isinstance(data, list):
-        raise RequestError(400, "the data of encoded are a list of strings of base64")
-    flat = [item for row in data for item in (row if isinstance(row, list) else [row])]
-    return [decode_base64(item) for item in flat]
+        raise RequestError(400, "the data of an input are a list")
+    return [item for row in data for item in (row if isinstance(row, list) else [row])]
 
 
 def _split_bytes(binary: memoryview) -> Iterator[bytes]:

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
+from classifier.data.columns.column import KINDS
 from classifier.serve.bounds import Bounds
 from classifier.version import __version__
 
@@ -29,7 +30,7 @@ def describe_api(bounds: Bounds, paths: Collection[str], *, has_keys: bool) -> d
                 "labels": _list(_TEXT) | {"description": "of a model of several labels an image, those that it has"},
                 "levels": _list(_object({"class_name": _TEXT, "probability": _SHARE}))
                 | {"description": "of nested classes, the most likely of each level above the leaves"},
-                "heatmap": _BASE64 | {"description": "a JPEG with the evidence in orange, if asked for"},
+                "heatmap": _or_null(_BASE64 | {"description": "a JPEG with the evidence in orange, if asked for"}),
             },
             optional=("labels", "levels", "heatmap"),
         ),
@@ -42,9 +43,23 @@ def describe_api(bounds: Bounds, paths: Collection[str], *, has_keys: bool) -> d
             }
         ),
         "Images": _object(
-            {"images": _list(_BASE64) | {"maxItems": bounds.images}, "image": _BASE64, "top": _top(), "maps": _FLAG},
-            optional=("images", "image", "top", "maps"),
+            {
+                "images": {"type": "array", "items": _or_null(_BASE64), "maxItems": bounds.images},
+                "image": _or_null(_BASE64),
+                "columns": {
+                    "anyOf": [_schema("Row"), _list(_or_null(_schema("Row"))) | {"maxItems": bounds.images}],
+                    "description": "of a model that takes columns: a row for each image, null for a missing image",
+                },
+                "top": _top(),
+                "maps": _FLAG,
+            },
+            optional=("images", "image", "columns", "top", "maps"),
         ),
+        "Row": {
+            "type": "object",
+            "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
+            "description": "values by the names of columns; those left out are missing",
+        },
         "Tensor": {"type": "object", "required": [*_TENSOR_KEYS], "properties": _TENSOR_KEYS | {"data": {}}},
         "Inference": {
             "type": "object",
@@ -63,6 +78,10 @@ def describe_api(bounds: Bounds, paths: Collection[str], *, has_keys: bool) -> d
                 "max_bytes": _COUNT | {"description": "of an image's file"},
                 "max_pixels": _COUNT,
                 "why_no_heatmaps": {"type": ["string", "null"], "description": "null: there are some"},
+                "columns": _list(
+                    _object({"name": _TEXT, "kind": {"enum": [*KINDS]}, "values": _list(_TEXT)})
+                    | {"description": "that the model takes beside an image; values: the known ones of a category"}
+                ),
             }
         ),
         "Model": {
@@ -89,7 +108,13 @@ def _paths() -> dict[str, Any]:
     image = {
         "image/*": {"schema": _BYTES},
         "application/octet-stream": {"schema": _BYTES},
-        "multipart/form-data": {"schema": {"type": "object", "additionalProperties": _BYTES}},
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "properties": {"columns": _TEXT | {"description": "JSON: a row for each image, or a list of them"}},
+                "additionalProperties": _BYTES,
+            }
+        },
         "application/json": {"schema": _schema("Images")},
     }
     tensors = {
@@ -187,6 +212,10 @@ def _parameter(name: str, where: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 def _schema(name: str) -> dict[str, Any]:
     return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [schema, {"type": "null"}]}
 
 
 def _list(items: dict[str, Any]) -> dict[str, Any]:

@@ -1,13 +1,15 @@
 """POST /predict: images as they are, in the forms that clients send them, and the answers in words.
 
-A body is one image, a form with several (multipart/form-data), or JSON: `{"images": ["BASE64", ...], "top": 3}`.
+A body is one image, a form with several (multipart/form-data), or JSON: `{"images": ["BASE64", ...], "top": 3}`. A
+model that takes columns is given them in JSON: `{"image": "BASE64", "columns": {"weight": 3.2}}`, a list of such
+objects beside `images`, or a field `columns` of the form. What is left out, or null, is missing: also the image.
 """
 
 import base64
 import binascii
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from python_multipart.exceptions import FormParserError
@@ -31,18 +33,23 @@ def read_query(body: bytes, kind: str, parameters: Mapping[str, str], bounds: Bo
     options: dict[str, Any] = dict(parameters)
     form = kind.partition(";")[0].strip().lower()
     if form == "multipart/form-data":
-        contents = _read_form(body, kind, bounds, options)
+        contents: list[bytes | None] = [*_read_form(body, kind, bounds, options)]
     elif form == "application/json":
         contents = _read_json(body, options)
     elif form == "application/x-www-form-urlencoded":
         raise RequestError(415, "send images as multipart/form-data, as JSON, or one image as the body")
     else:  # an image's own bytes say what it is
         contents = [body]
-    if not contents or not all(contents):
+    rows = _read_rows(options.get("columns"), contents)
+    contents = contents or [None] * len(rows)
+    if len(rows) not in (0, len(contents)):
+        raise RequestError(400, f"there are {len(rows)} rows of columns for {len(contents)} images: send one for each")
+    if not contents or not all(one or (one is None and n < len(rows)) for n, one in enumerate(contents)):
         raise RequestError(400, "there is no image in the request: send its bytes, multipart/form-data, or JSON")
     if len(contents) > bounds.images:
         raise RequestError(413, f"{len(contents)} images are more than {bounds.images} in one request: send fewer")
-    query = Query(contents, top=_read_top(options.get("top", 5)), maps=_read_flag("maps", options.get("maps", "")))
+    top, maps = _read_top(options.get("top", 5)), _read_flag("maps", options.get("maps", ""))
+    query = Query(contents, top=top, maps=maps, columns=rows)
     if query.maps and len(contents) > bounds.heatmaps:
         raise RequestError(413, f"heatmaps are drawn of at most {bounds.heatmaps} images in one request: send fewer")
     return query
@@ -50,7 +57,7 @@ def read_query(body: bytes, kind: str, parameters: Mapping[str, str], bounds: Bo
 
 def describe_model(version: ModelVersion, bounds: Bounds, why_no_heatmaps: str | None) -> dict[str, Any]:
     """Return what a client may want to know of a model before it sends images."""
-    predictor = version.predictor
+    predictor, schema = version.predictor, version.predictor.bundle.columns
     return {
         "name": version.name,
         "version": version.number,
@@ -58,6 +65,10 @@ def describe_model(version: ModelVersion, bounds: Bounds, why_no_heatmaps: str |
         "max_bytes": min(bounds.request_bytes, predictor.images.max_bytes),
         "max_pixels": predictor.spec.max_pixels,
         "why_no_heatmaps": why_no_heatmaps,
+        "columns": [
+            {"name": column.name, "kind": column.kind, "values": column.values}
+            for column in (schema.columns if schema else ())
+        ],
     }
 
 
@@ -85,7 +96,8 @@ def describe(reply: Reply, query: Query) -> tuple[int, dict[str, Any]]:
         if prediction.levels:
             row["levels"] = [{"class_name": name, "probability": _shorten(share)} for name, share in prediction.levels]
         if query.maps:
-            row["heatmap"] = base64.b64encode(reply.heatmaps[number]).decode()
+            heatmap = reply.heatmaps[number]
+            row["heatmap"] = None if heatmap is None else base64.b64encode(heatmap).decode()
         number += 1
         rows.append(row)
     version = reply.version
@@ -119,15 +131,32 @@ def parse_json(body: bytes | memoryview) -> dict[str, Any]:
     return document
 
 
-def _read_json(body: bytes, options: dict[str, Any]) -> list[bytes]:
+def _read_json(body: bytes, options: dict[str, Any]) -> list[bytes | None]:
     document = parse_json(body)
-    if unknown := document.keys() - {"images", "image", "top", "maps"}:
-        raise RequestError(400, f"{sorted(unknown)[0][:40]!r} is unknown: the keys are images, top and maps")
-    options |= {name: document[name] for name in ("top", "maps") if name in document}
+    if unknown := document.keys() - {"images", "image", "columns", "top", "maps"}:
+        raise RequestError(400, f"{sorted(unknown)[0][:40]!r} is unknown: the keys are images, columns, top and maps")
+    options |= {name: document[name] for name in ("columns", "top", "maps") if name in document}
     images = document.get("images", [document["image"]] if "image" in document else [])
     if not isinstance(images, list):
         raise RequestError(400, "images is a list of strings of base64")
-    return [decode_base64(image) for image in images]
+    return [None if image is None else decode_base64(image) for image in images]
+
+
+def _read_rows(value: Any, contents: Sequence[bytes | None]) -> Sequence[dict[str, Any] | None]:
+    """Return the rows of columns: objects, or one for one image. RequestError if they are none."""
+    if isinstance(value, str):  # of a form
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise RequestError(400, "columns is no JSON: send an object of values by the names of columns") from None
+    if value is None:
+        return [{}] * len(contents) if None in contents else []
+    rows = [value] if isinstance(value, dict) else value
+    if not isinstance(rows, list) or not all(isinstance(row, dict | None) for row in rows):
+        raise RequestError(400, "columns is an object of values by the names of columns, or a list of one per image")
+    if any(isinstance(cell, dict | list) for row in rows if row for cell in row.values()):
+        raise RequestError(400, "a value of a column is a text, a number, true, false or null")
+    return rows
 
 
 def _read_form(body: bytes, kind: str, bounds: Bounds, options: dict[str, Any]) -> list[bytes]:
@@ -140,8 +169,8 @@ def _read_form(body: bytes, kind: str, bounds: Bounds, options: dict[str, Any]) 
         contents.append(file.file_object.getvalue())
 
     def add_field(field: Any) -> None:
-        if field.field_name in (b"top", b"maps"):
-            options[field.field_name.decode()] = (field.value or b"").decode("ascii", "replace")
+        if field.field_name in (b"top", b"maps", b"columns"):
+            options[field.field_name.decode()] = (field.value or b"").decode("utf-8", "replace")
 
     config: Any = {"MAX_MEMORY_FILE_SIZE": math.inf}  # the body is in memory already: nothing goes to the disk
     try:

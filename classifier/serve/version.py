@@ -2,16 +2,19 @@
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from classifier.bundle.exported import fingerprint
+from classifier.bundle.inputs.column_rows import Row
+from classifier.bundle.inputs.input_reader import Inputs
 from classifier.bundle.predictor import Judgement, Predictor
 from classifier.data.decoding.pillow_settings import pillow_limits_off
 from classifier.errors import DataError
@@ -53,13 +56,35 @@ class Pools:
 class Query:
     """What a request asks of a model: encoded images, or pixels of the model's size, and what to say of them."""
 
-    contents: Sequence[bytes] = ()
+    contents: Sequence[bytes | None] = ()
+    """None: a row of columns without an image."""
     images_NCHW: np.ndarray | None = None
     top: int = 5
     maps: bool = False
+    columns: Sequence[Row | None] = ()
+    """Values beside each image, by the names of their columns; without any row all are missing."""
 
     def __len__(self) -> int:
         return len(self.contents) if self.images_NCHW is None else len(self.images_NCHW)
+
+    def has_image(self, n: int) -> bool:
+        """Return whether the input of this number has an image, readable or not."""
+        return self.images_NCHW is not None or self.contents[n] is not None
+
+    @property
+    def nbytes(self) -> int:
+        """Of the encoded images and the text in columns, about."""
+        cells = (value for row in self.columns if row for value in row.values())
+        return sum(map(len, filter(None, self.contents))) + sum(len(one) for one in cells if isinstance(one, str))
+
+
+class Item(NamedTuple):
+    """What the model sees of one input."""
+
+    image_CHW: np.ndarray
+    """uint8; black where there is none."""
+    columns_F: np.ndarray | None
+    """float32, of a model that takes columns."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +97,9 @@ class Reply:
     errors: dict[int, str]
     """Why an image has no answer, by its number in the request."""
     images: Sequence[np.ndarray]
-    """uint8 CHW, as the model saw them: those that could be read."""
-    heatmaps: list[bytes]
-    """JPEGs of these, if they were asked for."""
+    """uint8 CHW, as the model saw them: those that could be read. Black where a row has none."""
+    heatmaps: list[bytes | None]
+    """JPEGs of these, if they were asked for; None for a missing image."""
 
     def labels(self) -> np.ndarray:
         """Return the most likely class, int64, of each image that could be read."""
@@ -99,8 +124,8 @@ class ModelVersion:
         self.predictor, self._pools, self.metrics = predictor, pools, metrics.of(name, number)
         self.why_no_heatmaps = predictor.explain_missing_heatmaps()
         max_size, seconds = self._warm_up()
-        self.batcher: Batcher[Judgement] = Batcher(
-            predictor.judge,
+        self.batcher: Batcher[Item, Judgement] = Batcher(
+            self._judge,
             pools.compute,
             max_size=max_size,
             seconds=seconds,
@@ -150,30 +175,59 @@ class ModelVersion:
         await asyncio.get_running_loop().run_in_executor(self._pools.load, self.predictor.images.close)
 
     async def _answer(self, query: Query, deadline: float) -> Reply:
-        errors: dict[int, str] = {}
         if query.images_NCHW is not None:
             self._check_shape(query.images_NCHW.shape[1:])
-            images: Sequence[np.ndarray] = list(query.images_NCHW)
+            pixels: Sequence[np.ndarray | DataError | None] = list(query.images_NCHW)
         else:
-            decoded = await self._decode(query.contents, deadline)
-            errors = {n: str(one) for n, one in enumerate(decoded) if isinstance(one, DataError)}
-            images = [one for one in decoded if not isinstance(one, DataError)]
-        if not images:
+            pixels = await self._decode(query.contents, deadline)
+        items, errors = await self._add_columns(pixels, query.columns)
+        if not items:
             return Reply(self, [], errors, [], [])
-        parts, queue_seconds, compute_seconds = await self.batcher.submit(images, deadline)
+        parts, queue_seconds, compute_seconds = await self.batcher.submit(items, deadline)
         self.metrics.observe(queue_seconds, compute_seconds)
+        images = [item.image_CHW for item in items]
         reply = Reply(self, [judgement.take(rows) for judgement, rows in parts], errors, images, [])
         if query.maps:
-            reply.heatmaps.extend(await self._draw_heatmaps(images, reply.labels()))
+            reply.heatmaps.extend(await self._draw_heatmaps(items, reply.labels()))
         return reply
+
+    async def _add_columns(
+        self, pixels: Sequence[np.ndarray | DataError | None], rows: Sequence[Row | None]
+    ) -> tuple[list[Item], dict[int, str]]:
+        """Return what the model sees of each input, and by their numbers why others cannot be answered."""
+        schema = self.predictor.bundle.columns
+        if schema is None and not any(rows) and all(one is not None for one in pixels):
+            items = [Item(one, None) for one in pixels if isinstance(one, np.ndarray)]
+            return items, {n: str(one) for n, one in enumerate(pixels) if isinstance(one, DataError)}
+        inputs = await asyncio.get_running_loop().run_in_executor(
+            self._pools.decode, Inputs.gather, schema, self.predictor.spec.shape, pixels, rows or [None] * len(pixels)
+        )
+        columns = itertools.repeat(None) if inputs.columns_MF is None else inputs.columns_MF
+        items = [Item(*pair) for pair in zip(inputs.images_MCHW, columns, strict=False)]
+        return items, {n: str(error) for n, error in inputs.errors.items()}
+
+    def _judge(self, items: list[Item]) -> Judgement:
+        images_NCHW = np.stack([item.image_CHW for item in items])
+        return self.predictor.judge(images_NCHW, _stack_columns(items))
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         if shape != self.predictor.spec.shape:
             expected = " x ".join(map(str, self.predictor.spec.shape))
             raise RequestError(400, f"{self.name} takes images of {expected} (channels, height, width)")
 
-    async def _decode(self, contents: Sequence[bytes], deadline: float) -> list[Any]:
-        """Return the uint8 CHW array of each image, or a DataError. RequestError (429) if there is no time for it."""
+    async def _decode(self, contents: Sequence[bytes | None], deadline: float) -> list[Any]:
+        """Return the uint8 CHW array of each image, or a DataError; None where there is none.
+
+        RequestError (429) if there is no time for it.
+        """
+        if None in contents:
+            there = [n for n, content in enumerate(contents) if content is not None]
+            decoded: list[Any] = [None] * len(contents)
+            for n, one in zip(there, await self._decode([*filter(None, contents)], deadline), strict=True):
+                decoded[n] = one
+            return decoded
+        if not contents:
+            return []
         began = time.monotonic()
         expected = (self._decoding + len(contents)) * self._decode_seconds / self._pools.decoders
         if self._decoding and began + expected + self.batcher.expected_seconds(len(contents)) > deadline:
@@ -189,20 +243,23 @@ class ModelVersion:
         self.metrics.observe_decoding(seconds, time.monotonic() - began - seconds)
         return decoded
 
-    def _decode_timed(self, contents: Sequence[bytes], deadline: float) -> tuple[list[Any], float]:
+    def _decode_timed(self, contents: Sequence[bytes | None], deadline: float) -> tuple[list[Any], float]:
         began = time.monotonic()
         if began > deadline:
             raise overloaded()
-        return self.predictor.images.decode_here(contents), time.monotonic() - began
+        return self.predictor.images.decode_here([*filter(None, contents)]), time.monotonic() - began
 
-    async def _draw_heatmaps(self, images: Sequence[np.ndarray], classes_N: np.ndarray) -> list[bytes]:
+    async def _draw_heatmaps(self, items: Sequence[Item], classes_N: np.ndarray) -> list[bytes | None]:
         """Draw by the network that answers, if that is torch; else in a process that loads it."""
-        predictor = self.predictor
+        predictor, columns_NF = self.predictor, _stack_columns(items)
+        images = [item.image_CHW for item in items]
         if not predictor.uses_torch:
-            return await self._pools.heatmaps.draw(self.path, self.digest, predictor.device, images, classes_N)
+            return await self._pools.heatmaps.draw(
+                self.path, self.digest, predictor.device, images, classes_N, columns_NF
+            )
 
-        def draw() -> list[bytes]:
-            return list(predictor.draw_heatmaps(images, classes_N, METHOD))
+        def draw() -> list[bytes | None]:
+            return list(predictor.draw_heatmaps(images, classes_N, METHOD, columns_NF))
 
         return await asyncio.get_running_loop().run_in_executor(self._pools.compute, draw)
 
@@ -231,3 +288,8 @@ class ModelVersion:
             self.predictor.judge(images_NCHW)
             seconds.append(time.monotonic() - began)
         return min(seconds)
+
+
+def _stack_columns(items: Sequence[Item]) -> np.ndarray | None:
+    columns = [item.columns_F for item in items if item.columns_F is not None]
+    return np.stack(columns) if columns else None

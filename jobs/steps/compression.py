@@ -120,6 +120,7 @@ def _start(request: Request, log: RunLog) -> tuple[RunFolder, CompressDocument, 
     if not options.run:
         raise ConfigError("RUN is missing: give the folder of a run, a search or a bundle, or --resume")
     about = bundles.read(options.run)
+    about.refuse_columns("compress")
     dataset = _load(options.run, about, options.data, request, log)
     document = _describe(options, about, dataset)
     _check_limit(document)

@@ -80,7 +80,7 @@ def test_answers_in_every_format_are_those_of_the_predictor(
     features_NF = extract_features(predictor.model, predictor.scorer, torch.from_numpy(_pixels(predictor, images)))
     ood_scores_N = predictor.judge(_pixels(predictor, images)).ood_scores_N
     assert ood_scores_N is not None
-    expected = [*predictor.predict_named((image.id, image.file) for image in images)]
+    expected = [*predictor.predict_named((image.id, image.file, None) for image in images)]
     read = 0
     for row, one in zip(rows, expected, strict=True):
         if not isinstance(one, Prediction):

@@ -28,7 +28,7 @@ class NoEngine:
 
     batch_size, description = 1, "none"
 
-    def predict(self, images_NCHW: np.ndarray) -> Answer:
+    def predict(self, images_NCHW: np.ndarray, columns_NF: np.ndarray | None = None) -> Answer:
         raise AssertionError(images_NCHW.shape)
 
 

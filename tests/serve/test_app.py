@@ -230,7 +230,7 @@ class Slow(Predictor):
 
     seconds, sizes = 0.0, list[int]()
 
-    def judge(self, images_NCHW):
+    def judge(self, images_NCHW, columns_NF=None):
         time.sleep(self.seconds * len(images_NCHW))
         self.sizes.append(len(images_NCHW))
         return super().judge(images_NCHW)

@@ -19,7 +19,8 @@ class Engine:
         self.gate, self.sizes = threading.Event(), list[int]()
         self.gate.set()
 
-    def compute(self, images_NCHW: np.ndarray) -> np.ndarray:
+    def compute(self, images: list[np.ndarray]) -> np.ndarray:
+        images_NCHW = np.stack(images)
         self.sizes.append(len(images_NCHW))
         self.gate.wait(10)
         if images_NCHW.max() == 255:
@@ -67,13 +68,13 @@ def test_answers_are_in_the_order_of_their_images_whichever_batch_is_done_first(
     async def scenario(engine, batcher):
         compute, has_begun = batcher._compute, threading.Event()
 
-        def compute_late(images_NCHW: np.ndarray) -> np.ndarray:
-            if images_NCHW.max() == 1:  # the first image waits until the second is done
+        def compute_late(images: list[np.ndarray]) -> np.ndarray:
+            if np.max(images) == 1:  # the first image waits until the second is done
                 has_begun.wait(10)
                 time.sleep(0.05)
             else:
                 has_begun.set()
-            return compute(images_NCHW)
+            return compute(images)
 
         batcher._compute = compute_late
         answer = await batcher.submit(images(1, 2, 3), time.monotonic() + 60)

@@ -22,7 +22,7 @@ class Other(Predictor):
 
     change = ""
 
-    def judge(self, images_NCHW) -> Judgement:
+    def judge(self, images_NCHW, columns_NF=None) -> Judgement:
         judgement = super().judge(images_NCHW)
         if self.change == "fails" and images_NCHW.any():  # a warm-up has no pixels
             raise ValueError("broken")

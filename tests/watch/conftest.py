@@ -40,7 +40,7 @@ class ColourModel(Predictor):
     def class_names(self) -> tuple[str, ...]:
         return CLASSES
 
-    def judge(self, images_NCHW: np.ndarray) -> Judgement:
+    def judge(self, images_NCHW: np.ndarray, columns_NF: np.ndarray | None = None) -> Judgement:
         time.sleep(self.seconds)
         means_NK = images_NCHW[:, :, 4:].mean((2, 3)).astype(np.float32)  # below the number
         exponents_NK = np.exp((means_NK - means_NK.max(1, keepdims=True)) / 30)

@@ -3,7 +3,8 @@
 The files of a model lie in FOLDER/MODEL. A row is an image: the columns of `predict --answers`
 (classifier/answers/rows.py), in which the SHA-256 of the image is its identity, and `time` (UTC), `trace_id`, `model`,
 `version` (of this server), `bundle` (the start of a digest of what answered), `statistics` (channel statistics of a
-late layer: features that need no torch), and `image`, if images may be kept: as the model saw it.
+late layer: features that need no torch), `columns` (JSON: the values beside the image, if there are any), and `image`,
+if images may be kept: as the model saw it.
 
 A thread writes the files: what it does not take in time is dropped, and counted, so that no answer waits. A file is
 written when it has PART_IMAGES rows or PART_BYTES, or its first is PART_SECONDS old: a killed server loses no more.
@@ -174,4 +175,5 @@ class Capture:
 
 def _count_bytes(query: Query, reply: Reply) -> int:
     arrays = [*reply.images, *(one for judgement in reply.judgements for one in judgement if one is not None)]
-    return sum(map(len, query.contents)) + sum(map(len, reply.heatmaps)) + sum(array.nbytes for array in arrays)
+    heatmaps = sum(map(len, filter(None, reply.heatmaps)))
+    return query.nbytes + heatmaps + sum(array.nbytes for array in arrays)

@@ -1,6 +1,7 @@
 """Requests and their answers as rows of a table: with the columns of `predict --answers`, and some of their own."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,10 +32,12 @@ class CapturedRequest:
     bundle: str
     class_names: tuple[str, ...]
     image_ids: list[str]
-    """SHA-256 of each file, or of the pixels of an image that was sent as a tensor."""
+    """SHA-256 of each file, or of the pixels of an image that was sent as a tensor; of the columns without an image."""
     errors: dict[int, str]
     judgement: Judgement
-    encoded: list[bytes] | None
+    columns: list[str | None]
+    """JSON of the values beside each image."""
+    encoded: list[bytes | None] | None
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -42,21 +45,28 @@ class CapturedRequest:
     @property
     def nbytes(self) -> int:
         """Of what it holds, about."""
-        return sum(map(len, self.encoded or ())) + sum(one.nbytes for one in self.judgement if one is not None)
+        texts = sum(map(len, filter(None, (*(self.encoded or ()), *self.columns))))
+        return texts + sum(one.nbytes for one in self.judgement if one is not None)
 
     @classmethod
     def of(cls, query: Query, reply: Reply, time: float, trace_id: str, *, has_images: bool) -> "CapturedRequest":
-        names, contents = reply.version.predictor.class_names, query.contents
+        names = reply.version.predictor.class_names
+        columns = [json.dumps(row) if row else None for row in query.columns or [None] * len(query)]
+        contents = query.contents or [image.tobytes() for image in reply.images]
+        read = [n for n in range(len(query)) if n not in reply.errors]
         return cls(
             time,
             trace_id,
             reply.version.number,
             reply.version.bundle,
             names,
-            [hashlib.sha256(one).hexdigest() for one in contents or (image.tobytes() for image in reply.images)],
+            [_identify(*pair) for pair in zip(contents, columns, strict=True)],
             reply.errors,
             Judgement.join([*reply.judgements, Judgement.empty(len(names), reply.version.predictor.task)]),
-            [_encode(image_CHW) for image_CHW in reply.images] if has_images else None,
+            columns,
+            [_encode(one) if query.has_image(n) else None for n, one in zip(read, reply.images, strict=True)]
+            if has_images
+            else None,
         )
 
 
@@ -95,6 +105,7 @@ def _build_table(model: str, requests: Sequence[CapturedRequest]) -> "pyarrow.Ta
         "model": pa.array([model] * len(table), pa.string()),
         "version": pa.array(repeat("version"), pa.string()),
         "bundle": pa.array(repeat("bundle"), pa.string()),
+        "columns": pa.array([row for one in requests for row in one.columns], pa.string()),
         "image": pa.array([image for one in requests for image in _list_images(one)], pa.binary()),
     }
     for name, values in added.items():
@@ -105,6 +116,10 @@ def _build_table(model: str, requests: Sequence[CapturedRequest]) -> "pyarrow.Ta
 def _list_images(request: CapturedRequest) -> list[bytes | None]:
     remaining = iter(request.encoded or ())
     return [None if n in request.errors else next(remaining, None) for n in range(len(request))]
+
+
+def _identify(content: bytes | None, columns: str | None) -> str:
+    return hashlib.sha256((columns or "").encode() if content is None else content).hexdigest()
 
 
 def _encode(image_CHW: np.ndarray) -> bytes:

@@ -7,9 +7,6 @@ with the first heatmap, and ends when it was idle for a while.
 import asyncio
 import functools
 import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -21,6 +18,7 @@ from classifier.bundle.exported import fingerprint
 from classifier.bundle.predictor import Predictor
 from classifier.config.trust import trust, trusted
 from classifier.errors import RunError
+from classifier.runtime.child_process import become_helper
 from classifier.runtime.threads import use_threads
 from classifier.serve.bounds import RequestError
 
@@ -39,18 +37,26 @@ class HeatmapProcess:
         self._end: asyncio.TimerHandle | None = None
 
     async def draw(
-        self, path: Path, digest: str, device: str, images: Sequence[np.ndarray], classes_N: np.ndarray
-    ) -> list[bytes]:
+        self,
+        path: Path,
+        digest: str,
+        device: str,
+        images: Sequence[np.ndarray],
+        classes_N: np.ndarray,
+        columns_NF: np.ndarray | None = None,
+    ) -> list[bytes | None]:
         """Return a JPEG for each uint8 CHW image, with the evidence for its class in orange.
 
-        digest: of the bundle that has answered. RunError if another lies there now; RequestError if the process died.
+        digest: of the bundle that has answered. columns_NF: those beside the images; None for one that is missing in
+        them. RunError if another lies there now; RequestError if the process died.
         """
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(1, context, _begin, (trusted(),))
         loop, pool = asyncio.get_running_loop(), self._pool
         try:
-            return await loop.run_in_executor(pool, _draw, path, digest, device, np.stack(images), classes_N)
+            images_NCHW = np.stack(images)
+            return await loop.run_in_executor(pool, _draw, path, digest, device, images_NCHW, classes_N, columns_NF)
         except BrokenProcessPool:
             if self._pool is pool:
                 self.close()
@@ -71,26 +77,23 @@ class HeatmapProcess:
 
 
 def _begin(names: Sequence[str]) -> None:
+    become_helper(NICENESS)
     trust(*names)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's, which ends this process
-    if hasattr(os, "nice"):
-        os.nice(NICENESS)
-    threading.Thread(target=_end_with_server, daemon=True).start()
 
 
-def _end_with_server() -> None:
-    server = multiprocessing.parent_process()
-    if server:
-        server.join()
-        os._exit(1)
-
-
-def _draw(path: Path, digest: str, device: str, images_NCHW: np.ndarray, classes_N: np.ndarray) -> list[bytes]:
+def _draw(
+    path: Path,
+    digest: str,
+    device: str,
+    images_NCHW: np.ndarray,
+    classes_N: np.ndarray,
+    columns_NF: np.ndarray | None,
+) -> list[bytes | None]:
     if fingerprint(path) != digest:
         raise RunError("the model has changed on disk since it answered: there is no heatmap until the server loads it")
     predictor = _open(path, digest, device)
     with use_threads(1):
-        return list(predictor.draw_heatmaps(list(images_NCHW), classes_N, METHOD))
+        return list(predictor.draw_heatmaps(images_NCHW, classes_N, METHOD, columns_NF))
 
 
 @functools.lru_cache(4)
