@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from classifier.config.backbones import BETTER, INSTALLED, Backbone
 from classifier.config.experiment import Experiment
+from classifier.config.large_recipes import CROP_SCALE
 from classifier.config.recipes import fashion_quick, finetune, photos
 
 Kind = Literal["probe", "scratch", "finetune"]
@@ -216,7 +217,7 @@ def build_scratch(facts: Facts, given: Mapping[str, Any] | None = None) -> Exper
         "augment.policy": "symbols" if facts.is_symbols else "auto",
     }
     if facts.side > MAX_SMALL_SIDE:
-        changes["data.size"] = MAX_SMALL_SIDE
+        changes |= {"data.size": MAX_SMALL_SIDE, "data.crop_scale": CROP_SCALE}
     return fashion_quick().override_all(changes)
 
 
@@ -241,6 +242,7 @@ def build_probe(facts: Facts, given: Mapping[str, Any] | None = None) -> Experim
             | {
                 "train.epochs": 1 + min(MAX_FINETUNE_EPOCHS, epochs),
                 "model.freeze": "statistics",
+                "data.crop_scale": CROP_SCALE,
                 "data.batch": min(64, power_of_two(facts.images // STEPS_PER_EPOCH)),
                 "optimizer.lr": 1e-3,
                 "schedule.name": "cosine",

@@ -2,8 +2,9 @@
 
 Each states the accuracy that its settings reached where they were published, which is its aim, and how it differs. None
 was trained to its end here: measured is that each starts, trains two epochs of a small set and is forecast
-(tests/jobs/test_large_recipes.py), and what a step costs (LOG.md). In all, a crop is one of the central square at
-data.size, not of the whole image; erased rectangles are filled with the mean; biases and norms have no weight decay.
+(tests/jobs/test_large_recipes.py), and what a step costs (LOG.md). In all, a crop is one of the central square, not of
+the whole image, but larger than data.size; erased rectangles are filled with the mean; biases and norms have no weight
+decay.
 
 A step accumulates batches of 256 images at most, so that one GPU can train. With N workers, raise data.batch and lower
 optimizer.accumulate, whose product is the published batch.
@@ -14,6 +15,8 @@ from typing import Any
 
 from classifier.config.experiment import Experiment
 
+# Random crops are taken from images that are a quarter larger, so that they are enlarged less.
+CROP_SCALE = 1.25
 # Where a set has no such splits, few of so many images suffice to follow the progress and to test.
 _FROM_SCRATCH: dict[str, Any] = {
     "data.validation": 0.01,
@@ -65,6 +68,7 @@ def imagenette() -> Experiment:
         | {
             "model.name": "timm/resnet50",
             "data.size": 128,
+            "data.crop_scale": CROP_SCALE,
             "data.batch": 64,
             "data.validation": 0.05,
             "train.epochs": 80,
@@ -146,6 +150,7 @@ def imagenet_convnext() -> Experiment:
         | {
             "model.name": "timm/convnext_tiny",
             "model.drop_path": 0.1,
+            "data.crop_scale": CROP_SCALE,
             "data.batch": 256,
             "train.epochs": 300,
             "optimizer.lr": 4e-3,
@@ -173,6 +178,7 @@ def imagenet_vit() -> Experiment:
         _IMAGENET
         | {
             "model.name": "timm/vit_small_patch16_224",
+            "data.crop_scale": CROP_SCALE,
             "data.batch": 256,
             "train.epochs": 90,
             "optimizer.lr": 1e-3,
@@ -200,6 +206,7 @@ def finetune_whole() -> Experiment:
             "model.name": "timm/convnext_tiny",
             "model.weights": "imagenet",
             "model.drop_path": 0.1,
+            "data.crop_scale": CROP_SCALE,
             "data.batch": 64,
             "train.epochs": 30,
             "optimizer.lr": 1e-4,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from classifier.config.experiment import Experiment
 from classifier.config.fields import suggest
-from classifier.config.large_recipes import LARGE_RECIPES
+from classifier.config.large_recipes import CROP_SCALE, LARGE_RECIPES
 from classifier.errors import ConfigError
 
 
@@ -60,6 +60,7 @@ def photos() -> Experiment:
         {
             "model.name": "resnet9_16",
             "data.batch": 32,
+            "data.crop_scale": CROP_SCALE,
             "train.epochs": 160,
             "train.keep": "last",
             "optimizer.ema": 0.98,
@@ -82,6 +83,7 @@ def finetune() -> Experiment:
             "model.weights": "imagenet",
             "model.freeze": "backbone",
             "data.size": 224,
+            "data.crop_scale": CROP_SCALE,
             "data.batch": 16,
             "train.epochs": 24,
             "train.keep": "last",
