@@ -22,6 +22,8 @@ pytestmark = pytest.mark.slow
 __all__ = ["run"]  # the fixture
 IMAGES, SHARD, KILLS = 1_000_000, 10_000, 5
 MAX_GROWTH_BYTES = 100e6
+# Until then memory pools grow to what a part needs (a run of 400,000 images: 786 MB at part 6 and at part 40).
+WARM_PARTS = 5
 
 
 def write_shards(folder: Path, images: int) -> None:
@@ -57,7 +59,7 @@ def test_a_million_images_are_answered_once_in_flat_memory(run, tmp_path):
                 rss = own.memory_info().rss if own.is_running() else 0
                 parts = len(parts_in(answers)) - before
                 if rss and parts:
-                    (early if parts <= 2 else late).append(rss)
+                    (early if parts <= WARM_PARTS else late).append(rss)
                 time.sleep(0.2)
             if kill < KILLS:
                 time.sleep(generator.uniform(0, 3))
@@ -72,5 +74,5 @@ def test_a_million_images_are_answered_once_in_flat_memory(run, tmp_path):
         finished = now
     ids = ds.dataset(answers).to_table(columns=["image_id"])["image_id"]
     assert len(ids) == len(ids.unique()) == IMAGES, f"seed {seed}"
-    print(f"resident memory: {max(early) / 1e6:.0f} MB in the first two parts, {max(late) / 1e6:.0f} MB later")
+    print(f"resident memory: {max(early) / 1e6:.0f} MB in the first {WARM_PARTS} parts, {max(late) / 1e6:.0f} MB later")
     assert max(late) < max(early) + MAX_GROWTH_BYTES
