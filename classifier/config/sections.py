@@ -171,6 +171,13 @@ class ModelConfig(Section):
     drop_path: Annotated[float, Range(0, 0.9)] | None = None
     """Stochastic depth: rate at which training skips the last residual block; earlier ones less often. If unset, the
     model's own: 0 in timm's models."""
+    fusion: Literal["auto", "mlp", "trees", "average"] = "auto"
+    """How columns join the image (data.columns). mlp: a layer over both, trained with the model. trees: decision trees
+    on image features and columns. average: of an image model and of trees on the columns. auto: the best on held-out
+    images."""
+    modality_dropout: Annotated[float, Range(0, 0.4)] = 0.1
+    """With data.columns: rate at which training leaves out the image, all columns of a sample, or a single column, so
+    that predictions need not have them all."""
     norm: Literal["batch", "group", "none"] = "batch"
     """Normalization in the built-in models; group is independent of batch size and number of workers."""
     stem: Literal["auto", "small", "original"] = "auto"

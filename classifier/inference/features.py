@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from classifier import models
 from classifier.data.images.arrays import Images
 from classifier.inference.scorer import Scorer
+from classifier.models.fusion.fusion_net import FusionNet
 from classifier.storage.atomic import file_sha256, retry_io, write_tensors
 
 logger = logging.getLogger(__name__)
@@ -20,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 def extract_batch_features(model: nn.Module, scorer: Scorer, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
     """Return features_NF (the input of the model's head) and logits_NK of one batch, both float32 on the device.
+
+    Where columns join the image (models/fusion), the features are the image's alone, and the logits without columns.
 
     The model is on the scorer's device and in eval mode. No gradients.
     """
@@ -32,7 +35,7 @@ def extract_batch_features(model: nn.Module, scorer: Scorer, images_NCHW: Tensor
 def capture_features(model: nn.Module) -> Iterator[list[Tensor]]:
     """Collect features_NF, float32 on the model's device, of each batch that it computes."""
     # The first head; auxiliary heads come after it and give no output in eval mode.
-    head = next(iter(models.head_modules(model).values()))
+    head = model.fusion if isinstance(model, FusionNet) else next(iter(models.head_modules(model).values()))
     captured: list[Tensor] = []
     hook = head.register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0].flatten(1).float()))
     try:

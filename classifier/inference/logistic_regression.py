@@ -117,7 +117,7 @@ def fit_linear_probe(
     held_out = {one: _hold_out(heads, inputs_NR, targets) for one, heads in folds.items()}
     penalty = DEFAULT_PENALTY
     if held_out:
-        penalty = max(held_out, key=lambda one: _rank(held_out[one], task))
+        penalty = max(held_out, key=lambda one: rank(held_out[one], task))
     fitted = fit_logistic_regression(inputs_NR, targets, classes, penalty, task=task)
     offsets_K = torch.zeros(1)
     if label_sets_MK is not None:
@@ -136,9 +136,9 @@ def fit_linear_probe(
     return LinearProbe(restore(fitted), penalty, chosen, heads)
 
 
-def _rank(held_out: HeldOut, task: Task) -> tuple[float, float]:
-    """Rank a penalty: higher is better. That all labels of an image are right says little of single ones, and that
-    grades are right little of how far they are off."""
+def rank(held_out: HeldOut, task: Task) -> tuple[float, float]:
+    """Rank answers to images that were held out: higher is better. That all labels of an image are right says
+    little of single ones, and that grades are right little of how far they are off."""
     return (0.0 if task in ("multilabel", "ordinal") else held_out.accuracy), -held_out.loss
 
 

@@ -14,6 +14,7 @@ from classifier.config.trust import check_trusted, is_import_path
 from classifier.errors import ClassifierError, ModelError, in_short
 from classifier.models import external, transfer, zoo
 from classifier.models.catalogue import MODELS, ZOO, names
+from classifier.models.fusion import fusion_net
 from classifier.models.ordinal_head import OrdinalHead, set_ordinal_head
 from classifier.models.stochastic_depth import set_stochastic_depth
 from classifier.models.widths import apply_widths
@@ -37,8 +38,9 @@ def build(
 
     In training a model with auxiliary heads returns a tuple, logits first. weights: whether to load model.weights;
     class_names: of the outputs, so that a head for other classes is not taken over. task: ordinal has a head of its own
-    (ordinal_head.py). ModelError if the name is unknown, the model does not accept the images, or the weights do not
-    fit.
+    (ordinal_head.py). column_widths: numbers of each column that joins the image: then the model is a FusionNet
+    (fusion/fusion_net.py), of the image model with its weights. ModelError if the name is unknown, the model does not
+    accept the images, or the weights do not fit.
     """
     constructor = get_constructor(config)
     try:
@@ -63,7 +65,18 @@ def build(
         _check_ordinal_head(model, config, channels, size)
     if weights and config.weights is not None and not config.widths:  # pruned ones come from a checkpoint
         transfer.load_weights(model, config, class_names)
-    return model
+    if not column_widths:
+        return model
+    fused = fusion_net.wrap(model, config, column_widths, classes=classes, is_multilabel=task == "multilabel")
+    if not is_own:
+        try:
+            _try_forward(fused, config, channels, size)
+        except Exception as error:  # as where a model reshapes what its head says
+            raise ModelError(
+                f"model.name {config.name}: its last linear layer does not give its outputs, as columns that join the "
+                "image need: choose another model, or leave data.columns out"
+            ) from error
+    return fused
 
 
 def _check_ordinal_head(model: nn.Module, config: ModelConfig, channels: int, size: int) -> None:

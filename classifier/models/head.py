@@ -37,7 +37,9 @@ def head_modules(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def head_parameter_names(model: nn.Module) -> frozenset[str]:
-    """Return the names of the head's parameters."""
+    """Return the names of the head's parameters: where columns join the image, of all that comes after the backbone."""
+    if hasattr(model, "head_parameter_names"):  # a FusionNet
+        return model.head_parameter_names()  # pyright: ignore[reportCallIssue]
     return frozenset(f"{name}.{part}" for name, m in head_modules(model).items() for part, _ in m.named_parameters())
 
 

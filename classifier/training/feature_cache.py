@@ -24,8 +24,8 @@ from classifier.data.dataset import Dataset, Split
 from classifier.errors import ConfigError, ModelError
 from classifier.inference.features import extract_batch_features, load_features, save_features, weights_identity
 from classifier.inference.scorer import Scorer, gather_targets
+from classifier.models.fusion.fusion_net import Fusion, FusionNet
 from classifier.models.head import DropoutLinear, head_modules
-from classifier.models.ordinal_head import OrdinalHead
 from classifier.runtime import counter_rng
 from classifier.runtime.distributed import ProcessGroup
 
@@ -36,16 +36,19 @@ LOGIT_TOLERANCE = 1e-2
 
 
 class Head(nn.Module):
-    """The head of `model` as a module: logits_NK of features_NF. It shares the model's parameters."""
+    """The head of `model` as a module: logits_NK of features_NF, and of columns_NF where these join the image, as all
+    that comes after the backbone is a head there. It shares the model's parameters.
+    """
 
     def __init__(self, model: nn.Module, dropout: float) -> None:
         super().__init__()
-        self.layer = next(iter(head_modules(model).values()))
-        has_dropout = isinstance(self.layer, DropoutLinear) or (isinstance(self.layer, OrdinalHead) and self.layer.p)
+        self.layer = model.fusion if isinstance(model, FusionNet) else next(iter(head_modules(model).values()))
+        has_dropout = isinstance(self.layer, (DropoutLinear, Fusion)) or getattr(self.layer, "p", 0.0)
         self.dropout = 0.0 if has_dropout else dropout
 
-    def forward(self, features_NF: Tensor) -> Tensor:
-        return self.layer(F.dropout(features_NF, self.dropout, self.training))
+    def forward(self, features_NF: Tensor, columns_NF: Tensor | None = None) -> Tensor:
+        features_NF = F.dropout(features_NF, self.dropout, self.training)
+        return self.layer(features_NF) if columns_NF is None else self.layer(features_NF, columns_NF)
 
 
 class FeatureCache:
@@ -70,8 +73,9 @@ class FeatureCache:
             )
         self.features_VNF = torch.zeros(self.views, images, width)
         self.is_cached_VN = torch.zeros(self.views, images, dtype=torch.bool)
-        self.validation_batches: list[tuple[Tensor, Tensor]] = []
-        """features_WNF (the image, with test_flip also its mirror image) and targets per batch of this rank."""
+        self.validation_batches: list[tuple[Tensor, Tensor | None, Tensor]] = []
+        """features_WNF (the image, with test_flip also its mirror image), columns_NF where these join the image, and
+        targets per batch of this rank."""
         self.stored_views: set[int] = set()
         """Views that are complete on disk."""
 
@@ -93,7 +97,7 @@ class FeatureCache:
 
     def forward(self, network: nn.Module, batch: loader.Batch, targets: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         """logits_NK of the head for a batch of training_images, and its targets."""
-        return self.head_logits(network, self.batch_features(batch, epoch)), targets
+        return self.head_logits(network, self.batch_features(batch, epoch), batch.columns_NF), targets
 
     def batch_features(self, batch: loader.Batch, epoch: int) -> Tensor:
         """features_NF of a batch of training_images, on the device; runs the backbone on those not cached yet."""
@@ -131,21 +135,27 @@ class FeatureCache:
         head = Head(model.eval(), 0.0)
         if not self.validation_batches:
             self.validation_batches = list(self._compute_validation_batches(group))
-        batches = ((self._predict(head, features_WNF), targets) for features_WNF, targets in self.validation_batches)
+        batches = (
+            (self._predict(head, features_WNF, columns_NF), targets)
+            for features_WNF, columns_NF, targets in self.validation_batches
+        )
         return self.scorer.score(batches, group)
 
     @torch.no_grad()
-    def _predict(self, head: nn.Module, features_WNF: Tensor) -> Tensor:
+    def _predict(self, head: nn.Module, features_WNF: Tensor, columns_NF: Tensor | None) -> Tensor:
         """log_probabilities_NK of images, their views averaged."""
-        log_probabilities_WNK = self.scorer.log_probabilities(self.head_logits(head, features_WNF))
+        logits = [self.head_logits(head, features_NF, columns_NF) for features_NF in features_WNF]
+        log_probabilities_WNK = self.scorer.log_probabilities(torch.stack(logits))
         return log_probabilities_WNK.logsumexp(0) - math.log(len(features_WNF))
 
-    def head_logits(self, head: nn.Module, features_NF: Tensor) -> Tensor:
+    def head_logits(self, head: nn.Module, features_NF: Tensor, columns_NF: Tensor | None = None) -> Tensor:
         """logits_NK, float32, computed in the scorer's precision."""
+        if columns_NF is not None:
+            columns_NF = columns_NF.to(self.scorer.device, non_blocking=True)
         with self.scorer.autocast():
-            return head(features_NF).float()
+            return head(features_NF, columns_NF).float()
 
-    def _compute_validation_batches(self, group: ProcessGroup) -> Iterator[tuple[Tensor, Tensor]]:
+    def _compute_validation_batches(self, group: ProcessGroup) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
         path = self._path("validation") if group.world_size == 1 else None
         stored = (load_features(path) if path is not None else None) or {}
         features: dict[str, Tensor] = {}
@@ -159,7 +169,7 @@ class FeatureCache:
                     stored[step].clone() if step in stored else self._validation_features(batch.images_NCHW)
                 )
                 targets = gather_targets(batch.labels_N, self.dataset.label_sets_MK)
-                yield features[step].to(self.scorer.device), targets.to(self.scorer.device)
+                yield features[step].to(self.scorer.device), batch.columns_NF, targets.to(self.scorer.device)
         if path is not None and not stored:
             save_features(features, path)
 

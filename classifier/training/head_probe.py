@@ -1,5 +1,7 @@
 """Fit a model's head to the features of its backbone: the first stage of LP-FT, and a model of its own in seconds."""
 
+import copy
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +13,14 @@ from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset, Split
 from classifier.data.subset import limit_training_images
 from classifier.errors import ModelError
-from classifier.inference.features import extract_features, load_features, save_features, weights_identity
-from classifier.inference.logistic_regression import LinearProbe, compute_log_loss, fit_linear_probe
+from classifier.inference.features import load_features, save_features, weights_identity
+from classifier.inference.logistic_regression import HeldOut, compute_log_loss, fit_linear_probe
 from classifier.inference.scorer import Scorer, find_hits, gather_targets
 from classifier.models import head_modules
+from classifier.models.fusion.fusion_net import FusionNet
 from classifier.runtime.distributed import ProcessGroup
+from classifier.training.fusion.compare import Compared
+from classifier.training.fusion.conclude import extract_shared, fit_by_folds, install
 
 # Bounds on the time that features take; a class has this many images at least, where it has them.
 MAX_IMAGES, MAX_CLASS_IMAGES = 5000, 20
@@ -23,12 +28,14 @@ MAX_IMAGES, MAX_CLASS_IMAGES = 5000, 20
 
 @dataclass(frozen=True)
 class HeadProbe:
-    """A linear probe, and how well it fits the images that it was fitted to: sums over all ranks."""
+    """How well a fitted head does: on the images that it was fitted to, as sums over all ranks, and by cross-validation
+    (held_out), or None. compared: of a model with columns, how its head was chosen."""
 
-    probe: LinearProbe
+    held_out: HeldOut | None
     loss: float
     hits: int
     images: int
+    compared: Compared | None = None
 
 
 def fit_head(
@@ -40,12 +47,15 @@ def fit_head(
     folder: Path | None = None,
 ) -> HeadProbe:
     """Set the model's head to a logistic regression on the features of the training images, on every rank; that of
-    ordered grades to a proportional odds model.
+    ordered grades to a proportional odds model. Where columns join the image, all that comes after the backbone is
+    fitted, and compared with other candidates (fusion/compare.py).
 
     Linear probing, then fine-tuning: Kumar et al., "Fine-Tuning can Distort Pretrained Features", 2022. The images are
     not augmented; of more than MAX_IMAGES a stratified part is used. folder: where the features are kept for other
     trainings on these images, if anywhere. ModelError if the model's head is not one linear layer.
     """
+    if isinstance(model, FusionNet):
+        return _fit_fusion(model, experiment, dataset, scorer, group or ProcessGroup(), folder)
     heads = list(head_modules(model).values())
     if len(heads) != 1 or not isinstance(heads[0], nn.Linear) or heads[0].bias is None:
         raise ModelError("model.probe: the head of this model is not one linear layer: leave model.probe out")
@@ -58,9 +68,34 @@ def fit_head(
         for parameter, fitted in zip(heads[0].parameters(), probe.head.parameters, strict=True):
             parameter.copy_(fitted)
     logits_NK = probe.head(features_NF)
-    targets, images = gather_targets(labels_N, label_sets_MK), len(labels_N)
+    return _score(probe.held_out, logits_NK, gather_targets(labels_N, label_sets_MK))
+
+
+def _fit_fusion(
+    model: FusionNet,
+    experiment: Experiment,
+    dataset: Dataset,
+    scorer: Scorer,
+    group: ProcessGroup,
+    folder: Path | None,
+) -> HeadProbe:
+    train = select_images(dataset)
+    features_NF = compute_features(model, experiment, dataset, scorer, group, folder)
+    compared = fit_by_folds(model, experiment, dataset, features_NF, train, folder) if group.is_first else None
+    compared = group.broadcast(compared)
+    if group.world_size > 1:
+        state = group.broadcast({name: tensor.cpu() for name, tensor in model.fusion.state_dict().items()})
+        model.fusion.load_state_dict(state)
+    fitted = install(copy.deepcopy(model.fusion).cpu(), compared)
+    with torch.no_grad():
+        logits_NK = fitted(features_NF, train.columns_NF)
+    score = _score(compared.held_out, logits_NK, gather_targets(train.labels_N, dataset.label_sets_MK))
+    return dataclasses.replace(score, compared=compared)
+
+
+def _score(held_out: HeldOut | None, logits_NK: Tensor, targets: Tensor) -> HeadProbe:
     loss, hits = compute_log_loss(logits_NK, targets), find_hits(logits_NK, targets)
-    return HeadProbe(probe, images * float(loss), int(hits.sum()), images)
+    return HeadProbe(held_out, len(targets) * float(loss), int(hits.sum()), len(targets))
 
 
 def count_images(dataset: Dataset) -> int:
@@ -91,15 +126,7 @@ def compute_features(
     stored = load_features(file) if file is not None and group.world_size == 1 else None
     if stored is not None and len(stored["features"]) == len(train):
         return stored["features"]
-    model.eval()
-    if group.world_size == 1 or len(train) < group.world_size:  # with fewer images than ranks a shard would be empty
-        features_NF = extract_features(model, scorer, train.images_NCHW)
-    else:
-        shard_M = torch.arange(group.rank, len(train), group.world_size)
-        features_MF = extract_features(model, scorer, train.images_NCHW[shard_M])
-        features_NF = torch.zeros(len(train), features_MF.shape[1])
-        features_NF[shard_M] = features_MF
-        features_NF = group.all_reduce_sum(features_NF).cpu()
+    features_NF = extract_shared(model, scorer, train, group)
     if file is not None and group.is_first:
         save_features({"features": features_NF}, file)
     return features_NF

@@ -14,13 +14,16 @@ _STEPS = 255
 _MIN_SCALE = 1e-8
 
 
-def forward_in_int8(network: nn.Module, images_NCHW: Tensor) -> Any:
-    """Run the network with weights of convolutions and linear layers in s8 per channel, and their inputs in u8."""
+def forward_in_int8(network: nn.Module, *inputs: Tensor) -> Any:
+    """Run the network with weights of convolutions and linear layers in s8 per channel, and their inputs in u8.
+
+    inputs: images_NCHW, and columns_NF where these join the images.
+    """
     layers = {name: module for name, module in network.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
     weights = {f"{name}.weight": round_weights(layer.weight) for name, layer in layers.items()}
     hooks = [layer.register_forward_pre_hook(_round_inputs) for layer in layers.values()]
     try:
-        return functional_call(network, weights, (images_NCHW,))
+        return functional_call(network, weights, inputs)
     finally:
         for hook in hooks:
             hook.remove()

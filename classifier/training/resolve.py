@@ -55,6 +55,8 @@ def resolve(experiment: Experiment, dataset: Dataset) -> Experiment:
     augment = policy.resolve(experiment.augment, kind=dataset.kind, channels=dataset.channels, size=dataset.size)
     augment = dataclasses.replace(augment, views=experiment.views)
     _check_views(experiment, augment)
+    if dataset.columns is not None:
+        _check_columns(experiment, augment)
     resolved = {
         "data.size": dataset.size,
         "data.channels": dataset.channels,
@@ -111,6 +113,17 @@ def _check_views(experiment: Experiment, augment: AugmentConfig) -> None:
             f"augment.views {augment.views} caches the backbone's features of each image, but {why}: leave one out, "
             "for example by --augment.views 0"
         )
+
+
+def _check_columns(experiment: Experiment, augment: AugmentConfig) -> None:
+    """Raise ConfigError if the images cannot be trained on beside their columns."""
+    for name in ("mixup", "cutmix"):
+        if getattr(augment, name):
+            raise ConfigError(
+                f"augment.{name} mixes images, but not the columns that join them (data.columns): set it to 0"
+            )
+    if experiment.loss.distill:
+        raise ConfigError("loss.distill has a teacher that sees images alone: leave it or data.columns out")
 
 
 def _choose_precision(requested: str, device: torch.device) -> str:

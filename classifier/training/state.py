@@ -20,6 +20,7 @@ from classifier.data.labels.label_sets import count_labels
 from classifier.errors import ConfigError, RunError, in_short
 from classifier.inference.scorer import Scorer, find_hits, gather_targets
 from classifier.models import factory
+from classifier.models.fusion.fusion_net import FusionNet
 from classifier.runtime.distributed import ProcessGroup
 from classifier.training import head_probe, image_size, losses, optimizers, schedule
 from classifier.training.checkpoint import Checkpoint
@@ -27,6 +28,7 @@ from classifier.training.distillation import DistillationLoss, Teacher
 from classifier.training.ema import ModelEMA
 from classifier.training.feature_cache import FeatureCache
 from classifier.training.forward_path import ForwardPath, FullModelPath
+from classifier.training.fusion.conclude import Fused, conclude, extract_shared, fit_finally
 
 
 class TrainState:
@@ -87,6 +89,7 @@ class TrainState:
         self.best: tuple[float, float] | None = None
         self.best_epoch = 0
         self.fold_scores: dict[str, Any] | None = None  # of a probe by cross-validation, without validation images
+        self.fused: Fused | None = None  # the final model, where columns join the images
         self.is_backbone_frozen: bool | None = None  # None: before the first epoch
         self.path: ForwardPath = self._full_path(is_backbone_frozen=False)
         self.network = self.path.module  # what a step runs: the path's module, wrapped for gradient exchange
@@ -94,7 +97,10 @@ class TrainState:
 
     @property
     def eval_model(self) -> nn.Module:
-        """The model to validate and save: the averaged one, if there is one."""
+        """The model to validate and save: the averaged one, if there is one; at the end of a training with columns,
+        what was found to be better."""
+        if self.fused is not None:
+            return self.fused.model
         return self.ema.model if self.ema is not None else self.model
 
     def reset_sums(self) -> None:
@@ -142,10 +148,22 @@ class TrainState:
             self.ema = ModelEMA(self.model, self.ema.decay)
         if self.group.is_first:  # the sums are over all ranks, and must count once
             self.sums[:3] = torch.tensor([fitted.loss, fitted.hits, fitted.images])
-        if not len(self.dataset.validation) and (held_out := fitted.probe.held_out) is not None:
+        if fitted.compared is not None and self.experiment.train.epochs == 1:  # else the comparison comes at the end
+            self.fused = conclude(self.eval_model, fitted.compared)
+        if not len(self.dataset.validation) and (held_out := fitted.held_out) is not None:
             by_folds = self.scorer.log_probabilities(held_out.logits_MK), held_out.targets
             self.fold_scores = self.scorer.score([by_folds], ProcessGroup())
         self.step += self.steps_per_epoch
+
+    def compare_fusion(self) -> None:
+        """After the last step of a training with columns: replace the final model where another is clearly better."""
+        model = self.eval_model
+        if not isinstance(model, FusionNet) or self.fused is not None:
+            return
+        train = head_probe.select_images(self.dataset)
+        features_NB = extract_shared(model, self.scorer, train, self.group)
+        parts = (model, self.experiment, self.dataset, self.scorer, self.group, features_NB, train)
+        self.fused = conclude(model, fit_finally(*parts))
 
     def end_epoch(self, epoch: int) -> None:
         """Call it on every rank after the epoch's last step."""
@@ -213,11 +231,14 @@ class TrainState:
         """Compute the validation scores of eval_model, on every rank."""
         return self.path.validate(self.eval_model, self.group)
 
-    def update_best(self, scores: dict[str, Any], number: int) -> bool:
-        """Record a validated epoch; return whether it is the best so far. Ties are broken by the lower loss."""
+    def update_best(self, scores: dict[str, Any], number: int, *, is_again: bool = False) -> bool:
+        """Record a validated epoch; return whether it is the best so far. Ties are broken by the lower loss.
+
+        is_again: whether another model of the same epoch was recorded before."""
         metric = self.experiment.train.metric
         score = math.nan if scores[metric] is None else scores[metric]  # as of images that all have the same grade
-        self.plateau.update(score)
+        if not is_again:
+            self.plateau.update(score)
         value = -score if metric in schedule.LOWER_IS_BETTER else score
         rank = (-math.inf if math.isnan(value) else value, -scores["loss"])
         improves = self.best is None or rank > self.best

@@ -78,7 +78,7 @@ def test_training_resumed_after_the_probe_equals_an_uninterrupted_one(experiment
 def test_features_are_computed_once_for_all_trainings_on_the_same_images(experiment, digits, tmp_path, monkeypatch):
     alone = experiment.override("train.epochs", 1)
     (first,) = fit(alone, digits, features=tmp_path / "features")
-    monkeypatch.setattr(head_probe, "extract_features", None)
+    monkeypatch.setattr(head_probe, "extract_shared", None)
     (again,) = fit(alone, digits, features=tmp_path / "features")
     assert again.validation == first.validation
 
