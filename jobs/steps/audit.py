@@ -19,6 +19,7 @@ from classifier import data
 from classifier.config.experiment import Experiment
 from classifier.config.sections import DataConfig
 from classifier.data.audit.checks import draw_splits_for, run_checks, select_clean
+from classifier.data.audit.column_checks import check_columns
 from classifier.data.audit.finding import KINDS, Finding
 from classifier.data.audit.scan import ScanResult, scan_images
 from classifier.data.decoding.decode import DecodeError
@@ -57,6 +58,7 @@ def run_audit(experiment: Experiment, options: Any, run: RunFolder, log: RunLog)
         findings += label_errors.check_labels(scan, features_KF)
     else:
         findings = run_checks(scan, splits_K, size)
+    findings += check_columns(scan, splits_K, config)
     findings = [*(Finding(kind="refused", text=reason) for reason in reasons), *refusals, *findings]
     seconds = time.perf_counter() - began
     counts = _describe_counts(scan, splits_K, seconds)
@@ -177,10 +179,12 @@ def write_manifest(
     # Images in files of their own are listed with their groups; others keep those of the data set.
     groups = source.groups if have_paths else None
     group = _choose_group_column(config) if groups is not None else None
+    columns = {name: cells for name, cells in source.columns.items() if have_paths and name != group}
     stream = io.StringIO()
     # Every value is quoted: the csv module leaves a carriage return bare.
     writer = csv.writer(stream, quoting=csv.QUOTE_ALL, lineterminator="\n")
-    writer.writerow(("path" if have_paths else "id", "label", "split", *([group] if group else [])))
+    names = ("path" if have_paths else "id", "label", "split", *([group] if group else []))
+    writer.writerow([*names, *map(escape_surrogates, columns)])
     for n, s in rows:
         name = source.ids[n]
         if have_paths:
@@ -191,19 +195,20 @@ def write_manifest(
         labels = list_classes(int(source.labels_N[n]), source.class_names, label_sets_MK)
         label = labels[0] if source.label_sets is None else json.dumps(labels, ensure_ascii=False)
         row = (name, label, SPLITS[s], *([] if groups is None else [groups[n]]))
-        writer.writerow([escape_surrogates(value) for value in row])
+        writer.writerow([*map(escape_surrogates, row), *(cells[n] for cells in columns.values())])
     write_atomically(path, stream.getvalue())
     listed = {n for n, _ in rows}
     omitted = [id_ for n, id_ in enumerate(source.ids) if n not in listed]
     omission = f", without {len(omitted):,} ({list_few(omitted)})" if omitted else ""
     log.info(f"{path} lists {len(rows):,} images{omission}")
     task = "multilabel" if source.label_sets is not None else config.task
-    of_task = ["--data.task", task] if task != "auto" else []
+    further = ["--data.task", task] if task != "auto" else []
+    further += ["--data.columns", *config.columns] if config.columns else []
     if not have_paths:
         of_groups = ["--data.group", config.group] if config.group else []
-        return command_line("train", config.path, "--data.only", path, *of_groups, *of_task)
+        return command_line("train", config.path, "--data.only", path, *of_groups, *further)
     of_groups = ["--data.group", group] if group else []
-    return command_line("train", path, *(["--data.outside", "true"] if outside else []), *of_groups, *of_task)
+    return command_line("train", path, *(["--data.outside", "true"] if outside else []), *of_groups, *further)
 
 
 def _choose_group_column(config: DataConfig) -> str:

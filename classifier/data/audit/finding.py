@@ -35,6 +35,19 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "frames": ("note", "They are animations or stacks; only the first frame is used."),
     "few": ("warning", "Too few images to learn or judge a class: collect more, or merge classes."),
     "imbalance": ("warning", "See --data.balance, --loss.class_weights and --loss.adjustment; read the macro F1."),
+    "leaking_column": (
+        "warning",
+        "It may be known only when the label is, such as a diagnosis or a name: then leave it out of data.columns.",
+    ),
+    "identifier_column": (
+        "warning",
+        "It names images, and tells nothing about new ones: leave it out of data.columns.",
+    ),
+    "missing_by_class": (
+        "warning",
+        "A model learns the class from what is missing: check that it is so in use, too, or leave the column out.",
+    ),
+    "missing_values": ("note", "A model learns to do without them: check that they are not a mistake."),
     "reading": ("note", "How the data set was read: check that it is what you mean."),
 }
 

@@ -55,7 +55,7 @@ class ColumnRequest:
     def choose(self, where: str, have: Sequence[str], reserved: Collection[str], group: str | None = None) -> list[str]:
         """Return which columns of a table join the image, in its order; none without a request.
 
-        reserved: those that are labels, paths, images or splits. group: that of data.group, which must be named to join.
+        reserved: those of labels, paths, images or splits. group: that of data.group, which joins only if named.
         DataError, naming the table, if a column is named that it does not have, or that is reserved.
         """
         for name in self.names:

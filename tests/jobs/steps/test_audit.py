@@ -101,3 +101,20 @@ def test_groups_are_written_too(group: str, tmp_path: Path) -> None:
     prefix = "" if is_column else "group "
     by_id = dict(zip(again.ids, again.groups, strict=True))
     assert by_id == {id_: f"{prefix}{Path(id_).name[:2]}" for id_ in again.ids}
+
+
+@pytest.mark.parametrize("columns", [("all",), ("weight:category", "notes"), ("weight", "patient")])
+def test_columns_are_written_too(columns: tuple[str, ...], tmp_path: Path) -> None:
+    lines = ["path,label,weight,patient,notes"]
+    for n in range(6):
+        path = tmp_path / "set" / f"{n}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+        lines.append(f'set/{n}.png,{"ab"[n % 2]},{n},p{n // 3},"back\\slash ""{n}"", ä"')
+    (tmp_path / "set.csv").write_text("\n".join(lines))
+    config = DataConfig(path=str(tmp_path / "set.csv"), group="patient", columns=columns)
+    source = data.open_source(config)
+    again = write_and_read(source, config, tmp_path / "clean.csv", group="patient", columns=columns)
+    assert again.columns == source.columns
+    assert set(again.columns) == {"weight", "patient" if "patient" in columns else "notes"}
+    assert again.groups == source.groups
