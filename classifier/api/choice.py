@@ -120,7 +120,7 @@ class _Chooser:
         experiment, dataset = self._load(build_probe(facts, self.given))
         facts = dataclasses.replace(facts, images=len(dataset.train), validation=len(dataset.validation))
         state = TrainState(experiment, dataset, ProcessGroup(device=pick_device(experiment.train.device)))
-        probe = head_probe.fit_head(state.model, experiment, dataset, state.scorer, folder=self.features).probe
+        probe = head_probe.fit_head(state.model, experiment, dataset, state.scorer, folder=self.features)
         if probe.held_out is None:
             return facts
         is_hit_M = probe.held_out.hits
@@ -129,7 +129,8 @@ class _Chooser:
         ids = select_strings(dataset.train.ids, find_held_out(dataset.strata).tolist())
         self.probe_hits[facts.backbone.name] = dict(zip(ids, is_hit_M.tolist(), strict=True))
         what = "" if dataset.label_sets_MK is None else ", all labels right"
-        self.say(f"  a linear probe of {name} at {side} pixels: {score}{what}, cross-validated")
+        joined = "" if dataset.columns is None else " with the columns"
+        self.say(f"  a linear probe of {name} at {side} pixels{joined}: {score}{what}, cross-validated")
         return dataclasses.replace(facts, probe_accuracy=probe.held_out.accuracy, probe_held_out=count)
 
     def compare_backbones(self, facts: Facts) -> Facts:

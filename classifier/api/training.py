@@ -35,7 +35,7 @@ from classifier.runtime.cpu import OtherLoad
 from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.runtime.threads import use_free_cores, use_threads
 from classifier.storage.session_folder import refuse_lost_results
-from classifier.training.progress import describe_epoch, describe_run
+from classifier.training.progress import describe_epoch, describe_fusion, describe_run
 from classifier.training.resolve import resolve
 
 KIND = "train"
@@ -223,6 +223,8 @@ def _train_in_folder(run: RunFolder, experiment: Experiment, dataset: Dataset, d
             missing = Missing()
             if (loaded := calibrate_training(run, dataset, missing)) is not None:
                 display.info(describe_calibration(loaded.bundle))
+            if fusion := bundles.read(run.folder).fusion:
+                display.info(describe_fusion(fusion))
             write_training_results(run, KIND, "finished", loaded, missing)
             for line in missing.describe():
                 warnings.warn(line, stacklevel=3)

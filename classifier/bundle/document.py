@@ -73,6 +73,8 @@ class Bundle:
     task: Task = "multiclass"
     columns: ColumnSchema | None = None
     """The columns of a table that join the image; None if there are none."""
+    fusion: dict[str, Any] | None = None
+    """How the columns join the image, and how other ways did: a FusionDocument."""
     format_version: int = FORMAT_VERSION
 
     @classmethod
@@ -282,7 +284,7 @@ def parse_document(document: BundleDocument) -> Bundle:
     """Return the contents of a document that `read_document` has checked."""
     names = [field.name for field in dataclasses.fields(Bundle)]
     # Keys are missing in bundles written before there was calibration, or another task.
-    values: dict[str, Any] = {"calibration": None, "task": "multiclass", "columns": None}
+    values: dict[str, Any] = {"calibration": None, "task": "multiclass", "columns": None, "fusion": None}
     values |= {name: value for name, value in document.items() if name in names}
     values |= {name: tuple(values[name]) for name in _TUPLES}
     if values["calibration"] is not None:

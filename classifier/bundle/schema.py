@@ -4,7 +4,7 @@ Scores, the description of a data set and calibration are in documents of run fo
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, NotRequired, TypedDict, cast
+from typing import Annotated, Any, Literal, NotRequired, TypedDict, cast
 
 from classifier.config.documents import Count, check
 from classifier.config.fields import Fraction, NonNegativeFloat, PositiveInt, Range
@@ -144,6 +144,27 @@ class CalibrationDocument(TypedDict):
     ancestor_threshold: NotRequired[Fraction | None]
 
 
+class FusionScore(TypedDict):
+    accuracy: Share
+    loss: NonNegativeFloat
+
+
+class FusionDocument(TypedDict):
+    """How columns join the image: what was chosen, and how all ways to join them did on so many held-out images."""
+
+    chosen: Literal["mlp", "trees", "average"]
+    images: Count
+    image: NotRequired[FusionScore]
+    """Of the image alone, by a linear model of its features."""
+    columns: NotRequired[FusionScore]
+    """Of the columns alone, by trees."""
+    mlp: NotRequired[FusionScore]
+    trees: NotRequired[FusionScore]
+    average: NotRequired[FusionScore]
+    weight: NotRequired[Share]
+    """Of the model of both in the average with trees over the columns."""
+
+
 class Provenance(TypedDict):
     made: str
     epoch: Count
@@ -174,6 +195,7 @@ class BundleDocument(TypedDict):
     task: NotRequired[Task]
     columns: NotRequired[Any]
     """What ColumnSchema.as_dict returns; its from_dict checks it. None without columns."""
+    fusion: NotRequired[FusionDocument | None]
     files: dict[str, Checksum]
 
 

@@ -54,6 +54,8 @@ class Facts:
     """Letters, digits or other signs, which mirrored are others or none: by the names of the classes, or measured."""
     validation: int = 0
     """Images for validation, about."""
+    columns: int = 0
+    """Columns that join each image."""
     imbalance: float = 1.0
     """Training images of the largest class, for each of the smallest."""
     backbone: Backbone = INSTALLED
@@ -166,7 +168,8 @@ def choose_recipe(facts: Facts, given: Mapping[str, Any] | None = None) -> Choic
     given = given or {}
     minutes = minutes_of(given)
     kinds = list_candidates(facts, given)
-    about = f"{facts.images:,} images of {facts.classes} classes, {facts.side} pixels"
+    joined = f", joined by {facts.columns} column{'' if facts.columns == 1 else 's'}" if facts.columns else ""
+    about = f"{facts.images:,} images of {facts.classes} classes, {facts.side} pixels{joined}"
     if kinds[0] == "scratch" or ("scratch" in kinds and is_better_from_scratch(facts)):
         experiment = build_scratch(facts, given)
         reason = f"recipe auto: {about}: {given.get('model.name', experiment.model.name)} from scratch"

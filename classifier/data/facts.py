@@ -35,6 +35,7 @@ def measure_facts(config: DataConfig) -> Facts:
     return Facts(
         images=max(1, round(count - divided * sum(unassigned.values()))),
         validation=validation,
+        columns=len(source.columns),
         imbalance=imbalance,
         classes=len(source.class_names),
         side=int(np.median([min(one.width, one.height) for one in measured])),

@@ -1,5 +1,6 @@
 """Calibrate a trained model on its validation images, and save the calibration in its bundle."""
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -15,14 +16,23 @@ from classifier.errors import DataError
 from classifier.evaluation.split_predictions import SplitPredictions
 from classifier.evaluation.split_scores import score_predictions
 from classifier.inference import logistic_regression
-from classifier.inference.logistic_regression import FOLDS, FoldHead, assign_folds, find_held_out, fit_linear_probe
+from classifier.inference.logistic_regression import (
+    FOLDS,
+    FoldHead,
+    HeldOut,
+    assign_folds,
+    find_held_out,
+    fit_linear_probe,
+)
 from classifier.inference.out_of_distribution import fit_detector
 from classifier.inference.scorer import gather_targets
 from classifier.metrics.calibration import MIN_IMAGES, calibrate, judge_calibration
 from classifier.metrics.decisions import Calibration
 from classifier.metrics.label_calibration import calibrate_labels
+from classifier.models.fusion.fusion_net import FusionNet
 from classifier.runtime.distributed import pick_device
 from classifier.training import head_probe
+from classifier.training.fusion.conclude import fit_by_folds
 
 # Unreachable classes that the summary names.
 CLASSES_NAMED = 5
@@ -36,11 +46,12 @@ def calibrate_bundle(
     precision: float | None = None,
     recall: float | None = None,
     features_NF: Tensor | None = None,
+    folder: Path | None = None,
 ) -> tuple[LoadedBundle, Tensor]:
     """Calibrate a loaded bundle on the validation images; the bundle and its calibrated probabilities_NK for them.
 
     Without validation images, a linear probe is calibrated by cross-validation on its training images. features_NF: of
-    these, if they are known (head_probe.compute_features).
+    these, if they are known (head_probe.compute_features); folder: where the training has kept what it fitted to them.
 
     The bundle's validation scores become those of the calibrated probabilities. Its test scores are dropped if the
     temperature changes, or the thresholds from which on several labels are said. Nothing is saved. Errors of
@@ -53,7 +64,10 @@ def calibrate_bundle(
         if features_NF is None:
             features_NF = _compute_features(loaded, dataset)
         adjustment = loaded.bundle.experiment["loss"]["adjustment"]
-        probabilities_NK = predict_by_folds(features_NF, dataset, adjustment)
+        if bundle.columns:
+            probabilities_NK = _predict_columns_by_folds(loaded, features_NF, dataset, folder)
+        else:
+            probabilities_NK = predict_by_folds(features_NF, dataset, adjustment)
     else:
         validation = dataset.validation
         counts, probabilities_NK = uncalibrated_scorer.predict_split(model, validation, dataset.label_sets_MK)
@@ -98,10 +112,23 @@ def predict_by_folds(features_NF: Tensor, dataset: Dataset, adjustment: float = 
     labels_N = head_probe.select_images(dataset).labels_N
     classes, label_sets_MK = len(dataset.class_names), dataset.label_sets_MK
     probe = fit_linear_probe(features_NF, labels_N, classes, adjustment, dataset.task, label_sets_MK)
-    if probe.held_out is None:
+    return _to_probabilities(probe.held_out, dataset)
+
+
+def _predict_columns_by_folds(
+    loaded: LoadedBundle, features_NF: Tensor, dataset: Dataset, folder: Path | None
+) -> Tensor:
+    """The same of a model of images and columns, as it was chosen by folds."""
+    experiment, model = Experiment.from_dict(loaded.bundle.experiment), copy.deepcopy(loaded.model)
+    assert isinstance(model, FusionNet)
+    train = head_probe.select_images(dataset)
+    return _to_probabilities(fit_by_folds(model, experiment, dataset, features_NF, train, folder).held_out, dataset)
+
+
+def _to_probabilities(held_out: HeldOut | None, dataset: Dataset) -> Tensor:
+    if held_out is None:
         raise DataError(f"{dataset.name} has no class with two images: there is nothing to calibrate on")
-    logits_MK = probe.held_out.logits_MK
-    return logits_MK.sigmoid() if dataset.task == "multilabel" else logits_MK.softmax(1)
+    return held_out.logits_MK.sigmoid() if dataset.task == "multilabel" else held_out.logits_MK.softmax(1)
 
 
 def fit_folds(loaded: LoadedBundle, dataset: Dataset) -> tuple[FoldHead, ...]:
@@ -168,7 +195,7 @@ def calibrate_saved_bundle(
     if by_folds or (features is not None and _is_probe(loaded.bundle)):
         features_NF = _compute_features(loaded, dataset, features)
     targets = {"coverage": coverage, "precision": precision, "recall": recall}
-    loaded, probabilities_NK = calibrate_bundle(loaded, dataset, **targets, features_NF=features_NF)
+    loaded, probabilities_NK = calibrate_bundle(loaded, dataset, **targets, features_NF=features_NF, folder=features)
     save_with_ood_detector(loaded, dataset, bundles.bundle_folder(path))
     if features_NF is not None:
         dataset = dataclasses.replace(dataset, train=head_probe.select_images(dataset))

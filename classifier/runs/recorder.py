@@ -1,6 +1,7 @@
 """Train, and keep the run folder up to date: the best bundle, history.jsonl, TensorBoard events, trackers."""
 
 import contextlib
+import dataclasses
 import json
 import logging
 import traceback
@@ -82,9 +83,8 @@ def save_inputs(run: RunFolder, experiment: Experiment, dataset: Dataset) -> Non
 def save_bundle(run: RunFolder, experiment: Experiment, dataset: Dataset, epoch: Epoch) -> None:
     """Save the epoch's model as the run's bundle."""
     scores = {"validation": epoch.validation, "test": None}
-    bundle.save(
-        bundle.Bundle.from_training(experiment, dataset, scores=scores, epoch=epoch.number), epoch.model, run.bundle
-    )
+    about = bundle.Bundle.from_training(experiment, dataset, scores=scores, epoch=epoch.number)
+    bundle.save(dataclasses.replace(about, fusion=epoch.fusion), epoch.model, run.bundle)
 
 
 def record_failure(run: RunFolder, kind: str, error: BaseException, experiment: Experiment) -> None:
@@ -137,6 +137,7 @@ def result_fields(folder: Path, loaded: bundle.LoadedBundle | None = None) -> di
         "epochs": history[-1]["epoch"] if history else about.provenance["epoch"],
         "parameters": models.count_parameters(model),
         "device": about.experiment["train"]["device"],
+        **({"fusion": about.fusion} if about.fusion else {}),
     }
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
-from classifier.bundle.schema import Correlation, DatasetSummary, Share, Summary
+from classifier.bundle.schema import Correlation, DatasetSummary, FusionDocument, Share, Summary
 from classifier.config.documents import Count
 from classifier.config.fields import PositiveInt, Range
 from classifier.errors import ConfigError
@@ -71,6 +71,7 @@ class Result(TypedDict):
     epochs: NotRequired[Count | None]
     parameters: NotRequired[Count | None]
     device: NotRequired[str | None]
+    fusion: NotRequired[FusionDocument | None]
     test_reads: NotRequired[Count | None]
     versions: NotRequired[Versions]
     error: NotRequired[str | None]

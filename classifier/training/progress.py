@@ -37,6 +37,21 @@ def describe_run(experiment: "Experiment", dataset: "Dataset") -> Iterator[str]:
     yield f"{experiment.model.name}, {', then '.join(stages)}, {train.precision} on {train.device}"
 
 
+def describe_fusion(fusion: dict[str, Any]) -> str:
+    """One line on how columns join the image, and what that brings: from the `fusion` of a bundle."""
+    ways = {
+        "mlp": "a hidden layer over both",
+        "trees": "trees over both",
+        "average": "a hidden layer over both, averaged with trees over the columns",
+    }
+    line = f"columns join the image by {ways[fusion['chosen']]}"
+    if not fusion["images"]:
+        return line
+    alone = [f"{name} alone {fusion[name]['accuracy']:.1%}" for name in ("image", "columns") if name in fusion]
+    both = f"{fusion[fusion['chosen']]['accuracy']:.1%} of {fusion['images']:,} held-out images"
+    return f"{line}: {both} ({', '.join(alone)})"
+
+
 def describe_data(dataset: "Dataset") -> Iterator[str]:
     """Images per split, number of classes, image size, and what was noticed about the data."""
     counts = ", ".join(f"{count:,} {split}" for split, count in dataset.counts.items())

@@ -9,7 +9,7 @@ from classifier.runs.recorder import record_training
 from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.runtime.timing import Deadline
 from classifier.training.loop import StepProgress
-from classifier.training.progress import format_duration
+from classifier.training.progress import describe_fusion, format_duration
 
 from ..cli.environment import command_line
 from ..cli.verb import EXIT_DONE, EXIT_INTERRUPTED
@@ -78,6 +78,8 @@ def finish_training(session: Session, stopped: str | None) -> int:
     fields = write_training_results(run, session.kind, status, loaded, missing)
     if loaded is not None:
         log.info(describe_calibration(loaded.bundle))
+    if fields.get("fusion"):
+        log.info(describe_fusion(fields["fusion"]))
     for line in missing.describe():
         log.warning(line)
     validation = fields["validation"]

@@ -1,20 +1,28 @@
 """Trainings with columns: in steps, resumed, on cached features and as a probe."""
 
+import contextlib
 import dataclasses
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from classifier import models
+from classifier.bundle import bundle as bundles
 from classifier.config.experiment import Experiment
 from classifier.errors import ConfigError
+from classifier.evaluation.calibrate import calibrate_saved_bundle
 from classifier.inference.scorer import Scorer
 from classifier.models.fusion.fusion_net import FusionNet
+from classifier.runs.folder import RunFolder
+from classifier.runs.recorder import record_training, result_fields, save_inputs
 from classifier.runtime.distributed import ProcessGroup
 from classifier.training import head_probe
 from classifier.training.checkpoint import CheckpointStore
 from classifier.training.loop import fit
+from classifier.training.progress import describe_fusion
 from classifier.training.resolve import resolve
 from classifier.training.state import TrainState
 
@@ -102,3 +110,39 @@ def test_probe_of_columns_is_fitted_and_compared_by_folds(xor_digits, tmp_path):
 def test_mixed_images_are_refused(xor_digits, name):
     with pytest.raises(ConfigError, match=f"augment.{name} mixes images, but not the columns"):
         small(xor_digits, **{f"augment__{name}": 0.2})
+
+
+def record(experiment: Experiment, dataset, folder: Path) -> RunFolder:
+    run = RunFolder.create(folder, "run")
+    with contextlib.closing(run):
+        save_inputs(run, experiment, dataset)
+        assert list(record_training(run, experiment, dataset))
+    return run
+
+
+@pytest.mark.parametrize("wanted", ["mlp", "trees", "average"])
+def test_probe_is_saved_calibrated_by_folds_and_loaded(xor_digits, tmp_path, wanted):
+    torch.manual_seed(0)
+    plain = Experiment().override("model.name", "resnet18").model
+    torch.save(models.build(plain, classes=4, channels=1, size=8).state_dict(), tmp_path / "w.pth")
+    none = torch.empty(0, dtype=torch.int64)
+    dataset = dataclasses.replace(
+        xor_digits, train=xor_digits.train.take(torch.arange(150)), validation=xor_digits.validation.take(none)
+    )
+    probe = {"model__name": "resnet18", "model__weights": str(tmp_path / "w.pth"), "model__probe": True}
+    experiment = small(dataset, **probe, model__fusion=wanted, train__epochs=1, train__keep="last")
+    run = record(experiment, dataset, tmp_path)
+    by_folds = bundles.read(run.folder).scores["validation"]
+    calibrated = calibrate_saved_bundle(run.folder, dataset, run.folder, features=run.feature_folder)
+    about, model = bundles.load(run.folder)
+    assert about.fusion is not None
+    assert about.fusion["chosen"] == wanted
+    assert about.fusion[wanted]["accuracy"] == pytest.approx(by_folds["accuracy"])
+    assert calibrated.bundle.scores["validation"]["count"] == about.fusion["images"] == 150
+    assert result_fields(run.folder)["fusion"] == about.fusion
+    assert describe_fusion(about.fusion).startswith("columns join the image by ")
+    assert isinstance(model, FusionNet)
+    assert (model.fusion.candidate is None) == (wanted == "mlp")
+    scorer = about.scorer(torch.device("cpu"))
+    answers = [scorer.predict_split(one.model, dataset.test)[1] for one in (calibrated, bundles.load(run.folder))]
+    assert torch.equal(*answers)
