@@ -37,9 +37,9 @@ class Inputs:
         errors |= {n: one for n, one in enumerate(pixels) if isinstance(one, DataError)}
         good = [n for n in range(len(pixels)) if n not in errors]
         images_MCHW = np.zeros((len(good), *shape_CHW), np.uint8)
-        for place, n in zip(images_MCHW, good, strict=True):
+        for m, n in enumerate(good):
             if isinstance(pixels[n], np.ndarray):
-                place[:] = pixels[n]
+                images_MCHW[m] = pixels[n]
         return cls(images_MCHW, None if columns_NF is None else columns_NF[good], errors, len(pixels))
 
 

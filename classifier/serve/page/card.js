@@ -43,11 +43,11 @@ function orList(names, total) {
 }
 
 export class Card {
-  /** file: the image. on: {retry, remove}, called with the card. */
+  /** file: the image; null for columns without one. on: {retry, remove}, called with the card. */
   constructor(file, on) {
-    this.name = file.name || "image"
+    this.name = file ? file.name || "image" : "Without an image"
     this.element = clone("card_template")
-    this.opened = openImage(file).then(image => this.#preview(image))
+    this.opened = file ? openImage(file).then(image => this.#preview(image)) : Promise.resolve({ file, url: "" })
     this.#say("name", this.name)
     this.#find(".image").alt = this.name
     for (const [name, act] of Object.entries(on)) this.#find(`.${name}`).onclick = () => act(this)
@@ -55,27 +55,30 @@ export class Card {
     this.#find(".map").onclick = () => this.#toggleMap()
   }
 
-  /** Ask a model, show its answer and return it in words; nothing if another was asked since. ServerError: no answer. */
-  async ask(model) {
+  /**
+   * Ask a model, show its answer and return it in words; nothing if it was asked again since. ServerError: no answer.
+   * columns: the values beside the image, or null.
+   */
+  async ask(model, columns) {
     this.#begin("Asking …")
-    this.asked = model
+    const asked = (this.asked = { model, columns })
     const image = await this.opened
-    const { content, note } = await fitToLimits(image, model)
-    const onWait = text => this.asked === model && this.#say("title", text)
+    const { content, note } = image.file ? await fitToLimits(image, model) : { content: null, note: "" }
+    const onWait = text => this.asked === asked && this.#say("title", text)
     let answer
     try {
-      answer = await predict(content, model.name, { onWait })
+      answer = await predict(content, model.name, { columns, onWait })
     } catch (error) {
-      if (this.asked !== model) return ""
+      if (this.asked !== asked) return ""
       throw error
     }
-    if (this.asked !== model) return ""
-    this.answered = { content, ...answer }
+    if (this.asked !== asked) return ""
+    this.answered = { content, columns, ...answer }
     const { title, text, isUncertain } = describe(answer.prediction)
     this.#end(title, text, isUncertain ? "warning" : "")
     this.#find(".bars").replaceChildren(...answer.prediction.top.map(makeBar))
     this.#say("note", `${note} Answered by ${answer.model}, version ${answer.version}.`.trim())
-    this.#find(".map").hidden = model.why_no_heatmaps !== null
+    this.#find(".map").hidden = model.why_no_heatmaps !== null || content === null
     return `${title}. ${text}`
   }
 
@@ -100,11 +103,11 @@ export class Card {
     const isShown = this.#find(".map").ariaPressed === "true"
     if (isShown) return this.#show((await this.opened).url, this.name, "", false)
     const answered = this.answered
-    const { model, bundle, content, prediction } = answered
+    const { model, bundle, content, columns, prediction } = answered
     this.element.classList.add("drawing")
     this.#say("caption", "Drawing … The first one of a server takes a while.")
     try {
-      answered.heatmap ??= (await predict(content, model, { version: bundle, maps: true })).prediction.heatmap
+      answered.heatmap ??= (await predict(content, model, { columns, version: bundle, maps: true })).prediction.heatmap
       if (this.answered !== answered) return // another model was asked meanwhile
       const caption = `What the model sees, and in orange what speaks for ${prediction.class_name} (Grad-CAM)`
       this.#show(`data:image/jpeg;base64,${answered.heatmap}`, `${this.name}. ${caption}`, caption, true)

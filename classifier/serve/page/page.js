@@ -2,6 +2,7 @@
 
 import { hasCamera, photograph } from "./camera.js"
 import { Card } from "./card.js"
+import { readFields, showFields } from "./columns.js"
 import { hasKey, listModels, saveKey } from "./server.js"
 
 const AT_ONCE = 2
@@ -47,9 +48,12 @@ function showProblem(text) {
 }
 
 function choose(chosen) {
+  const before = model
   model = chosen
   page.model.selectedIndex = models.indexOf(model)
-  const { class_names, why_no_heatmaps } = model
+  const { class_names, why_no_heatmaps, columns } = model
+  if (JSON.stringify(before?.columns) !== JSON.stringify(columns)) showFields(page.fields, columns)
+  page.columns.hidden = columns.length === 0
   const more = class_names.length - MAX_NAMED_CLASSES
   const named = class_names.slice(0, MAX_NAMED_CLASSES).join(", ") + (more > 0 ? ` and ${more.toLocaleString("en")} more` : "")
   page.classes.textContent = `The model ${model.name} tells ${class_names.length.toLocaleString("en")} classes apart: ${named}.`
@@ -96,7 +100,7 @@ function work() {
 
 async function answer(card) {
   try {
-    const text = await card.ask(model)
+    const text = await card.ask(model, readFields(page.fields))
     if (text) tell(`${card.name}: ${text}`)
   } catch (error) {
     if (error.status === 401) {
@@ -129,6 +133,9 @@ page.model.onchange = () => {
   choose(models[page.model.selectedIndex])
   ask(cards)
 }
+page.columns.onsubmit = event => event.preventDefault()
+page.columns.onchange = () => ask(cards)
+page.imageless.onclick = () => add([null])
 page.choose.onclick = () => page.files.click()
 page.photograph.onclick = async () => {
   page.photograph.disabled = true // a second camera would never be switched off

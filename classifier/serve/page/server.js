@@ -39,13 +39,16 @@ export function hasKey() {
   return key !== ""
 }
 
-/** Return the models: {name, class_names, max_bytes, max_pixels, why_no_heatmaps}. */
+/** Return the models: {name, class_names, max_bytes, max_pixels, why_no_heatmaps, columns}. */
 export async function listModels() {
   return (await request("models")).models
 }
 
-/** Return the answer to an image: {model, version, bundle, prediction}. version: a bundle, too. onWait: called with a sentence before it is asked again. */
-export async function predict(image, model, { version = "", maps = false, onWait = () => {} } = {}) {
+/**
+ * Return the answer to an image: {model, version, bundle, prediction}. version: a bundle, too. columns: the values beside
+ * the image, which may then be null. onWait: called with a sentence before it is asked again.
+ */
+export async function predict(image, model, { columns = null, version = "", maps = false, onWait = () => {} } = {}) {
   const query = new URLSearchParams({ top: 5 })
   if (version) query.set("version", version)
   if (maps) query.set("maps", true)
@@ -53,8 +56,8 @@ export async function predict(image, model, { version = "", maps = false, onWait
     try {
       const answer = await request(`predict/${encodeURIComponent(model)}?${query}`, {
         method: "POST",
-        body: image,
-        headers: { "Content-Type": "application/octet-stream" },
+        body: columns ? makeForm(image, columns) : image,
+        headers: columns ? {} : { "Content-Type": "application/octet-stream" },
       })
       return { ...answer, prediction: answer.predictions[0] }
     } catch (error) {
@@ -64,6 +67,13 @@ export async function predict(image, model, { version = "", maps = false, onWait
       await new Promise(resolve => setTimeout(resolve, 1000 * seconds))
     }
   }
+}
+
+function makeForm(image, columns) {
+  const form = new FormData() // the browser writes its Content-Type
+  if (image) form.append("image", image)
+  form.append("columns", JSON.stringify(columns))
+  return form
 }
 
 async function request(path, { headers = {}, ...options } = {}) {
