@@ -18,7 +18,7 @@ if not __package__:  # run as a script: import this folder as a package, install
     __package__ = Path(__file__).resolve().parent.name
 
 from classifier.config.experiment import Experiment
-from classifier.config.fields import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Range
+from classifier.config.fields import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Range
 from classifier.errors import ConfigError
 
 from .cli.command import main
@@ -44,7 +44,7 @@ class ServeOptions(ModelOptions):
     host: str = "127.0.0.1"
     """Address to listen on; any but this machine's own needs --key_file."""
     port: Annotated[int, Range(0, 65535)] = 8000
-    """Port to listen on; 0: any free one, which is printed."""
+    """Port to listen on; 0: any free one."""
     key_file: str | None = None
     """File of the hashes of API keys, which requests then need: Authorization: Bearer KEY."""
     add_key: str | None = None
@@ -64,7 +64,7 @@ class ServeOptions(ModelOptions):
     share: Fraction = 0.0
     """Share of the requests on which a new version is tried first; 0 switches at once."""
     shadow: bool = False
-    """Return the old version's answers meanwhile, not the new one's."""
+    """Return the old version's answers meanwhile."""
     share_requests: PositiveInt = 100
     """Requests to compare before a new version takes over."""
     max_errors: Fraction = 0.01
@@ -72,9 +72,15 @@ class ServeOptions(ModelOptions):
     max_disagreement: Fraction = 0.05
     """Share of their images that may get another class."""
     max_slowdown: PositiveFloat = 2.0
-    """How many times as long an answer may take."""
+    """How many times slower it may be."""
     maps: bool = True
     """Draw heatmaps (Grad-CAM), if asked, where torch is installed; in a process of their own."""
+    films: NonNegativeInt = 0
+    """Films that POST /watch takes at once; 0: none."""
+    film_mb: PositiveInt = 512
+    """Size of a film."""
+    film_seconds: PositiveFloat = 600.0
+    """Seconds for a film and its upload."""
     drain: NonNegativeFloat = 0.0
     """Seconds to go on, unready, after SIGTERM: until load balancers know."""
     log: bool = True
@@ -207,8 +213,9 @@ def _read_request(given: Mapping[str, Any]) -> Request:
     changes = {name: value for name, value in given.items() if name in VERB.setting_flags}
     Experiment().override_all(changes)
     options = ServeOptions(**{name: value for name, value in given.items() if name not in changes})
-    if options.capture:
-        raise ConfigError("--capture is for one process, not for --replicas: leave one of them out")
+    for name in ("capture", "films"):
+        if getattr(options, name):
+            raise ConfigError(f"--{name} is for one process, not for --replicas: leave one of them out")
     return Request(options, changes)
 
 

@@ -16,7 +16,7 @@ class WatchMetrics:
     def __init__(self, counts: Counts, model: str) -> None:
         self._metrics = Metrics()
         self._model = self._metrics.of(model, "1")
-        self._metrics.registry.register(_CountsCollector(counts))
+        self._metrics.registry.register(CountsCollector(counts))
 
     def observe(self, decode_seconds: float, compute_seconds: float) -> None:
         """Record a frame that the model has answered; decoding is what makes it the model's input."""
@@ -33,7 +33,9 @@ class WatchMetrics:
         return self._metrics.render()
 
 
-class _CountsCollector(Collector):
+class CountsCollector(Collector):
+    """The counts, as `classifier_watch_` and their name."""
+
     def __init__(self, counts: Counts) -> None:
         self._counts = counts
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from classifier.bundle.predictor import Predictor
+from classifier.config.experiment import Experiment
 from classifier.errors import ConfigError
 from classifier.runtime.cpu import available_cores
 from classifier.runtime.threads import limit_to_free_cores
@@ -93,7 +95,29 @@ def _make_app(request: Request, guard: Guard) -> App:
         kept = CaptureBounds(options.capture_share, options.capture_mb << 20, options.capture_images)
         capture = Capture(Path(options.capture), kept, metrics, log.write)
     registry = Registry(open_predictor, metrics, log.write, pools=Pools(cores), rollout=rollout)
-    return App(registry, metrics, log, guard, bounds, has_maps=options.maps, capture=capture)
+    app = App(registry, metrics, log, guard, bounds, has_maps=options.maps, capture=capture)
+    if options.films:
+        _add_films(app, request, limits)
+    return app
+
+
+def _add_films(app: App, request: Request, limits: dict[str, Any]) -> None:
+    """Take films, too. ImportError if what decodes them is not installed."""
+    if importlib.util.find_spec("av") is None:
+        raise ModuleNotFoundError(name="av")
+    from classifier.watch.endpoint.film_job import FilmBounds
+    from classifier.watch.endpoint.route import FilmRoutes
+    from classifier.watch.endpoint.watching import open_predictor
+
+    options = request.options
+    bounds = FilmBounds(
+        at_once=options.films,
+        film_bytes=options.film_mb << 20,
+        seconds=options.film_seconds,
+        silent_seconds=app.bounds.body_seconds,
+        max_pixels=Experiment().override_all(request.changes).data.max_pixels,
+    )
+    FilmRoutes(app, bounds, functools.partial(open_predictor, options.device, options.engine, limits))
 
 
 def _open_predictor(options: Any, limits: dict[str, Any], path: Path) -> Predictor:

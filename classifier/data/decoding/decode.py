@@ -161,5 +161,5 @@ def as_data_error(source: Path | bytes) -> Iterator[None]:
 
 def data_error(source: Path | bytes, reason: str) -> DataError:
     """Return the exception that says why an image cannot be used. source: its path; bytes if it has none."""
-    name = "the image" if isinstance(source, bytes) else source
-    return DataError(f"{name} cannot be used as an image: {reason}; replace or remove it")
+    what = "the image cannot be used" if isinstance(source, bytes) else f"{source} cannot be used as an image"
+    return DataError(f"{what}: {reason}; replace or remove it")

@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +30,23 @@ _PATIENCE = 3
 """Times as long a stream may be silent between segments (HLS), or send no frame that can be decoded."""
 
 
+@dataclass(frozen=True, eq=False)
+class FilmContent:
+    """A film that is no file of this machine: its bytes, and how FFmpeg is to read them."""
+
+    file: Any
+    """With the methods read, seek and tell."""
+    options: Mapping[str, str]
+    format: str | None = None
+    """None: found by its first bytes."""
+    threads: int = 1
+    """That decode."""
+
+
 class Video:
     """An open film, stream or camera. DataError, without its credentials, if it cannot be opened.
 
-    max_pixels: of a frame. counts: where damaged frames are counted.
+    max_pixels: of a frame. counts: where damaged frames are counted. content: of a film, instead of its file.
     """
 
     def __init__(
@@ -42,8 +56,10 @@ class Video:
         silent_seconds: float = SILENT_SECONDS,
         *,
         counts: Counts | None = None,
+        content: FilmContent | None = None,
     ) -> None:
         self.address, self.max_pixels, self._counts = address, max_pixels, counts or Counts()
+        self._content = content
         self._silent_seconds, self._file = silent_seconds, None
         if address.kind == "device" and sys.platform != "linux":
             raise DataError(f"{address.name} is a device, which is read on Linux only: give the URL of a stream")
@@ -75,6 +91,9 @@ class Video:
 
         address = self.address
         options = {"protocol_whitelist": address.protocols}
+        if content := self._content:
+            options |= content.options
+            return av.open(content.file, format=content.format, options=options, metadata_errors="replace")
         if address.kind == "film":  # opened here, so that FFmpeg needs no protocol, nor has one for what it refers to
             self._file = Path(address.location).open("rb")  # noqa: SIM115 - closed by close
             return av.open(self._file, options=options, metadata_errors="replace")
@@ -94,7 +113,7 @@ class Video:
             raise DataError(f"{self.address.name} has a codec that is unknown here: convert it, to H.264")
         self._check_size(codec.width, codec.height)
         codec.options = {"max_pixels": str(self.max_pixels)}
-        codec.thread_count = available_cores()
+        codec.thread_count = self._content.threads if self._content else available_cores()
         # Threads that each decode a frame would hold back as many frames.
         codec.thread_type = "SLICE" if self.is_live else "AUTO"
 
