@@ -63,12 +63,12 @@ def make_dataset() -> Dataset:
     return Dataset(**{**vars(waves), **splits, "test": add(waves.test, test), "columns": schema})
 
 
-def make_bundle(folder: Path, dataset: Dataset, answers: Answers = "head", name: str = "cnn", **settings: Any) -> Path:
+def make_bundle(folder: Path, dataset: Dataset, answers: Answers = "head", *, has_flip: bool = False) -> Path:
     """Save a bundle that answers by its head, by trees on image and columns, or by the mean of head and trees."""
     schema = dataset.columns
     assert schema is not None
     resolved = {"data.size": dataset.size, "data.channels": dataset.channels, "train.precision": "fp32"}
-    experiment = Experiment().override_all(resolved | {"model.name": name} | settings)
+    experiment = Experiment().override_all(resolved | {"model.name": "cnn", "augment.test_flip": has_flip})
     torch.manual_seed(0)
     shape: dict[str, Any] = {"classes": len(CLASSES), "channels": dataset.channels, "size": dataset.size}
     model = models.build(experiment.model, **shape, column_widths=schema.widths, weights=False)

@@ -44,7 +44,7 @@ def test_the_gate_has_rows_without_columns_and_without_image(gate):
 @pytest.mark.parametrize("kind", ["onnx", "openvino", "torch_export"])
 @pytest.mark.parametrize("answers", ["head", "trees", "average"])
 def test_an_export_answers_as_its_model(dataset, gate, kind, answers, tmp_path):
-    folder = make_bundle(tmp_path / "bundle", dataset, answers, **{"augment.test_flip": True})
+    folder = make_bundle(tmp_path / "bundle", dataset, answers, has_flip=True)
     export = export_bundle(folder, kind, gate)
     assert export.document["parity"]["images"] == len(gate.ids)
     if kind == "torch_export":
@@ -68,6 +68,8 @@ def test_without_columns_an_export_says_what_the_model_says(exported, dataset):
     images_NCHW = dataset.validation.images_NCHW[:5].numpy()
     expected, found = by_torch.judge(images_NCHW), by_export.judge(images_NCHW)
     np.testing.assert_allclose(found.probabilities_NK, expected.probabilities_NK, atol=1e-5)
+    assert found.ood_scores_N is not None
+    assert expected.ood_scores_N is not None
     np.testing.assert_allclose(found.ood_scores_N, expected.ood_scores_N, atol=0.05)
 
 

@@ -235,6 +235,7 @@ def test_columns_are_kept_with_the_answers(folder, tmp_path):
     ask(server, images=[IMAGE, None], columns=ROWS)
     server.ask("/predict/waves", IMAGE)
     stop(server)
+    assert server.app.capture
     server.app.capture.close()
     [path] = tmp_path.glob("waves/*.parquet")
     rows = pq.read_table(path).to_pylist()

@@ -38,8 +38,8 @@ class Inputs:
         good = [n for n in range(len(pixels)) if n not in errors]
         images_MCHW = np.zeros((len(good), *shape_CHW), np.uint8)
         for m, n in enumerate(good):
-            if isinstance(pixels[n], np.ndarray):
-                images_MCHW[m] = pixels[n]
+            if isinstance(image_CHW := pixels[n], np.ndarray):
+                images_MCHW[m] = image_CHW
         return cls(images_MCHW, None if columns_NF is None else columns_NF[good], errors, len(pixels))
 
 
