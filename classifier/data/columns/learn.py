@@ -11,7 +11,7 @@ from classifier.data.columns.column import Column, ColumnKind
 from classifier.data.columns.encode import DATE_WIDTH, parse_cells
 from classifier.data.columns.infer import find_day_order, infer_kind
 from classifier.data.columns.request import ColumnRequest
-from classifier.data.columns.schema import MAX_COLUMNS, MAX_WIDTH, ColumnSchema
+from classifier.data.columns.schema import MAX_COLUMNS, MAX_NAME_CHARACTERS, MAX_WIDTH, ColumnSchema
 from classifier.data.columns.text_hashing import WIDTH
 from classifier.errors import DataError, list_few
 
@@ -33,6 +33,8 @@ def learn_schema(
     """
     if len(texts) > MAX_COLUMNS:
         raise DataError(f"{name} has {len(texts):,} columns: name those that matter in data.columns")
+    if long := next((one for one in texts if len(one) > MAX_NAME_CHARACTERS), None):
+        raise DataError(f"{name} has a column with a name of {len(long):,} characters ({long[:20]}...): shorten it")
     (training_M,) = np.nonzero(is_training_N)
     training: list[int] = training_M.tolist()
     columns: list[Column] = []

@@ -60,9 +60,9 @@ class ColumnRequest:
         """
         for name in self.names:
             if name not in have:
-                known = list_few(list_free(have, reserved), 8) or "none"
+                known = list_few(list_free(have, reserved), 8)[:200] or "none"
                 fix = suggest(name, have) or ": correct data.columns"
-                raise DataError(f"{where}: there is no column {show(name)} (only {show(known)}){fix}")
+                raise DataError(f"{where}: there is no column {show(name[:100])} (only {show(known)}){fix}")
             if name in reserved or name.casefold() in RESERVED:
                 raise DataError(
                     f"{where}: the column {show(name)} is no input, as it says which image or answer it is: leave it "

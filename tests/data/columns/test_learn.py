@@ -77,5 +77,7 @@ def test_only_unknown_numbers_are_encoded() -> None:
 def test_too_many_columns() -> None:
     with pytest.raises(DataError, match="set has 1,001 columns: name those that matter"):
         learn({f"c{n}": ["1", "2"] for n in range(1001)})
+    with pytest.raises(DataError, match=r"set has a column with a name of 2,000 characters \(xxx"):
+        learn({"x" * 2000: ["1", "2"]})
     with pytest.raises(DataError, match="become 10,241 numbers, more than 10,000"):
         learn({f"c{n}": ["a b c d e f", "some other words of it"] for n in range(40)})

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from classifier import data
 from classifier.config.sections import DataConfig
 from classifier.data.readers.source import Source
 from classifier.errors import DataError
+from jobs.launch.shared_dataset import SharedDataset
 from tests.data.readers.test_archive import pack_tar
 
 COUNT = 40
@@ -208,6 +210,14 @@ def test_subsets_streams_and_folds(images: list[Path], tmp_path: Path) -> None:
     assert streamed.train.columns_NF.shape == (len(streamed.train), whole.columns.width)
     means = {load(path, "all", folds=3, fold=fold).columns.columns[0].mean for fold in range(3)}
     assert len(means) == 3  # each fold's schema is learned from its own training images
+
+
+def test_trials_share_the_columns(images: list[Path], tmp_path: Path) -> None:
+    config = DataConfig(path=str(write_csv(tmp_path / "a.csv", images)), columns=("all",), cache=None)
+    dataset = data.load(config)
+    opened = pickle.loads(pickle.dumps(SharedDataset.from_dataset(dataset, config))).open()
+    assert opened.columns == dataset.columns
+    np.testing.assert_array_equal(opened.train.columns_NF, dataset.train.columns_NF)
 
 
 def test_a_schema_that_was_learned_elsewhere(images: list[Path], tmp_path: Path) -> None:
