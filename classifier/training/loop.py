@@ -22,7 +22,7 @@ from classifier.runtime.threads import use_threads
 from classifier.runtime.timing import Throughput, Timer
 from classifier.training.checkpoint import AsyncCheckpointWriter, Checkpoint, CheckpointStore
 from classifier.training.distillation import Teacher
-from classifier.training.fusion.conclude import Fused
+from classifier.training.fusion.final_epoch import choose_final_model
 from classifier.training.state import TrainState
 
 # Steps after which ranks agree whether to stop, and check that the loss is finite: both wait for the device.
@@ -292,7 +292,7 @@ def _finish_epoch(state: TrainState, number: int, seconds: float, stopped: str |
     improves = scores is not None and state.update_best(scores, number)
     keeps_last = state.experiment.train.keep == "last" and scores is not None
     if (is_complete and state.is_over) or stopped == "train.minutes":
-        scores, improves, is_wanted = _finish_fusion(state, scores, number, improves)
+        scores, improves, is_wanted = choose_final_model(state, scores, number, improves)
         keeps_last = keeps_last or is_wanted
     return Epoch(
         number=number,
@@ -312,27 +312,3 @@ def _finish_epoch(state: TrainState, number: int, seconds: float, stopped: str |
         commit=lambda: None,
         fusion=None if state.fused is None else state.fused.compared.scores,
     )
-
-
-def _finish_fusion(
-    state: TrainState, scores: dict[str, Any] | None, number: int, improves: bool
-) -> tuple[dict[str, Any] | None, bool, bool]:
-    """After the last epoch of a training with columns, choose the model that remains. Return its scores, whether it
-    improves on all epochs, and whether model.fusion wants it in any case."""
-    is_compared = state.fused is not None  # a probe, by folds
-    if not is_compared:
-        state.compare_fusion()
-    if state.fused is None or state.fused.is_trained:
-        return scores, improves, False
-    is_wanted = state.experiment.model.fusion != "auto"
-    if is_compared or not len(state.dataset.validation):
-        return scores, improves, is_compared or is_wanted
-    fused_scores = state.validate()
-    is_better = state.update_best(fused_scores, number, is_again=True)
-    if is_better or is_wanted or state.experiment.train.keep == "last":
-        return fused_scores, is_better or improves, is_wanted
-    compared = dataclasses.replace(state.fused.compared, name="mlp", tensors={})
-    compared.scores["chosen"] = "mlp"
-    state.fused = None
-    state.fused = Fused(state.eval_model, compared)
-    return scores, improves, False

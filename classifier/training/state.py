@@ -20,7 +20,6 @@ from classifier.data.labels.label_sets import count_labels
 from classifier.errors import ConfigError, RunError, in_short
 from classifier.inference.scorer import Scorer, find_hits, gather_targets
 from classifier.models import factory
-from classifier.models.fusion.fusion_net import FusionNet
 from classifier.runtime.distributed import ProcessGroup
 from classifier.training import head_probe, image_size, losses, optimizers, schedule
 from classifier.training.checkpoint import Checkpoint
@@ -28,7 +27,7 @@ from classifier.training.distillation import DistillationLoss, Teacher
 from classifier.training.ema import ModelEMA
 from classifier.training.feature_cache import FeatureCache
 from classifier.training.forward_path import ForwardPath, FullModelPath
-from classifier.training.fusion.conclude import Fused, conclude, extract_shared, fit_finally
+from classifier.training.fusion.conclude import Fused, conclude
 
 
 class TrainState:
@@ -154,16 +153,6 @@ class TrainState:
             by_folds = self.scorer.log_probabilities(held_out.logits_MK), held_out.targets
             self.fold_scores = self.scorer.score([by_folds], ProcessGroup())
         self.step += self.steps_per_epoch
-
-    def compare_fusion(self) -> None:
-        """After the last step of a training with columns: replace the final model where another is clearly better."""
-        model = self.eval_model
-        if not isinstance(model, FusionNet) or self.fused is not None:
-            return
-        train = head_probe.select_images(self.dataset)
-        features_NB = extract_shared(model, self.scorer, train, self.group)
-        parts = (model, self.experiment, self.dataset, self.scorer, self.group, features_NB, train)
-        self.fused = conclude(model, fit_finally(*parts))
 
     def end_epoch(self, epoch: int) -> None:
         """Call it on every rank after the epoch's last step."""
