@@ -20,6 +20,7 @@ from classifier.data.labels.label_sets import count_labels
 from classifier.errors import ConfigError, RunError, in_short
 from classifier.inference.scorer import Scorer, find_hits, gather_targets
 from classifier.models import factory
+from classifier.models.fusion.fusion_net import FusionNet
 from classifier.runtime.distributed import ProcessGroup
 from classifier.training import head_probe, image_size, losses, optimizers, schedule
 from classifier.training.checkpoint import Checkpoint
@@ -27,7 +28,7 @@ from classifier.training.distillation import DistillationLoss, Teacher
 from classifier.training.ema import ModelEMA
 from classifier.training.feature_cache import FeatureCache
 from classifier.training.forward_path import ForwardPath, FullModelPath
-from classifier.training.fusion.conclude import Fused, conclude
+from classifier.training.fusion.conclude import Fused, conclude, extract_shared, fit_finally
 
 
 class TrainState:
@@ -127,6 +128,8 @@ class TrainState:
         """Choose the forward path, and wrap its module anew: other gradients are exchanged from now on."""
         if frozen or self.is_backbone_frozen:
             models.set_frozen(self.model, frozen)
+        if self.experiment.model.freeze == "early":
+            models.freeze_early_layers(self.model)
         self.is_backbone_frozen = frozen
         if frozen and self.experiment.views:
             self.path = FeatureCache(self.experiment, self.dataset, self.model, self.scorer, self.features)
@@ -153,6 +156,16 @@ class TrainState:
             by_folds = self.scorer.log_probabilities(held_out.logits_MK), held_out.targets
             self.fold_scores = self.scorer.score([by_folds], ProcessGroup())
         self.step += self.steps_per_epoch
+
+    def compare_fusion(self) -> Fused | None:
+        """Compare the model with others that join images and columns, after its last step; None without columns."""
+        model = self.eval_model
+        if not isinstance(model, FusionNet):
+            return None
+        train = head_probe.select_images(self.dataset)
+        features_NB = extract_shared(model, self.scorer, train, self.group)
+        parts = (model, self.experiment, self.dataset, self.scorer, self.group, features_NB, train)
+        return conclude(model, fit_finally(*parts))
 
     def end_epoch(self, epoch: int) -> None:
         """Call it on every rank after the epoch's last step."""

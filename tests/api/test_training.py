@@ -94,8 +94,8 @@ def test_one_image_a_class_trains_and_says_that_nothing_is_tested(tmp_path, caps
     with pytest.raises(classifier.ClassifierError, match=r"test images \(every class has only one image\): add"):
         run.test()
     draw_photos(photos, {"red": 12, "green": 12})  # beside the class of one image
-    extract, passes = head_probe.extract_features, []
-    monkeypatch.setattr(head_probe, "extract_features", lambda *words: passes.append(1) or extract(*words))
+    extract, passes = head_probe.extract_shared, []
+    monkeypatch.setattr(head_probe, "extract_shared", lambda *words: passes.append(1) or extract(*words))
     mixed = classifier.train(photos, out=tmp_path, progress=False)
     assert len(passes) == 1, "the calibration takes the features of the training"
     assert "The class 'blue' has only one image, which trains: it is not tested." in mixed.result["dataset"]["findings"]

@@ -1,18 +1,34 @@
 """After the last epoch of a training with columns: which model remains."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from classifier.models.fusion.fusion_net import FusionNet
-from classifier.training import head_probe
-from classifier.training.fusion.conclude import Fused, conclude, extract_shared, fit_finally
+from torch import nn
 
-if TYPE_CHECKING:
-    from classifier.training.state import TrainState
+from classifier.config.experiment import Experiment
+from classifier.data.dataset import Dataset
+from classifier.training.fusion.conclude import Fused
+
+
+class State(Protocol):
+    """What of a TrainState decides that."""
+
+    experiment: Experiment
+    dataset: Dataset
+    fused: Fused | None
+
+    @property
+    def eval_model(self) -> nn.Module: ...
+
+    def compare_fusion(self) -> Fused | None: ...
+
+    def validate(self) -> dict[str, Any]: ...
+
+    def update_best(self, scores: dict[str, Any], number: int, *, is_again: bool = False) -> bool: ...
 
 
 def choose_final_model(
-    state: "TrainState", scores: dict[str, Any] | None, number: int, improves: bool
+    state: State, scores: dict[str, Any] | None, number: int, improves: bool
 ) -> tuple[dict[str, Any] | None, bool, bool]:
     """Set state.fused, where columns join the images. Return the scores of the model that remains, whether it improves
     on all epochs, and whether it is to be saved in any case.
@@ -21,13 +37,10 @@ def choose_final_model(
     training can go on from them.
     """
     model, is_by_folds = state.eval_model, state.fused is not None  # a probe's
-    if not isinstance(model, FusionNet):
-        return scores, improves, False
     if state.fused is None:
-        train = head_probe.select_images(state.dataset)
-        features_NB = extract_shared(model, state.scorer, train, state.group)
-        parts = (model, state.experiment, state.dataset, state.scorer, state.group, features_NB, train)
-        state.fused = conclude(model, fit_finally(*parts))
+        state.fused = state.compare_fusion()
+    if state.fused is None:
+        return scores, improves, False
     compared = state.fused.compared
     is_wanted = state.experiment.model.fusion != "auto"
     if state.fused.is_trained:
