@@ -20,7 +20,7 @@ if not __package__:  # run as a script: import this folder as a package, install
 
 from classifier.config.experiment import Experiment
 from classifier.config.fields import NonNegativeFloat, PositiveFloat, PositiveInt, Range
-from classifier.errors import ConfigError
+from classifier.errors import ConfigError, list_few
 from classifier.runtime.cpu import available_cores
 from classifier.runtime.threads import limit_to_free_cores
 
@@ -256,6 +256,8 @@ def _open_predictor(request: Request) -> "Predictor":
             _say(line)
     limits = {name.removeprefix("data."): value for name, value in request.changes.items() if name in LIMITS}
     predictor = Predictor(options.run, device=options.device, engine=options.engine, threads=threads, **limits)
+    if schema := predictor.bundle.columns:
+        _say(f"frames have no columns: {list_few(schema.names, 5)} are missing in all answers")
     if predictor.engine.description.startswith("torch"):
         import torch
 

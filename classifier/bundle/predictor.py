@@ -13,7 +13,7 @@ import numpy as np
 from classifier.bundle import document
 from classifier.bundle.engine_choice import has_torch, open_engine
 from classifier.bundle.image_reader import ImageInput, ImageReader
-from classifier.bundle.inputs.column_rows import Row
+from classifier.bundle.inputs.column_rows import Row, RowError
 from classifier.bundle.inputs.input_reader import InputReader, Inputs
 from classifier.config.sections import DataConfig, Task
 from classifier.config.trust import trust as allow_imports
@@ -243,9 +243,8 @@ class Predictor:
         for inputs in self.inputs.read_batches(pairs, self.engine.batch_size):
             predictions = self._predict(inputs, k, maps)
             for n, (name, *_) in zip(range(inputs.count), remaining, strict=False):
-                if n in inputs.errors:
-                    text = str(inputs.errors[n])
-                    yield Unreadable(name, text)
+                if error := inputs.errors.get(n):
+                    yield Unreadable(name, f"{name}: {error}" if isinstance(error, RowError) else str(error))
                 else:
                     yield Prediction(name, **next(predictions))
 

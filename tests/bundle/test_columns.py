@@ -87,6 +87,7 @@ def test_a_row_that_is_not_understood_is_named_and_stops_no_other(predictor, ima
     named = [("first", images[0], {"weight": 1}), ("second", images[1], row), ("third", images[2], None)]
     first, second, third = predictor.predict_named(named)
     assert (type(first), type(second), type(third)) == (Prediction, Unreadable, Prediction)
+    assert second.reason.startswith("second: ")
     [expected] = predictor.predict([images[2]])
     np.testing.assert_allclose(third.probabilities, expected.probabilities, atol=1e-6)
 

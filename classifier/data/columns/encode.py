@@ -39,7 +39,7 @@ def parse_cells(column: Column, texts: Sequence[str], locate: Callable[[int], st
         if value is None:
             raise DataError(
                 f"{locate(n)}: {column.name} is {show(repr(text[:40]))}, which is no {column.kind}: correct it, leave "
-                f"it empty, or give --data.columns {column.name}:category or :text"
+                f"it empty, or train with --data.columns {column.name}:category or :text"
             )
         values_N[n] = value
     return values_N

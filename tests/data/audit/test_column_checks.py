@@ -100,8 +100,8 @@ def test_missing_values() -> None:
 def test_what_a_training_refuses_is_told() -> None:
     found = check(weight=[*range(COUNT - 1), "heavy"])
     assert found == {
-        "refused": "199.png: weight is 'heavy', which is no number: correct it, leave it empty, or give --data.columns "
-        "weight:category or :text"
+        "refused": "199.png: weight is 'heavy', which is no number: correct it, leave it empty, or train with "
+        "--data.columns weight:category or :text"
     }
 
 
