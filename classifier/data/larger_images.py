@@ -55,8 +55,8 @@ def decode_larger(
     if config.crop_scale <= 1 or not len(indices_M):
         return None
     _, channels, size, _ = decoded.images_NCHW.shape
-    sides = [min(one.width, one.height) for one in measure_sample(source, dataclasses.replace(config, size=None))]
-    side = min(round(config.crop_scale * size), int(np.median(sides)) if sides else 0)
+    shorter = [min(one.width, one.height) for one in measure_sample(source, dataclasses.replace(config, size=None))]
+    side = min(round(config.crop_scale * size), int(np.median(shorter)) if shorter else 0)
     if side <= size:
         return None
     if isinstance(stream := decoded.images_NCHW, StreamedImages):

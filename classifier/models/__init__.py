@@ -8,13 +8,14 @@ from classifier.models.catalogue import MODELS, ZOO, names
 if TYPE_CHECKING:
     from classifier.models.factory import build, count_parameters
     from classifier.models.head import head_modules, head_parameter_names
-    from classifier.models.transfer import freeze_statistics, pretrained_statistics, set_frozen
+    from classifier.models.transfer import freeze_early_layers, freeze_statistics, pretrained_statistics, set_frozen
 
 __all__ = [
     "MODELS",
     "ZOO",
     "build",
     "count_parameters",
+    "freeze_early_layers",
     "freeze_statistics",
     "head_modules",
     "head_parameter_names",
@@ -25,6 +26,7 @@ __all__ = [
 
 _DEFINED_IN = {
     "build": "factory",
+    "freeze_early_layers": "transfer",
     "freeze_statistics": "transfer",
     "head_modules": "head",
     "head_parameter_names": "head",

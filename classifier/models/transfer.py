@@ -4,6 +4,7 @@ import functools
 import logging
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,11 @@ from classifier.models.weights_file import WeightsFile, read_weights
 from classifier.text import show
 
 _log = logging.getLogger(__name__)
+
+# Of the layers, which `freeze_early_layers` freezes.
+EARLY_SHARE = 2 / 3
+# Parameters in a row that count as a layer, as in timm, in models that do not tell their layers.
+LAYER_PARAMETERS = 12
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's preprocessing, for all its weights
 _MAX_TOKENS = 1 << 16
@@ -136,6 +142,31 @@ def set_frozen(model: nn.Module, frozen: bool) -> None:
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.train(model.training and not frozen)
+
+
+def freeze_early_layers(model: nn.Module) -> None:
+    """Freeze all but the head and the last third of the layers: the statistics of batch norms are not touched."""
+    layers = number_layers(model)
+    first = EARLY_SHARE * max(layers.values())
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(layers[name] >= first)
+
+
+def number_layers(model: nn.Module) -> dict[str, int]:
+    """Return the number of each parameter's layer, from the image to the head, which is the last.
+
+    The layers are those that timm's models name, which count a block as one; of others, so many parameters in a row.
+    """
+    if hasattr(model, "group_matcher"):
+        from timm.models import group_parameters
+
+        matcher: Any = model.group_matcher(coarse=False)  # pyright: ignore[reportCallIssue]
+        grouped: Any = group_parameters(model, matcher, reverse=True)
+        return grouped
+    heads = head_parameter_names(model)
+    names = [name for name, _ in model.named_parameters() if name not in heads]
+    layers = {name: i // LAYER_PARAMETERS for i, name in enumerate(names)}
+    return layers | dict.fromkeys(heads, max(layers.values(), default=-1) + 1)
 
 
 def freeze_statistics(model: nn.Module) -> None:

@@ -150,7 +150,7 @@ def default_space(experiment: Experiment, images: int) -> Space:
     if len(names) > 1:
         space["model.name"] = Choice(names)
     if model.weights and model.freeze != "backbone":
-        space["model.freeze"] = Choice(("none", "statistics"))
+        space["model.freeze"] = Choice(("none", "statistics", "early"))
         space["optimizer.layer_decay"] = Choice(
             tuple(dict.fromkeys((experiment.optimizer.layer_decay, *_LAYER_DECAYS)))
         )

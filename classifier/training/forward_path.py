@@ -75,7 +75,7 @@ class FullModelPath:
         network.train()
         if self.is_backbone_frozen:
             models.set_frozen(self.module, True)  # train() has put its batch norms into train mode
-        elif self.experiment.model.freeze == "statistics":
+        elif self.experiment.model.freeze in ("statistics", "early"):
             models.freeze_statistics(self.module)
 
     def forward(self, network: nn.Module, batch: loader.Batch, targets: Tensor, epoch: int) -> tuple[Any, Any]:

@@ -7,11 +7,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from classifier.config.sections import OptimizerConfig
+from classifier.models.transfer import number_layers
 from classifier.training.muon import Muon
 
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
-# Parameters in a row that count as a layer, as in timm, in models that do not tell their layers.
-_LAYER_PARAMETERS = 12
 # Parts of names of parameters that transformers add to features, like biases, though they are no vectors.
 _ADDITIVE_NAMES = ("bias", "pos_embed", "position", "_token")
 
@@ -32,7 +31,7 @@ def build(
     has `scale` and `base_momentum` for set_lr. Biases, norms and other vectors get no weight decay.
     """
     no_decay = _names_without_decay(model)
-    scales = _scale_layers(model, head_names, config.layer_decay) if config.layer_decay is not None else {}
+    scales = _scale_layers(model, config.layer_decay) if config.layer_decay is not None else {}
     groups: dict[tuple[bool, float, bool, bool], list[nn.Parameter]] = {}
     for i, (name, parameter) in enumerate(model.named_parameters()):
         is_slow = is_pretrained and name not in head_names
@@ -97,20 +96,12 @@ def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
                 values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
-def _scale_layers(model: nn.Module, head_names: frozenset[str], decay: float) -> dict[str, float]:
+def _scale_layers(model: nn.Module, decay: float) -> dict[str, float]:
     """Return each parameter's scale: decay to the power of its layer's distance from the last, which has the head.
 
-    H. Bao et al., "BEiT", 2022. The layers are those that timm's models name, which count a block as one.
+    H. Bao et al., "BEiT", 2022.
     """
-    if hasattr(model, "group_matcher"):
-        from timm.models import group_parameters
-
-        matcher: Any = model.group_matcher(coarse=False)  # pyright: ignore[reportCallIssue]
-        layers: Any = group_parameters(model, matcher, reverse=True)  # name -> number
-    else:
-        names = [name for name, _ in model.named_parameters() if name not in head_names]
-        layers = {name: i // _LAYER_PARAMETERS for i, name in enumerate(names)}
-        layers |= dict.fromkeys(head_names, max(layers.values(), default=-1) + 1)
+    layers = number_layers(model)
     last = max(layers.values())
     return {name: decay ** (last - layer) for name, layer in layers.items()}
 

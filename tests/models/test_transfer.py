@@ -14,6 +14,7 @@ from torch import nn
 from classifier.config.sections import ModelConfig
 from classifier.errors import ModelError
 from classifier.models import build, head_parameter_names, pretrained_statistics, set_frozen, transfer, zoo
+from classifier.models.transfer import freeze_early_layers, number_layers
 from classifier.models.weights_file import read_weights
 from classifier.storage.atomic import file_sha256
 
@@ -208,6 +209,18 @@ def test_frozen_backbone_does_not_change_until_unfrozen(name):
     model.eval()
     set_frozen(model, False)
     assert not any(m.training for m in model.modules())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "timm/tf_efficientnet_lite0", "resnet9_16"])
+def test_the_last_third_of_the_layers_is_trained(name):
+    model = make(name, classes=3)
+    layers = number_layers(model)
+    assert layers.keys() == {name for name, _ in model.named_parameters()}
+    freeze_early_layers(model)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert head_parameter_names(model) <= trained
+    assert min(layers[name] for name in trained) > max(layers[name] for name in layers.keys() - trained)
+    assert 0.2 < len({layers[name] for name in trained}) / len(set(layers.values())) < 0.5
 
 
 @pytest.mark.parametrize(

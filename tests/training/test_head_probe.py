@@ -55,6 +55,15 @@ def test_first_epoch_is_the_probe_and_later_ones_train_the_backbone(experiment, 
     assert torch.equal(states[2]["bn1.running_mean"], untrained["bn1.running_mean"])
 
 
+def test_early_layers_stay_as_they_are(experiment, digits):
+    early = experiment.override_all({"model.freeze": "early", "optimizer.ema": None})
+    states = [{n: value.clone() for n, value in epoch.model.state_dict().items()} for epoch in fit(early, digits)]
+    trained = {name for name, value in states[2].items() if not torch.equal(value, states[0][name])}
+    # A layer is 12 parameters in a row, so that of the 60 before the head the last 12 are trained, too.
+    assert {name.partition(".")[0] for name in trained} == {"layer4", "fc"}
+    assert not {name for name in trained if "running" in name}
+
+
 def test_without_validation_images_the_probe_is_validated_by_folds(experiment, digits):
     merged = digits.merge_validation(experiment)
     probe, next_, _ = fit(experiment.override("train.keep", "last"), merged)
