@@ -161,9 +161,9 @@ class ModelConfig(Section):
     probe: bool = False
     """Linear probing: with pretrained weights, the first epoch fits the new head to the features of the frozen backbone
     by logistic regression; further epochs train the whole model from there."""
-    freeze: Literal["none", "statistics", "backbone"] = "none"
-    """backbone: train only the new head. statistics: keep the running statistics of pretrained batch norms, which few
-    images would spoil."""
+    freeze: Literal["none", "statistics", "early", "backbone"] = "none"
+    """backbone: train only the new head. early: train the head and the last third of the layers. statistics: train all.
+    early and statistics keep the running statistics of pretrained batch norms, which few images would spoil."""
     freeze_epochs: PositiveInt | None = None
     """With model.freeze backbone: unfreeze the backbone after this many epochs. If unset, never."""
     dropout: Annotated[float, Range(0, 0.9)] = 0.0
