@@ -19,10 +19,12 @@ LAYERS = (
     ("classifier.training", "classifier.bundle"),
     ("classifier.runs", "classifier.profiling", "classifier.export", "classifier.answers", "jobs.cli"),
     ("classifier.evaluation",),
-    ("classifier.search", "classifier.compress"),
+    # Drift is measured against what evaluation collects, and shown by report.
+    ("classifier.search", "classifier.compress", "classifier.drift"),
     ("classifier.report",),
     ("classifier.serve",),
-    ("classifier.watch",),
+    # Pages on which people look at images: neither knows the other.
+    ("classifier.watch", "classifier.label"),
     ("classifier.api",),
     ("jobs.launch",),
     ("jobs.steps",),

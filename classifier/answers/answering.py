@@ -91,7 +91,7 @@ def describe_model(predictor: Predictor) -> tuple[str, str]:
     """Return what decides the answers of a model, as a checksum, and what computes them, in words."""
     bundle, folder = predictor.bundle, document.find(predictor.path)
     files = document.read_document(folder)["files"]
-    about: dict[str, Any] = {name: value["sha256"] for name, value in files.items()}
+    about: dict[str, Any] = {name: value["sha256"] for name, value in files.items() if name != document.REFERENCE}
     for name in ("model", "class_names", "channels", "size", "fit", "mean", "std", "test_flip"):
         about[name] = getattr(bundle, name)
     if bundle.columns:

@@ -9,6 +9,7 @@ from classifier.api.pages import CONFUSION
 from classifier.bundle.bundle import LoadedBundle
 from classifier.bundle.test_reads import count_test_reads
 from classifier.data.dataset import Dataset
+from classifier.evaluation.reference import keep_test_reference
 from classifier.evaluation.test_split import TestResult, evaluate_test_split
 from classifier.report import png
 from classifier.runs.folder import PREDICTIONS, update_result
@@ -46,6 +47,7 @@ def run_test(
     if result.predictions is not None:
         with missing.note(PREDICTIONS["test"], f"classifier evaluate {path} --again"):
             result.predictions.save(into)
+            keep_test_reference(path, result.predictions)
     for folder in into if "confusion" in result.scores else ():  # several labels have none
         with missing.note(CONFUSION, f"classifier evaluate {path}"):
             png.draw_confusion_matrix(result.scores["confusion"], result.bundle.class_names, folder / CONFUSION)

@@ -16,6 +16,7 @@ from classifier import models
 from classifier.bundle.document import (
     DOCUMENT,
     OOD_TENSORS,
+    REFERENCE,
     REMEDY,
     WEIGHTS,
     Bundle,
@@ -28,8 +29,10 @@ from classifier.bundle.document import (
 )
 from classifier.bundle.document import bundle_folder as bundle_folder  # for whoever loads, or saves
 from classifier.bundle.document import load_ood_detector as load_ood_detector
+from classifier.bundle.document import load_reference as load_reference
 from classifier.bundle.document import read as read
 from classifier.bundle.document import read_scores as read_scores
+from classifier.bundle.document import update_fusion as update_fusion
 from classifier.bundle.document import update_scores as update_scores
 from classifier.bundle.exported import FORMATS, is_exported
 from classifier.bundle.schema import BundleDocument
@@ -39,6 +42,7 @@ from classifier.config.sections import ModelConfig
 from classifier.config.trust import check_trusted
 from classifier.errors import RunError, in_short
 from classifier.inference.ood_detector import OODDetector
+from classifier.inference.reference import Reference
 from classifier.inference.scorer import Scorer
 from classifier.storage.atomic import file_sha256, retry_io, write_atomically, write_tensors
 
@@ -58,7 +62,13 @@ class LoadedBundle(NamedTuple):
         return self.bundle.scorer(self.device)
 
 
-def save(bundle: Bundle, model: nn.Module, folder: Path, detector: OODDetector | None = None) -> None:
+def save(
+    bundle: Bundle,
+    model: nn.Module,
+    folder: Path,
+    detector: OODDetector | None = None,
+    reference: Reference | None = None,
+) -> None:
     """Write the bundle into `folder`, replacing an older one.
 
     Exports of the older one stay, and are not used where they do not fit any more (exported.explain_stale). `find`
@@ -79,6 +89,8 @@ def save(bundle: Bundle, model: nn.Module, folder: Path, detector: OODDetector |
         files = {WEIGHTS: tensors}
         if detector:
             files[OOD_TENSORS] = {name: torch.from_numpy(array) for name, array in detector.arrays.items()}
+        if reference:
+            files[REFERENCE] = _to_tensors(reference)
         for name, content in files.items():
             write_tensors(content, part / name, format="pt", class_names=json.dumps(bundle.class_names))
         document = bundle.as_document() | {"files": {n: {"sha256": file_sha256(part / n)} for n in files}}
@@ -133,6 +145,25 @@ def _read_tensors(path: Path, document: BundleDocument) -> dict[str, Tensor]:
         return load_tensors(read_verified(path, document["files"]))
     except (SafetensorError, KeyError, TypeError) as error:
         raise RunError(f"{path} is corrupted ({in_short(error, 160)}): {REMEDY}") from None
+
+
+def update_reference(path: str | Path, reference: Reference) -> None:
+    """Store what drift is measured against in a bundle. RunError as in `load`."""
+    folder = bundle_folder(path)
+    part = folder / f".{REFERENCE}.part"
+
+    def write() -> None:
+        write_tensors(_to_tensors(reference), part, format="pt")
+        document = read_document(folder)
+        document["files"][REFERENCE] = {"sha256": file_sha256(part)}
+        part.replace(folder / REFERENCE)
+        write_atomically(folder / DOCUMENT, to_json(document))
+
+    retry_io(write, folder)
+
+
+def _to_tensors(reference: Reference) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(array) for name, array in reference.arrays.items()}
 
 
 def _restore_older(folder: Path) -> None:

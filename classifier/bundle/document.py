@@ -1,7 +1,8 @@
 """The document of a trained model on disk, bundle.json, and the bundle's detector: read without loading torch.
 
-`model.safetensors` holds the weights, `novelty.safetensors` the out-of-distribution detector, `bundle.json` everything
-else. bundle.py saves and loads all of it; exports of the model for other runtimes lie in folders beside these files.
+`model.safetensors` holds the weights, `novelty.safetensors` the out-of-distribution detector, `reference.safetensors`
+what drift is measured against, `bundle.json` everything else. bundle.py saves and loads all of it; exports of the model
+for other runtimes lie in folders beside these files.
 """
 
 import dataclasses
@@ -28,6 +29,7 @@ from classifier.config.sections import DataConfig, ModelConfig, Task
 from classifier.data.columns.schema import ColumnSchema
 from classifier.errors import ConfigError, RunError, in_short, list_few
 from classifier.inference.ood_detector import OODDetector
+from classifier.inference.reference import Reference
 from classifier.metrics.hierarchy import Hierarchy
 from classifier.storage.atomic import write_atomically
 from classifier.version import versions
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 DOCUMENT, WEIGHTS, OOD_TENSORS = "bundle.json", "model.safetensors", "novelty.safetensors"
+REFERENCE = "reference.safetensors"
 _TUPLES = ("class_names", "mean", "std")
 REMEDY = "copy or train it again"
 
@@ -220,6 +223,25 @@ def read_ood_detector(path: Path, files: Mapping[str, Checksum]) -> OODDetector:
     if not detector.is_whole:
         raise RunError(f"{path} is corrupted (it is no detector): {REMEDY}")
     return detector
+
+
+def load_reference(path: str | Path) -> Reference | None:
+    """Load what drift is measured against; None if the bundle has none. RunError as in `bundle.load`."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    folder = find(path)
+    files = read_document(folder)["files"]
+    if REFERENCE not in files:
+        return None
+    file = folder / REFERENCE
+    try:
+        reference = Reference(load(read_verified(file, files)))
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise RunError(f"{file} is corrupted ({in_short(error, 160)}): {REMEDY}") from None
+    if fault := reference.fault:
+        raise RunError(f"{file} is corrupted ({fault}): {REMEDY}")
+    return reference
 
 
 def read_verified(path: Path, files: Mapping[str, Checksum]) -> bytes:

@@ -128,8 +128,8 @@ class Search:
         bundle = self.original.bundle
         experiment = Experiment.from_dict(bundle.experiment).override("augment.test_flip", False).as_dict()
         single = LoadedBundle(dataclasses.replace(bundle, test_flip=False, experiment=experiment), self.original.model)
-        single, _ = calibrate_bundle(single, self.models.dataset, **read_targets(bundle))
-        save_with_ood_detector(single, self.models.dataset, self.models.folder / VIEWS)
+        single, probabilities_NK = calibrate_bundle(single, self.models.dataset, **read_targets(bundle))
+        save_with_ood_detector(single, self.models.dataset, self.models.folder / VIEWS, probabilities_NK)
 
     def _prune(self, name: str, base: str, speed: float) -> bool:
         if not self._may_train(name):
@@ -264,7 +264,7 @@ class Search:
 def copy_original(path: Path, folder: Path) -> None:
     """Copy a bundle without its exports, so that the given run stays as it is. RunError if it cannot be read."""
     loaded = bundles.load(path)
-    bundles.save(loaded.bundle, loaded.model, folder, bundles.load_ood_detector(path))
+    bundles.save(*loaded, folder, bundles.load_ood_detector(path), bundles.load_reference(path))
 
 
 def remove_scratch(folder: Path) -> None:

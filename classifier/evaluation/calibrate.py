@@ -13,6 +13,8 @@ from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset, Split
 from classifier.data.images.arrays import Images, select
 from classifier.errors import DataError
+from classifier.evaluation.column_importance import measure_split_importance
+from classifier.evaluation.reference import fit_detector_and_reference, fit_detector_and_reference_by_folds
 from classifier.evaluation.split_predictions import SplitPredictions
 from classifier.evaluation.split_scores import score_predictions
 from classifier.inference import logistic_regression
@@ -24,7 +26,6 @@ from classifier.inference.logistic_regression import (
     find_held_out,
     fit_linear_probe,
 )
-from classifier.inference.out_of_distribution import fit_detector
 from classifier.inference.scorer import gather_targets
 from classifier.metrics.calibration import MIN_IMAGES, calibrate, judge_calibration
 from classifier.metrics.decisions import Calibration
@@ -159,10 +160,16 @@ def _compute_features(loaded: LoadedBundle, dataset: Dataset, folder: Path | Non
     return head_probe.compute_features(loaded.model, experiment, dataset, loaded.scorer(), folder=folder)
 
 
-def save_with_ood_detector(loaded: LoadedBundle, dataset: Dataset, folder: Path) -> None:
-    """Save the bundle in `folder` with an OOD detector fitted to its training images. RunError as bundle.save."""
-    detector = fit_detector(loaded.model, loaded.scorer(), *select_typical(loaded.bundle, dataset))
-    bundles.save(loaded.bundle, loaded.model, folder, detector)
+def save_with_ood_detector(
+    loaded: LoadedBundle, dataset: Dataset, folder: Path, probabilities_NK: Tensor | None = None
+) -> None:
+    """Save the bundle in `folder` with an OOD detector fitted to its training images. RunError as bundle.save.
+
+    probabilities_NK: as calibrate_bundle returns them, to be kept as what drift is measured against; None for a model
+    that has trained on the validation images.
+    """
+    fit = fit_detector_and_reference_by_folds if is_validated_by_folds(loaded.bundle) else fit_detector_and_reference
+    bundles.save(loaded.bundle, loaded.model, folder, *fit(loaded, dataset, probabilities_NK))
 
 
 def select_typical(bundle: Bundle, dataset: Dataset) -> tuple[Images, Images]:
@@ -196,7 +203,7 @@ def calibrate_saved_bundle(
         features_NF = _compute_features(loaded, dataset, features)
     targets = {"coverage": coverage, "precision": precision, "recall": recall}
     loaded, probabilities_NK = calibrate_bundle(loaded, dataset, **targets, features_NF=features_NF, folder=features)
-    save_with_ood_detector(loaded, dataset, bundles.bundle_folder(path))
+    save_with_ood_detector(loaded, dataset, bundles.bundle_folder(path), probabilities_NK)
     if features_NF is not None:
         dataset = dataclasses.replace(dataset, train=head_probe.select_images(dataset))
     if by_folds:

@@ -26,7 +26,7 @@ def predict_served(
     export is damaged, or differs on this machine.
     """
     scorer = loaded.scorer()
-    if loaded.device.type != "cpu" or not _answers_in_int8(find(path)):
+    if loaded.device.type != "cpu" or not answers_in_int8(path):
         return scorer.predict_split(loaded.model, split, label_sets_MK)
     engine = open_engine(Path(path), "onnx", "cpu", None, lambda: loaded).engine
     counts, parts = scorer.start_counts(), []
@@ -38,7 +38,9 @@ def predict_served(
     return counts, torch.cat(parts)
 
 
-def _answers_in_int8(folder: Path) -> bool:
+def answers_in_int8(path: str | Path) -> bool:
+    """Return whether the bundle at `path` has an export in int8, whose answers are not those of its weights."""
+    folder = find(path)
     if not is_exported(folder, "onnx"):
         return False
     bundle = read_document(folder)

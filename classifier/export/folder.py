@@ -16,7 +16,7 @@ import torch
 from classifier.bundle import bundle as bundles
 from classifier.bundle.bundle import LoadedBundle
 from classifier.bundle.document import DOCUMENT as BUNDLE_DOCUMENT
-from classifier.bundle.document import OOD_TENSORS, WEIGHTS, Bundle, read_document
+from classifier.bundle.document import OOD_TENSORS, REFERENCE, WEIGHTS, Bundle, read_document
 from classifier.bundle.engine import Answer, Engine
 from classifier.bundle.exported import (
     DOCUMENT,
@@ -239,7 +239,7 @@ def _new_folder(out: Path) -> Path:
 
 
 def _copy_description(folder: Path, out: Path) -> None:
-    for name in (BUNDLE_DOCUMENT, OOD_TENSORS):
+    for name in (BUNDLE_DOCUMENT, OOD_TENSORS, REFERENCE):
         if (folder / name).is_file():
             shutil.copyfile(folder / name, out / name)
 

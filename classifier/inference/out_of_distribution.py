@@ -37,7 +37,7 @@ def fit_detector(model: nn.Module, scorer: Scorer, train: Images, held_out: Imag
 
     No image is called out of distribution where these are too few to tell.
     """
-    layers = _select_layers(model)
+    layers = select_layers(model)
     of_train, of_held_out = (
         _collect_statistics(model, scorer, sample_images(images_NCHW), layers) if len(images_NCHW) else {}
         for images_NCHW in (train, held_out)
@@ -97,7 +97,7 @@ def _collect_statistics(model: nn.Module, scorer: Scorer, images_NCHW: Images, l
     return stats
 
 
-def _select_layers(model: nn.Module) -> list[str]:
+def select_layers(model: nn.Module) -> list[str]:
     """Return names of layers, evenly spaced from MIN_DEPTH to the last: convolutions, or a transformer's norms."""
     modules = list(model.named_modules())
     convolutions = [name for name, module in modules if isinstance(module, nn.Conv2d)]

@@ -26,6 +26,7 @@ VERB_GROUPS = {
         "compress": "Make a model smaller and faster, within a limit of lost accuracy.",
         "serve": "Serve models over HTTP, in batches, within bounds.",
         "watch": "Watch a video, a camera or a folder, and raise alerts.",
+        "drift": "Find out whether images have changed, without labels.",
     },
     "runs": {
         "runs": "List the runs: what they are, how they ended, how good they are.",
@@ -51,6 +52,7 @@ FIRST_PHASES = {
     "predict": "predicting",
     "export": "exporting",
     "compress": "starting",
+    "drift": "measuring",
     "report": "writing the report",
     "plan": "measuring",
     "drill": "drilling",

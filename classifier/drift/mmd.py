@@ -1,0 +1,66 @@
+"""Maximum mean discrepancy of features, with a permutation test; and the images that make it large."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+COMPONENTS = 32
+"""Principal components of the features."""
+PERMUTATIONS = 500
+MAX_IMAGES = 2000
+"""Of each sample: the time grows with the square of their sum."""
+_MEDIAN_IMAGES = 1000
+
+
+class MMD(NamedTuple):
+    """The squared discrepancy, its p-value, and the witness function at each image of the window: how much denser the
+    window is around it than the reference."""
+
+    squared: float
+    p: float
+    witness_M: np.ndarray
+
+
+def measure_mmd(
+    reference_NF: np.ndarray, window_MF: np.ndarray, *, seed: int = 0, permutations: int = PERMUTATIONS
+) -> MMD:
+    """Compare two samples by the MMD of a Gaussian kernel (Gretton et al. 2012) on standardised principal components.
+
+    Scale, components and bandwidth (the median distance) are those of both samples together, which do not change if
+    images are exchanged: so the permutation test holds its level exactly, whatever the sizes.
+    """
+    count, window = len(reference_NF) + len(window_MF), len(window_MF)
+    kernel = _kernel(_project(np.concatenate([reference_NF, window_MF]).astype(np.float64)))
+    rng = np.random.Generator(np.random.Philox(seed))
+    contrast_BN = np.full((permutations + 1, count), -1 / (count - window), np.float32)
+    contrast_BN[:, len(reference_NF) :] = 1 / window
+    contrast_BN[1:] = rng.permuted(contrast_BN[1:], axis=1)
+    means_BN = contrast_BN @ kernel
+    squared_B = (means_BN * contrast_BN).sum(1, dtype=np.float64)
+    # Equal but for rounding counts as at least as large.
+    p = float((squared_B >= squared_B[0] * (1 - 1e-6)).mean())
+    return MMD(max(0.0, float(squared_B[0])), p, means_BN[0, len(reference_NF) :].astype(np.float64))
+
+
+def _project(pooled_NF: np.ndarray) -> np.ndarray:
+    centred_NF = pooled_NF - pooled_NF.mean(0)
+    deviation_F = centred_NF.std(0)
+    is_varied_F = deviation_F > 1e-6 * max(1e-12, float(np.abs(pooled_NF).max()))
+    if not is_varied_F.any():
+        return np.zeros((len(pooled_NF), 1), np.float32)
+    scaled_NF = centred_NF[:, is_varied_F] / deviation_F[is_varied_F]
+    _, axes_FF = np.linalg.eigh(scaled_NF.T @ scaled_NF)
+    return (scaled_NF @ axes_FF[:, -COMPONENTS:]).astype(np.float32)
+
+
+def _kernel(points_ND: np.ndarray) -> np.ndarray:
+    squares_N = np.square(points_ND).sum(1)
+    distances_NN = -2.0 * points_ND @ points_ND.T
+    distances_NN += squares_N
+    distances_NN += squares_N[:, None]
+    np.maximum(distances_NN, 0, out=distances_NN)
+    step = -(-len(points_ND) // _MEDIAN_IMAGES)
+    some = distances_NN[::step, ::step]
+    median = float(np.median(some[np.triu_indices(len(some), 1)])) if len(some) > 1 else 1.0
+    distances_NN *= np.float32(-1 / max(median, 1e-12))
+    return np.exp(distances_NN, out=distances_NN)
