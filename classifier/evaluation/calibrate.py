@@ -13,7 +13,6 @@ from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset, Split
 from classifier.data.images.arrays import Images, select
 from classifier.errors import DataError
-from classifier.evaluation.column_importance import measure_split_importance
 from classifier.evaluation.reference import fit_detector_and_reference, fit_detector_and_reference_by_folds
 from classifier.evaluation.split_predictions import SplitPredictions
 from classifier.evaluation.split_scores import score_predictions
