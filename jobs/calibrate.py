@@ -49,7 +49,7 @@ def calibrate(request: Request) -> None:
     from classifier.evaluation.calibrate import calibrate_saved_bundle, describe_calibration
     from classifier.evaluation.test_split import owner_of
     from classifier.evaluation.training_data import load_training_data
-    from classifier.report import label_sections, model_sections
+    from classifier.report.sections import label_sections, model_sections
     from classifier.runs.folder import PREDICTIONS
     from classifier.runs.recorder import result_fields
     from classifier.runtime.threads import use_free_cores

@@ -47,7 +47,7 @@ def evaluate(request: Request) -> None:
     from classifier.runtime.threads import use_free_cores
 
     from .steps.output_run import open_run_on_request
-    from .steps.scores_table import describe_scores
+    from .steps.scores_table import describe_scores, tabulate_importance
 
     options, missing = request.options, Missing()
     owner = owner_of(options.run)
@@ -70,7 +70,7 @@ def evaluate(request: Request) -> None:
         if run:
             run.write_result(VERB.name, "finished", **result_fields(options.run, result.loaded), test_reads=reads)
         page = write_pages(owner, missing) if owner else None  # before output whose reader may have ended
-        for item in describe_scores(result.scores):
+        for item in (*describe_scores(result.scores), *tabulate_importance(result.bundle.fusion, "test")):
             log.info(item)
         if result.predictions is None:
             log.info("these scores were saved when the test split was evaluated; --again evaluates it again")

@@ -57,5 +57,6 @@ def run_test(
 def save_test_scores(owner: Path, test: TestResult) -> int:
     """Write the test scores into result.json of the run that was tested; how often its test split has been read."""
     reads = count_test_reads(owner)
-    update_result(owner, test=summary_scores(test.scores), test_reads=reads)
+    fusion = {"fusion": test.bundle.fusion} if test.bundle.fusion else {}
+    update_result(owner, test=summary_scores(test.scores), test_reads=reads, **fusion)
     return reads

@@ -125,6 +125,16 @@ class Bundle:
         columns = None if self.columns is None else self.columns.as_dict()
         return dataclasses.asdict(self) | {"columns": columns}
 
+    def with_importance(self, split: str, importance: dict[str, Any] | None) -> "Bundle":
+        """Return the bundle with the importance of its inputs (an ImportanceDocument) on a split; None removes it."""
+        fusion = self.fusion or {"chosen": "mlp", "images": 0}  # of a training that was stopped
+        others = {name: one for name, one in fusion.get("importance", {}).items() if name != split}
+        if importance is not None:
+            others[split] = importance
+        elif self.fusion is None:
+            return self
+        return dataclasses.replace(self, fusion=fusion | {"importance": others})
+
     def refuse_columns(self, verb: str) -> None:
         """Raise ConfigError if columns join the image, for a verb that knows images alone."""
         if self.columns:
@@ -255,16 +265,32 @@ def read_verified(path: Path, files: Mapping[str, Checksum]) -> bytes:
     return content
 
 
-def update_scores(path: str | Path, split: str, scores: dict[str, Any] | None) -> Bundle:
-    """Write the scores of `validation` or `test` into the bundle; return the updated bundle. RunError as in `load`."""
+def update_scores(
+    path: str | Path, split: str, scores: dict[str, Any] | None, importance: dict[str, Any] | None = None
+) -> Bundle:
+    """Write the scores of `validation` or `test` into the bundle; return the updated bundle. RunError as in `load`.
+
+    importance: of the inputs of a model with columns, on this split (an ImportanceDocument).
+    """
     folder = find(_check_writable(path))
     document = read_document(folder)
     bundle = parse_document(document)
     if split not in bundle.scores:
         raise RunError(f"a bundle has scores for {' and '.join(bundle.scores)}, not for {split!r}")
     document["scores"] = bundle.scores | {split: scores}
+    bundle = dataclasses.replace(bundle, scores=document["scores"]).with_importance(split, importance)
+    if bundle.fusion is not None:
+        document["fusion"] = cast("Any", bundle.fusion)
     write_atomically(folder / DOCUMENT, to_json(document))
-    return dataclasses.replace(bundle, scores=document["scores"])
+    return bundle
+
+
+def update_fusion(path: str | Path, fusion: dict[str, Any]) -> None:
+    """Write into the bundle how columns join the image (a FusionDocument). RunError as in `load`."""
+    folder = find(_check_writable(path))
+    document = read_document(folder)
+    document["fusion"] = cast("Any", fusion)
+    write_atomically(folder / DOCUMENT, to_json(document))
 
 
 def read_document(folder: Path) -> BundleDocument:

@@ -149,6 +149,36 @@ class FusionScore(TypedDict):
     loss: NonNegativeFloat
 
 
+class InputImportance(TypedDict):
+    """What is lost where an input belongs to another image: the drop of a score and the rise of the log loss, the mean
+    of all repeats and their standard deviation. None: the score is undefined."""
+
+    kind: Literal["image", "columns", "column"]
+    """columns: all of them together."""
+    name: str
+    drop: Annotated[float, Range(-2, 2)] | None
+    drop_deviation: Annotated[float, Range(0, 2)] | None
+    rise: Annotated[float, Range(-1e39, 1e39)] | None
+    rise_deviation: NonNegativeFloat | None
+
+
+class ImportanceDocument(TypedDict):
+    """Permutation importance of the image and of each column, on so many images of a split."""
+
+    images: Annotated[int, Range(1, 10**9)]
+    repeats: Annotated[int, Range(1, 1000)]
+    score: Literal["accuracy", "map", "quadratic_kappa"]
+    value: Correlation | None
+    """Of this score, where nothing is shuffled."""
+    loss: NonNegativeFloat
+    inputs: list[InputImportance]
+
+
+class SplitImportance(TypedDict):
+    validation: NotRequired[ImportanceDocument]
+    test: NotRequired[ImportanceDocument]
+
+
 class FusionDocument(TypedDict):
     """How columns join the image: what was chosen, and how all ways to join them did on so many held-out images."""
 
@@ -163,6 +193,7 @@ class FusionDocument(TypedDict):
     average: NotRequired[FusionScore]
     weight: NotRequired[Share]
     """Of the model of both in the average with trees over the columns."""
+    importance: NotRequired[SplitImportance]
 
 
 class Provenance(TypedDict):

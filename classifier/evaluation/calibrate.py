@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset, Split
 from classifier.data.images.arrays import Images, select
 from classifier.errors import DataError
+from classifier.evaluation.column_importance import measure_split_importance
 from classifier.evaluation.reference import fit_detector_and_reference, fit_detector_and_reference_by_folds
 from classifier.evaluation.split_predictions import SplitPredictions
 from classifier.evaluation.split_scores import score_predictions
@@ -32,7 +34,7 @@ from classifier.metrics.label_calibration import calibrate_labels
 from classifier.models.fusion.fusion_net import FusionNet
 from classifier.runtime.distributed import pick_device
 from classifier.training import head_probe
-from classifier.training.fusion.conclude import fit_by_folds
+from classifier.training.fusion.conclude import fit_by_folds, measure_importance_by_folds
 
 # Unreachable classes that the summary names.
 CLASSES_NAMED = 5
@@ -58,6 +60,7 @@ def calibrate_bundle(
     metrics.calibration.calibrate; DivergedError if predictions are not finite.
     """
     bundle, model = loaded
+    importance = None
     uncalibrated_scorer = dataclasses.replace(loaded.scorer(), temperature=1.0)
     if is_validated_by_folds(bundle):
         validation = select_held_out(dataset)
@@ -65,7 +68,7 @@ def calibrate_bundle(
             features_NF = _compute_features(loaded, dataset)
         adjustment = loaded.bundle.experiment["loss"]["adjustment"]
         if bundle.columns:
-            probabilities_NK = _predict_columns_by_folds(loaded, features_NF, dataset, folder)
+            probabilities_NK, importance = _predict_columns_by_folds(loaded, features_NF, dataset, folder)
         else:
             probabilities_NK = predict_by_folds(features_NF, dataset, adjustment)
     else:
@@ -89,6 +92,11 @@ def calibrate_bundle(
         if before.temperature != calibration.temperature or not is_said_alike:
             scores["test"] = None
     bundle = dataclasses.replace(bundle, scores=scores, calibration=calibration.as_dict())
+    if not is_validated_by_folds(bundle):
+        importance = measure_split_importance(LoadedBundle(bundle, model), validation, dataset.label_sets_MK)
+    bundle = bundle.with_importance("validation", importance)
+    if scores["test"] is None:
+        bundle = bundle.with_importance("test", None)
     return LoadedBundle(bundle, model), probabilities_NK
 
 
@@ -117,12 +125,14 @@ def predict_by_folds(features_NF: Tensor, dataset: Dataset, adjustment: float = 
 
 def _predict_columns_by_folds(
     loaded: LoadedBundle, features_NF: Tensor, dataset: Dataset, folder: Path | None
-) -> Tensor:
-    """The same of a model of images and columns, as it was chosen by folds."""
+) -> tuple[Tensor, dict[str, Any] | None]:
+    """The same of a model of images and columns, as it was chosen by folds; and the importance of its inputs."""
     experiment, model = Experiment.from_dict(loaded.bundle.experiment), copy.deepcopy(loaded.model)
     assert isinstance(model, FusionNet)
     train = head_probe.select_images(dataset)
-    return _to_probabilities(fit_by_folds(model, experiment, dataset, features_NF, train, folder).held_out, dataset)
+    compared = fit_by_folds(model, experiment, dataset, features_NF, train, folder)
+    importance = measure_importance_by_folds(model, experiment, dataset, features_NF, train, compared)
+    return _to_probabilities(compared.held_out, dataset), importance
 
 
 def _to_probabilities(held_out: HeldOut | None, dataset: Dataset) -> Tensor:

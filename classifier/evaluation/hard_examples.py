@@ -12,6 +12,7 @@ from classifier.inference.explain import grad_cam, nearest_neighbours, overlay_h
 from classifier.inference.features import extract_features
 from classifier.inference.out_of_distribution import sample_images, sample_indices
 from classifier.inference.scorer import Scorer
+from classifier.inference.with_columns import WithColumns
 from classifier.text import escape_all
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def find_hard_examples(
     indices_M = torch.cat([wrong, unsure])
     kinds = [WRONG] * len(wrong) + [UNSURE] * len(unsure)
     images_MCHW = split.images_NCHW[indices_M] if len(indices_M) else split.images_NCHW[:0]
-    maps_MHW = grad_cam(model, scorer, images_MCHW, classes_M) if len(indices_M) else torch.zeros(0, 1, 1)
+    columns_MF = None if split.columns_NF is None else split.columns_NF[indices_M]
+    maps_MHW = _draw_maps(model, scorer, images_MCHW, columns_MF, classes_M) if len(indices_M) else torch.zeros(0, 1, 1)
     neighbours_MJ = _nearest_training_images(model, scorer, dataset.train, images_MCHW, train_features)
 
     def name_label(label: Tensor) -> str:
@@ -80,6 +82,20 @@ def find_hard_examples(
             }
         )
     return pa.Table.from_pylist(escape_all(rows), schema=_schema())
+
+
+def _draw_maps(
+    model: nn.Module, scorer: Scorer, images_MCHW: Tensor, columns_MF: Tensor | None, classes_M: Tensor
+) -> Tensor:
+    if columns_MF is None:
+        return grad_cam(model, scorer, images_MCHW, classes_M)
+    batches = (of_M.split(scorer.batch_size) for of_M in (images_MCHW, columns_MF, classes_M))
+    return torch.cat(
+        [
+            grad_cam(WithColumns(model, columns_BF), scorer, images_BCHW, classes_B)
+            for images_BCHW, columns_BF, classes_B in zip(*batches, strict=True)
+        ]
+    )
 
 
 def name_labels(in_K: Tensor | np.ndarray, class_names: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from classifier.evaluation.split_scores import score_predictions
 from classifier.inference.ood_detector import OODDetector
 from classifier.inference.out_of_distribution import score_images
 from classifier.inference.scorer import Scorer
+from classifier.inference.with_columns import WithColumns
 
 # Perturbations of each value by an attack, in 1/255.
 EPSILONS = (1, 2, 4, 8)
@@ -30,17 +31,17 @@ def subsample(split: Split, max_images: int) -> Split:
 
 def measure_corruptions(model: nn.Module, scorer: Scorer, split: Split, log: Log, seed: int = 0) -> dict[str, Any]:
     """Return the accuracies `clean`, `mean` over all corruptions, by group, and by kind for severities 1 to 5."""
-    images_NCHW, labels_N = split.images_NCHW[:], split.labels_N
+    images_NCHW = split.images_NCHW[:]
     kinds: dict[str, list[float]] = {}
     for kind in (kind for group in GROUPS.values() for kind in group):
         kinds[kind] = [
-            _accuracy(model, scorer, corrupt(images_NCHW, kind, severity, seed=seed), labels_N)
+            _accuracy(model, scorer, corrupt(images_NCHW, kind, severity, seed=seed), split)
             for severity in range(1, SEVERITIES + 1)
         ]
         log(f"{kind.replace('_', ' ')}: {', '.join(f'{value:.1%}' for value in kinds[kind])}")
     return {
         "images": len(split),
-        "clean": _accuracy(model, scorer, images_NCHW, labels_N),
+        "clean": _accuracy(model, scorer, images_NCHW, split),
         "mean": float(np.mean(list(kinds.values()))),
         "groups": {group: float(np.mean([kinds[kind] for kind in names])) for group, names in GROUPS.items()},
         "kinds": kinds,
@@ -58,11 +59,14 @@ def measure_attacks(
     for epsilon in EPSILONS:
         correct: dict[str, list[Tensor]] = {"fgsm": [], "pgd": []}
         attacked: list[Tensor] = []
-        for batch_NCHW, labels_B in zip(images_NCHW.split(batch_size), labels_N.split(batch_size), strict=True):
-            fgsm_NCHW = fgsm(model, scorer, batch_NCHW, labels_B, epsilon / 255)
-            correct["fgsm"].append(is_correct(model, scorer, fgsm_NCHW, labels_B))
-            pgd_NCHW = pgd(model, scorer, batch_NCHW, labels_B, epsilon / 255)
-            correct["pgd"].append(is_correct(model, scorer, pgd_NCHW, labels_B))
+        for start in range(0, len(split), batch_size):
+            own = slice(start, start + batch_size)
+            batch_NCHW, labels_B = images_NCHW[own], labels_N[own]
+            attacked_model = model if split.columns_NF is None else WithColumns(model, split.columns_NF[own])
+            fgsm_NCHW = fgsm(attacked_model, scorer, batch_NCHW, labels_B, epsilon / 255)
+            correct["fgsm"].append(is_correct(attacked_model, scorer, fgsm_NCHW, labels_B))
+            pgd_NCHW = pgd(attacked_model, scorer, batch_NCHW, labels_B, epsilon / 255)
+            correct["pgd"].append(is_correct(attacked_model, scorer, pgd_NCHW, labels_B))
             attacked.append((255 * pgd_NCHW).round().to(torch.uint8).cpu())
         for name, batches in correct.items():
             result[name].append(float(torch.cat(batches).double().mean()))
@@ -111,5 +115,7 @@ def _familiarity(
     return scores | ({"layers": -score_images(detector, model, scorer, images_NCHW)} if detector else {})
 
 
-def _accuracy(model: nn.Module, scorer: Scorer, images_NCHW: Tensor, labels_N: Tensor) -> float:
-    return float((scorer.predict_probabilities(model, images_NCHW).argmax(1) == labels_N).double().mean())
+def _accuracy(model: nn.Module, scorer: Scorer, images_NCHW: Tensor, split: Split) -> float:
+    """The accuracy on the images of a split, changed, with their columns as they are."""
+    probabilities_NK = scorer.predict_probabilities(model, images_NCHW, split.columns_NF)
+    return float((probabilities_NK.argmax(1) == split.labels_N).double().mean())

@@ -12,6 +12,7 @@ from classifier.bundle.bundle import Bundle, LoadedBundle
 from classifier.bundle.test_reads import record_test_read
 from classifier.data.dataset import Dataset
 from classifier.errors import DataError
+from classifier.evaluation.column_importance import measure_split_importance
 from classifier.evaluation.served import predict_served
 from classifier.evaluation.split_predictions import SplitPredictions
 from classifier.evaluation.split_scores import score_predictions
@@ -82,7 +83,8 @@ def evaluate_test_split(
     thresholds = bundle.calibration["thresholds"] if bundle.calibration else None
     scores = score_predictions(bundle.task, probabilities_NK, targets, bundle.class_names, thresholds)
     scores["loss"] = loss
-    bundle = bundles.update_scores(path, "test", scores)
+    importance = measure_split_importance(loaded, dataset.test, dataset.label_sets_MK)
+    bundle = bundles.update_scores(path, "test", scores, importance)
     loaded = LoadedBundle(bundle, loaded.model)
     return TestResult(bundle, scores, SplitPredictions(loaded, dataset, "test", probabilities_NK))
 

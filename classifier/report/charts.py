@@ -1,6 +1,6 @@
 """The charts that several pages or files share: scores by epoch, bars, parallel coordinates."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 MAX_MARKED_EPOCHS = 30
 # Pixels between parallel axes, and characters that fit there.
 AXIS_DISTANCE, MAX_LABEL_LENGTH = 116, 14
+# Characters of a name above a bar.
+MAX_NAME_LENGTH = 40
 LEGEND = (("training", TRAIN), ("validation", VALIDATION))
 # Scores that only some tasks have, and only for validation images; names of scores that are no words.
 TASK_SCORES = {"map": "mean average precision", "quadratic_kappa": "quadratic weighted kappa"}
@@ -90,18 +92,32 @@ def format_score(score: str, value: float) -> str:
     return f"{value:.2%}" if score in ("accuracy", "map") else f"{value:.4g}"
 
 
-def draw_bars(shares: Mapping[str, float], title: str) -> Chart:
-    """Draw a horizontal bar for each name, with the name above it."""
-    row, largest = 46, max(shares.values(), default=0.0) or 1.0
-    figure = create_figure(height=row * max(1, len(shares)))
+def draw_bars(
+    values: Mapping[str, float],
+    title: str,
+    deviations: Mapping[str, float] | None = None,
+    write: Callable[[float], str] = "{:.0%}".format,
+) -> Chart:
+    """Draw a horizontal bar for each name, with the name above it; a value below 0 has none.
+
+    deviations: drawn as lines around the ends. write: turns a value into text.
+    """
+    deviations = deviations or {}
+    ends = {name: value + deviations.get(name, 0.0) for name, value in values.items()}
+    row, largest = 46, max([0.0, *ends.values()]) or 1.0
+    figure = create_figure(height=row * max(1, len(values)))
     axes = figure.add_subplot()
     axes.set_axis_off()
-    axes.set(xlim=(0, 1.2 * largest), ylim=(len(shares), 0))
-    for n, (name, share) in enumerate(shares.items()):
-        axes.text(0, n + 0.4, name, color=INK, fontsize=TEXT_SIZE, va="bottom")
-        axes.barh(n + 0.65, max(share, 0.003 * largest), 0.32, color=COLOURS["blue"])
-        axes.text(share + 0.02 * largest, n + 0.65, f"{share:.0%}", color=FAINT, fontsize=TEXT_SIZE, va="center")
-    text = f"{title}: " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    axes.set(xlim=(0, 1.2 * largest), ylim=(len(values), 0))
+    for n, (name, value) in enumerate(values.items()):
+        axes.text(0, n + 0.4, shorten(name, MAX_NAME_LENGTH), color=INK, fontsize=TEXT_SIZE, va="bottom")
+        axes.barh(n + 0.65, max(value, 0.003 * largest), 0.32, color=COLOURS["blue"])
+        if name in deviations:
+            low = max(0.0, value - deviations[name])
+            axes.hlines(n + 0.65, low, max(low, ends[name]), color=INK, linewidth=1.5)
+        x = max(0.0, ends[name]) + 0.02 * largest
+        axes.text(x, n + 0.65, write(value), color=FAINT, fontsize=TEXT_SIZE, va="center")
+    text = f"{title}: " + ", ".join(f"{name} {write(value)}" for name, value in values.items())
     return Chart(render_chart(figure, text), text)
 
 

@@ -9,8 +9,9 @@ import yaml
 
 from classifier.bundle.bundle import Bundle
 from classifier.bundle.test_reads import describe_test_reads
-from classifier.report import label_sections, sentences
+from classifier.report import sentences
 from classifier.report.numbers import format_classes
+from classifier.report.sections import label_sections
 from classifier.storage.atomic import write_atomically
 from classifier.text import show
 

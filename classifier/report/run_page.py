@@ -20,9 +20,11 @@ from classifier.config.files import read_experiment
 from classifier.data.split_names import explain_no_test
 from classifier.errors import RunError
 from classifier.evaluation.calibrate import describe_folds
-from classifier.report import images, label_sections, model_card, model_sections, page, sentences, study_sections
-from classifier.report.compress_section import build_compression
+from classifier.report import images, model_card, page, sentences
 from classifier.report.page import Block, Bullets, Code, Page, Section, Text
+from classifier.report.sections import label_sections, model_sections, study_sections
+from classifier.report.sections.column_section import build_columns
+from classifier.report.sections.compress_section import build_compression
 from classifier.runs.folder import (
     HARD_EXAMPLES,
     PREDICTIONS,
@@ -118,6 +120,8 @@ def _build_sections(run: _RunFiles) -> Iterator[Section]:
         yield from model_sections.build_classes(run.scores)
         if "levels" in run.scores:
             yield model_sections.build_levels(run.scores)
+    if run.bundle is not None and run.bundle.columns:
+        yield build_columns(run.bundle, run.split, run.by_folds)
     predictions = run.predictions()
     if predictions is not None:
         build_calibration = (label_sections if predictions[1].ndim == 2 else model_sections).build_calibration

@@ -60,6 +60,8 @@ def record_training(
             if group.is_first:
                 if epoch.is_best:
                     save_bundle(run, experiment, dataset, epoch)
+                elif epoch.fusion is not None:  # an earlier epoch's model stays
+                    bundle.update_fusion(run.bundle, epoch.fusion)
                 run.append_history(epoch.row())
                 tensorboard.write(epoch.row())
             if trackers:

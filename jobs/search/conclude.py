@@ -79,6 +79,8 @@ def finish(session: Session, board: Leaderboard, clock: SearchClock) -> int:
             fields["test"] = summary_scores(test.scores)
             for table in describe_scores(test.scores):
                 log.info(table)
+    if fusion := bundle.read(run.folder).fusion:
+        fields["fusion"] = fusion
     importance = {}
     with missing.note("the importance of settings", again):
         importance = compute_importance(board)

@@ -26,7 +26,7 @@ from classifier.data.dataset import Dataset
 from classifier.errors import ConfigError, DataError
 from classifier.evaluation.calibrate import describe_folds, select_held_out
 from classifier.evaluation.training_data import load_training_data
-from classifier.report.compress_section import describe_images, format_row
+from classifier.report.sections.compress_section import describe_images, format_row
 from classifier.runs.folder import RunFolder
 from classifier.runs.recorder import result_fields, save_inputs
 from classifier.runtime.threads import use_free_cores

@@ -27,7 +27,7 @@ from classifier.evaluation import robustness
 from classifier.evaluation.test_split import count_test_read
 from classifier.evaluation.training_data import load_training_data, without_choices
 from classifier.report.numbers import count_images, format_accuracy, format_share
-from classifier.report.study_sections import describe_aurocs, format_mean
+from classifier.report.sections.study_sections import describe_aurocs, format_mean
 from classifier.runs.folder import ROBUSTNESS
 from classifier.storage.atomic import write_atomically
 
@@ -48,7 +48,7 @@ def measure(loaded: LoadedBundle, options: Any, settings: dict[str, Any], log: R
     if len(split) == 0:
         raise DataError(f"{dataset.name} has neither test nor validation images")
     # Everything is loaded before the long measurements, so that a user error shows at once.
-    shift = _relabel(bundle, data.load(_other_config(bundle, options.shift, settings))) if options.shift else None
+    shift = _load_shift(bundle, _other_config(bundle, options.shift, settings)) if options.shift else None
     unlike = _load_unlike(_other_config(bundle, options.unlike, settings)) if options.unlike else None
     log.info(f"{len(split):,} images of {dataset.name}, severities 1 to 5")
     if len(dataset.test):
@@ -101,7 +101,7 @@ def _load_unlike(config: DataConfig) -> Split:
     folder = Path(os.path.expanduser(config.path))
     files = [*DiskFolder(folder).walk_image_files()] if folder.is_dir() else []
     rows = ((id_, file, folder.name, UNASSIGNED) for id_, file in files)
-    source = from_files(folder.name, rows) if files else data.open_source(config)
+    source = from_files(folder.name, rows) if files else data.open_source(dataclasses.replace(config, columns=()))
     decoded = decode_source(source, config)
     check_errors(source, decoded.errors, config.max_corrupt)
     usable = [n for n in range(len(source.ids)) if n not in decoded.errors]
@@ -115,8 +115,10 @@ def _load_unlike(config: DataConfig) -> Split:
     )
 
 
-def _relabel(bundle: Bundle, dataset: Dataset) -> Dataset:
-    """The data set with labels as indices of the model's classes. DataError if it has other classes."""
+def _load_shift(bundle: Bundle, config: DataConfig) -> Dataset:
+    """A data set with columns, if any, as the model learned them, and labels as indices of the model's classes.
+    DataError if it has other classes, or no columns for a model with columns."""
+    dataset = data.load(config, schema=bundle.columns)
     unknown = [name for name in dataset.class_names if name not in bundle.class_names]
     if unknown:
         raise DataError(
@@ -135,4 +137,5 @@ def _concatenate_splits(dataset: Dataset) -> Split:
         functools.reduce(concatenate, (split.images_NCHW for split in splits)),
         torch.cat([split.labels_N for split in splits]),
         tuple(id_ for split in splits for id_ in split.ids),
+        torch.cat(columns) if (columns := [s.columns_NF for s in splits if s.columns_NF is not None]) else None,
     )

@@ -1,6 +1,6 @@
-"""The scores of a test as lines and a table."""
+"""The scores of a test, and the importance of the inputs of a model with columns, as lines and tables."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.table import Table
@@ -14,9 +14,10 @@ from classifier.report.numbers import (
     format_with_interval,
     is_fixed,
 )
+from classifier.report.sections.column_section import format_input, head_importance, sort_inputs
 
-# With more classes than this, the table lists only the worst.
-MAX_TABLE_CLASSES = 20
+# With more classes than this, the table lists only the worst; with more columns, only the most important.
+MAX_TABLE_CLASSES, MAX_TABLE_COLUMNS = 20, 10
 
 
 def describe_scores(scores: dict[str, Any]) -> Iterator[Any]:
@@ -37,6 +38,21 @@ def describe_scores(scores: dict[str, Any]) -> Iterator[Any]:
         table.add_column(title, justify="left" if name == "name" else "right")
     for row in rows:
         table.add_row(*(row[name] for name in columns))
+    yield table
+
+
+def tabulate_importance(fusion: Mapping[str, Any] | None, split: str) -> Iterator[Table]:
+    """A table of what the model loses without each input, on a split: from a FusionDocument that has it."""
+    importance = (fusion or {}).get("importance", {}).get(split)
+    if importance is None:
+        return
+    title = f"importance on {split} images, by {importance['repeats']} permutations"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name in head_importance(importance):
+        table.add_column(name, justify="left" if name == "input" else "right")
+    rows = sort_inputs(importance)
+    for row in rows[: MAX_TABLE_COLUMNS + 2]:
+        table.add_row(*format_input(importance, row))
     yield table
 
 

@@ -14,6 +14,7 @@ from classifier.training.progress import describe_fusion, format_duration
 from ..cli.environment import command_line
 from ..cli.verb import EXIT_DONE, EXIT_INTERRUPTED
 from ..launch import run_storage, torchrun
+from .scores_table import tabulate_importance
 from .session import Session, resume_command
 
 
@@ -80,6 +81,8 @@ def finish_training(session: Session, stopped: str | None) -> int:
         log.info(describe_calibration(loaded.bundle))
     if fields.get("fusion"):
         log.info(describe_fusion(fields["fusion"]))
+        for table in tabulate_importance(fields["fusion"], "validation"):
+            log.info(table)
     for line in missing.describe():
         log.warning(line)
     validation = fields["validation"]

@@ -13,7 +13,7 @@ from classifier.data.dataset import Dataset
 from classifier.errors import ConfigError, DataError
 from classifier.metrics.intervals import Interval, difference_interval
 from classifier.metrics.power_law import PowerLaw, fit_power_law, resample_power_law
-from classifier.report.study_sections import describe_point
+from classifier.report.sections.study_sections import describe_point
 from classifier.runs.folder import read_history, read_result
 
 from .parallel_runs import StudyRun

@@ -25,7 +25,8 @@ from classifier.evaluation.test_split import evaluate_test_split
 from classifier.metrics.decisions import Calibration
 from classifier.metrics.multilabel_scores import compute_multilabel_scores
 from classifier.metrics.significance import compare_predictions
-from classifier.report import label_sections, model_card, run_page
+from classifier.report import model_card, run_page
+from classifier.report.sections import label_sections
 from classifier.runs.folder import HARD_EXAMPLES, PREDICTIONS
 from classifier.runs.recorder import summary_scores
 from classifier.training.loop import fit

@@ -17,6 +17,8 @@ from classifier.bundle.bundle import Bundle
 from classifier.config.experiment import Experiment
 from classifier.config.files import dump_experiment
 from classifier.config.sections import Task
+from classifier.data.columns.column import Column
+from classifier.data.columns.schema import ColumnSchema
 from classifier.evaluation.corruptions import GROUPS, SEVERITIES
 from classifier.evaluation.split_scores import score_predictions
 from classifier.metrics.calibration import calibrate
@@ -50,10 +52,11 @@ def write_run(
     finding: str = "",
     by_folds: bool = False,
     task: Task = "multiclass",
+    columns: Sequence[str] = (),
 ) -> Path:
     """Write the run and return its folder. Class names are also the names of images, and of whatever else has one.
 
-    by_folds: it is a linear probe without validation images."""
+    by_folds: it is a linear probe without validation images. columns: names of numbers that join the image."""
     generator = torch.Generator().manual_seed(0)
     labels_N = torch.randint(len(class_names), (IMAGES,), generator=generator)
     logits_NK = torch.randn(IMAGES, len(class_names), generator=generator)
@@ -82,6 +85,8 @@ def write_run(
         provenance={"made": "2026-01-01", "epoch": 3, "versions": {}},
         calibration=calibrate(probabilities_NK, labels_N, hierarchy=hierarchy).as_dict(),
         task=task,
+        columns=ColumnSchema(tuple(Column(name=one, kind="number", width=1) for one in columns)) if columns else None,
+        fusion=fusion_of(columns) if columns else None,
     )
     folder.mkdir(parents=True)
     bundle.save(model, nn.Linear(2, 2), folder / "bundle")
@@ -105,6 +110,16 @@ def write_run(
     result["folds"] = {"accuracy": {"folds": [0.8, 0.9], "mean": 0.85, "deviation": 0.05}}
     (folder / "result.json").write_text(json.dumps(result))
     return folder
+
+
+def fusion_of(columns: Sequence[str]) -> dict:
+    ways = {"image": (0.5, 1.0), "columns": (0.6, 0.8), "mlp": (0.9, 0.3), "trees": (0.8, 0.4), "average": (0.9, 0.4)}
+    inputs = [("image", "image"), ("columns", "all columns"), *(("column", name) for name in columns)]
+    rows = [{"kind": kind, "name": name, "drop": 0.3 - 0.1 * n} for n, (kind, name) in enumerate(inputs)]
+    rows = [row | {"drop_deviation": 0.02, "rise": 0.1, "rise_deviation": 0.01} for row in rows]
+    importance = {"images": IMAGES, "repeats": 10, "score": "accuracy", "value": 0.9, "loss": 0.3, "inputs": rows}
+    scores = {name: {"accuracy": accuracy, "loss": loss} for name, (accuracy, loss) in ways.items()}
+    return {"chosen": "mlp", "images": IMAGES, **scores, "importance": {"validation": importance}}
 
 
 def robustness_of(name: str) -> dict:

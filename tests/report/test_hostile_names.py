@@ -43,7 +43,8 @@ def check_is_text(page: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_page_and_model_card_of_a_run(name, tmp_path):
-    folder = write_run(tmp_path / "run", [name, "cat", f"dog {name}"], data_path=f"photos {name}"[:60], finding=name)
+    names = [name, "cat", f"dog {name}"]
+    folder = write_run(tmp_path / "run", names, data_path=f"photos {name}"[:60], finding=name, columns=names)
     check_is_text(run_page.write(folder).read_text(), name)
     card = (folder / model_card.NAME).read_text()
     assert not re.search(r"(?<!\\)<|\n# c|(?<!\\)\[x\]|42", card)

@@ -9,9 +9,10 @@ from filelock import FileLock
 
 from classifier.report import model_card, run_page
 from classifier.report.run_page import splits_share_images
+from classifier.report.sections.column_section import describe_gain
 from classifier.runs.folder import LOCK
 from tests.browser import Outline, open_page
-from tests.report.run_files import jpeg, write_run
+from tests.report.run_files import fusion_of, jpeg, write_run
 
 SECTIONS = ["Data", "Training", "Folds", "Learning curve", "Confusion", "Classes", "All scores", "Calibration"]
 SECTIONS += ["Hard examples", "Robustness", "Search", "Integrity checks", "Commands"]
@@ -88,6 +89,31 @@ def test_grades_have_scores_of_their_own(tmp_path: Path) -> None:
         r"Quadratic weighted kappa 0\.\d{3} \(0\.\d{3} to [01]\.\d{3}\)\. Predictions are 0\.\d\d grades off", page
     )
     assert "mean absolute error, in grades" in page
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_columns_are_compared_and_their_importance_is_shown(width: int, tmp_path: Path) -> None:
+    names = ["weight", "colour of the largest part, as it was seen from above"]
+    folder = write_run(tmp_path / "run", ["cat", "dog"], columns=names)
+    page, card = run_page.write(folder).read_text(), (folder / model_card.NAME).read_text()
+    outline = Outline(page)
+    assert "Columns" in outline.headings
+    assert (
+        "Image and columns together have an accuracy of 90.0%, the image alone 50.0% and the columns alone 60.0%: "
+        "together they gain 30.0 percentage points on the better of the two." in page
+    )
+    (chart,) = [text for text in outline.chart_texts if text.startswith("accuracy lost, points: the image 30.0, ")]
+    assert f"all columns together 20.0, column weight 10.0, column {names[1]} 0.0" in chart
+    assert "10.0 ± 2.0" in outline.texts
+    assert "10 repeats, on 60 validation images)" in page
+    assert f"beside the image, columns: weight (number), {names[1]} (number)." in card
+    open_page(page, width, tmp_path).check(width)
+
+
+def test_columns_that_bring_nothing_are_not_praised() -> None:
+    fusion = fusion_of(["weight"])
+    assert "which may be chance on 60 images" in describe_gain(fusion | {"columns": {"accuracy": 0.88, "loss": 1}})
+    assert describe_gain(fusion | {"image": {"accuracy": 0.9, "loss": 1}}).endswith("brings nothing on these images.")
 
 
 def test_a_run_that_could_not_be_tested_says_why(tmp_path: Path) -> None:

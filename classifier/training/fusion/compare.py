@@ -5,7 +5,9 @@ and average is the mean of the probabilities of that head and of trees over the 
 trees over the columns are scored beside them, to tell what joining them brings.
 """
 
+import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +25,7 @@ from classifier.inference.logistic_regression import (
 )
 from classifier.models.fusion.candidates import TREES, average, make_candidate, project
 from classifier.models.fusion.fusion_net import Fusion
-from classifier.training.fusion.fit_mlp import fit_mlp
+from classifier.training.fusion.fit_mlp import FoldFusion, fit_mlp
 from classifier.training.fusion.grow_trees import grow_trees
 from classifier.training.fusion.inputs import FusionInputs
 
@@ -41,13 +43,15 @@ class Compared:
     """name: of the candidate that was chosen; held_out: its answers to held-out images, or None where there are none.
 
     tensors: of the module that answers in place of the fusion's head, none of an mlp. scores: `accuracy` and `loss` of
-    each candidate, of `image` and `columns` alone, on how many `images`: plain data for result.json.
+    each candidate, of `image` and `columns` alone, on how many `images`: plain data for result.json. folds: the heads
+    that were fitted by folds, if any were.
     """
 
     name: str
     held_out: HeldOut | None
     tensors: dict[str, Tensor]
     scores: dict[str, Any]
+    folds: tuple[FoldFusion, ...] = ()
 
 
 def compare_by_folds(fusion: Fusion, inputs: FusionInputs, wanted: str = "auto") -> tuple[Compared, dict[str, Tensor]]:
@@ -74,9 +78,32 @@ def compare_by_folds(fusion: Fusion, inputs: FusionInputs, wanted: str = "auto")
     results["mlp"] = mlp.held_out
     weight, results["average"] = _weigh(mlp.held_out, results["columns"], inputs.is_multilabel)
     name = max(CANDIDATES, key=lambda one: rank(results[one], inputs.task)) if wanted == "auto" else wanted
-    return Compared(
-        name, results[name], _make_tensors(name, inputs, weight), _describe(name, results, weight)
-    ), mlp.state
+    tensors, scores = _make_tensors(name, inputs, weight), _describe(name, results, weight)
+    return Compared(name, results[name], tensors, scores, mlp.folds), mlp.state
+
+
+def make_fold_answer(
+    fusion: Fusion, inputs: FusionInputs, compared: Compared, index_M: Tensor
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return what answers images that were held out, each by the model of its fold: a function of features_MB and
+    columns_MF to logits_MK. index_M: which images, in this order. The trees of the folds are grown again, as they
+    were."""
+    parts = []
+    for fold in compared.folds:
+        is_trained_N = torch.ones(len(inputs), dtype=torch.bool)
+        is_trained_N[fold.index_M] = False
+        own = copy.deepcopy(fusion).cpu().float()
+        own.load_state_dict(fold.state)
+        tensors = _make_tensors(compared.name, inputs.take(is_trained_N), compared.scores.get("weight", 0.0))
+        own.candidate = own.make_candidate(tensors)
+        parts.append((torch.nonzero(~is_trained_N[index_M])[:, 0], own.eval()))
+    order_M = torch.cat([at for at, _ in parts]).argsort()
+
+    def answer(features_MB: Tensor, columns_MF: Tensor) -> Tensor:
+        with torch.no_grad():
+            return torch.cat([own(features_MB[at], columns_MF[at]) for at, own in parts])[order_M]
+
+    return answer
 
 
 def compare_on_validation(

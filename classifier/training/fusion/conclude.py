@@ -14,10 +14,17 @@ from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset, Split
 from classifier.inference.features import extract_features, load_features, save_features
 from classifier.inference.logistic_regression import HeldOut
+from classifier.inference.permutation_importance import choose_images, measure_importance
 from classifier.inference.scorer import Scorer
 from classifier.models.fusion.fusion_net import Fusion, FusionNet
 from classifier.runtime.distributed import ProcessGroup
-from classifier.training.fusion.compare import Compared, compare_by_folds, compare_on_validation
+from classifier.training.fusion.compare import (
+    Compared,
+    compare_by_folds,
+    compare_on_validation,
+    make_fold_answer,
+)
+from classifier.training.fusion.fit_mlp import FoldFusion
 from classifier.training.fusion.inputs import FusionInputs
 
 # Validation images that candidates are compared on.
@@ -54,6 +61,25 @@ def fit_by_folds(
         compared, state = _unpack(stored)
     model.fusion.load_state_dict(state)
     return compared
+
+
+def measure_importance_by_folds(
+    model: FusionNet, experiment: Experiment, dataset: Dataset, features_NB: Tensor, train: Split, compared: Compared
+) -> dict[str, Any] | None:
+    """Measure what the image and each column bring on the images that were held out; None if none were.
+
+    compared: what fit_by_folds returned for the same model, features and images.
+    """
+    if not compared.folds or dataset.columns is None:
+        return None
+    inputs = _make_inputs(features_NB, train, experiment, dataset)
+    held_out_M, _ = torch.cat([fold.index_M for fold in compared.folds]).sort()
+    columns, has_trees = dataset.columns, bool(compared.tensors)
+    index_M = held_out_M[choose_images(len(held_out_M), len(columns.names), has_trees=has_trees)]
+    answer, chosen = make_fold_answer(model.fusion, inputs, compared, index_M), inputs.take(index_M)
+    return measure_importance(
+        answer, chosen.features_NB, chosen.columns_NF, chosen.targets, columns, dataset.task, has_trees=has_trees
+    )
 
 
 def fit_finally(
@@ -120,7 +146,7 @@ def _key(inputs: FusionInputs, experiment: Experiment) -> str:
     """Identify what was fitted, and how."""
     model, hasher = experiment.model, hashlib.sha256()
     settings = (model.fusion, model.modality_dropout, model.dropout, inputs.seed, inputs.adjustment, inputs.task)
-    hasher.update(repr((*settings, inputs.classes)).encode())
+    hasher.update(repr((*settings, inputs.classes, "with folds")).encode())
     for tensor in (inputs.features_NB, inputs.columns_NF, inputs.targets):
         hasher.update(tensor.contiguous().numpy().tobytes())
     return hasher.hexdigest()[:16]
@@ -134,6 +160,8 @@ def _pack(compared: Compared, state: dict[str, Tensor]) -> dict[str, Tensor]:
     packed |= {f"tensors.{name}": tensor for name, tensor in compared.tensors.items()}
     if (held_out := compared.held_out) is not None:
         packed |= {"logits": held_out.logits_MK, "targets": held_out.targets}
+    for n, fold in enumerate(compared.folds):
+        packed |= {f"fold{n}.{name}": tensor for name, tensor in fold.state.items()} | {f"index{n}": fold.index_M}
     return {name: tensor.contiguous() for name, tensor in packed.items()}
 
 
@@ -141,8 +169,10 @@ def _unpack(packed: dict[str, Tensor]) -> tuple[Compared, dict[str, Tensor]]:
     about: dict[str, Any] = json.loads(bytes(packed["about"].tolist()))
     parts: dict[str, dict[str, Tensor]] = {"state": {}, "tensors": {}}
     for name, tensor in packed.items():
-        part, _, rest = name.partition(".")
-        if part in parts:
-            parts[part][rest] = tensor
+        part, dot, rest = name.partition(".")
+        if dot:
+            parts.setdefault(part, {})[rest] = tensor
     held_out = HeldOut(packed["logits"], packed["targets"]) if "logits" in packed else None
-    return Compared(about["name"], held_out, parts["tensors"], about["scores"]), parts["state"]
+    count = sum(name.startswith("index") for name in packed)
+    folds = tuple(FoldFusion(packed[f"index{n}"], parts[f"fold{n}"]) for n in range(count))
+    return Compared(about["name"], held_out, parts["tensors"], about["scores"], folds), parts["state"]

@@ -7,6 +7,7 @@ held-out images gain by that: not at all where they do not.
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,12 +32,20 @@ STEPS, BATCH, LEARNING_RATE, HIDDEN_PENALTY = (0, 50, 200), 256, 3e-3, 1e-3
 MIN_SCALE = 1e-6
 
 
+class FoldFusion(NamedTuple):
+    """The state of the Fusion of a fold: fitted to all images but those of index_M."""
+
+    index_M: Tensor
+    state: dict[str, Tensor]
+
+
 @dataclass(frozen=True)
 class FittedMlp:
-    """state: of Fusion; held_out: by cross-validation, or None if no class has two images."""
+    """state: of Fusion; held_out: by cross-validation, or None if no class has two images; folds: what answered."""
 
     state: dict[str, Tensor]
     held_out: HeldOut | None
+    folds: tuple[FoldFusion, ...] = ()
 
 
 def fit_mlp(fusion: Fusion, inputs: FusionInputs) -> FittedMlp:
@@ -52,6 +61,7 @@ def fit_mlp(fusion: Fusion, inputs: FusionInputs) -> FittedMlp:
         nn.init.zeros_(template.missing_image)
         probe, column_scale = _fit_linear(template, scaled)
         by_steps: dict[int, list[Tensor]] = {steps: [] for steps in STEPS}
+        folds: dict[int, list[FoldFusion]] = {steps: [] for steps in STEPS}
         for fold in probe.folds:
             is_trained_N = torch.ones(len(inputs), dtype=torch.bool)
             is_trained_N[fold.index_M] = False
@@ -59,6 +69,7 @@ def fit_mlp(fusion: Fusion, inputs: FusionInputs) -> FittedMlp:
             start = _start(template, fold.head, column_scale)
             for steps, trained in _train(start, scaled.take(is_trained_N), probe.penalty):
                 by_steps[steps].append(_answer(trained, held))
+                folds[steps].append(FoldFusion(fold.index_M, scaling.fold_in(trained, inputs.offsets)))
         held_out, steps = None, 0
         if probe.folds:
             index_M, order_M = torch.cat([fold.index_M for fold in probe.folds]).sort()
@@ -70,7 +81,7 @@ def fit_mlp(fusion: Fusion, inputs: FusionInputs) -> FittedMlp:
             held_out = results[steps]
         start = _start(template, probe.head, column_scale)
         fitted = next(trained for done, trained in _train(start, scaled, probe.penalty, steps) if done == steps)
-    return FittedMlp(scaling.fold_in(fitted, inputs.offsets), held_out)
+    return FittedMlp(scaling.fold_in(fitted, inputs.offsets), held_out, tuple(folds[steps]))
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,11 @@ import torch
 
 from classifier import models
 from classifier.bundle import bundle as bundles
+from classifier.bundle.bundle import Bundle, LoadedBundle
 from classifier.config.experiment import Experiment
 from classifier.errors import ConfigError
 from classifier.evaluation.calibrate import calibrate_saved_bundle
+from classifier.evaluation.column_importance import measure_split_importance
 from classifier.inference.scorer import Scorer
 from classifier.models.fusion.fusion_net import FusionNet
 from classifier.runs.folder import RunFolder
@@ -46,6 +48,12 @@ def test_label_that_needs_both_is_learned(xor_digits):
     *_, last = fit(experiment, xor_digits)
     scorer = Scorer.from_experiment(experiment, xor_digits, torch.device("cpu"))
     assert scorer.compute_scores(last.model, xor_digits.test)["accuracy"] >= 0.97
+    trained = LoadedBundle(Bundle.from_training(experiment, xor_digits, scores={}, epoch=25), last.model)
+    importance = measure_split_importance(trained, xor_digits.test)
+    assert importance is not None
+    drops = {row["name"]: row["drop"] for row in importance["inputs"]}
+    assert min(drops[name] for name in ("image", "all columns", "flip")) > 0.35  # to chance, or half of it
+    assert abs(drops["noise"]) < 0.05
     assert last.fusion is not None
     assert max(last.fusion[name]["accuracy"] for name in ("image", "columns")) < 0.65  # of 162 images, at chance
 
@@ -139,6 +147,10 @@ def test_probe_is_saved_calibrated_by_folds_and_loaded(xor_digits, tmp_path, wan
     assert about.fusion["chosen"] == wanted
     assert about.fusion[wanted]["accuracy"] == pytest.approx(by_folds["accuracy"])
     assert calibrated.bundle.scores["validation"]["count"] == about.fusion["images"] == 150
+    importance = about.fusion["importance"]["validation"]
+    assert importance["images"] == 150
+    assert importance["value"] == pytest.approx(about.fusion[wanted]["accuracy"])
+    assert [row["name"] for row in importance["inputs"]] == ["image", "all columns", "flip", "noise"]
     assert result_fields(run.folder)["fusion"] == about.fusion
     assert describe_fusion(about.fusion).startswith("columns join the image by ")
     assert isinstance(model, FusionNet)

@@ -1,0 +1,1 @@
+"""Sections of report.html, by what they are about."""
