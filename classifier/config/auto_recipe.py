@@ -219,6 +219,8 @@ def build_scratch(facts: Facts, given: Mapping[str, Any] | None = None) -> Exper
         "augment.test_flip": not facts.is_symbols,
         "augment.policy": "symbols" if facts.is_symbols else "auto",
     }
+    if facts.columns:  # whose values have no bounds
+        changes["optimizer.clip"] = 1.0
     if facts.side > MAX_SMALL_SIDE:
         changes |= {"data.size": MAX_SMALL_SIDE, "data.crop_scale": CROP_SCALE}
     return fashion_quick().override_all(changes)

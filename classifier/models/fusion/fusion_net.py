@@ -73,9 +73,7 @@ class Fusion(nn.Module):
         self.missing_image = nn.Parameter(torch.zeros(self.features))
         table = 1 + width + columns
         self.image_layer, self.table_layer = nn.Linear(self.features, HIDDEN), nn.Linear(table, HIDDEN)
-        self.head = widen_head(
-            head, self.features + table + 2 * HIDDEN
-        )  # last, for models.head_modules
+        self.head = widen_head(head, self.features + table + 2 * HIDDEN)  # last, for models.head_modules
         self.candidate = None
 
     column_of_F: Tensor
@@ -91,7 +89,7 @@ class Fusion(nn.Module):
         inputs_NI = self.join(features_NB, has_image_N1, values_NF)
         image_NH = self.image_layer(inputs_NI[:, : self.features]).float()
         table_NH = self.table_layer(inputs_NI[:, self.features :]).float()
-        hidden_NH = torch.cat([F.gelu(image_NH + table_NH), image_NH * table_NH], 1)
+        hidden_NH = torch.cat([F.gelu(image_NH + table_NH), image_NH.tanh() * table_NH.tanh()], 1)
         logits_NK = self.head(torch.cat([inputs_NI, hidden_NH], 1))
         if self.candidate is None:
             return logits_NK
