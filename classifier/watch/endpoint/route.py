@@ -77,8 +77,9 @@ class FilmRoutes:
             await ends.enter_async_context(film)
             reports = film.reports()
             first = await anext(reports)
-            lines = self._write_lines(film, first, reports, version, request.state.trace)
-            return _FilmResponse(lines, self._bounds.silent_seconds, ends.pop_all())
+            later = ends.pop_all()
+            lines = self._write_lines(film, first, reports, version, request.state.trace, later)
+            return _FilmResponse(lines, self._bounds.silent_seconds, later)
 
     async def _write_lines(
         self,
@@ -87,8 +88,9 @@ class FilmRoutes:
         reports: AsyncIterator[dict[str, Any]],
         version: ModelVersion,
         trace: Trace,
+        ends: AsyncExitStack,
     ) -> AsyncIterator[bytes]:
-        """Yield a line for each event, and a last one."""
+        """Yield a line for each event, and a last one, when there is room for the next film."""
         last: dict[str, Any] = {"event": "finished"}
         try:
             if first["kind"] == "event":
@@ -99,6 +101,7 @@ class FilmRoutes:
         except RequestError as error:
             self._app.log.write("film_failed", error=error.message, **trace.fields())
             last = {"event": "failed", "error": error.message}
+        await ends.aclose()
         yield render(last | {"model": version.name, "version": version.number, "bundle": version.bundle} | film.counts)
 
     def _check_head(self, headers: Headers) -> int | None:
@@ -126,7 +129,7 @@ class FilmRoutes:
 
 
 class _FilmResponse(StreamingResponse):
-    """Sends lines as they come. seconds: in which the client takes each. ends: called after the last."""
+    """Sends lines as they come. seconds: in which the client takes each. ends: closed at the end, whatever happens."""
 
     def __init__(self, lines: AsyncIterator[bytes], seconds: float, ends: AsyncExitStack) -> None:
         super().__init__(lines, media_type=CONTENT_TYPE)
