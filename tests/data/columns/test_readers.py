@@ -2,7 +2,6 @@
 
 import csv
 import json
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -215,7 +214,7 @@ def test_subsets_streams_and_folds(images: list[Path], tmp_path: Path) -> None:
 def test_trials_share_the_columns(images: list[Path], tmp_path: Path) -> None:
     config = DataConfig(path=str(write_csv(tmp_path / "a.csv", images)), columns=("all",), cache=None)
     dataset = data.load(config)
-    opened = pickle.loads(pickle.dumps(SharedDataset.from_dataset(dataset, config))).open()
+    opened = SharedDataset.from_dataset(dataset, config).open()
     assert opened.columns == dataset.columns
     np.testing.assert_array_equal(opened.train.columns_NF, dataset.train.columns_NF)
 
