@@ -16,6 +16,12 @@ KINDS = {
     "columns": "columns",
 }
 FEW_REFERENCES = 200
+MIN_P = 1e-6
+
+
+def format_p(p: float) -> str:
+    """Return "= 0.012", or "< 1e-06": beyond that a p-value is no more than an approximation."""
+    return f"= {p:.2g}" if p >= MIN_P else f"< {MIN_P:g}"
 
 
 def is_alarm(drift: Drift, min_drop: float) -> bool:
@@ -50,14 +56,14 @@ def describe_conclusion(drift: Drift) -> str:
     """Say whether there is drift."""
     images = f"{drift.images:,} images"
     if drift.is_found:
-        return f"drift: {images} differ from the reference (p = {drift.p:.2g}, level {drift.level:g} for all tests)"
-    return f"no drift found: {images}, p = {drift.p:.2g}, level {drift.level:g} for all tests"
+        return f"drift: {images} differ from the reference (p {format_p(drift.p)}, level {drift.level:g} for all tests)"
+    return f"no drift found: {images}, p {format_p(drift.p)}, level {drift.level:g} for all tests"
 
 
 def describe_test(drift: Drift, kind: str, class_names: Sequence[str]) -> str:
     """Say what a group of tests found."""
     test = next(one for one in drift.tests if one.kind == kind)
-    text = f"{KINDS[kind]} (p = {test.adjusted:.2g})"
+    text = f"{KINDS[kind]} (p {format_p(test.adjusted)})"
     if kind == "shares":
         k = list(class_names).index(test.worst)
         expected, observed = drift.shares.expected_K[k], drift.shares.observed_K[k]
@@ -78,7 +84,9 @@ def describe_accuracy(drift: Drift) -> str:
         f"expected accuracy {accuracy.value:.1%}, {accuracy.reference:.1%} on the reference: by confidence "
         f"{_format(accuracy.confidence)}, by thresholded confidence {_format(accuracy.threshold)}"
     )
-    return text + ("" if accuracy.do_agree else "; the two disagree: label some of these images")
+    if accuracy.transport:
+        text += f", at the class shares of the training {_format(accuracy.transport)}"
+    return text + ("" if accuracy.do_agree else "; these disagree: label some of these images")
 
 
 def _format(estimate: Estimate) -> str:
@@ -110,6 +118,7 @@ def to_document(
             "reference": accuracy.reference,
             "confidence": accuracy.confidence._asdict(),
             "threshold": accuracy.threshold._asdict(),
+            "transport": None if accuracy.transport is None else accuracy.transport._asdict(),
             "do_agree": accuracy.do_agree,
         }
     )

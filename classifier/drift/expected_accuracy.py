@@ -4,10 +4,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from classifier.drift.transport import estimate_by_transport
 from classifier.inference.reference import Reference
 from classifier.metrics.decisions import DEFAULT_THRESHOLD, Calibration
 
 RESAMPLES = 1000
+_NORMAL = 1.96
 MIN_IMAGES = 30
 """Of the reference or the window: fewer tell no accuracy."""
 
@@ -29,28 +31,39 @@ class ExpectedAccuracy(NamedTuple):
     """By the mean confidence, less what it is above the accuracy of the reference."""
     threshold: Estimate
     """By average thresholded confidence."""
+    transport: Estimate | None
+    """By optimal transport to the shares of the training; None of several labels an image."""
+    has_changed: bool
+    """Whether the images have changed themselves, not only their shares."""
 
     @property
     def do_agree(self) -> bool:
-        """Whether the intervals of both estimates overlap."""
-        return self.confidence.low <= self.threshold.high and self.threshold.low <= self.confidence.high
+        """Whether the intervals of all estimates overlap."""
+        estimates = [one for one in (self.confidence, self.threshold, self.transport) if one]
+        return max(one.low for one in estimates) <= min(one.high for one in estimates)
 
     @property
     def value(self) -> float:
-        """The lower one: confidence falls too little under most changes of the images."""
-        return min(self.confidence.value, self.threshold.value)
+        """By transport where images have changed, as confidence then hardly falls; else by confidence, which holds for
+        any shares."""
+        return self.transport.value if self.transport and self.has_changed else self.confidence.value
 
 
 def estimate_accuracy(
-    reference: Reference, probabilities_MK: np.ndarray, calibration: Calibration | None, *, seed: int = 0
+    reference: Reference,
+    probabilities_MK: np.ndarray,
+    calibration: Calibration | None,
+    *,
+    has_changed: bool,
+    seed: int = 0,
 ) -> ExpectedAccuracy:
     """Estimate the accuracy on a window from the model's outputs for it.
 
     By the difference of mean confidences (Guillory et al. 2021: calibrated confidence itself is the accuracy where the
     calibration holds; what it is off by on the reference is taken away), and by ATC (Garg et al. 2022): the share of
-    images whose negative entropy is above the threshold that as many images of the reference exceed as are right. Both
-    assume that labels depend on the images as in the reference. Intervals are percentiles of bootstrap resamples of
-    both samples.
+    images whose negative entropy is above the threshold that as many images of the reference exceed as are right; and
+    by transport.py. Intervals are percentiles of bootstrap resamples of both samples; by transport they are normal.
+    has_changed: whether tests say that the images have changed, and not only the shares of their classes.
     """
     is_right_N = find_right(reference, calibration)
     rng = np.random.Generator(np.random.Philox(seed))
@@ -77,7 +90,13 @@ def estimate_accuracy(
     positions_B = np.searchsorted(scores_M[order_M], thresholds_B)
     below_BM = np.concatenate([np.zeros((len(weights_BM), 1)), weights_BM[:, order_M].cumsum(1)], 1)
     by_threshold_B = 1 - below_BM[np.arange(len(positions_B)), positions_B]
-    return ExpectedAccuracy(float(accuracy_B[0]), _summarize(by_confidence_B), _summarize(by_threshold_B))
+    transport = None
+    if not reference.is_multilabel:
+        value, deviation = estimate_by_transport(reference, probabilities_MK, float(accuracy_B[0]), seed=seed)
+        ends = (float(np.clip(value + sign * _NORMAL * deviation, 0, 1)) for sign in (-1, 1))
+        transport = Estimate(value, *ends)
+    by_confidence, by_threshold = _summarize(by_confidence_B), _summarize(by_threshold_B)
+    return ExpectedAccuracy(float(accuracy_B[0]), by_confidence, by_threshold, transport, has_changed)
 
 
 def find_right(reference: Reference, calibration: Calibration | None) -> np.ndarray:

@@ -17,7 +17,7 @@ from classifier.inference.reference import Reference
 from classifier.metrics.decisions import Calibration
 
 LEVEL = 0.05
-WEIGHTS = {"shares": 0.6, "outputs": 0.1, "features": 0.2, "novelty": 0.1, "columns": 0.2}
+WEIGHTS = {"shares": 0.7, "outputs": 0.05, "features": 0.15, "novelty": 0.1, "columns": 0.2}
 """Of the level, that each group of tests may use. The shares of classes have most, as nothing else finds a class that
 has become more frequent."""
 DROVE = 24
@@ -80,6 +80,7 @@ def measure_drift(
     schema: ColumnSchema | None = None,
     *,
     level: float = LEVEL,
+    with_accuracy: bool = True,
     seed: int = 0,
 ) -> Drift:
     """Compare a window with the reference.
@@ -88,7 +89,7 @@ def measure_drift(
     `level` of all windows without drift: shares of the classes (shares.py); the outputs, by Kolmogorov-Smirnov tests
     (black box shift detection; Lipton et al. 2018, Rabanser et al. 2019); the features, by MMD (mmd.py); the
     out-of-distribution score; columns beside the image. Groups for which the window has no values give their share to
-    the others.
+    the others. with_accuracy: also estimate the accuracy, which takes seconds.
     """
     notes: list[str] = []
     shares = measure_shares(reference, window.probabilities_MK)
@@ -115,10 +116,12 @@ def measure_drift(
     if not reference.is_multilabel:
         shift = estimate_label_shift(reference, window.probabilities_MK, seed=seed)
         shifted = predict_shifted_accuracy(reference, shift.ratios_K)
-    accuracy = None
-    if min(len(reference), len(window)) >= MIN_IMAGES:
-        accuracy = estimate_accuracy(reference, window.probabilities_MK, calibration, seed=seed)
-    tests = _combine(p_values)
+    tests, accuracy = _combine(p_values), None
+    if with_accuracy and min(len(reference), len(window)) >= MIN_IMAGES:
+        has_changed = any(test.kind in ("features", "novelty") and test.adjusted <= level for test in tests)
+        accuracy = estimate_accuracy(
+            reference, window.probabilities_MK, calibration, has_changed=has_changed, seed=seed
+        )
     drove = _rank(witness_M, scores_M, window.probabilities_MK)
     return Drift(len(window), level, tests, shares, shift, shifted, accuracy, drove, notes)
 

@@ -9,6 +9,8 @@ from classifier.inference.reference import Reference
 # Below this, the saddlepoint is so near the mean that its formula divides by almost zero; a normal tail is exact there.
 _NEAR_MEAN = 0.05
 _BISECTIONS = 60
+# Added to the squared deviations of a class, whose few images may all have equal outputs.
+_SMOOTHING = 0.1
 
 
 class ShareTest(NamedTuple):
@@ -70,7 +72,7 @@ def _weigh(reference: Reference, outputs_NK: np.ndarray) -> tuple[np.ndarray, np
 
 def _variance_of_mean(values_NK: np.ndarray) -> np.ndarray:
     """Return the variance of the mean of values in [0, 1], not zero even if a few values are equal."""
-    return (np.square(values_NK - values_NK.mean(0)).sum(0) + 0.25) / len(values_NK) ** 2
+    return (np.square(values_NK - values_NK.mean(0)).sum(0) + _SMOOTHING) / len(values_NK) ** 2
 
 
 def _upper_tail(

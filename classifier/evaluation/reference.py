@@ -56,7 +56,7 @@ def fit_detector_and_reference(
     if probabilities_NK is None:
         return detector, None
     scores_N = detector.score({layer: stats_NF.numpy() for layer, stats_NF in seen.statistics.items()})
-    return detector, _build(dataset, held_out, probabilities_NK[rows_N], seen, layers, scores_N, "validation")
+    return detector, _build(dataset, held_out, probabilities_NK[rows_N], seen, detector.layers, scores_N, "validation")
 
 
 def fit_detector_and_reference_by_folds(
@@ -95,7 +95,7 @@ def fit_detector_and_reference_by_folds(
     positions_M = torch.searchsorted(known, index_M)
     own_seen = _Seen(gather(index_M), None if seen.features_NF is None else seen.features_NF[positions_M])
     outputs_MK = probabilities_MK[is_known_M]
-    return detector, _build(dataset, train.take(index_M), outputs_MK, own_seen, layers, scores_M, "folds")
+    return detector, _build(dataset, train.take(index_M), outputs_MK, own_seen, detector.layers, scores_M, "folds")
 
 
 def collect_reference(

@@ -1,5 +1,6 @@
 """The out-of-distribution detector of a model, applied: in numpy alone. out_of_distribution.py fits it."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import numpy as np
 
 # The arrays of a layer.
 GAUSSIAN = ("mean", "axes", "deviations", "rest", "centre", "spread")
+_NUMBERS = re.compile(r"(\d+)")
 # Squared distances below it tell nothing: they have dozens of terms, each 1 on average over the training images, unless
 # all images look the same to the model, and only rounding errors differ.
 MIN_DISTANCE = 1.0
@@ -20,7 +22,9 @@ class OODDetector:
 
     @property
     def layers(self) -> list[str]:
-        return [name.removesuffix("/mean") for name in self.arrays if name.endswith("/mean")]
+        """Names of the layers, from early to late as far as their numbers tell; a file holds arrays in any order."""
+        names = (name.removesuffix("/mean") for name in self.arrays if name.endswith("/mean"))
+        return sorted(names, key=lambda name: [int(part) if part.isdigit() else part for part in _NUMBERS.split(name)])
 
     @property
     def threshold(self) -> float:

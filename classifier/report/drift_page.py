@@ -10,6 +10,7 @@ from classifier.drift.describe import (
     describe_conclusion,
     describe_reference,
     describe_test,
+    format_p,
 )
 from classifier.drift.measure import Drift
 from classifier.drift.window import Window
@@ -61,14 +62,13 @@ def _build_tests(drift: Drift) -> Section:
     for test in drift.tests:
         style = "warning" if test.adjusted <= drift.level else ""
         worst = test.worst if test.tests > 1 else ""
-        rows.append(
-            [KINDS[test.kind], MEANINGS[test.kind], worst, f"{test.tests}", Cell(f"{test.adjusted:.2g}", style)]
-        )
+        p = Cell(format_p(test.adjusted).removeprefix("= "), style)
+        rows.append([KINDS[test.kind], p, f"{test.tests}", worst, MEANINGS[test.kind]])
     note = (
         f"p-values are adjusted for all tests on this page: at most {format_share(drift.level, 0)} of windows without "
         "drift have any of them at or below the level."
     )
-    return Section("Tests", [Table(["test", "asks", "most of all", "tests", "p"], rows, text_columns=3)], note)
+    return Section("Tests", [Table(["test", "p", "tests", "most of all", "asks"], rows, text_columns=5)], note)
 
 
 def _build_shares(drift: Drift, reference: Reference, class_names: Sequence[str]) -> Section:
@@ -82,7 +82,13 @@ def _build_shares(drift: Drift, reference: Reference, class_names: Sequence[str]
             estimate = [format_share(float(shift.shares_K[k])), ends]
         outputs = [format_share(float(one)) for one in (shares.expected_K[k], shares.observed_K[k])]
         rows.append(
-            [class_names[k], format_share(float(reference.shares[k])), *estimate, *outputs, f"{shares.p_K[k]:.2g}"]
+            [
+                class_names[k],
+                format_share(float(reference.shares[k])),
+                *estimate,
+                *outputs,
+                format_p(shares.p_K[k]).removeprefix("= "),
+            ]
         )
     head = ["class", "in training", "estimate now", "95 %", "mean output expected", "mean output", "p, not adjusted"]
     blocks: list[Block] = [Table(head, rows), *page.describe_hidden(len(rows), len(order), "more classes")]

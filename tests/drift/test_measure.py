@@ -105,12 +105,14 @@ def test_accuracy_is_expected_to_fall_with_confidence():
     rng = np.random.default_rng(6)
     reference = make_reference(2000, rng)
     labels_N = draw_labels(3000, rng)
-    same = estimate_accuracy(reference, draw_outputs(labels_N, rng), None)
-    for estimate in (same.confidence, same.threshold):
+    same = estimate_accuracy(reference, draw_outputs(labels_N, rng), None, has_changed=False)
+    assert same.transport is not None
+    assert same.do_agree
+    for estimate in (same.confidence, same.threshold, same.transport):
         assert estimate.low <= same.reference <= estimate.high
         assert estimate.value == pytest.approx(same.reference, abs=0.02)
     blurred = draw_outputs(labels_N, rng, margin=1.5)
-    worse = estimate_accuracy(reference, blurred, None)
+    worse = estimate_accuracy(reference, blurred, None, has_changed=True)
     accuracy = (blurred.argmax(1) == labels_N).mean()
     assert worse.value < same.reference - 0.1
     assert worse.confidence.value == pytest.approx(accuracy, abs=0.08)
@@ -191,3 +193,15 @@ def test_equal_images_are_no_drift_and_no_error():
         "features": False,
     }
     assert np.isfinite([found.p, *found.shares.p_K]).all()
+
+
+def test_a_model_that_gives_all_images_to_one_class_is_expected_to_be_wrong():
+    rng = np.random.default_rng(10)
+    reference = make_reference(1000, rng)
+    labels_N = draw_labels(600, rng)
+    collapsed = draw_outputs(np.where(rng.random(600) < 0.5, 2, labels_N), rng)
+    accuracy = (collapsed.argmax(1) == labels_N).mean()
+    estimate = estimate_accuracy(reference, collapsed, None, has_changed=True)
+    assert estimate.value == pytest.approx(accuracy, abs=0.1)
+    assert estimate.confidence.value > accuracy + 0.25
+    assert not estimate.do_agree

@@ -25,7 +25,6 @@ from classifier import data
 from classifier.bundle import bundle as bundles
 from classifier.bundle.predictor import Predictor
 from classifier.config.experiment import Experiment
-from classifier.drift.expected_accuracy import estimate_accuracy
 from classifier.drift.measure import Drift, measure_drift
 from classifier.drift.window import Window
 from classifier.evaluation.corruptions import GROUPS, corrupt
@@ -85,7 +84,11 @@ def doubled_rows(pool: Pool, k: int, rng: np.random.Generator) -> np.ndarray:
     is_own = pool.labels_N == k
     share = min(1.0, 2 * is_own.mean())
     own = rng.binomial(WINDOW, share)
-    return np.concatenate([rng.choice(np.flatnonzero(is_own), own), rng.choice(np.flatnonzero(~is_own), WINDOW - own)])
+    chosen = [
+        rng.choice(np.flatnonzero(is_in), count, replace=count > is_in.sum())
+        for is_in, count in ((is_own, own), (~is_own, WINDOW - own))
+    ]
+    return np.concatenate(chosen)
 
 
 def rate(found: list[bool]) -> str:
@@ -105,7 +108,7 @@ def run(name: str, path: Path, windows: int) -> Iterator[str]:
     class_names, calibration = predictor.class_names, predictor.calibration
 
     def measure(window: Window, seed: int) -> Drift:
-        return measure_drift(reference, window, class_names, calibration, seed=seed)
+        return measure_drift(reference, window, class_names, calibration, with_accuracy=False, seed=seed)
 
     yield f"{name}: accuracy {clean.accuracy:.2%} on {len(labels_N):,}, reference of {len(reference):,} images"
     began = time.monotonic()
@@ -126,12 +129,16 @@ def run(name: str, path: Path, windows: int) -> Iterator[str]:
         corrupted = answer(predictor, corrupt(images_NCHW[:pool], kind, SEVERITY), labels_N[:pool])
         rows = [rng.choice(pool, min(WINDOW, pool), replace=False) for _ in range(windows // 20)]
         found[kind] = [measure(corrupted.draw(one), n).is_found for n, one in enumerate(rows)]
-        expected = estimate_accuracy(reference, corrupted.window.probabilities_MK, calibration)
+        found_all = measure_drift(reference, corrupted.window, class_names, calibration)
+        expected = found_all.accuracy
+        assert expected is not None
+        assert expected.transport is not None
         error = expected.value - corrupted.accuracy
         errors.append((kind, error))
         yield (
             f"{'  ' + kind:28} {rate(found[kind])}  accuracy {corrupted.accuracy:6.2%}, expected {expected.value:6.2%} "
-            f"({error:+.1%}; confidence {expected.confidence.value:.2%}, ATC {expected.threshold.value:.2%})"
+            f"({error:+.1%}; confidence {expected.confidence.value:.1%}, ATC {expected.threshold.value:.1%}, "
+            f"transport {expected.transport.value:.1%})"
         )
     yield f"{'corruptions, mean':28} {rate([one for own in found.values() for one in own])}"
     chosen = [abs(error) for kind, error in errors if kind in ACCURACY_KINDS]
