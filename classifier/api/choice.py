@@ -32,7 +32,7 @@ from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset, Split
 from classifier.data.facts import measure_facts
 from classifier.data.readers.compact import select_strings
-from classifier.errors import ModelError
+from classifier.errors import DivergedError, ModelError
 from classifier.inference.features import extract_features
 from classifier.inference.logistic_regression import FOLDS, assign_folds, find_held_out
 from classifier.inference.scorer import Scorer, find_hits, gather_targets
@@ -216,7 +216,11 @@ class _Chooser:
         look = _Look(epochs)
         for fold in range(folds):
             held_out = _hold_out(dataset, assign_folds(dataset.strata, FOLDS) == fold)
-            *_, last = fit(experiment.override("train.epochs", epochs), held_out)
+            try:
+                *_, last = fit(experiment.override("train.epochs", epochs), held_out)
+            except DivergedError:  # no reason to give up: the probe remains
+                look.hits |= dict.fromkeys(held_out.validation.ids, False)
+                continue
             scorer = Scorer.from_experiment(experiment, held_out, pick_device(experiment.train.device))
             judged, label_sets_MK = held_out.validation, dataset.label_sets_MK
             probabilities_MK = scorer.predict_split(last.model, judged, label_sets_MK)[1]

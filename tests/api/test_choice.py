@@ -13,7 +13,7 @@ import classifier
 from classifier.api import choice
 from classifier.config import auto_recipe
 from classifier.config.backbones import Backbone
-from classifier.errors import ClassifierError
+from classifier.errors import ClassifierError, DivergedError
 from classifier.models import hub
 from tests.conftest import draw_photos
 from tests.fake_hub import fill_cache, find_closed_port, serve_hub, swallow, use_hub, write_weights
@@ -120,3 +120,17 @@ def test_without_a_network_one_line_and_few_seconds_are_lost(tmp_path: Path, bac
             about_hub = [line for line in lines if "hub" in line]
             assert about_hub == ["  no better backbone: the Hugging Face hub cannot be reached"] * (name != "none")
     assert max(seconds.values()) - min(seconds.values()) < 5
+
+
+def test_a_network_that_diverges_leaves_the_probe(tmp_path: Path, monkeypatch):
+    def diverge(*_: Any):
+        raise DivergedError("the loss is not finite")
+        yield
+
+    monkeypatch.setattr(choice, "LOOK_PASSES", 1000)
+    monkeypatch.setattr(choice, "fit", diverge)
+    letters, lines = draw_letters(tmp_path / "letters", classes=20, count=12), list[str]()
+    chosen = choice.choose({"data.path": str(letters)}, say=lines.append)
+    assert chosen.kind == "probe", lines
+    assert "from scratch, " in lines[1]
+    assert ": 0.0% on" in lines[1]
