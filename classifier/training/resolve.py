@@ -57,12 +57,17 @@ def resolve(experiment: Experiment, dataset: Dataset) -> Experiment:
     _check_views(experiment, augment)
     if dataset.columns is not None:
         _check_columns(experiment, augment)
+    elif experiment.model.fusion != "auto":
+        raise ConfigError(
+            f"model.fusion {experiment.model.fusion} joins columns to the images, and {dataset.name} has none in use: "
+            "name them, as in --data.columns all, or leave it out"
+        )
     resolved = {
         "data.size": dataset.size,
         "data.channels": dataset.channels,
         "train.metric": METRICS[dataset.task][0] if experiment.train.metric == "auto" else experiment.train.metric,
         "train.device": str(device) if experiment.train.device != "auto" else device.type,
-        "train.precision": _choose_precision(experiment.train.precision, device),
+        "train.precision": choose_precision(experiment.train.precision, device),
         "train.threads": experiment.train.threads or torch.get_num_threads(),  # see runtime/threads.py
     }
     changes = {f"augment.{name}": value for name, value in augment.__dict__.items()}
@@ -126,7 +131,7 @@ def _check_columns(experiment: Experiment, augment: AugmentConfig) -> None:
         raise ConfigError("loss.distill has a teacher that sees images alone: leave it or data.columns out")
 
 
-def _choose_precision(requested: str, device: torch.device) -> str:
+def choose_precision(requested: str, device: torch.device) -> str:
     """Choose bf16 where it is faster; emulated or on slow units it is slower than fp32."""
     if requested != "auto":
         if requested == "fp16" and device.type == "cpu":

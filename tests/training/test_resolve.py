@@ -47,6 +47,11 @@ def test_bf16_only_where_it_is_faster(digits, monkeypatch, flags, precision):
     assert resolve(on_cpu, digits).train.precision == precision
 
 
+def test_a_way_to_join_columns_needs_some(digits):
+    with pytest.raises(ConfigError, match=r"model\.fusion trees joins columns to the images, and digits has none"):
+        resolve(Experiment().override("model.fusion", "trees"), digits)
+
+
 def test_missing_device_is_refused(digits):
     with pytest.raises(ConfigError, match=r"train\.device is 'cuda:99'"):
         resolve(Experiment().override("train.device", "cuda:99"), digits)
