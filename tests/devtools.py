@@ -62,11 +62,14 @@ class Tab:
         for kind in ("dragEnter", "dragOver", "drop"):
             self.call("Input.dispatchDragEvent", type=kind, x=100, y=100, data=data)
 
-    def press(self, key: str) -> None:
+    def press(self, key: str, *, is_control: bool = False) -> None:
+        """Press a key by its name in a page's events: Enter, Tab, ArrowLeft, ArrowRight, or a letter or digit."""
+        named = {"Enter": 13, "Tab": 9, "ArrowLeft": 37, "ArrowRight": 39}
+        code, written = named.get(key) or ord(key.upper()), {"Enter": "\r"}.get(key, "" if key in named else key)
         for kind in ("keyDown", "keyUp"):
-            text = {"text": "\r"} if key == "Enter" and kind == "keyDown" else {}
-            code = {"Enter": 13, "Tab": 9}[key]
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)
+            text = {"text": written} if written and kind == "keyDown" and not is_control else {}
+            words = {"key": key, "code": key if key in named else "", "modifiers": 2 * is_control}
+            self.call("Input.dispatchKeyEvent", type=kind, windowsVirtualKeyCode=code, **words, **text)
 
     def emulate(self, width: int, *, dark: bool = False) -> None:
         """Set the width of the window in pixels, and the scheme of colours."""

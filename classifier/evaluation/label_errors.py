@@ -6,6 +6,7 @@ judged for itself, and images are ranked as by A. Thyagarajan, E. Snorrason, C. 
 incorrect annotations in multi-label classification data", 2022.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -48,33 +49,63 @@ def compute_features(scan: ScanResult, model: Path, experiment: Experiment) -> T
     return extract_features(predictor.model, predictor.scorer, select(images_NCHW, usable_N))
 
 
+@dataclass(frozen=True)
+class LabelError:
+    """An image whose label is probably wrong. image: its index in the source; own, suggested: indices of classes."""
+
+    image: int
+    own: tuple[int, ...]
+    suggested: tuple[int, ...]
+    doubts: tuple[tuple[int, float], ...]
+    """Classes in question, with the confidence that they are the image's or, if it has them, that they are not."""
+
+    @property
+    def confidence(self) -> float:
+        return max(confidence for _, confidence in self.doubts)
+
+
 def check_labels(scan: ScanResult, features_KF: Tensor) -> list[Finding]:
     """Return findings, the most confident first. features_KF: see compute_features."""
+    names, ids = scan.source.class_names, scan.source.ids
+    has_sets = scan.source.label_sets is not None
+    findings = []
+    for error in find_errors(scan, features_KF):
+        id_ = ids[error.image]
+        doubts = []
+        for k, confidence in error.doubts:
+            doubt = "does not look like" if k in error.own else "looks like"
+            doubts.append(f"{doubt} {names[k]!r} ({confidence:.0%} confidence)")
+        own = " + ".join(repr(names[k]) for k in error.own)
+        labelled = f"labelled {own}" if own or not has_sets else "without labels"
+        text = f"{id_}: {labelled}, {' and '.join(doubts)}"
+        findings.append(Finding(kind="label_error", text=text, ids=(id_,), score=error.confidence))
+    return findings
+
+
+def find_errors(scan: ScanResult, features_KF: Tensor) -> list[LabelError]:
+    """Return the images whose labels are probably wrong, the surest first. features_KF: see compute_features."""
     source = scan.source
     labels_N = torch.from_numpy(source.labels_N[scan.usable_N])
     # Duplicates stay in one fold, so that none is in the training data of another.
     folds_N = torch.from_numpy(number_contents(scan.hashes_K)[0] % FOLDS)
     if source.label_sets is not None:
         sets_MK = torch.from_numpy(encode_label_sets(source.label_sets, len(source.class_names)))
-        return _check_label_sets(scan, features_KF, sets_MK[labels_N], folds_N)
+        return _find_in_sets(scan.usable_N, features_KF, sets_MK[labels_N], folds_N)
     folds_of = [len(folds_N[labels_N == k].unique()) for k in range(len(source.class_names))]
     if sum(folds > 0 for folds in folds_of) < 2 or max(folds_of) < 2:
         return []  # nothing to compare with
     probabilities_NK = predict_out_of_fold(features_KF, labels_N, folds_N, len(source.class_names))
-    findings = []
+    errors = []
     for n, k in find_label_errors(probabilities_NK, labels_N):
-        if folds_of[int(labels_N[n])] < 2:  # the classifier that saw the image did not know its class
-            continue
-        id_, own = source.ids[int(scan.usable_N[n])], source.class_names[int(labels_N[n])]
-        confidence = float(probabilities_NK[n, k])
-        text = f"{id_}: labelled {own!r}, looks like {source.class_names[k]!r} ({confidence:.0%} confidence)"
-        findings.append(Finding(kind="label_error", text=text, ids=(id_,), score=confidence))
-    return findings
+        own = int(labels_N[n])
+        if folds_of[own] >= 2:  # else the classifier that saw the image did not know its class
+            doubts = ((k, float(probabilities_NK[n, k])),)
+            errors.append(LabelError(int(scan.usable_N[n]), (own,), (k,), doubts))
+    return errors
 
 
-def _check_label_sets(scan: ScanResult, features_NF: Tensor, targets_NK: Tensor, folds_N: Tensor) -> list[Finding]:
-    """Return findings of images with several labels, the least quality first; each names its doubtful labels."""
-    names, ids = scan.source.class_names, scan.source.ids
+def _find_in_sets(usable_N: np.ndarray, features_NF: Tensor, targets_NK: Tensor, folds_N: Tensor) -> list[LabelError]:
+    """Return the errors of images with several labels, the least quality first."""
     in_fold_JN = torch.nn.functional.one_hot(folds_N).T.bool()
     # A label that only one fold has, or lacks, was not known where it was judged.
     is_judged_K = torch.stack(
@@ -82,21 +113,18 @@ def _check_label_sets(scan: ScanResult, features_NF: Tensor, targets_NK: Tensor,
     ).all(0)
     if not is_judged_K.any():
         return []
-    probabilities_NK = predict_out_of_fold(features_NF, targets_NK.float(), folds_N, len(names))
+    probabilities_NK = predict_out_of_fold(features_NF, targets_NK.float(), folds_N, targets_NK.shape[1])
     is_error_NK = find_wrong_labels(probabilities_NK, targets_NK) & is_judged_K
     confidences_NK = torch.where(targets_NK, 1 - probabilities_NK, probabilities_NK)
     images = is_error_NK.any(1).nonzero()[:, 0]
-    findings = []
+    errors = []
     for n in images[rate_labels(probabilities_NK, targets_NK)[images].argsort(stable=True)].tolist():
-        own = " + ".join(repr(names[k]) for k in targets_NK[n].nonzero()[:, 0].tolist()) or "without labels"
-        doubts = []
-        for k in is_error_NK[n].nonzero()[:, 0].tolist():
-            doubt = "does not look like" if targets_NK[n, k] else "looks like"
-            doubts.append(f"{doubt} {names[k]!r} ({float(confidences_NK[n, k]):.0%} confidence)")
-        id_, score = ids[int(scan.usable_N[n])], float(confidences_NK[n][is_error_NK[n]].max())
-        text = f"{id_}: {'labelled ' if targets_NK[n].any() else ''}{own}, {' and '.join(doubts)}"
-        findings.append(Finding(kind="label_error", text=text, ids=(id_,), score=score))
-    return findings
+        own, suggested = (
+            tuple(row.nonzero()[:, 0].tolist()) for row in (targets_NK[n], targets_NK[n] ^ is_error_NK[n])
+        )
+        doubts = tuple((k, float(confidences_NK[n, k])) for k in is_error_NK[n].nonzero()[:, 0].tolist())
+        errors.append(LabelError(int(usable_N[n]), own, suggested, doubts))
+    return errors
 
 
 def find_wrong_labels(probabilities_NK: Tensor, targets_NK: Tensor) -> Tensor:

@@ -15,10 +15,10 @@ from classifier.bundle.bundle import Bundle
 from classifier.config.experiment import Experiment
 from classifier.config.sections import DataConfig
 from classifier.data.dataset import Dataset
-from classifier.errors import DataError, RunError
+from classifier.errors import DataError, RunError, list_few
 from classifier.runs.data_location import find_data
 from classifier.storage.uri import is_remote, refuse_credentials
-from classifier.text import quote
+from classifier.text import quote, show
 
 LIMITS = ("max_pixels", "max_bytes", "max_seconds")
 # Settings of `data` that only the user may set, besides the path.
@@ -33,25 +33,43 @@ def load_training_data(
     settings: further ones of the user, such as {"data.max_pixels": 10**9}, of USER_SETTINGS. RunError if the data have
     changed, or if only the user can say where they are.
     """
-    recorded = Experiment.from_dict(bundle.experiment).data
-    changes = {name.removeprefix("data."): value for name, value in (settings or {}).items()}
-    config = dataclasses.replace(without_choices(recorded, is_run=_is_in_run(path)), **changes)
-    if data_path is not None:
-        config = dataclasses.replace(config, path=data_path)
-    else:
-        _check_path(path, recorded)
-        config = find_data(config, bundles.find(path).parent)
-    hint = _describe_differences(recorded, config)
+    config = find_config(path, bundle, data_path, settings)
+    hint = _describe_differences(Experiment.from_dict(bundle.experiment).data, config)
     try:
         dataset = data.load(config)
     except DataError as error:
         raise type(error)(f"{error}{hint}") from None
+    _check_columns(bundle, dataset)
     if dataset.fingerprint != bundle.dataset["fingerprint"]:
         raise RunError(
             f"{dataset.name} has other images, labels or splits than the model was trained on: restore the data, or "
             f"train a new model on them{hint}"
         )
     return dataset
+
+
+def find_config(
+    path: str | Path, bundle: Bundle, data_path: str | None = None, settings: Mapping[str, Any] | None = None
+) -> DataConfig:
+    """Return the settings by which `load_training_data` reads the data set. RunError as there."""
+    recorded = Experiment.from_dict(bundle.experiment).data
+    changes = {name.removeprefix("data."): value for name, value in (settings or {}).items()}
+    config = dataclasses.replace(without_choices(recorded, is_run=_is_in_run(path)), **changes)
+    if data_path is not None:
+        return dataclasses.replace(config, path=data_path)
+    _check_path(path, recorded)
+    return find_data(config, bundles.find(path).parent)
+
+
+def _check_columns(bundle: Bundle, dataset: Dataset) -> None:
+    """RunError if the data set has other columns than those that join the images of the bundle's model."""
+    own, found = (set(schema.names) if schema else set() for schema in (bundle.columns, dataset.columns))
+    for names, what in ((own - found, "lacks"), (found - own, "has also")):
+        if names:
+            raise RunError(
+                f"{dataset.name} {what} the column{'s' * (len(names) > 1)} {show(list_few(sorted(names)))}, unlike "
+                "the data that the model was trained on: restore them, or train a new model on these"
+            )
 
 
 def without_choices(recorded: DataConfig, *, is_run: bool = False) -> DataConfig:

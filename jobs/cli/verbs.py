@@ -7,6 +7,7 @@ VERB_GROUPS = {
     "data": {
         "audit": "Find what is wrong with a data set before training on it.",
         "show": "Draw a grid of what the model sees, before and after augmentation.",
+        "label": "Label images in the browser, the most useful first.",
     },
     "train": {
         "train": "Train an image classifier and save it as a bundle.",

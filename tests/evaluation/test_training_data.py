@@ -2,12 +2,16 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
 from classifier.bundle import bundle
 from classifier.config.sections import DataConfig
+from classifier.data.columns.column import Column
+from classifier.data.columns.schema import ColumnSchema
 from classifier.errors import ConfigError, DataError, RunError
+from classifier.evaluation import training_data
 from classifier.evaluation.training_data import load_training_data, without_choices
 from tests.report.run_files import write_run
 
@@ -61,3 +65,21 @@ def test_other_data_are_refused_with_the_settings_that_were_not_followed(tmp_pat
     with pytest.raises(RunError) as error:
         load_training_data(run, about, None, {"data.max_pixels": 10**9, "data.outside": True})
     assert "only you can allow" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        (("weight",), "units lacks the column cost, unlike the data that the model was trained on"),
+        ((), "units lacks the columns cost, weight, unlike"),
+        (("weight", "cost", "colour"), "units has also the column colour, unlike"),
+        (("weight", "cost"), "other images, labels or splits"),
+    ],
+)
+def test_other_columns_are_named(columns, says, tmp_path, monkeypatch):
+    run = write_run(tmp_path / "run", ["a", "b"], columns=["weight", "cost"])
+    schema = ColumnSchema(tuple(Column(name=name, kind="number", width=1) for name in columns)) if columns else None
+    found = SimpleNamespace(name="units", columns=schema, fingerprint="other")
+    monkeypatch.setattr(training_data.data, "load", lambda config: found)
+    with pytest.raises(RunError, match=says):
+        load_training_data(run, bundle.read(run), "units.csv")

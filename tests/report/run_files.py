@@ -93,8 +93,8 @@ def write_run(
     (folder / "experiment.yaml").write_text(dump_experiment(experiment))
     rows = [history_row(epoch) for epoch in (1, 2, 3)]
     (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    columns = {"label": labels_N.numpy(), "probabilities": list(probabilities_NK.numpy().astype(np.float32))}
-    pq.write_table(pa.table(columns), folder / PREDICTIONS["validation"])
+    predictions = {"label": labels_N.numpy(), "probabilities": list(probabilities_NK.numpy().astype(np.float32))}
+    pq.write_table(pa.table(predictions), folder / PREDICTIONS["validation"])
     name = class_names[0]
     example = {"kind": "wrong", "image_id": name, "label": name, "predicted": class_names[-1], "probability": 0.9}
     example |= {"picture": jpeg(), "map": jpeg("orange")}
