@@ -16,6 +16,7 @@ from classifier.config.sections import Task
 from classifier.data.labels.label_sets import find_rarest
 from classifier.inference.scorer import find_hits, gather_targets
 from classifier.models.ordinal_head import log_probabilities
+from classifier.runtime.eager_optimizer import LBFGS
 
 # Strongest first, where cross-validation chooses; and where no class has two images.
 PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
@@ -166,7 +167,7 @@ def fit_logistic_regression(
         gaps = inputs_NF.new_zeros(classes - 2) if task == "ordinal" else None
         start = Head(inputs_NF.new_zeros(rows, inputs_NF.shape[1]), inputs_NF.new_zeros(rows), gaps)
     head = Head(*(one.clone().requires_grad_() for one in start.parameters))
-    optimizer = torch.optim.LBFGS(
+    optimizer = LBFGS(
         head.parameters, max_iter=MAX_ITERATIONS, tolerance_change=TOLERANCE, line_search_fn="strong_wolfe"
     )
 

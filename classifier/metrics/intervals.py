@@ -9,8 +9,6 @@ import math
 from collections.abc import Sequence
 from statistics import NormalDist
 
-from scipy.stats import binomtest
-
 CONFIDENCE_LEVEL = 0.95
 # An area is not known more exactly.
 _ROUNDING = 1e-9
@@ -23,11 +21,17 @@ UNKNOWN = (0.0, 1.0)
 
 @functools.cache
 def wilson(hits: int, count: int, confidence: float = CONFIDENCE_LEVEL) -> Interval:
-    """Return the score interval of a proportion (Wilson 1927); UNKNOWN for a count of 0, and for no other."""
+    """Return the score interval of a proportion (Wilson 1927); UNKNOWN for a count of 0, and for no other.
+
+    As scipy.stats.binomtest computes it, whose import would take longer than a short epoch.
+    """
     if count == 0:
         return UNKNOWN
-    low, high = binomtest(hits, count).proportion_ci(confidence, method="wilson")
-    return float(low), float(high)
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share, scale = hits / count, 2 * (count + z**2)
+    middle = (2 * count * share + z**2) / scale
+    margin = z / scale * math.sqrt(4 * count * share * (1 - share) + z**2)
+    return 0.0 if hits == 0 else middle - margin, 1.0 if hits == count else middle + margin
 
 
 def mean_interval(mean: float, count: int) -> Interval:

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest
 
 from classifier.errors import DataError
 from classifier.metrics.bootstrap import draw_weights, percentile_interval
@@ -99,6 +98,8 @@ class Difference:
 def compare_predictions(first: PredictedClasses, second: PredictedClasses) -> Difference:
     """Compare two models by McNemar's exact test (1947), and by the F1 of several labels. DataError if their images
     differ."""
+    from scipy.stats import binomtest  # takes half a second
+
     order = {name: n for n, name in enumerate(second.ids)}
     if set(order) != set(first.ids) or len(order) != len(first.ids):
         shared = len(set(order) & set(first.ids))

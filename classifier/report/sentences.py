@@ -4,8 +4,6 @@ than their counts can bear."""
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from scipy.stats import binomtest
-
 from classifier.errors import list_few
 from classifier.metrics.calibration import MIN_IMAGES, judge_calibration
 from classifier.metrics.decisions import Calibration
@@ -148,6 +146,8 @@ def _describe_confusion(scores: dict[str, Any]) -> Iterator[str]:
         yield f"No confusion is the most frequent: {errors:,} errors, at most {images:,} of a kind."
     else:
         text = f"Most frequent confusion: {label} predicted as {predicted}, {images:,} of {errors:,} errors"
+        from scipy.stats import binomtest  # takes half a second
+
         is_chance = binomtest(images, images + second).pvalue >= 1 - CONFIDENCE_LEVEL
         yield f"{text}{', too few to tell whether others are as frequent' if is_chance else ''}."
 

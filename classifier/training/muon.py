@@ -13,13 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from classifier.runtime.eager_optimizer import EagerOptimizer
+
 # SGD's learning rate as a multiple of Muon's, whose updates have unit size instead of the gradient's.
 SGD_LR_FACTOR = 20 / 3
 # Quintic Newton-Schulz iteration: the paper's coefficients, for the steepest slope at zero, and its count.
 _A, _B, _C, _ITERATIONS = 3.4445, -4.7750, 2.0315, 5
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(EagerOptimizer):
     """Parameter groups with `orthogonal` true take Muon steps, the others SGD steps.
 
     Each group also has lr, momentum and weight_decay (decoupled for Muon, coupled for SGD). dtype: of the matrix

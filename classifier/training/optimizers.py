@@ -8,6 +8,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from classifier.config.sections import OptimizerConfig
 from classifier.models.transfer import number_layers
+from classifier.runtime import eager_optimizer
 from classifier.training.muon import Muon
 
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
@@ -53,7 +54,7 @@ def build(
     # weight, and are silently wrong otherwise. By default torch uses foreach on a GPU, and a loop on a CPU.
     if config.name == "sgd":
         nesterov = config.momentum > 0
-        optimizer = torch.optim.SGD(settings, lr=config.lr, momentum=config.momentum, nesterov=nesterov)
+        optimizer = eager_optimizer.SGD(settings, lr=config.lr, momentum=config.momentum, nesterov=nesterov)
     elif config.name == "muon":
         optimizer = Muon([group | {"momentum": config.momentum} for group in settings], lr=config.lr, dtype=dtype)
     elif config.name == "lamb":
@@ -62,7 +63,7 @@ def build(
         # Gradients are clipped by optimizer.clip alone.
         optimizer = Lamb(settings, lr=config.lr, betas=(config.momentum, 0.999), max_grad_norm=None)
     else:
-        kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
+        kind = eager_optimizer.Adam if config.name == "adam" else eager_optimizer.AdamW
         optimizer = kind(settings, lr=config.lr, betas=(config.momentum, 0.999))
     set_lr(optimizer, config.lr)
     return optimizer

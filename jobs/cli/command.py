@@ -107,6 +107,11 @@ def _check(request: Request) -> None:
         request.experiment()
     else:
         Experiment().override_all(request.changes)
+    path = request.changes.get("data.path")
+    if isinstance(path, str) and not os.path.exists(path):
+        from classifier.data.readers.detect import check_exists
+
+        check_exists(path)
     options = request.options
     for name, uri in {"--storage": getattr(options, "storage", None), **request.changes}.items():
         if isinstance(uri, str):

@@ -24,6 +24,14 @@ def test_proportions_of_few_images_are_not_certain(hits, count, low, high):
     assert wilson(hits, count) == pytest.approx((low, high), abs=0.001)
 
 
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
+def test_wilson_is_that_of_scipy(confidence):
+    for count in (1, 2, 7, 331, 10_000):
+        for hits in {0, 1, count // 3, count - 1, count}:
+            expected = binomtest(hits, count).proportion_ci(confidence, method="wilson")
+            assert wilson(hits, count, confidence) == pytest.approx(tuple(expected), abs=1e-14)
+
+
 def test_f1_interval_ends_at_1_without_errors_and_at_0_without_hits():
     assert f1_interval(22, 22, 22) == pytest.approx((0.92, 1.0), abs=0.001)
     assert f1_interval(0, 5, 3)[0] == 0.0

@@ -41,6 +41,13 @@ MAX_SHARD_DEPTH = 2
 """Levels of folders in which shards and tables are looked for."""
 
 
+def check_exists(path: str) -> None:
+    """DataError if a path on this machine does not exist, and is neither a pattern of files nor a known name."""
+    is_found = "://" in path or os.path.lexists(full := os.path.expanduser(path)) or expand_pattern(full)
+    if path.strip() and not is_found and not is_known_name(path):
+        raise DataError(_describe_missing(path))
+
+
 def open_source(config: DataConfig) -> Source:
     """Open the data set at config.path without decoding images. DataError if there is nothing to learn from."""
     source = _open_unfiltered(config)

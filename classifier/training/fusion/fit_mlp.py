@@ -21,6 +21,7 @@ from classifier.inference.logistic_regression import (
     rank,
 )
 from classifier.models.fusion.fusion_net import Fusion
+from classifier.runtime.eager_optimizer import Adam
 from classifier.training.fusion.inputs import FusionInputs
 
 # How many times as large columns are made, beside features that are scaled to 1: there are more features than columns,
@@ -148,7 +149,7 @@ def _train(
 ) -> Iterator[tuple[int, Fusion]]:
     """Train the fusion in place, and yield it after each of STEPS."""
     torch.manual_seed(inputs.seed)
-    optimizer = torch.optim.Adam(fusion.parameters(), lr=LEARNING_RATE)
+    optimizer = Adam(fusion.parameters(), lr=LEARNING_RATE)
     batches = _draw_batches(len(inputs))
     for step in range((max(STEPS) if until is None else until) + 1):
         if step in STEPS:
