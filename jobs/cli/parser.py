@@ -121,7 +121,9 @@ def format_help(verb: Verb, *, show_all: bool = False) -> str:
     if verb.positionals:
         rows = [(name.upper(), fields[name].metadata["help"]) for name in verb.positionals]
         page += ["", "arguments:", *_format_rows(rows, width)]
-    settings = {name: _setting_row(name, hint) for name, hint in verb.setting_flags.items()}
+    shown = verb.setting_flags if show_all else {name: verb.setting_flags[name] for name in verb.common}
+    defaults = Experiment()
+    settings = {name: _setting_row(name, hint, defaults) for name, hint in shown.items()}
     hints = {
         name: typing.get_args(hint)[0] if fields[name].metadata.get("repeated") else hint
         for name, hint in verb.own_flags.items()
@@ -136,7 +138,7 @@ def format_help(verb: Verb, *, show_all: bool = False) -> str:
         if verb.common:
             page += ["", "most used:", *_format_rows([settings[name] for name in verb.common], width)]
         page += ["", "options:", *_format_rows(own, width)]
-        if hidden := len(settings) - len(verb.common):
+        if hidden := len(verb.setting_flags) - len(verb.common):
             page += ["", f"{hidden} more settings: {command(verb.name)} --help-all"]
     return "\n".join(page)
 
@@ -150,10 +152,10 @@ def _format_examples(verb: Verb) -> Iterator[str]:
         yield f"{line}{'':{column - len(arguments.strip())}}  # {comment.strip()}" if mark else line.rstrip()
 
 
-def _setting_row(name: str, hint: Any) -> tuple[str, str]:
+def _setting_row(name: str, hint: Any, defaults: Experiment) -> tuple[str, str]:
     section, _, field = name.rpartition(".")
-    text = _help_texts(type(getattr(Experiment(), section)))[field] if section else SEED_HELP
-    return _flag_row(name, hint, Experiment().get(name), text)
+    text = _help_texts(type(getattr(defaults, section)))[field] if section else SEED_HELP
+    return _flag_row(name, hint, defaults.get(name), text)
 
 
 def _flag_row(name: str, hint: Any, default: Any, text: str) -> tuple[str, str]:
