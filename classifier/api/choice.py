@@ -126,7 +126,7 @@ class _Chooser:
         is_hit_M = probe.held_out.hits
         count, name, side = len(is_hit_M), experiment.model.name, experiment.data.size
         score = format_proportion(int(is_hit_M.sum()), count)
-        ids = select_strings(dataset.train.ids, find_held_out(dataset.strata).tolist())
+        ids = select_strings(dataset.train.ids, find_held_out(dataset.strata, dataset.train.units_N).tolist())
         self.probe_hits[facts.backbone.name] = dict(zip(ids, is_hit_M.tolist(), strict=True))
         what = "" if dataset.label_sets_MK is None else ", all labels right"
         joined = "" if dataset.columns is None else " with the columns"
@@ -215,7 +215,7 @@ class _Chooser:
         folds = min(FOLDS, max(1, int(passes / images / epochs)))
         look = _Look(epochs)
         for fold in range(folds):
-            held_out = _hold_out(dataset, assign_folds(dataset.strata, FOLDS) == fold)
+            held_out = _hold_out(dataset, assign_folds(dataset.strata, FOLDS, dataset.train.units_N) == fold)
             try:
                 *_, last = fit(experiment.override("train.epochs", epochs), held_out)
             except DivergedError:  # no reason to give up: the probe remains

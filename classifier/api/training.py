@@ -145,7 +145,7 @@ def calibrate_training(run: RunFolder, dataset: Dataset, missing: Missing) -> Lo
     A linear probe is calibrated by folds of the training images where there are no others.
     """
     loaded, about = None, bundles.read(run.folder)
-    can_fold = is_validated_by_folds(about) and len(find_held_out(dataset.strata)) > 0
+    can_fold = is_validated_by_folds(about) and len(find_held_out(dataset.strata, dataset.train.units_N)) > 0
     if len(dataset.validation) or can_fold:
         with missing.note(CALIBRATION, f"classifier calibrate {run.folder}"):
             loaded = calibrate_saved_bundle(run.folder, dataset, run.folder, features=run.feature_folder)

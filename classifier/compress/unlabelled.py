@@ -63,4 +63,8 @@ def add_unlabelled(dataset: Dataset, folder: Path) -> Dataset:
         missing_MF = columns_NF.new_full((len(tensors["labels"]), columns_NF.shape[1]), torch.nan)
         missing_MF[:, IMAGE] = 1
         columns_NF = torch.cat([columns_NF, missing_MF])
-    return dataclasses.replace(dataset, train=Split(images_NCHW, labels_N, ids, columns_NF))
+    units_N = train.units_N
+    if units_N is not None:  # each of those stands alone
+        first = int(units_N.max()) + 1
+        units_N = torch.cat([units_N, torch.arange(first, first + len(tensors["labels"]))])
+    return dataclasses.replace(dataset, train=Split(images_NCHW, labels_N, ids, columns_NF, units_N=units_N))

@@ -81,8 +81,10 @@ def build_dataset(
         raise DataError("; ".join([str(error), *(finding.rstrip(".") for finding in about_pixels)])) from None
     label_sets_MK = source.encode_label_sets()
     schema, columns_NF, about_columns = _encode_columns(source, config, drawn.splits_N == SPLITS.index("train"), schema)
+    has_units = len(np.unique(drawn.units_N)) < len(drawn.units_N)
     train, validation, test = (
-        _make_split(source, decoded, drawn.splits_N == n, columns_NF) for n in range(len(SPLITS))
+        _make_split(source, decoded, drawn.splits_N == n, columns_NF, drawn.units_N if has_units else None)
+        for n in range(len(SPLITS))
     )
     mean, std = compute_statistics(train.images_NCHW)
     used = np.flatnonzero(drawn.splits_N != SPLITS.index("test"))
@@ -243,13 +245,20 @@ def _check_balance(source: Source, train: Split) -> list[str]:
     ]
 
 
-def _make_split(source: Source, decoded: DecodedImages, in_split_N: np.ndarray, columns_NF: Tensor | None) -> Split:
+def _make_split(
+    source: Source,
+    decoded: DecodedImages,
+    in_split_N: np.ndarray,
+    columns_NF: Tensor | None,
+    units_N: np.ndarray | None,
+) -> Split:
     indices = np.flatnonzero(in_split_N)
     return Split(
         images_NCHW=select(decoded.images_NCHW, torch.from_numpy(indices)),
         labels_N=torch.from_numpy(source.labels_N[in_split_N]),
         ids=select_strings(source.ids, indices.tolist()),
         columns_NF=None if columns_NF is None else columns_NF[in_split_N],
+        units_N=None if units_N is None else torch.from_numpy(units_N[in_split_N].astype(np.int64)),
     )
 
 

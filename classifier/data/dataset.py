@@ -30,6 +30,9 @@ class Split:
     columns_NF: Tensor | None = None
     larger_NCHW: Images | None = None
     """The same images, larger, for random crops; None where they are not kept."""
+    units_N: Tensor | None = None
+    """int64, equal for images that belong together, copies and those of a group, of which folds keep all in one; None
+    where each image stands alone."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -47,6 +50,7 @@ class Split:
             select_strings(self.ids, index_M.tolist()),
             None if self.columns_NF is None else self.columns_NF[index_M],
             None if self.larger_NCHW is None else select(self.larger_NCHW, index_M),
+            None if self.units_N is None else self.units_N[index_M],
         )
 
 
@@ -119,12 +123,14 @@ class Dataset:
         splits = (self.train, self.validation)
         columns = [split.columns_NF for split in splits if split.columns_NF is not None]
         larger = [split.larger_NCHW for split in splits if split.larger_NCHW is not None]
+        units = [split.units_N for split in splits if split.units_N is not None]
         train = Split(
             concatenate(*(split.images_NCHW for split in splits)),
             torch.cat([split.labels_N for split in splits]),
             tuple(name for split in splits for name in split.ids),
             torch.cat(columns) if columns else None,
             concatenate(*larger) if larger else None,
+            torch.cat(units) if units else None,
         )
         empty = self.validation.take(torch.empty(0, dtype=torch.int64))
         keep_validation = experiment.schedule.name == "plateau"

@@ -62,9 +62,11 @@ class SplitFinding:
 
 @dataclass(frozen=True, eq=False)
 class DrawnSplits:
-    """The result of a draw. splits_N: int8, an index of SPLITS for every image."""
+    """The result of a draw. splits_N: int8, an index of SPLITS for every image. units_N: int64, equal for images that
+    belong together: copies, and those of a group."""
 
     splits_N: np.ndarray
+    units_N: np.ndarray
     reassignments: tuple[Reassignment, ...]
     findings: tuple[SplitFinding, ...]
 
@@ -163,7 +165,7 @@ def draw_splits(
             "When images are added they may move back, unless the next run has --data.split_from with this one."
         )
         findings.append(SplitFinding("reassigned", text))
-    return DrawnSplits(splits_N, reassignments, tuple(findings))
+    return DrawnSplits(splits_N, units.unit_N, reassignments, tuple(findings))
 
 
 def _find_drawn_splits(name: str, supplied: set[int], missing: list[int], splits_P: np.ndarray) -> list[SplitFinding]:

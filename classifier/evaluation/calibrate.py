@@ -117,9 +117,10 @@ def predict_by_folds(features_NF: Tensor, dataset: Dataset, adjustment: float = 
 
     adjustment: that of the loss. DataError if no class has two images.
     """
-    labels_N = head_probe.select_images(dataset).labels_N
-    classes, label_sets_MK = len(dataset.class_names), dataset.label_sets_MK
-    probe = fit_linear_probe(features_NF, labels_N, classes, adjustment, dataset.task, label_sets_MK)
+    train, classes, label_sets_MK = head_probe.select_images(dataset), len(dataset.class_names), dataset.label_sets_MK
+    probe = fit_linear_probe(
+        features_NF, train.labels_N, classes, adjustment, dataset.task, label_sets_MK, train.units_N
+    )
     return _to_probabilities(probe.held_out, dataset)
 
 
@@ -143,10 +144,12 @@ def _to_probabilities(held_out: HeldOut | None, dataset: Dataset) -> Tensor:
 
 def fit_folds(loaded: LoadedBundle, dataset: Dataset) -> tuple[FoldHead, ...]:
     """Fit the heads again by which a bundle was validated. DataError if no class has two images."""
-    labels_N = head_probe.select_images(dataset).labels_N
+    train = head_probe.select_images(dataset)
     adjustment = loaded.bundle.experiment["loss"]["adjustment"]
     features_NF, classes = _compute_features(loaded, dataset), len(dataset.class_names)
-    folds = fit_linear_probe(features_NF, labels_N, classes, adjustment, dataset.task, dataset.label_sets_MK).folds
+    folds = fit_linear_probe(
+        features_NF, train.labels_N, classes, adjustment, dataset.task, dataset.label_sets_MK, train.units_N
+    ).folds
     if not folds:
         raise DataError(f"{dataset.name} has no class with two images: there is nothing to judge a model on")
     return folds
@@ -155,7 +158,7 @@ def fit_folds(loaded: LoadedBundle, dataset: Dataset) -> tuple[FoldHead, ...]:
 def select_held_out(dataset: Dataset) -> Split:
     """Return those of the training images that a cross-validation holds out."""
     train = head_probe.select_images(dataset)
-    return train.take(find_held_out(dataclasses.replace(dataset, train=train).strata))
+    return train.take(find_held_out(dataclasses.replace(dataset, train=train).strata, train.units_N))
 
 
 def _is_probe(bundle: Bundle) -> bool:
@@ -186,7 +189,8 @@ def select_typical(bundle: Bundle, dataset: Dataset) -> tuple[Images, Images]:
     images_NCHW = dataset.train.images_NCHW
     if not is_validated_by_folds(bundle):
         return images_NCHW, dataset.validation.images_NCHW
-    is_held_N = assign_folds(dataset.strata, FOLDS) == 0  # what looks typical does not depend on labels
+    # What looks typical does not depend on labels.
+    is_held_N = assign_folds(dataset.strata, FOLDS, dataset.train.units_N) == 0
     return select(images_NCHW, torch.nonzero(~is_held_N)[:, 0]), select(images_NCHW, torch.nonzero(is_held_N)[:, 0])
 
 

@@ -69,7 +69,7 @@ def fit_detector_and_reference_by_folds(
     the other folds.
     """
     layers, train = select_layers(loaded.model), dataset.train
-    folds_N = assign_folds(dataset.strata, FOLDS)  # what looks typical does not depend on labels
+    folds_N = assign_folds(dataset.strata, FOLDS, train.units_N)  # what looks typical does not depend on labels
     rows_N = torch.nonzero(folds_N != 0)[:, 0]
     held_N = torch.nonzero(folds_N == 0)[:, 0]
     rows_N, held_N = rows_N[sample_indices(len(rows_N))], held_N[sample_indices(len(held_N))]
@@ -83,7 +83,7 @@ def fit_detector_and_reference_by_folds(
     detector = fit_to_statistics(gather(rows_N), gather(held_N) if len(held_N) else {})
     if probabilities_MK is None or len(head_probe.select_images(dataset)) != len(train):
         return detector, None
-    held_out_M = find_held_out(dataset.strata)
+    held_out_M = find_held_out(dataset.strata, train.units_N)
     is_known_M = torch.isin(held_out_M, known)
     index_M = held_out_M[is_known_M]
     scores_M = np.zeros(len(index_M), np.float32)

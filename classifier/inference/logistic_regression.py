@@ -93,12 +93,13 @@ def fit_linear_probe(
     adjustment: float = 0.0,
     task: Task = "multiclass",
     label_sets_MK: Tensor | None = None,
+    units_N: Tensor | None = None,
 ) -> LinearProbe:
     """Fit logistic regression to features; the weights that are returned take them as they are.
 
     adjustment: strength of the logarithms of the classes' shares, or of the odds of labels, which are taken from the
     logits (post-hoc logit adjustment: A. K. Menon et al., "Long-tail learning via logit adjustment", 2021); not of
-    ordered grades. label_sets_MK: where images have several labels; labels_N are its rows.
+    ordered grades. label_sets_MK: where images have several labels; labels_N are its rows. units_N: Split.units_N.
 
     The features are centred and scaled as one: the variances of single ones are noise where images are few. The penalty
     of the highest cross-validated accuracy is chosen, then of the lowest log loss, by stratified folds; of several
@@ -114,7 +115,7 @@ def fit_linear_probe(
     # With fewer images than features the weights lie in the span of the images: their coordinates in it are enough.
     basis_FR = torch.linalg.qr(scaled_NF.T).Q if len(scaled_NF) < scaled_NF.shape[1] else None
     inputs_NR = scaled_NF if basis_FR is None else scaled_NF @ basis_FR
-    folds = _cross_validate(inputs_NR, targets, strata_N, classes, task)
+    folds = _cross_validate(inputs_NR, targets, strata_N, units_N, classes, task)
     held_out = {one: _hold_out(heads, inputs_NR, targets) for one, heads in folds.items()}
     penalty = DEFAULT_PENALTY
     if held_out:
@@ -185,12 +186,12 @@ def fit_logistic_regression(
 
 
 def _cross_validate(
-    inputs_NF: Tensor, targets: Tensor, strata_N: Tensor, classes: int, task: Task
+    inputs_NF: Tensor, targets: Tensor, strata_N: Tensor, units_N: Tensor | None, classes: int, task: Task
 ) -> dict[float, list[FoldHead]]:
     """Return the heads of the folds by penalty; empty if no class has two images."""
-    folds_N = assign_folds(strata_N, FOLDS)
+    folds_N = assign_folds(strata_N, FOLDS, units_N)
     heads: dict[float, list[FoldHead]] = {}
-    held_out_M = find_held_out(strata_N)
+    held_out_M = find_held_out(strata_N, units_N)
     for fold in folds_N[held_out_M].unique():
         is_held_N = folds_N == fold
         index_M = torch.nonzero(is_held_N)[:, 0]
@@ -208,12 +209,12 @@ def _hold_out(heads: Sequence[FoldHead], inputs_NF: Tensor, targets: Tensor) -> 
     return HeldOut(logits_MK[order_M], targets[index_M])
 
 
-def find_held_out(strata_N: Tensor) -> Tensor:
+def find_held_out(strata_N: Tensor, units_N: Tensor | None = None) -> Tensor:
     """Return index_M of the images that cross-validation holds out: of many a fold, of few all but single ones.
 
-    strata_N: Dataset.strata.
+    strata_N: Dataset.strata; units_N: Split.units_N of the training images.
     """
-    folds_N = assign_folds(strata_N, FOLDS)
+    folds_N = assign_folds(strata_N, FOLDS, units_N)
     return torch.nonzero(folds_N >= 0 if len(strata_N) <= MAX_IMAGES_FOR_FOLDS else folds_N == 0)[:, 0]
 
 
@@ -225,11 +226,34 @@ def describe_folds(images: int, classes: int) -> str:
     return f"by {f'{FOLDS} ' if has_large_class else ''}folds of the training images"
 
 
-def assign_folds(strata_N: Tensor, folds: int) -> Tensor:
-    """Return a fold in [0, folds) of each image, in turns within its class; -1 for the only image of a class."""
+def assign_folds(strata_N: Tensor, folds: int, units_N: Tensor | None = None) -> Tensor:
+    """Return a fold in [0, folds) of each image, in turns within its class; -1 for the only image of a class.
+
+    units_N: Split.units_N. Images of a unit share a fold: the one with the fewest images of the unit's first class, in
+    which the largest units come first. The only unit of a class is in none, -1.
+    """
+    if units_N is not None:
+        return _assign_units(strata_N, folds, units_N)
     folds_N = torch.full_like(strata_N, -1)
     for label in strata_N.unique().tolist():
         (indices_M,) = torch.nonzero(strata_N == label, as_tuple=True)
         if len(indices_M) > 1:
             folds_N[indices_M] = torch.arange(len(indices_M)) % min(folds, len(indices_M))
     return folds_N
+
+
+def _assign_units(strata_N: Tensor, folds: int, units_N: Tensor) -> Tensor:
+    _, unit_N, sizes_U = units_N.unique(return_inverse=True, return_counts=True)
+    first_U = torch.full_like(sizes_U, len(units_N)).scatter_reduce(0, unit_N, torch.arange(len(units_N)), "amin")
+    stratum_U, fold_U = strata_N[first_U], torch.full_like(sizes_U, -1)
+    for label in stratum_U.unique().tolist():
+        (own_V,) = torch.nonzero(stratum_U == label, as_tuple=True)
+        if len(own_V) == 1:
+            continue
+        own_V = own_V[first_U[own_V].argsort()]
+        own_V = own_V[sizes_U[own_V].argsort(descending=True, stable=True)]
+        images_F = [0] * min(folds, len(own_V))
+        for unit, size in zip(own_V.tolist(), sizes_U[own_V].tolist(), strict=True):
+            fold_U[unit] = fold = images_F.index(min(images_F))
+            images_F[fold] += size
+    return fold_U[unit_N]

@@ -60,15 +60,17 @@ def fit_head(
     if len(heads) != 1 or not isinstance(heads[0], nn.Linear) or heads[0].bias is None:
         raise ModelError("model.probe: the head of this model is not one linear layer: leave model.probe out")
     group = group or ProcessGroup()
-    labels_N, label_sets_MK = select_images(dataset).labels_N, dataset.label_sets_MK
+    train, label_sets_MK = select_images(dataset), dataset.label_sets_MK
     features_NF = compute_features(model, experiment, dataset, scorer, group, folder)
     classes, adjustment = len(dataset.class_names), experiment.loss.adjustment
-    probe = fit_linear_probe(features_NF, labels_N, classes, adjustment, dataset.task, label_sets_MK)
+    probe = fit_linear_probe(
+        features_NF, train.labels_N, classes, adjustment, dataset.task, label_sets_MK, train.units_N
+    )
     with torch.no_grad():
         for parameter, fitted in zip(heads[0].parameters(), probe.head.parameters, strict=True):
             parameter.copy_(fitted)
     logits_NK = probe.head(features_NF)
-    return _score(probe.held_out, logits_NK, gather_targets(labels_N, label_sets_MK))
+    return _score(probe.held_out, logits_NK, gather_targets(train.labels_N, label_sets_MK))
 
 
 def _fit_fusion(

@@ -22,7 +22,7 @@ def describe_run(experiment: "Experiment", dataset: "Dataset") -> Iterator[str]:
     if experiment.model.probe:
         from classifier.inference.logistic_regression import describe_folds, find_held_out
 
-        is_by_folds = not len(dataset.validation) and len(find_held_out(dataset.strata))
+        is_by_folds = not len(dataset.validation) and len(find_held_out(dataset.strata, dataset.train.units_N))
         folds = describe_folds(len(dataset.train), len(dataset.class_names)) if is_by_folds else ""
         stages.append(f"a linear probe validated {folds}" if folds else "a linear probe")
     if epochs:

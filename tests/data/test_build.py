@@ -12,6 +12,7 @@ from classifier.config.experiment import Experiment
 from classifier.config.sections import DataConfig
 from classifier.data import load
 from classifier.data.build import compute_statistics
+from classifier.data.dataset import Split
 from classifier.errors import DataError
 from classifier.training.resolve import resolve
 
@@ -209,3 +210,19 @@ def test_the_fingerprint_changes_with_a_label_of_several(several: Path) -> None:
     before = load(config(several)).fingerprint
     several.write_text(several.read_text().replace("dog;owl", "cat;owl"))  # as many sets, of other labels
     assert load(config(several)).fingerprint != before
+
+
+def test_images_that_belong_together_are_of_one_unit(photos: Path) -> None:
+    assert load(config(photos)).train.units_N is None, "all stand alone"
+    rows = [f"{path.parent.name}/{path.name},{path.parent.name},{path.stem[1]}" for path in photos.rglob("*.png")]
+    (photos / "all.csv").write_text("\n".join(["path,label,scene", *rows]))
+    merged = load(config(photos / "all.csv", group="scene")).merge_validation(Experiment()).train
+    for split in (merged, merged.take(torch.arange(len(merged) - 1, -1, -2))):
+        assert split.units_N is not None
+        assert len(split.units_N) == len(split) > 10
+        scenes = {id.partition(".")[0][-1] for id in split.ids}
+        pairs = {(unit, id.partition(".")[0][-1]) for unit, id in zip(split.units_N.tolist(), split.ids, strict=True)}
+        assert len(pairs) == len({unit for unit, _ in pairs}) == len(scenes)
+    shutil.copy(photos / "cat" / "03.png", photos / "dog" / "copy.png")
+    units = [split.units_N for split in vars(load(config(photos))).values() if isinstance(split, Split)]
+    assert len(torch.cat([units_N for units_N in units if units_N is not None]).unique()) == 40

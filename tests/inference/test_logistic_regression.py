@@ -116,6 +116,30 @@ def test_every_class_keeps_an_image_in_each_training():
         assert set(labels_N[folds_N != fold].tolist()) == {0, 1, 2}
 
 
+def test_images_of_a_group_share_a_fold_and_classes_their_shares():
+    units_N = torch.tensor([0, 0, 0, 1, 2, 2, 3, 4, 5, 5, 6, 7, 8, 9, 9, 9, 9, 9, 10, 11, 12, 12])
+    labels_N = (units_N % 2).where(units_N < 12, 2)
+    folds_N = assign_folds(labels_N, 3, units_N)
+    assert all(len(folds_N[units_N == unit].unique()) == 1 for unit in range(13))
+    assert folds_N[units_N == 12].tolist() == [-1, -1], "the only group of its class stays in each training"
+    for fold in range(3):
+        assert (labels_N[folds_N == fold] == 0).sum() == pytest.approx(10 / 3, abs=1)
+        assert set(labels_N[folds_N != fold].tolist()) == {0, 1, 2}
+    alone_N = torch.arange(len(labels_N))
+    assert (assign_folds(labels_N, 5, alone_N + 7) == assign_folds(labels_N, 5)).all()
+    assert find_held_out(labels_N, units_N).tolist() == list(range(20))
+
+
+def test_a_probe_is_not_judged_by_copies_of_what_it_was_fitted_to():
+    features_NF, labels_N = torch.randn(30, 40, generator=torch.Generator().manual_seed(0)), torch.arange(30) % 2
+    twice_NF, labels_N = features_NF.repeat_interleave(2, 0), labels_N.repeat_interleave(2)
+    copies = fit_linear_probe(twice_NF, labels_N, 2)
+    units = fit_linear_probe(twice_NF, labels_N, 2, units_N=torch.arange(30).repeat_interleave(2))
+    assert copies.held_out is not None
+    assert units.held_out is not None
+    assert (copies.held_out.accuracy > 0.85, units.held_out.accuracy < 0.7) == (True, True)
+
+
 def test_adjustment_takes_the_shares_of_the_classes_from_the_logits_held_out_ones_too():
     features_NF, labels_N = make_features(90, 8, 3, noise=2)
     kept_N = (labels_N > 0) | (torch.arange(90) < 9)  # 3 images of the first class, 30 of the others

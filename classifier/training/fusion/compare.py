@@ -63,7 +63,8 @@ def compare_by_folds(fusion: Fusion, inputs: FusionInputs, wanted: str = "auto")
     mlp = fit_mlp(fusion, inputs)
     if mlp.held_out is None:
         return _choose_unseen(inputs, wanted), mlp.state
-    folds_N, held_out_M = assign_folds(inputs.strata_N, FOLDS), find_held_out(inputs.strata_N)
+    folds_N = assign_folds(inputs.strata_N, FOLDS, inputs.units_N)
+    held_out_M = find_held_out(inputs.strata_N, inputs.units_N)
     parts: dict[str, list[Tensor]] = {"columns": [], "trees": []}
     indices = []
     for fold in folds_N[held_out_M].unique():
@@ -183,7 +184,13 @@ def _fit_image(inputs: FusionInputs) -> LinearProbe:
     """Fit a linear model to the features of the images."""
     inputs = inputs.of_images
     return fit_linear_probe(
-        inputs.features_NB, inputs.labels, inputs.classes, inputs.adjustment, inputs.task, inputs.label_sets
+        inputs.features_NB,
+        inputs.labels,
+        inputs.classes,
+        inputs.adjustment,
+        inputs.task,
+        inputs.label_sets,
+        inputs.units_N,
     )
 
 

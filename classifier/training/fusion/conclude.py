@@ -147,7 +147,8 @@ def _key(inputs: FusionInputs, experiment: Experiment) -> str:
     model, hasher = experiment.model, hashlib.sha256()
     settings = (model.fusion, model.modality_dropout, model.dropout, inputs.seed, inputs.adjustment, inputs.task)
     hasher.update(repr((*settings, inputs.classes, "with folds")).encode())
-    for tensor in (inputs.features_NB, inputs.columns_NF, inputs.targets):
+    units = [] if inputs.units_N is None else [inputs.units_N]
+    for tensor in (inputs.features_NB, inputs.columns_NF, inputs.targets, *units):
         hasher.update(tensor.contiguous().numpy().tobytes())
     return hasher.hexdigest()[:16]
 

@@ -123,7 +123,12 @@ def _fit_linear(fusion: Fusion, inputs: FusionInputs) -> tuple[LinearProbe, floa
         scaled_NI = joined_NI.clone()
         scaled_NI[:, fusion.features :] *= column_scale
         probes[column_scale] = fit_linear_probe(
-            scaled_NI, inputs.labels, inputs.classes, task=inputs.task, label_sets_MK=inputs.label_sets
+            scaled_NI,
+            inputs.labels,
+            inputs.classes,
+            task=inputs.task,
+            label_sets_MK=inputs.label_sets,
+            units_N=inputs.units_N,
         )
     held_out = {scale: probe.held_out for scale, probe in probes.items()}
     best = max(probes, key=lambda scale: (0.0, 0.0) if (one := held_out[scale]) is None else rank(one, inputs.task))

@@ -17,7 +17,8 @@ class FusionInputs:
     """Images that are described by their features and columns; on the CPU.
 
     features_NB: float32, of a frozen backbone; of a missing image they mean nothing. columns_NF: float32, as
-    Dataset.columns encodes them. targets: labels_N, or targets_NK of several labels. strata_N: Dataset.strata.
+    Dataset.columns encodes them. targets: labels_N, or targets_NK of several labels. strata_N: Dataset.strata; units_N:
+    Split.units_N.
     """
 
     features_NB: Tensor
@@ -27,6 +28,7 @@ class FusionInputs:
     classes: int
     task: Task
     seed: int
+    units_N: Tensor | None = None
     adjustment: float = 0.0
     """Strength of the logarithms of the classes' shares that are taken from the logits (loss.adjustment)."""
 
@@ -43,6 +45,7 @@ class FusionInputs:
             columns_NF=split.columns_NF,
             targets=gather_targets(split.labels_N, label_sets_MK),
             strata_N=torch.from_numpy(find_rarest(split.labels_N.numpy(), classes, sets)),
+            units_N=split.units_N,
             classes=classes,
             task=dataset.task,
             seed=seed,
@@ -91,5 +94,7 @@ class FusionInputs:
 
     def take(self, index_M: Tensor) -> "FusionInputs":
         """Return the images at these positions, or of this mask."""
-        names = ("features_NB", "columns_NF", "targets", "strata_N")
-        return dataclasses.replace(self, **{name: getattr(self, name)[index_M] for name in names})
+        tensors = {
+            name: getattr(self, name) for name in ("features_NB", "columns_NF", "targets", "strata_N", "units_N")
+        }
+        return dataclasses.replace(self, **{name: one[index_M] for name, one in tensors.items() if one is not None})

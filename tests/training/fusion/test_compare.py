@@ -133,3 +133,14 @@ def test_components_are_those_of_a_singular_value_decomposition(count):
     reference = torch.linalg.svd(features_NB - features_NB.mean(0), full_matrices=False).Vh[: len(projection_PB)]
     cosines = (projection_PB * reference).sum(1).abs()[: min(7, count - 1)]
     torch.testing.assert_close(cosines, torch.ones_like(cosines), atol=1e-3, rtol=0)
+
+
+def test_candidates_are_not_judged_by_copies_of_what_they_were_fitted_to():
+    once = draw(60)
+    twice = once.take(torch.arange(60).repeat_interleave(2))
+    units = dataclasses.replace(twice, units_N=torch.arange(60).repeat_interleave(2))
+    fusion = make_fusion(once)
+    (copies, _), (apart, _) = compare_by_folds(fusion, twice), compare_by_folds(fusion, units)
+    assert all((fold.index_M.view(-1, 2) // 2).diff(dim=1).eq(0).all() for fold in apart.folds)
+    for name in ("columns", "trees"):
+        assert copies.scores[name]["accuracy"] > apart.scores[name]["accuracy"] + 0.1
