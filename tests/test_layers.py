@@ -20,7 +20,7 @@ LAYERS = (
     ("classifier.runs", "classifier.profiling", "classifier.export", "classifier.answers", "jobs.cli"),
     ("classifier.evaluation",),
     # Drift is measured against what evaluation collects, and shown by report.
-    ("classifier.search", "classifier.compress", "classifier.drift"),
+    ("classifier.search", "classifier.compress", "classifier.drift", "classifier.pretraining"),
     ("classifier.report",),
     ("classifier.serve",),
     # Pages on which people look at images: neither knows the other.

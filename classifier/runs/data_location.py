@@ -27,7 +27,7 @@ class _Location(TypedDict):
     fingerprint: str
 
 
-def write_location(folder: Path, config: DataConfig, dataset: Dataset) -> None:
+def write_location(folder: Path, config: DataConfig, fingerprint: str) -> None:
     """Write the current folder, where the data are and have been, and their fingerprint into a run folder."""
     earlier = _read(folder)
     paths = [*(earlier["paths"] if earlier else [])]
@@ -36,7 +36,7 @@ def write_location(folder: Path, config: DataConfig, dataset: Dataset) -> None:
     location: _Location = {
         "started_in": escape_surrogates(os.getcwd()),
         "paths": list(dict.fromkeys(paths))[:MAX_PATHS],
-        "fingerprint": dataset.fingerprint,
+        "fingerprint": fingerprint,
     }
     write_atomically(folder / DATA_FILE, json.dumps(location) + "\n")
 
@@ -54,7 +54,7 @@ def find_data(
     found = {}
     if config.split_from is not None and (folder / ASSIGNED_FILE).is_file():
         found["split_from"] = str(folder)  # it has them all, wherever the earlier run is now
-    for name in ("path", "root", "only", "split_from"):
+    for name in ("path", "unlabelled", "root", "only", "split_from"):
         value = getattr(config, name)
         if name in found or value is None or is_remote(value) or _exists(value):
             continue

@@ -76,7 +76,7 @@ def record_training(
 def save_inputs(run: RunFolder, experiment: Experiment, dataset: Dataset) -> None:
     """Write what is trained and on what: the resolved experiment, split.json, splits.safetensors and data.json."""
     run.write_experiment(experiment)
-    write_location(run.folder, experiment.data, dataset)
+    write_location(run.folder, experiment.data, dataset.fingerprint)
     write_atomically(run.folder / "split.json", json.dumps(dataset.split_record, indent=1) + "\n")
     if dataset.assigned is not None:
         dataset.assigned.write(run.folder)

@@ -12,6 +12,7 @@ VERB_GROUPS = {
     "train": {
         "train": "Train an image classifier and save it as a bundle.",
         "tune": "Search for the best settings, and save the best model.",
+        "pretrain": "Pretrain a network on images without labels.",
     },
     "judge": {
         "evaluate": "Test a model on the held-out test split, once.",
@@ -44,6 +45,7 @@ FIRST_PHASES = {
     "show": "drawing",
     "train": "starting",
     "tune": "starting",
+    "pretrain": "starting",
     "evaluate": "testing",
     "crossval": "starting",
     "curve": "starting",

@@ -160,7 +160,7 @@ def _save(study: Study) -> Study:
     study.interrupts.say_how_to_resume = study.say_how_to_resume
     study.run.set_result_aside()
     study.run.write_experiment(study.experiment)
-    write_location(study.folder, study.experiment.data, study.dataset)
+    write_location(study.folder, study.experiment.data, study.dataset.fingerprint)
     document = {"kind": study.kind, "threads": torch.get_num_threads()} | study.options
     write_atomically(study.folder / STUDY_FILE, json.dumps(document) + "\n")
     return study

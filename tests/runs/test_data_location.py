@@ -19,7 +19,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "home" / "list.csv").touch()
     monkeypatch.chdir(tmp_path / "home")
     for path in ("photos", "sets"):
-        write_location(tmp_path / "run", DataConfig(path=path), dataset("1234"))
+        write_location(tmp_path / "run", DataConfig(path=path), "1234")
     monkeypatch.chdir(tmp_path / "elsewhere")
     return tmp_path / "run"
 

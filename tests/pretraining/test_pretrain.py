@@ -1,0 +1,117 @@
+"""The verb: weights that a training takes, resumed bit for bit, from images with labels or without."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from classifier import models
+from classifier.config.sections import DataConfig, ModelConfig
+from classifier.errors import DataError
+from classifier.pretraining.images import read_images
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SETTINGS = ("--model.name", "cnn", "--data.batch", "64", "--train.threads", "1", "--train.precision", "fp32")
+
+
+def write_images(folder: Path, count: int) -> None:
+    rng = np.random.default_rng(0)
+    for n in range(count):
+        file = folder / ("deep" if n % 2 else "") / f"{n}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(file)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", ["simclr", "byol", "dino"])
+def test_a_killed_run_equals_an_unbroken_one(method, tmp_path, verb):
+    words = ("digits", "--method", method, *SETTINGS, "--train.epochs", "3", "--checkpoint.steps", "5")
+    assert verb("pretrain", *words, "--name", "whole").code == 0
+    command = [sys.executable, ROOT / "jobs" / "pretrain.py", *words, "--name", "killed", "--out", tmp_path / "runs"]
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "runs").glob("killed/checkpoints/step-*/manifest.json")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = verb("pretrain", "--resume", tmp_path / "runs" / "killed")
+    assert done.code in (0, 2), done.err  # 2: it had finished before it was killed
+    whole, killed = (load_file(tmp_path / "runs" / name / "weights.safetensors") for name in ("whole", "killed"))
+    assert whole.keys() == killed.keys()
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+    histories = [
+        [json.loads(line) for line in (tmp_path / "runs" / name / "history.jsonl").read_text().splitlines()]
+        for name in ("whole", "killed")
+    ]
+    keys = ("epoch", "step", "lr", "train_loss", "neighbours", "rank")
+    assert [[row[key] for key in keys] for row in histories[0]] == [[row[key] for key in keys] for row in histories[1]]
+
+
+@pytest.mark.long
+def test_a_training_takes_the_weights(tmp_path, verb):
+    done = verb("pretrain", "digits", *SETTINGS, "--train.epochs", "1", "--name", "first")
+    assert done.code == 0, done.err
+    assert "nearest neighbours" in done.out
+    weights = tmp_path / "runs" / "first" / "weights.safetensors"
+    assert "--model.name cnn --model.weights runs/first/weights.safetensors" in done.out
+    built = models.build(ModelConfig(name="cnn", weights=str(weights)), classes=10, channels=1, size=8).state_dict()
+    stored = load_file(weights)
+    assert all(torch.equal(built[name], value) for name, value in stored.items())
+    assert {name for name in built if name not in stored} == models.head_parameter_names(
+        models.build(ModelConfig(name="cnn"), classes=10, channels=1, size=8)
+    )
+    result = json.loads((tmp_path / "runs" / "first" / "result.json").read_text())
+    assert (result["kind"], result["status"]) == ("pretrain", "finished")
+    assert result["pretraining"]["method"] == "simclr"
+    assert 0 < result["pretraining"]["neighbours"] <= 1
+    trained = verb("train", "digits", "--model.name", "cnn", "--model.weights", weights, "--train.epochs", "1")
+    assert trained.code == 0, trained.err
+    assert "is finished" in verb("pretrain", "--resume", tmp_path / "runs" / "first").err
+
+
+def test_images_without_labels_are_read_at_any_depth(tmp_path):
+    write_images(tmp_path / "incoming", 12)
+    images = read_images(DataConfig(path=str(tmp_path / "incoming"), cache=None))
+    assert images.images_NCHW.shape[:2] == (12, 3)
+    assert images.labels_N is None
+    assert any("needs none" in finding for finding in images.findings)
+
+
+def test_test_images_are_left_out():
+    images = read_images(DataConfig(path="digits"))
+    assert len(images.images_NCHW) == 1466
+    assert "331 test images are left out." in images.findings
+
+
+def test_few_images_and_none_are_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty"):
+        read_images(DataConfig(path=str(tmp_path / "empty")))
+    write_images(tmp_path / "few", 5)
+    with pytest.raises(DataError, match="few has 5 images to learn from: give at least 8"):
+        read_images(DataConfig(path=str(tmp_path / "few"), cache=None))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("digits", "--method", "moco"), "method is 'moco': it must be one of auto, simclr, byol, dino"),
+        (("digits", "--loss.name", "focal"), "pretrain does not take this setting"),
+        (("--resume", "nowhere"), "nowhere is not a run folder"),
+        (("--resume", "nowhere", "--train.epochs", "9"), "keeps its settings"),
+    ],
+)
+def test_mistakes_are_explained(words, says, verb):
+    done = verb("pretrain", *words)
+    assert done.code == 2
+    assert says in done.err
