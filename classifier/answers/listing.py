@@ -90,7 +90,7 @@ class ImageListing:
         """Images of archives so far, and the bytes in which they were."""
         if missing := [name for name in columns if name not in self._found_columns]:
             fix = "a table gives them (.csv, .jsonl, .parquet), in columns of these names beside path"
-            self.notes.append(f"columns of the model are missing, {list_few(missing, 5)}: {fix}")
+            self.notes.append(f"columns of the model are missing ({list_few(missing, 5)}): {fix}")
 
     def __iter__(self) -> Iterator[ListedImage]:
         for one in self._inputs:

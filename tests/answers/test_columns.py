@@ -90,14 +90,14 @@ def test_a_table_without_paths_is_answered_by_its_columns(predictor, tmp_path):
     np.testing.assert_allclose(answers.judgement.probabilities_NK, [expected_K], atol=1e-6)
     assert "there is neither an image nor a value of a column" in answers.errors[1]
     [note] = listed.notes
-    assert note.startswith("columns of the model are missing, colour, or none, notes: a table gives them")
+    assert note.startswith("columns of the model are missing (colour, or none, notes): a table gives them")
 
 
 def test_images_without_a_table_are_answered_and_one_line_says_what_is_missing(predictor, folder):
     listed = listing(folder / "1.png", folder / "3.png")
     found = [*listed]
     assert len(listed.notes) == 1
-    assert "columns of the model are missing, weight" in listed.notes[0]
+    assert "columns of the model are missing (weight, " in listed.notes[0]
     answers = answer_images(predictor, found, Columns(2))
     expected_NK = predictor([folder / "1.png", folder / "3.png"])
     np.testing.assert_allclose(answers.judgement.probabilities_NK, expected_NK, atol=1e-6)
