@@ -48,7 +48,7 @@ def curve(request: Request) -> int:
 
     from .studies import learning_curve, parallel_runs, study
 
-    with study.open_study(VERB.name, request, ("sizes", "largest", "repeats")) as curve:
+    with study.open_study(VERB.name, request, ("sizes", "largest", "repeats"), sets_aside=True) as curve:
         experiment, dataset = curve.experiment, curve.dataset
         runs = learning_curve.plan_runs(dataset, experiment, **curve.options)
         trainings = parallel_runs.train_runs(

@@ -27,10 +27,11 @@ MIN_GAIN = 0.05
 
 
 def plan_runs(dataset: Dataset, experiment: Experiment, *, sizes: int, largest: float, repeats: int) -> list[StudyRun]:
-    """One training per size, each twice the previous one, all with the same number of steps.
+    """One training per size, each twice the previous one, all with the same number of steps; a linear probe has none.
 
     ConfigError if the smallest has fewer images than a batch, or than two per class; DataError without validation.
     """
+    is_probe = experiment.model.probe and experiment.train.epochs == 1
     if len(dataset.validation) == 0:
         how = dataset.how_to_fill("validation")
         raise DataError(f"{dataset.name} has no validation images to measure accuracy: {how}")
@@ -38,7 +39,8 @@ def plan_runs(dataset: Dataset, experiment: Experiment, *, sizes: int, largest: 
     if largest > 1:
         raise ConfigError(f"--largest {largest:g}: must be a fraction of the training images, at most 1")
     counts = sorted({round(train_images * largest / 2**n) for n in range(sizes)})
-    min_images = max(2 * len(dataset.class_names), experiment.data.batch * experiment.optimizer.accumulate)
+    batch = 1 if is_probe else experiment.data.batch * experiment.optimizer.accumulate
+    min_images = max(2 * len(dataset.class_names), batch)
     if counts[0] < min_images:
         raise ConfigError(
             f"--sizes {sizes}: the smallest size has {counts[0]} of {train_images:,} images, but needs {min_images} (a "
@@ -47,7 +49,7 @@ def plan_runs(dataset: Dataset, experiment: Experiment, *, sizes: int, largest: 
     runs = []
     for count in counts:
         # The same number of steps for each size: with the same number of epochs, small sizes would be undertrained.
-        epochs = round(experiment.train.epochs * counts[-1] / count)
+        epochs = 1 if is_probe else round(experiment.train.epochs * counts[-1] / count)
         changes = {"data.limit": count, "train.epochs": epochs, "checkpoint.epochs": max(1, epochs // 10)}
         for n in range(repeats):
             name = f"{count}-{n}" if repeats > 1 else str(count)

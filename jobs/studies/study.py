@@ -18,6 +18,7 @@ from classifier.config.documents import check, read_json
 from classifier.config.experiment import Experiment
 from classifier.config.fields import PositiveInt, field_types
 from classifier.config.files import read_experiment
+from classifier.config.sections import DataConfig
 from classifier.config.trust import check_trusted
 from classifier.data.dataset import Dataset
 from classifier.errors import ConfigError, RunError
@@ -88,12 +89,18 @@ class Study:
 
 @contextlib.contextmanager
 def open_study(
-    kind: str, request: Request, saved_options: tuple[str, ...], first_run_changes: dict[str, Any] | None = None
+    kind: str,
+    request: Request,
+    saved_options: tuple[str, ...],
+    first_run_changes: dict[str, Any] | None = None,
+    *,
+    sets_aside: bool = False,
 ) -> Iterator[Study]:
     """Open a new study, or with --resume an earlier one. saved_options: those that decide what it trains.
 
     first_run_changes: settings of its first training, with which the data is loaded and checked. An error before
-    anything was trained leaves no folder behind.
+    anything was trained leaves no folder behind. sets_aside: images are needed to validate on, also where the recipe
+    `auto` would train on all.
     """
     if request.options.resume:
         run, experiment, options, threads = _resume_study(kind, request, saved_options)
@@ -114,6 +121,9 @@ def open_study(
         with interrupts.nothing_to_save():
             outer.enter_context(use_cores(request, log))
             experiment = request_experiment(request, log)
+            if sets_aside and request.is_auto and "data.validation" not in request.given:
+                share = max(experiment.data.validation, DataConfig().validation)
+                experiment = experiment.override("data.validation", share)
             dataset = _load(experiment, first_run_changes, log)
         run = run_storage.create_run(out, name, experiment.data.path)
         run.started = started

@@ -1,11 +1,15 @@
 """What a learning curve means: counts in, sentences out."""
 
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from classifier.config.experiment import Experiment
+from classifier.errors import ConfigError
 from classifier.metrics.power_law import fit_power_law, resample_power_law
-from jobs.studies.learning_curve import interpret
+from jobs.studies.learning_curve import interpret, plan_runs
 
 SIZES = [100, 200, 400, 800, 1600]
 
@@ -64,3 +68,18 @@ def test_gain_has_an_interval_that_narrows_with_more_validation_images():
         return high - low
 
     assert width(1000) > 2 * width(20_000)
+
+
+def test_a_probe_is_fitted_once_at_each_size_and_needs_no_batch():
+    dataset: Any = SimpleNamespace(name="few", class_names=("a", "b"), train=range(100), validation=range(10))
+    settings: dict[str, Any] = {"model.weights": "imagenet", "data.batch": 64, "train.epochs": 1}
+    runs = {}
+    for is_probe in (True, False):
+        experiment = Experiment().override_all(settings | {"model.probe": is_probe})
+        sizes = 4 if is_probe else 1
+        runs[is_probe] = plan_runs(dataset, experiment, sizes=sizes, largest=1.0, repeats=1)
+    assert [run.changes["data.limit"] for run in runs[True]] == [12, 25, 50, 100]
+    assert {run.changes["train.epochs"] for run in runs[True]} == {1}
+    assert len(runs[False]) == 1
+    with pytest.raises(ConfigError, match="needs 64"):
+        plan_runs(dataset, Experiment().override_all(settings), sizes=2, largest=1.0, repeats=1)
