@@ -22,6 +22,7 @@ from classifier.config.sections import (
     OptimizerConfig,
     ScheduleConfig,
     SearchConfig,
+    SemiConfig,
     TrainConfig,
     WorkersConfig,
 )
@@ -40,6 +41,7 @@ class Experiment(Section):
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    semi: SemiConfig = field(default_factory=SemiConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     workers: WorkersConfig = field(default_factory=WorkersConfig)

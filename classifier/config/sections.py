@@ -28,6 +28,10 @@ class DataConfig(Section):
     """What to learn from: a folder with one subfolder per class, a .zip or .tar of one, tar shards (WebDataset),
     Parquet tables that hold the images, a manifest (.csv, .parquet: path,label[,split]), a list (.txt, .lst), a folder
     of IDX files, or the name of a known data set (digits, cifar10, ...)."""
+    unlabelled: str | None = None
+    """Semi-supervised learning (see semi): images to learn from beside those of data.path, whose labels, if they have
+    any, are not used: a folder of images at any depth, an archive of one, a list or manifest with or without labels, or
+    whatever else data.path may be. Copies of validation and test images are left out."""
     task: Literal["auto", "multiclass", "multilabel", "ordinal", "nested"] = "auto"
     """What an answer is: one class (multiclass), any number of labels (multilabel), a grade of ordered ones (ordinal),
     or a class in a class (nested: animal/dog). auto: multilabel where images have several labels, else multiclass."""
@@ -260,6 +264,20 @@ class LossConfig(Section):
     """Distillation, set by compress: share of the loss that is the divergence from a teacher's probabilities."""
     distill_temperature: PositiveFloat = 2.0
     """Temperature that softens the probabilities of teacher and student."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SemiConfig(Section):
+    section: ClassVar[str] = "semi"
+
+    method: Literal["softmatch", "freematch"] = "softmatch"
+    """With data.unlabelled: how the model's own answers become labels. softmatch: all count, by their confidence.
+    freematch: those above a threshold of each class, which rises with the model's confidence."""
+    ratio: PositiveInt = 7
+    """Unlabelled images in a step for each labelled one of data.batch. An epoch then passes the unlabelled images once,
+    and the labelled ones as often as that takes."""
+    weight: PositiveFloat = 1.0
+    """Weight of the loss on unlabelled images."""
 
 
 @dataclass(frozen=True, kw_only=True)

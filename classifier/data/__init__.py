@@ -22,9 +22,12 @@ def load(config: DataConfig, progress: "Progress | None" = None, schema: "Column
     # Not at the top: decoding processes import this package, and do without torch.
     from classifier.data.build import build_dataset
     from classifier.data.subset import limit_training_images
+    from classifier.data.unlabelled.images import add_unlabelled
 
     dataset = build_dataset(open_source(config), config, progress, schema)
-    return limit_training_images(dataset, config.limit, config.split_seed) if config.limit else dataset
+    if config.limit:
+        dataset = limit_training_images(dataset, config.limit, config.split_seed)
+    return dataset if config.unlabelled is None else add_unlabelled(dataset, config, progress)
 
 
 def open_source(config: DataConfig) -> "Source":

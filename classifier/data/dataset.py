@@ -83,6 +83,10 @@ class Dataset:
     """bool, the different sets of labels that images have; None unless the task is multilabel."""
     columns: ColumnSchema | None = None
     """The columns of a table that join each image; None if there are none."""
+    unlabelled: Split | None = None
+    """The images of data.unlabelled, with labels of -1; None without."""
+    unlabelled_fingerprint: str = ""
+    """16 hex digits over their contents and order. Apart from `fingerprint`: no score depends on them."""
 
     @property
     def size(self) -> int:

@@ -65,12 +65,15 @@ def batches(
     balance: float = 0.0,
     strata_N: Tensor | None = None,
     shuffle: bool = True,
+    repeats: int = 1,
 ) -> Iterator[Batch]:
     """Yield the shards of `rank` in an epoch's steps from `start` on; one for every step, so that ranks stay in step.
 
     batch: global batch size. balance: see `balanced_order`; strata_N: the classes that it balances, if not the labels.
+    repeats: how often each image is in an epoch, at different positions; not of a stream.
     """
-    count, steps = len(split), steps_per_epoch(len(split), batch)
+    count = len(split) * repeats
+    steps = steps_per_epoch(count, batch)
     order_N = torch.arange(count)
     if shuffle and isinstance(split.images_NCHW, StreamedImages):
         order_N, lanes_N = split.images_NCHW.epoch_order(seed, epoch)
@@ -79,7 +82,9 @@ def batches(
             order_N[positions] = order_N[positions][lanes_N[positions].argsort(stable=True)]
     elif shuffle:
         strata_N = split.labels_N if strata_N is None else strata_N
+        strata_N = strata_N.repeat(repeats)
         order_N = balanced_order(strata_N, seed, epoch, balance) if balance else permutation(count, seed, epoch)
+        order_N = order_N % len(split) if repeats > 1 else order_N
     for step in range(start, steps):
         low, high = split_range(0, count, step, steps)
         own = slice(*split_range(low, high, rank, world))

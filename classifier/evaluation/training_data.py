@@ -81,6 +81,7 @@ def without_choices(recorded: DataConfig, *, is_run: bool = False) -> DataConfig
     changes: dict[str, Any] = {name: min(getattr(recorded, name), getattr(own, name)) for name in LIMITS}
     changes |= {"cache_gb": own.cache_gb, "download": own.download, "outside": own.outside}
     changes["cache"] = recorded.cache and own.cache
+    changes["unlabelled"] = None  # no score depends on these images
     for name in ("root", "only", "split_from"):
         value = getattr(recorded, name)
         changes[name] = value if is_run and value and not is_remote(value) else getattr(own, name)

@@ -196,6 +196,7 @@ def _batches(state: TrainState, split: Split, epoch: int, first_step: int) -> It
         world=state.group.world_size,
         balance=state.experiment.data.balance,
         strata_N=strata_N,
+        repeats=state.repeats,
     )
     is_cuda = state.group.device.type == "cuda"
     return loader.prefetch(batches, pin=is_cuda, decodes=decodes_on_access(split.training_images))

@@ -15,6 +15,7 @@ from classifier.data.dataset import Dataset
 from classifier.errors import ConfigError, DataError
 from classifier.models import factory
 from classifier.runtime.distributed import pick_device
+from classifier.training.semi.consistency import check_semi, count_repeats
 
 # What may select the best epoch, by task: the first one, unless train.metric says otherwise.
 METRICS: dict[Task, tuple[str, ...]] = {
@@ -31,7 +32,9 @@ def resolve(experiment: Experiment, dataset: Dataset) -> Experiment:
     Idempotent. ConfigError, ModelError or DataError if the experiment cannot run on this dataset or machine.
     """
     factory.check_name(experiment.model, Path(experiment.data.path))
+    check_semi(experiment, dataset)
     count, batch = len(dataset.train), experiment.data.batch * experiment.optimizer.accumulate
+    count *= count_repeats(experiment, dataset)
     if batch > count:
         largest = 2 ** max(0, count.bit_length() - 1)
         product = (

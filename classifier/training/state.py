@@ -29,6 +29,7 @@ from classifier.training.ema import ModelEMA
 from classifier.training.feature_cache import FeatureCache
 from classifier.training.forward_path import ForwardPath, FullModelPath
 from classifier.training.fusion.conclude import Fused, conclude, extract_shared, fit_finally
+from classifier.training.semi.consistency import Consistency, count_repeats
 
 
 class TrainState:
@@ -81,7 +82,11 @@ class TrainState:
         self.plateau = schedule.Plateau(experiment.schedule, metric=experiment.train.metric)
         self.scorer = Scorer.from_experiment(experiment, dataset, self.device)
         self.batch = experiment.data.batch * experiment.optimizer.accumulate
-        self.steps_per_epoch = loader.steps_per_epoch(len(dataset.train), self.batch)
+        if dataset.unlabelled is not None and group.world_size > 1:
+            raise ConfigError("data.unlabelled is learned by one process: start a single one, or leave it out")
+        self.semi = None if dataset.unlabelled is None else Consistency(experiment, dataset, self.scorer)
+        self.repeats = count_repeats(experiment, dataset)  # of the labelled images in an epoch
+        self.steps_per_epoch = loader.steps_per_epoch(len(dataset.train) * self.repeats, self.batch)
         self.steps = self.steps_per_epoch * experiment.train.epochs
         self.step = 0  # optimizer steps done
         self.lr = 0.0
@@ -182,6 +187,8 @@ class TrainState:
             with self.group.no_sync(self.network):
                 self._backward(piece, epoch)
         self._backward(last, epoch)
+        if self.semi is not None:
+            self._backward_unlabelled(self.semi, epoch)
         if self.experiment.optimizer.clip is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.experiment.optimizer.clip)
@@ -218,6 +225,15 @@ class TrainState:
         self.scaler.scale(losses_N.sum() * weight).backward()
         logits_NK = outputs[0] if isinstance(outputs, tuple) else outputs
         self._add_to_sums(losses_N, logits_NK, own_targets, count)
+
+    def _backward_unlabelled(self, semi: Consistency, epoch: int) -> None:
+        """Accumulate the gradients of the step's unlabelled images; the sums are of labelled ones."""
+        teacher = self.network if self.ema is None else self.ema.model
+        loss = semi.compute_loss(self.network, teacher, self.step, epoch)
+        self.scaler.scale(loss).backward()
+        with torch.no_grad():
+            is_first_nonfinite = ~torch.isfinite(loss) & (self.sums[3] < 0)
+            self.sums[3] = torch.where(is_first_nonfinite, float(self.step + 1), self.sums[3])
 
     @torch.no_grad()
     def _add_to_sums(self, losses_N: Tensor, logits_NK: Tensor, targets: Tensor, count: int) -> None:
@@ -275,6 +291,7 @@ class TrainState:
             "seconds": self.seconds,
             "best": self.best,
             "best_epoch": self.best_epoch,
+            **({} if self.semi is None else {"semi": self.semi.state_dict()}),
         }
         about = {"epoch": self.step // self.steps_per_epoch, "dataset": self.dataset.fingerprint}
         return Checkpoint(self.step, self.model.state_dict(), state, about, self.dataset.class_names).copy_to_cpu()
@@ -299,6 +316,8 @@ class TrainState:
         self.plateau.load_state_dict(state["plateau"])
         if self.ema is not None:
             self.ema.model.load_state_dict(state["average"])
+        if self.semi is not None:
+            self.semi.load_state_dict(state["semi"])
         if buffers := state.get("buffers"):
             is_same_world = len(buffers) == self.group.world_size
             self._load_buffers(buffers[self.group.rank] if is_same_world else torch.stack(buffers).mean(0))

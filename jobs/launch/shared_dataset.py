@@ -64,7 +64,7 @@ class SharedDataset:
     def from_dataset(cls, dataset: Dataset, config: DataConfig) -> "SharedDataset":
         """Take the images of a loaded data set apart, so that Ray can send it."""
         is_stream, images, without_images = False, {}, {}
-        for name in SPLITS:
+        for name in (*SPLITS, *(["unlabelled"] if dataset.unlabelled is not None else [])):
             split: Split = getattr(dataset, name)
             shared = images[name] = {}
             for field in ("images_NCHW", "larger_NCHW"):

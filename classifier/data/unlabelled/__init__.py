@@ -1,0 +1,1 @@
+"""Images without labels, beside those of the data set."""

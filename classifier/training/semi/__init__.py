@@ -1,0 +1,1 @@
+"""Semi-supervised training: images without labels in each step."""
