@@ -21,7 +21,7 @@ class Reference:
     near 0 and 1 would be taken for drift; targets_NK, bool; label_counts, int64, of each class over all labelled images
     of the training and how many images those are; source, an index of SOURCES. Where there are any: features, float16,
     inputs of the head; statistics, float16, of the last layer that the out-of-distribution detector looks at;
-    ood_scores, float32, its scores; columns, float32, as ColumnSchema encodes them.
+    ood_scores, float32, its scores; columns, float32, as ColumnSchema encodes them: NaN where a value is missing.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -41,7 +41,8 @@ class Reference:
             kind = (_DTYPES | _OPTIONAL).get(name)
             if kind is None or array.dtype.kind != kind:
                 return f"{name} is of no known kind"
-            if kind == "f" and name != "ood_scores" and not np.isfinite(array).all():
+            is_sound = np.isfinite(array) if name != "columns" else ~np.isinf(array)
+            if kind == "f" and name != "ood_scores" and not is_sound.all():
                 return f"{name} is not finite"
         shapes = {"targets": (count, classes), "label_counts": (classes + 1,), "source": (), "ood_scores": (count,)}
         for name, shape in shapes.items():

@@ -169,6 +169,16 @@ def test_columns_are_compared_by_their_kind():
     assert compare_schema_columns(schema, draw(500, 0, 0.5), missing)[0]["weight"] < 1e-6
 
 
+def test_a_reference_may_lack_values_of_columns():
+    arrays = make_reference(200, np.random.default_rng(0)).arrays
+    columns_NF = np.ones((200, 3), np.float32)
+    columns_NF[::4, 1] = np.nan
+    assert Reference({**arrays, "columns": columns_NF}).fault is None
+    columns_NF[5, 2] = np.inf
+    assert Reference({**arrays, "columns": columns_NF}).fault == "columns is not finite"
+    assert Reference({**arrays, "statistics": columns_NF.astype(np.float16)}).fault == "statistics is not finite"
+
+
 def test_rare_categories_are_counted_together():
     assert compare_counts([100, 1, 0], [90, 0, 1]) > 0.5
     assert compare_counts([100, 0], [0, 100]) < 1e-9
