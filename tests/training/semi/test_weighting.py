@@ -28,16 +28,14 @@ def test_softmatch_is_a_truncated_gaussian_of_aligned_confidence():
 def test_softmatch_counts_the_unsure_less():
     method, rows = SoftMatch(3, CPU), torch.tensor([[0.9, 0.05, 0.05], [0.5, 0.25, 0.25], [0.34, 0.33, 0.33]])
     balanced_NK = torch.cat([rows.roll(k, 1) for k in range(3)])  # each class is as frequent as the others
-    for step in range(200):
-        weights_N = method.weigh(balanced_NK, step)
+    weights_N = [method.weigh(balanced_NK, step) for step in range(200)][-1]
     assert weights_N[0] == 1
     assert weights_N[2] < weights_N[1] < 1
 
 
 def test_softmatch_counts_an_answer_of_a_frequent_class_less():
     method, rows = SoftMatch(2, CPU), torch.tensor([[0.8, 0.2], [0.8, 0.2], [0.8, 0.2], [0.2, 0.8]])
-    for step in range(200):
-        weights_N = method.weigh(rows, step)
+    weights_N = [method.weigh(rows, step) for step in range(200)][-1]
     assert weights_N[0] < weights_N[3] == 1
 
 
