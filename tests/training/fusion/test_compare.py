@@ -6,16 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from classifier.inference.logistic_regression import HeldOut
 from classifier.models.fusion.fusion_net import Fusion
 from classifier.models.ordinal_head import OrdinalHead
-from classifier.training.fusion.compare import (
-    CANDIDATES,
-    choose,
-    compare_by_folds,
-    compare_on_validation,
-    find_components,
-)
+from classifier.training.fusion.compare import CANDIDATES, compare_by_folds, compare_on_validation, find_components
 from classifier.training.fusion.fit_mlp import fit_mlp
 from classifier.training.fusion.inputs import FusionInputs
 
@@ -140,24 +133,6 @@ def test_components_are_those_of_a_singular_value_decomposition(count):
     reference = torch.linalg.svd(features_NB - features_NB.mean(0), full_matrices=False).Vh[: len(projection_PB)]
     cosines = (projection_PB * reference).sum(1).abs()[: min(7, count - 1)]
     torch.testing.assert_close(cosines, torch.ones_like(cosines), atol=1e-3, rtol=0)
-
-
-@pytest.mark.parametrize(("images", "expected"), [(100, "average"), (5000, "mlp")])
-def test_the_surest_of_those_that_are_about_equally_accurate_is_chosen(images, expected):
-    targets = torch.zeros(images, dtype=torch.int64)
-
-    def answer(right: float, margin: float) -> HeldOut:
-        is_right_M = torch.arange(images) < right * images
-        return HeldOut(torch.stack([torch.where(is_right_M, margin, -margin), torch.zeros(images)], 1), targets)
-
-    results = {
-        "mlp": answer(0.8, 6.0),
-        "average": answer(0.78, 1.5),
-        "trees": answer(0.6, 0.1),
-        "columns": answer(1, 9),
-    }
-    assert choose(results, "multiclass") == expected
-    assert choose(results, "ordinal") == "average"
 
 
 def test_candidates_are_not_judged_by_copies_of_what_they_were_fitted_to():
