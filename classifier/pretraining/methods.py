@@ -25,7 +25,7 @@ class MethodDocument(TypedDict):
 
 HIDDEN, PROJECTED = 512, 128
 TEMPERATURE = 0.2
-"""Of SimCLR. Lower ones (0.1) learned less within minutes; T. Chen et al. use 0.1 to 0.5."""
+"""Of SimCLR; T. Chen et al. compare 0.05 to 1."""
 PROTOTYPES, STUDENT_TEMPERATURE, TEACHER_TEMPERATURE, CENTRE_MOMENTUM = 1024, 0.1, 0.04, 0.9
 MOMENTUM = 0.99
 """Of teachers; it rises to 1 along half a cosine, as in BYOL."""
