@@ -9,8 +9,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,8 +30,11 @@ from .cli.interrupts import Interrupts
 from .cli.verb import DATA_SETTINGS, EXIT_DONE, EXIT_INTERRUPTED, Options, Request, Verb, positional
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from classifier.pretraining.images import PretrainingImages
     from classifier.pretraining.loop import Epoch
+    from classifier.pretraining.methods import Name
     from classifier.runs.folder import RunFolder
 
 FILE = "pretrain.json"
@@ -89,15 +91,20 @@ def pretrain(request: Request) -> int:
     from classifier.pretraining.record import WEIGHTS, record_pretraining
     from classifier.runs.recorder import record_failure
 
-    with _open(request) as (run, log, interrupts, experiment, images, method):
-        model = _build(experiment, images)
-        epochs, last = experiment.train.epochs, None
+    with Interrupts() as interrupts, RunLog() as log, ExitStack() as cleanup:
+        with interrupts.nothing_to_save():
+            work = (_resume if request.options.resume else _start)(request, log, cleanup)
+        run, experiment, method = work.run, work.experiment, work.method
+        for line in work.describe():
+            log.info(line)
+        for finding in work.images.findings:
+            log.warning(f"note: {finding}")
+        model, last = _build(experiment, work.images), None
         try:
-            steps = record_pretraining(
-                run, experiment, images, model, method, should_stop=lambda: interrupts.stop_requested
-            )
-            for last in steps:
-                log.info(_describe(last, epochs))
+            for last in record_pretraining(
+                run, experiment, work.images, model, method, should_stop=lambda: interrupts.stop_requested
+            ):
+                log.info(_describe(last, experiment.train.epochs))
         except BaseException as error:
             record_failure(run, VERB.name, error, experiment)
             raise
@@ -111,11 +118,11 @@ def pretrain(request: Request) -> int:
             "images_per_second": last.images_per_second,
             "pretraining": {"method": method, "neighbours": last.neighbours, "rank": last.rank, "weights": WEIGHTS},
         }
+        run.write_result(VERB.name, "stopped" if last.stopped == "asked" else "finished", **fields)
         if last.stopped == "asked":
-            run.write_result(VERB.name, "stopped", **fields)
             log.next_step("stopped; resume it", command_line(VERB.name, "--resume", run.folder))
+            log.info(str(run.folder))
             return EXIT_INTERRUPTED
-        run.write_result(VERB.name, "finished", **fields)
         if last.rank < COLLAPSED_RANK:
             log.warning(
                 f"the features have collapsed to {last.rank:.1f} dimensions, which tell hardly any images apart: try "
@@ -125,6 +132,26 @@ def pretrain(request: Request) -> int:
         log.next_step("train on them", command_line("train", "IMAGES", *weights))
         log.info(str(run.folder))
     return EXIT_DONE
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """A run, opened, with its images. experiment: resolved."""
+
+    run: "RunFolder"
+    experiment: Experiment
+    images: "PretrainingImages"
+    method: "Name"
+
+    def describe(self) -> "Iterator[str]":
+        """What is about to be learned."""
+        count, channels, *sides = self.images.images_NCHW.shape
+        yield f"{self.images.name}: {count:,} images, {'x'.join(map(str, (*sides, channels)))}"
+        train = self.experiment.train
+        yield (
+            f"{self.experiment.model.name} by {self.method}, {train.epochs} epochs of batch "
+            f"{self.experiment.data.batch}, {train.precision} on {train.device}"
+        )
 
 
 def _describe(epoch: "Epoch", epochs: int) -> str:
@@ -146,62 +173,65 @@ def _build(experiment: Experiment, images: "PretrainingImages") -> Any:
     return model.to(memory_format=torch.channels_last) if experiment.train.channels_last else model
 
 
-@contextmanager
-def _open(
-    request: Request,
-) -> "Iterator[tuple[RunFolder, RunLog, Interrupts, Experiment, PretrainingImages, Any]]":
-    """Open a new run, or with --resume an earlier one, with its images. A user's mistake leaves no folder behind."""
-    from classifier.pretraining.images import read_images
-    from classifier.runs.data_location import find_data
+def _start(request: Request, log: RunLog, cleanup: ExitStack) -> _Work:
+    """A new run. A user's mistake leaves no folder behind."""
+    from classifier.pretraining.methods import choose_method
+    from classifier.runs.data_location import write_location
     from classifier.runs.folder import RunFolder
-    from classifier.runtime.threads import use_free_cores
+    from classifier.storage.atomic import write_atomically
 
     options, started = request.options, time.monotonic()
-    with Interrupts() as interrupts, RunLog() as log:
-        run = _resume(request) if options.resume else None
-        try:
-            with interrupts.nothing_to_save():
-                asked = read_experiment(run.folder / "experiment.yaml") if run else _request(request)
-                if run:
-                    check_trusted(asked.model.name, run.folder / "experiment.yaml")
-                    asked = dataclasses.replace(asked, data=find_data(asked.data, run.folder))
-                log.begin_phase("reading the images")
-                threads = use_free_cores(request.load, log.info, "--train.threads", threads=asked.train.threads)
-                with threads:
-                    images = read_images(asked.data, log.progress_bar)
-                    experiment = asked if run else _resolve(asked, images)
-                    method = _choose_method(options.method, experiment, images, run)
-                    if run is None:
-                        RunFolder.check_new(options.out, options.name)
-                        is_named = options.name is not None
-                        run = (
-                            RunFolder.create(options.out, options.name)
-                            if is_named
-                            else RunFolder.create_numbered(options.out, experiment.data.path)
-                        )
-                        _save(run, experiment, images, method)
-                    run.set_result_aside()
-                    run.started = started
-                    log.attach(run.folder / "run.log")
-                    count = len(images.images_NCHW)
-                    shape = "x".join(map(str, (*images.images_NCHW.shape[2:], images.images_NCHW.shape[1])))
-                    log.info(f"{images.name}: {count:,} images, {shape}")
-                    for finding in images.findings:
-                        log.warning(f"note: {finding}")
-                    log.info(
-                        f"{experiment.model.name} by {method}, {experiment.train.epochs} epochs of batch "
-                        f"{experiment.data.batch}, {experiment.train.precision} on {experiment.train.device}"
-                    )
-                    yield run, log, interrupts, experiment, images, method
-        finally:
-            if run is not None:
-                run.close()
+    RunFolder.check_new(options.out, options.name)
+    asked = Experiment().override_all(DEFAULTS | request.changes)
+    check_trusted(asked.model.name, "")
+    images = _read(request, asked, log, cleanup)
+    experiment = _resolve(asked, images)
+    method = choose_method(_build(experiment, images)) if options.method == "auto" else options.method
+    if options.name:
+        run = RunFolder.create(options.out, options.name)
+    else:
+        run = RunFolder.create_numbered(options.out, experiment.data.path)
+    cleanup.callback(run.close)
+    run.started = started
+    log.attach(run.folder / "run.log")
+    run.write_experiment(experiment)
+    write_location(run.folder, experiment.data, images.fingerprint)
+    write_atomically(run.folder / FILE, json.dumps({"method": method}) + "\n")
+    return _Work(run, experiment, images, method)
 
 
-def _request(request: Request) -> Experiment:
-    experiment = Experiment().override_all(DEFAULTS | request.changes)
-    check_trusted(experiment.model.name, "")
-    return experiment
+def _resume(request: Request, log: RunLog, cleanup: ExitStack) -> _Work:
+    """An earlier run, with its own settings."""
+    from classifier.config.documents import read_json
+    from classifier.pretraining.methods import MethodDocument
+    from classifier.runs.data_location import find_data
+    from classifier.runs.folder import RunFolder
+
+    options = request.options
+    if request.changes or options.name or options.method != "auto":
+        raise ConfigError("a run that is resumed keeps its settings: leave all but --resume out")
+    run = RunFolder.resume(options.resume)
+    cleanup.callback(run.close)
+    if not (run.folder / FILE).is_file():
+        raise ConfigError(f"{run.folder} is not a pretraining: resume it by the verb that began it")
+    experiment = read_experiment(run.folder / "experiment.yaml")
+    check_trusted(experiment.model.name, run.folder / "experiment.yaml")
+    experiment = dataclasses.replace(experiment, data=find_data(experiment.data, run.folder))
+    images = _read(request, experiment, log, cleanup)
+    method = read_json(run.folder / FILE, MethodDocument, "start a new run")["method"]
+    run.set_result_aside()
+    log.attach(run.folder / "run.log")
+    return _Work(run, experiment, images, method)
+
+
+def _read(request: Request, experiment: Experiment, log: RunLog, cleanup: ExitStack) -> "PretrainingImages":
+    from classifier.pretraining.images import read_images
+    from classifier.runtime.threads import use_free_cores
+
+    threads = experiment.train.threads
+    cleanup.enter_context(use_free_cores(request.load, log.info, "--train.threads", threads=threads))
+    log.begin_phase("reading the images")
+    return read_images(experiment.data, log.progress_bar)
 
 
 def _resolve(experiment: Experiment, images: "PretrainingImages") -> Experiment:
@@ -225,37 +255,6 @@ def _resolve(experiment: Experiment, images: "PretrainingImages") -> Experiment:
         "train.threads": experiment.train.threads or torch.get_num_threads(),
     }
     return experiment.override_all(changes)
-
-
-def _choose_method(asked: str, experiment: Experiment, images: "PretrainingImages", run: "RunFolder | None") -> Any:
-    from classifier.config.documents import read_json
-    from classifier.pretraining.methods import MethodDocument, choose_method
-
-    if run is not None:
-        return read_json(run.folder / FILE, MethodDocument, "start a new run")["method"]
-    return choose_method(_build(experiment, images)) if asked == "auto" else asked
-
-
-def _save(run: "RunFolder", experiment: Experiment, images: "PretrainingImages", method: str) -> None:
-    from classifier.runs.data_location import write_location
-    from classifier.storage.atomic import write_atomically
-
-    run.write_experiment(experiment)
-    write_location(run.folder, experiment.data, images.fingerprint)
-    write_atomically(run.folder / FILE, json.dumps({"method": method}) + "\n")
-
-
-def _resume(request: Request) -> "RunFolder":
-    from classifier.runs.folder import RunFolder
-
-    options = request.options
-    if request.changes or options.name or options.method != "auto":
-        raise ConfigError("a run that is resumed keeps its settings: leave all but --resume out")
-    run = RunFolder.resume(options.resume)
-    if not (run.folder / FILE).is_file():
-        run.close()
-        raise ConfigError(f"{run.folder} is not a pretraining: resume it by the verb that began it")
-    return run
 
 
 if __name__ == "__main__":

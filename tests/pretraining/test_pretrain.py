@@ -59,6 +59,22 @@ def test_a_killed_run_equals_an_unbroken_one(method, tmp_path, verb):
 
 
 @pytest.mark.long
+def test_an_interrupted_run_says_how_to_go_on(tmp_path, started, verb):
+    process = started("pretrain", "digits", *SETTINGS, "--train.epochs", "500", "--name", "long")
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "runs" / "long" / "history.jsonl").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    result = json.loads((tmp_path / "runs" / "long" / "result.json").read_text())
+    assert result["status"] == "stopped"
+    assert "stopped; resume it" in (tmp_path / "runs" / "long" / "run.log").read_text()
+    assert verb("train", "--resume", tmp_path / "runs" / "long").code == 2
+
+
+@pytest.mark.long
 def test_a_training_takes_the_weights(tmp_path, verb):
     done = verb("pretrain", "digits", *SETTINGS, "--train.epochs", "1", "--name", "first")
     assert done.code == 0, done.err

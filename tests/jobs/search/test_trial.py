@@ -141,7 +141,8 @@ def test_population_member_continues_from_another(actor, tmp_path):
 def test_shared_images_are_the_same(digits):
     shared = SharedDataset.from_dataset(digits, DataConfig())
     assert all(
-        np.shares_memory(array, getattr(digits, split).images_NCHW.numpy()) for split, array in shared.images.items()
+        np.shares_memory(fields["images_NCHW"].array_NCHW, getattr(digits, split).images_NCHW.numpy())
+        for split, fields in shared.images.items()
     )
     opened = shared.open()
     assert opened.train.images_NCHW[:].equal(digits.train.images_NCHW[:])
