@@ -173,7 +173,7 @@ def _print_predictions(request: Request, listing: "ImageListing", arguments: dic
                     table.append(row)
                 predicted += 1
             if unreadable and not predicted:
-                raise DataError(f"none of the {unreadable} images could be predicted: see the error of each")
+                raise DataError(f"none of the {unreadable:,} images could be predicted: see the error of each")
         for note in notes:
             log.warning(f"note: {note}")
         if not predicted:

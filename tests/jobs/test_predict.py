@@ -109,7 +109,7 @@ def test_a_missing_path_in_the_list_does_not_stop_the_others(run, here, stdin):
         (b"", [], 0, "standard input has listed no images"),
         (b"photos/red/000.png\0photos/red/001.png\0", [], 2, "use --null"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", [], 2, "/dev/stdin instead of -"),
-        (b"absent.png\n", [], 2, "none of the 1 files could be read"),
+        (b"absent.png\n", [], 2, "none of the 1 images could be predicted"),
         (b"", ["-"], 2, "give - once"),
         (b"", ["absent.png"], 2, "absent.png does not exist"),
         (b"", ["--top", "0"], 2, "top"),
