@@ -108,7 +108,8 @@ def _check(request: Request) -> None:
     else:
         Experiment().override_all(request.changes)
     path = request.changes.get("data.path")
-    if isinstance(path, str) and not os.path.exists(path):
+    is_new = not getattr(request.options, "resume", None)  # else it is explained where the data of the run were
+    if is_new and isinstance(path, str) and not os.path.exists(path):
         from classifier.data.readers.detect import check_exists
 
         check_exists(path)
