@@ -145,8 +145,8 @@ class _Work:
 
     def describe(self) -> "Iterator[str]":
         """What is about to be learned."""
-        count, channels, *sides = self.images.images_NCHW.shape
-        yield f"{self.images.name}: {count:,} images, {'x'.join(map(str, (*sides, channels)))}"
+        count, channels, height, width = self.images.images_NCHW.shape
+        yield f"{self.images.name}: {count:,} images, {height}x{width}x{channels}"
         train = self.experiment.train
         yield (
             f"{self.experiment.model.name} by {self.method}, {train.epochs} epochs of batch "

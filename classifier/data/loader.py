@@ -161,3 +161,24 @@ def balanced_order(labels_N: Tensor, seed: int, epoch: int, balance: float) -> T
         low, high = (int(ends_K[k - 1]) if k else 0), int(ends_K[k])
         drawn[low:high] = turns[starts_K[k] + np.arange(high - low) % counts_K[k]]
     return torch.from_numpy(drawn[permutation(len(labels), seed + 1, epoch).numpy()])
+
+
+def split_batch(batch: Batch, count: int) -> list[Batch]:
+    """Split a batch for gradient accumulation, into pieces whose sizes differ by one at most."""
+    names = ("images_NCHW", "labels_N", "positions_N", "indices_N", "columns_NF")
+    tensors = {name: tensor for name in names if (tensor := getattr(batch, name)) is not None}
+    pieces = zip(*(torch.tensor_split(tensor, count) for tensor in tensors.values()), strict=True)
+    return [dataclasses.replace(batch, **dict(zip(tensors, piece, strict=True))) for piece in pieces]
+
+
+def make_placeholder(batch: Batch, split: Split) -> Batch:
+    """Return a batch of one image, in place of an empty shard: its rank takes part in the exchange of gradients."""
+    index = torch.zeros(1, dtype=torch.int64)
+    return dataclasses.replace(
+        batch,
+        images_NCHW=split.images_NCHW[:1],
+        labels_N=split.labels_N[:1],
+        columns_NF=None if split.columns_NF is None else split.columns_NF[:1],
+        positions_N=index,
+        indices_N=index,
+    )

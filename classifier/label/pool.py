@@ -19,8 +19,8 @@ from classifier.config.sections import DataConfig
 from classifier.data.audit import near_duplicates
 from classifier.data.audit.checks import MIN_COMPARED_SIDE
 from classifier.data.audit.scan import ScanResult, scan_images
-from classifier.data.readers.source import Source
 from classifier.data.split_units import number_contents
+from classifier.data.unlabelled.source import list_images
 from classifier.errors import ConfigError, DataError
 from classifier.inference.features import extract_batch_features, load_features, save_features
 from classifier.label.backbone import Backbone
@@ -79,16 +79,7 @@ def list_files(folder: Path, limit: int, seed: int) -> tuple[tuple[Path, ...], i
 
 def scan_files(files: Sequence[Path], config: DataConfig, tick: Callable[[int], None] = lambda _: None) -> ScanResult:
     """Scan unlabelled images as an audit does."""
-    count = len(files)
-    source = Source(
-        name="unlabelled",
-        class_names=("",),
-        ids=tuple(map(str, files)),
-        labels_N=np.zeros(count, np.int64),
-        splits_N=np.zeros(count, np.int8),
-        images=files,
-    )
-    return scan_images(source, config, tick)
+    return scan_images(list_images("unlabelled", list(map(str, files)), files), config, tick)
 
 
 def build_pool(

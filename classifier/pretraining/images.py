@@ -2,9 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +13,7 @@ from classifier.data.decode_all import decode_source
 from classifier.data.image_decoder import Progress
 from classifier.data.images.arrays import Images, concatenate, select
 from classifier.data.readers.source import Source, guess_image_kind
-from classifier.data.readers.tree import DiskFolder, ImageFile
+from classifier.data.unlabelled.source import open_images
 from classifier.errors import DataError
 
 MIN_IMAGES = 8
@@ -41,14 +39,11 @@ def read_images(config: DataConfig, progress: Progress | None = None) -> Pretrai
     DataError if there are too few images, or if they cannot be read.
     """
     try:
-        source = data.open_source(config)
-    except DataError:
-        if not (files := _list_files(config)):
-            raise
-        return _read_unlabelled(_make_source(config, files), config, progress)
-    if len(source.class_names) < 2:  # folders that are no classes
-        files = _list_files(config)
-        return _read_unlabelled(_make_source(config, files) if files else source, config, progress)
+        is_labelled, reason = len(data.open_source(config).class_names) > 1, "of one class"
+    except DataError as error:
+        is_labelled, reason = False, str(error)
+    if not is_labelled:
+        return _read_unlabelled(open_images(config.path, config), reason, config, progress)
     dataset = data.load(config, progress)
     images_NCHW = concatenate(dataset.train.images_NCHW, dataset.validation.images_NCHW)
     has_classes = dataset.task in ("multiclass", "nested", "ordinal")
@@ -70,25 +65,10 @@ def read_images(config: DataConfig, progress: Progress | None = None) -> Pretrai
     )
 
 
-def _list_files(config: DataConfig) -> list[ImageFile]:
-    folder = Path(config.path).expanduser()
-    return list(DiskFolder(folder).walk_sorted_images()) if folder.is_dir() else []
-
-
-def _make_source(config: DataConfig, files: list[ImageFile]) -> Source:
-    return Source(
-        name=Path(config.path).expanduser().resolve().name,
-        class_names=("",),
-        ids=tuple(name for name, _ in files),
-        labels_N=np.zeros(len(files), np.int64),
-        splits_N=np.zeros(len(files), np.int8),
-        images=[file for _, file in files],
-    )
-
-
-def _read_unlabelled(source: Source, config: DataConfig, progress: Progress | None) -> PretrainingImages:
+def _read_unlabelled(source: Source, reason: str, config: DataConfig, progress: Progress | None) -> PretrainingImages:
+    """reason: why the images are read without labels, and none of them as test images."""
     decoded = decode_source(source, config, progress)
-    about = f"{source.name} has no labels, and needs none."
+    about = f"all images of {source.name} are learned from, without labels ({reason})."
     findings = (*decoded.findings, *check_errors(source, decoded.errors, config.max_corrupt), about)
     usable = [n for n in range(len(source.labels_N)) if n not in decoded.errors]
     images_NCHW = select(decoded.images_NCHW, torch.tensor(usable, dtype=torch.int64))

@@ -23,7 +23,7 @@ from classifier.runtime.counter_rng import permutation
 from classifier.runtime.threads import use_threads
 from classifier.runtime.timing import Throughput, Timer
 from classifier.training import optimizers, schedule
-from classifier.training.checkpoint import AsyncCheckpointWriter, Checkpoint, CheckpointStore
+from classifier.training.checkpoint import AsyncCheckpointWriter, Checkpoint, CheckpointStore, PendingCheckpoint
 
 KNOWN_IMAGES, ASKED_IMAGES = 4000, 1000
 """Of which the monitor computes features; half of the images are asked about where there are fewer."""
@@ -124,7 +124,7 @@ def _run_epochs(
             is_due = is_complete and ((epoch + 1) % settings.checkpoint.epochs == 0 or state.step == state.steps)
             checkpoint = state.checkpoint() if writer and (stopped or is_due) else None
             neighbours, rank = state.measure()
-            commit = _Commit(writer, checkpoint)
+            commit = PendingCheckpoint(writer, checkpoint)
             yield Epoch(
                 number=epoch + 1,
                 step=state.step,
@@ -144,19 +144,6 @@ def _run_epochs(
     finally:
         if writer is not None:
             writer.close()
-
-
-class _Commit:
-    """Writes an epoch's checkpoint, where one is due, and waits until it is on disk; further calls do nothing."""
-
-    def __init__(self, writer: AsyncCheckpointWriter | None, checkpoint: Checkpoint | None) -> None:
-        self._writer, self._checkpoint = writer, checkpoint
-
-    def __call__(self) -> None:
-        checkpoint, self._checkpoint = self._checkpoint, None
-        if self._writer is not None and checkpoint is not None:
-            self._writer.submit(checkpoint)
-            self._writer.wait()
 
 
 class _State:

@@ -6,17 +6,20 @@ import logging
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from classifier.errors import ConfigError
 from classifier.serve.app import App
 from classifier.serve.bounds import Bounds
-from classifier.serve.connection import BoundedConnection
+from classifier.serve.connection import BoundedConnection, listen
 
 GRACE_SECONDS = 1.0
 """Added to the deadline of a request, for those that are in progress at the end."""
+LOCAL_HOST = "127.0.0.1"
 SWITCH_SECONDS = 5e-4
 """After which the event loop gets the interpreter's lock back from a thread that decodes or computes (LOG.md)."""
 
@@ -69,6 +72,28 @@ class Server:
         task = asyncio.ensure_future(run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+class LocalServer:
+    """A page for this machine only, served from a thread. port: 0 for any free one. ConfigError if it cannot be
+    listened on."""
+
+    def __init__(self, app: ASGIApp, port: int, bounds: Bounds) -> None:
+        try:
+            listener = listen(LOCAL_HOST, port, bounds)
+        except OSError as error:
+            raise ConfigError(
+                f"{LOCAL_HOST}:{port} cannot be listened on ({error.strerror or error}): choose another --port"
+            ) from None
+        self.url = f"http://{LOCAL_HOST}:{listener.getsockname()[1]}"
+        self._uvicorn = build_uvicorn(app, bounds, grace_seconds=1)
+        run = self._uvicorn.serve(sockets=[listener])
+        self._thread = threading.Thread(target=asyncio.run, args=(run,), name="page", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._uvicorn.should_exit = True
+        self._thread.join(10)
 
 
 def build_uvicorn(app: ASGIApp, bounds: Bounds, grace_seconds: float) -> uvicorn.Server:

@@ -255,3 +255,16 @@ class AsyncCheckpointWriter:
     def close(self) -> None:
         """Wait for the current write, and end the thread."""
         self.pool.shutdown()
+
+
+class PendingCheckpoint:
+    """Writes an epoch's checkpoint, where one is due, and waits until it is on disk; further calls do nothing."""
+
+    def __init__(self, writer: AsyncCheckpointWriter | None, checkpoint: Checkpoint | None) -> None:
+        self.writer, self.checkpoint = writer, checkpoint
+
+    def __call__(self) -> None:
+        checkpoint, self.checkpoint = self.checkpoint, None
+        if self.writer is not None and checkpoint is not None:
+            self.writer.submit(checkpoint)
+            self.writer.wait()

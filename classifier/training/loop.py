@@ -20,7 +20,7 @@ from classifier.runtime import cpu
 from classifier.runtime.distributed import ProcessGroup
 from classifier.runtime.threads import use_threads
 from classifier.runtime.timing import Throughput, Timer
-from classifier.training.checkpoint import AsyncCheckpointWriter, Checkpoint, CheckpointStore
+from classifier.training.checkpoint import AsyncCheckpointWriter, CheckpointStore, PendingCheckpoint
 from classifier.training.distillation import Teacher
 from classifier.training.fusion.final_epoch import choose_final_model
 from classifier.training.state import TrainState
@@ -170,7 +170,7 @@ def _train_epochs(
             is_due = (epoch + 1) % state.experiment.checkpoint.epochs == 0 or state.is_over
             if store is not None and is_due and not stopped:
                 checkpoint = state.checkpoint()
-            commit = _Commit(writer, checkpoint)
+            commit = PendingCheckpoint(writer, checkpoint)
             yield dataclasses.replace(finished, commit=commit)
             commit()
             if stopped:
@@ -200,19 +200,6 @@ def _batches(state: TrainState, split: Split, epoch: int, first_step: int) -> It
     )
     is_cuda = state.group.device.type == "cuda"
     return loader.prefetch(batches, pin=is_cuda, decodes=decodes_on_access(split.training_images))
-
-
-class _Commit:
-    """Writes an epoch's checkpoint, where one is due, and waits until it is on disk; further calls do nothing."""
-
-    def __init__(self, writer: AsyncCheckpointWriter | None, checkpoint: Checkpoint | None) -> None:
-        self.writer, self.checkpoint = writer, checkpoint
-
-    def __call__(self) -> None:
-        checkpoint, self.checkpoint = self.checkpoint, None
-        if self.writer is not None and checkpoint is not None:
-            self.writer.submit(checkpoint)
-            self.writer.wait()
 
 
 class _StepDecision:

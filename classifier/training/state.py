@@ -4,7 +4,6 @@ The order and augmentation of images depend only on (seed, epoch, position in th
 so a checkpoint holds no random state, and a resumed run equals an uninterrupted one.
 """
 
-import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -182,7 +181,7 @@ class TrainState:
         torch.manual_seed((self.experiment.seed * 1_000_003 + self.step) * 4099 + self.group.rank)
         self.optimizer.zero_grad(set_to_none=True)
         self.path.set_train_mode(self.network)
-        *others, last = _split_batch(batch, self.experiment.optimizer.accumulate)
+        *others, last = loader.split_batch(batch, self.experiment.optimizer.accumulate)
         for piece in others:  # only the last piece's backward pass exchanges gradients between the ranks
             with self.group.no_sync(self.network):
                 self._backward(piece, epoch)
@@ -215,7 +214,7 @@ class TrainState:
         """Accumulate the batch's gradients, and add it to the sums."""
         count = len(batch.labels_N)
         if count == 0:  # a rank without images still takes part in the exchange of gradients, with weight zero
-            batch = _placeholder(batch, self.dataset)
+            batch = loader.make_placeholder(batch, self.dataset.train)
         labels_N = batch.labels_N.to(self.device, non_blocking=True)
         own_targets = gather_targets(labels_N, self.label_sets_MK)
         outputs, targets = self.path.forward(self.network, batch, own_targets, epoch)
@@ -356,19 +355,3 @@ def build_model(experiment: Experiment, dataset: Dataset) -> nn.Module:
     sizes = image_size.list_sizes(experiment.schedule, size=dataset.size, epochs=experiment.train.epochs)
     factory.check_sizes(model, experiment.model, channels=dataset.channels, sizes=sizes.keys() - {dataset.size})
     return model
-
-
-def _split_batch(batch: loader.Batch, count: int) -> list[loader.Batch]:
-    """Split a batch for gradient accumulation, into pieces whose sizes differ by one at most."""
-    names = ("images_NCHW", "labels_N", "positions_N", "indices_N", "columns_NF")
-    tensors = {name: tensor for name in names if (tensor := getattr(batch, name)) is not None}
-    pieces = zip(*(torch.tensor_split(tensor, count) for tensor in tensors.values()), strict=True)
-    return [dataclasses.replace(batch, **dict(zip(tensors, piece, strict=True))) for piece in pieces]
-
-
-def _placeholder(batch: loader.Batch, dataset: Dataset) -> loader.Batch:
-    """A batch of one image, in place of an empty shard."""
-    split, index = dataset.train, torch.zeros(1, dtype=torch.int64)
-    image: dict[str, Any] = {"images_NCHW": split.images_NCHW[:1], "labels_N": split.labels_N[:1]}
-    image["columns_NF"] = None if split.columns_NF is None else split.columns_NF[:1]
-    return dataclasses.replace(batch, **image, positions_N=index, indices_N=index)

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import threading
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,15 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from classifier.errors import ConfigError
 from classifier.serve.bounds import Bounds, RequestError
-from classifier.serve.connection import listen
 from classifier.serve.guard import HEADERS, Guard
 from classifier.serve.metrics import CONTENT_TYPE
-from classifier.serve.server import build_uvicorn
+from classifier.serve.server import LocalServer
 from classifier.watch.clips import encode_jpeg
 from classifier.watch.counts import Counts
 from classifier.watch.metrics import WatchMetrics
 from classifier.watch.observer import Observation
 
-HOST = "127.0.0.1"
 _BOUNDS = Bounds(connections=64, head_seconds=10.0)
 _MAX_SIDE, _MAX_EVENTS = 960, 20
 _POLICY = b"default-src 'none'; img-src 'self'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -42,17 +38,8 @@ class Page:
         self._on: set[str] = set()
         self._jpeg: tuple[Observation | None, bytes] = (None, b"")
         self._guard = Guard()
-        try:
-            listener = listen(HOST, port, _BOUNDS)
-        except OSError as error:
-            raise ConfigError(
-                f"{HOST}:{port} cannot be listened on ({error.strerror or error}): choose another --port"
-            ) from None
-        self.url = f"http://{HOST}:{listener.getsockname()[1]}"
-        self._server = build_uvicorn(self, _BOUNDS, grace_seconds=1)
-        run = self._server.serve(sockets=[listener])
-        self._thread = threading.Thread(target=asyncio.run, args=(run,), name="page", daemon=True)
-        self._thread.start()
+        self._server = LocalServer(self, port, _BOUNDS)
+        self.url = self._server.url
 
     def show(self, seen: Observation) -> None:
         """Show what was just seen."""
@@ -66,8 +53,7 @@ class Page:
         self._on -= {event["id"]} if event["event"] == "alert_ended" else set()
 
     def close(self) -> None:
-        self._server.should_exit = True
-        self._thread.join(3)
+        self._server.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -111,7 +111,7 @@ def test_images_without_labels_are_read_at_any_depth(tmp_path):
     images = read_images(DataConfig(path=str(tmp_path / "incoming"), cache=None))
     assert images.images_NCHW.shape[:2] == (12, 3)
     assert images.labels_N is None
-    assert any("needs none" in finding for finding in images.findings)
+    assert any("without labels (" in finding for finding in images.findings)
 
 
 def test_test_images_are_left_out():

@@ -18,15 +18,13 @@ from classifier.data.decoding.bounded import BoundedDecoder
 from classifier.data.decoding.image_file import DecodeError
 from classifier.data.decoding.tasks import Task
 from classifier.data.readers.file_bytes import read_image_bytes
-from classifier.errors import ClassifierError, ConfigError
+from classifier.errors import ClassifierError
 from classifier.label.labelling import Labelling
 from classifier.serve.body import read_body
 from classifier.serve.bounds import Bounds, ByteBudget, RequestError
-from classifier.serve.connection import listen
 from classifier.serve.guard import HEADERS, Guard
-from classifier.serve.server import build_uvicorn
+from classifier.serve.server import LocalServer
 
-HOST = "127.0.0.1"
 MAX_PIXELS = {"image": 1280, "thumbnail": 160}
 """Largest width and height of images as they are sent, in pixels."""
 _KEPT = {"image": 32, "thumbnail": 1024}
@@ -55,21 +53,11 @@ class Page:
         folder = resources.files(__package__ or "")
         files = [file for file in folder.iterdir() if file.name.rpartition(".")[2] in _KINDS]
         self._files = {"/" if file.name == "page.html" else f"/{file.name}": file for file in files}
-        try:
-            listener = listen(HOST, port, _BOUNDS)
-        except OSError as error:
-            raise ConfigError(
-                f"{HOST}:{port} cannot be listened on ({error.strerror or error}): choose another --port"
-            ) from None
-        self.url = f"http://{HOST}:{listener.getsockname()[1]}"
-        self._server = build_uvicorn(self, _BOUNDS, grace_seconds=1)
-        run = self._server.serve(sockets=[listener])
-        self._thread = threading.Thread(target=asyncio.run, args=(run,), name="page", daemon=True)
-        self._thread.start()
+        self._server = LocalServer(self, port, _BOUNDS)
+        self.url = self._server.url
 
     def close(self) -> None:
-        self._server.should_exit = True
-        self._thread.join(10)
+        self._server.close()
         for decoder in self._decoders.values():
             decoder.close()
 
