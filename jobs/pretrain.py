@@ -99,33 +99,33 @@ def pretrain(request: Request) -> int:
             log.info(line)
         for finding in work.images.findings:
             log.warning(f"note: {finding}")
-        model, last = _build(experiment, work.images), None
+        model, stopped = _build(experiment, work.images), None
         try:
-            for last in record_pretraining(
+            for epoch in record_pretraining(
                 run, experiment, work.images, model, method, should_stop=lambda: interrupts.stop_requested
             ):
-                log.info(_describe(last, experiment.train.epochs))
+                log.info(_describe(epoch, experiment.train.epochs))
+                stopped = epoch.stopped
         except BaseException as error:
             record_failure(run, VERB.name, error, experiment)
             raise
-        if last is None:
-            raise ConfigError(f"{run.folder} is finished: start another run, or train on {run.folder / WEIGHTS}")
+        last = run.history()[-1]  # perhaps of the process before, which was killed after its last checkpoint
         fields = {
             "config": experiment.as_dict(),
-            "epochs": last.number,
+            "epochs": last["epoch"],
             "parameters": models.count_parameters(model),
             "device": experiment.train.device,
-            "images_per_second": last.images_per_second,
-            "pretraining": {"method": method, "neighbours": last.neighbours, "rank": last.rank, "weights": WEIGHTS},
+            "images_per_second": last["images_per_second"],
+            "pretraining": {"method": method, "weights": WEIGHTS, **{key: last[key] for key in ("neighbours", "rank")}},
         }
-        run.write_result(VERB.name, "stopped" if last.stopped == "asked" else "finished", **fields)
-        if last.stopped == "asked":
+        run.write_result(VERB.name, "stopped" if stopped == "asked" else "finished", **fields)
+        if stopped == "asked":
             log.next_step("stopped; resume it", command_line(VERB.name, "--resume", run.folder))
             log.info(str(run.folder))
             return EXIT_INTERRUPTED
-        if last.rank < COLLAPSED_RANK:
+        if last["rank"] < COLLAPSED_RANK:
             log.warning(
-                f"the features have collapsed to {last.rank:.1f} dimensions, which tell hardly any images apart: try "
+                f"the features have collapsed to {last['rank']:.1f} dimensions, which tell hardly any images apart: try "
                 "another --method, a larger --data.batch or a lower --optimizer.lr"
             )
         weights = ("--model.name", experiment.model.name, "--model.weights", run.folder / WEIGHTS)
@@ -201,11 +201,12 @@ def _start(request: Request, log: RunLog, cleanup: ExitStack) -> _Work:
 
 
 def _resume(request: Request, log: RunLog, cleanup: ExitStack) -> _Work:
-    """An earlier run, with its own settings."""
+    """An earlier run that has not finished, with its own settings."""
     from classifier.config.documents import read_json
     from classifier.pretraining.methods import MethodDocument
+    from classifier.pretraining.record import WEIGHTS
     from classifier.runs.data_location import find_data
-    from classifier.runs.folder import RunFolder
+    from classifier.runs.folder import RunFolder, read_result
 
     options = request.options
     if request.changes or options.name or options.method != "auto":
@@ -214,6 +215,8 @@ def _resume(request: Request, log: RunLog, cleanup: ExitStack) -> _Work:
     cleanup.callback(run.close)
     if not (run.folder / FILE).is_file():
         raise ConfigError(f"{run.folder} is not a pretraining: resume it by the verb that began it")
+    if (run.folder / "result.json").exists() and read_result(run.folder)["status"] == "finished":
+        raise ConfigError(f"{run.folder} is finished: start another run, or train on {run.folder / WEIGHTS}")
     experiment = read_experiment(run.folder / "experiment.yaml")
     check_trusted(experiment.model.name, run.folder / "experiment.yaml")
     experiment = dataclasses.replace(experiment, data=find_data(experiment.data, run.folder))

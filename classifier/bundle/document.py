@@ -188,6 +188,10 @@ def find(path: str | Path) -> Path:
                 return candidate
     if not path.exists():
         raise RunError(f"{path} does not exist: give the folder of a run, a search or a bundle")
+    if (path / "pretrain.json").is_file():
+        raise RunError(
+            f"{path} has weights without a classifier: train with --model.weights {path / 'weights.safetensors'}"
+        )
     if (path / "experiment.yaml").is_file():
         raise RunError(f"{path} has no model yet: the run did not finish its first epoch; resume it with --resume")
     raise RunError(f"{path} is not a run, search or bundle folder: it has neither {DOCUMENT} nor bundle/{DOCUMENT}")

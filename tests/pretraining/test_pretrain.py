@@ -93,7 +93,14 @@ def test_a_training_takes_the_weights(tmp_path, verb):
     assert 0 < result["pretraining"]["neighbours"] <= 1
     trained = verb("train", "digits", "--model.name", "cnn", "--model.weights", weights, "--train.epochs", "1")
     assert trained.code == 0, trained.err
-    assert "is finished" in verb("pretrain", "--resume", tmp_path / "runs" / "first").err
+    first = tmp_path / "runs" / "first"
+    assert "is finished" in verb("pretrain", "--resume", first).err
+    assert json.loads((first / "result.json").read_text()) == result
+    assert "has weights without a classifier" in verb("evaluate", first).err
+    (first / "result.json").unlink()  # as if it had been killed just before
+    assert verb("pretrain", "--resume", first).code == 0
+    again = json.loads((first / "result.json").read_text())
+    assert again["pretraining"] == result["pretraining"]
 
 
 @pytest.mark.long
