@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from classifier.pretraining.methods import Name
     from classifier.runs.folder import RunFolder
 
-FILE = "pretrain.json"
-"""In the run folder: the method."""
 DEFAULTS: dict[str, Any] = {
     "train.epochs": 100,
     "data.batch": 256,
@@ -125,8 +123,8 @@ def pretrain(request: Request) -> int:
             return EXIT_INTERRUPTED
         if last["rank"] < COLLAPSED_RANK:
             log.warning(
-                f"the features have collapsed to {last['rank']:.1f} dimensions, which tell hardly any images apart: try "
-                "another --method, a larger --data.batch or a lower --optimizer.lr"
+                f"the features have collapsed to {last['rank']:.1f} dimensions, which tell hardly any images apart: "
+                "try another --method, a larger --data.batch or a lower --optimizer.lr"
             )
         weights = ("--model.name", experiment.model.name, "--model.weights", run.folder / WEIGHTS)
         log.next_step("train on them", command_line("train", "IMAGES", *weights))
@@ -175,6 +173,7 @@ def _build(experiment: Experiment, images: "PretrainingImages") -> Any:
 
 def _start(request: Request, log: RunLog, cleanup: ExitStack) -> _Work:
     """A new run. A user's mistake leaves no folder behind."""
+    from classifier.bundle.document import PRETRAINING
     from classifier.pretraining.methods import choose_method
     from classifier.runs.data_location import write_location
     from classifier.runs.folder import RunFolder
@@ -196,12 +195,13 @@ def _start(request: Request, log: RunLog, cleanup: ExitStack) -> _Work:
     log.attach(run.folder / "run.log")
     run.write_experiment(experiment)
     write_location(run.folder, experiment.data, images.fingerprint)
-    write_atomically(run.folder / FILE, json.dumps({"method": method}) + "\n")
+    write_atomically(run.folder / PRETRAINING, json.dumps({"method": method}) + "\n")
     return _Work(run, experiment, images, method)
 
 
 def _resume(request: Request, log: RunLog, cleanup: ExitStack) -> _Work:
     """An earlier run that has not finished, with its own settings."""
+    from classifier.bundle.document import PRETRAINING
     from classifier.config.documents import read_json
     from classifier.pretraining.methods import MethodDocument
     from classifier.pretraining.record import WEIGHTS
@@ -213,7 +213,7 @@ def _resume(request: Request, log: RunLog, cleanup: ExitStack) -> _Work:
         raise ConfigError("a run that is resumed keeps its settings: leave all but --resume out")
     run = RunFolder.resume(options.resume)
     cleanup.callback(run.close)
-    if not (run.folder / FILE).is_file():
+    if not (run.folder / PRETRAINING).is_file():
         raise ConfigError(f"{run.folder} is not a pretraining: resume it by the verb that began it")
     if (run.folder / "result.json").exists() and read_result(run.folder)["status"] == "finished":
         raise ConfigError(f"{run.folder} is finished: start another run, or train on {run.folder / WEIGHTS}")
@@ -221,7 +221,7 @@ def _resume(request: Request, log: RunLog, cleanup: ExitStack) -> _Work:
     check_trusted(experiment.model.name, run.folder / "experiment.yaml")
     experiment = dataclasses.replace(experiment, data=find_data(experiment.data, run.folder))
     images = _read(request, experiment, log, cleanup)
-    method = read_json(run.folder / FILE, MethodDocument, "start a new run")["method"]
+    method = read_json(run.folder / PRETRAINING, MethodDocument, "start a new run")["method"]
     run.set_result_aside()
     log.attach(run.folder / "run.log")
     return _Work(run, experiment, images, method)

@@ -41,12 +41,15 @@ def report(request: Request) -> int:
     """Write the page and print its path."""
     from classifier.api.missing import Missing
     from classifier.api.pages import write_pages
+    from classifier.bundle.document import PRETRAINING
     from classifier.errors import RunError
     from classifier.report import run_page
     from classifier.runs.status import RUNNING, read_status
 
     options = request.options
     folder = Path(options.run)
+    if (folder / PRETRAINING).is_file():
+        raise RunError(f"{folder} is a pretraining, which has no report: its epochs are in {folder / 'history.jsonl'}")
     with Interrupts() as interrupts:
         if options.watch and read_status(folder) == RUNNING:
             page = run_page.write(folder, refresh=REFRESH_SECONDS)

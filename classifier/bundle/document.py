@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 DOCUMENT, WEIGHTS, OOD_TENSORS = "bundle.json", "model.safetensors", "novelty.safetensors"
+PRETRAINING = "pretrain.json"
+"""In the run folder of a pretraining, which has no bundle: its method."""
 REFERENCE = "reference.safetensors"
 _TUPLES = ("class_names", "mean", "std")
 REMEDY = "copy or train it again"
@@ -188,7 +190,7 @@ def find(path: str | Path) -> Path:
                 return candidate
     if not path.exists():
         raise RunError(f"{path} does not exist: give the folder of a run, a search or a bundle")
-    if (path / "pretrain.json").is_file():
+    if (path / PRETRAINING).is_file():
         raise RunError(
             f"{path} has weights without a classifier: train with --model.weights {path / 'weights.safetensors'}"
         )

@@ -97,6 +97,7 @@ def test_a_training_takes_the_weights(tmp_path, verb):
     assert "is finished" in verb("pretrain", "--resume", first).err
     assert json.loads((first / "result.json").read_text()) == result
     assert "has weights without a classifier" in verb("evaluate", first).err
+    assert "is a pretraining, which has no report" in verb("report", first).err
     (first / "result.json").unlink()  # as if it had been killed just before
     assert verb("pretrain", "--resume", first).code == 0
     again = json.loads((first / "result.json").read_text())
