@@ -13,7 +13,7 @@ from classifier.bundle.bundle import Bundle, LoadedBundle
 from classifier.config.experiment import Experiment
 from classifier.data.dataset import Dataset, Split
 from classifier.data.images.arrays import Images, select
-from classifier.errors import DataError
+from classifier.errors import DataError, RunError
 from classifier.evaluation.column_importance import measure_split_importance
 from classifier.evaluation.reference import fit_detector_and_reference, fit_detector_and_reference_by_folds
 from classifier.evaluation.split_predictions import SplitPredictions
@@ -25,7 +25,6 @@ from classifier.inference.logistic_regression import (
     HeldOut,
     assign_folds,
     find_held_out,
-    fit_linear_probe,
 )
 from classifier.inference.scorer import gather_targets
 from classifier.metrics.calibration import MIN_IMAGES, calibrate, judge_calibration
@@ -70,7 +69,8 @@ def calibrate_bundle(
         if bundle.columns:
             probabilities_NK, importance = _predict_columns_by_folds(loaded, features_NF, dataset, folder)
         else:
-            probabilities_NK = predict_by_folds(features_NF, dataset, adjustment)
+            unlabelled_MF = _compute_unlabelled(loaded, dataset, folder)
+            probabilities_NK = predict_by_folds(features_NF, dataset, adjustment, unlabelled_MF)
     else:
         validation = dataset.validation
         counts, probabilities_NK = uncalibrated_scorer.predict_split(model, validation, dataset.label_sets_MK)
@@ -112,16 +112,15 @@ def describe_folds(bundle: Bundle) -> str:
     return logistic_regression.describe_folds(bundle.dataset["counts"]["train"], len(bundle.class_names))
 
 
-def predict_by_folds(features_NF: Tensor, dataset: Dataset, adjustment: float = 0.0) -> Tensor:
+def predict_by_folds(
+    features_NF: Tensor, dataset: Dataset, adjustment: float = 0.0, unlabelled_MF: Tensor | None = None
+) -> Tensor:
     """Return probabilities_MK of the training images of `select_held_out`, by cross-validation of a probe.
 
-    adjustment: that of the loss. DataError if no class has two images.
+    adjustment: that of the loss. unlabelled_MF: features of the images without labels that it learned from, too.
+    DataError if no class has two images.
     """
-    train, classes, label_sets_MK = head_probe.select_images(dataset), len(dataset.class_names), dataset.label_sets_MK
-    probe = fit_linear_probe(
-        features_NF, train.labels_N, classes, adjustment, dataset.task, label_sets_MK, train.units_N
-    )
-    return _to_probabilities(probe.held_out, dataset)
+    return _to_probabilities(head_probe.fit_probe(features_NF, dataset, adjustment, unlabelled_MF).held_out, dataset)
 
 
 def _predict_columns_by_folds(
@@ -144,12 +143,8 @@ def _to_probabilities(held_out: HeldOut | None, dataset: Dataset) -> Tensor:
 
 def fit_folds(loaded: LoadedBundle, dataset: Dataset) -> tuple[FoldHead, ...]:
     """Fit the heads again by which a bundle was validated. DataError if no class has two images."""
-    train = head_probe.select_images(dataset)
-    adjustment = loaded.bundle.experiment["loss"]["adjustment"]
-    features_NF, classes = _compute_features(loaded, dataset), len(dataset.class_names)
-    folds = fit_linear_probe(
-        features_NF, train.labels_N, classes, adjustment, dataset.task, dataset.label_sets_MK, train.units_N
-    ).folds
+    adjustment, features_NF = loaded.bundle.experiment["loss"]["adjustment"], _compute_features(loaded, dataset)
+    folds = head_probe.fit_probe(features_NF, dataset, adjustment, _compute_unlabelled(loaded, dataset)).folds
     if not folds:
         raise DataError(f"{dataset.name} has no class with two images: there is nothing to judge a model on")
     return folds
@@ -170,6 +165,17 @@ def _compute_features(loaded: LoadedBundle, dataset: Dataset, folder: Path | Non
     """Return the features that a probe was fitted to. folder: where they may be kept."""
     experiment = Experiment.from_dict(loaded.bundle.experiment)
     return head_probe.compute_features(loaded.model, experiment, dataset, loaded.scorer(), folder=folder)
+
+
+def _compute_unlabelled(loaded: LoadedBundle, dataset: Dataset, folder: Path | None = None) -> Tensor | None:
+    """The same of images without labels; None if the probe had none. RunError if they were not read again."""
+    experiment = Experiment.from_dict(loaded.bundle.experiment)
+    if dataset.unlabelled is None and experiment.data.unlabelled is not None:
+        raise RunError(
+            "this probe has also learned from data.unlabelled, which a bundle without its run does not choose: name "
+            "the run instead"
+        )
+    return head_probe.compute_unlabelled(loaded.model, experiment, dataset, loaded.scorer(), folder)
 
 
 def save_with_ood_detector(

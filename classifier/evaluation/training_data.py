@@ -54,7 +54,12 @@ def find_config(
     """Return the settings by which `load_training_data` reads the data set. RunError as there."""
     recorded = Experiment.from_dict(bundle.experiment).data
     changes = {name.removeprefix("data."): value for name, value in (settings or {}).items()}
-    config = dataclasses.replace(without_choices(recorded, is_run=_is_in_run(path)), **changes)
+    is_run, trained = _is_in_run(path), bundle.experiment
+    config = without_choices(recorded, is_run=is_run)
+    is_probe = trained["model"].get("probe", False) and trained["train"]["epochs"] == 1
+    if is_probe and is_run and recorded.unlabelled is not None and not is_remote(recorded.unlabelled):
+        config = dataclasses.replace(config, unlabelled=recorded.unlabelled)  # its folds are fitted again
+    config = dataclasses.replace(config, **changes)
     if data_path is not None:
         return dataclasses.replace(config, path=data_path)
     _check_path(path, recorded)

@@ -158,10 +158,12 @@ def fit_logistic_regression(
     penalty: float = 1e-2,
     start: Head | None = None,
     task: Task = "multiclass",
+    weights_N: Tensor | None = None,
 ) -> Head:
     """Minimise mean log loss + penalty x squared weights by L-BFGS, from zero or `start`.
 
     targets: labels_N; or targets_NK, float, of images with several labels, each of which is a regression of its own.
+    weights_N: of images of labels_N in the mean; all alike if None.
     """
     if start is None:
         rows = 1 if task == "ordinal" else classes
@@ -176,7 +178,11 @@ def fit_logistic_regression(
 
     def closure() -> float:
         optimizer.zero_grad()
-        loss = regressions * compute_log_loss(head(inputs_NF), targets)
+        if weights_N is None:
+            loss = regressions * compute_log_loss(head(inputs_NF), targets)
+        else:
+            losses_N = F.cross_entropy(head(inputs_NF), targets, reduction="none")
+            loss = (weights_N * losses_N).sum() / weights_N.sum()
         loss = loss + penalty * head.weight_KF.square().sum()
         loss.backward()
         return float(loss.detach())

@@ -14,10 +14,12 @@ from classifier.data.dataset import Dataset, Split
 from classifier.data.subset import limit_training_images
 from classifier.errors import ModelError
 from classifier.inference.features import load_features, save_features, weights_identity
-from classifier.inference.logistic_regression import HeldOut, compute_log_loss, fit_linear_probe
+from classifier.inference.logistic_regression import HeldOut, LinearProbe, compute_log_loss, fit_linear_probe
+from classifier.inference.propagated_probe import PropagatedProbe, fit_propagated_probe
 from classifier.inference.scorer import Scorer, find_hits, gather_targets
 from classifier.models import head_modules
 from classifier.models.fusion.fusion_net import FusionNet
+from classifier.runtime.counter_rng import permutation
 from classifier.runtime.distributed import ProcessGroup
 from classifier.training.fusion.compare import Compared
 from classifier.training.fusion.conclude import extract_shared, fit_by_folds, install
@@ -51,8 +53,9 @@ def fit_head(
     fitted, and compared with other candidates (fusion/compare.py).
 
     Linear probing, then fine-tuning: Kumar et al., "Fine-Tuning can Distort Pretrained Features", 2022. The images are
-    not augmented; of more than MAX_IMAGES a stratified part is used. folder: where the features are kept for other
-    trainings on these images, if anywhere. ModelError if the model's head is not one linear layer.
+    not augmented; of more than MAX_IMAGES a stratified part is used. Unlabelled ones take part by label propagation,
+    unless that hurts. folder: where the features are kept for other trainings on these images, if anywhere. ModelError
+    if the model's head is not one linear layer.
     """
     if isinstance(model, FusionNet):
         return _fit_fusion(model, experiment, dataset, scorer, group or ProcessGroup(), folder)
@@ -62,15 +65,41 @@ def fit_head(
     group = group or ProcessGroup()
     train, label_sets_MK = select_images(dataset), dataset.label_sets_MK
     features_NF = compute_features(model, experiment, dataset, scorer, group, folder)
-    classes, adjustment = len(dataset.class_names), experiment.loss.adjustment
-    probe = fit_linear_probe(
-        features_NF, train.labels_N, classes, adjustment, dataset.task, label_sets_MK, train.units_N
-    )
+    unlabelled_MF = compute_unlabelled(model, experiment, dataset, scorer, folder)
+    probe = fit_probe(features_NF, dataset, experiment.loss.adjustment, unlabelled_MF)
     with torch.no_grad():
         for parameter, fitted in zip(heads[0].parameters(), probe.head.parameters, strict=True):
             parameter.copy_(fitted)
     logits_NK = probe.head(features_NF)
     return _score(probe.held_out, logits_NK, gather_targets(train.labels_N, label_sets_MK))
+
+
+def fit_probe(
+    features_NF: Tensor, dataset: Dataset, adjustment: float = 0.0, unlabelled_MF: Tensor | None = None
+) -> LinearProbe:
+    """Fit a linear probe to features of `select_images`, and to unlabelled ones if there are any and they do not hurt.
+
+    adjustment: loss.adjustment.
+    """
+    if unlabelled_MF is not None:
+        return fit_propagated(features_NF, dataset, adjustment, unlabelled_MF).probe
+    train = select_images(dataset)
+    return fit_linear_probe(
+        features_NF,
+        train.labels_N,
+        len(dataset.class_names),
+        adjustment,
+        dataset.task,
+        dataset.label_sets_MK,
+        train.units_N,
+    )
+
+
+def fit_propagated(features_NF: Tensor, dataset: Dataset, adjustment: float, unlabelled_MF: Tensor) -> PropagatedProbe:
+    """Fit a probe with unlabelled images and one without, and compare them."""
+    train = select_images(dataset)
+    labels_N, classes = train.labels_N, len(dataset.class_names)
+    return fit_propagated_probe(features_NF, labels_N, classes, unlabelled_MF, adjustment, train.units_N)
 
 
 def _fit_fusion(
@@ -109,6 +138,25 @@ def select_images(dataset: Dataset) -> Split:
     """Return the training images that a probe is fitted to: of very many a stratified part."""
     count = count_images(dataset)
     return limit_training_images(dataset, count, seed=0).train if len(dataset.train) > count else dataset.train
+
+
+def compute_unlabelled(
+    model: nn.Module, experiment: Experiment, dataset: Dataset, scorer: Scorer, folder: Path | None = None
+) -> Tensor | None:
+    """Return features_MF of the unlabelled images, of very many a part; None if there are none. folder: as above."""
+    if dataset.unlabelled is None:
+        return None
+    split, key = dataset.unlabelled, f"{_features_key(experiment, dataset, scorer)}-{dataset.unlabelled_fingerprint}"
+    if len(split) > MAX_IMAGES:
+        split = split.take(permutation(len(split), 0, 0)[:MAX_IMAGES].sort().values)
+    file = None if folder is None else folder / f"{key}-probe.safetensors"
+    stored = None if file is None else load_features(file)
+    if stored is not None and len(stored["features"]) == len(split):
+        return stored["features"]
+    features_MF = extract_shared(model, scorer, split, ProcessGroup())
+    if file is not None:
+        save_features({"features": features_MF}, file)
+    return features_MF
 
 
 def compute_features(

@@ -59,10 +59,6 @@ def check_semi(experiment: Experiment, dataset: Dataset) -> None:
         (experiment.views > 0, "is augmented anew in each step: set augment.views to 0"),
         (experiment.loss.distill > 0, "is labelled by the model itself: set loss.distill to 0"),
         (experiment.loss.name == "bce", "needs one class an image: leave loss.name bce out"),
-        (
-            not experiment.takes_steps,
-            "is learned from in steps, and a linear probe takes none: give --train.epochs 2 or more",
-        ),
     ):
         if is_wrong:
             raise ConfigError(f"data.unlabelled {reason}, or leave data.unlabelled out")
