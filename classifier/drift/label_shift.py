@@ -32,7 +32,8 @@ def estimate_label_shift(reference: Reference, probabilities_MK: np.ndarray, *, 
     Assumes that images of a class look as in the reference, and only the shares differ. The ratios solve
     confusion_KK @ ratios = mean output of the window, by least squares in the metric of the outputs' covariance, with a
     normal prior around 1 (regularisation: Azizzadenesheli et al. 2019), which decides where two classes are confused
-    so often that the images cannot tell. Intervals are percentiles of bootstrap resamples of both samples.
+    so often that the images cannot tell. Intervals are percentiles of bootstrap resamples of the window, with random
+    weights of the reference (D. Rubin, "The Bayesian bootstrap", 1981).
     """
     shares_K = reference.shares * (reference.label_counts > 0)
     shares_K = shares_K / shares_K.sum()
@@ -45,24 +46,25 @@ def estimate_label_shift(reference: Reference, probabilities_MK: np.ndarray, *, 
     rng = np.random.Generator(np.random.Philox(seed))
     window_BM = rng.multinomial(count, np.full(count, 1 / count), RESAMPLES) / count
     means_BK = window_BM @ outputs_MK
-    ratios_K = _solve(_confusion(outputs_NK, labels_N, shares_K), precision_KK, outputs_MK.mean(0)[None], shares_K)[0]
+    is_class_NK = (labels_N[:, None] == np.arange(len(shares_K))).astype(np.float64)
+    confusion_KK = _confusion(outputs_NK, is_class_NK, shares_K)
+    ratios_K = _solve(confusion_KK, precision_KK, outputs_MK.mean(0)[None], shares_K)[0]
     if len(shares_K) > MAX_CLASSES:
-        ratios_BK = _solve(_confusion(outputs_NK, labels_N, shares_K), precision_KK, means_BK, shares_K)
+        ratios_BK = _solve(confusion_KK, precision_KK, means_BK, shares_K)
     else:
-        rows = [np.flatnonzero(labels_N == k) for k in range(len(shares_K))]
         ratios_BK = np.empty_like(means_BK)
         for b, mean_K in enumerate(means_BK):
-            drawn_N = np.concatenate([rng.choice(own, len(own)) for own in rows if len(own)])
-            confusion_KK = _confusion(outputs_NK[drawn_N], labels_N[drawn_N], shares_K)
+            weights_N1 = rng.exponential(size=(len(labels_N), 1))
+            confusion_KK = _confusion(outputs_NK, is_class_NK * weights_N1, shares_K)
             ratios_BK[b] = _solve(confusion_KK, precision_KK, mean_K[None], shares_K)[0]
     low_K, high_K = np.quantile(ratios_BK * shares_K, [0.025, 0.975], axis=0)
     return LabelShift(ratios_K * shares_K, low_K, high_K, ratios_K)
 
 
-def _confusion(outputs_NK: np.ndarray, labels_N: np.ndarray, shares_K: np.ndarray) -> np.ndarray:
-    """Return the mean output of each class (columns), times its share."""
-    is_class_NK = labels_N[:, None] == np.arange(len(shares_K))
-    return outputs_NK.T @ (is_class_NK * (shares_K / np.maximum(is_class_NK.sum(0), 1)))
+def _confusion(outputs_NK: np.ndarray, weights_NK: np.ndarray, shares_K: np.ndarray) -> np.ndarray:
+    """Return the mean output of each class (columns), times its share. weights_NK: 0 but for the image's class."""
+    totals_K = weights_NK.sum(0)
+    return (outputs_NK.T @ weights_NK) * (shares_K / np.where(totals_K > 0, totals_K, 1))
 
 
 def _solve(

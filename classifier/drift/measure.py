@@ -17,9 +17,9 @@ from classifier.inference.reference import Reference
 from classifier.metrics.decisions import Calibration
 
 LEVEL = 0.05
-WEIGHTS = {"shares": 0.7, "outputs": 0.05, "features": 0.15, "novelty": 0.1, "columns": 0.2}
+WEIGHTS = {"shares": 0.86, "outputs": 0.01, "features": 0.1, "novelty": 0.03, "columns": 0.2}
 """Of the level, that each group of tests may use. The shares of classes have most, as nothing else finds a class that
-has become more frequent."""
+has become more frequent, and it shows little; where images change, outputs and scores have p-values far below these."""
 DROVE = 24
 """Images that are named as those that drove the drift."""
 
@@ -44,10 +44,10 @@ class Drift:
     tests: list[GroupTest]
     shares: ShareTest
     shift: LabelShift | None
-    """None of several labels an image, where classes do not share anything."""
+    """None of several labels an image, where classes do not share anything, or if it was not asked for."""
     shifted: ShiftedAccuracy | None
     accuracy: ExpectedAccuracy | None
-    """None where there are too few images."""
+    """None where there are too few images, or if it was not asked for."""
     drove: list[int]
     """Rows of the window's images that differ most, the most different first."""
     notes: list[str]
@@ -80,7 +80,7 @@ def measure_drift(
     schema: ColumnSchema | None = None,
     *,
     level: float = LEVEL,
-    with_accuracy: bool = True,
+    with_estimates: bool = True,
     seed: int = 0,
 ) -> Drift:
     """Compare a window with the reference.
@@ -89,7 +89,7 @@ def measure_drift(
     `level` of all windows without drift: shares of the classes (shares.py); the outputs, by Kolmogorov-Smirnov tests
     (black box shift detection; Lipton et al. 2018, Rabanser et al. 2019); the features, by MMD (mmd.py); the
     out-of-distribution score; columns beside the image. Groups for which the window has no values give their share to
-    the others. with_accuracy: also estimate the accuracy, which takes seconds.
+    the others. with_estimates: also estimate the class shares and the accuracy, which takes seconds.
     """
     notes: list[str] = []
     shares = measure_shares(reference, window.probabilities_MK)
@@ -113,11 +113,11 @@ def measure_drift(
     elif schema is not None:
         notes.append("columns are not compared: these answers do not have them")
     shift = shifted = None
-    if not reference.is_multilabel:
+    if with_estimates and not reference.is_multilabel:
         shift = estimate_label_shift(reference, window.probabilities_MK, seed=seed)
         shifted = predict_shifted_accuracy(reference, shift.ratios_K)
     tests, accuracy = _combine(p_values), None
-    if with_accuracy and min(len(reference), len(window)) >= MIN_IMAGES:
+    if with_estimates and min(len(reference), len(window)) >= MIN_IMAGES:
         has_changed = any(test.kind in ("features", "novelty") and test.adjusted <= level for test in tests)
         accuracy = estimate_accuracy(
             reference, window.probabilities_MK, calibration, has_changed=has_changed, seed=seed

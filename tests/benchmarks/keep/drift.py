@@ -108,7 +108,7 @@ def run(name: str, path: Path, windows: int) -> Iterator[str]:
     class_names, calibration = predictor.class_names, predictor.calibration
 
     def measure(window: Window, seed: int) -> Drift:
-        return measure_drift(reference, window, class_names, calibration, with_accuracy=False, seed=seed)
+        return measure_drift(reference, window, class_names, calibration, with_estimates=False, seed=seed)
 
     yield f"{name}: accuracy {clean.accuracy:.2%} on {len(labels_N):,}, reference of {len(reference):,} images"
     began = time.monotonic()
