@@ -15,6 +15,7 @@ from classifier.api.missing import CALIBRATION, Missing
 from classifier.api.pages import write_pages
 from classifier.api.progress import Progress
 from classifier.api.run import Run
+from classifier.api.unlabelled import GAIN, measure_unlabelled
 from classifier.bundle import bundle as bundles
 from classifier.bundle.bundle import LoadedBundle
 from classifier.config.experiment import Experiment, flatten
@@ -28,9 +29,11 @@ from classifier.errors import ConfigError, RunError
 from classifier.evaluation.calibrate import calibrate_saved_bundle, describe_calibration, is_validated_by_folds
 from classifier.inference.logistic_regression import find_held_out
 from classifier.profiling.step_time import find_batch_size
+from classifier.report.sections.unlabelled_section import describe_gain
 from classifier.runs.data_location import check_same_data, find_data
 from classifier.runs.folder import RunFolder
 from classifier.runs.recorder import record_failure, record_training, result_fields, save_inputs
+from classifier.runs.schema import UnlabelledGain
 from classifier.runtime.cpu import OtherLoad
 from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.runtime.threads import use_free_cores, use_threads
@@ -153,13 +156,19 @@ def calibrate_training(run: RunFolder, dataset: Dataset, missing: Missing) -> Lo
 
 
 def write_training_results(
-    run: RunFolder, kind: str, status: str, loaded: LoadedBundle | None, missing: Missing
+    run: RunFolder,
+    kind: str,
+    status: str,
+    loaded: LoadedBundle | None,
+    missing: Missing,
+    gain: UnlabelledGain | None = None,
 ) -> dict[str, Any]:
     """Write result.json and, if they can be written, the pages of a training; return the result.
 
-    loaded: the run's bundle, if it is in memory.
+    loaded: the run's bundle, if it is in memory. gain: what unlabelled images brought, if that was measured.
     """
-    result = run.write_result(kind, status, **result_fields(run.folder, loaded), **missing.as_field())
+    measured = {} if gain is None else {"unlabelled": gain}
+    result = run.write_result(kind, status, **result_fields(run.folder, loaded), **measured, **missing.as_field())
     write_pages(run.folder, missing)
     return result
 
@@ -225,7 +234,12 @@ def _train_in_folder(run: RunFolder, experiment: Experiment, dataset: Dataset, d
                 display.info(describe_calibration(loaded.bundle))
             if fusion := bundles.read(run.folder).fusion:
                 display.info(describe_fusion(fusion))
-            write_training_results(run, KIND, "finished", loaded, missing)
+            gain = None
+            with missing.note(GAIN, f"classifier train --resume {run.folder}"):
+                gain = measure_unlabelled(run, experiment, dataset)
+            if gain is not None:
+                display.info(describe_gain(gain))
+            write_training_results(run, KIND, "finished", loaded, missing, gain)
             for line in missing.describe():
                 warnings.warn(line, stacklevel=3)
                 display.info(line)

@@ -276,8 +276,10 @@ class SemiConfig(Section):
     ratio: PositiveInt = 7
     """Unlabelled images in a step for each labelled one of data.batch. An epoch then passes the unlabelled images once,
     and the labelled ones as often as that takes."""
-    weight: PositiveFloat = 1.0
-    """Weight of the loss on unlabelled images."""
+    start: Fraction = 0.0
+    """Fraction of all steps that learn from the labels alone, at first; they cost little."""
+    weight: NonNegativeFloat = 1.0
+    """Weight of the loss on unlabelled images; 0: the labels alone, in as many steps, to compare with."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from classifier.report.page import Block, Bullets, Code, Page, Section, Text
 from classifier.report.sections import label_sections, model_sections, study_sections
 from classifier.report.sections.column_section import build_columns
 from classifier.report.sections.compress_section import build_compression
+from classifier.report.sections.unlabelled_section import build_unlabelled
 from classifier.runs.folder import (
     HARD_EXAMPLES,
     PREDICTIONS,
@@ -108,6 +109,8 @@ def _build_sections(run: _RunFiles) -> Iterator[Section]:
     yield _build_data(run)
     if run.history:
         yield model_sections.build_training(run.history, run.dataset.get("counts") or {}, run.by_folds)
+    if run.result.get("unlabelled"):
+        yield build_unlabelled(run.result["unlabelled"])
     if "folds" in run.result:
         yield study_sections.build_folds(run.result["folds"])
     if "curve" in run.result:

@@ -55,6 +55,19 @@ class Curve(TypedDict):
     says: list[str]
 
 
+class UnlabelledGain(TypedDict):
+    """What unlabelled images brought, on the same images held out, against the same training by the labels alone."""
+
+    method: str
+    images: PositiveInt
+    by: Literal["validation", "folds"]
+    judged: PositiveInt
+    accuracy: Share
+    alone: Share
+    interval: list[float]
+    used: bool
+
+
 class Result(TypedDict):
     """result.json of any verb; studies and searches have more keys, below."""
 
@@ -72,6 +85,7 @@ class Result(TypedDict):
     parameters: NotRequired[Count | None]
     device: NotRequired[str | None]
     fusion: NotRequired[FusionDocument | None]
+    unlabelled: NotRequired[UnlabelledGain | None]
     test_reads: NotRequired[Count | None]
     versions: NotRequired[Versions]
     error: NotRequired[str | None]
@@ -243,6 +257,8 @@ HardExample = TypedDict(  # noqa: UP013 - keys in quotes: the columns keep words
 
 def check_studies_agree(result: Result) -> None:
     """ConfigError if the folds of a cross-validation, or the points of a learning curve, cannot be listed together."""
+    if (gain := result.get("unlabelled")) is not None and len(gain["interval"]) != 2:
+        raise ConfigError("unlabelled.interval must have a lower and an upper end")
     if (folds := result.get("folds")) is not None and len({len(scores["folds"]) for scores in folds.values()}) != 1:
         raise ConfigError("folds must have the scores of as many folds for each score")
     if (curve := result.get("curve")) is not None:

@@ -83,7 +83,8 @@ class TrainState:
         self.batch = experiment.data.batch * experiment.optimizer.accumulate
         if dataset.unlabelled is not None and group.world_size > 1:
             raise ConfigError("data.unlabelled is learned by one process: start a single one, or leave it out")
-        self.semi = None if dataset.unlabelled is None else Consistency(experiment, dataset, self.scorer)
+        is_semi = dataset.unlabelled is not None and experiment.semi.weight > 0
+        self.semi = Consistency(experiment, dataset, self.scorer) if is_semi else None
         self.repeats = count_repeats(experiment, dataset)  # of the labelled images in an epoch
         self.steps_per_epoch = loader.steps_per_epoch(len(dataset.train) * self.repeats, self.batch)
         self.steps = self.steps_per_epoch * experiment.train.epochs
@@ -186,7 +187,7 @@ class TrainState:
             with self.group.no_sync(self.network):
                 self._backward(piece, epoch)
         self._backward(last, epoch)
-        if self.semi is not None:
+        if self.semi is not None and self.step >= self.experiment.semi.start * self.steps:
             self._backward_unlabelled(self.semi, epoch)
         if self.experiment.optimizer.clip is not None:
             self.scaler.unscale_(self.optimizer)

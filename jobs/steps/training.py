@@ -2,9 +2,11 @@
 
 from classifier.api.missing import Missing
 from classifier.api.training import calibrate_training, write_training_results
+from classifier.api.unlabelled import GAIN, measure_unlabelled
 from classifier.evaluation.calibrate import describe_calibration, describe_folds
 from classifier.report import run_page
 from classifier.report.numbers import format_summary
+from classifier.report.sections.unlabelled_section import describe_gain, is_harm
 from classifier.runs.recorder import record_training
 from classifier.runtime.distributed import ProcessGroup, pick_device
 from classifier.runtime.timing import Deadline
@@ -67,18 +69,25 @@ def train_on_ray(session: Session) -> str | None:
 def finish_training(session: Session, stopped: str | None) -> int:
     """Calibrate, write result.json, curves and report, log how it went; the exit code."""
     run, log, interrupted = session.run, session.log, stopped == "asked"
-    missing, loaded = Missing(), None
+    missing, loaded, gain = Missing(), None, None
     if not interrupted:
         log.begin_phase("calibrating")
         loaded = calibrate_training(run, session.dataset, missing)
+    if not interrupted and session.dataset.unlabelled is not None:
+        log.begin_phase("learning from the labels alone, to compare")
+        with missing.note(GAIN, resume_command(session.kind, run.folder)):
+            asked = session.interrupts
+            gain = measure_unlabelled(run, session.experiment, session.dataset, lambda: asked.stop_requested)
     if loaded is not None and session.experiment.workers.count > 1:
         with missing.note("the calibrated bundle in the storage", resume_command(session.kind, run.folder)):
             run_storage.upload_bundle(run)
     log.begin_phase("writing the report")
     status = "stopped" if interrupted else "finished"
-    fields = write_training_results(run, session.kind, status, loaded, missing)
+    fields = write_training_results(run, session.kind, status, loaded, missing, gain)
     if loaded is not None:
         log.info(describe_calibration(loaded.bundle))
+    if gain is not None:
+        (log.warning if is_harm(gain) else log.info)(describe_gain(gain))
     if fields.get("fusion"):
         log.info(describe_fusion(fields["fusion"]))
         for table in tabulate_importance(fields["fusion"], "validation"):

@@ -19,6 +19,7 @@ from classifier.data.dataset import Dataset
 from classifier.data.images.arrays import gather
 from classifier.data.loader import split_range, steps_per_epoch
 from classifier.errors import ConfigError, RunError
+from classifier.inference.label_propagation import count_shares
 from classifier.inference.scorer import Scorer
 from classifier.runtime import counter_rng
 from classifier.runtime.counter_rng import permutation
@@ -83,7 +84,9 @@ class Consistency:
         self.experiment, self.dataset, self.scorer = experiment, dataset, scorer
         self.images_MCHW = dataset.unlabelled.images_NCHW
         self.weak, self.strong = weaken(experiment.augment), strengthen(experiment.augment)
-        self.weighting: Weighting = METHODS[experiment.semi.method](len(dataset.class_names), scorer.device)
+        classes = len(dataset.class_names)
+        shares_K = count_shares(dataset.train.labels_N, classes)
+        self.weighting: Weighting = METHODS[experiment.semi.method](classes, scorer.device, shares_K)
         count = len(self.images_MCHW)
         self.steps_per_pass = steps_per_epoch(count, experiment.semi.ratio * experiment.data.batch)
         self._order_M, self._order_of = torch.empty(0, dtype=torch.int64), -1
@@ -115,7 +118,8 @@ class Consistency:
         ]
         with torch.no_grad():
             answers_NK = _main(self.scorer.forward(teacher, views[0])).softmax(1)
-            labels_N, weights_N = answers_NK.argmax(1), self.weighting.weigh(answers_NK, step)
+            weights_N = self.weighting.weigh(answers_NK, step)
+            labels_N = self.weighting.align(answers_NK).argmax(1)
         logits_NK = _main(self.scorer.forward(network, views[1]))
         loss = (F.cross_entropy(logits_NK, labels_N, reduction="none") * weights_N).mean()
         penalty = self.weighting.penalize(logits_NK[weights_N > 0])

@@ -23,6 +23,10 @@ class Weighting(Protocol):
         """Return weights_N in [0, 1], after the statistics have taken these answers in."""
         ...
 
+    def align(self, probabilities_NK: Tensor) -> Tensor:
+        """Return the answers, of which the largest become labels: as they are, or with other shares of the classes."""
+        ...
+
     def penalize(self, logits_NK: Tensor) -> Tensor | None:
         """Return what is added to the loss of these logits of strongly augmented images; None for nothing."""
         ...
@@ -55,12 +59,14 @@ class SoftMatch(_Statistics):
     quantity-quality trade-off in semi-supervised learning", 2023).
 
     Probabilities are divided by their running mean, so that rare answers count as frequent ones do; an answer of more
-    than the mean confidence counts fully.
+    than the mean confidence counts fully. Labels have the classes' shares of the labelled images in the long run
+    (distribution alignment: D. Berthelot et al., "ReMixMatch", 2020), else a few classes would take all.
     """
 
     names = ("mean", "variance", "marginals_K")
 
-    def __init__(self, classes: int, device: torch.device) -> None:
+    def __init__(self, classes: int, device: torch.device, shares_K: Tensor | None = None) -> None:
+        self.shares_K = torch.full((classes,), 1 / classes, device=device) if shares_K is None else shares_K.to(device)
         self.mean = torch.tensor(1 / classes, device=device)
         self.variance = torch.tensor(1.0, device=device)
         self.marginals_K = torch.full((classes,), 1 / classes, device=device)
@@ -75,6 +81,9 @@ class SoftMatch(_Statistics):
         below_N = (best_N - self.mean).clamp_max(0)
         return torch.exp(-below_N.square() / (2 * self.variance.clamp_min(1e-12) / N_SIGMA**2))
 
+    def align(self, probabilities_NK: Tensor) -> Tensor:
+        return probabilities_NK * (self.shares_K / self.marginals_K.clamp_min(1e-6))
+
     def penalize(self, logits_NK: Tensor) -> Tensor | None:
         return None
 
@@ -85,7 +94,7 @@ class FreeMatch(_Statistics):
 
     names = ("threshold", "means_K", "histogram_K")
 
-    def __init__(self, classes: int, device: torch.device) -> None:
+    def __init__(self, classes: int, device: torch.device, shares_K: Tensor | None = None) -> None:
         self.threshold = torch.tensor(1 / classes, device=device)
         self.means_K = torch.full((classes,), 1 / classes, device=device)
         self.histogram_K = torch.full((classes,), 1 / classes, device=device)
@@ -98,6 +107,9 @@ class FreeMatch(_Statistics):
         self.histogram_K.lerp_(_shares(labels_N, len(self.means_K)), share)
         thresholds_K = self.threshold * self.means_K / self.means_K.max()
         return (best_N >= thresholds_K[labels_N]).to(best_N.dtype)
+
+    def align(self, probabilities_NK: Tensor) -> Tensor:
+        return probabilities_NK
 
     def penalize(self, logits_NK: Tensor) -> Tensor | None:
         """FAIRNESS times the negative cross-entropy of what is expected and found of each class."""

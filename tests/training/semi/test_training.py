@@ -45,6 +45,12 @@ def stop_at(step: int):
     return lambda: next(polls) >= step
 
 
+def list_weights(dataset, **changes):
+    """The parameters after each epoch, as vectors."""
+    epochs = fit(plan(dataset, **changes), dataset)
+    return [torch.cat([weight.detach().flatten() for weight in one.model.parameters()]) for one in epochs]
+
+
 @pytest.mark.parametrize("method", ["softmatch", "freematch"])
 @pytest.mark.parametrize("ema", [None, 0.95])
 def test_a_resumed_training_equals_an_unbroken_one(few, tmp_path, method, ema):
@@ -67,6 +73,14 @@ def test_an_epoch_passes_the_unlabelled_images_once(few):
     experiment = plan(few, train__epochs=1)
     (epoch,) = fit(experiment, few)
     assert epoch.step == -(-(-(-len(few.unlabelled) // (7 * 20)) * 20) // 10)
+
+
+def test_the_labels_alone_come_first(few):
+    """Until semi.start, and with the weight 0 to the end, unlabelled images change nothing."""
+    without = list_weights(few, semi__weight=0.0)
+    begun = list_weights(few, semi__start=0.5)
+    assert torch.equal(without[0], begun[0])
+    assert not torch.equal(without[-1], begun[-1])
 
 
 def test_unlabelled_images_help(few):

@@ -25,6 +25,23 @@ def test_softmatch_is_a_truncated_gaussian_of_aligned_confidence():
     torch.testing.assert_close(found_N, expected_N)
 
 
+def test_softmatch_labels_images_in_the_shares_of_the_labels():
+    shares_K = torch.tensor([0.6, 0.2, 0.2])
+    method, generator = SoftMatch(3, CPU, shares_K), torch.Generator().manual_seed(0)
+    logits_NK = torch.randn(4000, 3, generator=generator) + torch.tensor([0.0, 0.0, 1.0])  # one class takes most
+    for step in range(100):
+        method.weigh(logits_NK.softmax(1), step)
+    aligned_NK = method.align(logits_NK.softmax(1))
+    torch.testing.assert_close(aligned_NK.sum(0) / aligned_NK.sum(), shares_K, atol=1e-3, rtol=0)
+    before_K, after_K = (one.argmax(1).bincount(minlength=3) / 4000 for one in (logits_NK, aligned_NK))
+    assert float(before_K[2]) > 0.45
+    assert float(after_K[0]) > 0.6
+
+
+def test_freematch_labels_images_as_they_are_answered():
+    assert torch.equal(FreeMatch(3, CPU).align(PROBABILITIES), PROBABILITIES)
+
+
 def test_softmatch_counts_the_unsure_less():
     method, rows = SoftMatch(3, CPU), torch.tensor([[0.9, 0.05, 0.05], [0.5, 0.25, 0.25], [0.34, 0.33, 0.33]])
     balanced_NK = torch.cat([rows.roll(k, 1) for k in range(3)])  # each class is as frequent as the others
