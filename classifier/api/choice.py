@@ -149,7 +149,8 @@ class _Chooser:
             if not is_at_hand and not is_in_reach:
                 continue
             experiment, dataset = self._load(build_probe(tried, self.given))
-            seconds = head_probe.count_images(dataset) * _measure_image_seconds(experiment, dataset)
+            images = head_probe.count_images(dataset) + head_probe.count_unlabelled(dataset)
+            seconds = images * _measure_image_seconds(experiment, dataset)
             left = end - time.monotonic() - seconds
             if left < 0:
                 break
@@ -249,7 +250,8 @@ def _measure_speed(experiment: Experiment, dataset: Dataset) -> float:
     threads = torch.get_num_threads()
     torch.set_num_threads(experiment.train.threads or threads)
     try:
-        timed = experiment.override("model.probe", False)  # its first epoch takes no steps
+        # Its first epoch takes no steps; the first ones of a training with unlabelled images may have none.
+        timed = experiment.override_all({"model.probe": False, "semi.start": 0.0})
         seconds = StepTimer(timed, dataset).measure(3, min, min_seconds=SPEED_SECONDS).step_seconds
         return timed.data.batch * timed.optimizer.accumulate / seconds
     finally:

@@ -9,6 +9,7 @@ from classifier.config.backbones import BETTER, INSTALLED, Backbone
 from classifier.config.experiment import Experiment
 from classifier.config.large_recipes import CROP_SCALE
 from classifier.config.recipes import fashion_quick, finetune, photos
+from classifier.config.sections import SemiConfig
 
 Kind = Literal["probe", "scratch", "finetune"]
 # train.minutes, where it is not set, and the shares of it that the epochs may take, and the comparison of backbones;
@@ -35,9 +36,11 @@ SEARCH_VALIDATION, MAX_SEARCH_SHARE = 100, 1 / 3
 # The backbone sees small images enlarged, but not blurred beyond this factor, within these sides.
 MAX_ENLARGEMENT, MIN_SIDE, MAX_SIDE, SIDE_STEP = 6, 96, 224, 32
 MIN_EPOCHS, MAX_EPOCHS = 3, 150
+# So many small unlabelled images are enough for a network from scratch to learn from; an epoch passes all of them.
+ENOUGH_UNLABELLED, MAX_SEMI_EPOCHS = 5_000, 10
 MIN_BATCH, MAX_BATCH, STEPS_PER_EPOCH = 64, 256, 24
 # Settings that a linear probe has no use for, with exceptions: who sets one wants steps.
-_OF_STEPS = ("optimizer.", "augment.", "schedule.", "loss.", "train.epochs", "train.patience", "model.freeze")
+_OF_STEPS = ("optimizer.", "augment.", "schedule.", "loss.", "semi.", "train.epochs", "train.patience", "model.freeze")
 _OF_PROBES = {"loss.adjustment"}
 
 
@@ -54,6 +57,8 @@ class Facts:
     """Letters, digits or other signs, which mirrored are others or none: by the names of the classes, or measured."""
     validation: int = 0
     """Images for validation, about."""
+    unlabelled: int = 0
+    """Images without labels to learn from."""
     columns: int = 0
     """Columns that join each image."""
     imbalance: float = 1.0
@@ -108,6 +113,8 @@ def list_candidates(facts: Facts, given: Mapping[str, Any]) -> tuple[Kind, ...]:
         return ("scratch",) if is_small and not has_weights else ("finetune",)
     if has_weights or "model.probe" in given:
         return ("probe",)
+    if facts.unlabelled:  # a comparison would take longer than the training
+        return ("scratch",) if is_small and facts.unlabelled >= ENOUGH_UNLABELLED else ("probe",)
     if is_small and facts.images >= ENOUGH_FROM_SCRATCH:
         return ("scratch",)
     return ("probe",) if facts.images < MIN_COMPARED else ("probe", "scratch")
@@ -154,9 +161,11 @@ def _leaves_room(facts: Facts) -> bool:
 def can_finetune(facts: Facts) -> bool:
     """Whether a probe with this score leaves room for fine-tuning, and there are images to tell.
 
-    Only of the installed backbone: others would need other settings, which were not tried.
+    Only of the installed backbone, and on labelled images alone: others would need other settings, which were not
+    tried.
     """
-    return _leaves_room(facts) and facts.validation >= MIN_VALIDATION and facts.backbone == INSTALLED
+    is_enough = facts.validation >= MIN_VALIDATION and not facts.unlabelled
+    return _leaves_room(facts) and is_enough and facts.backbone == INSTALLED
 
 
 def choose_recipe(facts: Facts, given: Mapping[str, Any] | None = None) -> Choice:
@@ -168,8 +177,9 @@ def choose_recipe(facts: Facts, given: Mapping[str, Any] | None = None) -> Choic
     given = given or {}
     minutes = minutes_of(given)
     kinds = list_candidates(facts, given)
+    beside = f" beside {facts.unlabelled:,} without labels" if facts.unlabelled else ""
     joined = f", joined by {facts.columns} column{'' if facts.columns == 1 else 's'}" if facts.columns else ""
-    about = f"{facts.images:,} images of {facts.classes} classes, {facts.side} pixels{joined}"
+    about = f"{facts.images:,} images of {facts.classes} classes{beside}, {facts.side} pixels{joined}"
     if kinds[0] == "scratch" or ("scratch" in kinds and is_better_from_scratch(facts)):
         experiment = build_scratch(facts, given)
         reason = f"recipe auto: {about}: {given.get('model.name', experiment.model.name)} from scratch"
@@ -200,6 +210,8 @@ def build_scratch(facts: Facts, given: Mapping[str, Any] | None = None) -> Exper
     the user named by the recipe photos.
     """
     given = given or {}
+    if facts.unlabelled:
+        return _build_semi(facts, given)
     fitting = _fitting_epochs(facts.images, facts.scratch_speed, minutes_of(given))
     if "model.name" in given:
         base = photos()
@@ -221,6 +233,33 @@ def build_scratch(facts: Facts, given: Mapping[str, Any] | None = None) -> Exper
     }
     if facts.columns:  # whose values have no bounds
         changes["optimizer.clip"] = 1.0
+    if facts.side > MAX_SMALL_SIDE:
+        changes |= {"data.size": MAX_SMALL_SIDE, "data.crop_scale": CROP_SCALE}
+    return fashion_quick().override_all(changes)
+
+
+def _build_semi(facts: Facts, given: Mapping[str, Any]) -> Experiment:
+    """Return a training from scratch with unlabelled images (LOG.md: Fashion-MNIST with 4 and 40 labels a class).
+
+    The speed is that of labelled images in steps that also pass unlabelled ones, semi.ratio for each.
+    """
+    passed = max(1, facts.unlabelled // SemiConfig().ratio)
+    fitting = _fitting_epochs(passed, facts.scratch_speed, minutes_of(given))
+    changes: dict[str, Any] = {
+        "data.batch": 20,
+        "train.epochs": min(MAX_SEMI_EPOCHS, max(MIN_EPOCHS, fitting)),
+        "train.keep": "last",  # few validation images could not tell the best epoch
+        "optimizer.lr": 0.01,
+        "optimizer.ema": 0.99,
+        "semi.start": 0.3,
+        "schedule.warmup": 0.05,
+        "augment.shift": 0.08,
+        "augment.erase": 0.25,
+        "augment.test_flip": not facts.is_symbols,
+        "augment.policy": "symbols" if facts.is_symbols else "auto",
+    }
+    if facts.validation < MIN_JUDGED:
+        changes["data.validation"] = 0.0
     if facts.side > MAX_SMALL_SIDE:
         changes |= {"data.size": MAX_SMALL_SIDE, "data.crop_scale": CROP_SCALE}
     return fashion_quick().override_all(changes)
@@ -266,6 +305,7 @@ def build_finetune(facts: Facts) -> Experiment:
             "data.batch": min(16, power_of_two(facts.images // 2)),
             "augment.test_flip": not facts.is_symbols,
             "augment.policy": "symbols" if facts.is_symbols else "auto",
+            **({"augment.views": 0} if facts.unlabelled else {}),  # which are augmented anew in each step
         }
     )
 

@@ -11,6 +11,7 @@ from classifier.data.infer_shape import measure_sample
 from classifier.data.readers.detect import open_source
 from classifier.data.readers.source import guess_image_kind
 from classifier.data.split_names import SPLITS, UNASSIGNED
+from classifier.data.unlabelled.source import open_unlabelled
 from classifier.errors import DataError
 
 
@@ -35,6 +36,7 @@ def measure_facts(config: DataConfig) -> Facts:
     return Facts(
         images=max(1, round(count - divided * sum(unassigned.values()))),
         validation=validation,
+        unlabelled=0 if config.unlabelled is None else len(open_unlabelled(config).ids),
         columns=len(source.columns),
         imbalance=imbalance,
         classes=len(source.class_names),

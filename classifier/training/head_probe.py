@@ -134,6 +134,11 @@ def count_images(dataset: Dataset) -> int:
     return min(len(dataset.train), max(MAX_IMAGES, MAX_CLASS_IMAGES * len(dataset.class_names)))
 
 
+def count_unlabelled(dataset: Dataset) -> int:
+    """Return how many unlabelled images `fit_head` uses."""
+    return 0 if dataset.unlabelled is None else min(MAX_IMAGES, len(dataset.unlabelled))
+
+
 def select_images(dataset: Dataset) -> Split:
     """Return the training images that a probe is fitted to: of very many a stratified part."""
     count = count_images(dataset)
@@ -147,8 +152,8 @@ def compute_unlabelled(
     if dataset.unlabelled is None:
         return None
     split, key = dataset.unlabelled, f"{_features_key(experiment, dataset, scorer)}-{dataset.unlabelled_fingerprint}"
-    if len(split) > MAX_IMAGES:
-        split = split.take(permutation(len(split), 0, 0)[:MAX_IMAGES].sort().values)
+    if (count := count_unlabelled(dataset)) < len(split):
+        split = split.take(permutation(len(split), 0, 0)[:count].sort().values)
     file = None if folder is None else folder / f"{key}-probe.safetensors"
     stored = None if file is None else load_features(file)
     if stored is not None and len(stored["features"]) == len(split):

@@ -103,6 +103,31 @@ def test_what_the_user_set_decides_what_is_left(side: int, given: dict, kinds: t
     assert choose_recipe(Facts(images=500, classes=3, side=side), given).kind == kinds[0]
 
 
+FEW = Facts(images=40, classes=10, side=28, unlabelled=20_000)
+SEMI = SCRATCH | {"train.keep": "last", "train.epochs": 10, "data.validation": 0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "given", "expected"),
+    [
+        ({}, {}, SEMI),
+        ({"images": 20_000, "validation": 1000}, {}, SEMI | {"data.validation": 0.05}),
+        ({"scratch_speed": 100.0}, {}, SEMI | {"train.epochs": 4}),
+        ({"scratch_speed": 10.0}, {}, SEMI | {"train.epochs": 3}),
+        ({"unlabelled": 500}, {}, PROBE | FOLDS),
+        ({"unlabelled": 500, "images": 400}, {}, PROBE | FOLDS),
+        ({"side": 300}, {}, PROBE | FOLDS),
+        ({"side": 300, "validation": 200, "probe_accuracy": 0.8, "finetune_speed": 1000.0}, {}, PROBE),
+        ({"side": 300}, {"semi.method": "freematch"}, {"model.weights": "imagenet", "augment.views": 0}),
+    ],
+)
+def test_unlabelled_images_are_learned_from_in_steps_where_they_are_small_and_many(changes, given, expected):
+    choice = choose_recipe(dataclasses.replace(FEW, **changes), given)
+    settings = choice.experiment
+    assert {name: settings.get(name) for name in expected} == expected
+    assert " without labels, " in choice.reason
+
+
 def test_a_network_of_the_users_gets_a_recipe_for_any_network():
     facts = Facts(images=40, classes=2, side=100)
     experiment = choose_recipe(facts, {"model.name": "cnn"}).experiment
