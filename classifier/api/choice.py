@@ -250,8 +250,7 @@ def _measure_speed(experiment: Experiment, dataset: Dataset) -> float:
     threads = torch.get_num_threads()
     torch.set_num_threads(experiment.train.threads or threads)
     try:
-        # Its first epoch takes no steps; the first ones of a training with unlabelled images may have none.
-        timed = experiment.override_all({"model.probe": False, "semi.start": 0.0})
+        timed = experiment.override("model.probe", False)  # its first epoch takes no steps
         seconds = StepTimer(timed, dataset).measure(3, min, min_seconds=SPEED_SECONDS).step_seconds
         return timed.data.batch * timed.optimizer.accumulate / seconds
     finally:

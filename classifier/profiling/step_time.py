@@ -59,6 +59,7 @@ class StepTimer:
             self._frozen_share = min(1.0, experiment.model.freeze_epochs / experiment.train.epochs)
             self._unfrozen = StepTimer(experiment.override("model.freeze", "none"), dataset)
             experiment = experiment.override("model.freeze_epochs", None)
+        experiment = experiment.override("semi.start", 0.0)  # the first steps would have no unlabelled images
         self._state = TrainState(experiment, dataset, ProcessGroup(device=pick_device(experiment.train.device)))
         cpu.setup(self._state.device.type)  # as in a training
         self._state.begin_epoch(0)

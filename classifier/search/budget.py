@@ -12,6 +12,7 @@ from classifier.data.loader import steps_per_epoch
 from classifier.evaluation.hard_examples import IMAGES_SHOWN
 from classifier.inference.out_of_distribution import MAX_IMAGES
 from classifier.profiling.step_time import StepTime
+from classifier.training.semi.consistency import count_repeats
 
 # Factor on an epoch's training and validation time for checkpoints and everything else.
 CHECKPOINT_FACTOR = 1.05
@@ -104,7 +105,7 @@ def estimate_conclusion(
         images = validation if is_local else train + validation
         refit_start_seconds += BACKBONE_FACTOR * resolved.views * images * step_time.image_seconds
     return ConclusionEstimate(
-        epoch_seconds=step_time.step_seconds * optimizer_steps_per_epoch(resolved, train),
+        epoch_seconds=step_time.step_seconds * optimizer_steps_per_epoch(resolved, dataset),
         prediction_epochs=0.0 if _uses_cached_features(resolved) else predictions / train,
         refit_epoch_factor=CHECKPOINT_FACTOR * (train + validation) / train if has_refit else 0.0,
         refit_epochs=search.final_epochs or resolved.train.epochs,
@@ -134,9 +135,14 @@ def _predictions_before_and_after_refit(resolved: Experiment, dataset: Dataset) 
     return before, after
 
 
-def optimizer_steps_per_epoch(experiment: Experiment, images: int) -> int:
-    """Return the number of optimizer steps in an epoch of `images` images."""
-    return steps_per_epoch(images, experiment.data.batch * experiment.optimizer.accumulate)
+def optimizer_steps_per_epoch(experiment: Experiment, dataset: Dataset, images: int | None = None) -> int:
+    """Return the number of optimizer steps in an epoch of `images` labelled images, by default the training images.
+
+    With unlabelled ones an epoch passes the labelled ones several times.
+    """
+    images = len(dataset.train) if images is None else images
+    repeats = count_repeats(experiment, dataset, images)
+    return steps_per_epoch(images * repeats, experiment.data.batch * experiment.optimizer.accumulate)
 
 
 def trial_seconds(experiment: Experiment, dataset: Dataset, step_time: StepTime) -> float:
@@ -145,7 +151,7 @@ def trial_seconds(experiment: Experiment, dataset: Dataset, step_time: StepTime)
     backbone_images = min(experiment.views, epochs) * train
     if _uses_cached_features(experiment):
         backbone_images += prediction_cost(experiment, len(dataset.validation))
-    steps = epochs * optimizer_steps_per_epoch(experiment, train)
+    steps = epochs * optimizer_steps_per_epoch(experiment, dataset)
     return (
         steps * step_time.step_seconds * epoch_overhead(experiment, dataset) + backbone_images * step_time.image_seconds
     )
@@ -155,7 +161,8 @@ def epoch_overhead(experiment: Experiment, dataset: Dataset) -> float:
     """Return the cost of an epoch with validation and checkpoint, relative to its training steps."""
     if _uses_cached_features(experiment):  # the validation features are cached as well
         return CHECKPOINT_FACTOR
-    return CHECKPOINT_FACTOR * (1 + prediction_cost(experiment, len(dataset.validation)) / len(dataset.train))
+    images = len(dataset.train) * count_repeats(experiment, dataset)
+    return CHECKPOINT_FACTOR * (1 + prediction_cost(experiment, len(dataset.validation)) / images)
 
 
 def prediction_cost(experiment: Experiment, images: int, *, with_test_flip: bool = True) -> float:

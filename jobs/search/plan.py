@@ -296,7 +296,7 @@ def _with_grace(experiment: Experiment, dataset: Dataset) -> Experiment:
     """Set search.grace, except for population-based training, which decides by itself."""
     if experiment.search.scheduler == "pbt":
         return experiment
-    steps = budget.optimizer_steps_per_epoch(experiment, len(dataset.train))
+    steps = budget.optimizer_steps_per_epoch(experiment, dataset)
     return experiment.override("search.grace", choose_grace(experiment, steps))
 
 

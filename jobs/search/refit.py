@@ -128,5 +128,5 @@ def _train_on_workers(session: Session, run: RunFolder, experiment: Experiment, 
         step = row["step"]
     # It may have finished before it was told to stop.
     return step < epochs * optimizer_steps_per_epoch(
-        experiment, len(session.dataset.train) + len(session.dataset.validation)
+        experiment, session.dataset, len(session.dataset.train) + len(session.dataset.validation)
     )

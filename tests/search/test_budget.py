@@ -31,6 +31,7 @@ class Sizes:
     """A dataset of which only the sizes of the splits matter."""
 
     train, validation, test = torch.zeros(TRAIN), torch.zeros(VALIDATION), torch.zeros(TEST)
+    unlabelled: Any = None
 
 
 DATASET: Any = Sizes()
@@ -77,8 +78,17 @@ def test_prediction_cost_in_training_images(changes, with_test_flip, cost):
 
 
 def test_optimizer_steps_follow_batch_and_accumulation():
-    assert budget.optimizer_steps_per_epoch(experiment(), 1000) == 10
-    assert budget.optimizer_steps_per_epoch(experiment(**{"optimizer.accumulate": 2}), 1000) == 5
+    assert budget.optimizer_steps_per_epoch(experiment(), DATASET) == 10
+    assert budget.optimizer_steps_per_epoch(experiment(), DATASET, 2000) == 20
+    assert budget.optimizer_steps_per_epoch(experiment(**{"optimizer.accumulate": 2}), DATASET) == 5
+
+
+def test_an_epoch_with_unlabelled_images_passes_the_labels_several_times():
+    few: Any = Sizes()
+    few.unlabelled = torch.zeros(21 * TRAIN)
+    assert budget.optimizer_steps_per_epoch(experiment(), few) == 30
+    seconds, with_labels = (budget.trial_seconds(experiment(), one, StepTime(0.1)) for one in (few, DATASET))
+    assert seconds > 2.5 * with_labels
 
 
 def test_trial_is_its_steps_with_validation_and_checkpoints():

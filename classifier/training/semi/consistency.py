@@ -41,11 +41,15 @@ _WEAK: dict[str, Any] = {
 _SEED_OFFSET = 1 << 32
 
 
-def count_repeats(experiment: Experiment, dataset: Dataset) -> int:
-    """Return how often an epoch passes the labelled images, so that it passes the unlabelled ones about once."""
+def count_repeats(experiment: Experiment, dataset: Dataset, images: int | None = None) -> int:
+    """Return how often an epoch passes the labelled images, so that it passes the unlabelled ones about once.
+
+    images: how many labelled ones there are; by default the training images.
+    """
     if dataset.unlabelled is None:
         return 1
-    return max(1, -(-len(dataset.unlabelled) // (experiment.semi.ratio * max(1, len(dataset.train)))))
+    images = len(dataset.train) if images is None else images
+    return max(1, -(-len(dataset.unlabelled) // (experiment.semi.ratio * max(1, images))))
 
 
 def check_semi(experiment: Experiment, dataset: Dataset) -> None:
