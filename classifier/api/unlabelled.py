@@ -26,7 +26,7 @@ from classifier.training.loop import fit
 GAIN = "what the unlabelled images brought"
 # The training by the labels alone is done unasked if it takes at most this share of the time of the other: it passes
 # no unlabelled images, of which each costs a forward pass and a step.
-MAX_SHARE, PASS_COST = 0.25, 4 / 3
+MAX_SHARE, PASS_COST = 0.35, 4 / 3
 # Its checkpoints, until it is over, and which images its best model has right.
 FOLDER, HITS = "labels_alone", "hits.safetensors"
 
@@ -44,7 +44,7 @@ def measure_unlabelled(
         return None
     if not experiment.takes_steps:
         return _compare_probes(run, experiment, dataset)
-    share = 1 / (1 + PASS_COST * experiment.semi.ratio)
+    share = 1 / (1 + PASS_COST * experiment.semi.ratio * (1 - experiment.semi.start))
     if not len(dataset.validation) or share > MAX_SHARE:
         return None
     alone_M = _train_alone(run.folder / FOLDER, experiment, dataset, should_stop)

@@ -9,7 +9,6 @@ from classifier.config.backbones import BETTER, INSTALLED, Backbone
 from classifier.config.experiment import Experiment
 from classifier.config.large_recipes import CROP_SCALE
 from classifier.config.recipes import fashion_quick, finetune, photos
-from classifier.config.sections import SemiConfig
 
 Kind = Literal["probe", "scratch", "finetune"]
 # train.minutes, where it is not set, and the shares of it that the epochs may take, and the comparison of backbones;
@@ -37,7 +36,7 @@ SEARCH_VALIDATION, MAX_SEARCH_SHARE = 100, 1 / 3
 MAX_ENLARGEMENT, MIN_SIDE, MAX_SIDE, SIDE_STEP = 6, 96, 224, 32
 MIN_EPOCHS, MAX_EPOCHS = 3, 150
 # So many small unlabelled images are enough for a network from scratch to learn from; an epoch passes all of them.
-ENOUGH_UNLABELLED, MAX_SEMI_EPOCHS = 5_000, 10
+ENOUGH_UNLABELLED, MAX_SEMI_EPOCHS, MAX_SEMI_BATCH, SEMI_RATIO = 5_000, 8, 64, 3
 MIN_BATCH, MAX_BATCH, STEPS_PER_EPOCH = 64, 256, 24
 # Settings that a linear probe has no use for, with exceptions: who sets one wants steps.
 _OF_STEPS = ("optimizer.", "augment.", "schedule.", "loss.", "semi.", "train.epochs", "train.patience", "model.freeze")
@@ -243,15 +242,16 @@ def _build_semi(facts: Facts, given: Mapping[str, Any]) -> Experiment:
 
     The speed is that of labelled images in steps that also pass unlabelled ones, semi.ratio for each.
     """
-    passed = max(1, facts.unlabelled // SemiConfig().ratio)
+    passed = max(1, facts.unlabelled // SEMI_RATIO)
     fitting = _fitting_epochs(passed, facts.scratch_speed, minutes_of(given))
     changes: dict[str, Any] = {
-        "data.batch": 20,
+        "data.batch": min(MAX_SEMI_BATCH, power_of_two(facts.images)),
         "train.epochs": min(MAX_SEMI_EPOCHS, max(MIN_EPOCHS, fitting)),
         "train.keep": "last",  # few validation images could not tell the best epoch
-        "optimizer.lr": 0.01,
+        "optimizer.lr": 0.02,
         "optimizer.ema": 0.99,
-        "semi.start": 0.3,
+        "semi.ratio": SEMI_RATIO,
+        "semi.start": 0.4,
         "schedule.warmup": 0.05,
         "augment.shift": 0.08,
         "augment.erase": 0.25,

@@ -104,15 +104,15 @@ def test_what_the_user_set_decides_what_is_left(side: int, given: dict, kinds: t
 
 
 FEW = Facts(images=40, classes=10, side=28, unlabelled=20_000)
-SEMI = SCRATCH | {"train.keep": "last", "train.epochs": 10, "data.validation": 0}
+SEMI = SCRATCH | {"train.keep": "last", "train.epochs": 8, "data.batch": 32, "data.validation": 0}
 
 
 @pytest.mark.parametrize(
     ("changes", "given", "expected"),
     [
         ({}, {}, SEMI),
-        ({"images": 20_000, "validation": 1000}, {}, SEMI | {"data.validation": 0.05}),
-        ({"scratch_speed": 100.0}, {}, SEMI | {"train.epochs": 4}),
+        ({"images": 20_000, "validation": 1000}, {}, SEMI | {"data.batch": 64, "data.validation": 0.05}),
+        ({"scratch_speed": 300.0}, {}, SEMI | {"train.epochs": 5}),
         ({"scratch_speed": 10.0}, {}, SEMI | {"train.epochs": 3}),
         ({"unlabelled": 500}, {}, PROBE | FOLDS),
         ({"unlabelled": 500, "images": 400}, {}, PROBE | FOLDS),
