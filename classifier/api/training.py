@@ -15,7 +15,7 @@ from classifier.api.missing import CALIBRATION, Missing
 from classifier.api.pages import write_pages
 from classifier.api.progress import Progress
 from classifier.api.run import Run
-from classifier.api.unlabelled import GAIN, measure_unlabelled
+from classifier.api.unlabelled import GAIN, explain_unmeasured, measure_unlabelled
 from classifier.bundle import bundle as bundles
 from classifier.bundle.bundle import LoadedBundle
 from classifier.config.experiment import Experiment, flatten
@@ -239,6 +239,8 @@ def _train_in_folder(run: RunFolder, experiment: Experiment, dataset: Dataset, d
                 gain = measure_unlabelled(run, experiment, dataset)
             if gain is not None:
                 display.info(describe_gain(gain))
+            elif why := explain_unmeasured(experiment, dataset):
+                display.info(f"note: {why}")
             write_training_results(run, KIND, "finished", loaded, missing, gain)
             for line in missing.describe():
                 warnings.warn(line, stacklevel=3)

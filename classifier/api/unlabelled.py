@@ -44,14 +44,25 @@ def measure_unlabelled(
         return None
     if not experiment.takes_steps:
         return _compare_probes(run, experiment, dataset)
-    share = 1 / (1 + PASS_COST * experiment.semi.ratio * (1 - experiment.semi.start))
-    if not len(dataset.validation) or share > MAX_SHARE:
+    if explain_unmeasured(experiment, dataset):
         return None
     alone_M = _train_alone(run.folder / FOLDER, experiment, dataset, should_stop)
     if alone_M is None:
         return None
     hits_M = _find_hits(bundles.load(run.folder, pick_device(experiment.train.device)), dataset)
     return _describe(experiment.semi.method, "validation", len(dataset.unlabelled), hits_M, alone_M, is_used=True)
+
+
+def explain_unmeasured(experiment: Experiment, dataset: Dataset) -> str:
+    """Say why a training in steps is not compared with the labels alone, and what to do; "" if it is."""
+    if dataset.unlabelled is None or experiment.semi.weight == 0 or not experiment.takes_steps:
+        return ""
+    if not len(dataset.validation):
+        return "without validation images nothing tells what the unlabelled images brought: compare on test images"
+    share = 1 / (1 + PASS_COST * experiment.semi.ratio * (1 - experiment.semi.start))
+    if share > MAX_SHARE:
+        return f"a training by the labels alone would take {share:.0%} of the time of this one: --semi.weight 0 is one"
+    return ""
 
 
 def _compare_probes(run: RunFolder, experiment: Experiment, dataset: Dataset) -> UnlabelledGain | None:

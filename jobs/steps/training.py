@@ -2,7 +2,7 @@
 
 from classifier.api.missing import Missing
 from classifier.api.training import calibrate_training, write_training_results
-from classifier.api.unlabelled import GAIN, measure_unlabelled
+from classifier.api.unlabelled import GAIN, explain_unmeasured, measure_unlabelled
 from classifier.evaluation.calibrate import describe_calibration, describe_folds
 from classifier.report import run_page
 from classifier.report.numbers import format_summary
@@ -88,6 +88,8 @@ def finish_training(session: Session, stopped: str | None) -> int:
         log.info(describe_calibration(loaded.bundle))
     if gain is not None:
         (log.warning if is_harm(gain) else log.info)(describe_gain(gain))
+    elif why := explain_unmeasured(session.experiment, session.dataset):
+        log.info(f"note: {why}")
     if fields.get("fusion"):
         log.info(describe_fusion(fields["fusion"]))
         for table in tabulate_importance(fields["fusion"], "validation"):

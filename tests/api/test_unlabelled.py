@@ -1,5 +1,6 @@
 """What unlabelled images brought: measured after a training, resumed where it was stopped, told, and warned of."""
 
+import dataclasses
 import itertools
 import json
 
@@ -8,7 +9,7 @@ import torch
 
 import classifier
 from classifier import data, models
-from classifier.api.unlabelled import FOLDER, measure_unlabelled
+from classifier.api.unlabelled import FOLDER, explain_unmeasured, measure_unlabelled
 from classifier.config.experiment import Experiment
 from classifier.config.files import read_experiment
 from classifier.report.page import Table, Text
@@ -83,7 +84,13 @@ def test_a_comparison_that_was_stopped_goes_on(run):
 def test_it_is_not_measured_where_it_would_take_long_or_tell_nothing(run):
     experiment, folder = read_experiment(run.folder / "experiment.yaml"), RunFolder(run.folder)
     dataset = data.load(experiment.data)
-    assert measure_unlabelled(folder, experiment.override("semi.ratio", 1), dataset) is None
+    short = experiment.override("semi.ratio", 1)
+    assert measure_unlabelled(folder, short, dataset) is None
+    assert "would take 43% of the time of this one" in explain_unmeasured(short, dataset)
+    untold = dataclasses.replace(dataset, validation=dataset.validation.take(torch.arange(0)))
+    assert measure_unlabelled(folder, experiment, untold) is None
+    assert "without validation images" in explain_unmeasured(experiment, untold)
+    assert explain_unmeasured(experiment, dataset) == ""
     unlabelled = data.load(experiment.override("data.unlabelled", None).data)
     assert measure_unlabelled(folder, experiment, unlabelled) is None
 

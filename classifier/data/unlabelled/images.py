@@ -18,8 +18,6 @@ from classifier.data.unlabelled.source import open_unlabelled
 from classifier.errors import ConfigError, DataError
 
 NO_LABEL = -1
-MIN_TELLING = 100
-"""Validation images that can tell whether the unlabelled ones help."""
 
 
 def add_unlabelled(dataset: Dataset, config: DataConfig, progress: Progress | None = None) -> Dataset:
@@ -48,11 +46,6 @@ def add_unlabelled(dataset: Dataset, config: DataConfig, progress: Progress | No
             "others, or leave it out"
         )
     findings.append(f"{dataset.name} is learned with {len(indices):,} unlabelled images of {source.name}.")
-    if len(dataset.validation) < MIN_TELLING:
-        findings.append(
-            f"{len(dataset.validation):,} validation images cannot tell whether the unlabelled ones help: compare "
-            "with a training without data.unlabelled, on test images."
-        )
     unlabelled = Split(
         images_NCHW=select(decoded.images_NCHW, torch.from_numpy(indices)),
         labels_N=torch.full((len(indices),), NO_LABEL, dtype=torch.int64),
