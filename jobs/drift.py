@@ -20,7 +20,7 @@ from classifier.config.fields import NonNegativeFloat, PositiveInt
 from classifier.errors import ConfigError
 
 from .cli.command import main
-from .cli.verb import DATA_SETTINGS, EXIT_DONE, EXIT_DRIFT, Options, Request, Verb, positional
+from .cli.verb import DATA_SETTINGS, EXIT_DONE, EXIT_ALARM, Options, Request, Verb, positional
 
 if TYPE_CHECKING:
     from classifier.bundle.document import Bundle
@@ -106,7 +106,7 @@ def drift(request: Request) -> int:
             log.info(f"no alarm: the expected accuracy falls by less than {options.min_drop:g} points (--min_drop)")
         log.info(f"report: {page}")
         log.info(str(run.folder))
-    return EXIT_DRIFT if is_alarm else EXIT_DONE
+    return EXIT_ALARM if is_alarm else EXIT_DONE
 
 
 def _open_window(request: Request, bundle: "Bundle") -> "Window":

@@ -21,6 +21,8 @@ LAYERS = (
     ("classifier.evaluation",),
     # Drift is measured against what evaluation collects, and shown by report.
     ("classifier.search", "classifier.compress", "classifier.drift", "classifier.pretraining"),
+    # Updates train as compressions do.
+    ("classifier.update",),
     ("classifier.report",),
     ("classifier.serve",),
     # Pages on which people look at images: neither knows the other.

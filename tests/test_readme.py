@@ -105,7 +105,7 @@ def test_exit_codes():
     from jobs.cli import verb
 
     codes = {int(code) for code in re.findall(r"^\| (\d+) \|", VERBS_README, re.MULTILINE)}
-    assert codes == {verb.EXIT_DONE, verb.EXIT_FAILED, verb.EXIT_USER_ERROR, verb.EXIT_DRIFT, verb.EXIT_INTERRUPTED}
+    assert codes == {verb.EXIT_DONE, verb.EXIT_FAILED, verb.EXIT_USER_ERROR, verb.EXIT_ALARM, verb.EXIT_INTERRUPTED}
 
 
 def test_the_floors_are_those_of_the_layers():

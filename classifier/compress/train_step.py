@@ -83,7 +83,7 @@ def train_step(
     experiment: Experiment | None,
     dataset: Dataset,
     *,
-    teacher: Teacher,
+    teacher: Teacher | None,
     unlabelled: Dataset | None = None,
     weights: Mapping[str, Tensor] | None = None,
     targets: Mapping[str, Any] | None = None,
@@ -152,7 +152,7 @@ def _begin_with(
     experiment: Experiment,
     dataset: Dataset,
     group: ProcessGroup,
-    teacher: Teacher,
+    teacher: Teacher | None,
     weights: Mapping[str, Tensor],
 ) -> None:
     """Write a checkpoint of step 0 with these weights, from which the training goes on."""

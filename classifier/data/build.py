@@ -39,13 +39,19 @@ MAX_LISTED_ERRORS = 1000
 
 
 def build_dataset(
-    source: Source, config: DataConfig, progress: Progress | None = None, schema: ColumnSchema | None = None
+    source: Source,
+    config: DataConfig,
+    progress: Progress | None = None,
+    schema: ColumnSchema | None = None,
+    *,
+    min_classes: int = 2,
 ) -> Dataset:
     """Build the data set that `config` describes. DataError if it cannot be trained or tested on.
 
-    schema: encodes the columns that join the images; if None, it is learned from the training images.
+    schema: encodes the columns that join the images; if None, it is learned from the training images. min_classes: 1
+    for images that are added to others.
     """
-    if len(source.class_names) < 2:
+    if len(source.class_names) < min_classes:
         only = ", ".join(map(repr, source.class_names)) or "none"
         raise DataError(f"{source.name} has fewer than two classes ({only}): a classifier needs at least two")
     task = choose_task(source, config)

@@ -26,6 +26,7 @@ from classifier.report.sections import label_sections, model_sections, study_sec
 from classifier.report.sections.column_section import build_columns
 from classifier.report.sections.compress_section import build_compression
 from classifier.report.sections.unlabelled_section import build_unlabelled
+from classifier.report.sections.update_section import build_update
 from classifier.runs.folder import (
     HARD_EXAMPLES,
     PREDICTIONS,
@@ -38,6 +39,7 @@ from classifier.runs.folder import (
 from classifier.runs.schema import HardExample, SplitRecord
 from classifier.runs.status import RUNNING, read_status
 from classifier.text import quote
+from classifier.update import document
 
 NAME = "report.html"
 # Class names in the section on the data.
@@ -117,6 +119,8 @@ def _build_sections(run: _RunFiles) -> Iterator[Section]:
         yield study_sections.build_learning_curve(run.result["curve"])
     if (run.folder / table.DOCUMENT).is_file():
         yield build_compression(table.read(run.folder))
+    if (run.folder / document.DOCUMENT).is_file():
+        yield build_update(document.read(run.folder))
     if run.scores:
         if "confusion" in run.scores:
             yield model_sections.build_confusion(run.scores)

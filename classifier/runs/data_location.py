@@ -61,6 +61,7 @@ def find_data(
         candidates = [] if started_in is None else [started_in / os.path.expanduser(value)]
         if name == "path":
             candidates += map(unescape_surrogates, location["paths"] if location else ())
+            candidates.append(folder / Path(value).name)  # images that the run itself has, wherever its folder is now
             candidates = [] if is_new_path else candidates
         if existing := next(filter(_exists, candidates), None):
             found[name] = str(existing)

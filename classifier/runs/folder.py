@@ -52,7 +52,7 @@ REMEDY = "restore the file, or train again"
 RESULT_KEYS = ("config", "dataset", "validation", "test", "images_per_second", "input_wait", "epochs")
 RESULT_KEYS += ("parameters", "device")
 # Kinds of runs that have a model, whose tests are counted.
-TESTED_KINDS = ("train", "tune", "compress")
+TESTED_KINDS = ("train", "tune", "compress", "update")
 
 
 class _NameTakenError(RunError):

@@ -28,6 +28,8 @@ class Teacher:
     """One or more trained models with their scorers; the probabilities of several are averaged."""
 
     members: Sequence[tuple[nn.Module, Scorer]]
+    classes: Sequence[int] | None = None
+    """The student's classes that it knows, in its order, where the student has more; None: the same."""
 
     def predict(self, images_NCHW: Tensor, temperature: float) -> Tensor:
         """Return log-probabilities_NK of augmented images, softened by the temperature. Their logits are divided by it.
@@ -58,8 +60,44 @@ class DistillationLoss:
     temperature: float
 
     def __call__(self, outputs: Any, targets: TaughtTargets) -> Tensor:
-        logits_NK = outputs[0] if isinstance(outputs, tuple) else outputs
-        student_NK = (logits_NK.float() / self.temperature).log_softmax(1)
-        divergence_N = F.kl_div(student_NK, targets.teacher_NK, reduction="none", log_target=True).sum(1)
-        losses_N = self.share * self.temperature**2 * divergence_N
+        divergence_N = _measure_divergence(_logits(outputs), targets.teacher_NK, self.temperature)
+        losses_N = self.share * divergence_N
         return losses_N if self.share == 1 else losses_N + (1 - self.share) * self.loss(outputs, targets.targets)
+
+
+@dataclass(frozen=True, eq=False)
+class ReplayLoss:
+    """losses_N: the loss for the labels, and, of images of classes that the teacher knows, the divergence from it.
+
+    That is over the teacher's classes alone: it says nothing of the others. So a model learns new classes while what it
+    said of the old ones is replayed (DER++: P. Buzzega et al., "Dark experience for general continual learning", 2020;
+    with probabilities at a temperature in place of logits, whose squared error made trainings diverge, and of the model
+    before the update in place of those that were stored). share: as in DistillationLoss.
+    """
+
+    loss: Loss
+    share: float
+    temperature: float
+    classes_J: Tensor
+
+    def __call__(self, outputs: Any, targets: TaughtTargets) -> Tensor:
+        divergence_N = _measure_divergence(_logits(outputs)[:, self.classes_J], targets.teacher_NK, self.temperature)
+        is_old_N = torch.isin(targets.targets, self.classes_J)
+        weight = self.share / (1 - self.share)
+        return self.loss(outputs, targets.targets) + weight * divergence_N * is_old_N
+
+
+def make_loss(loss: Loss, teacher: Teacher, share: float, temperature: float, device: torch.device) -> Any:
+    """Return the loss of a training with a teacher."""
+    if teacher.classes is None:
+        return DistillationLoss(loss, share, temperature)
+    return ReplayLoss(loss, share, temperature, torch.tensor(teacher.classes, device=device))
+
+
+def _logits(outputs: Any) -> Tensor:
+    return outputs[0] if isinstance(outputs, tuple) else outputs
+
+
+def _measure_divergence(logits_NK: Tensor, teacher_NK: Tensor, temperature: float) -> Tensor:
+    student_NK = (logits_NK.float() / temperature).log_softmax(1)
+    return temperature**2 * F.kl_div(student_NK, teacher_NK, reduction="none", log_target=True).sum(1)

@@ -21,9 +21,9 @@ from classifier.inference.scorer import Scorer, find_hits, gather_targets
 from classifier.models import factory
 from classifier.models.fusion.fusion_net import FusionNet
 from classifier.runtime.distributed import ProcessGroup
-from classifier.training import head_probe, image_size, losses, optimizers, schedule
+from classifier.training import distillation, head_probe, image_size, losses, optimizers, schedule
 from classifier.training.checkpoint import Checkpoint
-from classifier.training.distillation import DistillationLoss, Teacher
+from classifier.training.distillation import Teacher
 from classifier.training.ema import ModelEMA
 from classifier.training.feature_cache import FeatureCache
 from classifier.training.forward_path import ForwardPath, FullModelPath
@@ -74,7 +74,8 @@ class TrainState:
             experiment.loss, class_counts_K=counts_K.to(self.device), task=dataset.task, images=len(dataset.train)
         )
         if teacher is not None:
-            self.loss = DistillationLoss(self.loss, experiment.loss.distill, experiment.loss.distill_temperature)
+            distill = experiment.loss.distill, experiment.loss.distill_temperature
+            self.loss = distillation.make_loss(self.loss, teacher, *distill, self.device)
         decay = experiment.optimizer.ema
         self.ema = ModelEMA(self.model, decay) if decay is not None else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=experiment.train.precision == "fp16")

@@ -13,7 +13,7 @@ from classifier.runtime.cpu import OtherLoad
 
 from .verbs import SUMMARIES
 
-EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR, EXIT_DRIFT, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR, EXIT_ALARM, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 DEFAULT_OUT = "runs"
 # The sections of settings that a training takes.
 SECTIONS = ("data", "model", "train", "optimizer", "augment", "schedule", "loss", "semi", "checkpoint", "workers")

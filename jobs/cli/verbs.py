@@ -13,6 +13,7 @@ VERB_GROUPS = {
         "train": "Train an image classifier and save it as a bundle.",
         "tune": "Search for the best settings, and save the best model.",
         "pretrain": "Pretrain a network on images without labels.",
+        "update": "Update a model with new images and classes, if it gets better.",
     },
     "judge": {
         "evaluate": "Test a model on the held-out test split, once.",
@@ -46,6 +47,7 @@ FIRST_PHASES = {
     "train": "starting",
     "tune": "starting",
     "pretrain": "starting",
+    "update": "starting",
     "evaluate": "testing",
     "crossval": "starting",
     "curve": "starting",

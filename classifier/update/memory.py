@@ -1,0 +1,34 @@
+"""The examples that are kept of older images: bounded, and as many of each class."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MIN_MEMORY, MIN_A_CLASS = 500, 20
+MAX_HELD_OUT = 5000
+"""Of the validation images, and of the test images, that are kept to judge later updates by."""
+
+
+def choose_size(classes: int) -> int:
+    """Return how many training images are kept where the user has not said it."""
+    return max(MIN_MEMORY, MIN_A_CLASS * classes)
+
+
+def select_balanced(labels_N: Tensor, ids: Sequence[str], count: int) -> Tensor:
+    """Return indices_M, int64 and ascending, of at most `count` images, as many of each class as there are.
+
+    What a class lacks goes to the others. They are chosen by a hash of their names, which is as good as any costlier
+    choice (A. Chaudhry et al., "On tiny episodic memories in continual learning", 2019): those of a smaller count are
+    among those of a larger one.
+    """
+    hashes_N = np.array([hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids], "V8").view("<u8")
+    labels = labels_N.numpy()
+    order_N = np.lexsort((hashes_N, labels))
+    sizes_K = np.bincount(labels)
+    starts_K = np.cumsum(sizes_K) - sizes_K
+    rank_N = np.empty(len(labels), np.int64)  # 0 for each class's first image
+    rank_N[order_N] = np.arange(len(labels)) - starts_K[labels[order_N]]
+    return torch.from_numpy(np.sort(np.lexsort((hashes_N, rank_N))[:count]))
