@@ -76,9 +76,7 @@ def test_a_new_class_is_learned_and_then_another_without_the_first_data(home, ve
 def test_a_killed_update_equals_an_unbroken_one(home, verb_in, started):
     words = ("runs/base", "blue", "--memory", "20", "--epochs", "12")
     assert verb_in(home, "update", *words, "--name", "whole").code == 0
-    for number, pattern in enumerate(
-        ("steps/replay/checkpoints/step-0*[1-9]", "steps/memory-alone/checkpoints/step-*")
-    ):
+    for number, step in enumerate(("replay/checkpoints/step-0*[1-9]", "memory-alone/checkpoints/step-*")):
         folder = home / "runs" / f"killed-{number}"
         process = started("update", *words, "--name", folder.name, cwd=home)
         deadline = time.monotonic() + 120
