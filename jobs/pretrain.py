@@ -30,7 +30,7 @@ from .cli.interrupts import Interrupts
 from .cli.verb import DATA_SETTINGS, EXIT_DONE, EXIT_INTERRUPTED, Options, Request, Verb, positional
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from classifier.pretraining.images import PretrainingImages
     from classifier.pretraining.loop import Epoch
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 DEFAULTS: dict[str, Any] = {
     "train.epochs": 100,
     "data.batch": 256,
-    "optimizer.lr": 2e-3,
-    "optimizer.weight_decay": 1e-3,
     "schedule.name": "cosine",
     "schedule.warmup": 0.05,
 }
+_ADAMW = {"optimizer.name": "adamw", "optimizer.lr": 2e-3, "optimizer.weight_decay": 1e-3}
+_MUON = {"optimizer.name": "muon", "optimizer.lr": 0.02, "optimizer.momentum": 0.95, "optimizer.weight_decay": 0.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +186,7 @@ def _start(request: Request, log: RunLog, cleanup: ExitStack) -> _Work:
     images = _read(request, asked, log, cleanup)
     experiment = _resolve(asked, images)
     method = choose_method(_build(experiment, images)) if options.method == "auto" else options.method
+    experiment = experiment.override_all(choose_optimizer(method, request.changes))
     if options.name:
         run = RunFolder.create(options.out, options.name)
     else:
@@ -225,6 +226,14 @@ def _resume(request: Request, log: RunLog, cleanup: ExitStack) -> _Work:
     run.set_result_aside()
     log.attach(run.folder / "run.log")
     return _Work(run, experiment, images, method)
+
+
+def choose_optimizer(method: "Name", given: "Mapping[str, Any]") -> dict[str, Any]:
+    """Return the settings of the optimizer that were not given: muon's for SimCLR, where it learned more in the same
+    time (LOG.md), else adamw's, which other optimizers get too."""
+    name = given.get("optimizer.name", "muon" if method == "simclr" else "adamw")
+    settings = _MUON if name == "muon" else _ADAMW
+    return {key: value for key, value in settings.items() if key not in given}
 
 
 def _read(request: Request, experiment: Experiment, log: RunLog, cleanup: ExitStack) -> "PretrainingImages":

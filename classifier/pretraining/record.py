@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from torch import nn
 
@@ -35,17 +36,17 @@ def record_pretraining(
     store = CheckpointStore(run.checkpoints)
     run.truncate_history(store.latest_manifest())
     for epoch in pretrain(experiment, images, model, method, store=store, should_stop=should_stop, on_step=on_step):
-        save_weights(run, epoch.model, experiment.model.name, method)
+        write_weights(epoch.model, run.folder / WEIGHTS, experiment.model.name, method)
         run.append_history(epoch.row())
         epoch.commit()
         yield epoch
 
 
-def save_weights(run: RunFolder, model: nn.Module, name: str, method: Name) -> None:
+def write_weights(model: nn.Module, path: Path, name: str, method: Name) -> None:
     """Write the backbone's weights as model.weights takes them: the head, which has learned nothing, is left out."""
     heads = models.head_parameter_names(model)
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items() if key not in heads}
-    path, part = run.folder / WEIGHTS, run.folder / f".{WEIGHTS}.{os.getpid()}.part"
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
 
     def write() -> None:
         write_tensors(state, part, model=name, method=method)

@@ -12,6 +12,8 @@ from classifier.runtime import counter_rng
 # Far stronger than for a training with labels (T. Chen et al., 2020): what is left unchanged tells images apart.
 _COLOUR = {"saturation": 0.4, "hue": 0.1}
 _STRONG = {"crop": 0.25, "brightness": 0.4, "contrast": 0.4} | _COLOUR
+# Small crops of grey images cost accuracy (Fashion-MNIST, LOG.md): what tells them apart is their shape.
+_GREY_CROP = 0.6
 # Symbols are not mirrored, and part of one may be another.
 _STRENGTHS = {"symbols": _STRONG | {"crop": 0.6, "rotate": 15.0, "shift": 0.1}, "objects": _STRONG, "photos": _STRONG}
 
@@ -23,6 +25,8 @@ def choose_augment(config: AugmentConfig, *, kind: str, channels: int, size: int
     strengths = _STRENGTHS.get(name, {})
     if channels == 1:
         strengths = {one: value for one, value in strengths.items() if one not in _COLOUR}
+        if strengths:
+            strengths["crop"] = _GREY_CROP
     unset = {one: value for one, value in strengths.items() if getattr(config, one) is None}
     return policy.resolve(dataclasses.replace(config, **unset), kind=kind, channels=channels, size=size)
 

@@ -14,9 +14,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from classifier import models
-from classifier.config.sections import DataConfig, ModelConfig
+from classifier.config.sections import AugmentConfig, DataConfig, ModelConfig
 from classifier.errors import DataError
 from classifier.pretraining.images import read_images
+from classifier.pretraining.views import choose_augment
+from jobs.pretrain import choose_optimizer
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SETTINGS = ("--model.name", "cnn", "--data.batch", "64", "--train.threads", "1", "--train.precision", "fp32")
@@ -126,6 +128,28 @@ def test_test_images_are_left_out():
     images = read_images(DataConfig(path="digits"))
     assert len(images.images_NCHW) == 1466
     assert "331 test images are left out." in images.findings
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "lr", "decay"),
+    [
+        ("simclr", {}, 0.02, 0.0),
+        ("byol", {}, 2e-3, 1e-3),
+        ("byol", {"optimizer.name": "muon"}, 0.02, 0.0),
+        ("simclr", {"optimizer.name": "adamw", "optimizer.weight_decay": 0.1}, 2e-3, 0.1),
+    ],
+)
+def test_the_optimizer_is_that_of_the_method_but_for_what_is_given(method, given, lr, decay):
+    settings = choose_optimizer(method, given) | given
+    assert (settings["optimizer.lr"], settings["optimizer.weight_decay"]) == (lr, decay)
+    assert not choose_optimizer(method, given).keys() & given.keys()
+
+
+def test_grey_images_are_cropped_less_and_keep_what_is_set():
+    grey, colour = (choose_augment(AugmentConfig(), kind="photos", channels=n, size=28) for n in (1, 3))
+    assert (grey.crop, colour.crop) == (0.6, 0.25)
+    assert (grey.hue, colour.hue) == (0, 0.1)
+    assert choose_augment(AugmentConfig(crop=0.4), kind="photos", channels=1, size=28).crop == 0.4
 
 
 def test_few_images_and_none_are_refused(tmp_path):

@@ -1,9 +1,9 @@
 """What is pretraining worth? python tests/benchmarks/keep/pretrain.py [--method simclr] [--model plain7_32]
 
 Fashion-MNIST: a network is pretrained on 20,000 training images without their labels. Then, for each of 5 draws of 40
-other images a class with labels, test accuracies: of a linear probe of its features; of a linear probe of ImageNet
-features (the installed backbone, on enlarged images); of the same network trained from scratch on the 400 images, by
-the settings of the recipe digits. Means and standard deviations over the draws.
+other images a class with labels, test accuracies: of a linear probe of its features, before and after; of the same
+network trained from scratch on the 400 images, and fine-tuned on them, both by the recipe digits; of a linear probe of
+ImageNet features (the installed backbone, on enlarged images). Means and standard deviations over the draws.
 """
 
 import argparse
@@ -31,11 +31,12 @@ from classifier.label.backbone import open_pretrained
 from classifier.pretraining.images import PretrainingImages
 from classifier.pretraining.loop import pretrain
 from classifier.pretraining.methods import METHODS
+from classifier.pretraining.record import write_weights
 from classifier.pretraining.views import choose_augment
 from classifier.runtime.counter_rng import permutation
 from classifier.training.loop import fit
 from classifier.training.resolve import choose_precision, resolve
-from jobs.pretrain import DEFAULTS
+from jobs.pretrain import DEFAULTS, choose_optimizer
 from tests.benchmarks.sets import fetch_debian
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -60,11 +61,16 @@ def probe(features_NF: Tensor, dataset: Dataset, chosen_N: Tensor, at_N: Tensor,
     return float((head(test_MF).argmax(1) == dataset.test.labels_N).float().mean())
 
 
-def train_from_scratch(dataset: Dataset, chosen_N: Tensor, model: str, epochs: int) -> float:
-    """Return the test accuracy of the network, trained on the chosen images, as it is after the last epoch."""
+def train_on(dataset: Dataset, chosen_N: Tensor, model: str, epochs: int, weights: Path | None = None) -> float:
+    """Return the test accuracy of the network, trained on the chosen images, as it is after the last epoch.
+
+    weights: to start from, with a head that is fitted to their features first; None: from scratch."""
     assert dataset.test is not None
     own = replace(dataset, train=dataset.train.take(chosen_N), validation=dataset.validation.take(torch.arange(0)))
-    asked = recipe("digits").override_all({"model.name": model, "train.epochs": epochs, "augment.policy": "objects"})
+    asked = recipe("digits").override_all({"model.name": model, "train.epochs": epochs, "train.keep": "last"})
+    asked = asked.override_all({"augment.policy": "objects"})
+    if weights is not None:
+        asked = asked.override_all({"model.weights": str(weights), "model.probe": True})
     experiment = resolve(asked, own)
     *_, last = fit(experiment, own)
     scorer = Scorer.from_experiment(experiment, own, torch.device("cpu"))
@@ -79,10 +85,10 @@ def report(name: str, accuracies: list[float], began: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", choices=METHODS, default="simclr")
-    parser.add_argument("--model", default="plain7_32")
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--scratch-epochs", type=int, default=60)
-    parser.add_argument("--skip", nargs="*", default=[], choices=("imagenet", "scratch"))
+    parser.add_argument("--model", default="resnet9_16")
+    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--label-epochs", type=int, default=60)
+    parser.add_argument("--skip", nargs="*", default=[], choices=("imagenet", "scratch", "these"))
     parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     parser.add_argument("--out", type=Path, default=Path("/tmp/classifier-pretrain"))
     arguments = parser.parse_args()
@@ -91,10 +97,13 @@ def main() -> None:
     dataset = data.load(DataConfig(path=str(path)))
     assert dataset.test is not None
     order_N = permutation(len(dataset.train), 0, 0)
-    pool_N, at_N = order_N[:UNLABELLED], order_N[UNLABELLED:][:CANDIDATES].sort().values
-    draws = [draw_labels(dataset, at_N, draw) for draw in range(DRAWS)]
+    pool_N, candidates_N = order_N[:UNLABELLED], order_N[UNLABELLED:][:CANDIDATES].sort().values
+    draws = [draw_labels(dataset, candidates_N, draw) for draw in range(DRAWS)]
+    at_N = torch.cat(draws).unique()  # sorted
 
-    asked = Experiment().override_all(DEFAULTS | {"model.name": arguments.model, "train.epochs": arguments.epochs})
+    given = {"model.name": arguments.model, "train.epochs": arguments.epochs} | dict(arguments.set)
+    asked = Experiment().override_all(DEFAULTS | choose_optimizer(arguments.method, given))
+    asked = asked.override_all({"model.name": arguments.model, "train.epochs": arguments.epochs})
     for name, value in arguments.set:
         asked = asked.override_text(name, value)
     augment = choose_augment(asked.augment, kind=dataset.kind, channels=dataset.channels, size=dataset.size)
@@ -140,10 +149,13 @@ def main() -> None:
             )
     name = f"a probe of {arguments.model} by {arguments.method}"
     measure(name, lambda images_NCHW: extract_features(model, scorer, images_NCHW))
-    if "scratch" not in arguments.skip:
-        began = time.perf_counter()
-        accuracies = [train_from_scratch(dataset, one, arguments.model, arguments.scratch_epochs) for one in draws]
-        report(f"{arguments.model} from scratch on {LABELS} a class", accuracies, began)
+    weights = arguments.out / "weights.safetensors"
+    write_weights(model, weights, arguments.model, arguments.method)
+    for start, path in (("scratch", None), ("these", weights)):
+        if start not in arguments.skip:
+            began = time.perf_counter()
+            accuracies = [train_on(dataset, one, arguments.model, arguments.label_epochs, path) for one in draws]
+            report(f"{arguments.model} from {start} on {LABELS} a class", accuracies, began)
     if "imagenet" not in arguments.skip:
         began = time.perf_counter()
         backbone = open_pretrained(dataset.size, DataConfig(), "cpu")
