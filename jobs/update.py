@@ -60,7 +60,8 @@ class UpdateOptions(Options):
     """Largest loss of accuracy on the old test images, in percentage points, with which a model is promoted. If unset,
     1, or the least that can be shown on so few images."""
     epochs: PositiveInt | None = None
-    """Epochs of the update. If unset, the run's own, or more if a quarter of its training would take more."""
+    """Epochs of the update. If unset, three quarters of the run's, or more if a quarter of its training would take
+    more."""
     baseline: bool = True
     """Also train on the memory alone, which the update must beat, else it says so."""
     data: str | None = None
@@ -150,7 +151,8 @@ def _start(request: Request, log: RunLog) -> "tuple[RunFolder, UpdateDocument, D
             "memory": memory,
             "max_loss": _choose_max_loss(options.max_loss, composed.counts["old"]["test"]),
             "epochs": options.epochs,
-            "baseline": options.baseline and memory > 0,
+            "run_epochs": _find_run_epochs(bundles.find(options.run).parent, about),
+            "baseline": options.baseline and 0 < memory < sum(composed.counts[one]["train"] for one in ("old", "new")),
             "counts": composed.counts,
             "new_classes": composed.new_classes,
             "candidates": [],
@@ -174,6 +176,8 @@ def _resume(request: Request, log: RunLog) -> "tuple[RunFolder, UpdateDocument, 
         raise ConfigError("an update that is resumed keeps its model, images and name: leave them out")
     run = RunFolder.resume(options.resume)
     try:
+        if not (run.folder / documents.DOCUMENT).is_file():
+            raise ConfigError(f"{run.folder} is not an update: resume it by the verb that began it")
         document = documents.read(run.folder)
         document["max_loss"] = _choose_anew(document, options.max_loss, run.folder)
         config, dataset = _load(run.folder, document, request, log)
@@ -206,6 +210,15 @@ def _read(request: Request, about: "Bundle", log: RunLog) -> "tuple[Dataset, Dat
     earlier = str(folder) if (folder / ASSIGNED).is_file() else None  # a copy of a test image stays one
     config = dataclasses.replace(read_new_as(about, recorded, options.images), split_from=earlier)
     return old, load_new_data(about, config, log.progress_bar)
+
+
+def _find_run_epochs(folder: Path, about: "Bundle") -> int:
+    """Epochs of the run, or, of a run that is an update itself, of the one that the first update was of."""
+    from classifier.update import document as documents
+
+    if (folder / documents.DOCUMENT).is_file():
+        return documents.read(folder)["run_epochs"]
+    return about.experiment["train"]["epochs"]
 
 
 def _choose_memory(asked: int | None, old: "Dataset", new: "Dataset") -> int:
@@ -265,7 +278,8 @@ def _load(folder: Path, document: "UpdateDocument", request: Request, log: RunLo
     config = dataclasses.replace(config, cache=request.changes.get("data.cache", config.cache))
     log.begin_phase("reading the images")
     dataset = data.load(config, log.progress_bar)
-    return config, dataclasses.replace(dataset, mean=about.mean, std=about.std)
+    name = Path(document["data"]).name
+    return config, dataclasses.replace(dataset, name=name, mean=about.mean, std=about.std)
 
 
 def _log_images(document: "UpdateDocument", log: RunLog) -> None:

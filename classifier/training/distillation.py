@@ -19,8 +19,10 @@ class TaughtTargets(NamedTuple):
     """The targets of a loss, as labels_N or targets_NK, and what the teacher says of the same images."""
 
     targets: Tensor
-    teacher_NK: Tensor
+    teacher_MK: Tensor
     """Log-probabilities, at the temperature of the distillation."""
+    known_M: Tensor | None = None
+    """Indices of the images that they are of; None: all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +32,14 @@ class Teacher:
     members: Sequence[tuple[nn.Module, Scorer]]
     classes: Sequence[int] | None = None
     """The student's classes that it knows, in its order, where the student has more; None: the same."""
+
+    def teach(self, images_NCHW: Tensor, targets: Tensor, temperature: float) -> TaughtTargets:
+        """Return what it says of a batch; only of images whose class it knows, where the student has more."""
+        if self.classes is None:
+            return TaughtTargets(targets, self.predict(images_NCHW, temperature))
+        classes_J = torch.tensor(self.classes, device=targets.device)
+        known_M = torch.isin(targets, classes_J).nonzero()[:, 0]
+        return TaughtTargets(targets, self.predict(images_NCHW[known_M], temperature), known_M)
 
     def predict(self, images_NCHW: Tensor, temperature: float) -> Tensor:
         """Return log-probabilities_NK of augmented images, softened by the temperature. Their logits are divided by it.
@@ -60,7 +70,7 @@ class DistillationLoss:
     temperature: float
 
     def __call__(self, outputs: Any, targets: TaughtTargets) -> Tensor:
-        divergence_N = _measure_divergence(_logits(outputs), targets.teacher_NK, self.temperature)
+        divergence_N = _measure_divergence(_logits(outputs), targets.teacher_MK, self.temperature)
         losses_N = self.share * divergence_N
         return losses_N if self.share == 1 else losses_N + (1 - self.share) * self.loss(outputs, targets.targets)
 
@@ -81,10 +91,12 @@ class ReplayLoss:
     classes_J: Tensor
 
     def __call__(self, outputs: Any, targets: TaughtTargets) -> Tensor:
-        divergence_N = _measure_divergence(_logits(outputs)[:, self.classes_J], targets.teacher_NK, self.temperature)
-        is_old_N = torch.isin(targets.targets, self.classes_J)
+        losses_N = self.loss(outputs, targets.targets)
+        assert targets.known_M is not None
+        logits_MJ = _logits(outputs)[targets.known_M][:, self.classes_J]
+        divergence_M = _measure_divergence(logits_MJ, targets.teacher_MK, self.temperature)
         weight = self.share / (1 - self.share)
-        return self.loss(outputs, targets.targets) + weight * divergence_N * is_old_N
+        return losses_N.index_add(0, targets.known_M, divergence_M.to(losses_N), alpha=weight)
 
 
 def make_loss(loss: Loss, teacher: Teacher, share: float, temperature: float, device: torch.device) -> Any:

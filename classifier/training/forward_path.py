@@ -18,7 +18,7 @@ from classifier.inference.scorer import Scorer
 from classifier.runtime import counter_rng
 from classifier.runtime.distributed import ProcessGroup
 from classifier.training import image_size
-from classifier.training.distillation import TaughtTargets, Teacher
+from classifier.training.distillation import Teacher
 from classifier.training.int8_forward import forward_in_int8
 
 
@@ -93,8 +93,7 @@ class FullModelPath:
         outputs = self.scorer.forward(run, images_NCHW, batch.columns_NF)
         if self.teacher is None:
             return outputs, targets
-        taught_NK = self.teacher.predict(images_NCHW, self.experiment.loss.distill_temperature)
-        return outputs, TaughtTargets(targets, taught_NK)
+        return outputs, self.teacher.teach(images_NCHW, targets, self.experiment.loss.distill_temperature)
 
     def validate(self, model: nn.Module, group: ProcessGroup) -> dict[str, Any]:
         return self.scorer.compute_scores(model, self.dataset.validation, group, self.dataset.label_sets_MK)

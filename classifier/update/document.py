@@ -44,7 +44,7 @@ class Candidate(TypedDict):
     new: Comparison | None
     """None without such test images."""
     validation: Share | None
-    """Its accuracy on the validation images, old and new."""
+    """Its accuracy on the validation images, old and new, or by folds of a linear probe."""
     classes: list[ClassChange]
 
 
@@ -70,6 +70,8 @@ class UpdateDocument(TypedDict):
     max_loss: Annotated[float, Range(0, 100)]
     """Points of accuracy on the old test images."""
     epochs: PositiveInt | None
+    run_epochs: PositiveInt
+    """Epochs of the training that the model comes from, before any update."""
     baseline: bool
     """Whether a model is also trained on the memory alone."""
     counts: dict[str, dict[str, Count]]

@@ -7,29 +7,35 @@ from pathlib import Path
 from classifier.bundle.bundle import WEIGHTS, Bundle
 from classifier.config.experiment import Experiment
 from classifier.config.sections import DataConfig
+from classifier.update.document import UpdateDocument
 
 # Share of the loss that is the earlier model's, and the temperature. 0.8 was worse by 2 points (LOG.md).
 SHARE, TEMPERATURE = 0.5, 2.0
+# Of the run's epochs; decay of the weights' average, if the run had none.
+EPOCHS, EMA = 0.75, 0.95
 # Of the image steps of the run's training, an update has at least one in so many.
 MIN_SHARE = 4
 # And so many optimizer steps at least: a new class begins at zero.
 MIN_STEPS = 100
 
 
-def plan_update(about: Bundle, config: DataConfig, original: Path, *, epochs: int | None, images: int) -> Experiment:
+def plan_update(about: Bundle, config: DataConfig, original: Path, document: UpdateDocument, images: int) -> Experiment:
     """Return the experiment that goes on from the model: classes are drawn equally often, and its answers are replayed.
 
-    It is the run's own, learning rate included: a third of it forgot more (LOG.md). It has as many epochs, so that its
-    time follows from the images; or more, if that were less than a quarter of the run's training, or very few steps. A
-    linear probe is fitted again, without a teacher, as its features stay. config: of the composed data set; original:
-    folder of the bundle, whose weights are begun with; images: training images.
+    It is the run's own, learning rate included: a third of it forgot more (LOG.md), and weights are averaged. It has
+    three quarters of the epochs, so that its time follows from the images; or more, if that were less than a quarter of
+    the run's training, or very few steps. A linear probe is fitted again, without a teacher, as its features stay.
+    config: of the composed data set; original: folder of the bundle, whose weights are begun with; images: training
+    images.
     """
     experiment = _plan(about, config, images)
     if experiment.takes_steps:
-        own, batch = experiment.train.epochs, experiment.data.batch * experiment.optimizer.accumulate
-        share = own * about.dataset["counts"]["train"] / (MIN_SHARE * images)
-        epochs = epochs or max(own, round(share), math.ceil(MIN_STEPS / math.ceil(images / batch)))
-        experiment = experiment.override_all({"data.balance": 1.0, "train.epochs": epochs})
+        share = experiment.train.epochs * about.dataset["counts"]["train"] / (MIN_SHARE * images)
+        steps = math.ceil(images / (experiment.data.batch * experiment.optimizer.accumulate))
+        least = round(EPOCHS * document["run_epochs"]), round(share), math.ceil(MIN_STEPS / steps)
+        epochs = document["epochs"] or max(least)
+        ema = EMA if experiment.optimizer.ema is None else experiment.optimizer.ema
+        experiment = experiment.override_all({"data.balance": 1.0, "train.epochs": epochs, "optimizer.ema": ema})
     if _is_file(about.model["weights"]):  # which may be gone, or belong to another machine
         experiment = experiment.override("model.weights", str(original / WEIGHTS))
     if not has_teacher(experiment):

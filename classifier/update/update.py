@@ -107,8 +107,7 @@ class Update:
     @cached_property
     def _plan(self) -> Experiment:
         original, images = bundles.find(self.folder / ORIGINAL), len(self.dataset.train)
-        epochs = self.document["epochs"]
-        return plan_update(self.original.bundle, self.config, original, epochs=epochs, images=images)
+        return plan_update(self.original.bundle, self.config, original, self.document, images)
 
     @property
     def _teacher(self) -> Teacher:
@@ -128,13 +127,13 @@ class Update:
         names, test = self.dataset.class_names, self.dataset.test
         after_N = find_hits(bundles.load(folder, self.original.device), test, names)
         old, new, classes = compare_old_and_new(self._test_hits, after_N, test, names)
-        validation_N = self._validation_hits(name)
+        validation = bundles.read(folder).scores["validation"]
         candidate: Candidate = {
             "name": name,
             "seconds": sum(row["seconds"] for row in read_history(folder)),
             "old": old,
             "new": new,
-            "validation": float(validation_N.mean()) if len(validation_N) else None,
+            "validation": validation["accuracy"] if validation else None,
             "classes": classes,
         }
         self.document["candidates"].append(candidate)

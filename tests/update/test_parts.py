@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import types
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from classifier import data, models
 from classifier.config.sections import DataConfig, ModelConfig
 from classifier.data.dataset import Split
 from classifier.models.head import head_parameter_names
-from classifier.training.distillation import ReplayLoss, TaughtTargets
+from classifier.training.distillation import ReplayLoss, TaughtTargets, Teacher
 from classifier.update.compose import compose
 from classifier.update.document import Candidate
 from classifier.update.grow_head import grow_head
@@ -73,12 +74,30 @@ def test_a_grown_head_answers_as_before(name):
 def test_only_images_of_known_classes_are_replayed():
     plain: Any = functools.partial(torch.nn.functional.cross_entropy, reduction="none")
     logits_NK, labels_N = torch.randn(3, 4), torch.tensor([1, 0, 3])
-    teacher_NJ = torch.randn(3, 2).log_softmax(1)
-    found_N = ReplayLoss(plain, 0.5, 2.0, torch.tensor([1, 3]))(logits_NK, TaughtTargets(labels_N, teacher_NJ))
-    student_NJ = (logits_NK[:, [1, 3]] / 2).log_softmax(1)
-    divergence_N = 4 * (teacher_NJ.exp() * (teacher_NJ - student_NJ)).sum(1)
-    expected_N = plain(logits_NK, labels_N) + divergence_N * torch.tensor([1.0, 0.0, 1.0])
+    teacher_MJ, known_M = torch.randn(2, 2).log_softmax(1), torch.tensor([0, 2])
+    targets = TaughtTargets(labels_N, teacher_MJ, known_M)
+    found_N = ReplayLoss(plain, 0.5, 2.0, torch.tensor([1, 3]))(logits_NK, targets)
+    student_MJ = (logits_NK[[0, 2]][:, [1, 3]] / 2).log_softmax(1)
+    expected_N = plain(logits_NK, labels_N)
+    expected_N[known_M] += 4 * (teacher_MJ.exp() * (teacher_MJ - student_MJ)).sum(1)
     assert torch.allclose(found_N, expected_N, atol=1e-6)
+
+
+def test_a_teacher_of_fewer_classes_sees_only_images_that_it_knows():
+    seen = []
+
+    def network(images_NCHW):
+        seen.append(len(images_NCHW))
+        return torch.zeros(len(images_NCHW), 2)
+
+    model: Any = network
+    model.eval = lambda: model
+    scorer: Any = types.SimpleNamespace(size=8, forward=lambda run, images_NCHW: run(images_NCHW))
+    teacher = Teacher([(model, scorer)], classes=(1, 3))
+    taught = teacher.teach(torch.rand(4, 3, 8, 8), torch.tensor([3, 0, 1, 2]), 2.0)
+    assert seen == [2]
+    assert taught.known_M is not None
+    assert taught.known_M.tolist() == [0, 2]
 
 
 def make_candidate(old_before: int, old_after: int, new_before: int, new_after: int) -> Candidate:

@@ -118,5 +118,6 @@ def test_what_is_refused(home, verb_in):
     assert "keep at least one image of each" in refuse("runs/base", "blue", "--memory", "2")
     assert "cannot be shown on" in refuse("runs/base", "blue", "--max-loss", "0.1")
     assert "does not exist" in refuse("runs/base", "nowhere")
+    assert "is not an update" in verb_in(home, "update", "--resume", "runs/base").err
     (home / "labels.csv").write_text("path,label\nblue/blue/000.png,a;b\nblue/blue/001.png,b;a\n")
     assert "multilabel" in refuse("runs/base", "labels.csv")

@@ -26,6 +26,7 @@ from classifier import data
 from classifier.bundle import bundle as bundles
 from classifier.compress.train_step import train_step
 from classifier.config.experiment import Experiment
+from classifier.config.recipes import recipe
 from classifier.config.sections import DataConfig
 from classifier.data.dataset import Dataset
 from classifier.runs.folder import read_history
@@ -87,7 +88,8 @@ def train_naively(task: Path, before: Path, folder: Path) -> None:
     dataset = data.load(config)
     names = tuple(sorted({*about.class_names, *new.class_names}))
     dataset = with_classes(dataset, names)
-    experiment = plan_update(about, config, folder, epochs=None, images=len(dataset.train))
+    document: Any = {"epochs": None, "run_epochs": recipe("fashion-quick").train.epochs}
+    experiment = plan_update(about, config, folder, document, len(dataset.train))
     experiment = experiment.override_all({"loss.distill": 0.0, "data.balance": 0.0})
     weights = grow_head(loaded.model.state_dict(), about.class_names, build_model(experiment, dataset), names)
     train_step(
