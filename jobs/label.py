@@ -108,6 +108,8 @@ def label(request: Request) -> None:
         log.info(f"{count:,} images labelled by {annotator}")
         is_inside = Path(os.path.abspath(config.path)).is_relative_to(manifest.parent)
         outside = () if is_inside else ("--data.outside", "true")
+        if len(options.paths) == 2:
+            log.next_step("update the model with them", command_line("update", options.paths[0], manifest, *outside))
         log.next_step("train on them", command_line("train", manifest, *outside))
 
 
