@@ -125,6 +125,9 @@ def _start(request: Request, log: RunLog) -> "tuple[RunFolder, UpdateDocument, D
     from classifier.runs.recorder import save_inputs
     from classifier.update import document as documents
     from classifier.update.compose import compose
+    from classifier.update.images import load_new_images, load_old_images
+    from classifier.update.judge import choose_max_loss
+    from classifier.update.memory import choose_size
     from classifier.update.update import ORIGINAL
 
     options = request.options
@@ -134,8 +137,11 @@ def _start(request: Request, log: RunLog) -> "tuple[RunFolder, UpdateDocument, D
     about = bundles.read(options.run)
     about.refuse_columns(VERB.name)
     about.refuse_labels(VERB.name)
-    old, new = _read(request, about, log)
-    memory = _choose_memory(options.memory, old, new)
+    log.begin_phase("reading the older images")
+    old = load_old_images(options.run, about, options.data, request.changes, log.progress_bar)
+    log.begin_phase("reading the new images")
+    new = load_new_images(options.run, about, options.images, request.changes, log.progress_bar)
+    memory = choose_size(options.memory, old.class_names, new.class_names)
     if options.name:
         run = RunFolder.create(options.out, options.name)
     else:
@@ -149,7 +155,7 @@ def _start(request: Request, log: RunLog) -> "tuple[RunFolder, UpdateDocument, D
             "model": str(Path(options.run).absolute()),
             "data": options.images,
             "memory": memory,
-            "max_loss": _choose_max_loss(options.max_loss, composed.counts["old"]["test"]),
+            "max_loss": choose_max_loss(options.max_loss, composed.counts["old"]["test"]),
             "epochs": options.epochs,
             "run_epochs": _find_run_epochs(bundles.find(options.run).parent, about),
             "baseline": options.baseline and 0 < memory < sum(composed.counts[one]["train"] for one in ("old", "new")),
@@ -188,30 +194,6 @@ def _resume(request: Request, log: RunLog) -> "tuple[RunFolder, UpdateDocument, 
     return run, document, config, dataset
 
 
-def _read(request: Request, about: "Bundle", log: RunLog) -> "tuple[Dataset, Dataset]":
-    """The older images, from what an earlier update has kept or from the run's data set, and the new ones."""
-    from classifier import data
-    from classifier.bundle import bundle as bundles
-    from classifier.config.experiment import Experiment
-    from classifier.data.assigned_splits import FILE as ASSIGNED
-    from classifier.evaluation.training_data import load_training_data, without_choices
-    from classifier.update.compose import MEMORY, load_new_data, read_composed_as, read_new_as
-
-    options = request.options
-    folder = bundles.find(options.run).parent
-    changes = {name.removeprefix("data."): value for name, value in request.changes.items()}
-    recorded = dataclasses.replace(without_choices(Experiment.from_dict(about.experiment).data), **changes)
-    log.begin_phase("reading the older images")
-    if (folder / MEMORY).is_dir() and options.data is None:
-        old = data.load(read_composed_as(about, recorded, folder / MEMORY), log.progress_bar)
-    else:
-        old = load_training_data(options.run, about, options.data, request.changes)
-    log.begin_phase("reading the new images")
-    earlier = str(folder) if (folder / ASSIGNED).is_file() else None  # a copy of a test image stays one
-    config = dataclasses.replace(read_new_as(about, recorded, options.images), split_from=earlier)
-    return old, load_new_data(about, config, log.progress_bar)
-
-
 def _find_run_epochs(folder: Path, about: "Bundle") -> int:
     """Epochs of the run, or, of a run that is an update itself, of the one that the first update was of."""
     from classifier.update import document as documents
@@ -219,39 +201,6 @@ def _find_run_epochs(folder: Path, about: "Bundle") -> int:
     if (folder / documents.DOCUMENT).is_file():
         return documents.read(folder)["run_epochs"]
     return about.experiment["train"]["epochs"]
-
-
-def _choose_memory(asked: int | None, old: "Dataset", new: "Dataset") -> int:
-    """How many older training images are learned from. ConfigError if new classes would make the model forget."""
-    from classifier.update.memory import choose_size
-
-    classes, new_classes = {*old.class_names, *new.class_names}, {*new.class_names} - {*old.class_names}
-    if asked is None:
-        return choose_size(len(classes))
-    if asked == 0 and new_classes:
-        raise ConfigError(
-            f"--memory 0: new classes ({show(list_few(sorted(new_classes)))}) cannot be learned without images of the "
-            "older ones: from the weights alone, whatever holds them, a model learns to answer with new classes only "
-            "(van de Ven and Tolias, 2019). Allow at least one image a class"
-        )
-    if 0 < asked < len(classes):
-        raise ConfigError(f"--memory {asked}: there are {len(classes)} classes: keep at least one image of each")
-    return asked
-
-
-def _choose_max_loss(asked: float | None, images: int) -> float:
-    """The largest loss, in points. ConfigError if so few test images cannot show that it is not exceeded."""
-    from classifier.update.judge import DEFAULT_MAX_LOSS, find_least_loss
-
-    least = find_least_loss(images) if images else 0.0
-    if asked is None:
-        return max(DEFAULT_MAX_LOSS, least)
-    if asked < least:
-        raise ConfigError(
-            f"--max-loss {asked:g}: a loss below {least:.2f} points cannot be shown on {images:,} old test images: "
-            "allow more"
-        )
-    return asked
 
 
 def _choose_anew(document: "UpdateDocument", asked: float | None, folder: Path) -> float:
@@ -267,15 +216,12 @@ def _load(folder: Path, document: "UpdateDocument", request: Request, log: RunLo
     """The composed data set, with the statistics by which the model scales its images."""
     from classifier import data
     from classifier.bundle import bundle as bundles
-    from classifier.config.experiment import Experiment
-    from classifier.evaluation.training_data import without_choices
-    from classifier.update.compose import DATA, read_composed_as
+    from classifier.update.compose import DATA
+    from classifier.update.images import read_composed_as
     from classifier.update.update import ORIGINAL
 
     about = bundles.read(folder / ORIGINAL)
-    recorded = without_choices(Experiment.from_dict(about.experiment).data)
-    config = read_composed_as(about, recorded, folder / DATA)
-    config = dataclasses.replace(config, cache=request.changes.get("data.cache", config.cache))
+    config = read_composed_as(about, folder / DATA, request.changes)
     log.begin_phase("reading the images")
     dataset = data.load(config, log.progress_bar)
     name = Path(document["data"]).name

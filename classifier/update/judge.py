@@ -10,6 +10,7 @@ import torch
 from classifier.bundle.bundle import LoadedBundle
 from classifier.compress.judge import compare_answers
 from classifier.data.dataset import Split
+from classifier.errors import ConfigError
 from classifier.update.document import Candidate, ClassChange, Comparison, Outcome, UpdateDocument
 from classifier.update.tables import is_new
 
@@ -47,10 +48,21 @@ def compare_old_and_new(
     return old, new, classes
 
 
-def find_least_loss(images: int) -> float:
-    """Return the smallest loss, in points, that can be shown not to be exceeded on so many test images."""
+def choose_max_loss(asked: float | None, images: int) -> float:
+    """Return the largest loss, in points, on so many old test images with which a model is promoted.
+
+    asked: by the user; if None, 1, or the least that can be shown not to be exceeded. ConfigError if it is less.
+    """
     same_N = np.ones(images, bool)
-    return 100 * compare_answers(same_N, same_N).high
+    least = 100 * compare_answers(same_N, same_N).high if images else 0.0
+    if asked is None:
+        return max(DEFAULT_MAX_LOSS, least)
+    if asked < least:
+        raise ConfigError(
+            f"--max-loss {asked:g}: a loss below {least:.2f} points cannot be shown on {images:,} old test images: "
+            "allow more"
+        )
+    return asked
 
 
 def judge(candidate: Candidate, limit: float) -> Outcome:

@@ -7,14 +7,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from classifier.errors import ConfigError, list_few
+from classifier.text import show
+
 MIN_MEMORY, MIN_A_CLASS = 500, 20
 MAX_HELD_OUT = 5000
 """Of the validation images, and of the test images, that are kept to judge later updates by."""
 
 
-def choose_size(classes: int) -> int:
-    """Return how many training images are kept where the user has not said it."""
-    return max(MIN_MEMORY, MIN_A_CLASS * classes)
+def choose_size(asked: int | None, old_names: Sequence[str], new_names: Sequence[str]) -> int:
+    """Return how many training images are kept. asked: by the user; if None, 500, or 20 a class if that is more.
+
+    ConfigError if not every class would have one, or, for 0, if there are new classes: from the weights alone, whatever
+    holds them, a model learns to answer with new classes only (G. van de Ven and A. Tolias, "Three scenarios for
+    continual learning", 2019).
+    """
+    classes, new_classes = {*old_names, *new_names}, sorted({*new_names} - {*old_names})
+    if asked is None:
+        return max(MIN_MEMORY, MIN_A_CLASS * len(classes))
+    if asked == 0 and new_classes:
+        raise ConfigError(
+            f"--memory 0: new classes ({show(list_few(new_classes))}) cannot be learned without images of the older "
+            "ones, which a model forgets if it has only its weights: allow at least one image a class"
+        )
+    if 0 < asked < len(classes):
+        raise ConfigError(f"--memory {asked}: there are {len(classes)} classes: keep at least one image of each")
+    return asked
 
 
 def select_balanced(labels_N: Tensor, ids: Sequence[str], count: int) -> Tensor:

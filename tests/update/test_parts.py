@@ -12,12 +12,13 @@ import torch
 from classifier import data, models
 from classifier.config.sections import DataConfig, ModelConfig
 from classifier.data.dataset import Split
+from classifier.errors import ConfigError
 from classifier.models.head import head_parameter_names
 from classifier.training.distillation import ReplayLoss, TaughtTargets, Teacher
 from classifier.update.compose import compose
 from classifier.update.document import Candidate
 from classifier.update.grow_head import grow_head
-from classifier.update.judge import compare_old_and_new, find_allowing_loss, find_least_loss, judge
+from classifier.update.judge import choose_max_loss, compare_old_and_new, find_allowing_loss, judge
 from classifier.update.memory import choose_size, select_balanced
 from classifier.update.tables import is_new
 from tests.conftest import draw_photos
@@ -32,7 +33,9 @@ def test_a_memory_is_balanced_and_a_smaller_one_is_part_of_it():
     assert set(small.tolist()) < set(large.tolist())
     assert large.tolist() == sorted(large.tolist())
     assert len(select_balanced(labels_N, ids, 1000)) == len(labels_N)
-    assert (choose_size(3), choose_size(100)) == (500, 2000)
+    names = [str(k) for k in range(100)]
+    assert (choose_size(None, names[:3], names[:1]), choose_size(None, names[:50], names)) == (500, 2000)
+    assert (choose_size(7, names[:3], names[:1]), choose_size(0, names[:3], names[:1])) == (7, 0)
 
 
 def list_pixels(split: Split, class_names: tuple[str, ...]) -> list[tuple[bytes, str]]:
@@ -134,5 +137,8 @@ def test_what_is_promoted(hits, limit, promoted):
 
 
 def test_few_test_images_cannot_show_a_small_loss():
-    assert find_least_loss(20) > 5
-    assert find_least_loss(5000) < 0.1
+    assert choose_max_loss(None, 20) > 5
+    assert choose_max_loss(None, 5000) == 1.0
+    assert choose_max_loss(0.2, 5000) == 0.2
+    with pytest.raises(ConfigError, match="cannot be shown on 20 old test images"):
+        choose_max_loss(1.0, 20)

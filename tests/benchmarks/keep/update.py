@@ -25,14 +25,14 @@ from PIL import Image
 from classifier import data
 from classifier.bundle import bundle as bundles
 from classifier.compress.train_step import train_step
-from classifier.config.experiment import Experiment
 from classifier.config.recipes import recipe
 from classifier.config.sections import DataConfig
 from classifier.data.dataset import Dataset
 from classifier.runs.folder import read_history
 from classifier.training.state import build_model
-from classifier.update.compose import compose, load_new_data, read_composed_as, read_new_as
+from classifier.update.compose import compose
 from classifier.update.grow_head import grow_head
+from classifier.update.images import load_new_images, read_composed_as
 from classifier.update.judge import find_hits
 from classifier.update.plan import plan_update
 from tests.benchmarks.sets import fetch_debian
@@ -80,11 +80,11 @@ def run(verb: str, *words: object, out: Path) -> None:
 def train_naively(task: Path, before: Path, folder: Path) -> None:
     """Train the model in `before` on the images of a task alone; the run is in `folder`/step."""
     loaded = bundles.load(before)
-    about, recorded = loaded.bundle, Experiment.from_dict(loaded.bundle.experiment).data
-    new = load_new_data(about, read_new_as(about, recorded, str(task)))
+    about = loaded.bundle
+    new = load_new_images(before, about, str(task), {})
     if not (folder / "data").exists():
         compose(new, new, 0, folder)  # its old part holds no training images
-    config = read_composed_as(about, recorded, folder / "data" / "new")
+    config = read_composed_as(about, folder / "data" / "new")
     dataset = data.load(config)
     names = tuple(sorted({*about.class_names, *new.class_names}))
     dataset = with_classes(dataset, names)
