@@ -148,8 +148,10 @@ def test_the_optimizer_is_that_of_the_method_but_for_what_is_given(method, given
 def test_grey_images_are_cropped_less_and_keep_what_is_set():
     grey, colour = (choose_augment(AugmentConfig(), kind="photos", channels=n, size=28) for n in (1, 3))
     assert (grey.crop, colour.crop) == (0.6, 0.25)
+    assert (grey.erase, colour.erase) == (1, 0.25)
     assert (grey.hue, colour.hue) == (0, 0.1)
     assert choose_augment(AugmentConfig(crop=0.4), kind="photos", channels=1, size=28).crop == 0.4
+    assert choose_augment(AugmentConfig(policy="none"), kind="photos", channels=1, size=28).erase == 0
 
 
 def test_few_images_and_none_are_refused(tmp_path):
