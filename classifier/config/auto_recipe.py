@@ -35,7 +35,8 @@ SEARCH_VALIDATION, MAX_SEARCH_SHARE = 100, 1 / 3
 # The backbone sees small images enlarged, but not blurred beyond this factor, within these sides.
 MAX_ENLARGEMENT, MIN_SIDE, MAX_SIDE, SIDE_STEP = 6, 96, 224, 32
 MIN_EPOCHS, MAX_EPOCHS = 3, 150
-# So many small unlabelled images are enough for a network from scratch to learn from; an epoch passes all of them.
+# So many small unlabelled images, beside MIN_COMPARED labels, are enough for a network from scratch; of fewer labels a
+# probe with label propagation makes more (LOG.md: 4 a class). An epoch passes all of the unlabelled images.
 ENOUGH_UNLABELLED, MAX_SEMI_EPOCHS, MAX_SEMI_BATCH, SEMI_RATIO = 5_000, 8, 64, 3
 MIN_BATCH, MAX_BATCH, STEPS_PER_EPOCH = 64, 256, 24
 # Settings that a linear probe has no use for, with exceptions: who sets one wants steps.
@@ -113,7 +114,8 @@ def list_candidates(facts: Facts, given: Mapping[str, Any]) -> tuple[Kind, ...]:
     if has_weights or "model.probe" in given:
         return ("probe",)
     if facts.unlabelled:  # a comparison would take longer than the training
-        return ("scratch",) if is_small and facts.unlabelled >= ENOUGH_UNLABELLED else ("probe",)
+        is_enough = facts.unlabelled >= ENOUGH_UNLABELLED and facts.images >= MIN_COMPARED
+        return ("scratch",) if is_small and is_enough else ("probe",)
     if is_small and facts.images >= ENOUGH_FROM_SCRATCH:
         return ("scratch",)
     return ("probe",) if facts.images < MIN_COMPARED else ("probe", "scratch")

@@ -103,19 +103,21 @@ def test_what_the_user_set_decides_what_is_left(side: int, given: dict, kinds: t
     assert choose_recipe(Facts(images=500, classes=3, side=side), given).kind == kinds[0]
 
 
-FEW = Facts(images=40, classes=10, side=28, unlabelled=20_000)
-SEMI = SCRATCH | {"train.keep": "last", "train.epochs": 8, "data.batch": 32, "data.validation": 0}
+FEW = Facts(images=400, classes=10, side=28, unlabelled=20_000)
+SEMI = SCRATCH | {"train.keep": "last", "train.epochs": 8, "data.batch": 64, "data.validation": 0}
 
 
 @pytest.mark.parametrize(
     ("changes", "given", "expected"),
     [
         ({}, {}, SEMI),
+        ({"images": 40}, {}, PROBE | FOLDS),
+        ({"images": 40}, {"semi.method": "freematch"}, SEMI | {"data.batch": 32}),
         ({"images": 20_000, "validation": 1000}, {}, SEMI | {"data.batch": 64, "data.validation": 0.05}),
         ({"scratch_speed": 300.0}, {}, SEMI | {"train.epochs": 5}),
         ({"scratch_speed": 10.0}, {}, SEMI | {"train.epochs": 3}),
         ({"unlabelled": 500}, {}, PROBE | FOLDS),
-        ({"unlabelled": 500, "images": 400}, {}, PROBE | FOLDS),
+        ({"unlabelled": 500, "images": 40}, {}, PROBE | FOLDS),
         ({"side": 300}, {}, PROBE | FOLDS),
         ({"side": 300, "validation": 200, "probe_accuracy": 0.8, "finetune_speed": 1000.0}, {}, PROBE),
         ({"side": 300}, {"semi.method": "freematch"}, {"model.weights": "imagenet", "augment.views": 0}),
