@@ -20,7 +20,7 @@ from classifier.config.fields import NonNegativeFloat, PositiveInt
 from classifier.errors import ConfigError
 
 from .cli.command import main
-from .cli.verb import DATA_SETTINGS, EXIT_DONE, EXIT_ALARM, Options, Request, Verb, positional
+from .cli.verb import DATA_SETTINGS, EXIT_ALARM, EXIT_DONE, Options, Request, Verb, positional
 
 if TYPE_CHECKING:
     from classifier.bundle.document import Bundle

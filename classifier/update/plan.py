@@ -13,6 +13,8 @@ from classifier.update.document import UpdateDocument
 SHARE, TEMPERATURE = 0.5, 2.0
 # Of the run's epochs; decay of the weights' average, if the run had none.
 EPOCHS, EMA = 0.75, 0.95
+# Though all classes are drawn equally often, those with more different images are said too often.
+ADJUSTMENT = 0.25
 # Of the image steps of the run's training, an update has at least one in so many.
 MIN_SHARE = 4
 # And so many optimizer steps at least: a new class begins at zero.
@@ -35,7 +37,9 @@ def plan_update(about: Bundle, config: DataConfig, original: Path, document: Upd
         least = round(EPOCHS * document["run_epochs"]), round(share), math.ceil(MIN_STEPS / steps)
         epochs = document["epochs"] or max(least)
         ema = EMA if experiment.optimizer.ema is None else experiment.optimizer.ema
-        experiment = experiment.override_all({"data.balance": 1.0, "train.epochs": epochs, "optimizer.ema": ema})
+        changes = {"train.epochs": epochs, "optimizer.ema": ema, "data.balance": 1.0}
+        changes |= {"loss.adjustment": ADJUSTMENT, "loss.class_weights": "none"}
+        experiment = experiment.override_all(changes)
     if _is_file(about.model["weights"]):  # which may be gone, or belong to another machine
         experiment = experiment.override("model.weights", str(original / WEIGHTS))
     if not has_teacher(experiment):

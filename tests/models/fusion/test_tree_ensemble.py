@@ -76,7 +76,7 @@ def test_forest_of_labels():
 
 
 def test_values_at_a_threshold_go_where_scikit_learn_sends_them():
-    rows_NF = np.repeat(np.float32([0.1, 0.2, 0.3, 0.4]), 20)[:, None]
+    rows_NF = np.repeat(np.array([0.1, 0.2, 0.3, 0.4], np.float32), 20)[:, None]
     labels_N = np.repeat([0, 1, 0, 1], 20)
     reference: Any = HistGradientBoostingClassifier(max_iter=5, min_samples_leaf=1).fit(rows_NF, labels_N)
     trees = TreeEnsemble(from_boosting([reference], 2), classes=2)
