@@ -338,6 +338,7 @@ def _fitting_epochs(images: int, speed: float | None, minutes: float) -> int:
 
 def _more_epochs(facts: Facts, experiment: Experiment, minutes: float) -> str:
     epochs = experiment.train.epochs
-    if facts.scratch_speed is None or epochs >= MAX_EPOCHS // 5:
+    most = MAX_SEMI_EPOCHS if facts.unlabelled else MAX_EPOCHS
+    if facts.scratch_speed is None or epochs >= min(most, MAX_EPOCHS // 5):
         return ""
-    return f"more time trains longer: --train.minutes {4 * minutes:g} for about {min(MAX_EPOCHS, 4 * epochs)} epochs"
+    return f"more time trains longer: --train.minutes {4 * minutes:g} for about {min(most, 4 * epochs)} epochs"

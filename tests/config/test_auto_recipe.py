@@ -130,6 +130,13 @@ def test_unlabelled_images_are_learned_from_in_steps_where_they_are_small_and_ma
     assert " without labels, " in choice.reason
 
 
+@pytest.mark.parametrize(("speed", "more"), [(300.0, "for about 8 epochs"), (10_000.0, "")])
+def test_no_more_epochs_are_promised_than_unlabelled_images_get(speed: float, more: str):
+    choice = choose_recipe(dataclasses.replace(FEW, scratch_speed=speed))
+    assert choice.more.endswith(more)
+    assert bool(choice.more) is bool(more)
+
+
 def test_a_network_of_the_users_gets_a_recipe_for_any_network():
     facts = Facts(images=40, classes=2, side=100)
     experiment = choose_recipe(facts, {"model.name": "cnn"}).experiment
