@@ -61,9 +61,10 @@ def find_data(
         candidates = [] if started_in is None else [started_in / os.path.expanduser(value)]
         if name == "path":
             candidates += map(unescape_surrogates, location["paths"] if location else ())
-            candidates.append(folder / Path(value).name)  # images that the run itself has, wherever its folder is now
             candidates = [] if is_new_path else candidates
-        if existing := next(filter(_exists, candidates), None):
+        # An update has images of its own, wherever its folder is now.
+        own = [folder / Path(value).name] if name == "path" and not is_new_path else []
+        if existing := next(filter(_exists, [*candidates, *own]), None):
             found[name] = str(existing)
         elif name == "path" and not is_known_name(value):
             nor = f", nor in {started_in}, where the run was started" if candidates and started_in != Path.cwd() else ""

@@ -60,6 +60,9 @@ def test_a_new_class_is_learned_and_then_another_without_the_first_data(home, ve
     assert "on the memory alone" in page
     for name in ("evaluate", "calibrate"):
         assert verb_in(home, name, "runs/first").code == 0
+    shutil.move(home / "runs" / "first", home / "moved")  # its images are with it
+    assert verb_in(home, "evaluate", "moved", "--again").code == 0
+    shutil.move(home / "moved", home / "runs" / "first")
     shutil.move(home / "photos", home / "gone")  # the memory is enough
     try:
         draw_class(home / "more" / "yellow", (200, 200, 40))
