@@ -6,8 +6,8 @@ from classifier.inference.reference import Reference
 
 MAX_IMAGES = 500
 """Matched at a time: the time grows with their cube."""
-RESAMPLES, PARTS = 120, 20
-"""Of the reference, whose threshold needs many; and of a larger window."""
+RESAMPLES, PARTS = 40, 8
+"""Of the reference; and of a larger window."""
 
 
 def estimate_by_transport(
@@ -16,35 +16,26 @@ def estimate_by_transport(
     """Return the expected accuracy and its standard deviation, by confidence optimal transport.
 
     Outputs are matched one to one with labels that have the shares of the training, so that the mean probability of
-    the labels is highest: where a model gives nearly all images to a few classes, and is sure of it, this falls and
-    mean confidence does not. The estimate is the average of COT, that mean, and COTT, the share of images whose
-    probability is above the threshold that as many images of the reference exceed as are right (both Lu et al. 2023):
-    on strong corruptions one is too high and the other too low (LOG.md). It assumes that the shares are those of the
-    training. What the reference loses in the same matching of as many images is added: it is random shares and
-    miscalibration. accuracy: that of the reference.
+    the labels is highest (COT; Lu et al. 2023): where a model gives nearly all images to a few classes, and is sure of
+    it, this falls and mean confidence does not. It assumes that the shares are those of the training. What the
+    reference loses in the same matching of as many images is added: it is random shares and miscalibration. accuracy:
+    that of the reference.
     """
     rng = np.random.Generator(np.random.Philox(seed))
     count, size = len(outputs_MK), min(MAX_IMAGES, len(outputs_MK))
     draws = [rng.choice(len(reference), size, p=reference.weights) for _ in range(RESAMPLES)]
-    matched_RM = np.array([_match(reference.outputs[rows], reference.shares) for rows in draws])
-    threshold = np.quantile(matched_RM, np.clip(1 - accuracy, 0, 1))
-    matched_R = _score(matched_RM, threshold)
+    matched_R = np.array([_match(reference.outputs[rows], reference.shares) for rows in draws])
     parts = 1 if count == size else PARTS
-    matched_PM = np.array(
+    matched = np.mean(
         [_match(outputs_MK[rng.choice(count, size, replace=False)], reference.shares) for _ in range(parts)]
     )
-    value = float(np.clip(_score(matched_PM, threshold).mean() + accuracy - matched_R.mean(), 0, 1))
+    value = float(np.clip(matched + accuracy - matched_R.mean(), 0, 1))
     variance = matched_R.var() * (size / count + size / len(reference)) + value * (1 - value) / count
     return value, float(np.sqrt(variance))
 
 
-def _score(matched_RM: np.ndarray, threshold: float) -> np.ndarray:
-    """Return the average of COT and COTT for each row."""
-    return (matched_RM.mean(1) + (matched_RM >= threshold).mean(1)) / 2
-
-
-def _match(outputs_MK: np.ndarray, shares_K: np.ndarray) -> np.ndarray:
-    """Return the probability of each image's label, of these shares and such that the mean is highest."""
+def _match(outputs_MK: np.ndarray, shares_K: np.ndarray) -> float:
+    """Return the highest mean probability of labels of these shares, one for each image."""
     from scipy.optimize import linear_sum_assignment
 
     wanted_K = shares_K * len(outputs_MK)
@@ -52,4 +43,4 @@ def _match(outputs_MK: np.ndarray, shares_K: np.ndarray) -> np.ndarray:
     missing = len(outputs_MK) - counts_K.sum()
     counts_K[np.argsort(counts_K - wanted_K, kind="stable")[:missing]] += 1
     scores_MM = outputs_MK[:, np.repeat(np.arange(len(shares_K)), counts_K)].astype(np.float64)
-    return scores_MM[linear_sum_assignment(scores_MM, maximize=True)]
+    return float(scores_MM[linear_sum_assignment(scores_MM, maximize=True)].mean())
