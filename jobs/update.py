@@ -86,7 +86,7 @@ VERB = Verb(
 def update(request: Request) -> int:
     """Train, compare and judge, and save the promoted model as the bundle of a new run."""
     from classifier.runtime.threads import use_free_cores
-    from classifier.update.update import StoppedError
+    from classifier.update.update import StoppedError, Update
 
     started = time.monotonic()
     with Interrupts() as interrupts, contextlib.ExitStack() as cleanup:
@@ -99,7 +99,16 @@ def update(request: Request) -> int:
         run.started = started
         log.attach(run.folder / "run.log")
         _log_images(document, log)
-        work = _open(run.folder, document, config, dataset, log, interrupts)
+        work = Update(
+            run.folder,
+            document,
+            config,
+            dataset,
+            begin_phase=log.begin_phase,
+            on_step=log.show_step,
+            on_epoch=lambda epoch, epochs: log.log_epoch(epoch.row(), epochs),
+            should_stop=lambda: interrupts.stop_requested,
+        )
 
         def finish_interrupted() -> None:
             run.write_result(VERB.name, "stopped")
@@ -235,28 +244,6 @@ def _log_images(document: "UpdateDocument", log: RunLog) -> None:
         log.info(f"{origin} images: {images}")
     if document["new_classes"]:
         log.info(f"new classes: {show(list_few(document['new_classes']))}")
-
-
-def _open(
-    folder: Path,
-    document: "UpdateDocument",
-    config: "DataConfig",
-    dataset: "Dataset",
-    log: RunLog,
-    interrupts: Interrupts,
-) -> "Update":
-    from classifier.update.update import Update
-
-    return Update(
-        folder,
-        document,
-        config,
-        dataset,
-        begin_phase=log.begin_phase,
-        on_step=log.show_step,
-        on_epoch=lambda epoch, epochs: log.log_epoch(epoch.row(), epochs),
-        should_stop=lambda: interrupts.stop_requested,
-    )
 
 
 def _finish(run: "RunFolder", work: "Update", outcome: "Outcome", log: RunLog) -> None:
