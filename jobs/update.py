@@ -173,6 +173,7 @@ def _start(request: Request, log: RunLog) -> "tuple[RunFolder, UpdateDocument, D
             "candidates": [],
         }
         config, dataset = _load(run.folder, document, request, log)
+        dataset = dataclasses.replace(dataset, assigned=dataset.assigned and dataset.assigned.extend(new.assigned))
         save_inputs(run, dataclasses.replace(Experiment.from_dict(about.experiment), data=config), dataset)
         documents.write(run.folder, document)
     except BaseException:
@@ -225,6 +226,8 @@ def _load(folder: Path, document: "UpdateDocument", request: Request, log: RunLo
     """The composed data set, with the statistics by which the model scales its images."""
     from classifier import data
     from classifier.bundle import bundle as bundles
+    from classifier.data.assigned_splits import FILE as ASSIGNED_FILE
+    from classifier.data.assigned_splits import AssignedSplits
     from classifier.update.compose import DATA
     from classifier.update.images import read_composed_as
     from classifier.update.update import ORIGINAL
@@ -233,8 +236,10 @@ def _load(folder: Path, document: "UpdateDocument", request: Request, log: RunLo
     config = read_composed_as(about, folder / DATA, request.changes)
     log.begin_phase("reading the images")
     dataset = data.load(config, log.progress_bar)
-    name = Path(document["data"]).name
-    return config, dataclasses.replace(dataset, name=name, mean=about.mean, std=about.std)
+    changes: dict[str, Any] = {"name": Path(document["data"]).name, "mean": about.mean, "std": about.std}
+    if (folder / ASSIGNED_FILE).is_file():  # with the images that the run before had
+        changes["assigned"] = AssignedSplits.read(folder)
+    return config, dataclasses.replace(dataset, **changes)
 
 
 def _log_images(document: "UpdateDocument", log: RunLog) -> None:

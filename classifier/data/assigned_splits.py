@@ -40,6 +40,10 @@ class AssignedSplits:
         rows = rows[np.sort(np.unique(digests_M[rows], return_index=True)[1])]
         return cls(digests_M[rows], hashes_M[rows], splits_M[rows].astype(np.int8))
 
+    def extend(self, earlier: "AssignedSplits | None") -> "AssignedSplits":
+        """Return these, and the earlier ones that are not among them."""
+        return AssignedSplits.of_images(self.digests_M, self.hashes_M, self.splits_M, earlier)
+
     @classmethod
     def read(cls, path: Path) -> "AssignedSplits":
         """Read the file, or that of a run folder. DataError if there is none, or it is corrupted."""

@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from classifier.bundle import bundle as bundles
+from classifier.data.assigned_splits import AssignedSplits
 from tests.conftest import draw_photos
 
 SETTINGS = ("--data.batch", "16", "--data.test", "0.3", "--data.validation", "0.2", "--train.epochs", "4")
@@ -71,6 +72,8 @@ def test_a_new_class_is_learned_and_then_another_without_the_first_data(home, ve
         assert bundles.read(home / "runs" / "second").class_names == ("blue", "green", "red", "yellow")
         counts = json.loads((home / "runs" / "second" / "update.json").read_text())["counts"]
         assert counts["old"]["train"] == 20
+        first, second = (AssignedSplits.read(home / "runs" / name) for name in ("base", "second"))
+        assert second.recall(first.digests_M, None).tolist() == first.splits_M.tolist()  # the first run's are known
     finally:
         shutil.move(home / "gone", home / "photos")
 
