@@ -24,7 +24,7 @@ MIN_STEPS = 100
 def plan_update(about: Bundle, config: DataConfig, original: Path, document: UpdateDocument, images: int) -> Experiment:
     """Return the experiment that goes on from the model: classes are drawn equally often, and its answers are replayed.
 
-    It is the run's own, learning rate included: a third of it forgot more (LOG.md), and weights are averaged. It has
+    It is the run's own, learning rate included: a third of it was no better (LOG.md), and weights are averaged. It has
     three quarters of the epochs, so that its time follows from the images; or more, if that were less than a quarter of
     the run's training, or very few steps. A linear probe is fitted again, without a teacher, as its features stay.
     config: of the composed data set; original: folder of the bundle, whose weights are begun with; images: training
