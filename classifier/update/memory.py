@@ -38,9 +38,9 @@ def choose_size(asked: int | None, old_names: Sequence[str], new_names: Sequence
 def select_balanced(labels_N: Tensor, ids: Sequence[str], count: int) -> Tensor:
     """Return indices_M, int64 and ascending, of at most `count` images, as many of each class as there are.
 
-    What a class lacks goes to the others. They are chosen by a hash of their names, at random as in A. Chaudhry et al., "On
-    tiny episodic memories in continual learning", 2019 (centres of k-means were worse, LOG.md): those of a smaller count
-    are among those of a larger one.
+    What a class lacks goes to the others. They are chosen by a hash of their names, at random as in A. Chaudhry et al.,
+    "On tiny episodic memories in continual learning", 2019: those of a smaller count are among those of a larger one.
+    Centres of k-means were worse (LOG.md).
     """
     hashes_N = np.array([hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids], "V8").view("<u8")
     labels = labels_N.numpy()
